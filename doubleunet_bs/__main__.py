@@ -1,0 +1,62 @@
+"""The command line: `python -m doubleunet_bs VERB`, also installed as `doubleunet-bs`."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from doubleunet_bs import __version__
+from doubleunet_bs.errors import BoneScanError
+
+# verb -> one line of help; each verb is the module doubleunet_bs.commands.VERB with
+# `add_arguments(parser)`, `run(args) -> int` and its docstring as the long help.
+VERBS = {
+    "phantom": "write a cohort of synthetic whole-body bone scans with lesions",
+    "inspect": "show what is understood of a scan before anything is prepared",
+    "prepare": "turn DICOM scans and Labelme annotations into shards for training",
+    "predict": "segment scans with a trained fold",
+}
+
+
+def run_command(work: Callable[[], int | None]) -> int:
+    """Run `work` and return its exit code: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted.
+
+    An error of this package becomes one line on standard error; a closed pipe (`... | head`) is no error.
+    """
+    try:
+        return work() or 0
+    except BoneScanError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, run the verb, return the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="doubleunet-bs", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"doubleunet-bs {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, summary in VERBS.items():
+        # Only the verb that runs is imported, so that --help answers at once.
+        if argv[:1] == [verb]:
+            command = importlib.import_module(f"doubleunet_bs.commands.{verb}")
+            sub = verbs.add_parser(
+                verb, help=summary, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+            command.add_arguments(sub)
+            sub.set_defaults(run=command.run)
+        else:
+            verbs.add_parser(verb, help=summary, add_help=False)
+    args = parser.parse_args(argv)
+    return run_command(lambda: args.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The errors a user can meet: one line that names the file, what is wrong and what to do.
+
+Every command turns a `BoneScanError` into that line on standard error and the exit code of its class.
+Anything else that escapes is a defect of this package.
+"""
+
+
+class BoneScanError(Exception):
+    """Base of all errors of this package. The message is one line for a person, without patient data."""
+
+    exit_code = 1
+
+
+class SettingsError(BoneScanError):
+    """A wrong argument or an impossible setting. Exit code 2."""
+
+    exit_code = 2
+
+
+class ScanError(BoneScanError):
+    """A file cannot be used as a whole-body bone scan.
+
+    Args:
+        message: one line for a person.
+        reason: short machine-readable slug, for instance `"not-dicom"` or `"missing-view"`.
+    """
+
+    def __init__(self, message: str, reason: str = "unusable"):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (str(self), self.reason)
+
+
+class LabelError(ScanError):
+    """An annotation file cannot be turned into a mask without guessing."""
+
+
+class DatasetError(BoneScanError):
+    """A shard folder, a folds file or a class map is missing, damaged or of another version."""
+
+
+class RunError(BoneScanError):
+    """A run folder, a checkpoint or an exported model is missing, damaged or belongs to something else."""
