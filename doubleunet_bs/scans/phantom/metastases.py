@@ -1,0 +1,133 @@
+"""Metastases: how many, where, of what shape (decided here, after sites reported for breast and prostate cancer)."""
+
+import numpy as np
+
+from doubleunet_bs.scans.phantom.foci import Focus, blob
+from doubleunet_bs.scans.phantom.posed import PosedSkeleton
+
+# Share of the lesions by site. Breast: spine > pelvis > ribs > sternum; prostate: lumbar spine and pelvis lead.
+SITE_SHARES = {
+    "breast": {
+        "cervical": 0.03,
+        "thoracic": 0.22,
+        "lumbar": 0.15,
+        "pelvis": 0.23,
+        "ribs": 0.16,
+        "sternum": 0.07,
+        "skull": 0.06,
+        "shoulder": 0.04,
+        "femur": 0.04,
+    },
+    "prostate": {
+        "cervical": 0.02,
+        "thoracic": 0.16,
+        "lumbar": 0.26,
+        "pelvis": 0.35,
+        "ribs": 0.08,
+        "sternum": 0.02,
+        "skull": 0.03,
+        "shoulder": 0.02,
+        "femur": 0.06,
+    },
+}
+_BONES = {
+    "cervical": ("C3", "C4", "C5", "C6", "C7"),
+    "thoracic": tuple(f"T{k}" for k in range(1, 13)),
+    "lumbar": tuple(f"L{k}" for k in range(1, 6)),
+    "pelvis": (
+        "ilium_L",
+        "ilium_R",
+        "sacrum",
+        "si_L",
+        "si_R",
+        "pubis_L",
+        "pubis_R",
+        "ischium_L",
+        "ischium_R",
+        "acetabulum_L",
+        "acetabulum_R",
+    ),
+    "ribs": tuple(f"rib_{side}{k}" for side in "LR" for k in range(1, 12)),
+    "sternum": ("manubrium", "sternum_body"),
+    "skull": ("skull_vault",),
+    "shoulder": ("scapula_L", "scapula_R", "humerus_L", "humerus_R", "clavicle_L", "clavicle_R"),
+    "femur": ("femur_L", "femur_R"),
+}
+_PELVIS_SHARES = np.array([0.24, 0.24, 0.18, 0.04, 0.04, 0.05, 0.05, 0.04, 0.04, 0.04, 0.04])
+MOST_LESIONS = 60
+
+
+def draw_metastases(rng: np.random.Generator, bones: PosedSkeleton, cancer: str) -> list[Focus]:
+    """Draw the lesions of one patient: 1 to 60 of them, median about 4, the upper tail is diffuse disease."""
+    count = int(np.clip(np.floor(np.exp(rng.normal(1.45, 0.85)) + 0.5), 1, MOST_LESIONS))
+    names = list(SITE_SHARES[cancer])
+    shares = np.array([SITE_SHARES[cancer][name] for name in names])
+    # Neighbourhoods: a patient's lesions are not spread evenly over the sites.
+    shares = shares * rng.gamma(2.0, 0.5, len(names))
+    sites = rng.choice(names, count, p=shares / shares.sum())
+    level = np.exp(rng.normal(np.log(3.0), 0.20))
+    return [_lesion(rng, bones, str(site), level) for site in sites]
+
+
+def _lesion(rng: np.random.Generator, bones: PosedSkeleton, site: str, level: float) -> Focus:
+    contrast = float(np.clip(level * np.exp(rng.normal(0, 0.28)), 1.9, 6.0))
+    names = _BONES[site]
+    name = str(rng.choice(names, p=_PELVIS_SHARES / _PELVIS_SHARES.sum() if site == "pelvis" else None))
+    if site in ("cervical", "thoracic", "lumbar"):
+        return Focus("metastasis", name, *_vertebral(rng, bones, name), contrast)
+    if site == "ribs":
+        return Focus("metastasis", name, *_costal(rng, bones, name), contrast)
+    if site == "pelvis" and rng.random() < 0.45:
+        return Focus("metastasis", name, *_irregular(rng, bones, name), contrast)
+    if site == "sternum" and rng.random() < 0.4:
+        return Focus("metastasis", name, *_irregular(rng, bones, name), contrast)
+    centre = _place(rng, bones, name)
+    size = rng.uniform(3, 12) if site != "skull" else rng.uniform(3, 10)
+    stretch = np.array([1, rng.uniform(1, 2.2), 1]) if site == "femur" else rng.uniform(0.8, 1.25, 3)
+    return Focus("metastasis", name, *blob(rng, centre, size * stretch), contrast)
+
+
+def _place(rng: np.random.Generator, bones: PosedSkeleton, name: str) -> np.ndarray:
+    """A point of the bone drawn by its uptake; of long bones only the end near the trunk, where red marrow is."""
+    xyz, weight = bones.points(name)
+    if name.startswith(("femur", "humerus")):
+        top = xyz[:, 1].min()
+        weight = weight * (xyz[:, 1] < top + rng.choice([6.0, 18.0], p=[0.7, 0.3]))
+    return xyz[rng.choice(len(xyz), p=weight / weight.sum())]
+
+
+def _vertebral(rng: np.random.Generator, bones: PosedSkeleton, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The whole vertebral body, or one side of it with the pedicle."""
+    xyz, weight = bones.points(name)
+    body = bones.vertebral_body(name)
+    if rng.random() < 0.35:
+        # Even filling: the body of the vertebra and some of the arch, not its end plates.
+        near = np.exp(-0.5 * (((xyz[:, 0] - body[0]) / 2.2) ** 2 + ((xyz[:, 1] - body[1]) / 0.9) ** 2))
+        return xyz, (weight * near).astype(np.float32)
+    side = rng.choice([-1.0, 1.0])
+    centre = body + np.array([side * rng.uniform(0.1, 1.2), rng.normal(0, 0.25), -rng.uniform(0, 2.2)])
+    return blob(rng, centre, rng.uniform(4, 13) * rng.uniform(0.85, 1.2, 3))
+
+
+def _costal(rng: np.random.Generator, bones: PosedSkeleton, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A stretch along the rib: what tells it from a fracture."""
+    xyz, weight = bones.points(name)
+    along = bones.along(name)
+    length = bones.length(name)
+    middle = rng.uniform(0.06, 0.9)
+    half = rng.uniform(1.0, 3.2) if rng.random() < 0.75 else rng.uniform(3.2, 6.0)
+    near = np.exp(-(np.abs((along - middle) * length / half) ** 3))
+    return xyz, (weight * near).astype(np.float32)
+
+
+def _irregular(rng: np.random.Generator, bones: PosedSkeleton, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A large lesion that follows the bone: several merging foci weighed on the bone's own points."""
+    xyz, weight = bones.points(name)
+    centre = _place(rng, bones, name)
+    near = np.zeros(len(xyz))
+    for _ in range(rng.integers(2, 6)):
+        middle = centre + rng.normal(0, 1.3, 3)
+        near += rng.uniform(0.5, 1.0) * np.exp(-0.5 * ((xyz - middle) ** 2).sum(axis=1) / rng.uniform(0.7, 1.6) ** 2)
+    if near.max() < 0.05:
+        return blob(rng, centre, rng.uniform(10, 20))
+    return xyz, (weight * near).astype(np.float32)
