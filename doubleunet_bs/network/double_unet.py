@@ -1,0 +1,119 @@
+"""The Double U-Net of Jha et al. (2020) with the multi-class heads of the paper (section 2.9, Figure 3).
+
+Network 1: VGG19 encoder -> ASPP -> decoder -> output 1. Its class maps are multiplied with the input image and feed
+network 2: own encoder -> ASPP -> decoder with the skips of both encoders -> output 2. Output 2 is the segmentation.
+"""
+
+from collections.abc import Sequence
+
+import keras
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.network.encoder_weights import load_encoder_weights
+from doubleunet_bs.network.layers import Normalisation, aspp, class_head, conv_block, multiply_by_classes, upsample_concat
+
+VGG_SKIPS = ("block1_conv2", "block2_conv2", "block3_conv4", "block4_conv4")
+VGG_BOTTLENECK = "block5_conv4"
+DECODER_FILTERS = (256, 128, 64, 32)
+ENCODER2_FILTERS = (32, 64, 128, 256)
+ASPP_FILTERS = 64
+
+
+def double_unet(
+    input_shape: Sequence[int] = (640, 512, 3),
+    classes: int = 3,
+    encoder_weights: str | None = None,
+    head_bias: Sequence[float] | None = None,
+    synchronized: bool = False,
+    bn_momentum: float = 0.99,
+) -> keras.Model:
+    """Build the Double U-Net as a functional Keras model.
+
+    Args:
+        input_shape: (rows, columns, 3). Rows and columns must be divisible by 16, since both encoders halve four times,
+            and at least 32, which Keras' VGG19 asks for.
+            The input is float, the grey image divided by 255 and repeated three times (VGG19 takes RGB).
+        classes: 3 for air, non-metastatic, metastatic with softmax heads; 1 for the original network with sigmoid heads.
+        encoder_weights: None or "none" for random weights, "imagenet" for the file Keras downloads, or the path of a file
+            of that layout. The encoder is trainable in any case.
+        head_bias: numbers from which the biases of both heads start, one per class; see `prior_head_bias`. None: zeros, as
+            in the original code.
+        synchronized: batch normalisation over all replicas. Needed as soon as there is more than one, and then
+            TensorFlow is the only backend that can.
+        bn_momentum: momentum of the moving averages of batch normalisation. A run of fewer than some hundred steps needs a
+            smaller one than the original's 0.99, else the averages still hold much of their starting values.
+
+    Returns:
+        A `keras.Model` named "double_unet". With several classes its outputs are a dict of "output1" and "output2", each
+        (batch, rows, columns, classes) float32 probabilities that sum to one. With one class the output is one tensor
+        (batch, rows, columns, 2), output 1 and output 2 concatenated as in the original.
+
+    Raises:
+        SettingsError: for a shape that is not divisible by 16, not three channels, or a wrong number of classes.
+
+    Example:
+        >>> model = double_unet((640, 512, 3), classes=3)
+        >>> model.count_params()
+        29299430
+
+    Reference:
+        Jha et al., DoubleU-Net, CBMS 2020; Chen et al. 2023, section 2.9.
+    """
+    rows, columns, channels = _checked_shape(input_shape)
+    if classes < 1 or classes == 2:
+        raise SettingsError(f"{classes} classes: 1 (sigmoid, metastatic or not) or at least 3 (softmax) are possible")
+    if head_bias is not None and len(head_bias) != classes:
+        raise SettingsError(f"{len(head_bias)} starting biases for {classes} classes: one for each class is needed")
+
+    norm = Normalisation(bn_momentum, synchronized)
+    image = keras.Input((rows, columns, channels), name="image")
+
+    vgg = keras.applications.VGG19(include_top=False, weights=None, input_tensor=image)
+    load_encoder_weights(vgg, encoder_weights)
+    vgg_skips = [vgg.get_layer(name).output for name in VGG_SKIPS]
+    x = aspp(vgg.get_layer(VGG_BOTTLENECK).output, ASPP_FILTERS, "aspp1", norm)
+    for level, filters in enumerate(DECODER_FILTERS, start=1):
+        name = f"decoder1_level{level}"
+        x = upsample_concat(x, [vgg_skips[-level]], name)
+        x = conv_block(x, filters, name, norm)
+    output1 = class_head(x, classes, "output1")
+
+    x = multiply_by_classes(image, output1, "image_times_classes")
+
+    skips2 = []
+    for level, filters in enumerate(ENCODER2_FILTERS, start=1):
+        name = f"encoder2_level{level}"
+        x = conv_block(x, filters, name, norm)
+        skips2.append(x)
+        x = keras.layers.MaxPooling2D(2, name=f"{name}_pool")(x)
+    x = aspp(x, ASPP_FILTERS, "aspp2", norm)
+    for level, filters in enumerate(DECODER_FILTERS, start=1):
+        name = f"decoder2_level{level}"
+        x = upsample_concat(x, [vgg_skips[-level], skips2[-level]], name)
+        x = conv_block(x, filters, name, norm)
+    output2 = class_head(x, classes, "output2")
+
+    if classes == 1:
+        outputs = keras.layers.Concatenate(name="outputs", dtype="float32")([output1, output2])
+    else:
+        outputs = {"output1": output1, "output2": output2}
+    model = keras.Model(image, outputs, name="double_unet")
+    if head_bias is not None:
+        # Assigned and not an initialiser of our own: the saved .keras file opens without this package.
+        for name in ("output1_logits", "output2_logits"):
+            model.get_layer(name).bias.assign([float(value) for value in head_bias])
+    return model
+
+
+def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(input_shape) != 3:
+        raise SettingsError(f"input shape {tuple(input_shape)}: (rows, columns, 3) is needed")
+    rows, columns, channels = (int(value or 0) for value in input_shape)
+    if channels != 3:
+        raise SettingsError(f"{channels} input channels: the VGG19 encoder takes 3; repeat the grey image three times")
+    if rows < 32 or columns < 32 or rows % 16 or columns % 16:
+        raise SettingsError(
+            f"input of {rows} x {columns} pixels: rows and columns must be divisible by 16 and at least 32; "
+            "crop or pad the image"
+        )
+    return rows, columns, channels

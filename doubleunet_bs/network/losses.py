@@ -1,0 +1,130 @@
+"""Dice and Focal Tversky loss (paper, section 2.10, equations 1 and 2), with sums over the whole batch.
+
+Both losses see the batch as one large image: the sums in the equations run over all pixels of all images, as in the
+original Double U-Net code, so an image without lesions does not degenerate. All sums are taken in float32.
+
+Labels travel as class numbers, (batch, rows, columns) of any integer type; no one-hot array is made.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+from keras import ops
+
+from doubleunet_bs.classes import METASTATIC, NON_METASTATIC
+
+# Below this distance from a perfect Tversky index the power is continued by a straight line: its slope is infinite there.
+_LINEAR_BELOW = 1e-6
+
+
+class OverlapLoss(keras.losses.Loss):
+    """Base: sums of true positives, false positives and false negatives per class, then a formula over the sums.
+
+    Args:
+        classes: the classes with a term of their own; the loss is the mean of the terms. Decided here: non-metastatic and
+            metastatic. Air gets none, since the paper removes the background. Ignored with sigmoid heads, where
+            the metastatic class is the only one.
+        smooth: added to numerator and denominator, in pixels. With 1, a class that neither exists nor is predicted costs
+            nothing and has a finite gradient.
+        sum_over_replicas: function applied to the (terms, 3) sums before the formula. Under several replicas it must add
+            up the sums of all of them, differentiably; None for a single device.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[int] = (NON_METASTATIC, METASTATIC),
+        smooth: float = 1.0,
+        sum_over_replicas: Callable | None = None,
+        name: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(name=name, reduction=None, dtype="float32")
+        self.classes = tuple(classes)
+        self.smooth = float(smooth)
+        self.sum_over_replicas = sum_over_replicas
+
+    def call(self, y_true, y_pred, weights=None):
+        """The loss of one output.
+
+        Args:
+            y_true: (batch, rows, columns) class numbers.
+            y_pred: (batch, rows, columns, classes) softmax probabilities, or (batch, rows, columns, 1 or 2) sigmoid
+                probabilities of the metastatic class. Two sigmoid channels are the two outputs of the one-class
+                network, taken together in one sum as the original does.
+            weights: (batch,) weight of each image in the sums, or None for one each.
+
+        Returns:
+            A float32 scalar, 0 for a perfect prediction, at most 1.
+        """
+        sums = self.sums(y_true, y_pred, weights)
+        if self.sum_over_replicas is not None:
+            sums = self.sum_over_replicas(sums)
+        return self.from_sums(sums)
+
+    def from_sums(self, sums):
+        """The loss from (terms, 3) sums, which may have been added up over batches or replicas before."""
+        return ops.mean(self.formula(sums[:, 0], sums[:, 1], sums[:, 2]))
+
+    def sums(self, y_true, y_pred, weights=None):
+        """(terms, 3) float32: sums of y p, (1 - y) p and y (1 - p) over all pixels, each of them never negative."""
+        channels = y_pred.shape[-1]
+        y_pred = ops.cast(y_pred, "float32")
+        if channels <= 2:
+            pairs = [(ops.expand_dims(ops.equal(y_true, METASTATIC), -1), y_pred)]
+        else:
+            pairs = [(ops.expand_dims(ops.equal(y_true, index), -1), y_pred[..., index, None]) for index in self.classes]
+        rows = []
+        for y, p in pairs:
+            y = ops.cast(y, "float32")
+            # Each sum is taken by itself: a difference of two large sums may come out negative.
+            per_image = [ops.sum(term, axis=(1, 2, 3)) for term in (y * p, (1.0 - y) * p, y * (1.0 - p))]
+            if weights is not None:
+                per_image = [term * ops.cast(weights, "float32") for term in per_image]
+            rows.append(ops.stack([ops.sum(term) for term in per_image]))
+        return ops.stack(rows)
+
+    def formula(self, tp, fp, fn):
+        """One value per term from the sums, to be given by the subclass."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return {"classes": list(self.classes), "smooth": self.smooth, "name": self.name}
+
+
+@keras.saving.register_keras_serializable(package="doubleunet_bs")
+class DiceLoss(OverlapLoss):
+    """1 - (2 sum(y p) + s) / (sum(y) + sum(p) + s): paper, equation 1.
+
+    Example:
+        >>> DiceLoss()(labels, model(images)["output2"])
+    """
+
+    def formula(self, tp, fp, fn):
+        # The same as 1 minus the coefficient, without the cancellation near 1.
+        return (fp + fn) / (2.0 * tp + fp + fn + self.smooth)
+
+
+@keras.saving.register_keras_serializable(package="doubleunet_bs")
+class FocalTverskyLoss(OverlapLoss):
+    """(1 - TI)^gamma, TI = (sum(y p) + s) / (sum(y p) + alpha sum((1-y) p) + beta sum(y (1-p)) + s): paper, equation 2.
+
+    Args:
+        alpha: weight of false positives, 0.3 in the paper.
+        beta: weight of false negatives, 0.7 in the paper.
+        gamma: 0.75 in the paper. Where 1 - TI is below 1e-6 the power is continued by a straight line through zero, since
+            its slope is infinite at a perfect prediction.
+    """
+
+    def __init__(self, *args, alpha: float = 0.3, beta: float = 0.7, gamma: float = 0.75, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.alpha, self.beta, self.gamma = float(alpha), float(beta), float(gamma)
+
+    def formula(self, tp, fp, fn):
+        wrong = self.alpha * fp + self.beta * fn
+        distance = wrong / (tp + wrong + self.smooth)
+        power = ops.power(ops.maximum(distance, _LINEAR_BELOW), self.gamma)
+        line = distance * _LINEAR_BELOW ** (self.gamma - 1.0)
+        return ops.where(distance < _LINEAR_BELOW, line, power)
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}

@@ -1,0 +1,59 @@
+"""Pixel-wise precision, sensitivity and F1 of the metastatic class from integer counts (paper, section 3)."""
+
+from keras import ops
+
+from doubleunet_bs.classes import METASTATIC
+
+
+def segmentation(outputs):
+    """Output 2 of the network from whatever the model returns.
+
+    Args:
+        outputs: the dict of the softmax network or the two-channel tensor of the sigmoid network.
+
+    Returns:
+        (batch, rows, columns, classes) probabilities; classes is 1 for the sigmoid network.
+    """
+    return outputs["output2"] if isinstance(outputs, dict) else outputs[..., 1:2]
+
+
+def metastatic_probability(outputs):
+    """(batch, rows, columns) float32 probability of the metastatic class, between 0 and 1, from output 2."""
+    probabilities = segmentation(outputs)
+    return probabilities[..., 0] if probabilities.shape[-1] == 1 else probabilities[..., METASTATIC]
+
+
+def metastatic_mask(outputs):
+    """(batch, rows, columns) bool: the class with the largest probability in output 2 is metastatic.
+
+    A tie goes to the class with the smaller number, as with argmax. With a sigmoid head: probability above one half.
+    """
+    probabilities = segmentation(outputs)
+    if probabilities.shape[-1] == 1:
+        return probabilities[..., 0] > 0.5
+    return ops.equal(ops.argmax(probabilities, axis=-1), METASTATIC)
+
+
+def confusion_counts(labels, mask):
+    """(batch, 3) int32: true positives, false positives, false negatives of metastatic pixels in each image.
+
+    Args:
+        labels: (batch, rows, columns) class numbers.
+        mask: (batch, rows, columns) bool, True where metastatic is predicted.
+    """
+    truth = ops.equal(labels, METASTATIC)
+    pairs = ((truth, mask), (ops.logical_not(truth), mask), (truth, ops.logical_not(mask)))
+    return ops.stack([ops.sum(ops.cast(ops.logical_and(a, b), "int32"), axis=(1, 2)) for a, b in pairs], axis=-1)
+
+
+def precision_sensitivity_f1(tp: int, fp: int, fn: int) -> tuple[float | None, float | None, float | None]:
+    """Fractions between 0 and 1 from pixel counts.
+
+    Returns:
+        precision, None when nothing was predicted; sensitivity, None when there is nothing to find; F1, None when there
+        is neither a metastatic pixel nor a predicted one.
+    """
+    precision = tp / (tp + fp) if tp + fp else None
+    sensitivity = tp / (tp + fn) if tp + fn else None
+    f1 = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None
+    return precision, sensitivity, f1
