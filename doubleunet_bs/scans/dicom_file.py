@@ -1,0 +1,231 @@
+"""A file -> a pydicom data set, whatever the file holds: bounded, silent, and with one kind of error.
+
+pydicom inflates deflated files without a bound, logs and warns with values from the header, and throws half a dozen
+exception types at damaged files. None of that passes this module.
+"""
+
+import contextlib
+import dataclasses
+import io
+import logging
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS
+from doubleunet_bs.scans.pixel_element import PixelElement, find_pixels, take_pixels
+from doubleunet_bs.scans.sources import Source
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+_LONG_VALUES = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DicomFile:
+    """A parsed file.
+
+    Attributes:
+        dataset: the elements before the pixel data.
+        transfer_syntax: UID, as the file has it.
+        has_pixels: whether pixel data follow the header.
+        pixels: the pixel data; None when there are none or when only the header was asked for.
+        data: the bytes of the file, as far as they were read.
+    """
+
+    dataset: Dataset
+    transfer_syntax: str
+    has_pixels: bool
+    pixels: PixelElement | None
+    data: bytes
+
+
+def load_header(data: bytes, complete: bool) -> DicomFile:
+    """Parse everything before the pixel data.
+
+    Args:
+        data: the beginning of a file, at most `MAX_HEADER_BYTES`.
+        complete: whether that is the whole file.
+
+    Raises:
+        ScanError: `not-dicom`, `truncated`, `damaged-header` or `header-too-large`.
+    """
+    return _load(data, complete, with_pixels=False)
+
+
+def load_file(source: Source) -> DicomFile:
+    """Read and parse a whole file, with its pixel data.
+
+    Raises:
+        ScanError: those of `load_header`, `unreadable`, `too-large`, `decompression-bomb` or `damaged-pixels`.
+    """
+    data, complete = source.read(MAX_FILE_BYTES)
+    if not complete:
+        raise ScanError(f"is larger than {MAX_FILE_BYTES >> 20} MB; a whole-body scan is about 1 MB", "too-large")
+    return _load(data, True, with_pixels=True)
+
+
+class _Silence:
+    """Keeps pydicom's warnings and log lines from everyone while anybody, in any thread, is inside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._restore = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._restore.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            logger = logging.getLogger("pydicom")
+            self._restore.callback(setattr, logger, "propagate", logger.propagate)
+            logger.propagate = False
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._restore.close()
+
+
+_silence = _Silence()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let nobody see pydicom's warnings and log lines, which may repeat header values; raise only ScanError."""
+    try:
+        with _silence:
+            yield
+    except ScanError:
+        raise
+    except Exception as cause:
+        # Its text may hold header values: only its kind is told. MemoryError and RecursionError belong here.
+        raise ScanError(f"has a damaged DICOM header ({type(cause).__name__})", "damaged-header") from None
+
+
+def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
+    syntax, body = _split(data)
+    content = data
+    if syntax == DEFLATED:
+        limit = MAX_FILE_BYTES if with_pixels else MAX_HEADER_BYTES
+        inflated, complete = _inflate(data[body:], limit, complete)
+        if with_pixels and not complete:
+            raise ScanError(f"inflates to more than {MAX_FILE_BYTES >> 20} MB", "decompression-bomb")
+        content = _with_meta(EXPLICIT_LITTLE, inflated)
+    elif data[128:132] != b"DICM":
+        content = _with_meta(syntax, data[body:])
+    header = content[:MAX_HEADER_BYTES]
+    item = b"\xff\xfe\xe0\x00" if syntax == EXPLICIT_BIG else b"\xfe\xff\x00\xe0"
+    if header.count(item) > MAX_HEADER_ITEMS:
+        raise ScanError(f"has a header of more than {MAX_HEADER_ITEMS:,} sequence items", "damaged-header")
+    with quiet():
+        stream = io.BytesIO(header)
+        dataset = pydicom.dcmread(stream, stop_before_pixels=True)
+        end = stream.tell()
+        has_pixels = find_pixels(header, end) is not None
+        if not has_pixels:
+            _check_end(dataset, complete and len(header) == len(content))
+    pixels = take_pixels(content, end) if with_pixels and has_pixels else None
+    return DicomFile(dataset, syntax, has_pixels, pixels, data)
+
+
+def _split(data: bytes) -> tuple[str, int]:
+    """The transfer syntax UID and where the data set begins."""
+    if data[128:132] == b"DICM":
+        syntax, position = _read_meta(data, 132)
+    elif _looks_like_dicom(data):
+        # A data set without the file header: some old archives write nothing else.
+        syntax, position = _read_meta(data, 0)
+    else:
+        raise ScanError("is not a DICOM file", "not-dicom")
+    if syntax is None:
+        syntax = _guess_syntax(data[position : position + 6])
+    return syntax, position
+
+
+def _read_meta(data: bytes, position: int) -> tuple[str | None, int]:
+    """Walk over group 0002, which is always explicit little endian; its length element is often wrong."""
+    syntax = None
+    while data[position : position + 2] == b"\x02\x00":
+        if len(data) < position + 12:
+            raise ScanError("is cut off in its file header", "truncated")
+        if data[position + 4 : position + 6] in _LONG_VALUES:
+            (length,) = struct.unpack_from("<I", data, position + 8)
+            start = position + 12
+        else:
+            (length,) = struct.unpack_from("<H", data, position + 6)
+            start = position + 8
+        if start + length > len(data):
+            raise ScanError("is cut off in its file header", "truncated")
+        if data[position : position + 4] == b"\x02\x00\x10\x00":
+            syntax = data[start : start + length].decode("latin-1").strip("\0 ")
+        position = start + length
+    return syntax, position
+
+
+def _looks_like_dicom(data: bytes) -> bool:
+    """Whether the bytes can be the first element of group 0002 or 0008 (SOP class, image type, character set...)."""
+    if len(data) < 16 or data[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
+        return False
+    little = data[0] != 0
+    (element,) = struct.unpack_from("<H" if little else ">H", data, 2)
+    explicit = data[4:6].isalpha() and data[4:6].isupper()
+    if not explicit:
+        (length,) = struct.unpack_from("<I", data, 4)
+        return little and element <= 0x60 and length <= 256
+    return element <= 0x60
+
+
+def _guess_syntax(start: bytes) -> str:
+    if not (start[4:6].isalpha() and start[4:6].isupper()):
+        return IMPLICIT_LITTLE
+    return EXPLICIT_BIG if start[:1] == b"\x00" else EXPLICIT_LITTLE
+
+
+def _inflate(packed: bytes, limit: int, complete: bool) -> tuple[bytes, bool]:
+    """Inflate at most `limit` bytes; also say whether that is all."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflater.decompress(packed, limit + 1)
+    except zlib.error:
+        raise ScanError("has a damaged deflated data set; export the file again", "truncated") from None
+    if len(data) > limit:
+        return data[:limit], False
+    if complete and not inflater.eof:
+        raise ScanError("is cut off: its deflated data set does not end", "truncated")
+    return data, complete
+
+
+def _with_meta(syntax: str, body: bytes) -> bytes:
+    """A file header that names the transfer syntax, and the data set."""
+    value = syntax.encode("ascii", "replace")
+    value += b"\0" * (len(value) % 2)
+    element = b"\x02\x00\x10\x00UI" + struct.pack("<H", len(value)) + value
+    length = b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<I", len(element))
+    return bytes(128) + b"DICM" + length + element + body
+
+
+def _check_end(dataset: Dataset, complete: bool) -> None:
+    """A header that ends without pixel data: cut off by us, cut off before, or simply no image."""
+    if not complete:
+        raise ScanError(f"has a header of more than {MAX_HEADER_BYTES >> 20} MB", "header-too-large")
+    tags = list(dataset.keys())
+    if not tags:
+        raise ScanError("is not a DICOM file, or is cut off in its header", "truncated")
+    last = dataset.get_item(max(tags))
+    value = getattr(last, "value", None)
+    length = getattr(last, "length", None)
+    if length is not None and isinstance(value, bytes) and len(value) < length != 0xFFFFFFFF:
+        raise ScanError("is cut off in its header", "truncated")

@@ -1,0 +1,204 @@
+"""All scans of a folder, from the headers alone, and a reason for every file that is none."""
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from doubleunet_bs.errors import ScanError, SettingsError
+from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.dicom import contained, read_sources
+from doubleunet_bs.scans.dicom_file import load_header
+from doubleunet_bs.scans.dicom_layout import understand
+from doubleunet_bs.scans.dicom_values import identifier
+from doubleunet_bs.scans.limits import MAX_HEADER_BYTES
+from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
+from doubleunet_bs.scans.pseudonyms import Pseudonyms
+from doubleunet_bs.scans.sources import Source, is_archive, list_members, open_archive, read_member
+
+# What lies beside scans without being meant as one: annotations of this project, and what operating systems leave.
+_PASSED_OVER = (".json", ".csv", ".png")
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    """A file that is not used, and why.
+
+    Attributes:
+        path: as the user knows it, relative to the folder; behind a "!" the member of an archive.
+        reason: machine-readable slug, as in `ScanError.reason`.
+        message: one line that follows the path: "is a tomographic (SPECT) acquisition, ...".
+    """
+
+    path: str
+    reason: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanFiles:
+    """The file or the two files of one scan, not read yet. Small, and can be sent to another process.
+
+    Attributes:
+        sources: one file, or two of one view each, anterior first.
+        folder: the folder that was searched.
+    """
+
+    sources: tuple[Source, ...]
+    folder: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """File names without folder and DICOM suffix: what label files are named after. One or two."""
+        return tuple(source.stem for source in self.sources)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files as the user knows them, relative to the folder."""
+        return tuple(_relative(source, self.folder) for source in self.sources)
+
+    def read(self, allow_missing_view: bool = False, pseudonyms: Pseudonyms | None = None) -> BoneScan:
+        """Read the scan; see `doubleunet_bs.scans.read_scan`."""
+        return read_sources(self.sources, allow_missing_view, pseudonyms)
+
+    def rejection(self, error: ScanError) -> Rejection:
+        """The error of `read` in the form of the files that `find_scans` refused."""
+        message = str(error)
+        for source in self.sources:
+            message = message.removeprefix(f"{source.label}: ")
+        return Rejection(" + ".join(self.paths), error.reason, message)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanFolder:
+    """What a folder holds.
+
+    Attributes:
+        scans: in the order of their paths.
+        rejected: every other file, in the order of their paths.
+    """
+
+    scans: tuple[ScanFiles, ...]
+    rejected: tuple[Rejection, ...]
+
+
+def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> ScanFolder:
+    """Look through a folder, its subfolders and the zip archives in them; names and suffixes do not matter.
+
+    Only headers are read, so that thousands of files take seconds: what is wrong with pixels shows when a scan is read.
+    Hidden files and annotation files (.json, .csv, .png) are passed over; every other file is a scan, part of
+    one, or refused (decided here).
+
+    Args:
+        folder: the folder, or one zip archive.
+        allow_missing_view: accept a study with one view only.
+
+    Returns:
+        The scans and the refused files. An empty folder gives none of either.
+
+    Raises:
+        SettingsError: when there is no such folder.
+    """
+    folder = str(folder)
+    if not os.path.isdir(folder) and not is_archive(folder):
+        raise SettingsError(f"{folder}: no such folder, and not a zip archive either")
+    rejected: list[Rejection] = []
+    whole: list[Source] = []
+    single: list[OneView] = []
+    seen: dict[str, Source] = {}
+
+    def reject(source: Source, error: ScanError) -> None:
+        rejected.append(Rejection(_relative(source, folder), error.reason, str(error)))
+
+    for source, archive in _walk(folder, reject):
+        try:
+            found = _look(source, archive, seen, folder)
+        except ScanError as error:
+            if error.reason != "not-dicom" or not source.label.lower().endswith(_PASSED_OVER):
+                reject(source, error)
+            continue
+        if found is None:
+            whole.append(source)
+        else:
+            single.append(found)
+    pairs, alone, unclear = pair_views(single)
+    for view, why in unclear:
+        reject(view.source, ScanError(f"cannot be paired: {why}", "ambiguous-pair"))
+    scans = [ScanFiles((source,), folder) for source in whole]
+    scans += [ScanFiles((anterior.source, posterior.source), folder) for anterior, posterior in pairs]
+    for view in alone:
+        if allow_missing_view:
+            scans.append(ScanFiles((view.source,), folder))
+        else:
+            kind = f"the {view.view} view" if view.view else "one view"
+            reject(
+                view.source,
+                ScanError(f"holds {kind} only, and the other one of its study is not there", "missing-view"),
+            )
+    return ScanFolder(
+        tuple(sorted(scans, key=lambda scan: scan.paths)), tuple(sorted(rejected, key=lambda file: file.path))
+    )
+
+
+def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Source], folder: str) -> OneView | None:
+    """What is in a file: None for both views, otherwise the one view. Raises `ScanError` without the file's name."""
+    if archive is not None:
+        data, complete = read_member(archive, source.member, MAX_HEADER_BYTES)
+        if data[:4] == b"PK\x03\x04":
+            raise ScanError("is an archive within an archive; unpack it first", "archive")
+    else:
+        data, complete = source.read(MAX_HEADER_BYTES)
+    with contained():
+        file = load_header(data, complete)
+        layout = understand(file)
+        instance = identifier(file.dataset, "SOPInstanceUID")
+        view = describe_view(source, file.dataset, layout) if layout.views == 1 else None
+    first = seen.setdefault(instance or source.label, source)
+    if first is not source:
+        raise ScanError(f"is a copy of {_relative(first, folder)} (same SOP Instance UID)", "duplicate")
+    return view
+
+
+def _walk(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:
+    """Every file once, in the order of paths; members of an archive with the open archive."""
+    for path in _files(folder, reject):
+        if not is_archive(path):
+            yield Source(path), None
+            continue
+        try:
+            archive = open_archive(path)
+        except ScanError as error:
+            reject(Source(path), error)
+            continue
+        with archive:
+            for member in list_members(archive):
+                if not _is_litter(member.split("/")):
+                    yield Source(path, member), archive
+
+
+def _files(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[str]:
+    if not os.path.isdir(folder):
+        yield folder
+        return
+
+    def unreadable(error: OSError) -> None:
+        reject(Source(str(error.filename)), ScanError(f"cannot be read ({error.strerror})", "unreadable"))
+
+    for where, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not _is_litter([name]))
+        for name in sorted(names):
+            if not _is_litter([name]):
+                yield os.path.join(where, name)
+
+
+def _is_litter(parts: list[str]) -> bool:
+    return any(part.startswith(".") or part.lower() in _LITTER for part in parts)
+
+
+def _relative(source: Source, folder: str) -> str:
+    if source.path == folder:
+        # The folder is itself an archive.
+        return source.label.removeprefix(f"{folder}!") if source.member else os.path.basename(folder)
+    return Path(os.path.relpath(source.label, folder)).as_posix()

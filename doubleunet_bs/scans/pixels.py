@@ -1,0 +1,236 @@
+"""Pixel data -> counts: whole numbers from 0 to 65,535, exactly those the camera stored."""
+
+import hashlib
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, RLE_LOSSLESS, decode_frame
+from doubleunet_bs.scans.dicom_file import EXPLICIT_BIG, DicomFile, quiet
+from doubleunet_bs.scans.dicom_layout import Layout
+from doubleunet_bs.scans.dicom_values import integer, numbers, text
+from doubleunet_bs.scans.limits import MAX_PIXEL_BYTES
+from doubleunet_bs.scans.pixel_element import PixelElement
+from doubleunet_bs.scans.rle import decode_rle
+
+HIGHEST_COUNT = 65_535
+
+# Negative counts do not exist. What a correction program leaves below zero is set to zero when it is no more than
+# this part of all counts; more means that the pixels are something else (decided here).
+NEGATIVE_TRACE = 0.001
+
+# How far the sum of the pixels may be from the header's Counts Accumulated before it is worth a warning: cameras count
+# a few events that fall outside of the matrix (decided here).
+COUNT_TOLERANCE = 0.01
+
+
+def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decode the pixel data of an accepted file into counts.
+
+    Args:
+        file: parsed with its pixel data.
+        layout: what `dicom_layout.understand` says of it.
+
+    Returns:
+        uint16 counts of shape (frames, rows, columns), not yet binned, and warnings for a technician.
+
+    Raises:
+        ScanError: `truncated`, `damaged-pixels`, `pixel-layout`, `decompression-bomb`, `missing-decoder`, `colour`,
+            `fractional-counts`, `negative-counts`, `counts-over-65535`, `inverted` or `blank`.
+    """
+    dataset, syntax = file.dataset, file.transfer_syntax
+    if file.pixels is None or not file.pixels.value:
+        raise ScanError("has no pixel data", "no-pixel-data")
+    warnings: list[str] = []
+    values = _stored_values(file, file.pixels, layout, warnings)
+    lossy = (syntax in DECODERS and DECODERS[syntax].lossy) or text(dataset, "LossyImageCompression") in ("01", "1")
+    if lossy:
+        warnings.append("the pixel data went through lossy compression: the counts are not exactly the acquired ones")
+    values = _rescale(values, dataset)
+    accumulated = numbers(dataset, "CountsAccumulated")
+    total = int(values.sum())
+    if len(accumulated) == 1 and accumulated[0] > 0 and abs(total - accumulated[0]) > COUNT_TOLERANCE * accumulated[0]:
+        warnings.append(f"the pixels sum to {total:,} counts, the header says {int(accumulated[0]):,} were accumulated")
+    values, negative = _without_negatives(values, lossy)
+    warnings += negative
+    return _check_counts(values), tuple(warnings)
+
+
+def bin_counts(counts: np.ndarray, block: int) -> np.ndarray:
+    """Sum counts over blocks of pixels, as a camera set to a coarser matrix does: no count is lost.
+
+    Args:
+        counts: uint16 array of shape (rows, columns), both multiples of `block`.
+        block: 1, or 2 for the 2048 x 512 matrix.
+
+    Returns:
+        uint16 array of shape (rows / block, columns / block).
+
+    Raises:
+        ScanError: `counts-over-65535` when a sum does not fit.
+    """
+    if block == 1:
+        return counts
+    rows, columns = counts.shape
+    sums = counts.reshape(rows // block, block, columns // block, block).sum(axis=(1, 3), dtype=np.int64)
+    if sums.max() > HIGHEST_COUNT:
+        raise _too_high(int(sums.max()))
+    return sums.astype(np.uint16)
+
+
+def pixel_hash(anterior: np.ndarray, posterior: np.ndarray) -> str:
+    """SHA-256 of the counts: of the bytes of both arrays as little-endian uint16, row by row, anterior first.
+
+    Two files with the same counts have the same hash, whatever their names, headers and compression.
+    """
+    digest = hashlib.sha256()
+    for view in (anterior, posterior):
+        digest.update(repr(view.shape).encode())
+        digest.update(np.ascontiguousarray(view, dtype="<u2").tobytes())
+    return digest.hexdigest()
+
+
+def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnings: list[str]) -> np.ndarray:
+    """The stored values: int64 of shape (frames, rows, columns), or float64 for floating-point pixel data."""
+    dataset, syntax, data = file.dataset, file.transfer_syntax, pixels.value
+    shape = (layout.frames, layout.rows, layout.columns)
+    order = ">" if syntax == EXPLICIT_BIG else "<"
+    if pixels.encapsulated != (syntax not in NATIVE_SYNTAXES):
+        raise ScanError("has pixel data that are not in the transfer syntax the header names", "pixel-layout")
+    if pixels.keyword != "PixelData":
+        kind = "f4" if pixels.keyword == "FloatPixelData" else "f8"
+        return _native_array(data, order + kind, shape, warnings).astype(np.float64)
+    allocated = integer(dataset, "BitsAllocated")
+    stored = integer(dataset, "BitsStored", allocated)
+    signed = integer(dataset, "PixelRepresentation", 0)
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or signed not in (0, 1):
+        raise ScanError(f"stores {stored} of {allocated} bits per pixel; 8, 16 or 32 are read", "pixel-layout")
+    if integer(dataset, "HighBit", stored - 1) != stored - 1:
+        raise ScanError("stores its pixels shifted within their words, which is not read", "pixel-layout")
+    if layout.frames * layout.rows * layout.columns * allocated > 8 * MAX_PIXEL_BYTES:
+        raise ScanError("unpacks to more than a whole-body scan does", "decompression-bomb")
+    if not pixels.encapsulated:
+        if allocated == 8 and order == ">" and pixels.kind == "OW":
+            # Bytes written as 16-bit words change places in big endian.
+            data = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").byteswap().tobytes()
+        array = _native_array(data, f"{order}u{allocated // 8}", shape, warnings)
+        return _signed(array.astype(np.int64), stored, bool(signed))
+    return np.stack(
+        [
+            _compressed_frame(frame, syntax, layout, allocated, stored, bool(signed))
+            for frame in _fragments_to_frames(data, layout, allocated)
+        ]
+    )
+
+
+def _native_array(data: bytes, dtype: str, shape: tuple[int, int, int], warnings: list[str]) -> np.ndarray:
+    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    excess = len(data) - expected
+    if excess < 0:
+        raise ScanError(f"is cut off: {len(data):,} of {expected:,} bytes of pixel data are there", "truncated")
+    if excess >= expected // shape[0]:
+        # A whole frame that the header does not mention: leaving it out might drop a view.
+        raise ScanError(f"has {len(data):,} bytes of pixel data, its header describes {expected:,}", "pixel-layout")
+    if excess > 1:
+        warnings.append(f"{excess:,} bytes behind the pixels were ignored")
+    return np.frombuffer(data, dtype=dtype, count=int(np.prod(shape))).reshape(shape)
+
+
+def _fragments_to_frames(data: bytes, layout: Layout, allocated: int) -> list[bytes]:
+    raw = layout.frames * layout.rows * layout.columns * allocated // 8
+    if len(data) > 2 * raw + (1 << 20):
+        raise ScanError("has compressed pixel data larger than uncompressed ones", "decompression-bomb")
+    try:
+        with quiet():
+            frames = list(generate_frames(data, number_of_frames=layout.frames))
+    except ScanError:
+        raise ScanError("has compressed pixel data that are damaged or cut off", "truncated") from None
+    if len(frames) < layout.frames:
+        raise ScanError(f"is cut off: {len(frames)} of {layout.frames} compressed frames are there", "truncated")
+    if len(frames) > layout.frames:
+        raise ScanError(f"has {len(frames)} compressed frames, its header describes {layout.frames}", "pixel-layout")
+    return frames
+
+
+def _compressed_frame(
+    frame: bytes, syntax: str, layout: Layout, allocated: int, stored: int, signed: bool
+) -> np.ndarray:
+    if syntax == RLE_LOSSLESS:
+        array = decode_rle(frame, layout.rows, layout.columns, allocated)
+        return _signed(array.astype(np.int64), stored, signed)
+    array, stream = decode_frame(frame, syntax, layout.rows, layout.columns)
+    # JPEG-LS and JPEG 2000 know their own depth. Other JPEG streams may be deeper or shallower than their samples.
+    bits = stream.precision if DECODERS[syntax].library != "gdcm" else max(stored, stream.precision)
+    # Where a JPEG 2000 stream is signed and the header is not, the values come out as they were encoded.
+    values = _signed(array.astype(np.int64), bits, signed or stream.signed)
+    if stream.precision > stored and values.max() >= 1 << stored:
+        raise ScanError(f"has pixel values of more than the {stored} bits its header gives", "pixel-layout")
+    return values
+
+
+def _signed(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
+    """Take the lowest `bits` of each value, as two's complement when `signed`; bits above may hold overlays."""
+    values = values & ((1 << bits) - 1)
+    return np.where(values >= 1 << (bits - 1), values - (1 << bits), values) if signed else values
+
+
+def _rescale(values: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Apply Rescale Slope and Intercept and insist on whole numbers."""
+    slope, intercept = (_one_number(dataset, keyword, default) for keyword, default in
+                        (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)))  # fmt: skip
+    if "ModalityLUTSequence" in dataset:
+        raise ScanError("has pixel values behind a look-up table, which are no counts", "fractional-counts")
+    if slope == 1 and intercept == int(intercept) and values.dtype == np.int64 and abs(intercept) < 2**40:
+        return values + int(intercept)
+    with np.errstate(all="ignore"):
+        scaled = values * slope + intercept
+        whole = np.rint(scaled)
+        # Slopes are decimal strings of few digits: what they were meant to make whole is whole to this precision.
+        fits = np.abs(scaled - whole) <= np.clip(1e-4 * np.abs(scaled), 1e-6, 0.1)
+    if slope == 0 or not np.isfinite(scaled).all() or not fits.all() or np.abs(whole).max() > 2**40:
+        raise ScanError("has pixel values that are not whole counts", "fractional-counts")
+    return whole.astype(np.int64)
+
+
+def _one_number(dataset: Dataset, keyword: str, default: float) -> float:
+    if not text(dataset, keyword):
+        return default
+    found = numbers(dataset, keyword)
+    if len(found) != 1:
+        raise ScanError("has an unreadable rescale slope or intercept", "damaged-header")
+    return found[0]
+
+
+def _without_negatives(values: np.ndarray, lossy: bool) -> tuple[np.ndarray, list[str]]:
+    below = values < 0
+    pixels = int(below.sum())
+    if not pixels:
+        return values, []
+    positive, negative = int(values[~below].sum()), -int(values[below].sum())
+    if not lossy and negative > NEGATIVE_TRACE * positive:
+        raise ScanError(
+            f"has {pixels:,} negative pixels, {negative:,} counts together; counts cannot be negative",
+            "negative-counts",
+        )
+    return np.where(below, 0, values), [f"{pixels:,} negative pixels ({negative:,} counts together) were set to 0"]
+
+
+def _check_counts(values: np.ndarray) -> np.ndarray:
+    highest = int(values.max())
+    if highest > HIGHEST_COUNT:
+        raise _too_high(highest)
+    if highest == 0:
+        raise ScanError("is blank: all pixels are zero", "blank")
+    if np.median(values) > highest / 2:
+        # Air is most of a scan. Where most pixels are near the top, dark and bright have been exchanged.
+        raise ScanError("is inverted: air has more counts than the body", "inverted")
+    return values.astype(np.uint16)
+
+
+def _too_high(highest: int) -> ScanError:
+    return ScanError(
+        f"has pixels of up to {highest:,}; counts above {HIGHEST_COUNT:,} are not those of a bone scan",
+        "counts-over-65535",
+    )

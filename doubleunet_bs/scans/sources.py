@@ -1,0 +1,175 @@
+"""Where a DICOM file lies: in a folder or in a zip archive. Reading is bounded, and every failure is a ScanError."""
+
+import dataclasses
+import lzma
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from typing import BinaryIO
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.limits import (
+    MAX_ARCHIVE_BYTES,
+    MAX_ARCHIVE_DIRECTORY_BYTES,
+    MAX_ARCHIVE_MEMBERS,
+    MAX_ARCHIVE_RATIO,
+    MAX_FILE_BYTES,
+    MEBIBYTE,
+)
+
+# Name endings that are no part of the name: what a label file is named after. Others stay, since UIDs are full of dots.
+_SUFFIXES = (".dcm", ".dicom", ".ima", ".img", ".nm")
+_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+    struct.error,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One file, or one member of a zip archive.
+
+    Attributes:
+        path: the file, or the archive.
+        member: name of the member inside the archive, or "" for a file of its own.
+    """
+
+    path: str
+    member: str = ""
+
+    @property
+    def label(self) -> str:
+        """How messages name it: the path, and behind a "!" the member."""
+        label = f"{self.path}!{self.member}" if self.member else self.path
+        # A name may hold line breaks, or bytes that no terminal can show.
+        return "".join(character if character.isprintable() else "?" for character in label)
+
+    @property
+    def stem(self) -> str:
+        """The file name without folders and without a DICOM suffix: what label files are named after."""
+        name = self.member.rstrip("/").rpartition("/")[2] if self.member else os.path.basename(self.path)
+        for suffix in _SUFFIXES:
+            if name.lower().endswith(suffix) and len(name) > len(suffix):
+                return name[: -len(suffix)]
+        return name
+
+    def read(self, limit: int = MAX_FILE_BYTES) -> tuple[bytes, bool]:
+        """Return the first `limit` bytes, and whether that is all there is.
+
+        Raises:
+            ScanError: `unreadable`, or `archive` for a damaged or encrypted archive.
+        """
+        if self.member:
+            with open_archive(self.path) as archive:
+                return read_member(archive, self.member, limit)
+        with open_file(self.path) as file:
+            return _read_bounded(file, limit)
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        ScanError: `unreadable` when there is no such file, or it is a folder, a pipe or a device, or not allowed.
+    """
+    try:
+        # A pipe without a writer would block for ever, so look before opening.
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise ScanError("is a folder; name the file or files of one scan", "unreadable")
+        if not stat.S_ISREG(mode):
+            raise ScanError("is not a regular file", "unreadable")
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise ScanError("no such file", "unreadable") from None
+    except (OSError, ValueError) as cause:
+        raise ScanError(f"cannot be read ({getattr(cause, 'strerror', None) or 'bad name'})", "unreadable") from None
+
+
+def is_archive(path: str) -> bool:
+    """Whether the file begins as a zip archive does. False when it cannot be read."""
+    try:
+        with open_file(path) as file:
+            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    except (ScanError, OSError):
+        return False
+
+
+def open_archive(path: str) -> zipfile.ZipFile:
+    """Open a zip archive after its size on paper has been checked.
+
+    Raises:
+        ScanError: `unreadable`, `archive` (damaged), or `archive-bomb`.
+    """
+    try:
+        with open_file(path) as file:
+            _check_directory(file)
+        archive = zipfile.ZipFile(path)
+    except (*_ARCHIVE_ERRORS, OSError):
+        raise ScanError("is a damaged zip archive", "archive") from None
+    if sum(member.file_size for member in archive.infolist()) > MAX_ARCHIVE_BYTES:
+        archive.close()
+        raise ScanError("unpacks to more than any export of scans does", "archive-bomb")
+    return archive
+
+
+def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_FILE_BYTES) -> tuple[bytes, bool]:
+    """Return the first `limit` bytes of a member, and whether that is all. Nothing is written to disk.
+
+    Raises:
+        ScanError: `archive`, `archive-bomb` for a member that is packed unlike any image, or `unreadable`.
+    """
+    try:
+        member = archive.getinfo(name)
+    except KeyError:
+        raise ScanError("no such file in the archive", "unreadable") from None
+    if member.flag_bits & 1:
+        raise ScanError("is encrypted; unpack the archive first", "archive")
+    if member.file_size > MEBIBYTE and member.file_size > MAX_ARCHIVE_RATIO * max(member.compress_size, 1):
+        raise ScanError(f"unpacks to {member.file_size // MEBIBYTE} MB from next to nothing", "archive-bomb")
+    try:
+        with archive.open(member) as file:
+            return _read_bounded(file, limit)
+    except (*_ARCHIVE_ERRORS, OSError):
+        raise ScanError("cannot be unpacked from its archive", "archive") from None
+
+
+def list_members(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the files in the archive, sorted, without folders."""
+    return sorted({member.filename for member in archive.infolist() if not member.is_dir()})
+
+
+def _read_bounded(file: BinaryIO, limit: int) -> tuple[bytes, bool]:
+    try:
+        data = file.read(limit + 1)
+    except OSError as cause:
+        raise ScanError(f"cannot be read ({cause.strerror})", "unreadable") from None
+    return data[:limit], len(data) <= limit
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """Refuse a table of contents too large to be loaded: zipfile would read all of it."""
+    end = file.seek(0, os.SEEK_END)
+    tail_start = max(end - 65557, 0)
+    file.seek(tail_start)
+    tail = file.read()
+    position = tail.rfind(b"PK\x05\x06")
+    if position < 0 or len(tail) < position + 22:
+        raise ScanError("is a damaged zip archive", "archive")
+    members, size = struct.unpack_from("<HI", tail, position + 10)
+    # A zip64 archive keeps the true figures in a second record, 76 bytes before the first.
+    record = tail[max(position - 76, 0) : position]
+    if len(record) == 76 and record[:4] == b"PK\x06\x06" and record[56:60] == b"PK\x06\x07":
+        members, size = struct.unpack_from("<QQ", record, 32)
+    if members > MAX_ARCHIVE_MEMBERS or size > MAX_ARCHIVE_DIRECTORY_BYTES:
+        raise ScanError(f"has more than {MAX_ARCHIVE_MEMBERS:,} files; unpack it first", "archive-bomb")

@@ -1,0 +1,197 @@
+"""Which frame is the anterior and which the posterior view (decided here, from real headers).
+
+The steps are tried in the order of `STEPS`; the first that tells the frames apart decides:
+
+1. `view-code`: the View Code Sequence says so (Siemens, and what the standard wants);
+2. `private-view-name`: GE's private data set names, (0011,1012) and (0011,1030);
+3. `orientation`: the row direction of Image Orientation (Patient): towards the patient's left seen from the front;
+4. `detector-angle`: Start Angle 180 is the detector in front, 0 the one behind;
+5. `frame-order`: nothing did. The first frame is taken as anterior, with a warning.
+
+No step returns or repeats text of the header.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+from pydicom.dataset import Dataset
+
+from doubleunet_bs.scans.dicom_values import items, numbers, texts
+
+ANTERIOR = "anterior"
+POSTERIOR = "posterior"
+FRAME_ORDER = "frame-order"
+FRAME_ORDER_WARNING = (
+    "the header does not say which view is anterior: the first frame is taken as anterior, compare with the image"
+)
+ONE_VIEW_WARNING = "the header does not say which view this is: it is taken as {view}, compare with the image"
+
+View = str | None
+
+# In the names of views ANT and POST stand alone, begin ANTERIOR and POSTERIOR, or are glued to WB.
+_ANTERIOR_WORD = re.compile(r"(?:WB|BODY)?ANT(?:ERIOR|ERO)?(?:WB|WHOLEBODY)?")
+_POSTERIOR_WORD = re.compile(r"(?:WB|BODY)?POST(?:ERIOR|ERO)?(?:WB|WHOLEBODY)?")
+# "Post" is also Latin for "after".
+_AFTER = re.compile(
+    r"\bPOST[\s_-]*(?:INJ\w*|THERAP\w*|TREATM\w*|TX|RX|OP|OPERATIV\w*|CHEMO\w*|VOID\w*|MICT\w*|SURG\w*)\b"
+)
+_OTHER_PROJECTION = re.compile(r"OBL|LAT|\b[LR][AP]O\b")
+
+
+def view_in_text(text: str) -> View:
+    """Read a view from a free text such as "ANTERIOR", "RT      ANT" or "WB_POST_E".
+
+    Args:
+        text: any text, in capitals.
+
+    Returns:
+        "anterior", "posterior", or None when it names neither, both, or an oblique or lateral projection.
+    """
+    if _OTHER_PROJECTION.search(text):
+        return None
+    # Antero-posterior, the way the paper calls its anterior view (AP), and the reverse.
+    if re.search(r"\bANTERO[\s_-]*POST", text):
+        return ANTERIOR
+    if re.search(r"\bPOSTERO[\s_-]*ANT", text):
+        return POSTERIOR
+    words = re.split(r"[^A-Z]+", _AFTER.sub(" ", text))
+    anterior = any(_ANTERIOR_WORD.fullmatch(word) for word in words)
+    posterior = any(_POSTERIOR_WORD.fullmatch(word) for word in words)
+    if anterior == posterior:
+        return None
+    return ANTERIOR if anterior else POSTERIOR
+
+
+def from_view_code(dataset: Dataset, frames: int) -> tuple[View, ...]:
+    """Step 1: the View Code Sequence of each frame's detector, or of the whole file when it has one frame."""
+    return tuple(_view_in_codes(items(where, "ViewCodeSequence")) for where in _per_frame(dataset, frames))
+
+
+def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
+    """Step 2: GE's names of the data set and of the picture, one value per frame."""
+    for element in (0x12, 0x30):
+        names = _ge_names(dataset, element)
+        if len(names) == frames:
+            views = tuple(view_in_text(name) for name in names)
+            if any(views):
+                return views
+    return (None,) * frames
+
+
+def from_orientation(dataset: Dataset, frames: int) -> tuple[View, ...]:
+    """Step 3: the x component of the row direction; positive is towards the patient's left, seen from the front."""
+    return tuple(_view_of_rows(numbers(where, "ImageOrientationPatient")) for where in _per_frame(dataset, frames))
+
+
+def from_detector_angle(dataset: Dataset, frames: int) -> tuple[View, ...]:
+    """Step 4: the Start Angle of the detector, within 10 degrees of 180 (in front) or 0 (behind)."""
+    return tuple(_view_at_angle(numbers(where, "StartAngle")) for where in _per_frame(dataset, frames))
+
+
+Step = Callable[[Dataset, int], tuple[View, ...]]
+STEPS: Mapping[str, Step] = {
+    "view-code": from_view_code,
+    "private-view-name": from_private_name,
+    "orientation": from_orientation,
+    "detector-angle": from_detector_angle,
+}
+
+
+def views_of_frames(dataset: Dataset) -> tuple[tuple[str, str], str]:
+    """The views of a two-frame file.
+
+    Returns:
+        The view of each frame, and the step that decided: a key of `STEPS`, or `FRAME_ORDER`. A step decides when it
+        names both views, or one of them and nothing against the other being the second frame.
+    """
+    for name, step in STEPS.items():
+        first, second = step(dataset, 2)
+        if first != second:
+            first = first or _other(second)
+            return (first, _other(first)), name
+    return (ANTERIOR, POSTERIOR), FRAME_ORDER
+
+
+def view_of_file(dataset: Dataset) -> tuple[View, str]:
+    """The view of a one-frame file and the step that decided, or (None, `FRAME_ORDER`)."""
+    for name, step in STEPS.items():
+        (view,) = step(dataset, 1)
+        if view:
+            return view, name
+    return None, FRAME_ORDER
+
+
+def detector_numbers(dataset: Dataset) -> tuple[int | None, int | None]:
+    """What orders two one-frame files that say nothing else, each None if unknown.
+
+    Returns:
+        GE's detector number, (0011,1015) under its private creator, and the Detector Vector.
+    """
+    found = (_whole(_ge_names(dataset, 0x15)), numbers(dataset, "DetectorVector"))
+    return tuple(int(values[0]) if len(values) == 1 and values[0] > 0 else None for values in found)
+
+
+def _other(view: View) -> str:
+    return POSTERIOR if view == ANTERIOR else ANTERIOR
+
+
+def _per_frame(dataset: Dataset, frames: int) -> tuple[Dataset, ...]:
+    """For each frame the item of the Detector Information Sequence that describes it, else an empty data set."""
+    detectors = items(dataset, "DetectorInformationSequence")
+    if not detectors:
+        # Secondary captures have these elements, if at all, at the top: that can only describe one frame.
+        return (dataset,) if frames == 1 else (Dataset(),) * frames
+    vector = tuple(int(number) for number in numbers(dataset, "DetectorVector"))
+    if (
+        len(vector) != frames
+        or (frames > 1 and len(set(vector)) == 1)
+        or max(vector) > len(detectors)
+        or min(vector) < 1
+    ):
+        # No usable vector: items in frame order, if there are as many.
+        if len(detectors) != frames:
+            return (Dataset(),) * frames
+        vector = tuple(range(1, frames + 1))
+    return tuple(detectors[number - 1] for number in vector)
+
+
+def _view_in_codes(codes: tuple[Dataset, ...]) -> View:
+    found = {view_in_text(text) for code in codes for key in ("CodeMeaning", "CodeValue") for text in texts(code, key)}
+    found |= {_CODED_VIEWS.get(text) for code in codes for text in texts(code, "CodeValue")}
+    found -= {None}
+    return found.pop() if len(found) == 1 else None
+
+
+# CID 26 of the standard, for sequences whose meaning is in another language: SNOMED RT and SNOMED CT.
+_CODED_VIEWS = {"R-10206": ANTERIOR, "399321004": ANTERIOR, "R-10214": POSTERIOR, "399001007": POSTERIOR}
+
+
+def _ge_names(dataset: Dataset, element: int) -> tuple[str, ...]:
+    """The values of an element of GE's private block GEMS_GENIE_1 in group 0011.
+
+    The block is looked up by its creator. Without any creator, as some archives leave it, the usual block is believed.
+    """
+    creators = [tag for tag in sorted(dataset.keys()) if 0x00110010 <= tag <= 0x001100FF]
+    for tag in creators:
+        if texts(dataset, tag) == ("GEMS_GENIE_1",):
+            return texts(dataset, 0x00110000 + ((tag & 0xFF) << 8) + element)
+    return () if 0x00110010 in creators else texts(dataset, 0x00111000 + element)
+
+
+def _whole(values: tuple[str, ...]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values if value.isdecimal())
+
+
+def _view_of_rows(orientation: tuple[float, ...]) -> View:
+    if len(orientation) != 6 or not 0.5 < abs(orientation[0]) <= 1.01:
+        return None
+    return ANTERIOR if orientation[0] > 0 else POSTERIOR
+
+
+def _view_at_angle(angle: tuple[float, ...]) -> View:
+    if len(angle) != 1:
+        return None
+    degrees = angle[0] % 360
+    if abs(degrees - 180) <= 10:
+        return ANTERIOR
+    return POSTERIOR if min(degrees, 360 - degrees) <= 10 else None

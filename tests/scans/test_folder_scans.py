@@ -1,0 +1,250 @@
+"""A folder of surprises: every scan is found, every other file is listed with its reason."""
+
+import os
+import pickle
+import stat
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from dicom_headers import body, ge_discovery, ge_millennium, put_pixels, write
+
+from doubleunet_bs.errors import ScanError, SettingsError
+from doubleunet_bs.scans import find_scans, limits, sources
+
+FRONT, BACK = body()
+
+
+def millennium(view, study="1", series="1", number=None, **elements):
+    """A one-view file of its own instance."""
+    dataset = ge_millennium(view)
+    number = number or f"{study}.{series}.{('anterior', 'posterior').index(view)}"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{number}"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.3.{study}", f"1.4.{study}.{series}"
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def reasons(found) -> dict[str, str]:
+    return {file.path: file.reason for file in found.rejected}
+
+
+def test_every_file_is_a_scan_or_has_a_reason(tmp_path):
+    write(ge_discovery(seed=0, number=1), tmp_path / "a" / "b" / "scan.dcm")
+    write(ge_discovery(seed=1, number=2), tmp_path / "IM000001")
+    # The names lie on purpose.
+    write(millennium("posterior"), tmp_path / "x" / "1_anterior")
+    write(millennium("anterior"), tmp_path / "y" / "2_posterior")
+    other = ge_discovery(number=3)
+    other.Modality = "CT"
+    write(other, tmp_path / "a" / "ct.dcm")
+    write(millennium("anterior", study="7"), tmp_path / "alone")
+    (tmp_path / "README.txt").write_text("hello")
+    (tmp_path / "scan_anterior.json").write_text("{}")
+    (tmp_path / "patients.csv").write_text("scan,patient")
+    (tmp_path / ".hidden").write_text("x")
+    (tmp_path / "Thumbs.db").write_text("x")
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("IM000001",), ("a/b/scan.dcm",), ("y/2_posterior", "x/1_anterior")]
+    assert [scan.names for scan in found.scans] == [("IM000001",), ("scan",), ("2_posterior", "1_anterior")]
+    assert reasons(found) == {"README.txt": "not-dicom", "a/ct.dcm": "other-modality", "alone": "missing-view"}
+    pair = found.scans[2].read()
+    assert np.array_equal(pair.anterior, FRONT) and np.array_equal(pair.posterior, BACK)
+    with_leave = find_scans(tmp_path, allow_missing_view=True)
+    assert with_leave.scans[2].paths == ("alone",)
+    assert with_leave.scans[2].read(allow_missing_view=True).missing_views == ("posterior",)
+    assert "alone" not in reasons(with_leave)
+
+
+def test_an_empty_folder_and_no_folder(tmp_path):
+    found = find_scans(tmp_path)
+    assert found.scans == () and found.rejected == ()
+    for path in (tmp_path / "nothing", write(ge_discovery(), tmp_path / "file")):
+        with pytest.raises(SettingsError, match="no such folder"):
+            find_scans(path)
+
+
+def test_scans_can_be_sent_to_another_process(tmp_path):
+    write(ge_discovery(), tmp_path / "scan.dcm")
+    scan = pickle.loads(pickle.dumps(find_scans(tmp_path).scans[0]))
+    assert np.array_equal(scan.read().anterior, FRONT)
+
+
+def test_two_studies_are_not_mixed(tmp_path):
+    for study in ("1", "2"):
+        for view in ("anterior", "posterior"):
+            write(millennium(view, study=study), tmp_path / f"{view}{study}")
+    found = find_scans(tmp_path)
+    assert [scan.names for scan in found.scans] == [("anterior1", "posterior1"), ("anterior2", "posterior2")]
+
+
+@pytest.mark.parametrize("key", ["series", "time"])
+def test_two_scans_of_one_study_are_told_apart_by_series_or_time(tmp_path, key):
+    for scan in ("1", "2"):
+        for view in ("anterior", "posterior"):
+            dataset = millennium(view, series=scan if key == "series" else f"{len(view)}{scan}")
+            dataset.SOPInstanceUID = f"1.2.{scan}.{len(view)}"
+            dataset.AcquisitionTime = f"1{scan}0000" if key == "time" else "100000"
+            write(dataset, tmp_path / f"{view}{scan}")
+    found = find_scans(tmp_path)
+    assert [scan.names for scan in found.scans] == [("anterior1", "posterior1"), ("anterior2", "posterior2")]
+    assert found.rejected == ()
+
+
+def test_what_cannot_be_told_apart_is_refused_as_a_whole(tmp_path):
+    for number, view in enumerate(("anterior", "posterior", "anterior", "posterior")):
+        write(millennium(view, number=f"9.{number}"), tmp_path / f"{number}")
+    found = find_scans(tmp_path)
+    assert found.scans == ()
+    assert set(reasons(found).values()) == {"ambiguous-pair"} and len(found.rejected) == 4
+
+
+def test_two_anterior_views_are_not_a_pair(tmp_path):
+    for number in (1, 2):
+        write(millennium("anterior", number=f"9.{number}"), tmp_path / f"{number}")
+    for allow in (False, True):
+        found = find_scans(tmp_path, allow_missing_view=allow)
+        assert found.scans == () and set(reasons(found).values()) == {"ambiguous-pair"}
+        assert "two anterior views" in found.rejected[0].message
+
+
+def test_views_without_a_study_are_not_paired(tmp_path):
+    for view in ("anterior", "posterior"):
+        write(millennium(view, StudyInstanceUID=None), tmp_path / view)
+    assert set(reasons(find_scans(tmp_path)).values()) == {"missing-view"}
+
+
+def test_a_copy_is_refused_and_named(tmp_path):
+    write(ge_discovery(), tmp_path / "a.dcm")
+    write(ge_discovery(), tmp_path / "copy" / "b.dcm")
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("a.dcm",)]
+    assert reasons(found) == {"copy/b.dcm": "duplicate"}
+    assert found.rejected[0].message == "is a copy of a.dcm (same SOP Instance UID)"
+
+
+def test_pixel_trouble_shows_when_the_scan_is_read_and_has_the_same_form(tmp_path):
+    path = write(ge_discovery(), tmp_path / "sub" / "scan.dcm")
+    path.write_bytes(path.read_bytes()[:-5000])
+    scan = find_scans(tmp_path).scans[0]
+    with pytest.raises(ScanError) as caught:
+        scan.read()
+    rejection = scan.rejection(caught.value)
+    assert (rejection.path, rejection.reason) == ("sub/scan.dcm", "truncated")
+    assert rejection.message.startswith("is cut off")
+
+
+def test_zip_archives_are_read_in_memory(tmp_path):
+    with zipfile.ZipFile(tmp_path / "export.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("DICOM/IM1", write(ge_discovery()))
+        archive.writestr("DICOM/a", write(millennium("anterior")))
+        archive.writestr("readme", b"hello")
+        archive.writestr("__MACOSX/._IM1", b"x")
+        archive.writestr("inner.zip", b"PK\x03\x04" + bytes(100))
+    # The other view of the pair lies outside.
+    write(millennium("posterior"), tmp_path / "b")
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("export.zip!DICOM/IM1",), ("export.zip!DICOM/a", "b")]
+    assert found.scans[0].names == ("IM1",)
+    assert reasons(found) == {"export.zip!readme": "not-dicom", "export.zip!inner.zip": "archive"}
+    for scan in found.scans:
+        read = scan.read()
+        assert np.array_equal(read.anterior, FRONT) and np.array_equal(read.posterior, BACK)
+    inside = find_scans(tmp_path / "export.zip", allow_missing_view=True)
+    assert [scan.paths for scan in inside.scans] == [("DICOM/IM1",), ("DICOM/a",)]
+
+
+def test_zip_bombs_are_refused(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(20 << 20))
+        archive.writestr("fine", write(ge_discovery()))
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("bomb.zip!fine",)]
+    assert reasons(found) == {"bomb.zip!zeros": "archive-bomb"}
+    monkeypatch.setattr(sources, "MAX_ARCHIVE_BYTES", 1 << 20)
+    assert reasons(find_scans(tmp_path)) == {"bomb.zip": "archive-bomb"}
+
+
+def test_an_archive_with_a_huge_table_of_contents_is_not_loaded(tmp_path):
+    (tmp_path / "many.zip").write_bytes(
+        b"PK\x03\x04"
+        + bytes(100)
+        + b"PK\x05\x06"
+        + struct.pack("<4H2IH", 0, 0, 9, 9, limits.MAX_ARCHIVE_DIRECTORY_BYTES + 1, 0, 0)
+    )
+    zip64 = (
+        b"PK\x06\x06"
+        + struct.pack("<Q2H2I4Q", 44, 45, 45, 0, 0, 1 << 40, 1 << 40, 1 << 45, 0)
+        + b"PK\x06\x07"
+        + bytes(16)
+    )
+    (tmp_path / "zip64.zip").write_bytes(
+        b"PK\x03\x04" + bytes(100) + zip64 + b"PK\x05\x06" + struct.pack("<4H2IH", 0, 0, 9, 9, 9, 0, 0)
+    )
+    assert reasons(find_scans(tmp_path)) == {"many.zip": "archive-bomb", "zip64.zip": "archive-bomb"}
+
+
+def test_damaged_and_encrypted_archives(tmp_path):
+    with zipfile.ZipFile(tmp_path / "good.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("scan", write(ge_discovery()))
+    data = (tmp_path / "good.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
+    # The flag of encryption, in the local and in the central header.
+    locked = bytearray(data)
+    locked[6] |= 1
+    locked[data.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.zip").write_bytes(locked)
+    broken = bytearray(data)
+    broken[60:3000] = bytes(2940)
+    (tmp_path / "broken.zip").write_bytes(broken)
+    (tmp_path / "good.zip").unlink()
+    assert reasons(find_scans(tmp_path)) == {
+        "cut.zip": "archive", "locked.zip!scan": "archive", "broken.zip!scan": "archive"
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_pipes_and_dangling_links_are_listed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert set(reasons(find_scans(tmp_path)).values()) == {"unreadable"}
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_a_locked_folder_is_listed(tmp_path):
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked").chmod(0)
+    try:
+        assert reasons(find_scans(tmp_path)) == {"locked": "unreadable"}
+    finally:
+        (tmp_path / "locked").chmod(stat.S_IRWXU)
+
+
+def test_a_name_that_cannot_be_printed(tmp_path):
+    (tmp_path / "two\nlines").write_text("x")
+    try:
+        (tmp_path / os.fsdecode(b"\xff")).write_text("x")
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    for file in find_scans(tmp_path).rejected:
+        file.path.encode("utf-8")
+        assert "\n" not in file.path
+
+
+def test_only_headers_are_read(tmp_path, monkeypatch):
+    dataset = ge_discovery()
+    put_pixels(dataset, np.zeros((2, 1024, 256), int))
+    write(dataset, tmp_path / "blank")
+    # Blank pixels are no matter of the header; the scan is found, and refused when it is read.
+    found = find_scans(tmp_path)
+    assert len(found.scans) == 1
+    with pytest.raises(ScanError, match="blank"):
+        found.scans[0].read()
+
+
+def test_dots_belong_to_the_name(tmp_path):
+    write(ge_discovery(), tmp_path / "1.2.840.113619.2")
+    assert find_scans(tmp_path).scans[0].names == ("1.2.840.113619.2",)

@@ -1,0 +1,81 @@
+"""PNG masks."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from doubleunet_bs.errors import LabelError
+from doubleunet_bs.scans.mask_png import read_mask
+
+MASK = np.zeros((640, 512), np.uint8)
+MASK[10:20, 30:40] = 2
+MASK[50:60, 30:40] = 1
+
+
+def save(tmp_path, image, **others):
+    path = tmp_path / "scan.png"
+    image.save(path, **others)
+    return path
+
+
+def test_without_numbers_in_the_map_values_are_classes(tmp_path):
+    found = read_mask(save(tmp_path, Image.fromarray(MASK)), {"metastasis": 2})
+    np.testing.assert_array_equal(found, MASK)
+
+
+def test_a_palette_image_goes_by_index_whatever_its_colours(tmp_path):
+    image = Image.fromarray(MASK)
+    image.putpalette([0, 0, 0, 1, 2, 3, 255, 255, 255])
+    np.testing.assert_array_equal(read_mask(save(tmp_path, image), {}), MASK)
+
+
+def test_values_go_through_the_map(tmp_path):
+    image = Image.fromarray(np.choose(MASK, [0, 128, 255]).astype(np.uint8))
+    np.testing.assert_array_equal(read_mask(save(tmp_path, image), {"255": 2, "128": 1}), MASK)
+
+
+def test_white_of_a_black_and_white_image_is_255(tmp_path):
+    path = save(tmp_path, Image.fromarray(MASK == 2))
+    np.testing.assert_array_equal(read_mask(path, {"255": 2}), np.where(MASK == 2, 2, 0))
+
+
+def test_a_value_without_class_says_what_to_do(tmp_path):
+    path = save(tmp_path, Image.fromarray(MASK * 100))
+    with pytest.raises(LabelError, match='"100": "metastatic"') as caught:
+        read_mask(path, {"metastasis": 2})
+    assert caught.value.reason == "label-unknown"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("RGB", (512, 640)),
+        Image.new("RGBA", (512, 640)),
+        Image.new("LA", (512, 640)),
+        Image.fromarray(np.zeros((640, 512), np.uint16)),
+    ],
+)
+def test_colours_and_16_bits_are_refused(tmp_path, image):
+    with pytest.raises(LabelError, match="mode"):
+        read_mask(save(tmp_path, image), {})
+
+
+def test_another_size_is_refused(tmp_path):
+    with pytest.raises(LabelError) as caught:
+        read_mask(save(tmp_path, Image.new("L", (640, 512))), {})
+    assert caught.value.reason == "label-frame"
+
+
+def test_another_format_under_the_name_is_refused(tmp_path):
+    path = save(tmp_path, Image.fromarray(MASK), format="BMP")
+    with pytest.raises(LabelError, match="not a readable PNG"):
+        read_mask(path, {})
+    with pytest.raises(LabelError, match="no such mask"):
+        read_mask(tmp_path / "other.png", {})
+
+
+def test_text_in_the_file_has_no_influence(tmp_path):
+    text = PngInfo()
+    text.add_text("Author", "SECRET")
+    np.testing.assert_array_equal(read_mask(save(tmp_path, Image.fromarray(MASK), pnginfo=text), {}), MASK)

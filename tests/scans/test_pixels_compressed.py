@@ -1,0 +1,168 @@
+"""Compressed pixel data: lossless ones give the identical counts, lossy ones a warning, damaged ones an error."""
+
+import io
+
+import numpy as np
+import pytest
+from dicom_headers import (
+    LOSSLESS,
+    NATIVE,
+    body,
+    encode,
+    encode_jpeg_lossless,
+    encode_rle,
+    ge_discovery,
+    put_pixels,
+    strip,
+    write,
+)
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans import read_scan
+from doubleunet_bs.scans.rle import decode_rle
+
+FRONT, BACK = body()
+FRAMES = np.stack([FRONT, BACK])
+
+
+def plain(frames=FRAMES, **kind):
+    """A file with frames of any type and no Counts Accumulated."""
+    dataset = strip(ge_discovery(), "CountsAccumulated")
+    put_pixels(dataset, np.asarray(frames), **kind)
+    return dataset
+
+
+def compressed(frames: list[bytes], syntax: str, bits: int = 16):
+    """A file with these compressed frames."""
+    dataset = plain(bits=bits)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate(frames)
+    dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+def read(tmp_path, dataset_or_bytes):
+    path = tmp_path / "scan"
+    path.write_bytes(dataset_or_bytes if isinstance(dataset_or_bytes, bytes) else write(dataset_or_bytes))
+    return read_scan(path)
+
+
+def reason(tmp_path, dataset_or_bytes) -> str:
+    with pytest.raises(ScanError) as caught:
+        read(tmp_path, dataset_or_bytes)
+    return caught.value.reason
+
+
+def assert_exact(scan, warnings=()) -> None:
+    assert np.array_equal(scan.anterior, FRONT) and np.array_equal(scan.posterior, BACK)
+    assert scan.warnings == warnings
+
+
+@pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS])
+def test_lossless_transfer_syntaxes_give_identical_counts(tmp_path, syntax):
+    dataset = ge_discovery()
+    frames = FRAMES.copy()
+    # Values that use all sixteen bits, at the corners where a wrong order or size would show.
+    frames[0, 0, 0], frames[1, -1, -1], frames[0, 500, 100] = 65_535, 256, 40_000
+    put_pixels(dataset, frames)
+    dataset.CountsAccumulated = int(frames.sum())
+    scan = read(tmp_path, encode(dataset, syntax))
+    assert np.array_equal(scan.anterior, frames[0]) and np.array_equal(scan.posterior, frames[1])
+    assert scan.warnings == ()
+
+
+def test_lossy_is_accepted_with_a_warning(tmp_path):
+    jpeg_ls = pytest.importorskip("jpeg_ls")
+    dataset = plain()
+    dataset.file_meta.TransferSyntaxUID = JPEGLSNearLossless
+    frames = [bytes(jpeg_ls.encode_buffer(f.astype("<u2").tobytes(), *f.shape, 1, 16, lossy_error=2)) for f in FRAMES]
+    dataset.PixelData = encapsulate(frames)
+    dataset["PixelData"].VR = "OB"
+    scan = read(tmp_path, dataset)
+    assert "lossy" in scan.warnings[0]
+    assert 0 < np.abs(scan.anterior.astype(int) - FRONT).max() <= 2
+
+
+def test_a_scan_that_was_lossy_once_stays_lossy(tmp_path):
+    dataset = plain()
+    dataset.LossyImageCompression = "01"
+    scan = read(tmp_path, dataset)
+    assert np.array_equal(scan.anterior, FRONT) and "lossy" in scan.warnings[0]
+
+
+def test_fragments_are_joined_and_counted(tmp_path):
+    dataset = plain()
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    encoded = [encode_rle(frame) for frame in FRAMES]
+    dataset["PixelData"].VR = "OB"
+    dataset.PixelData = encapsulate(encoded, fragments_per_frame=3)
+    assert_exact(read(tmp_path, dataset))
+    dataset.PixelData = encapsulate(encoded, has_bot=False)
+    assert_exact(read(tmp_path, dataset))
+    dataset.PixelData = encapsulate(encoded[:1])
+    assert reason(tmp_path, dataset) == "truncated"
+    dataset.PixelData = encapsulate(encoded + encoded[:1])
+    assert reason(tmp_path, dataset) in ("pixel-layout", "truncated")
+
+
+def test_compressed_pixels_may_contain_the_bytes_of_an_end_mark(tmp_path):
+    comment = b"\xff\xfe\x00\x0a\xfe\xff\xdd\xe0\0\0\0\0"
+    frames = [encode_jpeg_lossless(frame) for frame in FRAMES]
+    frames = [frame[:2] + comment + frame[2:] for frame in frames]
+    assert_exact(read(tmp_path, compressed(frames, JPEGLosslessSV1)))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_baseline_jpeg_of_eight_bits(tmp_path, bits):
+    frames, expected = [], []
+    for view in FRAMES:
+        buffer = io.BytesIO()
+        Image.fromarray(view.astype(np.uint8)).save(buffer, "JPEG", quality=90)
+        frames.append(buffer.getvalue())
+        expected.append(np.asarray(Image.open(buffer), dtype=int))
+    scan = read(tmp_path, compressed(frames, JPEGBaseline8Bit, bits))
+    # Two decoders may round the cosine transform differently.
+    assert np.abs(scan.anterior - expected[0]).max() <= 1 and np.abs(scan.posterior - expected[1]).max() <= 1
+    assert len(scan.warnings) == 1 and "lossy" in scan.warnings[0]
+
+
+def test_a_stream_deeper_than_the_header_says(tmp_path):
+    dataset = compressed([encode_jpeg_lossless(frame) for frame in FRAMES], JPEGLosslessSV1)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    assert_exact(read(tmp_path, dataset))
+    dataset = compressed([encode_jpeg_lossless(frame * 60) for frame in FRAMES], JPEGLosslessSV1)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    assert reason(tmp_path, dataset) == "pixel-layout"
+
+
+def test_compressed_data_larger_than_the_pixels(tmp_path):
+    frame = encode_rle(FRAMES[0])
+    assert reason(tmp_path, compressed([frame + bytes(4 << 20), frame], RLELossless)) == "decompression-bomb"
+
+
+def test_pixels_that_are_not_in_the_named_transfer_syntax(tmp_path):
+    native, packed = write(ge_discovery()), encode(ge_discovery(), RLELossless)
+    syntaxes = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"
+    assert reason(tmp_path, native.replace(*syntaxes)) == "pixel-layout"
+    assert reason(tmp_path, packed.replace(*reversed(syntaxes))) == "pixel-layout"
+
+
+def test_rle_by_hand():
+    # One segment: three literal bytes, then five times 7.
+    header = np.zeros(16, "<u4")
+    header[:2] = 1, 64
+    frame = header.tobytes() + bytes([2, 1, 2, 3, 252, 7])
+    assert decode_rle(frame, 2, 4, 8).tolist() == [[1, 2, 3, 7], [7, 7, 7, 7]]
+    for damaged in (frame[:-1], frame[:60], frame[:4] + bytes(60), b"\x02" + frame[1:]):
+        with pytest.raises(ScanError):
+            decode_rle(damaged, 2, 4, 8)
+    # A run longer than the image ends with the image.
+    assert decode_rle(header.tobytes() + bytes([129, 9]), 2, 4, 8).tolist() == [[9] * 4] * 2

@@ -1,0 +1,204 @@
+"""Pixel data of every kind become the counts that were stored, or an error; nothing is changed without a word."""
+
+import numpy as np
+import pytest
+from dicom_headers import (
+    body,
+    encode,
+    ge_discovery,
+    ge_names,
+    image,
+    put_pixels,
+    strip,
+    write,
+)
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans import read_scan
+from doubleunet_bs.scans.pixels import bin_counts, pixel_hash
+
+FRONT, BACK = body()
+FRAMES = np.stack([FRONT, BACK])
+
+
+def plain(frames=FRAMES, **kind):
+    """A file with frames of any type and no Counts Accumulated."""
+    dataset = strip(ge_discovery(), "CountsAccumulated")
+    put_pixels(dataset, np.asarray(frames), **kind)
+    return dataset
+
+
+def read(tmp_path, dataset_or_bytes):
+    path = tmp_path / "scan"
+    path.write_bytes(dataset_or_bytes if isinstance(dataset_or_bytes, bytes) else write(dataset_or_bytes))
+    return read_scan(path)
+
+
+def reason(tmp_path, dataset_or_bytes) -> str:
+    with pytest.raises(ScanError) as caught:
+        read(tmp_path, dataset_or_bytes)
+    return caught.value.reason
+
+
+def assert_exact(scan, warnings=()) -> None:
+    assert np.array_equal(scan.anterior, FRONT) and np.array_equal(scan.posterior, BACK)
+    assert scan.warnings == warnings
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+@pytest.mark.parametrize("signed", [False, True])
+def test_bits_and_signs(tmp_path, bits, signed):
+    assert FRAMES.max() < 128
+    assert_exact(read(tmp_path, plain(bits=bits, signed=signed)))
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, "OB"), (8, "OW"), (32, "OW")])
+def test_big_endian(tmp_path, bits, kind):
+    dataset = plain(bits=bits)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    array = FRAMES.astype(f">u{bits // 8}")
+    # Bytes sent as 16-bit words change places.
+    dataset.PixelData = array.tobytes() if (bits, kind) != (8, "OW") else array.view(">u2").astype("<u2").tobytes()
+    dataset["PixelData"].VR = kind
+    assert_exact(read(tmp_path, dataset))
+
+
+def test_unused_bits_are_ignored(tmp_path):
+    # An overlay in the bits above the stored ones.
+    dataset = plain(FRAMES | 0x3000)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    assert_exact(read(tmp_path, dataset))
+    dataset.HighBit = 15
+    assert reason(tmp_path, dataset) == "pixel-layout"
+
+
+def test_signed_values_of_few_bits(tmp_path):
+    frames = FRAMES.copy()
+    frames[0, 0, :4] = -1
+    dataset = plain(frames & 0x0FFF)
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 1
+    scan = read(tmp_path, dataset)
+    assert scan.warnings == ("4 negative pixels (4 counts together) were set to 0",)
+    assert np.array_equal(scan.anterior, FRONT)
+
+
+@pytest.mark.parametrize(("keyword", "kind"), [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8")])
+def test_floating_point_pixels(tmp_path, keyword, kind):
+    dataset = plain()
+    del dataset.PixelData
+    strip(dataset, "BitsStored", "HighBit", "PixelRepresentation")
+    dataset.BitsAllocated = 32 if kind == "<f4" else 64
+    setattr(dataset, keyword, FRAMES.astype(kind).tobytes())
+    assert_exact(read(tmp_path, dataset))
+    for value in (0.5, np.nan, np.inf):
+        frames = FRAMES.astype(kind)
+        frames[0, 5, 5] = value
+        setattr(dataset, keyword, frames.tobytes())
+        assert reason(tmp_path, dataset) == "fractional-counts"
+    setattr(dataset, keyword, FRAMES.astype(kind).tobytes()[:-8])
+    assert reason(tmp_path, dataset) == "truncated"
+
+
+def test_rescale(tmp_path):
+    dataset = plain(FRAMES * 10 + 30)
+    dataset.RescaleSlope, dataset.RescaleIntercept = "0.1", "-3"
+    assert_exact(read(tmp_path, dataset))
+    dataset = plain(FRAMES // 2)
+    dataset.RescaleSlope = "2"
+    assert np.array_equal(read(tmp_path, dataset).anterior, FRONT // 2 * 2)
+    dataset = plain(FRAMES + 7)
+    dataset.RescaleIntercept = "-7"
+    assert_exact(read(tmp_path, dataset))
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [("0.3", "0"), ("1", "0.5"), ("0", "0"), ("1e30", "0")])
+def test_what_is_not_whole_counts_is_refused(tmp_path, slope, intercept):
+    dataset = plain()
+    dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
+    assert reason(tmp_path, dataset) == "fractional-counts"
+
+
+def test_negative_values(tmp_path):
+    trace = FRAMES.copy()
+    trace[0, 0, :10] = -3
+    scan = read(tmp_path, plain(trace, signed=True))
+    assert_exact(scan, ("10 negative pixels (30 counts together) were set to 0",))
+    many = FRAMES - 2
+    assert reason(tmp_path, plain(many, signed=True)) == "negative-counts"
+    dataset = plain(FRAMES)
+    dataset.RescaleIntercept = "-2"
+    assert reason(tmp_path, dataset) == "negative-counts"
+
+
+def test_counts_against_the_header(tmp_path):
+    total = int(FRAMES.sum())
+    for accumulated, warns in (
+        (total, False),
+        (int(total * 1.005), False),
+        (int(total * 1.02), True),
+        (total // 2, True),
+    ):
+        dataset = ge_discovery()
+        dataset.CountsAccumulated = accumulated
+        warnings = read(tmp_path, dataset).warnings
+        assert len(warnings) == warns
+        if warns:
+            assert f"{total:,}" in warnings[0] and f"{accumulated:,}" in warnings[0]
+
+
+def test_more_than_16_bits_of_counts_are_refused(tmp_path):
+    frames = FRAMES.copy()
+    frames[1, 9, 9] = 65_535
+    dataset = plain(frames, bits=32)
+    assert read(tmp_path, dataset).posterior[9, 9] == 65_535
+    frames[1, 9, 9] = 65_536
+    with pytest.raises(ScanError, match="65,536") as caught:
+        read(tmp_path, plain(frames, bits=32))
+    assert caught.value.reason == "counts-over-65535"
+
+
+def test_a_sum_over_pixels_that_does_not_fit_is_refused():
+    block = np.zeros((4, 4), np.uint16)
+    block[:2, :2] = 16_383
+    assert bin_counts(block, 2)[0, 0] == 65_532
+    block[0, 0] += 4
+    with pytest.raises(ScanError):
+        bin_counts(block, 2)
+
+
+def test_monochrome1_is_a_way_to_show_counts_not_to_store_them(tmp_path):
+    dataset = plain()
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    assert_exact(read(tmp_path, dataset))
+
+
+def test_bytes_behind_the_pixels_are_ignored_but_not_a_whole_frame(tmp_path):
+    dataset = plain()
+    dataset.PixelData += bytes(6)
+    assert_exact(read(tmp_path, dataset), ("6 bytes behind the pixels were ignored",))
+    dataset = plain(np.concatenate([FRAMES, FRAMES[:1]]))
+    dataset.NumberOfFrames = 2
+    assert reason(tmp_path, dataset) == "pixel-layout"
+
+
+def test_what_lies_behind_the_pixel_data_is_not_looked_at(tmp_path):
+    # Eight megabytes of zeros would be a million elements.
+    assert_exact(read(tmp_path, write(ge_discovery()) + bytes(8 << 20)))
+    assert_exact(read(tmp_path, encode(ge_discovery(), RLELossless) + b"\xfc\xff\xfc\xffOB\0\0\xff\xff\xff\xff"))
+
+
+def test_the_pixel_hash_depends_on_counts_alone(tmp_path):
+    one = read(tmp_path, encode(ge_discovery(), JPEGLSLossless))
+    other = image(FRAMES, number=9)
+    ge_names(other, ["ANT", "POST"])
+    two = read(tmp_path, other)
+    assert one.pixel_sha256 == two.pixel_sha256 and one.source_sha256 != two.source_sha256
+    changed = one.anterior.copy()
+    changed[0, 0] += 1
+    assert pixel_hash(changed, one.posterior) != one.pixel_sha256
+    assert pixel_hash(one.posterior, one.anterior) != one.pixel_sha256

@@ -1,0 +1,114 @@
+"""Pseudonyms: keyed, stable, and kept in a file that only its owner can read."""
+
+import hashlib
+import hmac
+import json
+import os
+import pickle
+import stat
+
+import pytest
+
+from doubleunet_bs.errors import BoneScanError
+from doubleunet_bs.scans import Pseudonyms
+
+KEY = bytes(range(32))
+
+
+def test_a_pseudonym_is_the_beginning_of_a_keyed_hash():
+    expected = hmac.new(KEY, b"patient\x00Jane", hashlib.sha256).hexdigest()[:12]
+    assert Pseudonyms(KEY).patient("Jane") == f"patient-{expected}"
+    assert Pseudonyms(KEY).case("Jane") != f"case-{expected}"
+    assert Pseudonyms(bytes(32)).patient("Jane") != f"patient-{expected}"
+
+
+def test_order_does_not_matter_and_everything_is_remembered():
+    one, two = Pseudonyms(KEY), Pseudonyms(KEY)
+    names = ["a", "b", "c"]
+    forward = [one.case(name) for name in names]
+    assert [two.case(name) for name in reversed(names)] == forward[::-1]
+    assert one.cases == two.cases == dict(zip(forward, names, strict=True))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are a matter of POSIX systems")
+def test_the_file_is_for_its_owner_alone(tmp_path):
+    path = tmp_path / "keys" / "pseudonyms.json"
+    pseudonyms = Pseudonyms.new()
+    case, patient = pseudonyms.case("1.2.3"), pseudonyms.patient("Jäne")
+    pseudonyms.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
+    again = Pseudonyms.load(path)
+    assert again.cases == {case: "1.2.3"} and again.patients == {patient: "Jäne"}
+    assert again.case("9") == pseudonyms.case("9")
+    for mode in (0o640, 0o604, 0o620):
+        path.chmod(mode)
+        with pytest.raises(BoneScanError, match="others may read"):
+            Pseudonyms.load(path)
+
+
+def test_a_new_key_each_time():
+    assert Pseudonyms.new().case("x") != Pseudonyms.new().case("x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("key"), lambda content: content.update(format="other"),
+        lambda content: content.update(key="00"), lambda content: content.update(key="no hex"),
+        lambda content: content.update(cases={"case-000000000000": "1.2.3"}), lambda content: content.update(cases=3),
+        lambda content: content.update(patients={"patient-0": None}),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_refused(tmp_path, change):
+    path = tmp_path / "pseudonyms.json"
+    pseudonyms = Pseudonyms(KEY)
+    pseudonyms.case("1.2.3")
+    pseudonyms.save(path)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(BoneScanError, match="not a pseudonym file") as caught:
+        Pseudonyms.load(path)
+    assert "1.2.3" not in str(caught.value) and KEY.hex() not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
+def test_what_is_no_json_is_refused(tmp_path, text):
+    path = tmp_path / "pseudonyms.json"
+    path.write_bytes(text.encode("latin-1"))
+    path.chmod(0o600)
+    with pytest.raises(BoneScanError):
+        Pseudonyms.load(path)
+    with pytest.raises(BoneScanError):
+        Pseudonyms.load(tmp_path / "nothing")
+
+
+def test_tables_of_workers_are_merged():
+    parent, worker = Pseudonyms(KEY), pickle.loads(pickle.dumps(Pseudonyms(KEY)))
+    case = worker.case("1.2.3")
+    parent.merge(worker)
+    assert parent.cases == {case: "1.2.3"}
+    with pytest.raises(BoneScanError, match="different keys"):
+        parent.merge(Pseudonyms(bytes(32)))
+
+
+def test_neither_key_nor_names_show_in_a_log():
+    pseudonyms = Pseudonyms(KEY)
+    pseudonyms.patient("Jane")
+    assert "Jane" not in repr(pseudonyms) and repr(KEY) not in repr(pseudonyms)
+
+
+def test_bad_arguments():
+    for key in (b"short", "text" * 8, None):
+        with pytest.raises(BoneScanError):
+            Pseudonyms(key)
+    for identifier in ("", None, 3):
+        with pytest.raises(BoneScanError):
+            Pseudonyms(KEY).case(identifier)
+
+
+def test_an_unwritable_place_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BoneScanError, match="cannot be written"):
+        Pseudonyms(KEY).save(tmp_path / "file" / "pseudonyms.json")

@@ -1,0 +1,215 @@
+"""How the two views are told apart: each step alone, and with the steps before it stripped."""
+
+import numpy as np
+import pytest
+from dicom_headers import body, detector, ge_discovery, ge_millennium, ge_names, image, siemens, strip, view_code, write
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from doubleunet_bs.scans import read_scan
+from doubleunet_bs.scans.views import (
+    STEPS,
+    from_detector_angle,
+    from_orientation,
+    from_private_name,
+    from_view_code,
+    view_in_text,
+    view_of_file,
+    views_of_frames,
+)
+
+ANTERIOR, POSTERIOR = "anterior", "posterior"
+FORWARD = (ANTERIOR, POSTERIOR)
+BACKWARD = (POSTERIOR, ANTERIOR)
+
+
+def header(*detectors: Dataset, vector=None) -> Dataset:
+    dataset = Dataset()
+    dataset.DetectorInformationSequence = Sequence(detectors)
+    if vector:
+        dataset.DetectorVector = vector
+    return dataset
+
+
+def names(*values: str, element: int = 0x12) -> Dataset:
+    dataset = Dataset()
+    dataset.private_block(0x11, "GEMS_GENIE_1", create=True).add_new(element, "LO", list(values))
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("text", "view"),
+    [
+        ("ANTERIOR", ANTERIOR), ("POSTERIOR", POSTERIOR), ("RT      ANT", ANTERIOR), ("LT      POST", POSTERIOR),
+        ("WHOLE BODY_ANT", ANTERIOR), ("WB_POST_E", POSTERIOR), ("ANT_EM1", ANTERIOR), ("WBANT", ANTERIOR),
+        ("POSTWB", POSTERIOR), ("ANTERO-POSTERIOR PROJECTION", ANTERIOR), ("POSTERO-ANTERIOR", POSTERIOR),
+        ("WHOLE BODY_E", None), ("", None), ("ANT POST", None), ("LEFT ANTERIOR OBLIQUE", None), ("RAO ANT", None),
+        ("BONE POST INJECTION", None), ("ANT POST THERAPY", ANTERIOR), ("POSTTHERAPY", None), ("IMPLANT", None),
+        ("SANTOS^ANTONIA", None), ("LATERAL POST", None),
+    ],
+)  # fmt: skip
+def test_a_text_names_a_view_only_when_it_is_plain(text, view):
+    assert view_in_text(text) == view
+
+
+def test_step_1_view_code():
+    front, back = detector(ViewCodeSequence=view_code("RT      ANT")), detector(ViewCodeSequence=view_code("POST"))
+    assert from_view_code(header(front, back, vector=[1, 2]), 2) == FORWARD
+    assert from_view_code(header(back, front, vector=[1, 2]), 2) == BACKWARD
+
+
+def test_step_1_knows_the_codes_of_the_standard_without_their_english_meaning():
+    front = detector(ViewCodeSequence=view_code("de face", "399321004", "SCT"))
+    back = detector(ViewCodeSequence=view_code("de dos", "R-10214", "SRT"))
+    assert from_view_code(header(front, back), 2) == FORWARD
+
+
+def test_step_1_reads_the_top_level_of_a_one_view_file():
+    dataset = Dataset()
+    dataset.ViewCodeSequence = view_code("Posterior")
+    assert from_view_code(dataset, 1) == (POSTERIOR,)
+    # At the top of a two-frame file it could not describe both frames.
+    assert from_view_code(dataset, 2) == (None, None)
+
+
+def test_the_detector_vector_orders_the_items():
+    front, back = detector(StartAngle="180"), detector(StartAngle="0")
+    assert from_detector_angle(header(front, back, vector=[2, 1]), 2) == BACKWARD
+    assert from_detector_angle(header(front, back, vector=[2]), 1) == (POSTERIOR,)
+    # Without a usable vector the items are in frame order, if there is one for each frame.
+    assert from_detector_angle(header(front, back, vector=[1, 7]), 2) == FORWARD
+    assert from_detector_angle(header(front, vector=[1, 1]), 2) == (None, None)
+
+
+@pytest.mark.parametrize("element", [0x12, 0x30])
+def test_step_2_private_names(element):
+    assert from_private_name(names("WB_ANT", "WB_POST", element=element), 2) == FORWARD
+    assert from_private_name(names("POSTERIOR_E", element=element), 1) == (POSTERIOR,)
+
+
+def test_step_2_needs_a_name_for_each_frame():
+    assert from_private_name(names("WB_ANT"), 2) == (None, None)
+
+
+def test_step_2_survives_a_lost_creator_and_unknown_types():
+    dataset = Dataset()
+    dataset.add_new(0x00111012, "UN", b"ANT\\POST ")
+    assert from_private_name(dataset, 2) == FORWARD
+
+
+def test_step_2_finds_the_block_wherever_the_creator_put_it():
+    dataset = Dataset()
+    dataset.private_block(0x11, "ANOTHER VENDOR", create=True).add_new(0x12, "LO", ["POST", "ANT"])
+    assert from_private_name(dataset, 2) == (None, None)
+    dataset.private_block(0x11, "GEMS_GENIE_1", create=True).add_new(0x12, "LO", ["ANT", "POST"])
+    assert from_private_name(dataset, 2) == FORWARD
+
+
+@pytest.mark.parametrize(
+    ("rows", "view"),
+    [
+        ([1, 0, 0], ANTERIOR),
+        ([-1, 0, 0], POSTERIOR),
+        ([-0.98, 0.17, 0], POSTERIOR),
+        ([0, 1, 0], None),
+        ([0.1, 1, 0], None),
+    ],
+)
+def test_step_3_orientation(rows, view):
+    item = detector(ImageOrientationPatient=[*rows, 0, 0, -1])
+    assert from_orientation(header(item), 1) == (view,)
+
+
+def test_step_3_takes_an_empty_orientation_for_none():
+    assert from_orientation(header(detector(), detector()), 2) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("angle", "view"),
+    [
+        ("180", ANTERIOR),
+        ("-180", ANTERIOR),
+        ("178.5", ANTERIOR),
+        ("0", POSTERIOR),
+        ("360", POSTERIOR),
+        ("357", POSTERIOR),
+        ("90", None),
+    ],
+)
+def test_step_4_detector_angle(angle, view):
+    assert from_detector_angle(header(detector(StartAngle=angle)), 1) == (view,)
+
+
+def test_the_steps_are_tried_in_order_as_the_earlier_ones_are_stripped():
+    dataset = ge_discovery()
+    strip(dataset, "DetectorInformationSequence")
+    # Each step says another thing than the step after it: only the order can explain the answers.
+    dataset.DetectorInformationSequence = Sequence([
+        detector(ViewCodeSequence=view_code("ANT"), ImageOrientationPatient=[1, 0, 0, 0, 0, -1], StartAngle="0"),
+        detector(ViewCodeSequence=view_code("POST"), ImageOrientationPatient=[-1, 0, 0, 0, 0, -1], StartAngle="180"),
+    ])  # fmt: skip
+    ge_names(dataset, ["POST", "ANT"])
+    assert views_of_frames(dataset) == (FORWARD, "view-code")
+    strip(dataset, "ViewCodeSequence")
+    assert views_of_frames(dataset) == (BACKWARD, "private-view-name")
+    strip(dataset, "private")
+    assert views_of_frames(dataset) == (FORWARD, "orientation")
+    strip(dataset, "ImageOrientationPatient")
+    assert views_of_frames(dataset) == (BACKWARD, "detector-angle")
+    strip(dataset, "StartAngle")
+    assert views_of_frames(dataset) == (FORWARD, "frame-order")
+
+
+def test_a_step_that_calls_both_frames_the_same_decides_nothing():
+    dataset = names("WB_ANT", "WB_ANT")
+    dataset.DetectorInformationSequence = Sequence([detector(StartAngle="0"), detector(StartAngle="180")])
+    assert views_of_frames(dataset) == (BACKWARD, "detector-angle")
+
+
+def test_one_named_frame_names_the_other():
+    assert views_of_frames(names("WHOLE BODY_E", "WB_ANT")) == (BACKWARD, "private-view-name")
+
+
+def test_a_one_view_file_without_a_name_has_no_view():
+    assert view_of_file(ge_millennium(ANTERIOR)) == (ANTERIOR, "private-view-name")
+    assert view_of_file(ge_millennium(ANTERIOR, name="WHOLE BODY_E")) == (None, "frame-order")
+
+
+@pytest.mark.parametrize("step", [*STEPS, "frame-order"])
+@pytest.mark.parametrize("order", [FORWARD, BACKWARD])
+def test_read_scan_by_each_step_alone(tmp_path, step, order):
+    front, back = body()
+    frames = np.stack([front if view == ANTERIOR else back for view in order])
+    dataset = image(frames)
+    values = {
+        "view-code": {view: {"ViewCodeSequence": view_code(view)} for view in order},
+        "orientation": {ANTERIOR: {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
+                        POSTERIOR: {"ImageOrientationPatient": [-1, 0, 0, 0, 0, -1]}},
+        "detector-angle": {ANTERIOR: {"StartAngle": "180"}, POSTERIOR: {"StartAngle": "0"}},
+    }.get(step, {view: {} for view in order})  # fmt: skip
+    dataset.DetectorVector = [1, 2]
+    dataset.DetectorInformationSequence = Sequence([detector(**values[view]) for view in order])
+    if step == "private-view-name":
+        ge_names(dataset, [f"WB_{view[:4].rstrip('e').upper()}" for view in order])
+    scan = read_scan(write(dataset, tmp_path / "scan"))
+    assert scan.view_source == step
+    if step == "frame-order":
+        # Nothing says that the frames are exchanged: the first is taken, and the user is told.
+        assert np.array_equal(scan.anterior, frames[0])
+        assert len(scan.warnings) == 1 and "does not say which view" in scan.warnings[0]
+    else:
+        assert np.array_equal(scan.anterior, front) and np.array_equal(scan.posterior, back)
+        assert scan.warnings == ()
+
+
+def test_ge_without_private_tags_is_read_by_the_detector_angle(tmp_path):
+    scan = read_scan(write(strip(ge_discovery(), "private"), tmp_path / "scan.dcm"))
+    assert scan.view_source == "detector-angle"
+    assert np.array_equal(scan.anterior, body()[0])
+    assert scan.warnings == ()
+
+
+def test_siemens_view_codes(tmp_path):
+    scan = read_scan(write(siemens(), tmp_path / "scan.dcm"))
+    assert scan.view_source == "view-code" and scan.warnings == ()
+    assert np.array_equal(scan.anterior, body()[0]) and np.array_equal(scan.posterior, body()[1])
