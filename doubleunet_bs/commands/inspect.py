@@ -1,0 +1,64 @@
+"""Show what is understood of a scan before anything is prepared.
+
+Says how the views were told apart, the counts, the body range, the window that is cut out, the gain, what Otsu's
+threshold keeps, and every warning. Name one file, or the two files of a scan with one view each. Nothing of the
+patient is shown.
+
+examples:
+  doubleunet-bs inspect scan.dcm
+  doubleunet-bs inspect anterior.dcm posterior.dcm --png look.png
+  doubleunet-bs inspect scan.dcm --json | jq .views.anterior.gain
+
+exit codes: 0 done, 1 the scan cannot be used, 2 wrong arguments
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `inspect`."""
+    parser.add_argument("scan", type=Path, nargs="+", metavar="SCAN", help="DICOM file, or two files of one view each")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
+    parser.add_argument(
+        "--png", type=Path, metavar="FILE", help="also draw body range, window and row 640 into a picture of both views"
+    )
+    parser.add_argument(
+        "--allow-missing-view", action="store_true", help="take a scan of one view; the other half stays empty"
+    )
+    parser.add_argument(
+        "--background", choices=("otsu", "log"), default="otsu", help="which threshold to report (default: otsu)"
+    )
+    parser.add_argument(
+        "--brightness",
+        choices=("per_scan", "per_view"),
+        default="per_scan",
+        help="one gain for both views, or one each",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, prepare in memory, print."""
+    import json
+
+    from doubleunet_bs.errors import SettingsError
+    from doubleunet_bs.preparation import PreparationSettings, prepare_scan
+    from doubleunet_bs.preparation.inspection import inspection, inspection_picture, inspection_text
+    from doubleunet_bs.preparation.pictures import save_png
+    from doubleunet_bs.scans import read_scan
+
+    if len(args.scan) > 2:
+        raise SettingsError(
+            f"{len(args.scan)} files: a scan is one file, or two of one view each; inspect them one after the other"
+        )
+    if args.png and args.png.suffix.lower() != ".png":
+        raise SettingsError(f"--png {args.png}: the name must end in .png")
+    scan = read_scan(args.scan, allow_missing_view=args.allow_missing_view)
+    prepared = prepare_scan(scan, settings=PreparationSettings(background=args.background, brightness=args.brightness))
+    figures = inspection(scan, prepared)
+    print(json.dumps(figures, indent=2) if args.json else inspection_text(figures))
+    if args.png:
+        save_png(args.png, inspection_picture(scan, prepared))
+        if not args.json:
+            print(f"picture          {args.png}")
+    return 0

@@ -1,0 +1,108 @@
+"""Brightness normalisation: one multiplication that brings the mean intensity into (7, 14) (paper, section 2.3).
+
+Decided here: a gain and no offset, since zero counts are black; the mean is that of min(gain x counts, 255) over the
+    frames of
+950 rows, before rows are dropped; a scan that lies inside keeps gain 1, any other gets the smallest change that lands
+inside. A view that is missing does not count. Values saturate at 255, they never wrap.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.preparation.histogram import count_values
+from doubleunet_bs.preparation.settings import BRIGHTNESS_MARGIN, BRIGHTNESS_RANGE
+
+WHITE = 255
+MANY_TIMES = 20.0
+"""A larger gain is a warning: the noise of so few counts is all that is amplified."""
+
+
+def find_gain(frames: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The gain that brings the mean intensity of `frames` into the open range (7, 14).
+
+    The mean is a piecewise linear function of the gain, so the solution is exact and not searched for.
+
+    Args:
+        frames: uint16 counts, one array or several of any shape; together at least one pixel.
+
+    Returns:
+        The gain, exactly representable in float32: 1.0 when the mean of min(counts, 255) lies inside already, else
+            the gain whose mean is a
+        thousandth of a grey level inside the nearer end. And the mean intensity that it gives.
+
+    Raises:
+        ScanError: reason "too-dark": even fully saturated, too few pixels have counts to reach a mean of 7.
+    """
+    histogram = _Histogram(frames)
+    low, high = BRIGHTNESS_RANGE
+    mean = histogram.mean(1.0)
+    if low < mean < high:
+        return 1.0, mean
+    target = low + BRIGHTNESS_MARGIN if mean <= low else high - BRIGHTNESS_MARGIN
+    if histogram.brightest() <= target:
+        raise ScanError(
+            f"too few pixels have counts ({histogram.filled():.2%} of the frame) to reach a mean brightness of {low:g}",
+            "too-dark",
+        )
+    gain = float(np.float32(histogram.solve(target)))
+    mean = histogram.mean(gain)
+    if not low < mean < high:
+        raise AssertionError("the rounded gain leaves the range")
+    return gain, mean
+
+
+def to_grey(counts: np.ndarray, gains: tuple[float, float]) -> np.ndarray:
+    """Counts of a merged image -> 8-bit grey levels: rint(min(gain x counts, 255)) in float32, halves to even.
+
+    Args:
+        counts: array of shape (..., rows, columns), unsigned; the left half of the columns is the anterior view.
+        gains: of the anterior and the posterior half, each exactly representable in float32.
+
+    Returns:
+        uint8 array of the same shape.
+    """
+    grey = counts.astype(np.float32)
+    half = counts.shape[-1] // 2
+    if gains[0] == gains[1]:
+        grey *= np.float32(gains[0])
+    else:
+        grey[..., :half] *= np.float32(gains[0])
+        grey[..., half:] *= np.float32(gains[1])
+    np.minimum(grey, np.float32(WHITE), out=grey)
+    return np.rint(grey, out=grey).astype(np.uint8)
+
+
+class _Histogram:
+    """How often each number of counts occurs: all that the mean of a clipped multiple depends on."""
+
+    def __init__(self, frames: Sequence[np.ndarray]):
+        each = [count_values(frame) for frame in frames]
+        numbers = np.zeros(max(map(len, each)), np.int64)
+        for part in each:
+            numbers[: len(part)] += part
+        self.size = float(numbers.sum())
+        self.values = np.flatnonzero(numbers[1:]) + 1.0
+        self.numbers = numbers[1:][numbers[1:] > 0].astype(np.float64)
+
+    def mean(self, gain: float) -> float:
+        return float((np.minimum(self.values * gain, WHITE) * self.numbers).sum() / self.size)
+
+    def filled(self) -> float:
+        return float(self.numbers.sum() / self.size)
+
+    def brightest(self) -> float:
+        """Mean that no gain exceeds."""
+        return self.filled() * WHITE
+
+    def solve(self, target: float) -> float:
+        """The gain with that mean; `target` must lie between 0 and `brightest`, both excluded."""
+        # With the values[i:] saturated: mean = (gain * sum of the others + 255 * number saturated) / size.
+        others = np.r_[0.0, np.cumsum(self.values * self.numbers)]
+        saturated = np.r_[np.cumsum(self.numbers[::-1])[::-1], 0.0]
+        # Largest gain at which values[i] and all below are not yet clipped, and the mean there: both fall with i.
+        means = (others[1:] * (WHITE / self.values) + WHITE * saturated[1:]) / self.size
+        first = int(np.searchsorted(-means, -target, side="right"))
+        # values[:first] have means >= target: they are not clipped at the solution, the others are.
+        return float((target * self.size - WHITE * saturated[first]) / others[first])

@@ -1,0 +1,205 @@
+"""Where the body is, the window around it, and the way back to the raw views (paper, section 2.3).
+
+Coordinates are (row, column) of a raw view. The paper finds the body with projection profiles, cuts a window of 950 x
+256 pixels with the body in its centre and does not scale. How the profiles become a range is decided here:
+
+- Every pixel is clipped at the 90th percentile of its view before it is summed. The body covers 20-45 % of a frame,
+  so that this is a level of ordinary bone; an injection site of 19,000 counts weighs no more than a rib.
+- Rows: the profiles of both views are added, since both heads look at the same patient on the same table; a leg that
+  is dim in one view is held by the other. A row belongs to the body above 6 % of the profile's 75th percentile (a row
+  of the trunk or the thighs), and above the noise of the empty rows. The longest run wins, so that a urine bag beyond
+  the feet is not taken for a part of the patient.
+- Columns: each view has its own range, from the rows of the upper 60 % of the body only: feet and urine bag have no
+  say.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.preparation.histogram import count_values
+from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS
+
+CLIP_PERCENTILE = 90
+LEVEL_PERCENTILE = 75
+ROW_FRACTION = 0.06
+COLUMN_FRACTION = 0.10
+COLUMN_ROWS = 0.6
+SMOOTHING = 7
+BRIDGED_ROWS = 8
+SMALLEST_BODY_ROWS = 100
+USUAL_BODY_ROWS = (550, 900)
+VIEWS_AGREE_WITHIN = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Row and column of the raw view under the window's upper left pixel. Negative: the window begins in padding."""
+
+    top: int
+    left: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BodyRange:
+    """First and last row and column of the body in one view, inclusive, in raw pixels."""
+
+    first_row: int
+    last_row: int
+    first_column: int
+    last_column: int
+
+    @property
+    def rows(self) -> int:
+        """Height in rows."""
+        return self.last_row - self.first_row + 1
+
+    def centred(self) -> Placement:
+        """The window with this body in its centre; half a pixel to the upper left where it cannot be exact."""
+        return Placement(
+            top=(self.first_row + self.last_row + 1 - FRAME_SHAPE[0]) // 2,
+            left=(self.first_column + self.last_column + 1 - FRAME_SHAPE[1]) // 2,
+        )
+
+
+def find_body(views: dict[str, np.ndarray]) -> tuple[dict[str, BodyRange], list[str]]:
+    """The body range of each view.
+
+    Args:
+        views: name -> unsigned counts of shape (rows, columns), all of the same shape; at least one. Leave out a
+            missing view.
+
+    Returns:
+        The range by name (the rows are the same for all views), and warnings.
+
+    Raises:
+        ScanError: reason "no-body": no run of rows stands out from the rest, for instance in a blank scan.
+    """
+    clipped = {name: np.minimum(counts, counts.dtype.type(_clip_level(counts))) for name, counts in views.items()}
+    profiles = {name: view.sum(axis=1, dtype=np.int64) for name, view in clipped.items()}
+    first, last = _row_range(sum(profiles.values()))
+    warnings = []
+    if not USUAL_BODY_ROWS[0] <= last - first + 1 <= USUAL_BODY_ROWS[1]:
+        warnings.append(f"the body range of {last - first + 1} rows is unusual (rows {first} to {last})")
+    if last - first + 1 > FRAME_SHAPE[0]:
+        warnings.append(f"the body is longer than the window of {FRAME_SHAPE[0]} rows and is cut at both ends")
+    if first == 0 or last == len(next(iter(profiles.values()))) - 1:
+        warnings.append("the body reaches the edge of the scan: it may be cut off, and the knee not at its usual row")
+    if len(profiles) > 1:
+        own = [_row_range(profile) for profile in profiles.values()]
+        if max(abs(a - b) for a, b in zip(*own, strict=True)) > VIEWS_AGREE_WITHIN:
+            warnings.append("the views disagree about where the body begins and ends")
+    bodies = {}
+    for name, view in clipped.items():
+        # What lies in a column by chance is known from the rows that hold no body.
+        outside = np.r_[profiles[name][: max(0, first - 20)], profiles[name][last + 21 :]]
+        background = float(np.median(outside)) / view.shape[1] if len(outside) else 0.0
+        upper = view[first : first + max(1, round((last - first + 1) * COLUMN_ROWS))]
+        bodies[name] = BodyRange(first, last, *_column_range(upper, background))
+    return bodies, warnings
+
+
+def crop(counts: np.ndarray, placement: Placement, rows: int = FRAME_SHAPE[0]) -> np.ndarray:
+    """The window of `rows` x 256 pixels at `placement`, padded with zeros where it leaves the view. A new array."""
+    frame = np.zeros((rows, FRAME_SHAPE[1]), counts.dtype)
+    window, source = _overlap(placement, counts.shape, frame.shape)
+    frame[window] = counts[source]
+    return frame
+
+
+def uncrop(frame: np.ndarray, placement: Placement, shape: tuple[int, int]) -> np.ndarray:
+    """The inverse of `crop`: `frame` at its place in zeros of `shape`; the padding is dropped. A new array."""
+    view = np.zeros(shape, frame.dtype)
+    window, target = _overlap(placement, shape, frame.shape)
+    view[target] = frame[window]
+    return view
+
+
+def merge(anterior: np.ndarray, posterior: np.ndarray) -> np.ndarray:
+    """Anterior on the left, posterior on the right (paper, section 2.3). A new array."""
+    return np.concatenate([anterior, posterior], axis=1)
+
+
+def lay_back(
+    image: np.ndarray, placements: dict[str, Placement], raw_shape: tuple[int, int], bin: int = 1
+) -> dict[str, np.ndarray]:
+    """Lay a prepared image back on the raw views.
+
+    Args:
+        image: array of shape (640 // bin, 512 // bin) and any type.
+        placements: of "anterior" and "posterior".
+        raw_shape: of one view.
+        bin: the binning it was prepared with; each pixel becomes a block of bin x bin equal pixels.
+
+    Returns:
+        "anterior" and "posterior" -> array of `raw_shape`, zero outside of the window.
+
+    Raises:
+        ValueError: an image of another shape.
+    """
+    expected = (KEPT_ROWS // bin, 2 * FRAME_SHAPE[1] // bin)
+    if image.shape != expected:
+        raise ValueError(f"an image of shape {expected} is laid back, not {image.shape}")
+    if bin > 1:
+        image = image.repeat(bin, axis=0).repeat(bin, axis=1)
+    halves = {"anterior": image[:, : FRAME_SHAPE[1]], "posterior": image[:, FRAME_SHAPE[1] :]}
+    return {name: uncrop(half, placements[name], raw_shape) for name, half in halves.items()}
+
+
+def _clip_level(counts: np.ndarray) -> int:
+    """The smallest value that at least 90 % of the pixels do not exceed, and at least 1."""
+    return max(1, int(np.searchsorted(np.cumsum(count_values(counts)), counts.size * CLIP_PERCENTILE / 100)))
+
+
+def _row_range(profile: np.ndarray) -> tuple[int, int]:
+    smooth = _smooth(profile)
+    empty = float(np.percentile(smooth, 5))
+    level = float(np.percentile(smooth, LEVEL_PERCENTILE))
+    # Five standard deviations of the smoothed Poisson noise in rows that hold no body.
+    noise = 5 * (empty / SMOOTHING) ** 0.5
+    body = smooth > empty + max(ROW_FRACTION * (level - empty), noise)
+    first, last = max(_runs(body, BRIDGED_ROWS), key=lambda run: run[1] - run[0], default=(0, -1))
+    if last - first + 1 < SMALLEST_BODY_ROWS:
+        raise ScanError("no body is found: no run of rows stands out from the background", "no-body")
+    return first, last
+
+
+def _column_range(upper: np.ndarray, background: float) -> tuple[int, int]:
+    smooth = _smooth(upper.sum(axis=0, dtype=np.int64))
+    level = float(np.percentile(smooth, LEVEL_PERCENTILE))
+    columns = np.flatnonzero(smooth > max(COLUMN_FRACTION * level, 2 * background * len(upper)))
+    if not len(columns):
+        raise ScanError("no body is found: no column stands out from the background", "no-body")
+    return int(columns[0]), int(columns[-1])
+
+
+def _smooth(profile: np.ndarray) -> np.ndarray:
+    """Moving average over SMOOTHING entries; the ends are repeated."""
+    half = SMOOTHING // 2
+    sums = np.cumsum(np.r_[0.0, np.pad(profile.astype(np.float64), half, mode="edge")])
+    return (sums[SMOOTHING:] - sums[:-SMOOTHING]) / SMOOTHING
+
+
+def _runs(mask: np.ndarray, bridged: int) -> list[tuple[int, int]]:
+    """(first, last) of the runs of true entries; gaps of at most `bridged` entries do not interrupt one."""
+    places = np.flatnonzero(mask)
+    if not len(places):
+        return []
+    breaks = np.flatnonzero(np.diff(places) > bridged + 1)
+    starts = np.r_[places[0], places[breaks + 1]]
+    ends = np.r_[places[breaks], places[-1]]
+    return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _overlap(
+    placement: Placement, view: tuple[int, ...], window: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Slices of the window and of the view that cover each other; empty ones when they do not meet."""
+    inside, outside = [], []
+    for start, size, length in zip((placement.top, placement.left), window, view, strict=True):
+        low, high = max(0, -start), min(size, length - start)
+        high = max(low, high)
+        inside.append(slice(low, high))
+        outside.append(slice(low + start, high + start))
+    return tuple(inside), tuple(outside)

@@ -1,0 +1,128 @@
+"""What is there to prepare: scans, their annotations, what is declared of them, and what belongs to nothing."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from doubleunet_bs import __version__
+from doubleunet_bs.errors import DatasetError, SettingsError
+from doubleunet_bs.preparation.annotations import index_labels, stems_of
+from doubleunet_bs.preparation.outcome import Task
+from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
+from doubleunet_bs.preparation.problems import Problem
+from doubleunet_bs.preparation.shards import VERSION
+from doubleunet_bs.scans import find_scans
+from doubleunet_bs.scans.class_map import shown
+
+if TYPE_CHECKING:
+    from doubleunet_bs.preparation.cohort import CohortJob
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Attributes: tasks: scans in the order of the output. problems: what is wrong before any pixel is read."""
+
+    tasks: tuple[Task, ...]
+    problems: tuple[Problem, ...]
+
+    def fingerprint(self, job: "CohortJob", key: str) -> str:
+        """Hash of everything the shards depend on: an interrupted run is continued only when it is the same.
+
+        Files count by name, size and time of change.
+
+        Args:
+            job: what is prepared, and how.
+            key: a pseudonym that tells one key from another.
+        """
+        files = []
+        if job.scans.is_file():
+            status = job.scans.stat()
+            files.append((status.st_size, status.st_mtime_ns))
+        for folder in (job.scans, job.labels):
+            for place, folders, names in os.walk(folder):
+                folders.sort()
+                for name in sorted(names):
+                    status = os.stat(os.path.join(place, name), follow_symlinks=True)
+                    files.append((os.path.relpath(place, folder), name, status.st_size, status.st_mtime_ns))
+        declared = job.patients.read_bytes() if job.patients else b""
+        parts = {
+            "version": (__version__, VERSION),
+            "settings": job.settings.to_json(),
+            "choices": (job.allow_missing_view, job.pictures),
+            "folders": (str(job.scans), str(job.labels)),
+            "files": files,
+            "patients": hashlib.sha256(declared).hexdigest(),
+            "key": key,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def find_inputs(job: "CohortJob") -> Inputs:
+    """Look the folders through. Headers are read, pixels are not.
+
+    Raises:
+        SettingsError: no such folder.
+        DatasetError: patients.csv is missing or not readable.
+    """
+    if not job.labels.is_dir():
+        raise SettingsError(f"{job.labels}: no such folder")
+    table = job.patients or (job.labels / FILE if (job.labels / FILE).exists() else None)
+    declared = read_patients(table) if table else {}
+    labels = index_labels(job.labels, [path for path in (job.classes_file,) if path])
+    found = find_scans(job.scans, allow_missing_view=job.allow_missing_view)
+    rejected = [Problem(rejection.path, rejection.reason, rejection.message) for rejection in found.rejected]
+
+    times = Counter(name for source in found.scans for name in source.names)
+    tasks, problems = [], list(rejected)
+    for source in found.scans:
+        path = " + ".join(source.paths)
+        stems = stems_of(source.names)
+        files = tuple(file for stem in stems for file in labels.get(stem, ()))
+        shared = [name for name in source.names if times[name] > 1]
+        if shared and (files or shared[0] in declared):
+            problems.append(
+                Problem(
+                    path,
+                    "ambiguous-name",
+                    f"{times[shared[0]]} scans have this name: which one do annotation and patients.csv mean?",
+                )
+            )
+            continue
+        tasks.append(Task(source, path, files, _declaration(source.names, declared)))
+
+    known = set(times) | {stem for problem in rejected for stem in _possible_names(problem.path)}
+    wanted = {stem for name in known for stem in stems_of([name])}
+    problems += [
+        Problem(
+            str(path.relative_to(job.labels)),
+            "no-such-scan",
+            "an annotation that belongs to no scan: is the name right?",
+        )
+        for stem, paths in labels.items()
+        if stem not in wanted
+        for path in paths
+    ]
+    problems += [
+        Problem(FILE, "no-such-scan", f"the scan {shown(name)} is not there: is the name right?")
+        for name in declared
+        if name not in known
+    ]
+    return Inputs(tuple(tasks), tuple(problems))
+
+
+def _declaration(names: tuple[str, ...], declared: dict[str, Declaration]) -> Declaration | None:
+    """Of a scan in two files either may be named; both must say the same."""
+    rows = [declared[name] for name in names if name in declared]
+    if len(set(rows)) > 1:
+        raise DatasetError(f"{FILE}: {shown(names[0])} and {shown(names[1])} are one scan, but their lines differ")
+    return rows[0] if rows else None
+
+
+def _possible_names(path: str) -> set[str]:
+    """What a rejected file would have been called as a scan; of an archive member, the name inside the archive."""
+    name = path.replace("!", "/").rpartition("/")[2]
+    return {name, Path(name).stem}

@@ -1,0 +1,138 @@
+"""What was understood of a scan: as a JSON object, as text, and as a picture."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from doubleunet_bs.preparation.case import VIEWS, PreparedCase
+from doubleunet_bs.preparation.pictures import display
+from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS
+from doubleunet_bs.scans.bone_scan import BoneScan
+
+BODY = (0, 120, 200)
+WINDOW = (60, 150, 60)
+KNEE = (220, 30, 30)
+VIEW_SOURCES = {
+    "view-code": "ViewCodeSequence",
+    "private-view-name": "private names of the views",
+    "orientation": "ImageOrientationPatient",
+    "detector-angle": "StartAngle of the detectors",
+    "frame-order": "order of the frames only",
+}
+
+
+def inspection(scan: BoneScan, prepared: PreparedCase) -> dict[str, Any]:
+    """Figures of a scan and its preparation, without anything of the patient.
+
+    Returns:
+        A JSON object: matrix, pixel spacing, how the views were told apart, per view counts, largest pixel, body
+            range, window and gain; brightness
+        before and after, uptake fraction of the background setting, warnings. A missing view is None.
+    """
+    views: dict[str, Any] = {}
+    for index, name in enumerate(VIEWS):
+        if name in scan.missing_views:
+            views[name] = None
+            continue
+        counts, body, place = getattr(scan, name), prepared.bodies[name], prepared.placements[name]
+        views[name] = {
+            "counts": int(counts.sum(dtype=np.int64)),
+            "largest_pixel": int(counts.max()),
+            "body_rows": [body.first_row, body.last_row],
+            "body_columns": [body.first_column, body.last_column],
+            "window_top": place.top,
+            "window_left": place.left,
+            "knee_row": place.top + KEPT_ROWS,
+            "gain": prepared.gains[index],
+        }
+    return {
+        "case": scan.case,
+        "matrix": list(prepared.raw_shape),
+        "pixel_spacing_mm": list(scan.pixel_spacing_mm) if scan.pixel_spacing_mm else None,
+        "view_source": scan.view_source,
+        "views": views,
+        "brightness": prepared.brightness,
+        "background": prepared.settings.background,
+        "uptake_fraction": prepared.uptake_fraction,
+        "warnings": list(prepared.warnings),
+    }
+
+
+def inspection_text(figures: dict[str, Any]) -> str:
+    """The same for a person."""
+    rows, columns = figures["matrix"]
+    spacing = figures["pixel_spacing_mm"]
+    lines = [
+        f"case             {figures['case']}",
+        f"matrix           {rows} x {columns} per view, "
+        + (f"pixels of {spacing[0]:.2f} x {spacing[1]:.2f} mm" if spacing else "pixel spacing unknown"),
+        f"views            told apart by: {VIEW_SOURCES.get(figures['view_source'], 'not said')}",
+    ]
+    for name, view in figures["views"].items():
+        if view is None:
+            lines.append(f"{name:<16} missing")
+            continue
+        first, last = view["body_rows"]
+        height = f", {(last - first + 1) * spacing[0] / 10:.0f} cm" if spacing else ""
+        lines += [
+            f"{name:<16} {view['counts']:,} counts, largest pixel {view['largest_pixel']:,}",
+            f"  body range     rows {first} to {last} ({last - first + 1}{height}), "
+            f"columns {view['body_columns'][0]} to {view['body_columns'][1]}",
+            f"  window         {FRAME_SHAPE[0]} x {FRAME_SHAPE[1]} from row {view['window_top']}, "
+            f"column {view['window_left']}; kept down to row {view['knee_row'] - 1}",
+            f"  gain           {view['gain']:.3f}",
+        ]
+    lines.append(f"mean brightness  {figures['brightness']:.2f} (the range is 7 to 14)")
+    if figures["background"] != "none":
+        lines.append(f"uptake kept      {figures['uptake_fraction']:.1%} of the image by {figures['background']}")
+    lines += [f"warning          {line}" for line in figures["warnings"]] or ["warnings         none"]
+    return "\n".join(lines)
+
+
+def inspection_picture(scan: BoneScan, prepared: PreparedCase, scale: int = 2) -> Image.Image:
+    """Both raw views, dark uptake on white, with body range, window and the last kept row drawn in.
+
+    Args:
+        scan: the scan. prepared: the same, prepared. scale: pixels of the picture per pixel of the scan.
+
+    Returns:
+        RGB image of (scale * 256 * 2 + margins) x (scale * 1024 + margins) pixels.
+    """
+    rows, columns = prepared.raw_shape
+    margin, head = 8 * scale, 34 * scale
+    picture = Image.new("RGB", (scale * columns * 2 + 3 * margin, scale * rows + head + margin), "white")
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=9 * scale)
+    shown = np.concatenate([getattr(scan, name) for name in VIEWS if name not in scan.missing_views])
+    above = shown[shown > 0]
+    white = max(1.0, float(np.percentile(above, 99.5))) if above.size else 1.0
+    for index, name in enumerate(VIEWS):
+        left, top = margin + index * (scale * columns + margin), head
+        view = Image.fromarray(display(getattr(scan, name), white).repeat(scale, axis=0).repeat(scale, axis=1))
+        picture.paste(view, (left, top))
+        draw.rectangle((left - 1, top - 1, left + scale * columns, top + scale * rows), outline=(160, 160, 160))
+        if name in scan.missing_views:
+            draw.text((left, head - 13 * scale), f"{name}: missing", fill="black", font=font)
+            continue
+        draw.text((left, head - 13 * scale), name, fill="black", font=font)
+        body, place = prepared.bodies[name], prepared.placements[name]
+        box = (body.first_column, body.first_row, body.last_column + 1, body.last_row + 1)
+        window = (place.left, place.top, place.left + FRAME_SHAPE[1], place.top + FRAME_SHAPE[0])
+        for (x0, y0, x1, y1), colour in ((window, WINDOW), (box, BODY)):
+            # The part of the window that lies outside of the view is padding and cannot be drawn.
+            x0, y0, x1, y1 = max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)
+            corners = (left + scale * x0, top + scale * y0, left + scale * x1 - 1, top + scale * y1 - 1)
+            draw.rectangle(corners, outline=colour, width=max(1, scale // 2))
+        knee = top + scale * (place.top + KEPT_ROWS)
+        draw.line((left, knee, left + scale * columns, knee), fill=KNEE, width=scale)
+    x = margin
+    for text, colour in (
+        ("body range", BODY),
+        ("window", WINDOW),
+        (f"row {KEPT_ROWS}: below it nothing is used", KNEE),
+    ):
+        draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
+        draw.text((x + 11 * scale, 3 * scale), text, fill="black", font=font)
+        x += 11 * scale + int(draw.textlength(text, font=font)) + 12 * scale
+    return picture

@@ -1,0 +1,173 @@
+"""What `dataset.json` says of one case, and the check that it says it."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from doubleunet_bs.errors import DatasetError
+from doubleunet_bs.preparation.case import VIEWS, PreparedCase
+from doubleunet_bs.preparation.geometry import BodyRange, Placement
+
+GROUPS = ("positive", "negative")
+CANCERS = ("breast", "prostate")
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseRecord:
+    """One case of a shard folder.
+
+    Attributes:
+        case, patient: pseudonyms.
+        group: "positive" (with metastases) or "negative".
+        cancer: "breast", "prostate" or None when nobody said.
+        shard, row: number of the shard and row in its arrays.
+        gains: of the anterior and the posterior view; exact in float32.
+        brightness: mean intensity of the 950-row frames after the gain, in grey levels.
+        placements: "anterior" and "posterior" -> window on the raw view.
+        bodies: the same, where the body lies on the raw view; a missing view is not in it.
+        raw_shape: (rows, columns) of a raw view.
+        pixel_spacing_mm: (row, column) spacing, or None.
+        missing_views: names of the views the scan does not have.
+        sum_counts: over both raw views.
+        uptake_fraction: part of the image that background removal kept.
+        metastatic_pixels: in the labels.
+        warnings: one line each.
+        source_sha256: of the source file(s). pixel_sha256: of the counts.
+    """
+
+    case: str
+    patient: str
+    group: str
+    cancer: str | None
+    shard: int
+    row: int
+    gains: tuple[float, float]
+    brightness: float
+    placements: dict[str, Placement]
+    bodies: dict[str, BodyRange]
+    raw_shape: tuple[int, int]
+    pixel_spacing_mm: tuple[float, float] | None
+    missing_views: tuple[str, ...]
+    sum_counts: int
+    uptake_fraction: float
+    metastatic_pixels: int
+    warnings: tuple[str, ...]
+    source_sha256: str
+    pixel_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with an entry for each attribute."""
+        return dataclasses.asdict(self)
+
+
+def make_record(
+    prepared: PreparedCase,
+    patient: str,
+    group: str,
+    cancer: str | None,
+    pixel_sha256: str,
+    warnings: tuple[str, ...] = (),
+) -> CaseRecord:
+    """The record of a prepared case; shard and row are given when it is written."""
+    return CaseRecord(
+        case=prepared.case,
+        patient=patient,
+        group=group,
+        cancer=cancer,
+        shard=0,
+        row=0,
+        gains=prepared.gains,
+        brightness=prepared.brightness,
+        placements=prepared.placements,
+        bodies=prepared.bodies,
+        raw_shape=prepared.raw_shape,
+        pixel_spacing_mm=prepared.pixel_spacing_mm,
+        missing_views=prepared.missing_views,
+        sum_counts=prepared.sum_counts,
+        uptake_fraction=prepared.uptake_fraction,
+        metastatic_pixels=prepared.metastatic_pixels,
+        warnings=(*prepared.warnings, *warnings),
+        source_sha256=prepared.source_sha256,
+        pixel_sha256=pixel_sha256,
+    )
+
+
+def parse_record(content: Any) -> CaseRecord:
+    """The inverse of `CaseRecord.to_json`.
+
+    Raises:
+        DatasetError: an entry is missing, unknown, or not what it must be. The message names the entry.
+    """
+    names = [field.name for field in dataclasses.fields(CaseRecord)]
+    if not isinstance(content, dict) or set(content) != set(names):
+        different = set(names) ^ set(content) if isinstance(content, dict) else names
+        raise DatasetError(f"a case has missing or unknown entries: {', '.join(sorted(map(str, different)))[:200]}")
+    checks = {
+        "case": _is_name(content["case"]),
+        "patient": _is_name(content["patient"]),
+        "group": content["group"] in GROUPS,
+        "cancer": content["cancer"] is None or content["cancer"] in CANCERS,
+        "shard": _is_whole(content["shard"]),
+        "row": _is_whole(content["row"]),
+        "gains": _are_numbers(content["gains"], 2)
+        and all(gain > 0 and float(np.float32(gain)) == gain for gain in content["gains"]),
+        "brightness": _are_numbers([content["brightness"]], 1),
+        "placements": _is_table(content["placements"], Placement) and set(content["placements"]) == set(VIEWS),
+        "bodies": _is_table(content["bodies"], BodyRange) and set(content["bodies"]) <= set(VIEWS),
+        "raw_shape": isinstance(content["raw_shape"], list)
+        and len(content["raw_shape"]) == 2
+        and all(_is_whole(length) and length for length in content["raw_shape"]),
+        "pixel_spacing_mm": content["pixel_spacing_mm"] is None or _are_numbers(content["pixel_spacing_mm"], 2),
+        "missing_views": isinstance(content["missing_views"], list)
+        and all(name in VIEWS for name in content["missing_views"]),
+        "sum_counts": _is_whole(content["sum_counts"]),
+        "uptake_fraction": _are_numbers([content["uptake_fraction"]], 1) and 0 <= content["uptake_fraction"] <= 1,
+        "metastatic_pixels": _is_whole(content["metastatic_pixels"]),
+        "warnings": isinstance(content["warnings"], list)
+        and all(isinstance(line, str) for line in content["warnings"]),
+        "source_sha256": _is_hash(content["source_sha256"]),
+        "pixel_sha256": _is_hash(content["pixel_sha256"]),
+    }
+    wrong = [name for name, right in checks.items() if not right]
+    if wrong:
+        raise DatasetError(f"a case has an impossible entry: {wrong[0]}")
+    content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    content["gains"] = tuple(map(float, content["gains"]))
+    content["placements"] = {view: Placement(**place) for view, place in content["placements"].items()}
+    content["bodies"] = {view: BodyRange(**body) for view, body in content["bodies"].items()}
+    return CaseRecord(**content)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 100
+
+
+def _is_hash(value: Any) -> bool:
+    # Empty: a scan that was made in memory and not read from a file.
+    return isinstance(value, str) and (value == "" or _HASH.match(value) is not None)
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _are_numbers(value: Any, length: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(type(number) in (int, float) and abs(number) < 1e12 and math.isfinite(number) for number in value)
+    )
+
+
+def _is_table(value: Any, kind: type) -> bool:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict)
+        and set(entry) == names
+        and all(type(n) is int and abs(n) < 10**6 for n in entry.values())
+        for entry in value.values()
+    )

@@ -1,0 +1,98 @@
+"""Everything of the preparation that a user can choose, and every number the paper leaves open.
+
+What the paper states and what was decided here is said beside each constant; to change one is to change this file.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from doubleunet_bs.classes import AIR, DEFAULT_CLASS_MAP, METASTATIC
+from doubleunet_bs.errors import DatasetError, SettingsError
+
+RAW_SHAPE = (1024, 256)
+"""Rows and columns of one view (paper, section 2.1)."""
+
+FRAME_SHAPE = (950, 256)
+"""Window cut out of each view with the body in its centre (paper, section 2.3)."""
+
+KEPT_ROWS = 640
+"""Rows of the window that are used: down to just under the knee (paper, section 2.3)."""
+
+BRIGHTNESS_RANGE = (7.0, 14.0)
+"""Open range of the mean intensity after normalisation, in 8-bit grey levels (paper, section 2.3)."""
+
+BRIGHTNESS_MARGIN = 1e-3
+"""How far inside the open range a scan is brought that lies outside of it (decided here: an open range has no nearest
+point; a thousandth of a grey level is far above the rounding of a float32 gain and far below anything visible)."""
+
+BACKGROUNDS = ("otsu", "log", "none")
+BRIGHTNESSES = ("per_scan", "per_view")
+BINS = (1, 2, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparationSettings:
+    """How scans are prepared.
+
+    Attributes:
+        background: what makes a pixel non-metastatic instead of air (paper, section 2.4). `"otsu"`: Otsu's threshold on
+            the prepared 8-bit image, the literal reading and the default; `"log"`: Otsu's threshold on log(1 + counts),
+            about the outline of the body; `"none"`: nothing but what the annotation calls non-metastatic.
+        brightness: `"per_scan"` (decided here: one gain for both views keeps their ratio) or `"per_view"`.
+        bin: 1, 2 or 4; counts of blocks of bin x bin pixels are added up, as a gamma camera with a coarser matrix
+            would. 1 is the paper's matrix.
+        classes: annotation label -> class 0, 1 or 2. Labels are compared without regard to case.
+
+    Raises:
+        SettingsError: a value outside of these.
+    """
+
+    background: str = "otsu"
+    brightness: str = "per_scan"
+    bin: int = 1
+    classes: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(DEFAULT_CLASS_MAP))
+
+    def __post_init__(self):
+        for name, value, choices in (
+            ("background", self.background, BACKGROUNDS),
+            ("brightness", self.brightness, BRIGHTNESSES),
+            ("bin", self.bin, BINS),
+        ):
+            # By type as well: True == 1 and 2.0 == 2.
+            if not any(type(value) is type(choice) and value == choice for choice in choices):
+                raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(map(str, choices))}")
+        if not isinstance(self.classes, Mapping) or not all(
+            isinstance(label, str) and type(number) is int and AIR <= number <= METASTATIC
+            for label, number in self.classes.items()
+        ):
+            raise SettingsError("classes must give one of the classes 0, 1 and 2 to each label")
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(rows, columns) of a prepared image: (640, 512) divided by `bin`."""
+        return KEPT_ROWS // self.bin, 2 * RAW_SHAPE[1] // self.bin
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return {
+            "background": self.background,
+            "brightness": self.brightness,
+            "bin": self.bin,
+            "classes": dict(sorted(self.classes.items())),
+        }
+
+    @classmethod
+    def from_json(cls, content: Any) -> "PreparationSettings":
+        """The inverse of `to_json`.
+
+        Raises:
+            DatasetError: a missing or an additional entry, or a value that is not allowed.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(content, dict) or set(content) != names:
+            raise DatasetError(f"preparation settings must be exactly {', '.join(sorted(names))}")
+        try:
+            return cls(**content)
+        except SettingsError as error:
+            raise DatasetError(f"preparation settings: {error}") from None

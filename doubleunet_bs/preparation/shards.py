@@ -1,0 +1,197 @@
+"""Shard folders: prepared cases as plain NumPy files beside one `dataset.json`.
+
+    dataset.json        format, settings, shape, one entry per shard and one per case
+    counts-00000.npy    uint16 (n, 640, 512): cropped and merged counts, before brightness
+    labels-00000.npy    uint8  (n, 640, 512): 0 air, 1 non-metastatic, 2 metastatic
+
+Counts and a gain instead of grey levels: the shard stays exact, and a change of brightness is a change of the gain
+    (decided
+here). The files are mapped into memory and opened without pickle.
+"""
+
+import dataclasses
+import hashlib
+import os
+import tokenize
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from doubleunet_bs.errors import DatasetError
+from doubleunet_bs.files import read_json
+from doubleunet_bs.preparation.brightness import to_grey
+from doubleunet_bs.preparation.records import CaseRecord, parse_record
+from doubleunet_bs.preparation.settings import PreparationSettings
+
+DATASET = "dataset.json"
+FORMAT = "doubleunet-bs shards"
+VERSION = 1
+# What NumPy's header parser raises on damaged headers: it hands them to Python's own parsers.
+_HEADER_ERRORS = (ValueError, SyntaxError, tokenize.TokenError, EOFError, TypeError, RecursionError, MemoryError)
+KINDS = {"counts": np.dtype("<u2"), "labels": np.dtype("u1")}
+
+
+def shard_name(kind: str, number: int) -> str:
+    """File name of a shard: `shard_name("counts", 0)` is "counts-00000.npy"."""
+    return f"{kind}-{number:05d}.npy"
+
+
+class ShardedDataset:
+    """An opened shard folder. Made by `open_shards`.
+
+    Attributes:
+        path: the folder.
+        cases: one `CaseRecord` for each case, in the order of the shards.
+        settings: what all of them were prepared with.
+        image_shape: (rows, columns) of every image: (640, 512) at binning 1.
+        fingerprint: SHA-256 of `dataset.json`, which in turn holds that of every shard file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        cases: tuple[CaseRecord, ...],
+        settings: PreparationSettings,
+        fingerprint: str,
+        arrays: dict[str, list[np.ndarray]],
+    ):
+        self.path = path
+        self.cases = cases
+        self.settings = settings
+        self.image_shape = settings.image_shape
+        self.fingerprint = fingerprint
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def counts(self, index: int) -> np.ndarray:
+        """uint16 array of `image_shape`, a read-only view of the mapped file."""
+        return self._arrays["counts"][self.cases[index].shard][self.cases[index].row]
+
+    def labels(self, index: int) -> np.ndarray:
+        """uint8 array of `image_shape` of classes, a read-only view of the mapped file."""
+        return self._arrays["labels"][self.cases[index].shard][self.cases[index].row]
+
+    def grey(self, index: int) -> np.ndarray:
+        """uint8 array of `image_shape`: the prepared image (`preparation.brightness.to_grey`)."""
+        return to_grey(self.counts(index), self.cases[index].gains)
+
+
+def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset:
+    """Open a shard folder and check that it is whole.
+
+    Args:
+        path: the folder.
+        verify: also read every shard file and compare its SHA-256, which takes a second per gigabyte or so.
+
+    Raises:
+        DatasetError: no such folder, another format version, damaged or missing files, impossible entries, a case
+            twice.
+    """
+    path = Path(path)
+    if not (path / DATASET).is_file():
+        raise DatasetError(f"{path}: not a shard folder ({DATASET} is missing); `doubleunet-bs prepare` makes one")
+    text, content = _read(path / DATASET)
+    settings, shards = _check_head(path / DATASET, content)
+    try:
+        cases = tuple(parse_record(case) for case in content["cases"])
+    except DatasetError as error:
+        raise DatasetError(f"{path / DATASET}: {error}") from None
+    places = [(number, row) for number, shard in enumerate(shards) for row in range(shard["cases"])]
+    if [(case.shard, case.row) for case in cases] != places:
+        raise DatasetError(
+            f"{path / DATASET}: the cases do not fill the shards in their order; prepare the scans again"
+        )
+    name, times = Counter(case.case for case in cases).most_common(1)[0]
+    if times > 1:
+        raise DatasetError(f"{path / DATASET}: {name} is in it {times} times; prepare the scans again")
+    arrays: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    for number, shard in enumerate(shards):
+        for kind, dtype in KINDS.items():
+            file = path / shard_name(kind, number)
+            arrays[kind].append(_map(file, (shard["cases"], *settings.image_shape), dtype))
+            if verify and file_sha256(file) != shard[f"{kind}_sha256"]:
+                raise DatasetError(f"{file}: its content has changed since it was written; prepare the scans again")
+    return ShardedDataset(path, cases, settings, hashlib.sha256(text).hexdigest(), arrays)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        content = read_json(path, DatasetError, "shard description")
+        text = path.read_bytes()
+    except (OSError, ValueError) as cause:
+        raise DatasetError(f"{path}: not a readable shard description ({type(cause).__name__})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DatasetError(f"{path}: not a shard description of this package")
+    if content.get("version") != VERSION:
+        raise DatasetError(
+            f"{path}: format version {str(content.get('version'))[:20]}, this package reads version {VERSION}; "
+            "prepare the scans again"
+        )
+    return text, content
+
+
+def _check_head(path: Path, content: dict[str, Any]) -> tuple[PreparationSettings, list[dict[str, Any]]]:
+    try:
+        settings = PreparationSettings.from_json(content.get("settings"))
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
+    if content.get("image_shape") != list(settings.image_shape):
+        raise DatasetError(f"{path}: image_shape is not {list(settings.image_shape)}, as its settings demand")
+    shards, cases = content.get("shards"), content.get("cases")
+    names = {"cases", *(f"{kind}_sha256" for kind in KINDS)}
+    if not (
+        isinstance(shards, list)
+        and isinstance(cases, list)
+        and all(isinstance(shard, dict) and set(shard) == names for shard in shards)
+        and all(type(shard["cases"]) is int and 0 < shard["cases"] <= len(cases) for shard in shards)
+    ):
+        raise DatasetError(f"{path}: `shards` and `cases` are missing or damaged; prepare the scans again")
+    if not cases:
+        raise DatasetError(f"{path}: no case is in it")
+    return settings, shards
+
+
+def _map(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
+    """Map a .npy file that must hold exactly this array: header and file size are checked before anything is mapped."""
+    try:
+        with open(path, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"version {version}")
+            found = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+            size = os.fstat(file.fileno()).st_size
+        if found != (shape, False, dtype):
+            raise ValueError(f"shape {found[0]} of type {found[2]} instead of {shape} of type {dtype}")
+        if size != start + dtype.itemsize * int(np.prod(shape)):
+            raise ValueError(f"{size} bytes")
+        return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: missing; prepare the scans again") from None
+    except (*_HEADER_ERRORS, OSError) as cause:
+        reason = str(cause).splitlines()[0][:100] if str(cause) else type(cause).__name__
+        raise DatasetError(
+            f"{path}: not the shard that {DATASET} describes ({reason}); prepare the scans again"
+        ) from None
+
+
+def describe(settings: PreparationSettings, shards: list[dict[str, Any]], cases: list[CaseRecord]) -> dict[str, Any]:
+    """The content of `dataset.json`."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": settings.to_json(),
+        "image_shape": list(settings.image_shape),
+        "shards": shards,
+        "cases": [dataclasses.asdict(case) for case in cases],
+    }

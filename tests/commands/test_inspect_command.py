@@ -1,0 +1,110 @@
+"""`doubleunet-bs inspect`: text, JSON and picture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom.data
+import pytest
+from PIL import Image
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.preparation.inspection import BODY, KNEE, WINDOW
+from doubleunet_bs.scans.phantom import make_phantom
+from doubleunet_bs.scans.phantom.dicom_file import write_dicom
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "NM1_JPLL.dcm"
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return make_phantom(1, 0)
+
+
+@pytest.fixture(scope="module")
+def file(phantom, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scan") / "phantom.dcm"
+    write_dicom(phantom, path)
+    return str(path)
+
+
+def test_json_and_text_say_the_same(phantom, file, capsys):
+    assert main(["inspect", file, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    anterior = figures["views"]["anterior"]
+    assert anterior["counts"] == int(phantom.anterior.sum())
+    assert figures["matrix"] == [1024, 256] and figures["view_source"] in ("private-view-name", "detector-angle")
+    assert 7 < figures["brightness"] < 14 and 0.05 < figures["uptake_fraction"] < 0.4
+    # The window is centred on the body: row 640 lies 640 rows below its top.
+    first, last = anterior["body_rows"]
+    assert anterior["window_top"] == (first + last + 1 - 950) // 2
+    assert anterior["knee_row"] == anterior["window_top"] + 640
+    assert main(["inspect", file]) == 0
+    text = capsys.readouterr().out
+    assert f"{anterior['counts']:,} counts" in text and f"rows {first} to {last}" in text
+    assert f"gain           {anterior['gain']:.3f}" in text and "told apart by: " in text
+
+
+def test_the_picture_shows_body_window_and_row_640(file, tmp_path, capsys):
+    path = tmp_path / "look.png"
+    assert main(["inspect", file, "--png", str(path), "--json"]) == 0
+    view = json.loads(capsys.readouterr().out)["views"]["anterior"]
+    with Image.open(path) as image:
+        pixels = np.asarray(image)
+    # Two pixels to one; the anterior view begins at column 16 and row 68.
+    knee = 68 + 2 * view["knee_row"]
+    assert (pixels[knee, 16 : 16 + 512] == KNEE).all()
+    first, last = view["body_rows"]
+    left, right = view["body_columns"]
+    assert (pixels[68 + 2 * first, 16 + 2 * left : 16 + 2 * right] == BODY).all()
+    assert (pixels[68 + 2 * last + 1, 16 + 2 * left : 16 + 2 * right] == BODY).all()
+    assert (pixels == WINDOW).all(axis=2).any()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(REAL, marks=pytest.mark.skipif(not REAL.exists(), reason="the real scan is not part of a clone")),
+        Path(pydicom.data.get_testdata_file("JPGExtended.dcm")),
+    ],
+    ids=["NM1_JPLL", "JPGExtended"],
+)
+def test_a_real_anterior_view(path, tmp_path, capsys):
+    assert main(["inspect", str(path)]) == 1
+    assert "--allow-missing-view" in capsys.readouterr().err
+    picture = tmp_path / "look.png"
+    assert main(["inspect", str(path), "--allow-missing-view", "--json", "--png", str(picture)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    view = figures["views"]["anterior"]
+    if path == REAL:
+        assert view["counts"] == 3_596_452
+    # Lossy compression makes a few counts of what was none.
+    assert view["counts"] == pytest.approx(3_596_452, rel=0.06)
+    assert figures["views"]["posterior"] is None
+    # 764 rows of 2.26 mm: a man of 173 cm. The knees end at about row 640.
+    first, last = view["body_rows"]
+    assert abs(first - 90) <= 3 and abs(last - 853) <= 3
+    assert 0.07 <= figures["uptake_fraction"] <= 0.27
+    assert any("missing" in line for line in figures["warnings"])
+    assert picture.exists()
+
+
+def test_text_names_a_missing_view(capsys):
+    path = pydicom.data.get_testdata_file("JPGExtended.dcm")
+    assert main(["inspect", path, "--allow-missing-view"]) == 0
+    out = capsys.readouterr().out
+    assert "posterior        missing" in out and "warning " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["a", "b", "c"], 2, "3 files"),
+        (["/nowhere.dcm"], 1, "/nowhere.dcm"),
+        (["a", "--png", "look.jpg"], 2, "must end in .png"),
+    ],
+)
+def test_wrong_arguments_are_one_line(capsys, arguments, code, text):
+    assert main(["inspect", *arguments]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and text in lines[0]

@@ -1,0 +1,254 @@
+"""Folders -> shards: what goes in, what does not and why, and that nothing depends on how it was done."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from doubleunet_bs.errors import BoneScanError, SettingsError
+from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
+from doubleunet_bs.preparation.shards import open_shards
+
+
+def prepare(cohort, **others):
+    options = {"progress": False, "out": cohort.out} | others
+    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, **options))
+
+
+def problems(result):
+    return {(problem.path, problem.reason) for problem in result.problems}
+
+
+def test_positives_and_normals_go_in(cohort):
+    cohort.positive("a", 1)
+    cohort.normal("b", 2)
+    cohort.declare("a,someone,prostate,yes")
+    result = prepare(cohort)
+    assert result.written and result.problems == () and result.resumed == 0
+    dataset = open_shards(cohort.out, verify=True)
+    positive, normal = dataset.cases
+    assert (positive.group, positive.cancer, positive.metastatic_pixels) == ("positive", "prostate", 121)
+    assert (normal.group, normal.cancer, normal.metastatic_pixels) == ("negative", "breast", 0)
+    # The square of the annotation, moved by the placement, is where the labels are metastatic.
+    place = positive.placements["anterior"]
+    expected = np.zeros((640, 512), bool)
+    expected[400 - place.top : 411 - place.top, 120 - place.left : 131 - place.left] = True
+    np.testing.assert_array_equal(dataset.labels(0) == 2, expected)
+    assert not cohort.root.joinpath("shards.rejected.json").exists()
+    assert sorted(path.name for path in cohort.root.iterdir()) == [
+        "labels",
+        "scans",
+        "shards",
+        "shards.identities.json",
+    ]
+
+
+def test_all_problems_are_found_in_one_go_and_nothing_is_written(cohort):
+    cohort.positive("good", 1)
+    cohort.positive("twin", 1)
+    dataset = cohort.dataset(1)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.999"
+    dataset.save_as(cohort.scans / "twin.dcm", enforce_file_format=True)
+    cohort.scan("forgotten", 2)
+    cohort.scan("empty", 3)
+    cohort.label("empty_anterior")
+    cohort.scan("says-yes", 4)
+    cohort.positive("says-no", 5)
+    cohort.scan("unknown-label", 6)
+    cohort.label("unknown-label_anterior", (9, 9), label="oedema")
+    cohort.scan("which-view", 7)
+    cohort.label("which-view", (9, 9))
+    cohort.scan("two-frames", 8)
+    cohort.label("two-frames", (9, 9), size=(640, 512))
+    cohort.label("two-frames_anterior", (9, 9))
+    cohort.label("nobody_anterior", (9, 9))
+    (cohort.scans / "letter.txt").write_text("not DICOM")
+    cohort.declare("says-yes,,,yes", "says-no,,,no", "absent,,,no")
+    result = prepare(cohort)
+    assert problems(result) == {
+        ("twin.dcm", "duplicate"),
+        ("forgotten.dcm", "label-missing"),
+        ("empty.dcm", "label-missing"),
+        ("says-yes.dcm", "label-contradiction"),
+        ("says-no.dcm", "label-contradiction"),
+        ("unknown-label.dcm", "label-unknown"),
+        ("which-view.dcm", "label-frame"),
+        ("two-frames.dcm", "label-ambiguous"),
+        ("nobody_anterior.json", "no-such-scan"),
+        ("letter.txt", "not-dicom"),
+        ("patients.csv", "no-such-scan"),
+    }
+    assert not result.written and not cohort.out.exists()
+    assert not [path for path in cohort.root.iterdir() if path.name.startswith(".")]
+    listed = json.loads((cohort.root / "shards.rejected.json").read_text())
+    assert [(entry["path"], entry["reason"]) for entry in listed] == sorted(problems(result))
+    # Messages name files as the user does, below the folders that he named.
+    assert str(cohort.root) not in json.dumps(listed)
+    assert "unknown-label_anterior.json: shape 0" in json.dumps(listed)
+
+
+def test_the_rest_goes_in_when_asked_for(cohort):
+    cohort.positive("a", 1)
+    cohort.scan("b", 2)
+    cohort.positive("c", 3)
+    assert not prepare(cohort).written
+    result = prepare(cohort, skip_invalid=True)
+    assert result.written and problems(result) == {("b.dcm", "label-missing")}
+    assert len(open_shards(cohort.out)) == 2
+    assert (cohort.root / "shards.rejected.json").exists()
+
+
+def test_when_nothing_is_left_nothing_is_written(cohort):
+    cohort.scan("b", 2)
+    result = prepare(cohort, skip_invalid=True)
+    assert not result.written and not cohort.out.exists()
+
+
+def test_two_headers_with_one_identity_and_other_counts_are_refused(cohort):
+    cohort.positive("a", 1)
+    cohort.positive("b", 2)
+    dataset = cohort.dataset(2)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.2"
+    dataset.save_as(cohort.scans / "b.dcm", enforce_file_format=True)
+    assert {reason for _, reason in problems(prepare(cohort))} <= {"duplicate", "duplicate-identity"}
+    assert not cohort.out.exists()
+
+
+def test_one_name_in_two_folders_cannot_be_annotated(cohort):
+    cohort.positive("a", 1)
+    (cohort.scans / "below").mkdir()
+    cohort.scan("below/a", 2)
+    assert problems(prepare(cohort)) == {("a.dcm", "ambiguous-name"), ("below/a.dcm", "ambiguous-name")}
+
+
+def test_annotations_of_every_kind_of_file(cohort):
+    cohort.scan("side", 1)
+    cohort.label("side", (120, 400), (256 + 120, 400), size=(1024, 512))
+    cohort.scan("ready", 2)
+    cohort.label("ready", (100, 300), size=(640, 512))
+    cohort.scan("png", 3)
+    mask = np.zeros((1024, 256), np.uint8)
+    mask[400:410, 120:130] = 2
+    (cohort.labels / "deep").mkdir()
+    Image.fromarray(mask).save(cohort.labels / "deep" / "png_anterior.png")
+    result = prepare(cohort)
+    assert result.problems == ()
+    assert [record.metastatic_pixels for record in result.records] == [100, 121, 242]
+    # One view is annotated, the other was perhaps forgotten.
+    assert [bool(record.warnings) for record in result.records] == [True, False, False]
+    assert "no annotation file of the posterior view" in result.records[0].warnings[0]
+
+
+def test_patients_come_from_the_table_then_from_the_header(cohort):
+    for name, number, header in (("a", 1, "H1"), ("b", 2, "H1"), ("c", 3, "H2"), ("d", 4, "H2"), ("e", 5, "H3")):
+        cohort.positive(name, number, header)
+    # b has no line, but the PatientID of a: it follows a. d is another person than c, whatever the header says.
+    cohort.declare("a,Ann,breast,", "c,Cleo,breast,", "d,Dora,breast,")
+    records = prepare(cohort).records
+    a, b, c, d, e = (record.patient for record in records)
+    assert a == b and len({a, c, d, e}) == 4
+    assert all(patient.startswith("patient-") for patient in (a, c, d, e))
+
+
+def test_without_any_patient_each_scan_is_its_own(cohort):
+    for name, number in (("a", 1), ("b", 2)):
+        cohort.positive(name, number)
+        dataset = cohort.dataset(number)
+        del dataset.PatientID
+        dataset.save_as(cohort.scans / f"{name}.dcm", enforce_file_format=True)
+    records = prepare(cohort).records
+    assert records[0].patient != records[1].patient
+    assert all(any("neither patients.csv nor the header" in line for line in record.warnings) for record in records)
+
+
+def test_the_key_makes_pseudonyms_and_is_kept(cohort):
+    cohort.positive("a", 1)
+    first = prepare(cohort).records[0]
+    key = cohort.root / "shards.identities.json"
+    assert key.stat().st_mode & 0o777 == 0o600
+    table = json.loads(key.read_text())
+    assert table["cases"][first.case] == "2.25.2" and table["patients"][first.patient] == "ID-1"
+    again = prepare(cohort, out=cohort.root / "again", key=key).records[0]
+    assert (again.case, again.patient) == (first.case, first.patient)
+    other = prepare(cohort, out=cohort.root / "other").records[0]
+    assert other.case != first.case and other.patient != first.patient
+
+
+def test_pictures_to_look_at(cohort):
+    cohort.positive("a", 1)
+    record = prepare(cohort, pictures=True).records[0]
+    dataset = open_shards(cohort.out)
+    folder = cohort.out / "png"
+    with Image.open(folder / f"{record.case}.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), dataset.grey(0))
+    with Image.open(folder / f"{record.case}_labels.png") as image:
+        assert image.mode == "P" and image.getpalette()[6:9] == [220, 30, 30]
+        np.testing.assert_array_equal(np.asarray(image), dataset.labels(0))
+    with Image.open(folder / f"{record.case}_overlay.png") as image:
+        assert image.size == (1024, 1280)
+        pixels = np.asarray(image)
+    # The outline of 22 x 22 pixels of the enlarged square: 84 of them.
+    assert (pixels == (220, 30, 30)).all(axis=2).sum() == 84
+
+
+def test_an_existing_output_is_left_alone(cohort):
+    cohort.positive("a", 1)
+    cohort.out.mkdir()
+    (cohort.out / "precious").write_text("x")
+    with pytest.raises(BoneScanError, match="exists already"):
+        prepare(cohort)
+    assert [path.name for path in cohort.root.iterdir() if "identities" in path.name] == []
+
+
+@pytest.mark.parametrize("place", ["scans", "labels/inside"])
+def test_an_output_inside_the_input_is_refused(cohort, place):
+    with pytest.raises(SettingsError, match="lies inside"):
+        prepare(cohort, out=cohort.root / place)
+
+
+def test_an_empty_folder_is_an_error(cohort):
+    with pytest.raises(BoneScanError, match="no scan is in it"):
+        prepare(cohort)
+
+
+def test_one_view_goes_in_when_allowed(cohort):
+    dataset = cohort.dataset(1)
+    frames = np.frombuffer(dataset.PixelData, "<u2").reshape(2, 1024, 256)
+    dataset.PixelData, dataset.NumberOfFrames = frames[0].tobytes(), 1
+    dataset.CountsAccumulated = int(frames[0].sum(dtype=np.int64))
+    for name in ("DetectorInformationSequence", "DetectorVector"):
+        value = getattr(dataset, name)
+        setattr(dataset, name, value[:1] if name.endswith("Sequence") else 1)
+    dataset.NumberOfDetectors = 1
+    dataset.save_as(cohort.scans / "one.dcm", enforce_file_format=True)
+    cohort.label("one", (120, 400))
+    result = prepare(cohort)
+    assert not result.written and ("one.dcm", "missing-view") in problems(result)
+    result = prepare(cohort, allow_missing_view=True)
+    assert result.problems == ()
+    record = result.records[0]
+    assert record.missing_views == ("posterior",) and record.metastatic_pixels == 121
+    assert any("missing" in line for line in record.warnings)
+    assert not open_shards(cohort.out).counts(0)[:, 256:].any()
+
+
+def test_two_files_of_one_view_each_have_an_annotation_each(cohort):
+    for index, name in enumerate(("front", "back")):
+        dataset = cohort.dataset(1)
+        frames = np.frombuffer(dataset.PixelData, "<u2").reshape(2, 1024, 256)
+        dataset.PixelData, dataset.NumberOfFrames = frames[index].tobytes(), 1
+        dataset.CountsAccumulated = int(frames[index].sum(dtype=np.int64))
+        dataset.DetectorInformationSequence = dataset.DetectorInformationSequence[index : index + 1]
+        dataset.DetectorVector = dataset.NumberOfDetectors = 1
+        dataset.remove_private_tags()
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.1.{index}"
+        dataset.save_as(cohort.scans / f"{name}.dcm", enforce_file_format=True)
+    cohort.label("front", (120, 400))
+    cohort.label("back", (100, 300), (140, 300))
+    cohort.declare("back,Ann,breast,yes")
+    result = prepare(cohort)
+    assert result.problems == ()
+    labels = open_shards(cohort.out).labels(0)
+    assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
+    assert result.records[0].cancer == "breast"

@@ -1,0 +1,178 @@
+"""A scan, its lesions and the settings -> a case."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from bodies import block, person, scan_of
+
+from doubleunet_bs.errors import LabelError, ScanError, SettingsError
+from doubleunet_bs.preparation import PreparationSettings, prepare_scan
+
+SCAN = scan_of(person(0), person(1))
+
+
+def test_the_paper_s_case():
+    case = prepare_scan(SCAN)
+    assert case.counts.shape == case.labels.shape == (640, 512)
+    assert case.counts.dtype == np.uint16 and case.labels.dtype == np.uint8
+    assert 7 < case.brightness < 14
+    assert case.gains[0] == case.gains[1] == float(np.float32(case.gains[0]))
+    assert case.sum_counts == int(SCAN.anterior.sum(dtype=np.int64) + SCAN.posterior.sum(dtype=np.int64))
+    # Without lesions the labels are air and what Otsu keeps.
+    assert set(np.unique(case.labels)) == {0, 1}
+    assert case.uptake_fraction == (case.labels == 1).mean()
+    assert case.warnings == ()
+
+
+def test_pixels_are_moved_and_nothing_else():
+    case = prepare_scan(SCAN)
+    place = case.placements["posterior"]
+    assert place.top > 0
+    rows = slice(place.top, place.top + 640)
+    left = max(0, place.left)
+    np.testing.assert_array_equal(
+        case.counts[:, 256 + left - place.left : 512 + min(0, -place.left)],
+        SCAN.posterior[rows, left : 256 + place.left],
+    )
+
+
+def test_the_mean_is_taken_over_950_rows_before_the_legs_go():
+    case = prepare_scan(SCAN)
+    total = sum(
+        np.minimum(getattr(SCAN, name)[place.top : place.top + 950].astype(float) * case.gains[0], 255).sum()
+        for name, place in case.placements.items()
+    )
+    # Columns that the window leaves out are empty here but for noise.
+    assert case.brightness == pytest.approx(total / (2 * 950 * 256), rel=0.01)
+
+
+def test_lesions_go_where_their_pixels_go():
+    marked = SCAN.anterior.copy()
+    marked[400:410, 100:120] = 150
+    mask = np.zeros((1024, 256), np.uint8)
+    mask[400:410, 100:120] = 2
+    case = prepare_scan(dataclasses.replace(SCAN, anterior=marked), {"anterior": mask})
+    assert case.metastatic_pixels == 200
+    assert (case.counts[case.labels == 2] == 150).all()
+    # The metastatic pixels are holes in the non-metastatic class.
+    back = case.lay_back(case.labels)
+    np.testing.assert_array_equal(back["anterior"] == 2, mask == 2)
+    assert not (back["posterior"] == 2).any()
+
+
+def test_the_three_frames_of_an_annotation_are_the_same():
+    random = np.random.default_rng(0)
+    views = {name: np.zeros((1024, 256), np.uint8) for name in ("anterior", "posterior")}
+    for mask in views.values():
+        mask[300:600, 90:160] = random.integers(0, 3, (300, 70))
+    by_view = prepare_scan(SCAN, views)
+    side = prepare_scan(SCAN, {"side_by_side": np.concatenate(list(views.values()), axis=1)})
+    np.testing.assert_array_equal(side.labels, by_view.labels)
+    lesions = np.zeros((640, 512), np.uint8)
+    lesions[by_view.labels == 2] = 2
+    drawn = prepare_scan(SCAN, {"prepared": lesions})
+    np.testing.assert_array_equal(drawn.labels == 2, by_view.labels == 2)
+    assert not lesions.flags.owndata or lesions.max() == 2
+
+
+def test_an_explicit_non_metastatic_label_holds_in_air_as_well():
+    mask = np.zeros((1024, 256), np.uint8)
+    mask[200:204, 4:9] = 1
+    case = prepare_scan(SCAN, {"anterior": mask}, PreparationSettings(background="none"))
+    assert (case.labels == 1).sum() == 20 and case.uptake_fraction == 0
+
+
+def test_a_lesion_below_the_knee_is_said_to_be_left_out():
+    mask = np.zeros((1024, 256), np.uint8)
+    mask[800:805, 100:110] = 2
+    case = prepare_scan(SCAN, {"anterior": mask})
+    assert case.metastatic_pixels == 0
+    assert any(line.startswith("50 metastatic pixels lie outside") for line in case.warnings)
+
+
+def test_a_missing_view_stays_zero_and_does_not_count():
+    alone = prepare_scan(scan_of(person(0), warnings=("the posterior view is missing",)))
+    assert not alone.counts[:, 256:].any() and not alone.labels[:, 256:].any()
+    assert alone.warnings == ("the posterior view is missing",)
+    assert set(alone.bodies) == {"anterior"}
+    # As bright as with the same view twice: half a frame of zeros has no part in mean, threshold or fraction.
+    twice = prepare_scan(scan_of(person(0), person(0)))
+    assert alone.gains == twice.gains and alone.brightness == twice.brightness
+    assert alone.uptake_fraction == twice.uptake_fraction
+    np.testing.assert_array_equal(alone.labels[:, :256], twice.labels[:, :256])
+
+
+def test_one_gain_per_view_when_asked_for():
+    scan = scan_of(person(0, 0.3), person(1))
+    together = prepare_scan(scan)
+    apart = prepare_scan(scan, settings=PreparationSettings(brightness="per_view"))
+    assert together.gains[0] == together.gains[1]
+    assert apart.gains[0] > 2 * apart.gains[1]
+
+
+@pytest.mark.parametrize("bin", [2, 4])
+def test_binning_adds_counts_and_keeps_the_brightness_range(bin):
+    fine, coarse = prepare_scan(SCAN), prepare_scan(SCAN, settings=PreparationSettings(bin=bin))
+    assert coarse.counts.shape == (640 // bin, 512 // bin)
+    assert coarse.counts.sum(dtype=np.int64) == fine.counts.sum(dtype=np.int64)
+    assert coarse.counts[100 // bin, 128 // bin] == fine.counts[100 : 100 + bin, 128 : 128 + bin].sum()
+    assert 7 < coarse.brightness < 14
+    assert coarse.lay_back(coarse.labels)["anterior"].shape == (1024, 256)
+
+
+def test_binned_sums_over_16_bits_are_kept_at_the_top_and_reported():
+    hot = person(0)
+    hot[400:404, 128:132] = 60_000
+    case = prepare_scan(scan_of(hot, hot), settings=PreparationSettings(bin=2))
+    assert case.counts.max() == 65535
+    assert any("65535" in line for line in case.warnings)
+
+
+def test_a_hot_injection_site_that_takes_otsu_s_threshold_is_reported():
+    hot = person(0, 0.25)
+    hot[300:330, 30:60] = 3000
+    case = prepare_scan(scan_of(hot, hot))
+    assert case.uptake_fraction < 0.05
+    assert any("keeps only" in line for line in case.warnings)
+
+
+def test_settings_of_another_kind_are_refused():
+    for wrong in ({"bin": 3}, {"bin": True}, {"bin": 2.0}, {"background": "Otsu"}, {"classes": {"a": 3}}):
+        with pytest.raises(SettingsError):
+            PreparationSettings(**wrong)
+
+
+def test_settings_survive_json():
+    made = PreparationSettings("log", "per_view", 2, {"b": 2, "a": 1})
+    assert PreparationSettings.from_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize("view", [np.zeros((512, 1024), np.uint16), np.zeros((1024, 256), np.int32)])
+def test_another_matrix_is_refused(view):
+    with pytest.raises(ScanError) as caught:
+        prepare_scan(scan_of(view, view))
+    assert caught.value.reason == "wrong-matrix"
+
+
+@pytest.mark.parametrize(
+    "lesions",
+    [
+        {"anterior": np.zeros((640, 256), np.uint8)},
+        {"anterior": np.zeros((1024, 256), np.int64)},
+        {"anterior": np.full((1024, 256), 3, np.uint8)},
+        {"front": np.zeros((1024, 256), np.uint8)},
+        {"anterior": np.zeros((1024, 256), np.uint8), "prepared": np.zeros((640, 512), np.uint8)},
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(lesions):
+    with pytest.raises(LabelError):
+        prepare_scan(SCAN, lesions)
+
+
+def test_a_lesion_in_a_view_that_is_not_there_is_refused():
+    mask = np.zeros((1024, 256), np.uint8)
+    mask[300, 100] = 2
+    with pytest.raises(LabelError) as caught:
+        prepare_scan(scan_of(block()), {"posterior": mask})
+    assert caught.value.reason == "label-missing-view"
