@@ -1,0 +1,188 @@
+"""Cross-validation folds by patient, written to a file once and reused (paper, section 2.8).
+
+The positive scans are cut into as many parts as there are folds. In fold k, part k tests, the next part validates and the
+others train; the negative scans are in every training set and in no other. With ten parts that is the paper's 8 : 1 : 1.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from doubleunet_bs.errors import DatasetError, SettingsError
+from doubleunet_bs.files import read_json, write_json
+
+FORMAT = 1
+
+
+class Case(Protocol):
+    """What folds need to know of a case; `preparation.shards.CaseRecord` has it."""
+
+    case: str
+    patient: str
+    group: str
+    metastatic_pixels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The case pseudonyms of one fold. `negatives` are those that may join the training set."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    negatives: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Folds:
+    """A division of the cases.
+
+    Attributes:
+        parts: the positive cases of each part.
+        negatives: the negative cases.
+        patients: case -> patient pseudonym, for all of them.
+        seed: the seed it was drawn with, None when a user wrote the file.
+    """
+
+    parts: tuple[tuple[str, ...], ...]
+    negatives: tuple[str, ...]
+    patients: dict[str, str]
+    seed: int | None
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def split(self, fold: int) -> Split:
+        """The cases of fold 1 ... len(self).
+
+        A negative scan of a patient who tests or validates in this fold does not train in it.
+
+        Raises:
+            SettingsError: for a fold number out of range.
+        """
+        if not 1 <= fold <= len(self.parts):
+            raise SettingsError(f"fold {fold} is out of range: there are folds 1 to {len(self.parts)}")
+        test = self.parts[fold - 1]
+        validation = self.parts[fold % len(self.parts)]
+        train = tuple(
+            case for index, part in enumerate(self.parts) for case in part if index not in (fold - 1, fold % len(self.parts))
+        )
+        held_out = {self.patients[case] for case in (*test, *validation)}
+        negatives = tuple(case for case in self.negatives if self.patients[case] not in held_out)
+        return Split(train=train, validation=validation, test=test, negatives=negatives)
+
+    def sha256(self) -> str:
+        """Hash of the division, the same for the same parts whatever file they came from."""
+        text = repr((self.parts, self.negatives))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_folds(cases: Sequence[Case], folds: int = 10, seed: int = 0) -> Folds:
+    """Divide cases by patient, so that every part has patients of little and of much disease.
+
+    Decided here: the patients with metastases are sorted by their metastatic pixels and dealt out in rounds of `folds`,
+    each round in random order. All scans of a patient stay together.
+
+    Args:
+        cases: any order; the result does not depend on it.
+        folds: number of parts, at least 3 (one tests, one validates, one trains).
+        seed: governs the dealing.
+
+    Raises:
+        SettingsError: fewer than 3 folds, or more folds than patients with metastases.
+    """
+    if folds < 3:
+        raise SettingsError(f"{folds} folds: at least 3 are needed (one part tests, one validates, the others train)")
+    burden: dict[str, int] = defaultdict(int)
+    scans: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        if case.group == "positive":
+            burden[case.patient] += case.metastatic_pixels
+            scans[case.patient].append(case.case)
+    if len(burden) < folds:
+        raise SettingsError(
+            f"{len(burden)} patients with metastases cannot fill {folds} folds: prepare more scans or ask for fewer folds"
+        )
+    ordered = sorted(burden, key=lambda patient: (burden[patient], patient))
+    rng = np.random.default_rng(seed)
+    parts: list[list[str]] = [[] for _ in range(folds)]
+    for start in range(0, len(ordered), folds):
+        round_ = ordered[start : start + folds]
+        # Parts that are short of scans come first, so that the last, incomplete round and patients with several scans
+        # do not pile up in one part.
+        targets = sorted(rng.permutation(folds), key=lambda part: len(parts[part]))
+        for patient, part in zip(rng.permutation(round_), targets, strict=False):
+            parts[part].extend(sorted(scans[str(patient)]))
+    return Folds(
+        parts=tuple(tuple(part) for part in parts),
+        negatives=tuple(sorted(case.case for case in cases if case.group == "negative")),
+        patients={case.case: case.patient for case in cases},
+        seed=seed,
+    )
+
+
+def save_folds(folds: Folds, path: str | os.PathLike) -> None:
+    """Write `folds.json`: the parts with pseudonyms, readable and editable by hand."""
+    write_json(
+        path,
+        {
+            "format": FORMAT,
+            "seed": folds.seed,
+            "rule": "in fold k part k tests, the next part validates, the others train; negatives train in every fold",
+            "parts": [list(part) for part in folds.parts],
+            "negatives": list(folds.negatives),
+        },
+    )
+
+
+def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:
+    """Read a folds file and hold it against the dataset.
+
+    Raises:
+        DatasetError: another format, a case twice or in the wrong group, a case the dataset lacks or that the file lacks,
+            a patient in two parts.
+    """
+    content = read_json(path, DatasetError, "folds file")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DatasetError(f"{path}: not a folds file of format {FORMAT}")
+    parts, negatives = content.get("parts"), content.get("negatives", [])
+    if not (_lists_of_text(parts) and len(parts) >= 3 and all(parts) and _lists_of_text([negatives])):
+        raise DatasetError(f"{path}: `parts` must be at least 3 lists of cases, none empty, and `negatives` one list")
+    listed = [case for part in parts for case in part]
+    groups = {case.case: case.group for case in cases}
+    for names, group in ((listed, "positive"), (negatives, "negative")):
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise DatasetError(f"{path}: {repeated[0]} stands in it twice")
+        wrong = [name for name in names if groups.get(name) != group]
+        if wrong:
+            raise DatasetError(f"{path}: {wrong[0]} is not a {group} case of this dataset; was it made for another one?")
+        missing = [name for name, own in groups.items() if own == group and name not in set(names)]
+        if missing:
+            raise DatasetError(f"{path}: {missing[0]} of this dataset is not in it; was it made for another one?")
+    patients = {case.case: case.patient for case in cases}
+    part_of: dict[str, int] = {}
+    for number, part in enumerate(parts, start=1):
+        for case in part:
+            if part_of.setdefault(patients[case], number) != number:
+                raise DatasetError(
+                    f"{path}: parts {part_of[patients[case]]} and {number} share a patient (case {case}); "
+                    "all scans of a patient belong into one part"
+                )
+    return Folds(
+        parts=tuple(tuple(part) for part in parts),
+        negatives=tuple(negatives),
+        patients=patients,
+        seed=content.get("seed"),
+    )
+
+
+def _lists_of_text(value) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(part, list) and all(isinstance(name, str) for name in part) for part in value
+    )

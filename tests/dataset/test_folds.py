@@ -1,0 +1,150 @@
+"""Folds: by patient, stratified, reproducible, honoured when a user writes them."""
+
+import json
+from collections import namedtuple
+
+import pytest
+
+from doubleunet_bs.dataset.folds import load_folds, make_folds, save_folds
+from doubleunet_bs.errors import DatasetError, SettingsError
+
+Case = namedtuple("Case", "case patient group metastatic_pixels")
+
+
+def cohort(patients=30, negatives=5, scans_per_patient=1):
+    cases = [
+        Case(f"case-{p:03d}-{s}", f"patient-{p:03d}", "positive", 1 + p * p)
+        for p in range(patients)
+        for s in range(scans_per_patient)
+    ]
+    return cases + [Case(f"normal-{n}", f"healthy-{n}", "negative", 0) for n in range(negatives)]
+
+
+def test_ten_folds_are_8_1_1_and_test_every_positive_once():
+    folds = make_folds(cohort(90, 10), 10)
+    tested = []
+    for fold in range(1, 11):
+        split = folds.split(fold)
+        assert (len(split.train), len(split.validation), len(split.test), len(split.negatives)) == (72, 9, 9, 10)
+        assert not set(split.train) & set(split.validation) and not set(split.train) & set(split.test)
+        assert not set(split.validation) & set(split.test)
+        tested += split.test
+    assert sorted(tested) == [case.case for case in cohort(90, 0)]
+
+
+def test_part_k_tests_and_the_next_validates():
+    folds = make_folds(cohort(30), 10)
+    assert folds.split(1).test == folds.parts[0] and folds.split(1).validation == folds.parts[1]
+    assert folds.split(10).test == folds.parts[9] and folds.split(10).validation == folds.parts[0]
+
+
+def test_all_scans_of_a_patient_stay_together():
+    folds = make_folds(cohort(20, scans_per_patient=3), 5)
+    for part in folds.parts:
+        patients = [folds.patients[case] for case in part]
+        assert all(patients.count(patient) == 3 for patient in patients)
+
+
+def test_every_part_has_little_and_much_disease():
+    cases = cohort(40, 0)
+    pixels = {case.case: case.metastatic_pixels for case in cases}
+    ordered = sorted(pixels.values())
+    low, high = ordered[9], ordered[30]
+    for seed in range(5):
+        for part in make_folds(cases, 10, seed).parts:
+            burden = [pixels[case] for case in part]
+            assert min(burden) <= low and max(burden) >= high
+
+
+def test_sizes_differ_by_at_most_one_patient():
+    for patients in (11, 23, 37):
+        sizes = [len(part) for part in make_folds(cohort(patients), 5).parts]
+        assert max(sizes) - min(sizes) <= 1 and sum(sizes) == patients
+
+
+def test_seed_and_order_of_the_cases():
+    assert make_folds(cohort(), 10, 1).parts == make_folds(cohort()[::-1], 10, 1).parts
+    assert make_folds(cohort(), 10, 1).parts != make_folds(cohort(), 10, 2).parts
+
+
+def test_a_negative_scan_of_a_held_out_patient_does_not_train():
+    cases = [*cohort(10, 2), Case("early-scan", "patient-004", "negative", 0)]
+    folds = make_folds(cases, 5)
+    for fold in range(1, 6):
+        split = folds.split(fold)
+        held_out = {folds.patients[case] for case in (*split.test, *split.validation)}
+        assert ("early-scan" in split.negatives) == ("patient-004" not in held_out)
+        assert {"normal-0", "normal-1"} <= set(split.negatives)
+
+
+@pytest.mark.parametrize("fold", [0, -1, 11])
+def test_fold_out_of_range(fold):
+    with pytest.raises(SettingsError, match="there are folds 1 to 10"):
+        make_folds(cohort(), 10).split(fold)
+
+
+def test_too_few_patients_or_folds():
+    with pytest.raises(SettingsError, match="9 patients with metastases cannot fill 10 folds"):
+        make_folds(cohort(9), 10)
+    with pytest.raises(SettingsError, match="at least 3"):
+        make_folds(cohort(9), 2)
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path):
+    made = make_folds(cohort(), 10, seed=4)
+    save_folds(made, tmp_path / "folds.json")
+    again = load_folds(tmp_path / "folds.json", cohort()[::-1])
+    assert again.parts == made.parts and again.negatives == made.negatives and again.seed == 4
+    assert again.sha256() == made.sha256() != make_folds(cohort(), 10, seed=5).sha256()
+
+
+def test_the_users_own_file_is_honoured(tmp_path):
+    cases = cohort(6, 1)
+    parts = [[f"case-{p:03d}-0" for p in group] for group in ((0, 5), (1, 2), (3, 4))]
+    (tmp_path / "folds.json").write_text(json.dumps({"format": 1, "parts": parts, "negatives": ["normal-0"]}))
+    folds = load_folds(tmp_path / "folds.json", cases)
+    assert folds.split(2).test == ("case-001-0", "case-002-0") and folds.seed is None
+
+
+def _edited(tmp_path, edit, cases):
+    path = tmp_path / "folds.json"
+    save_folds(make_folds(cases, 5), path)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["parts"][0].append(c["parts"][1][0]), "twice"),
+        (lambda c: c["parts"][0].pop(), "is not in it"),
+        (lambda c: c["parts"][0].append("case-999"), "not a positive case"),
+        (lambda c: c["negatives"].append(c["parts"][0].pop()), "not a negative case|not in it"),
+        (lambda c: c["negatives"].pop(), "is not in it"),
+        (lambda c: c.update(format=2), "format 1"),
+        (lambda c: c.update(parts="all"), "lists of cases"),
+        (lambda c: c["parts"].append([]), "none empty"),
+    ],
+)
+def test_a_folds_file_that_does_not_fit_is_refused(tmp_path, edit, message):
+    cases = cohort(10, 2)
+    with pytest.raises(DatasetError, match=message):
+        load_folds(_edited(tmp_path, edit, cases), cases)
+
+
+def test_a_patient_in_two_parts_is_refused(tmp_path):
+    cases = cohort(10, 0, scans_per_patient=2)
+
+    def tear(content):
+        content["parts"][1].append(content["parts"][0].pop())
+
+    with pytest.raises(DatasetError, match="parts 1 and 2 share a patient"):
+        load_folds(_edited(tmp_path, tear, cases), cases)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "folds.json").write_text("{")
+    with pytest.raises(DatasetError, match="folds.json: not a readable folds file"):
+        load_folds(tmp_path / "folds.json", cohort())

@@ -1,0 +1,58 @@
+"""Small images with square lesions in place of shards, for tests of everything that only needs pictures and labels."""
+
+import dataclasses
+
+import numpy as np
+
+from doubleunet_bs.preparation.settings import PreparationSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticCase:
+    case: str
+    patient: str
+    group: str
+    metastatic_pixels: int
+
+
+class SyntheticShards:
+    """`scans` images of `size` x `size` pixels: a bright body, in it a brighter square lesion of 8 x 8; every sixth is normal.
+
+    A square as bright, but outside of the body, is no lesion: brightness alone does not tell.
+    """
+
+    def __init__(self, scans: int = 24, size: int = 32, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        self.image_shape = (size, size)
+        self.settings = PreparationSettings()
+        self.fingerprint = f"synthetic-{scans}-{size}-{seed}"
+        self._grey = rng.poisson(10, (scans, size, size)).astype(np.uint8)
+        self._labels = np.zeros((scans, size, size), np.uint8)
+        body = slice(size // 4, None)
+        self._grey[:, body] += 60
+        self._labels[:, body] = 1
+        self._grey[:, 1 : size // 5, 4:12] += 150
+        for index in range(scans):
+            if index % 6 == 5:
+                continue
+            row, column = rng.integers(size // 4, size - 8), rng.integers(0, size - 8)
+            self._grey[index, row : row + 8, column : column + 8] += 120
+            self._labels[index, row : row + 8, column : column + 8] = 2
+        self.cases = tuple(
+            SyntheticCase(
+                f"case-{index:03d}",
+                f"patient-{index:03d}",
+                "negative" if index % 6 == 5 else "positive",
+                int((self._labels[index] == 2).sum()),
+            )
+            for index in range(scans)
+        )
+
+    def __len__(self):
+        return len(self.cases)
+
+    def grey(self, index):
+        return self._grey[index]
+
+    def labels(self, index):
+        return self._labels[index]
