@@ -29,12 +29,16 @@ def run_command(work: Callable[[], int | None]) -> int:
     except BoneScanError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            # A full disk, a folder without permission: nothing this package could have known before.
+            print("error:", f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

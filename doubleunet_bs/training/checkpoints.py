@@ -1,0 +1,107 @@
+"""The state of an unfinished training run in one file, replaced atomically.
+
+A NumPy archive rather than a pickle: it is opened with `allow_pickle=False`, and the checksums of the zip format find
+truncated or damaged content.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import replace_file
+
+FORMAT = 1
+
+
+def save_state(path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: dict) -> None:
+    """Write all variables of model and optimiser and the JSON-able `progress` to `path`."""
+    arrays = {f"model/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(model))}
+    arrays |= {f"optimizer/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(optimizer))}
+    meta = {"format": FORMAT, "paths": {"model": _paths(model), "optimizer": _paths(optimizer)}, "progress": progress}
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    replace_file(path, write)
+
+
+def read_progress(path: str | os.PathLike) -> dict[str, Any]:
+    """The `progress` of a state file, without touching a model.
+
+    Raises:
+        RunError: the file is truncated, damaged, or no state file of this format.
+    """
+    with _open(path) as archive:
+        return _meta(path, archive)["progress"]
+
+
+def load_state(path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Put a saved state back and return its `progress`. Nothing is changed unless everything fits.
+
+    Raises:
+        RunError: as `read_progress`, or the variables are not those of this model and optimiser.
+    """
+    with _open(path) as archive:
+        meta = _meta(path, archive)
+        loaded = []
+        for kind, owner in (("model", model), ("optimizer", optimizer)):
+            if meta["paths"][kind] != _paths(owner):
+                raise RunError(f"{path}: saved from another {kind}; it cannot be continued with these settings")
+            for index, variable in enumerate(owner.variables):
+                value = _read(path, archive, f"{kind}/{index:04d}")
+                if value.shape != tuple(variable.shape):
+                    raise RunError(f"{path}: {variable.path} has shape {value.shape}, not {tuple(variable.shape)}")
+                loaded.append((variable, value))
+    for variable, value in loaded:
+        variable.assign(value)
+    return meta["progress"]
+
+
+def _open(path):
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such checkpoint; there is nothing to resume") from None
+    # zipfile and NumPy answer damaged bytes with half a dozen exception types, NotImplementedError among them.
+    except Exception as cause:
+        raise _damaged(path, cause) from None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise RunError(f"{path}: not a checkpoint of this package")
+    return archive
+
+
+def _read(path, archive, name: str) -> np.ndarray:
+    try:
+        return archive[name]
+    except Exception as cause:
+        raise _damaged(path, cause) from None
+
+
+def _meta(path, archive) -> dict[str, Any]:
+    try:
+        meta = json.loads(_read(path, archive, "meta").tobytes())
+        known = meta["format"] == FORMAT and {"model", "optimizer"} <= set(meta["paths"]) and "progress" in meta
+    except (KeyError, ValueError, TypeError) as cause:
+        raise _damaged(path, cause) from None
+    if not known:
+        raise RunError(f"{path}: not a checkpoint of format {FORMAT}")
+    return meta
+
+
+def _damaged(path, cause) -> RunError:
+    return RunError(f"{path}: truncated or damaged checkpoint ({cause}); remove it to start this fold again")
+
+
+def _values(owner) -> list:
+    return [variable.value for variable in owner.variables]
+
+
+def _paths(owner) -> list[str]:
+    return [variable.path for variable in owner.variables]

@@ -1,0 +1,92 @@
+"""What is seen of a training run: `history.csv` and `progress.png`, both rewritten whole after an epoch."""
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Sequence
+
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import replace_file, write_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """One row of `history.csv`. Figures are fractions; None where undefined (nothing predicted, say).
+
+    `loss` is the mean over the training batches, before each update; `val_loss` is the loss of the whole validation set
+    taken as one batch. Precision, sensitivity and F1 are of metastatic pixels, pooled over the epoch.
+    """
+
+    epoch: int
+    loss: float
+    precision: float | None
+    sensitivity: float | None
+    f1: float | None
+    val_loss: float
+    val_precision: float | None
+    val_sensitivity: float | None
+    val_f1: float | None
+    learning_rate: float
+    seconds: float
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Epoch))
+
+
+def write_history(path: str | os.PathLike, epochs: Sequence[Epoch]) -> None:
+    """Write `history.csv`, one row an epoch; an undefined figure is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for epoch in epochs:
+        writer.writerow(["" if value is None else value for value in dataclasses.astuple(epoch)])
+    write_text(path, text.getvalue())
+
+
+def read_history(path: str | os.PathLike) -> list[Epoch]:
+    """The inverse of `write_history`, to the last digit.
+
+    Raises:
+        RunError: the file is missing or not such a table.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        if tuple(rows[0]) != COLUMNS:
+            raise ValueError("other columns")
+        return [Epoch(int(row[0]), *(float(cell) if cell else None for cell in row[1:])) for row in rows[1:]]
+    except (OSError, ValueError, IndexError, TypeError) as cause:
+        raise RunError(f"{path}: not a training history ({cause})") from None
+
+
+def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) -> None:
+    """Draw the losses and the metastatic F1 over the epochs as PNG, the best validation epoch marked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    left, right = figure.subplots(1, 2)
+    x = [epoch.epoch for epoch in epochs]
+    marker = "o" if len(epochs) < 2 else None
+    left.plot(x, [epoch.loss for epoch in epochs], label="training", color="#4477aa", marker=marker)
+    left.plot(x, [epoch.val_loss for epoch in epochs], label="validation", color="#cc6677", marker=marker)
+    left.set_ylabel("loss")
+    for values, label, colour in (("f1", "training", "#4477aa"), ("val_f1", "validation", "#cc6677")):
+        y = [float("nan") if getattr(epoch, values) is None else 100 * getattr(epoch, values) for epoch in epochs]
+        right.plot(x, y, label=label, color=colour, marker=marker)
+    scored = [epoch for epoch in epochs if epoch.val_f1 is not None]
+    if scored:
+        best = max(scored, key=lambda epoch: epoch.val_f1)
+        right.plot(best.epoch, 100 * best.val_f1, "*", color="#117733", markersize=11, label=f"best: epoch {best.epoch}")
+    right.set_ylabel("metastatic F1 (%)")
+    right.set_ylim(0, 100)
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110, metadata={"Software": None}))

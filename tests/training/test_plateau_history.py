@@ -1,0 +1,53 @@
+"""The learning-rate rule against Keras' own, and the history file."""
+
+import keras
+import numpy as np
+import pytest
+
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.training.history import COLUMNS, Epoch, draw_progress, read_history, write_history
+from doubleunet_bs.training.plateau import Plateau
+
+
+def test_learning_rate_follows_keras_reduce_lr_on_plateau():
+    losses = np.round(np.random.default_rng(0).random(200).cumsum() / np.arange(1, 201), 3)  # falls, stalls, rises
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    callback = keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.1, patience=4, verbose=0)
+    callback.set_model(model)
+    callback.on_train_begin()
+    plateau, rate = Plateau(factor=0.1, patience=4), 1.0
+    for epoch, loss in enumerate(losses):
+        callback.on_epoch_end(epoch, {"val_loss": loss})
+        rate = plateau.learning_rate(loss, rate)
+        assert rate == pytest.approx(float(model.optimizer.learning_rate), rel=1e-5)
+    assert rate < 1e-10, "the sequence must have triggered the rule"
+
+
+ROWS = [
+    Epoch(1, 1.5, None, 0.0, 0.0, 1.6, None, 0.0, 0.0, 1e-3, 12.5),
+    Epoch(2, 1 / 3, 0.1, 0.2, 2 / 15, 0.7, 0.5, 0.25, 1 / 3, 1e-4, 11.0),
+]
+
+
+def test_history_round_trip_to_the_last_digit(tmp_path):
+    write_history(tmp_path / "history.csv", ROWS)
+    assert read_history(tmp_path / "history.csv") == ROWS
+    assert (tmp_path / "history.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n1,2\n", ",".join(COLUMNS) + "\nx" + ",1" * 10])
+def test_other_tables_are_refused(tmp_path, text):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(RunError, match="not a training history"):
+        read_history(tmp_path / "history.csv")
+
+
+@pytest.mark.parametrize("rows", [ROWS[:1], ROWS])
+def test_progress_picture(tmp_path, rows):
+    from PIL import Image
+
+    draw_progress(tmp_path / "progress.png", rows, "dice, fold 1")
+    with Image.open(tmp_path / "progress.png") as image:
+        assert image.size[0] > 800 and len(image.convert("RGB").getcolors(1 << 20)) > 50
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.png"]

@@ -1,0 +1,87 @@
+"""Training steps of the real network, run eagerly: every loss, head and precision updates the weights and lowers the loss."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from synthetic_shards import SyntheticShards
+
+from doubleunet_bs.dataset.pipeline import training_pieces
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.run_folder import create_run
+from doubleunet_bs.training.trainer import FoldTrainer
+
+SHARDS = SyntheticShards(scans=12)
+
+
+@pytest.fixture(autouse=True)
+def eager():
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def built(tmp_path, name="focal-tversky", precision="float32", **changes):
+    settings = {"folds": 3, "learning_rate": 1e-3, "encoder_weights": "none", **changes}
+    run = create_run(tmp_path, paper_experiment(name, **settings), SHARDS, "shards")
+    trainer = FoldTrainer(run, SHARDS, 1, open_replicas("cpu"), precision, show_progress=False)
+    trainer._build()
+    return trainer
+
+
+def losses_of(trainer, steps):
+    """Losses of some steps on one and the same batch."""
+    losses = []
+    for _ in range(steps):
+        pieces = training_pieces(SHARDS, trainer.train_cases, 4, 1, seed=0, first_epoch=0, last_epoch=1)
+        losses.append(trainer.steps.train(iter(trainer._distribute(pieces)))[0])
+    return losses
+
+
+@pytest.mark.parametrize("name", ["baseline", "dice", "focal-tversky"])
+def test_loss_falls_for_every_loss_and_head(tmp_path, name):
+    trainer = built(tmp_path, name)
+    before = [keras.ops.convert_to_numpy(weight).copy() for weight in trainer.model.trainable_weights]
+    losses = losses_of(trainer, 6)
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    after = [keras.ops.convert_to_numpy(weight) for weight in trainer.model.trainable_weights]
+    unchanged = [weight.path for weight, a, b in zip(trainer.model.trainable_weights, before, after, strict=True) if (a == b).all()]
+    assert not unchanged, "both networks and the VGG19 encoder must train"
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_with_float32_heads_and_losses(tmp_path, precision):
+    trainer = built(tmp_path, precision=precision)
+    assert trainer.model.get_layer("decoder2_level4_conv1").compute_dtype == precision.removeprefix("mixed_")
+    assert trainer.model.get_layer("output2").compute_dtype == "float32"
+    assert all(weight.dtype == "float32" for weight in trainer.model.trainable_weights)
+    assert isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
+    losses = losses_of(trainer, 4)
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    assert keras.config.dtype_policy().name == "float32", "the policy of the process is left as it was"
+
+
+def test_loss_and_counts_are_those_of_the_outputs(tmp_path):
+    """The step reports what the formula gives for the batch as a whole, both outputs added."""
+    from doubleunet_bs.dataset.pipeline import load_piece
+    from doubleunet_bs.network.inputs import network_input
+    from doubleunet_bs.network.losses import FocalTverskyLoss
+    from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask
+
+    trainer = built(tmp_path)
+    cases = trainer.validation_cases
+    piece = load_piece(SHARDS, cases, [1.0] * len(cases))
+    outputs = trainer.model(network_input(piece["grey"]), training=False)
+    expected = sum(float(FocalTverskyLoss()(piece["labels"], outputs[name])) for name in ("output1", "output2"))
+    loss, counts = trainer._validate()
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert counts == np.sum(confusion_counts(piece["labels"], metastatic_mask(outputs)), axis=0).tolist()
+
+
+def test_validation_does_not_depend_on_the_batch_size(tmp_path):
+    trainer = built(tmp_path)
+    loss, counts = trainer._validate()
+    trainer.experiment = paper_experiment("focal-tversky", batch_size=1)
+    again, counts_again = trainer._validate()
+    assert again == pytest.approx(loss, rel=1e-5) and counts_again == counts

@@ -1,0 +1,139 @@
+"""One small fold trained for real, and everything it leaves behind."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from synthetic_shards import SyntheticShards
+
+from doubleunet_bs.dataset.pipeline import load_piece
+from doubleunet_bs.errors import DatasetError, RunError, SettingsError
+from doubleunet_bs.network import double_unet
+from doubleunet_bs.network.inputs import network_input
+from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, precision_sensitivity_f1
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.history import read_history
+from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.run_folder import create_run
+from doubleunet_bs.training.trainer import FoldTrainer, train_fold
+
+SHARDS = SyntheticShards(scans=18)
+SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-3, "bn_momentum": 0.8, "encoder_weights": "none"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run = create_run(tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS, "shards")
+    path = train_fold(run, SHARDS, 2, open_replicas("cpu"), show_progress=False)
+    return run, path
+
+
+def test_it_leaves_what_it_should_and_nothing_temporary(trained):
+    _, path = trained
+    assert sorted(file.name for file in path.iterdir()) == [
+        "best.weights.h5",
+        "environment.json",
+        "history.csv",
+        "model.keras",
+        "progress.png",
+    ]
+
+
+def test_history_has_a_row_an_epoch_and_the_loss_falls(trained):
+    rows = read_history(trained[1] / "history.csv")
+    assert [row.epoch for row in rows] == [1, 2, 3]
+    assert rows[-1].loss < 0.9 * rows[0].loss
+    assert all(np.isfinite([row.loss, row.val_loss]).all() and row.seconds > 0 for row in rows)
+
+
+def test_the_saved_model_is_the_best_epoch(trained):
+    """Scored by hand on the validation scans, the exported weights give the best F1 (or loss) of the history."""
+    run, path = trained
+    model = keras.models.load_model(path / "model.keras")
+    split = run.folds(SHARDS).split(2)
+    piece = load_piece(SHARDS, [int(case[-3:]) for case in sorted(split.validation)], [1.0] * len(split.validation))
+    counts = np.sum(confusion_counts(piece["labels"], metastatic_mask(model(network_input(piece["grey"])))), axis=0)
+    rows = read_history(path / "history.csv")
+    best = max(rows, key=lambda row: (row.val_f1 or 0.0, -row.val_loss))
+    assert (precision_sensitivity_f1(*counts)[2] or 0.0) == pytest.approx(best.val_f1 or 0.0, abs=1e-6)
+    fresh = double_unet((32, 32, 3))
+    fresh.load_weights(path / "best.weights.h5")
+    for one, other in zip(model.weights, fresh.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_environment_says_what_the_result_depends_on(trained):
+    content = json.loads((trained[1] / "environment.json").read_text())
+    assert content["devices"] == ["CPU:0"] and content["replicas"] == 1 and content["precision"] == "float32"
+    assert content["packages"]["keras"] == keras.__version__
+    assert content["data_fingerprint"] == SHARDS.fingerprint
+
+
+def test_results_are_never_overwritten(trained):
+    run, path = trained
+    before = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
+    with pytest.raises(RunError, match="has results already; go on with --resume"):
+        train_fold(run, SHARDS, 2, open_replicas("cpu"), show_progress=False)
+    assert train_fold(run, SHARDS, 2, open_replicas("cpu"), show_progress=False, resume=True) == path
+    assert {file.name: file.stat().st_mtime_ns for file in path.iterdir()} == before
+
+
+def test_negatives_train_only_where_the_experiment_says_so(tmp_path):
+    groups = [case.group for case in SHARDS.cases]
+    for name, expected in (("focal-tversky", 0), ("focal-tversky-otsu", groups.count("negative"))):
+        run = create_run(tmp_path / name, paper_experiment(name, **SETTINGS), SHARDS, "shards")
+        trainer = FoldTrainer(run, SHARDS, 1, open_replicas("cpu"))
+        assert [groups[index] for index in trainer.train_cases].count("negative") == expected
+        assert "negative" not in {groups[index] for index in trainer.validation_cases}
+
+
+def test_head_bias_starts_at_the_frequencies_of_the_training_labels(tmp_path):
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
+    trainer = FoldTrainer(run, SHARDS, 1, open_replicas("cpu"))
+    pixels = np.concatenate([SHARDS.labels(index).ravel() for index in trainer.train_cases])
+    bias = np.array(trainer._head_bias())
+    np.testing.assert_allclose(np.exp(bias), np.bincount(pixels, minlength=3) / pixels.size, rtol=1e-9)
+    assert len(FoldTrainer(create_run(tmp_path / "b", paper_experiment("baseline", **SETTINGS), SHARDS, "s"), SHARDS, 1,
+                           open_replicas("cpu"))._head_bias()) == 1
+
+
+def test_fold_out_of_range_and_batch_too_small(tmp_path):
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
+    with pytest.raises(SettingsError, match="folds 1 to 3"):
+        FoldTrainer(run, SHARDS, 4, open_replicas("cpu"))
+    with pytest.raises(SettingsError, match="this machine has"):
+        open_replicas("7")
+    assert not run.fold_path(1).exists()
+
+
+def test_a_fold_without_lesions_is_refused(tmp_path):
+    class NoLesions(SyntheticShards):
+        def __init__(self):
+            super().__init__()
+            self.cases = tuple(type(case)(case.case, case.patient, case.group, 0) for case in self.cases)
+
+    shards = NoLesions()
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), shards, "shards")
+    with pytest.raises(DatasetError, match="fold 1 has no metastatic pixel in its training scans"):
+        FoldTrainer(run, shards, 1, open_replicas("cpu"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, monkeypatch):
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
+    trainer = FoldTrainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+
+    class BadSteps:
+        def __init__(self, *args):
+            pass
+
+        def train(self, iterator):
+            return float("nan"), [0, 0, 0], next(iterator)["index"].numpy().tolist()
+
+    monkeypatch.setattr("doubleunet_bs.training.trainer.Steps", BadSteps)
+    with pytest.raises(RunError, match="bad_batch.npz: the loss became nan in epoch 1"):
+        trainer.train()
+    with np.load(trainer.path / "bad_batch.npz", allow_pickle=False) as saved:
+        assert saved["grey"].shape == (4, 32, 32)
+        for row, case in enumerate(saved["case"]):
+            np.testing.assert_array_equal(saved["grey"][row], SHARDS.grey(int(str(case)[-3:])))

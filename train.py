@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""Train one fold of one experiment of the paper and export it.
+
+    python train.py --demo
+    python train.py --data SHARDS --run RUN --experiment focal-tversky-otsu --fold 1
+
+The first line needs no data: it makes synthetic scans, prepares them, trains on a coarse matrix, evaluates and exports, in
+at most ten minutes on two CPU cores. The second trains at the paper's settings (640 x 512 pixels, batch 4, 500 epochs,
+Adam 1e-4) on shards made by `python -m doubleunet_bs prepare`, on all GPUs of the machine. The paper's scans are not
+public; on its own 90 breast-cancer scans it reports the F1 printed for each row in its Table 2.
+
+RUN/fold_01 then holds best.weights.h5, model.keras, saved_model/, history.csv and progress.png. `python evaluate.py RUN`
+scores it. Exit code: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted (continue with --resume).
+"""
+
+import argparse
+import sys
+
+from doubleunet_bs.__main__ import run_command
+
+
+def parse_arguments(argv=None) -> argparse.Namespace:
+    summary, _, details = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_argument_group("what to train")
+    what.add_argument("--demo", metavar="DIR", nargs="?", const="demo", help="the whole job on synthetic scans in DIR (demo)")
+    what.add_argument("--demo-patients", type=int, metavar="N", help="size of the demo's cohort, default 120")
+    what.add_argument("--data", metavar="SHARDS", help="folder made by `doubleunet-bs prepare`")
+    what.add_argument("--run", metavar="RUN", help="run folder; made when new, continued when it is the same experiment")
+    what.add_argument(
+        "--experiment", metavar="NAME", help="baseline, dice, dice-otsu, focal-tversky or focal-tversky-otsu (paper, Tables 1 and 2)"
+    )
+    what.add_argument("--fold", type=int, metavar="K", help="fold 1 ... 10 of the cross-validation")
+    settings = parser.add_argument_group("settings", "The defaults are the paper's; a changed run says so in experiment.json.")
+    settings.add_argument("--epochs", type=int, metavar="E", help="default 500")
+    settings.add_argument("--batch-size", type=int, metavar="B", help="scans in a batch over all devices, default 4")
+    settings.add_argument("--learning-rate", type=float, metavar="R", help="of Adam, default 1e-4")
+    settings.add_argument("--folds", type=int, metavar="N", help="parts of the cross-validation, default 10")
+    settings.add_argument("--early-stopping", type=int, metavar="E", help="stop after E epochs without a better F1; default never")
+    settings.add_argument("--head-bias", choices=("prior", "zeros"), help="start of the heads' biases, default prior")
+    settings.add_argument(
+        "--bn-momentum", type=float, metavar="M", help="of batch normalisation's averages, default 0.99; less for short runs"
+    )
+    settings.add_argument("--encoder-weights", metavar="imagenet|none|FILE", help="start of the VGG19 encoder, default imagenet")
+    settings.add_argument("--seed", type=int, metavar="S", help="of folds, initial weights and order, default 0")
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument(
+        "--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), default="float32", help="default float32"
+    )
+    machine.add_argument("--devices", default="all", metavar="D", help="all (default), cpu, or GPU numbers such as 0,1")
+    machine.add_argument("--deterministic", action="store_true", help="slower kernels that give the same bits every time")
+    machine.add_argument("--resume", action="store_true", help="continue an interrupted fold from its last whole epoch or batch")
+    args = parser.parse_args(argv)
+    if args.demo is None:
+        missing = [f"--{name}" for name in ("data", "run", "experiment", "fold") if getattr(args, name) is None]
+        if missing:
+            parser.error(f"{', '.join(missing)} missing (or --demo, which needs no data)")
+    elif args.data or args.run or args.experiment:
+        parser.error("--demo makes its own data and run; it does not go with --data, --run or --experiment")
+    return args
+
+
+SETTINGS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "folds",
+    "early_stopping",
+    "head_bias",
+    "bn_momentum",
+    "encoder_weights",
+    "seed",
+)
+
+
+def train(args: argparse.Namespace) -> int:
+    changes = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
+    if args.demo is not None:
+        from doubleunet_bs.demo import run_demo
+
+        run_demo(
+            args.demo,
+            changes,
+            fold=args.fold or 1,
+            patients=args.demo_patients,
+            devices=args.devices,
+            precision=args.precision,
+            resume=args.resume,
+        )
+        return 0
+
+    from doubleunet_bs.preparation.shards import open_shards
+    from doubleunet_bs.training.experiments import paper_experiment
+
+    experiment = paper_experiment(args.experiment, **changes)
+    dataset = open_shards(args.data)
+
+    from doubleunet_bs.session import train_and_export
+
+    fold_path = train_and_export(
+        args.run,
+        args.data,
+        dataset,
+        experiment,
+        args.fold,
+        devices=args.devices,
+        precision=args.precision,
+        deterministic=args.deterministic,
+        resume=args.resume,
+    )
+    print(f"done: {fold_path}\nnext: python evaluate.py {args.run} --fold {args.fold}")
+    return 0
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    sys.exit(run_command(lambda: train(arguments)))
