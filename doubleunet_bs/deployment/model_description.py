@@ -1,0 +1,168 @@
+"""What travels with a model: how its images must be prepared, its classes, where it comes from, what it is for."""
+
+import dataclasses
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from doubleunet_bs import __version__
+from doubleunet_bs.classes import CLASS_NAMES
+from doubleunet_bs.errors import BoneScanError, DatasetError, RunError
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation.settings import PreparationSettings
+
+FORMAT = 1
+# Inside a SavedModel folder. `assets.extra` is for files that are no part of the graph.
+DESCRIPTION = Path("assets.extra") / "model.json"
+INTENDED_USE = (
+    "Research software, not a medical device. "
+    "Its output has not been validated for clinical use and must not be used for diagnosis or treatment."
+)
+MASK_VALUES = {"0": "not metastatic", "1": "metastatic"}
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDescription:
+    """A model's papers.
+
+    Attributes:
+        experiment: all settings of the training; a file of encoder weights is named without its folder.
+        fold: the fold of the cross-validation it is of, from 1.
+        preparation: how a scan must be prepared for it.
+        image_shape: (rows, columns) of its input.
+        data_fingerprint: of the shards it was trained on.
+        weights_sha256: SHA-256 of the weights file.
+        best_epoch: the epoch of the weights.
+        validation_f1: F1 of the metastatic class on the validation scans after it, a fraction; None when undefined.
+        version: of the package that wrote the description.
+    """
+
+    experiment: dict[str, Any]
+    fold: int
+    preparation: PreparationSettings
+    image_shape: tuple[int, int]
+    data_fingerprint: str
+    weights_sha256: str
+    best_epoch: int
+    validation_f1: float | None
+    version: str = __version__
+
+    @property
+    def name(self) -> str:
+        """One line for a person: experiment and fold."""
+        return f"{self.experiment['name']}, fold {self.fold}"
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes of the network's outputs in their order."""
+        return list(CLASS_NAMES) if self.experiment["classes"] == len(CLASS_NAMES) else [CLASS_NAMES[-1]]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object without a path, a name of a user or anything of a patient."""
+        return {
+            "format": FORMAT,
+            "version": self.version,
+            "intended_use": INTENDED_USE,
+            "experiment": self.experiment,
+            "fold": self.fold,
+            "best_epoch": self.best_epoch,
+            "validation_f1": self.validation_f1,
+            "weights_sha256": self.weights_sha256,
+            "data_fingerprint": self.data_fingerprint,
+            "preparation": self.preparation.to_json(),
+            "image_shape": list(self.image_shape),
+            "class_names": self.class_names,
+            "mask_values": MASK_VALUES,
+        }
+
+
+def write_description(path: str | os.PathLike, description: ModelDescription) -> None:
+    """Write the description as JSON."""
+    write_json(path, description.to_json())
+
+
+def read_description(path: str | os.PathLike) -> ModelDescription:
+    """The inverse of `write_description`.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another format.
+    """
+    content = read_json(path, RunError, "model description")
+    if not isinstance(content, dict) or "format" not in content:
+        raise RunError(f"{path}: not a model description of this package")
+    if content["format"] != FORMAT:
+        raise RunError(
+            f"{path}: format {str(content['format'])[:20]} of package version {str(content.get('version'))[:20]}; "
+            f"this is version {__version__} and reads format {FORMAT}: "
+            "export the fold again with it, or install the other version"
+        )
+    try:
+        description = ModelDescription(
+            experiment=content["experiment"],
+            fold=content["fold"],
+            preparation=PreparationSettings.from_json(content["preparation"]),
+            image_shape=tuple(content["image_shape"]),
+            data_fingerprint=content["data_fingerprint"],
+            weights_sha256=content["weights_sha256"],
+            best_epoch=content["best_epoch"],
+            validation_f1=content["validation_f1"],
+            version=content["version"],
+        )
+        _check(description)
+    except (KeyError, TypeError, ValueError, BoneScanError) as cause:
+        reason = f"{cause} is missing" if isinstance(cause, KeyError) else str(cause)
+        raise RunError(f"{path}: damaged ({reason}); export the fold again") from None
+    return description
+
+
+def _check(description: ModelDescription) -> None:
+    experiment, f1 = description.experiment, description.validation_f1
+    checks = {
+        "experiment": isinstance(experiment, dict)
+        and isinstance(experiment.get("name"), str)
+        and experiment.get("classes") in (1, len(CLASS_NAMES)),
+        "fold": type(description.fold) is int and description.fold >= 1,
+        "image_shape": len(description.image_shape) == 2
+        and all(type(length) is int and length > 0 for length in description.image_shape),
+        "data_fingerprint": isinstance(description.data_fingerprint, str),
+        "weights_sha256": isinstance(description.weights_sha256, str) and bool(_HASH.match(description.weights_sha256)),
+        "best_epoch": type(description.best_epoch) is int,
+        "validation_f1": f1 is None or (isinstance(f1, float | int) and math.isfinite(f1) and 0 <= f1 <= 1),
+        "version": isinstance(description.version, str),
+    }
+    wrong = [name for name, right in checks.items() if not right]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is impossible")
+
+
+def describe_fold(trained) -> ModelDescription:
+    """The description of a trained fold.
+
+    Args:
+        trained: an `evaluation.trained_fold.TrainedFold`.
+
+    Raises:
+        RunError: the run does not say how its scans were prepared.
+    """
+    run = trained.run
+    try:
+        preparation = PreparationSettings.from_json(run.data["preparation"])
+    except DatasetError as error:
+        raise RunError(f"{run.path / 'experiment.json'}: {error}") from None
+    experiment = run.experiment.to_json()
+    if experiment["encoder_weights"] not in ("imagenet", "none"):
+        # The folder would tell where the user keeps his files, and who he is.
+        experiment["encoder_weights"] = Path(experiment["encoder_weights"]).name
+    return ModelDescription(
+        experiment=experiment,
+        fold=trained.fold,
+        preparation=preparation,
+        image_shape=tuple(run.data["image_shape"]),
+        data_fingerprint=run.data["fingerprint"],
+        weights_sha256=trained.weights_sha256,
+        best_epoch=trained.best_epoch,
+        validation_f1=trained.validation_f1,
+    )

@@ -1,0 +1,132 @@
+"""A trained or exported fold, and a bone scan -> metastatic pixels in the geometry of the scan."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from doubleunet_bs.deployment.model_description import ModelDescription, describe_fold
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.preparation.case import VIEWS, PreparedCase, prepare_scan
+from doubleunet_bs.scans.bone_scan import BoneScan
+
+ENGINES = ("tensorflow",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says of one scan.
+
+    Attributes:
+        case: pseudonym of the scan.
+        masks: "anterior" and "posterior" -> uint8 array of the shape of the raw view (1024, 256): 1 where metastatic
+            is the most probable class, 0 elsewhere. All 0 in a view that is missing, and outside of the prepared
+            window.
+        probabilities: the same names -> float32 array of that shape: probability of the metastatic class, between 0
+            and 1.
+        prepared: the scan as the network saw it: grey image, gains, body range, placements.
+        warnings: of reading and preparing, one line each.
+        model: the model's description.
+    """
+
+    case: str
+    masks: dict[str, np.ndarray]
+    probabilities: dict[str, np.ndarray]
+    prepared: PreparedCase
+    warnings: tuple[str, ...]
+    model: ModelDescription
+
+    @property
+    def grey(self) -> np.ndarray:
+        """uint8 array of shape (rows, columns): the prepared image that went into the network."""
+        return self.prepared.grey
+
+    @property
+    def gains(self) -> tuple[float, float]:
+        """Brightness gains of the anterior and the posterior view."""
+        return self.prepared.gains
+
+    @property
+    def lesion_pixels(self) -> dict[str, int]:
+        """Number of metastatic pixels of each raw view."""
+        return {view: int(np.count_nonzero(mask)) for view, mask in self.masks.items()}
+
+
+class Predictor:
+    """A model ready for scans.
+
+    Args:
+        model: a fold of a run (`RUN/fold_01`), or an exported `saved_model` folder, wherever it has been copied. In a
+            run `model.keras` is used; a fold folder away from its run is used by the `saved_model` inside.
+        engine: "tensorflow".
+
+    Raises:
+        RunError: no such model, one of another format, or damaged.
+        SettingsError: an unknown engine.
+
+    Example:
+        >>> predictor = Predictor("RUN/fold_01")  # doctest: +SKIP
+        >>> predictor.predict(read_scan("scan.dcm")).lesion_pixels  # doctest: +SKIP
+        {'anterior': 412, 'posterior': 655}
+    """
+
+    def __init__(self, model: str | os.PathLike, engine: str = "tensorflow"):
+        if engine not in ENGINES:
+            raise SettingsError(f"engine {engine!r}: it must be one of {', '.join(ENGINES)}")
+        self.path = Path(model)
+        self.description, self._segmenter = _open_model(self.path)
+        if self._segmenter.image_shape != self.description.image_shape:
+            raise RunError(f"{self.path}: the model and its description disagree about the size of an image")
+
+    def predict(self, scan: BoneScan) -> Prediction:
+        """Prepare a scan as the model's training scans were, segment it, and lay the result on the raw views.
+
+        Args:
+            scan: from `doubleunet_bs.scans.read_scan`.
+
+        Raises:
+            ScanError: the scan cannot be prepared.
+        """
+        prepared = prepare_scan(scan, settings=self.description.preparation)
+        probability, mask = self._segmenter(prepared.grey[None])
+        masks, probabilities = prepared.lay_back(mask[0]), prepared.lay_back(probability[0])
+        for view in prepared.missing_views:
+            # Whatever the network makes of an empty half, there is nothing it could be about.
+            masks[view][:] = 0
+            probabilities[view][:] = 0
+        return Prediction(
+            case=prepared.case,
+            masks={view: masks[view] for view in VIEWS},
+            probabilities={view: probabilities[view] for view in VIEWS},
+            prepared=prepared,
+            warnings=prepared.warnings,
+            model=self.description,
+        )
+
+
+def _open_model(path: Path):
+    """(description, segmenter) of whatever kind of model folder `path` is."""
+    from doubleunet_bs.quiet import import_tensorflow
+
+    if not path.is_dir():
+        raise RunError(
+            f"{path}: no such model folder; give a fold such as RUN/fold_01, or an exported saved_model folder"
+        )
+    import_tensorflow()
+    from doubleunet_bs.deployment.saved_model import describe_saved_model
+    from doubleunet_bs.evaluation.predictions import Segmenter
+    from doubleunet_bs.evaluation.trained_fold import open_fold
+    from doubleunet_bs.training.run_folder import SAVED_MODEL, open_run
+
+    exported = path if (path / "saved_model.pb").is_file() else path / SAVED_MODEL
+    named = path if path.name else path.resolve()  # "." has no name
+    number = named.name.removeprefix("fold_")
+    if exported != path and (named.parent / "experiment.json").is_file() and number.isdecimal():
+        trained = open_fold(open_run(named.parent), int(number))
+        return describe_fold(trained), Segmenter.from_keras(trained.model_path)
+    if exported.is_dir():
+        return describe_saved_model(exported), Segmenter.from_saved_model(exported)
+    if (path / "experiment.json").is_file():
+        raise RunError(f"{path}: a run, not a fold of it; give one such as {path / 'fold_01'}")
+    raise RunError(f"{path}: not a model folder; give a fold such as RUN/fold_01, or an exported saved_model folder")

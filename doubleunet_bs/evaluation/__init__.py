@@ -1,0 +1,1 @@
+"""From a trained run to figures and pictures (paper, section 3)."""

@@ -1,0 +1,64 @@
+"""Counts of metastatic pixels and the three figures of the paper that follow from them (paper, section 3)."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from doubleunet_bs.network.metrics import confusion_counts, precision_sensitivity_f1
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCounts:
+    """True positives, false positives and false negatives in pixels; they add up over scans.
+
+    The figures are fractions between 0 and 1, or None where they are undefined: precision when nothing was predicted,
+    sensitivity when there was nothing to find, F1 when neither.
+
+    Example:
+        >>> (PixelCounts(3, 1, 0) + PixelCounts(0, 0, 4)).f1
+        0.5454545454545454
+    """
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    def __add__(self, other: "PixelCounts") -> "PixelCounts":
+        return PixelCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def precision(self) -> float | None:
+        """tp / (tp + fp)."""
+        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[0]
+
+    @property
+    def sensitivity(self) -> float | None:
+        """tp / (tp + fn)."""
+        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[1]
+
+    @property
+    def f1(self) -> float | None:
+        """2 tp / (2 tp + fp + fn)."""
+        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[2]
+
+    def to_json(self) -> dict[str, Any]:
+        """{"tp", "fp", "fn", "precision", "sensitivity", "f1"}."""
+        return {
+            **dataclasses.asdict(self),
+            "precision": self.precision,
+            "sensitivity": self.sensitivity,
+            "f1": self.f1,
+        }
+
+
+def count_pixels(labels: np.ndarray, mask: np.ndarray) -> PixelCounts:
+    """Compare a predicted mask with the labels of one image.
+
+    Args:
+        labels: (rows, columns) uint8 classes; only class 2, metastatic, counts as true.
+        mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
+    """
+    counts = confusion_counts(labels[None], np.asarray(mask, bool)[None])
+    return PixelCounts(*(int(value) for value in ops.convert_to_numpy(counts)[0]))

@@ -1,0 +1,230 @@
+"""evaluate.py on a run whose scores are known by hand: see `intensity_run`."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from intensity_run import FALSE_PIXELS, make_shards
+
+from doubleunet_bs.__main__ import run_command
+from doubleunet_bs.errors import DatasetError, RunError, SettingsError
+from doubleunet_bs.evaluation.evaluate import evaluate_fold, evaluate_run
+from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.scores import read_scores
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.training.run_folder import open_run
+
+SCRIPT = Path(__file__).resolve().parents[2] / "evaluate.py"
+
+
+def wrong_pixels(case):
+    return FALSE_PIXELS[int(case.removeprefix("case-"), 16)]
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained_run, tmp_path_factory):
+    path = shutil.copytree(trained_run, tmp_path_factory.mktemp("evaluated") / "run")
+    return path, evaluate_run(path, show_progress=False, batch_size=3)
+
+
+def test_scores_by_hand(evaluated):
+    path, _ = evaluated
+    folds = json.loads((path / "folds.json").read_text())
+    for number in (1, 2):
+        content = json.loads((path / f"fold_0{number}" / "scores.json").read_text())
+        test = folds["parts"][number - 1]
+        assert [scan["case"] for scan in content["scans"]] == test
+        for scan in content["scans"]:
+            assert (scan["tp"], scan["fp"], scan["fn"]) == (16, wrong_pixels(scan["case"]), 8)
+            assert scan["sensitivity"] == 16 / 24
+        wrong = sum(map(wrong_pixels, test))
+        pooled = content["pooled"]
+        assert (pooled["tp"], pooled["fp"], pooled["fn"]) == (32, wrong, 16)
+        assert pooled["f1"] == 64 / (64 + wrong + 16)
+        # Grey levels of at least 100 take in both lesions and all wrong pixels; no other level does better.
+        threshold = content["threshold"]
+        assert (threshold["value"], threshold["tp"], threshold["fp"], threshold["fn"]) == (100, 48, wrong, 0)
+        validating = folds["parts"][number]
+        assert content["validation_scans"] == validating
+        assert threshold["validation_f1"] == 96 / (96 + sum(map(wrong_pixels, validating)))
+
+
+def test_scores_say_what_they_belong_to(evaluated, shards):
+    path, _ = evaluated
+    content = json.loads((path / "fold_02" / "scores.json").read_text())
+    assert (content["fold"], content["experiment"], content["version"]) == (2, "focal-tversky-otsu", "0.1.0")
+    assert content["image"] == {"rows": 160, "columns": 128, "bin": 4}
+    assert content["data_fingerprint"] == open_shards(shards).fingerprint
+    # Of the two epochs with F1 0.6 the one with the lower loss.
+    assert (content["model"]["best_epoch"], content["model"]["validation_f1"]) == (3, 0.6)
+
+
+def test_summary(evaluated):
+    path, summary = evaluated
+    content = json.loads((path / "summary.json").read_text())
+    assert content == summary.to_json()
+    first, second = content["folds"]
+    assert content["mean"]["precision"] == pytest.approx((first["precision"] + second["precision"]) / 2)
+    assert content["mean"]["sensitivity"] == pytest.approx(2 / 3)
+    assert content["threshold_mean"]["sensitivity"] == 1.0
+    assert content["cross_validation_folds"] == 3
+
+
+def test_a_picture_for_each_test_scan(evaluated):
+    path, _ = evaluated
+    for number in (1, 2):
+        scores = read_scores(path / f"fold_0{number}" / "scores.json")
+        pictures = {file.name for file in (path / f"fold_0{number}" / "predictions").iterdir()}
+        assert pictures == {f"{scan.case}.png" for scan in scores.scans}
+
+
+def test_score_file_reads_back(evaluated):
+    path, _ = evaluated
+    source = path / "fold_01" / "scores.json"
+    scores = read_scores(source)
+    assert scores.to_json() == json.loads(source.read_text())
+    assert scores.pooled == sum((scan.counts for scan in scores.scans), PixelCounts())
+
+
+def test_pictures_of_other_scans_go(own_run, shards):
+    folder = own_run / "fold_01" / "predictions"
+    folder.mkdir()
+    (folder / "case-of-before.png").touch()
+    (folder / "notes.txt").touch()
+    evaluate_fold(open_run(own_run), open_shards(shards), 1, show_progress=False)
+    assert not (folder / "case-of-before.png").exists()
+    assert (folder / "notes.txt").exists()
+
+
+def test_one_fold_keeps_the_scores_of_the_others(own_run):
+    evaluate_run(own_run, fold=2, pictures=False, show_progress=False)
+    assert not (own_run / "fold_01" / "scores.json").exists()
+    summary = evaluate_run(own_run, fold=1, pictures=False, show_progress=False)
+    assert [fold.fold for fold in summary.folds] == [1, 2]
+
+
+def test_scores_of_replaced_weights_do_not_count(own_run):
+    evaluate_run(own_run, pictures=False, show_progress=False)
+    with open(own_run / "fold_02" / "best.weights.h5", "ab") as file:
+        file.write(b"other")
+    summary = evaluate_run(own_run, fold=1, pictures=False, show_progress=False)
+    assert [fold.fold for fold in summary.folds] == [1]
+
+
+@pytest.mark.parametrize(
+    ("fold", "error", "message"),
+    [(0, SettingsError, "1 to 3"), (4, SettingsError, "1 to 3"), (3, RunError, "fold 3 is not trained; trained: 1, 2")],
+)
+def test_impossible_folds(trained_run, fold, error, message):
+    with pytest.raises(error, match=message):
+        evaluate_run(trained_run, fold=fold, show_progress=False)
+
+
+def test_not_a_run(tmp_path):
+    with pytest.raises(RunError, match="not a run folder"):
+        evaluate_run(tmp_path)
+
+
+def test_nothing_trained(own_run):
+    for fold in (1, 2):
+        shutil.rmtree(own_run / f"fold_0{fold}")
+    with pytest.raises(RunError, match="no fold is trained yet"):
+        evaluate_run(own_run)
+
+
+def test_run_of_another_format(own_run):
+    content = read_json(own_run / "experiment.json")
+    write_json(own_run / "experiment.json", {**content, "format": 99})
+    with pytest.raises(RunError, match="experiment.json: not a run description of format"):
+        evaluate_run(own_run)
+
+
+def test_shards_that_moved(own_run, shards, tmp_path):
+    content = read_json(own_run / "experiment.json")
+    content["data"]["path"] = str(tmp_path / "gone")
+    write_json(own_run / "experiment.json", content)
+    with pytest.raises(DatasetError, match="--data"):
+        evaluate_run(own_run)
+    moved = shutil.copytree(shards, tmp_path / "moved")
+    assert evaluate_run(own_run, fold=1, data=moved, pictures=False, show_progress=False).folds
+
+
+def test_shards_of_something_else(trained_run, tmp_path):
+    other = make_shards(tmp_path / "other")
+    (other / "dataset.json").write_text((other / "dataset.json").read_text().replace("patient-", "person-"))
+    with pytest.raises(RunError, match="not the shards"):
+        evaluate_run(trained_run, data=other)
+
+
+def test_folds_that_changed_since_training(own_run, shards):
+    folds = read_json(own_run / "folds.json")
+    folds["parts"] = folds["parts"][1:] + folds["parts"][:1]
+    write_json(own_run / "folds.json", folds)
+    with pytest.raises(RunError, match="not the division"):
+        evaluate_run(own_run, show_progress=False)
+    (own_run / "folds.json").unlink()
+    with pytest.raises(RunError, match="folds.json is missing"):
+        evaluate_run(own_run, show_progress=False)
+    assert not (own_run / "folds.json").exists()
+
+
+def test_damaged_parts_are_named(own_run):
+    (own_run / "fold_01" / "model.keras").write_bytes(b"not a model")
+    with pytest.raises(RunError, match="model.keras: not a readable Keras model"):
+        evaluate_run(own_run, show_progress=False)
+    assert not (own_run / "fold_01" / "scores.json").exists()
+    (own_run / "fold_01" / "history.csv").unlink()
+    with pytest.raises(RunError, match="history.csv"):
+        evaluate_run(own_run, show_progress=False)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"format": 1}', '{"format": 2}'])
+def test_damaged_score_file(tmp_path, content):
+    (tmp_path / "scores.json").write_text(content)
+    with pytest.raises(RunError, match="scores.json"):
+        read_scores(tmp_path / "scores.json")
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *arguments: run_command(
+        lambda: module.evaluate(module.parse_arguments([str(word) for word in arguments]))
+    )
+
+
+def test_script_prints_the_scores(own_run, script, capsys):
+    assert script(own_run, "--fold", 1, "--no-pictures") == 0
+    row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:2] == ["1", "2"])
+    content = json.loads((own_run / "fold_01" / "scores.json").read_text())
+    model, threshold = content["pooled"], content["threshold"]
+    figures = [part[name] for part in (model, threshold) for name in ("precision", "sensitivity", "f1")]
+    printed = [float(word) / 100 for word in (*row[2:5], *row[6:])]
+    assert printed == pytest.approx(figures, abs=0.0001)
+    assert row[5] == str(threshold["value"])
+
+
+def test_script_exit_codes(trained_run, tmp_path, script, capsys):
+    assert script(tmp_path) == 1
+    assert script(trained_run, "--fold", 4) == 2
+    assert capsys.readouterr().err.count("error: ") == 2
+    with pytest.raises(SystemExit) as stopped:
+        script(trained_run, "--batch-size", 0)
+    assert stopped.value.code == 2
+
+
+def test_help_is_fast():
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-X", "importtime", SCRIPT, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "tensorflow" not in done.stderr
+    assert "keras" not in done.stderr
+    assert time.monotonic() - start < 5

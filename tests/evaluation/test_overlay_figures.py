@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from doubleunet_bs.evaluation.figures import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    TRUE_POSITIVE,
+    TRUTH,
+    clinical_display,
+    draw_case,
+    upper_level,
+)
+from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+
+
+def test_display_is_inverse_and_saturates():
+    image = np.array([[0, 50, 100, 1000]])
+    assert clinical_display(image, upper=100).tolist() == [[255, 127, 0, 0]]
+    assert clinical_display(np.zeros((2, 2), np.uint8)).tolist() == [[255, 255], [255, 255]]
+
+
+def test_an_injection_site_does_not_make_the_skeleton_pale():
+    image = np.full((100, 100), 100)
+    image[:9, :10] = 20_000
+    assert upper_level(image) == 100
+
+
+@pytest.mark.parametrize("shape", [(160, 128), (32, 32)])
+def test_every_kind_of_pixel_has_its_colour_and_size(tmp_path, shape):
+    labels = np.ones(shape, np.uint8)
+    mask = np.zeros(shape, np.uint8)
+    labels[12:14, 2:8] = 2  # 12 true pixels ...
+    mask[12:14, 2:5] = 1  # ... 6 of them found
+    mask[20:22, 2:4] = 1  # and 4 wrong ones
+    path = tmp_path / "case.png"
+    counts = draw_case(path, "case-0", np.full(shape, 40, np.uint8), labels, mask)
+    assert counts == PixelCounts(6, 4, 6)
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    scale = 960 // shape[0]
+    # Legend patches have the same colours: look at the panels only.
+    panels = picture[: int(picture.shape[0] * 0.94)]
+    for rgb, pixels in ((TRUE_POSITIVE, 6), (FALSE_POSITIVE, 4), (FALSE_NEGATIVE, 6), (TRUTH, 12)):
+        assert np.all(panels == rgb, axis=2).sum() == pixels * scale**2
+
+
+def test_picture_carries_no_metadata(tmp_path):
+    path = tmp_path / "case.png"
+    draw_case(path, "case-0", *np.zeros((3, 32, 32), np.uint8))
+    assert set(Image.open(path).info) <= {"dpi"}

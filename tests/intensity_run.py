@@ -1,0 +1,119 @@
+"""A run whose network, one 1 x 1 convolution, calls grey levels above 150 metastatic: its scores are known by hand."""
+
+from pathlib import Path
+
+import numpy as np
+
+from doubleunet_bs.files import write_json
+from doubleunet_bs.preparation.geometry import BodyRange, Placement
+from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.preparation.shard_writer import ShardWriter
+from doubleunet_bs.preparation.shards import open_shards
+
+LEVEL = 150
+SETTINGS = PreparationSettings(bin=4)
+FALSE_PIXELS = (4, 8, 12, 16, 20, 24)
+
+
+def make_shards(path: Path) -> Path:
+    """Six positive cases of 160 x 128 pixels and a negative one.
+
+    Each positive case has 16 metastatic pixels of grey level 200, 8 of grey level 100, and 4 to 24 other pixels of
+    grey level
+    220: the network finds 16, misses 8 and is wrong in the last ones.
+    """
+    path.mkdir(parents=True)
+    writer = ShardWriter(path, SETTINGS)
+    for index, wrong in enumerate((*FALSE_PIXELS, 0)):
+        counts = np.full(SETTINGS.image_shape, 10, np.uint16)
+        labels = np.ones(SETTINGS.image_shape, np.uint8)
+        if wrong:
+            for rows, columns, grey in ((slice(40, 44), slice(20, 24), 200), (slice(60, 62), slice(90, 94), 100)):
+                counts[rows, columns], labels[rows, columns] = grey, 2
+            counts[100 : 100 + wrong // 4, 30:34] = 220
+        writer.add(_record(index, "positive" if wrong else "negative", int((labels == 2).sum())), counts, labels)
+    writer.finish()
+    return path
+
+
+def make_run(path: Path, shards: Path, folds=(1, 2)) -> Path:
+    """A run of three folds on `shards`, of which `folds` are trained."""
+    import keras
+
+    from doubleunet_bs.training.experiments import paper_experiment
+    from doubleunet_bs.training.run_folder import create_run
+
+    dataset = open_shards(shards)
+    run = create_run(path, paper_experiment("focal-tversky-otsu", folds=3, encoder_weights="none"), dataset, shards)
+    for fold in folds:
+        write_fold(run, dataset, fold, intensity_model(*dataset.image_shape))
+    keras.backend.clear_session()
+    return path
+
+
+def write_fold(run, dataset, fold: int, model) -> Path:
+    """The folder that training leaves, with `model` in it; its best epoch is the third with a validation F1 of 0.6."""
+    from doubleunet_bs.training.history import Epoch, write_history
+
+    folder = run.fold_path(fold)
+    folder.mkdir()
+    model.save(folder / "model.keras")
+    model.save_weights(folder / "best.weights.h5")
+    figures = (0.5, 0.5, 0.5)
+    epochs = [
+        Epoch(1, 1.0, *figures, 1.0, 0.4, 0.4, 0.4, 1e-4, 1.0),
+        Epoch(2, 0.9, *figures, 0.9, 0.6, 0.6, 0.6, 1e-4, 1.0),
+        Epoch(3, 0.8, *figures, 0.8, 0.6, 0.6, 0.6, 1e-4, 1.0),
+        Epoch(4, 0.7, *figures, 0.7, None, 0.0, 0.0, 1e-4, 1.0),
+    ]
+    write_history(folder / "history.csv", epochs)
+    write_json(folder / "environment.json", {"folds_sha256": run.folds(dataset).sha256()})
+    return folder
+
+
+def intensity_model(rows: int, columns: int, level: float = LEVEL, classes: int = 3):
+    """Metastatic where the grey level is above `level`, air elsewhere; outputs as of the softmax or sigmoid network."""
+    import keras
+
+    image = keras.Input((rows, columns, 3), name="image")
+    slope = np.zeros((1, 1, 3, classes), np.float32)
+    slope[..., -1] = 255 / 3
+    offset = np.zeros(classes, np.float32)
+    offset[-1] = -(level + 0.5)
+    if classes == 3:
+        offset[1] = -1000
+    outputs = []
+    for name in ("output1", "output2"):
+        head = keras.layers.Conv2D(classes, 1, name=f"{name}_logits")
+        logits = head(image)
+        head.set_weights([slope, offset])
+        outputs.append(keras.layers.Activation("softmax" if classes == 3 else "sigmoid", name=name)(logits))
+    if classes == 1:
+        return keras.Model(image, keras.layers.Concatenate(name="outputs")(outputs))
+    return keras.Model(image, dict(zip(("output1", "output2"), outputs, strict=True)))
+
+
+def _record(index: int, group: str, metastatic_pixels: int) -> CaseRecord:
+    views = ("anterior", "posterior")
+    return CaseRecord(
+        case=f"case-{index:012x}",
+        patient=f"patient-{index:012x}",
+        group=group,
+        cancer="breast",
+        shard=0,
+        row=0,
+        gains=(1.0, 1.0),
+        brightness=10.0,
+        placements={view: Placement(0, 0) for view in views},
+        bodies={view: BodyRange(0, 700, 0, 255) for view in views},
+        raw_shape=(1024, 256),
+        pixel_spacing_mm=(2.4, 2.4),
+        missing_views=(),
+        sum_counts=1_000_000,
+        uptake_fraction=0.2,
+        metastatic_pixels=metastatic_pixels,
+        warnings=(),
+        source_sha256="",
+        pixel_sha256=f"{index:064x}",
+    )
