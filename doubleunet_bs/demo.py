@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from doubleunet_bs.classes import CLASS_NAMES, METASTATIC
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
@@ -17,13 +18,17 @@ from doubleunet_bs.scans.phantom import make_cohort
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.training.experiments import paper_experiment
 
-EXPERIMENT = "focal-tversky-otsu"
+EXPERIMENT = "dice-otsu"
 PATIENTS = 120
 BIN = 4
-# What differs from the paper's row, chosen for about a hundred training steps instead of many thousand.
+# What differs from the paper's row, chosen for about 150 training steps instead of many thousand. Of the settings tried on
+# phantoms, the loss term of the lesions alone is what makes them visible to so short a training at all.
 SETTINGS: dict[str, Any] = {
-    "epochs": 4,
+    "epochs": 3,
+    "batch_size": 2,
     "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "loss_classes": (METASTATIC,),
     "bn_momentum": 0.9,
     "encoder_weights": "none",
 }
@@ -99,17 +104,20 @@ def _step(number: int, name: str, start: float) -> None:
 
 def _introduction(experiment, patients: int) -> str:
     rows, columns = PreparationSettings(bin=BIN).image_shape
+    terms = " and ".join(CLASS_NAMES[index] for index in experiment.loss_classes)
     return (
         f"Double U-Net demo: experiment {experiment.name}, one fold, on synthetic bone scans (phantoms).\n"
         "Reduced against the paper, to fit two CPU cores and ten minutes:\n"
         f"  scans       {patients} phantoms instead of the paper's patients\n"
         f"  matrix      {rows} x {columns} instead of 640 x 512: counts summed over {BIN} x {BIN} pixels, "
         "as a gamma camera with a coarser matrix would\n"
-        f"  training    {experiment.epochs} epochs instead of 500, learning rate {experiment.learning_rate:g} instead of 0.0001,\n"
-        f"              momentum of batch normalisation {experiment.bn_momentum:g} instead of 0.99\n"
+        f"  training    {experiment.epochs} epochs in batches of {experiment.batch_size} instead of 500 in batches of 4,\n"
+        f"              learning rate {experiment.learning_rate:g} ({experiment.schedule}) instead of 0.0001, "
+        f"momentum of batch normalisation {experiment.bn_momentum:g} instead of 0.99\n"
+        f"  loss        {experiment.loss}, term of {terms} only\n"
         f"  encoder     {'random start' if experiment.encoder_weights == 'none' else experiment.encoder_weights}"
         " instead of ImageNet weights, which are a download\n"
-        "The network, the losses and the preparation are those of a full run."
+        "The network and the preparation are those of a full run."
     )
 
 

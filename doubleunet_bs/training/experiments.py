@@ -23,6 +23,8 @@ class Experiment:
         smooth: pixels added to numerator and denominator of the losses (decided here).
         alpha, beta, gamma: of the Focal Tversky loss (stated).
         batch_size, epochs, learning_rate: 4, 500 and 1e-4 (stated, section 3.1). The optimiser is Adam (decided here).
+        schedule: "plateau": see the next line; "cosine": the learning rate falls along half a cosine to zero at the last
+            step, for runs too short for a plateau (decided here).
         plateau_factor, plateau_patience: the learning rate is multiplied by the factor when the validation loss has not
             improved for so many epochs (from the original Double U-Net code).
         early_stopping: stop after so many epochs without a better validation F1; 0: never, as in the paper.
@@ -46,6 +48,7 @@ class Experiment:
     batch_size: int = 4
     epochs: int = 500
     learning_rate: float = 1e-4
+    schedule: str = "plateau"
     plateau_factor: float = 0.1
     plateau_patience: int = 20
     early_stopping: int = 0
@@ -67,6 +70,7 @@ class Experiment:
         require(self.batch_size >= 1, f"batch size {self.batch_size}: at least 1")
         require(self.epochs >= 1, f"epochs {self.epochs}: at least 1")
         require(0 < self.learning_rate < 1, f"learning rate {self.learning_rate}: between 0 and 1")
+        require(self.schedule in ("plateau", "cosine"), f"schedule {self.schedule}: plateau or cosine")
         require(0 < self.plateau_factor <= 1, f"plateau factor {self.plateau_factor}: above 0, at most 1")
         require(self.plateau_patience >= 1, f"plateau patience {self.plateau_patience}: at least 1")
         require(self.early_stopping >= 0, f"early stopping {self.early_stopping}: 0 (never) or a number of epochs")

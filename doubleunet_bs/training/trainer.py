@@ -20,7 +20,7 @@ from doubleunet_bs.training.checkpoints import load_state, save_state
 from doubleunet_bs.training.environment import describe_environment
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.history import Epoch, draw_progress, write_history
-from doubleunet_bs.training.plateau import Plateau
+from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.steps import Steps, make_loss
@@ -162,13 +162,13 @@ class FoldTrainer:
             dynamic_ncols=True,
             smoothing=0.05,
         )
-        drawn = 0.0
+        drawn = time.monotonic()
         with bar:
             while position.epoch < experiment.epochs:
                 self._train_epoch(iterator, batches, bar)
                 self._end_epoch(bar)
                 save_state(self.path / run_folder.STATE, self.model, self.optimizer, self._progress())
-                if time.monotonic() - drawn > PROGRESS_PICTURE_SECONDS or position.epoch == experiment.epochs:
+                if time.monotonic() - drawn > PROGRESS_PICTURE_SECONDS:
                     self._draw()
                     drawn = time.monotonic()
                 if self._stopped_early():
@@ -182,6 +182,9 @@ class FoldTrainer:
                 save_state(self.path / run_folder.STATE, self.model, self.optimizer, self._progress())
                 raise Interrupted
             start = time.monotonic()
+            if self.experiment.schedule == "cosine":
+                done = (position.epoch * batches + position.batch) / (self.experiment.epochs * batches)
+                self.optimizer.learning_rate = cosine(self.experiment.learning_rate, done)
             loss, counts, indices = self.steps.train(iterator)
             if not np.isfinite(loss):
                 self._save_bad_batch(indices, loss)
@@ -212,7 +215,8 @@ class FoldTrainer:
         best = position.end_epoch(row)
         if best:
             replace_file(self.path / run_folder.BEST_WEIGHTS, self.model.save_weights)
-        self.optimizer.learning_rate = self.plateau.learning_rate(val_loss, learning_rate)
+        if self.experiment.schedule == "plateau":
+            self.optimizer.learning_rate = self.plateau.learning_rate(val_loss, learning_rate)
         write_history(self.path / run_folder.HISTORY, position.history)
         if self.show_progress:
             bar.write(

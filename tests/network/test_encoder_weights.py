@@ -90,3 +90,12 @@ def test_imagenet_uses_the_file_keras_downloads(monkeypatch, tmp_path):
 
     assert asked["url"] == vgg19.WEIGHTS_PATH_NO_TOP and asked["cache_subdir"] == "models"
     assert asked["file_hash"] in open(vgg19.__file__).read()
+
+
+def test_random_start_keeps_the_signal_through_all_sixteen_layers():
+    """With Keras' own start of these layers the bottleneck is a thousand times weaker than the first layer."""
+    network = double_unet((64, 64, 3))
+    image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+    layers = [network.get_layer(name).output for name in ("block1_conv2", "block5_conv4")]
+    first, last = (np.std(value) for value in keras.Model(network.input, layers).predict(image, verbose=0))
+    assert 0.2 < last / first < 5

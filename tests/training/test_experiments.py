@@ -24,7 +24,7 @@ def test_rows(name, classes, loss, negatives):
     # What the paper states for all of them (sections 2.8, 2.10 and 3.1), and Keras' and the original code's defaults.
     assert (row.learning_rate, row.batch_size, row.epochs, row.folds) == (1e-4, 4, 500, 10)
     assert (row.alpha, row.beta, row.gamma) == (0.3, 0.7, 0.75)
-    assert (row.plateau_factor, row.plateau_patience, row.early_stopping) == (0.1, 20, 0)
+    assert (row.schedule, row.plateau_factor, row.plateau_patience, row.early_stopping) == ("plateau", 0.1, 20, 0)
     assert (row.encoder_weights, row.bn_momentum) == ("imagenet", 0.99)
     assert row.is_paper_row and not row.changed_settings()
 
@@ -58,6 +58,7 @@ def test_unknown_name():
         {"learning_rate": float("nan")},
         {"plateau_factor": 0.0},
         {"plateau_patience": 0},
+        {"schedule": "steps"},
         {"early_stopping": -1},
         {"bn_momentum": 1.0},
         {"folds": 2},

@@ -6,7 +6,7 @@ import pytest
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.training.history import COLUMNS, Epoch, draw_progress, read_history, write_history
-from doubleunet_bs.training.plateau import Plateau
+from doubleunet_bs.training.learning_rate import Plateau, cosine
 
 
 def test_learning_rate_follows_keras_reduce_lr_on_plateau():
@@ -22,6 +22,12 @@ def test_learning_rate_follows_keras_reduce_lr_on_plateau():
         rate = plateau.learning_rate(loss, rate)
         assert rate == pytest.approx(float(model.optimizer.learning_rate), rel=1e-5)
     assert rate < 1e-10, "the sequence must have triggered the rule"
+
+
+def test_cosine_falls_from_the_start_to_zero():
+    rates = [cosine(2e-3, step / 10) for step in range(11)]
+    assert rates[0] == 2e-3 and rates[5] == pytest.approx(1e-3) and rates[10] == pytest.approx(0, abs=1e-12)
+    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
 
 
 ROWS = [

@@ -1,4 +1,4 @@
-"""Lower the learning rate when the validation loss no longer falls (the original Double U-Net code's rule)."""
+"""The learning rate: lowered when the validation loss no longer falls (the original Double U-Net code's rule), or by plan."""
 
 import dataclasses
 import math
@@ -32,3 +32,8 @@ class Plateau:
             return current
         self.wait = 0
         return current * self.factor
+
+
+def cosine(start: float, done: float) -> float:
+    """The learning rate after a fraction `done` of all steps, falling from `start` to 0 along half a cosine."""
+    return start * 0.5 * (1.0 + math.cos(math.pi * done))

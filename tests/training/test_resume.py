@@ -1,0 +1,129 @@
+"""An interrupted run goes on as if nothing had happened: the same weights, to the bit, and the same history."""
+
+import keras
+import numpy as np
+import pytest
+from synthetic_shards import SyntheticShards
+
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.history import read_history
+from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.run_folder import STATE, create_run
+from doubleunet_bs.training.trainer import FoldTrainer, Interrupted
+
+SHARDS = SyntheticShards(scans=18)
+
+
+def small_network(shape, classes, *args, **kwargs):
+    """A network of two convolutions with batch normalisation in place of the Double U-Net: the loop around it is the same."""
+    image = keras.Input(shape, name="image")
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(image)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    outputs = {}
+    for name in ("output1", "output2"):
+        outputs[name] = keras.layers.Conv2D(classes, 1, activation="softmax", name=name)(x)
+    return keras.Model(image, outputs)
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", small_network)
+
+
+def trainer_in(path, **changes):
+    settings = {"folds": 3, "epochs": 4, "learning_rate": 1e-2, "encoder_weights": "none", "plateau_patience": 1, **changes}
+    run = create_run(path, paper_experiment("focal-tversky-otsu", **settings), SHARDS, "shards")
+    return FoldTrainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+
+
+def interrupt_after(trainer, batches):
+    """Behave as on SIGTERM during batch number `batches`."""
+    build = trainer._build
+
+    def build_and_count():
+        build()
+        train, done = trainer.steps.train, []
+
+        def counted(iterator):
+            done.append(None)
+            if len(done) == batches:
+                trainer.signals._event.set()
+            return train(iterator)
+
+        trainer.steps.train = counted
+
+    trainer._build = build_and_count
+
+
+def result(path):
+    model = keras.models.load_model(path / "model.keras")
+    rows = [tuple(vars(row).items())[:-1] for row in read_history(path / "history.csv")]
+    return rows, [weight.numpy() for weight in model.weights]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Results of whole runs, by schedule."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("doubleunet_bs.training.trainer.double_unet", small_network)
+        return {
+            schedule: result(trainer_in(tmp_path_factory.mktemp(schedule), schedule=schedule).train())
+            for schedule in ("plateau", "cosine")
+        }
+
+
+def assert_same(found, expected):
+    assert found[0] == expected[0]
+    for one, other in zip(found[1], expected[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# Within the first epoch, after an epoch's last batch, within a later one.
+@pytest.mark.parametrize(("batches", "schedule"), [(1, "plateau"), (3, "plateau"), (8, "cosine")])
+def test_resumed_run_is_bit_identical(tmp_path, uninterrupted, batches, schedule):
+    trainer = trainer_in(tmp_path, schedule=schedule)
+    interrupt_after(trainer, batches)
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert (trainer.path / STATE).exists() and not (trainer.path / "model.keras").exists()
+    assert_same(result(trainer_in(tmp_path, schedule=schedule).train(resume=True)), uninterrupted[schedule])
+    assert not (trainer.path / STATE).exists()
+
+
+def test_interrupted_more_than_once(tmp_path, uninterrupted):
+    for _ in range(3):
+        trainer = trainer_in(tmp_path)
+        interrupt_after(trainer, 2)
+        with pytest.raises(Interrupted):
+            trainer.train(resume=True)
+    assert_same(result(trainer_in(tmp_path).train(resume=True)), uninterrupted["plateau"])
+
+
+def test_a_state_of_other_settings_or_folds_is_refused_by_name(tmp_path):
+    trainer = trainer_in(tmp_path / "run")
+    interrupt_after(trainer, 2)
+    with pytest.raises(Interrupted):
+        trainer.train()
+    other = trainer_in(tmp_path / "run")
+    other.precision = "mixed_bfloat16"
+    with pytest.raises(RunError, match="precision changed since it was saved"):
+        other.train(resume=True)
+
+
+def test_without_resume_a_state_is_not_overwritten(tmp_path):
+    trainer = trainer_in(tmp_path / "run")
+    interrupt_after(trainer, 2)
+    with pytest.raises(Interrupted):
+        trainer.train()
+    before = (trainer.path / STATE).read_bytes()
+    with pytest.raises(RunError, match="--resume"):
+        trainer_in(tmp_path / "run").train()
+    assert (trainer.path / STATE).read_bytes() == before
+
+
+def test_early_stopping_ends_after_so_many_epochs_without_a_better_f1(tmp_path):
+    trainer = trainer_in(tmp_path / "run", epochs=50, early_stopping=2, learning_rate=1e-9)
+    rows = read_history(trainer.train() / "history.csv")
+    best = max(rows, key=lambda row: (row.val_f1 or 0.0, -row.val_loss)).epoch
+    assert len(rows) == best + 2 < 50
