@@ -26,7 +26,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     )
     what = parser.add_argument_group("what to train")
     what.add_argument("--demo", metavar="DIR", nargs="?", const="demo", help="the whole job on synthetic scans in DIR (demo)")
-    what.add_argument("--demo-patients", type=int, metavar="N", help="size of the demo's cohort, default 120")
+    what.add_argument("--demo-patients", type=int, metavar="N", help="size of the demo's cohort, default 130")
     what.add_argument("--data", metavar="SHARDS", help="folder made by `doubleunet-bs prepare`")
     what.add_argument("--run", metavar="RUN", help="run folder; made when new, continued when it is the same experiment")
     what.add_argument(
