@@ -59,6 +59,8 @@ def parse_arguments(argv=None) -> argparse.Namespace:
             parser.error(f"{', '.join(missing)} missing (or --demo, which needs no data)")
     elif args.data or args.run or args.experiment:
         parser.error("--demo makes its own data and run; it does not go with --data, --run or --experiment")
+    if args.demo is None and args.demo_patients is not None:
+        parser.error("--demo-patients goes with --demo")
     return args
 
 
@@ -83,10 +85,11 @@ def train(args: argparse.Namespace) -> int:
         run_demo(
             args.demo,
             changes,
-            fold=args.fold or 1,
+            fold=1 if args.fold is None else args.fold,
             patients=args.demo_patients,
             devices=args.devices,
             precision=args.precision,
+            deterministic=args.deterministic,
             resume=args.resume,
         )
         return 0
@@ -95,7 +98,7 @@ def train(args: argparse.Namespace) -> int:
     from doubleunet_bs.training.experiments import paper_experiment
 
     experiment = paper_experiment(args.experiment, **changes)
-    dataset = open_shards(args.data)
+    dataset = open_shards(args.data, verify=True)
 
     from doubleunet_bs.session import train_and_export
 

@@ -22,7 +22,8 @@ VERBS = {
 def run_command(work: Callable[[], int | None]) -> int:
     """Run `work` and return its exit code: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted.
 
-    An error of this package becomes one line on standard error; a closed pipe (`... | head`) is no error.
+    An error of this package becomes one line on standard error; a closed pipe (`... | head`) is passed over in
+    silence, with exit code 1.
     """
     try:
         return work() or 0

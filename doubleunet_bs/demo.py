@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs.classes import CLASS_NAMES, METASTATIC
-from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
+from doubleunet_bs.preparation.problems import problem_table
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.preparation.summary import summary_text
@@ -20,6 +21,7 @@ from doubleunet_bs.training.experiments import paper_experiment
 
 EXPERIMENT = "dice-otsu"
 PATIENTS = 130
+POSITIVE_FRACTION = 0.9  # as in the paper: 90 of 100
 BIN = 4
 # What differs from the paper's row, chosen for about 150 training steps instead of many thousand. Of the settings tried on
 # phantoms, the loss term of the lesions alone is what makes them visible to so short a training at all.
@@ -43,20 +45,21 @@ def run_demo(
     patients: int | None = None,
     devices: str = "all",
     precision: str = "float32",
+    deterministic: bool = False,
     resume: bool = False,
 ) -> None:
-    """Make phantoms, prepare, train one fold, evaluate, export and predict; print where everything is.
+    """Make phantoms, prepare, train one fold, export and evaluate it; print where everything is.
 
     Args:
         folder: made when new; one with results is refused unless `resume` is set.
         changes: settings of the experiment that replace the demo's.
         fold: which of the folds.
         patients: size of the cohort, nine in ten with metastases; None for `PATIENTS`.
-        devices, precision: as for a real run.
+        devices, precision, deterministic: as for a real run.
         resume: keep what an interrupted demo has finished.
 
     Raises:
-        SettingsError: `folder` has something in it and `resume` is off.
+        SettingsError: `folder` has something in it and `resume` is off; an impossible fold or number of patients.
     """
     start = time.monotonic()
     folder = Path(folder)
@@ -64,12 +67,17 @@ def run_demo(
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise SettingsError(f"{folder}: not empty; continue an interrupted demo with --resume, or name a new folder: --demo DIR")
     experiment = paper_experiment(EXPERIMENT, **{**SETTINGS, **changes})
+    positives = round(patients * POSITIVE_FRACTION)
+    if positives < experiment.folds:
+        raise SettingsError(f"{patients} patients, {positives} with metastases, cannot fill {experiment.folds} folds")
+    if not 1 <= fold <= experiment.folds:
+        raise SettingsError(f"fold {fold} is out of range: there are folds 1 to {experiment.folds}")
     print(_introduction(experiment, patients))
 
     cohort, shards, run_path = folder / "phantoms", folder / "shards", folder / "run"
     if not cohort.exists():
         _step(1, "phantoms", start)
-        make_cohort(cohort, patients, positive_fraction=0.9, workers=2)
+        make_cohort(cohort, patients, positive_fraction=POSITIVE_FRACTION, workers=2)
     if not shards.exists():
         _step(2, "preparation", start)
         key = folder / "shards.identities.json"
@@ -79,6 +87,8 @@ def run_demo(
         result = prepare_cohort(
             CohortJob(scans=cohort / "scans", labels=cohort / "labels", out=shards, settings=settings, workers=2)
         )
+        if not result.written:
+            raise DatasetError(f"{cohort}: phantoms were refused:\n{problem_table(result.problems)}")
         print(summary_text(result.records, len(result.problems), settings))
 
     _step(3, "training", start)
@@ -86,7 +96,7 @@ def run_demo(
 
     dataset = open_shards(shards)
     fold_path = train_and_export(
-        run_path, shards, dataset, experiment, fold, devices=devices, precision=precision, resume=resume
+        run_path, shards, dataset, experiment, fold, devices=devices, precision=precision, deterministic=deterministic, resume=resume
     )
 
     _step(4, "evaluation", start)
@@ -105,6 +115,9 @@ def _step(number: int, name: str, start: float) -> None:
 def _introduction(experiment, patients: int) -> str:
     rows, columns = PreparationSettings(bin=BIN).image_shape
     terms = " and ".join(CLASS_NAMES[index] for index in experiment.loss_classes)
+    encoder = {"none": "random start instead of ImageNet weights, which are a download", "imagenet": "ImageNet weights"}.get(
+        experiment.encoder_weights, "weights from a file"
+    )
     return (
         f"Double U-Net demo: experiment {experiment.name}, one fold, on synthetic bone scans (phantoms).\n"
         "Reduced against the paper, to fit two CPU cores and ten minutes:\n"
@@ -115,9 +128,8 @@ def _introduction(experiment, patients: int) -> str:
         f"              learning rate {experiment.learning_rate:g} ({experiment.schedule}) instead of 0.0001, "
         f"momentum of batch normalisation {experiment.bn_momentum:g} instead of 0.99\n"
         f"  loss        {experiment.loss}, term of {terms} only\n"
-        f"  encoder     {'random start' if experiment.encoder_weights == 'none' else experiment.encoder_weights}"
-        " instead of ImageNet weights, which are a download\n"
-        "The network and the preparation are those of a full run."
+        f"  encoder     {encoder}\n"
+        "The network is that of a full run, and so is the preparation but for the matrix."
     )
 
 
@@ -129,6 +141,7 @@ def _conclusion(folder: Path, run_path: Path, fold_path: Path, cohort: Path, sec
         f"  {'':28}  precision  sensitivity      F1",
         _row("Double U-Net", scores["pooled"]),
         _row(f"best threshold (grey >= {scores['threshold']['value']})", scores["threshold"]),
+        _gain(scores),
         "",
         f"  {fold_path / 'predictions'}   pictures: truth, prediction, errors",
         f"  {fold_path / 'progress.png'}   losses and F1 over the epochs",
@@ -143,6 +156,13 @@ def _conclusion(folder: Path, run_path: Path, fold_path: Path, cohort: Path, sec
         "compared with the paper's figures.",
     ]
     return "\n".join(lines)
+
+
+def _gain(scores: dict) -> str:
+    network, threshold = scores["pooled"]["f1"], scores["threshold"]["f1"]
+    if network is None or threshold is None:
+        return "  (F1 is undefined where nothing is predicted and nothing is there)"
+    return f"  The network's F1 is {abs(100 * (network - threshold)):.1f} points {'above' if network > threshold else 'below'} the threshold's."
 
 
 def _row(name: str, figures: dict) -> str:

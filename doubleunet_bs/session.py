@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from doubleunet_bs.errors import RunError
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.quiet import import_tensorflow
 from doubleunet_bs.training.experiments import Experiment
@@ -40,6 +41,7 @@ def train_and_export(
     """
     tensorflow = import_tensorflow()
     from doubleunet_bs.deployment.saved_model import export_fold
+    from doubleunet_bs.network.encoder_weights import read_encoder_weights
     from doubleunet_bs.training.replicas import check_batch_size, open_replicas
     from doubleunet_bs.training.run_folder import create_run
     from doubleunet_bs.training.trainer import FoldTrainer
@@ -48,10 +50,17 @@ def train_and_export(
         tensorflow.config.experimental.enable_op_determinism()
     replicas = open_replicas(devices)
     check_batch_size(experiment.batch_size, replicas.count)
+    read_encoder_weights(experiment.encoder_weights)
     run = create_run(run_path, experiment, dataset, data_path, fold)
     trainer = FoldTrainer(run, dataset, fold, replicas, precision)
     print(header(trainer), flush=True)
-    fold_path = trainer.train(resume)
+    try:
+        fold_path = trainer.train(resume)
+    except tensorflow.errors.ResourceExhaustedError:
+        raise RunError(
+            f"{trainer.path}: the memory of the device does not hold a batch of {experiment.batch_size}; "
+            "use a smaller --batch-size, more devices, or --precision mixed_bfloat16"
+        ) from None
     export_fold(run, fold)
     return fold_path
 
@@ -67,6 +76,6 @@ def header(trainer) -> str:
         f"scans       {len(trainer.train_cases)} train, {len(trainer.validation_cases)} validate; "
         f"{rows} x {columns} pixels; fold {trainer.fold} of {len(trainer.folds)}\n"
         f"devices     {', '.join(replicas.devices)}; {replicas.count} replica(s), "
-        f"batch {experiment.batch_size} ({share} on each), {trainer.precision}, XLA off\n"
+        f"batch {experiment.batch_size} ({share} on each), {trainer.precision}, XLA {'on' if trainer.jit_compile else 'off'}\n"
         f"encoder     {experiment.encoder_weights} weights"
     )

@@ -162,7 +162,7 @@ def _open_data(run: Run, data: str | os.PathLike | None) -> ShardedDataset:
     path = Path(run.data["path"] if data is None else data)
     if data is None and not path.is_dir():
         raise DatasetError(f"{path}: the shards are not where they were during training; name them with --data")
-    dataset = open_shards(path)
+    dataset = open_shards(path, verify=True)
     run.check_data(dataset, path)
     return dataset
 

@@ -17,6 +17,13 @@ CONV_LAYERS = tuple(
 )
 
 
+_CHANNELS = (3, 64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512, 512, 512, 512)
+_SHAPES = {
+    name: ((3, 3, before, after), (after,))
+    for name, before, after in zip(CONV_LAYERS, _CHANNELS[:-1], _CHANNELS[1:], strict=True)
+}
+
+
 def load_encoder_weights(vgg: keras.Model, source: str | os.PathLike | None) -> None:
     """Fill the 16 convolutions of a VGG19 without top.
 
@@ -36,18 +43,30 @@ def load_encoder_weights(vgg: keras.Model, source: str | os.PathLike | None) -> 
             kernel = vgg.get_layer(name).kernel
             kernel.assign(keras.initializers.HeNormal()(kernel.shape))
         return
+    for name, weights in read_encoder_weights(source).items():
+        vgg.get_layer(name).set_weights(weights)
+
+
+def read_encoder_weights(source: str | os.PathLike | None) -> dict[str, list]:
+    """The checked weights of "imagenet" or of a file as {layer name: [kernel, bias]}; empty for None and "none".
+
+    To be called before anything is written: a missing network or a wrong file shows here.
+
+    Raises:
+        RunError: see `load_encoder_weights`.
+    """
+    if source is None or str(source) == "none":
+        return {}
     path = _download() if str(source) == "imagenet" else Path(source)
     weights = _read(path)
-    for name in CONV_LAYERS:
-        expected = [tuple(weight.shape) for weight in vgg.get_layer(name).weights]
-        found = [array.shape for array in weights[name]]
+    for name, expected in _SHAPES.items():
+        found = tuple(array.shape for array in weights[name])
         if found != expected:
             raise RunError(
                 f"{path}: layer {name} has the shapes {found}, VGG19 has {expected}; "
                 "this is not the VGG19 no-top file of Keras"
             )
-    for name in CONV_LAYERS:
-        vgg.get_layer(name).set_weights(weights[name])
+    return weights
 
 
 def _download() -> Path:

@@ -104,9 +104,14 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
         inputs = find_inputs(job)
         if not inputs.tasks and not inputs.problems:
             raise DatasetError(f"{job.scans}: no scan is in it")
+        new_key = not job.key_file.exists()
         pseudonyms = _open_key(job.key_file)
         with open_unfinished(job.out, inputs.fingerprint(job, _emptied(pseudonyms).patient("which key"))) as unfinished:
-            return _prepare(job, inputs, pseudonyms, unfinished)
+            result = _prepare(job, inputs, pseudonyms, unfinished)
+        if new_key and not result.written:
+            # Nothing was prepared, so nothing needs the way back. (An interrupted run keeps the key to go on with.)
+            job.key_file.unlink(missing_ok=True)
+        return result
     except OSError as cause:
         raise BoneScanError(
             f"{cause.filename or job.out}: {cause.strerror}; finished shards are kept, start again to go on"

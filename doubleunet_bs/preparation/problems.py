@@ -37,7 +37,7 @@ def problem_table(problems: Sequence[Problem]) -> str:
 
 
 def write_problems(path: str | os.PathLike, problems: Sequence[Problem]) -> None:
-    """Write all problems as a JSON list of objects with `path`, `reason` and `message`."""
+    """Write all problems as a JSON list of objects with `path`, `reason` and `message`, readable by its owner only."""
     clean = [
         {
             name: text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -46,3 +46,5 @@ def write_problems(path: str | os.PathLike, problems: Sequence[Problem]) -> None
         for problem in problems
     ]
     write_json(path, clean)
+    # File names of a hospital's export often are the patients' names.
+    os.chmod(path, 0o600)

@@ -32,21 +32,12 @@ def save_state(path: str | os.PathLike, model: keras.Model, optimizer: keras.opt
     replace_file(path, write)
 
 
-def read_progress(path: str | os.PathLike) -> dict[str, Any]:
-    """The `progress` of a state file, without touching a model.
-
-    Raises:
-        RunError: the file is truncated, damaged, or no state file of this format.
-    """
-    with _open(path) as archive:
-        return _meta(path, archive)["progress"]
-
-
 def load_state(path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """Put a saved state back and return its `progress`. Nothing is changed unless everything fits.
 
     Raises:
-        RunError: as `read_progress`, or the variables are not those of this model and optimiser.
+        RunError: the file is missing, truncated, damaged or of another format, or its variables are not those of this
+            model and optimiser.
     """
     with _open(path) as archive:
         meta = _meta(path, archive)

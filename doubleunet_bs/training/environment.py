@@ -1,5 +1,6 @@
 """What a result depends on besides the settings: versions, devices and the state of the source."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -13,14 +14,14 @@ PACKAGES = ("doubleunet-bs", "tensorflow", "keras", "numpy", "pydicom", "opencv-
 def describe_environment() -> dict[str, Any]:
     """Versions of Python and the packages, the processor, and the git commit of the source when there is one.
 
-    No host name, user name or address is in it.
+    No host name, user name or address is in it, and of paths on the command line only the last part.
     """
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "source": _git_state(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [argument.rsplit(os.sep, 1)[-1] or argument for argument in sys.argv],
     }
 
 

@@ -75,8 +75,8 @@ class Experiment:
         require(self.plateau_patience >= 1, f"plateau patience {self.plateau_patience}: at least 1")
         require(self.early_stopping >= 0, f"early stopping {self.early_stopping}: 0 (never) or a number of epochs")
         require(0 < self.bn_momentum < 1, f"batch normalisation momentum {self.bn_momentum}: between 0 and 1")
-        require(self.folds >= 3, f"folds {self.folds}: at least 3")
-        require(self.seed >= 0, f"seed {self.seed}: 0 or more")
+        require(3 <= self.folds <= 99, f"folds {self.folds}: 3 to 99")
+        require(0 <= self.seed < 2**32, f"seed {self.seed}: 0 to {2**32 - 1}")
         require(
             set(self.loss_classes) <= {0, 1, 2} and bool(self.loss_classes), f"loss classes {self.loss_classes}: some of 0, 1, 2"
         )

@@ -127,7 +127,8 @@ def open_run(path: str | os.PathLike) -> Run:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{source}: not a run description of format {FORMAT}")
     data = content.get("data")
-    if not isinstance(data, dict) or not {"path", "fingerprint", "image_shape", "preparation"} <= set(data):
+    kinds = {"path": str, "fingerprint": str, "image_shape": list, "preparation": dict}
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), kind) for key, kind in kinds.items()):
         raise RunError(f"{source}: the description of the data is incomplete")
     return Run(path=path, experiment=Experiment.from_json(content.get("experiment") or {}, str(source)), data=data)
 

@@ -93,8 +93,14 @@ class FoldTrainer:
         state = self.path / run_folder.STATE
         if not resume and self.path.exists() and any(self.path.iterdir()):
             raise RunError(f"{self.path}: has results already; go on with --resume, or choose another --run folder")
-        if resume and (self.path / run_folder.KERAS_MODEL).exists():
-            return self.path
+        if resume:
+            # What a killed process may have left: files it was writing, and the state of a fold that has ended.
+            for leftover in self.path.glob(".*"):
+                if leftover.is_file():
+                    leftover.unlink()
+            if (self.path / run_folder.KERAS_MODEL).exists():
+                state.unlink(missing_ok=True)
+                return self.path
         self._build()
         self.position = Position()
         if resume and state.exists():
@@ -164,15 +170,13 @@ class FoldTrainer:
         )
         drawn = time.monotonic()
         with bar:
-            while position.epoch < experiment.epochs:
+            while position.epoch < experiment.epochs and not self._stopped_early():
                 self._train_epoch(iterator, batches, bar)
                 self._end_epoch(bar)
                 save_state(self.path / run_folder.STATE, self.model, self.optimizer, self._progress())
                 if time.monotonic() - drawn > PROGRESS_PICTURE_SECONDS:
                     self._draw()
                     drawn = time.monotonic()
-                if self._stopped_early():
-                    break
         self._draw()
 
     def _train_epoch(self, iterator, batches: int, bar: tqdm) -> None:
@@ -196,6 +200,12 @@ class FoldTrainer:
         position = self.position
         start = time.monotonic()
         val_loss, val_counts = self._validate()
+        if not np.isfinite(val_loss):
+            # Before anything is saved: the state of the epoch before is still good.
+            raise RunError(
+                f"{self.path}: the validation loss became {val_loss} in epoch {position.epoch + 1}; lower --learning-rate "
+                "or use --precision float32 in a new --run"
+            )
         learning_rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
         precision, sensitivity, f1 = precision_sensitivity_f1(*position.counts)
         val_precision, val_sensitivity, val_f1 = precision_sensitivity_f1(*val_counts)

@@ -6,10 +6,11 @@ import numpy as np
 import pydicom.data
 import pytest
 
+from real_scan import REAL
+
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import find_scans, read_scan
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "NM1_JPLL.dcm"
 # Bundled with pydicom: get_testdata_file would go to the network for a missing one.
 BUNDLED = Path(pydicom.data.__file__).parent / "test_files"
 COUNTS = 3_596_452

@@ -63,6 +63,8 @@ def test_unknown_name():
         {"bn_momentum": 1.0},
         {"folds": 2},
         {"seed": -1},
+        {"seed": 2**32},
+        {"folds": 100},
         {"loss_classes": ()},
         {"loss_classes": (3,)},
     ],

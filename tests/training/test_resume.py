@@ -1,5 +1,8 @@
 """An interrupted run goes on as if nothing had happened: the same weights, to the bit, and the same history."""
 
+import os
+import signal
+
 import keras
 import numpy as np
 import pytest
@@ -38,7 +41,7 @@ def trainer_in(path, **changes):
 
 
 def interrupt_after(trainer, batches):
-    """Behave as on SIGTERM during batch number `batches`."""
+    """Send this process a SIGTERM during batch number `batches`."""
     build = trainer._build
 
     def build_and_count():
@@ -48,7 +51,7 @@ def interrupt_after(trainer, batches):
         def counted(iterator):
             done.append(None)
             if len(done) == batches:
-                trainer.signals._event.set()
+                os.kill(os.getpid(), signal.SIGTERM)
             return train(iterator)
 
         trainer.steps.train = counted
@@ -80,7 +83,7 @@ def assert_same(found, expected):
 
 
 # Within the first epoch, after an epoch's last batch, within a later one.
-@pytest.mark.parametrize(("batches", "schedule"), [(1, "plateau"), (3, "plateau"), (8, "cosine")])
+@pytest.mark.parametrize(("batches", "schedule"), [(1, "plateau"), (2, "plateau"), (5, "cosine")])
 def test_resumed_run_is_bit_identical(tmp_path, uninterrupted, batches, schedule):
     trainer = trainer_in(tmp_path, schedule=schedule)
     interrupt_after(trainer, batches)

@@ -1,0 +1,9 @@
+"""Where a real scan may be found: NM1_JPLL.dcm of NEMA's nuclear-medicine sample images, which cannot be handed on here."""
+
+import os
+from pathlib import Path
+
+# DOUBLEUNET_BS_REAL_SCAN names the file; else it is looked for in a folder beside the repository.
+REAL = Path(
+    os.environ.get("DOUBLEUNET_BS_REAL_SCAN", Path(__file__).resolve().parents[2] / "shared" / "data" / "NM1_JPLL.dcm")
+)

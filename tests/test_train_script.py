@@ -1,0 +1,112 @@
+"""`train.py` and the demo, with a network of one convolution in place of the Double U-Net."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from intensity_run import intensity_model
+
+from doubleunet_bs.__main__ import run_command
+from doubleunet_bs.demo import run_demo
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.files import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_script", ROOT / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    monkeypatch.setattr(
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+    )
+
+
+def run(script, *arguments):
+    args = script.parse_arguments([str(argument) for argument in arguments])
+    return run_command(lambda: script.train(args))
+
+
+def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, script, small_network, capsys):
+    demo = tmp_path / "demo"
+    assert run(script, "--demo", demo, "--demo-patients", 6, "--folds", 3, "--epochs", 1) == 0
+    said = capsys.readouterr().out
+    for text in ("Reduced against the paper", "6 phantoms instead", "best threshold", "says nothing about patients"):
+        assert text in said
+    printed = [word for line in said.splitlines() for word in line.split()[:1] if word.startswith(str(demo))]
+    assert len(printed) >= 6 and all(Path(path).exists() for path in printed)
+    scores = read_json(demo / "run" / "fold_01" / "scores.json")
+    f1 = [scores[which]["f1"] for which in ("pooled", "threshold")]
+    assert f"{abs(100 * (f1[0] - f1[1])):.1f} points" in said
+    # A second start touches nothing; --resume finds everything done.
+    assert run(script, "--demo", demo) == 2
+    assert "--resume" in capsys.readouterr().err
+    before = (demo / "run" / "fold_01" / "best.weights.h5").stat().st_mtime_ns
+    assert run(script, "--demo", demo, "--demo-patients", 6, "--folds", 3, "--epochs", 1, "--resume") == 0
+    assert (demo / "run" / "fold_01" / "best.weights.h5").stat().st_mtime_ns == before
+
+    # The same shards with the plain command: another fold of the same experiment, then every refusal.
+    common = ["--data", demo / "shards", "--encoder-weights", "none", "--epochs", 1, "--folds", 3]
+    new = ["--run", tmp_path / "run", "--experiment", "dice"]
+    assert run(script, *common, *new, "--fold", 4) == 2
+    assert not (tmp_path / "run").exists()
+    assert run(script, *common, *new, "--fold", 2) == 0
+    assert (tmp_path / "run" / "fold_02" / "saved_model" / "saved_model.pb").exists()
+    capsys.readouterr()
+    for wrong, code, message in (
+        (["--run", tmp_path / "run", "--experiment", "dice", "--fold", 2], 1, "has results already"),
+        (["--run", tmp_path / "run", "--experiment", "focal-tversky", "--fold", 1], 1, "a run with other settings"),
+        (["--run", tmp_path / "x", "--experiment", "dise", "--fold", 1], 2, "no experiment 'dise'"),
+        (["--run", tmp_path / "x", "--experiment", "dice", "--fold", 1, "--devices", "7"], 2, "this machine has"),
+        (["--run", demo / "phantoms", "--experiment", "dice", "--fold", 1], 1, "not a run folder"),
+        ([*new, "--fold", 1, "--data", tmp_path], 1, "not a shard folder"),
+        (["--run", tmp_path / "x", "--experiment", "dice", "--fold", 1, "--encoder-weights", "gone.h5"], 1, "no such file"),
+    ):
+        assert run(script, *common, *wrong) == code, wrong
+        error = capsys.readouterr().err.strip()
+        assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+    # Damaged shards are found before anything is trained.
+    labels = demo / "shards" / "labels-00000.npy"
+    content = bytearray(labels.read_bytes())
+    content[-1] = 77
+    labels.write_bytes(content)
+    assert run(script, *common, "--run", tmp_path / "x", "--experiment", "dice", "--fold", 1) == 1
+    assert "labels-00000.npy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("changes", "options"), [({"folds": 8}, {}), ({"folds": 3}, {"fold": 4})])
+def test_demo_refuses_the_impossible_before_it_makes_anything(tmp_path, changes, options):
+    with pytest.raises(SettingsError):
+        run_demo(tmp_path / "demo", changes, patients=6, **options)
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--data", "x"], ["--demo", "--data", "x"], ["--demo", "--epochs", "many"], ["--demo-patients", "5"]]
+)
+def test_wrong_arguments(script, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        script.parse_arguments(arguments)
+    assert stopped.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [["train.py"], ["evaluate.py"], ["-m", "doubleunet_bs"], ["-m", "doubleunet_bs", "prepare"]])
+def test_help_imports_nothing_heavy(program):
+    code = (
+        "import runpy, sys, atexit\n"
+        "atexit.register(lambda: print('heavy:', [m for m in ('tensorflow', 'keras', 'cv2', 'pydicom') if m in sys.modules]))\n"
+        f"sys.argv = {[program[-1] if program[0] != '-m' else 'doubleunet_bs', *program[2:], '--help']!r}\n"
+        + (f"runpy.run_path({program[0]!r}, run_name='__main__')" if program[0] != "-m" else "runpy.run_module('doubleunet_bs', run_name='__main__')")
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "usage:" in done.stdout and "heavy: []" in done.stdout, done.stderr
