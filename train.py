@@ -5,7 +5,7 @@
     python train.py --data SHARDS --run RUN --experiment focal-tversky-otsu --fold 1
 
 The first line needs no data: it makes synthetic scans, prepares them, trains on a coarse matrix, evaluates and exports, in
-at most ten minutes on two CPU cores. The second trains at the paper's settings (640 x 512 pixels, batch 4, 500 epochs,
+about ten minutes on two CPU cores (README). The second trains at the paper's settings (640 x 512 pixels, batch 4, 500 epochs,
 Adam 1e-4) on shards made by `python -m doubleunet_bs prepare`, on all GPUs of the machine. The paper's scans are not
 public; on its own 90 breast-cancer scans it reports the F1 printed for each row in its Table 2.
 

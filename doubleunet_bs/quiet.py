@@ -12,7 +12,7 @@ def import_tensorflow():
 
     Native code writes some lines to standard error before logging is set up; they are held back while the import runs and
     shown only if it fails. oneDNN kernels are switched on unless the user decided otherwise: TensorFlow leaves them off on
-    processors without AVX-512, where they still train this network about a fifth faster.
+    processors without AVX-512, where they still train this network faster (measured with AVX2: 83 instead of 74 GFLOP/s).
 
     Native messages below fatal stay hidden, since oneDNN reports each integer operation it leaves to others as an error; what
     fails reaches Python as an exception. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
