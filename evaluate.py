@@ -7,9 +7,8 @@
 For each fold it writes RUN/fold_01/scores.json (per scan and pooled, as fractions) and RUN/fold_01/predictions/ (a
 picture per test scan: true positives, false positives and false negatives in their own colours), then RUN/summary.json
 with all scored folds. Beside the network stands what the best single intensity threshold reaches on the same scans:
-the least a model has to beat. What to
-expect: the paper's own ten folds of breast-cancer scans have a mean F1 between 62 and 67 (Tables 1 to 3); those scans
-are not public.
+the least a model has to beat. What to expect: the paper's own ten folds of breast-cancer scans have a mean F1 between
+62 and 67 (Tables 1 to 3); those scans are not public.
 
 Exit code: 0 done, 1 the work failed, 2 wrong arguments.
 """

@@ -28,6 +28,8 @@ NEEDED = {
     "PixelData",
     "SpecificCharacterSet",
 }
+# What tells the views apart, or scales the counts.
+TELLING = {"StartAngle", "RescaleSlope", "RescaleIntercept"}
 TEXT = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
 # Every element of the patient, study and equipment modules that a camera or an archive is likely to fill.
 PLANTED = """AccessionNumber AcquisitionDate AcquisitionDateTime AcquisitionTime AdditionalPatientHistory
@@ -38,7 +40,7 @@ NameOfPhysiciansReadingStudy Occupation OperatorsName OtherPatientNames PatientA
 PatientBirthDate PatientBirthName PatientBirthTime PatientComments PatientID PatientInstitutionResidence
 PatientMotherBirthName PatientName PatientReligiousPreference PatientTelephoneNumbers PerformedProcedureStepDescription
 PerformedProcedureStepID PerformedProcedureStepStartDate PerformingPhysicianName PhysiciansOfRecord
-PositionReferenceIndicator ProtocolName ReasonForStudy ReferringPhysicianName ReferringPhysicianTelephoneNumbers
+InstanceNumber PatientSize PatientWeight PositionReferenceIndicator ProtocolName SeriesNumber ReasonForStudy ReferringPhysicianName ReferringPhysicianTelephoneNumbers
 RequestedProcedureDescription RequestedProcedureID RequestingPhysician SeriesDate SeriesDescription SeriesTime
 SoftwareVersions StationName StudyComments StudyDate StudyDescription StudyID StudyTime FrameOfReferenceUID
 SeriesInstanceUID SOPInstanceUID
@@ -61,6 +63,11 @@ def secret_for(vr: str, keyword: str) -> str | None:
     }.get(vr)
 
 
+def names_a_view(element) -> bool:
+    """Whether it is the private element in which GE names a view, or the label of its block."""
+    return element.tag.is_private and (element.tag.is_private_creator or (element.tag.elem & 0xFF) in (0x12, 0x30))
+
+
 def plant(dataset: Dataset) -> int:
     """Put a secret wherever reading does not need the value. Returns how many."""
     planted = 0
@@ -69,8 +76,7 @@ def plant(dataset: Dataset) -> int:
             planted += sum(plant(item) for item in element.value)
         elif element.keyword not in NEEDED and element.tag.group != 2:
             value = secret_for(element.VR, element.keyword)
-            # StartAngle and the vectors tell the views apart.
-            if value is not None and element.VR not in ("IS", "DS") and not element.tag.is_private:
+            if value is not None and element.keyword not in TELLING and not names_a_view(element):
                 element.value = value
                 planted += 1
     return planted

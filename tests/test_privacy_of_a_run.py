@@ -2,17 +2,14 @@
 
 import pydicom
 from intensity_run import intensity_model
-from planted_secrets import SECRET, haystack, plant_everywhere, search
+from planted_secrets import SECRET, UID, haystack, plant_everywhere, search
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.deployment.saved_model import export_fold
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.scans.phantom import make_cohort
+from doubleunet_bs.session import train_and_export
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.replicas import open_replicas
-from doubleunet_bs.training.run_folder import create_run
-from doubleunet_bs.training.trainer import train_fold
 
 
 def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
@@ -28,20 +25,26 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
 
     out = tmp_path / "out"
     key = tmp_path / "identities.json"
-    arguments = ["--scans", cohort / "scans", "--labels", cohort / "labels", "--out", out / "shards", "--key", key, "--bin", "4"]
-    assert main(["prepare", *map(str, arguments), "--write-png"]) == 0
+    # One file that is refused, so that a refusal is written as well.
+    refused = pydicom.dcmread(cohort / "scans" / "phantom_0001.dcm")
+    refused.ImageType = ["ORIGINAL", "PRIMARY", "TOMO", SECRET]
+    refused.SOPInstanceUID = refused.file_meta.MediaStorageSOPInstanceUID = f"{UID}.1.9"
+    refused.save_as(cohort / "scans" / "other.dcm")
+    arguments = ["--scans", cohort / "scans", "--labels", cohort / "labels", "--out", out / "shards", "--key", key]
+    assert main(["prepare", *map(str, arguments), "--bin", "4", "--write-png", "--skip-invalid"]) == 0
     shards = open_shards(out / "shards")
-    run = create_run(out / "run", paper_experiment("dice", folds=3, epochs=1, encoder_weights="none"), shards, out / "shards")
+    experiment = paper_experiment("dice", folds=3, epochs=1, encoder_weights="none")
     # The real training loop on a network of one convolution: what is written is the same, in a hundredth of the time.
     monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2]))
-    train_fold(run, shards, 1, open_replicas("cpu"))
-    evaluate_run(run.path)
-    export_fold(run, 1)
+    monkeypatch.setattr("sys.argv", ["train.py", "--data", f"/home/{SECRET}/shards", "--run", "run"])
+    fold_path = train_and_export(out / "run", out / "shards", shards, experiment, 1)
+    evaluate_run(out / "run")
     scan = next(cohort.glob("scans/*.dcm"))
-    assert main(["predict", str(scan), "--model", str(run.fold_path(1)), "--out", str(out / "predicted")]) == 0
+    assert main(["predict", str(scan), "--model", str(fold_path), "--out", str(out / "predicted")]) == 0
 
     written = {path.name for path in out.rglob("*")}
     assert {"dataset.json", "folds.json", "history.csv", "scores.json", "summary.json", "result.json", "model.keras"} <= written
+    assert {"environment.json", "model.json", "shards.rejected.json"} <= written
     search(haystack(out, leave_out=()))
     printed = capfd.readouterr()
     search([printed.out.encode(), printed.err.encode()])
