@@ -25,33 +25,52 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         prog="train.py", description=summary, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_argument_group("what to train")
-    what.add_argument("--demo", metavar="DIR", nargs="?", const="demo", help="the whole job on synthetic scans in DIR (demo)")
+    what.add_argument(
+        "--demo", metavar="DIR", nargs="?", const="demo", help="the whole job on synthetic scans in DIR (demo)"
+    )
     what.add_argument("--demo-patients", type=int, metavar="N", help="size of the demo's cohort, default 130")
     what.add_argument("--data", metavar="SHARDS", help="folder made by `doubleunet-bs prepare`")
-    what.add_argument("--run", metavar="RUN", help="run folder; made when new, continued when it is the same experiment")
     what.add_argument(
-        "--experiment", metavar="NAME", help="baseline, dice, dice-otsu, focal-tversky or focal-tversky-otsu (paper, Tables 1 and 2)"
+        "--run", metavar="RUN", help="run folder; made when new, continued when it is the same experiment"
+    )
+    what.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="baseline, dice, dice-otsu, focal-tversky or focal-tversky-otsu (paper, Tables 1 and 2)",
     )
     what.add_argument("--fold", type=int, metavar="K", help="fold 1 ... 10 of the cross-validation")
-    settings = parser.add_argument_group("settings", "The defaults are the paper's; a changed run says so in experiment.json.")
+    settings = parser.add_argument_group(
+        "settings", "The defaults are the paper's; a changed run says so in experiment.json."
+    )
     settings.add_argument("--epochs", type=int, metavar="E", help="default 500")
     settings.add_argument("--batch-size", type=int, metavar="B", help="scans in a batch over all devices, default 4")
     settings.add_argument("--learning-rate", type=float, metavar="R", help="of Adam, default 1e-4")
     settings.add_argument("--folds", type=int, metavar="N", help="parts of the cross-validation, default 10")
-    settings.add_argument("--early-stopping", type=int, metavar="E", help="stop after E epochs without a better F1; default never")
+    settings.add_argument(
+        "--early-stopping", type=int, metavar="E", help="stop after E epochs without a better F1; default never"
+    )
     settings.add_argument("--head-bias", choices=("prior", "zeros"), help="start of the heads' biases, default prior")
     settings.add_argument(
-        "--bn-momentum", type=float, metavar="M", help="of batch normalisation's averages, default 0.99; less for short runs"
+        "--bn-momentum",
+        type=float,
+        metavar="M",
+        help="of batch normalisation's averages, default 0.99; less for short runs",
     )
-    settings.add_argument("--encoder-weights", metavar="imagenet|none|FILE", help="start of the VGG19 encoder, default imagenet")
+    settings.add_argument(
+        "--encoder-weights", metavar="imagenet|none|FILE", help="start of the VGG19 encoder, default imagenet"
+    )
     settings.add_argument("--seed", type=int, metavar="S", help="of folds, initial weights and order, default 0")
     machine = parser.add_argument_group("the machine")
     machine.add_argument(
         "--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), default="float32", help="default float32"
     )
     machine.add_argument("--devices", default="all", metavar="D", help="all (default), cpu, or GPU numbers such as 0,1")
-    machine.add_argument("--deterministic", action="store_true", help="slower kernels that give the same bits every time")
-    machine.add_argument("--resume", action="store_true", help="continue an interrupted fold from its last whole epoch or batch")
+    machine.add_argument(
+        "--deterministic", action="store_true", help="slower kernels that give the same bits every time"
+    )
+    machine.add_argument(
+        "--resume", action="store_true", help="continue an interrupted fold from its last whole epoch or batch"
+    )
     args = parser.parse_args(argv)
     if args.demo is None:
         missing = [f"--{name}" for name in ("data", "run", "experiment", "fold") if getattr(args, name) is None]

@@ -65,7 +65,9 @@ def run_demo(
     folder = Path(folder)
     patients = PATIENTS if patients is None else patients
     if folder.exists() and any(folder.iterdir()) and not resume:
-        raise SettingsError(f"{folder}: not empty; continue an interrupted demo with --resume, or name a new folder: --demo DIR")
+        raise SettingsError(
+            f"{folder}: not empty; continue an interrupted demo with --resume, or name a new folder: --demo DIR"
+        )
     experiment = paper_experiment(EXPERIMENT, **{**SETTINGS, **changes})
     positives = round(patients * POSITIVE_FRACTION)
     if positives < experiment.folds:
@@ -96,7 +98,15 @@ def run_demo(
 
     dataset = open_shards(shards)
     fold_path = train_and_export(
-        run_path, shards, dataset, experiment, fold, devices=devices, precision=precision, deterministic=deterministic, resume=resume
+        run_path,
+        shards,
+        dataset,
+        experiment,
+        fold,
+        devices=devices,
+        precision=precision,
+        deterministic=deterministic,
+        resume=resume,
     )
 
     _step(4, "evaluation", start)
@@ -115,9 +125,10 @@ def _step(number: int, name: str, start: float) -> None:
 def _introduction(experiment, patients: int) -> str:
     rows, columns = PreparationSettings(bin=BIN).image_shape
     terms = " and ".join(CLASS_NAMES[index] for index in experiment.loss_classes)
-    encoder = {"none": "random start instead of ImageNet weights, which are a download", "imagenet": "ImageNet weights"}.get(
-        experiment.encoder_weights, "weights from a file"
-    )
+    encoder = {
+        "none": "random start instead of ImageNet weights, which are a download",
+        "imagenet": "ImageNet weights",
+    }.get(experiment.encoder_weights, "weights from a file")
     return (
         f"Double U-Net demo: experiment {experiment.name}, one fold, on synthetic bone scans (phantoms).\n"
         "Reduced against the paper, to fit two CPU cores and ten minutes:\n"
@@ -166,5 +177,7 @@ def _gain(scores: dict) -> str:
 
 
 def _row(name: str, figures: dict) -> str:
-    cells = ["–" if figures[key] is None else f"{100 * figures[key]:.1f} %" for key in ("precision", "sensitivity", "f1")]
+    cells = [
+        "–" if figures[key] is None else f"{100 * figures[key]:.1f} %" for key in ("precision", "sensitivity", "f1")
+    ]
     return f"  {name:28}  {cells[0]:>9}  {cells[1]:>11}  {cells[2]:>6}"

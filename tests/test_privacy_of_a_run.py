@@ -35,7 +35,9 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
     shards = open_shards(out / "shards")
     experiment = paper_experiment("dice", folds=3, epochs=1, encoder_weights="none")
     # The real training loop on a network of one convolution: what is written is the same, in a hundredth of the time.
-    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2]))
+    monkeypatch.setattr(
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+    )
     monkeypatch.setattr("sys.argv", ["train.py", "--data", f"/home/{SECRET}/shards", "--run", "run"])
     fold_path = train_and_export(out / "run", out / "shards", shards, experiment, 1)
     evaluate_run(out / "run")
@@ -43,7 +45,15 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
     assert main(["predict", str(scan), "--model", str(fold_path), "--out", str(out / "predicted")]) == 0
 
     written = {path.name for path in out.rglob("*")}
-    assert {"dataset.json", "folds.json", "history.csv", "scores.json", "summary.json", "result.json", "model.keras"} <= written
+    assert {
+        "dataset.json",
+        "folds.json",
+        "history.csv",
+        "scores.json",
+        "summary.json",
+        "result.json",
+        "model.keras",
+    } <= written
     assert {"environment.json", "model.json", "shards.rejected.json"} <= written
     search(haystack(out, leave_out=()))
     printed = capfd.readouterr()

@@ -69,7 +69,11 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, scrip
         (["--run", tmp_path / "x", "--experiment", "dice", "--fold", 1, "--devices", "7"], 2, "this machine has"),
         (["--run", demo / "phantoms", "--experiment", "dice", "--fold", 1], 1, "not a run folder"),
         ([*new, "--fold", 1, "--data", tmp_path], 1, "not a shard folder"),
-        (["--run", tmp_path / "x", "--experiment", "dice", "--fold", 1, "--encoder-weights", "gone.h5"], 1, "no such file"),
+        (
+            ["--run", tmp_path / "x", "--experiment", "dice", "--fold", 1, "--encoder-weights", "gone.h5"],
+            1,
+            "no such file",
+        ),
     ):
         assert run(script, *common, *wrong) == code, wrong
         error = capsys.readouterr().err.strip()
@@ -92,7 +96,8 @@ def test_demo_refuses_the_impossible_before_it_makes_anything(tmp_path, changes,
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--data", "x"], ["--demo", "--data", "x"], ["--demo", "--epochs", "many"], ["--demo-patients", "5"]]
+    "arguments",
+    [[], ["--data", "x"], ["--demo", "--data", "x"], ["--demo", "--epochs", "many"], ["--demo-patients", "5"]],
 )
 def test_wrong_arguments(script, arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -100,13 +105,19 @@ def test_wrong_arguments(script, arguments, capsys):
     assert stopped.value.code == 2 and "error:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("program", [["train.py"], ["evaluate.py"], ["-m", "doubleunet_bs"], ["-m", "doubleunet_bs", "prepare"]])
+@pytest.mark.parametrize(
+    "program", [["train.py"], ["evaluate.py"], ["-m", "doubleunet_bs"], ["-m", "doubleunet_bs", "prepare"]]
+)
 def test_help_imports_nothing_heavy(program):
     code = (
         "import runpy, sys, atexit\n"
         "atexit.register(lambda: print('heavy:', [m for m in ('tensorflow', 'keras', 'cv2', 'pydicom') if m in sys.modules]))\n"
         f"sys.argv = {[program[-1] if program[0] != '-m' else 'doubleunet_bs', *program[2:], '--help']!r}\n"
-        + (f"runpy.run_path({program[0]!r}, run_name='__main__')" if program[0] != "-m" else "runpy.run_module('doubleunet_bs', run_name='__main__')")
+        + (
+            f"runpy.run_path({program[0]!r}, run_name='__main__')"
+            if program[0] != "-m"
+            else "runpy.run_module('doubleunet_bs', run_name='__main__')"
+        )
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "usage:" in done.stdout and "heavy: []" in done.stdout, done.stderr

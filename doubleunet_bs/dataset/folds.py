@@ -70,7 +70,10 @@ class Folds:
         test = self.parts[fold - 1]
         validation = self.parts[fold % len(self.parts)]
         train = tuple(
-            case for index, part in enumerate(self.parts) for case in part if index not in (fold - 1, fold % len(self.parts))
+            case
+            for index, part in enumerate(self.parts)
+            for case in part
+            if index not in (fold - 1, fold % len(self.parts))
         )
         held_out = {self.patients[case] for case in (*test, *validation)}
         negatives = tuple(case for case in self.negatives if self.patients[case] not in held_out)
@@ -161,7 +164,9 @@ def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:
             raise DatasetError(f"{path}: {repeated[0]} stands in it twice")
         wrong = [name for name in names if groups.get(name) != group]
         if wrong:
-            raise DatasetError(f"{path}: {wrong[0]} is not a {group} case of this dataset; was it made for another one?")
+            raise DatasetError(
+                f"{path}: {wrong[0]} is not a {group} case of this dataset; was it made for another one?"
+            )
         missing = [name for name, own in groups.items() if own == group and name not in set(names)]
         if missing:
             raise DatasetError(f"{path}: {missing[0]} of this dataset is not in it; was it made for another one?")

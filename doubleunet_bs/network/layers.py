@@ -99,4 +99,3 @@ def multiply_by_classes(image, maps, name: str):
     maps = layers.Reshape((rows, columns, classes, 1), name=f"{name}_maps")(maps)
     product = layers.Multiply(name=f"{name}_product")([maps, image])
     return layers.Reshape((rows, columns, classes * channels), name=name)(product)
-

@@ -72,7 +72,9 @@ class OverlapLoss(keras.losses.Loss):
         if channels <= 2:
             pairs = [(ops.expand_dims(ops.equal(y_true, METASTATIC), -1), y_pred)]
         else:
-            pairs = [(ops.expand_dims(ops.equal(y_true, index), -1), y_pred[..., index, None]) for index in self.classes]
+            pairs = [
+                (ops.expand_dims(ops.equal(y_true, index), -1), y_pred[..., index, None]) for index in self.classes
+            ]
         rows = []
         for y, p in pairs:
             y = ops.cast(y, "float32")

@@ -18,10 +18,14 @@ from doubleunet_bs.files import replace_file
 FORMAT = 1
 
 
-def save_state(path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: dict) -> None:
+def save_state(
+    path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: dict
+) -> None:
     """Write all variables of model and optimiser and the JSON-able `progress` to `path`."""
     arrays = {f"model/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(model))}
-    arrays |= {f"optimizer/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(optimizer))}
+    arrays |= {
+        f"optimizer/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(optimizer))
+    }
     meta = {"format": FORMAT, "paths": {"model": _paths(model), "optimizer": _paths(optimizer)}, "progress": progress}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
 

@@ -78,7 +78,8 @@ class Experiment:
         require(3 <= self.folds <= 99, f"folds {self.folds}: 3 to 99")
         require(0 <= self.seed < 2**32, f"seed {self.seed}: 0 to {2**32 - 1}")
         require(
-            set(self.loss_classes) <= {0, 1, 2} and bool(self.loss_classes), f"loss classes {self.loss_classes}: some of 0, 1, 2"
+            set(self.loss_classes) <= {0, 1, 2} and bool(self.loss_classes),
+            f"loss classes {self.loss_classes}: some of 0, 1, 2",
         )
 
     @property
@@ -90,7 +91,11 @@ class Experiment:
         """The settings that differ from the paper's row of the same name; all of them when there is no such row."""
         row = PAPER_EXPERIMENTS.get(self.name)
         own = dataclasses.asdict(self)
-        return own if row is None else {key: own[key] for key, value in dataclasses.asdict(row).items() if own[key] != value}
+        return (
+            own
+            if row is None
+            else {key: own[key] for key, value in dataclasses.asdict(row).items() if own[key] != value}
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values."""

@@ -81,7 +81,9 @@ def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) 
     scored = [epoch for epoch in epochs if epoch.val_f1 is not None]
     if scored:
         best = max(scored, key=lambda epoch: epoch.val_f1)
-        right.plot(best.epoch, 100 * best.val_f1, "*", color="#117733", markersize=11, label=f"best: epoch {best.epoch}")
+        right.plot(
+            best.epoch, 100 * best.val_f1, "*", color="#117733", markersize=11, label=f"best: epoch {best.epoch}"
+        )
     right.set_ylabel("metastatic F1 (%)")
     right.set_ylim(0, 100)
     for axes in (left, right):

@@ -41,7 +41,11 @@ def open_replicas(devices: str = "all") -> Replicas:
             wanted = [int(number) for number in numbers.split(",")]
         except ValueError:
             wanted = [-1]
-        if available is None or any(number not in range(len(available)) for number in wanted) or len(set(wanted)) < len(wanted):
+        if (
+            available is None
+            or any(number not in range(len(available)) for number in wanted)
+            or len(set(wanted)) < len(wanted)
+        ):
             raise SettingsError(
                 f"devices {devices!r}: this machine has {len(gpus)} GPU(s); give all, cpu, or numbers such as 0,1"
             )

@@ -60,7 +60,11 @@ class Run:
 
 
 def create_run(
-    path: str | os.PathLike, experiment: Experiment, dataset: ShardedDataset, data_path: str | os.PathLike, fold: int = 1
+    path: str | os.PathLike,
+    experiment: Experiment,
+    dataset: ShardedDataset,
+    data_path: str | os.PathLike,
+    fold: int = 1,
 ) -> Run:
     """Open `path` for this experiment on these shards, creating it with its folds when it is new.
 
@@ -131,4 +135,3 @@ def open_run(path: str | os.PathLike) -> Run:
     if not isinstance(data, dict) or not all(isinstance(data.get(key), kind) for key, kind in kinds.items()):
         raise RunError(f"{source}: the description of the data is incomplete")
     return Run(path=path, experiment=Experiment.from_json(content.get("experiment") or {}, str(source)), data=data)
-

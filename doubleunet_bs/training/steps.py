@@ -41,7 +41,12 @@ class Steps:
     """
 
     def __init__(
-        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, loss: OverlapLoss, replicas: Replicas, jit_compile=False
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        loss: OverlapLoss,
+        replicas: Replicas,
+        jit_compile=False,
     ):
         self.model, self.optimizer, self.loss, self.replicas = model, optimizer, loss, replicas
         self._train = tf.function(self._run_train, jit_compile=jit_compile or None)

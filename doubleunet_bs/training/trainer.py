@@ -235,9 +235,7 @@ class FoldTrainer:
             )
 
     def _validate(self) -> tuple[float, list[int]]:
-        pieces = evaluation_pieces(
-            self.dataset, self.validation_cases, self.experiment.batch_size, self.replicas.count
-        )
+        pieces = evaluation_pieces(self.dataset, self.validation_cases, self.experiment.batch_size, self.replicas.count)
         total, counts = None, [0, 0, 0]
         iterator = iter(self._distribute(pieces))
         for _ in range(-(-len(self.validation_cases) // self.experiment.batch_size)):
@@ -313,11 +311,12 @@ def _percent(value: float | None) -> str:
     return "  –   " if value is None else f"{100 * value:5.1f} %"
 
 
-def train_fold(run: run_folder.Run, dataset: ShardedDataset, fold: int, replicas: Replicas, resume: bool = False, **options) -> Path:
+def train_fold(
+    run: run_folder.Run, dataset: ShardedDataset, fold: int, replicas: Replicas, resume: bool = False, **options
+) -> Path:
     """Train one fold; see `FoldTrainer` for the options and errors.
 
     Returns:
         The fold's folder with `best.weights.h5`, `model.keras`, `history.csv`, `progress.png` and `environment.json`.
     """
     return FoldTrainer(run, dataset, fold, replicas, **options).train(resume)
-

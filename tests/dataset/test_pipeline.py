@@ -38,7 +38,9 @@ def test_every_epoch_shows_every_case_once_in_an_order_of_its_own(synthetic_shar
     cases = [0, 2, 3, 5, 8, 13, 21]
     pieces = collected(training_pieces(synthetic_shards, cases, 3, 1, seed=1, first_epoch=0, last_epoch=4))
     assert [len(piece["index"]) for piece in pieces] == [3, 3, 1] * 4
-    epochs = [np.concatenate([piece["index"] for piece in pieces[start : start + 3]]).tolist() for start in range(0, 12, 3)]
+    epochs = [
+        np.concatenate([piece["index"] for piece in pieces[start : start + 3]]).tolist() for start in range(0, 12, 3)
+    ]
     assert all(sorted(epoch) == cases for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
 

@@ -37,7 +37,9 @@ def test_layer_inventory(softmax_network):
     kinds = collections.Counter(type(layer).__name__ for layer in softmax_network.layers)
     assert (kinds["Conv2D"], kinds["BatchNormalization"], kinds["Dense"]) == (54, 36, 24)
     assert kinds["Lambda"] == 0
-    assert len([layer for layer in softmax_network.layers if layer.name.startswith("block")]) == 16 + 4  # and 4 poolings
+    assert (
+        len([layer for layer in softmax_network.layers if layer.name.startswith("block")]) == 16 + 4
+    )  # and 4 poolings
     assert "block5_pool" not in {layer.name for layer in softmax_network.layers}
 
 
@@ -60,7 +62,11 @@ def _sources(network, name):
 )
 def test_skip_order(softmax_network, level, vgg_skip, own_skip):
     assert _sources(softmax_network, f"decoder1_level{level}_concat") == [f"decoder1_level{level}_up", vgg_skip]
-    assert _sources(softmax_network, f"decoder2_level{level}_concat") == [f"decoder2_level{level}_up", vgg_skip, own_skip]
+    assert _sources(softmax_network, f"decoder2_level{level}_concat") == [
+        f"decoder2_level{level}_up",
+        vgg_skip,
+        own_skip,
+    ]
 
 
 def test_aspp_order_and_biases(softmax_network):
@@ -82,7 +88,12 @@ def test_aspp_order_and_biases(softmax_network):
 
 def test_filters(softmax_network):
     for decoder in ("decoder1", "decoder2"):
-        assert [softmax_network.get_layer(f"{decoder}_level{k}_conv1").filters for k in range(1, 5)] == [256, 128, 64, 32]
+        assert [softmax_network.get_layer(f"{decoder}_level{k}_conv1").filters for k in range(1, 5)] == [
+            256,
+            128,
+            64,
+            32,
+        ]
     assert [softmax_network.get_layer(f"encoder2_level{k}_conv2").filters for k in range(1, 5)] == [32, 64, 128, 256]
 
 
@@ -168,4 +179,6 @@ def test_network_and_losses_do_not_import_tensorflow_themselves():
 
     sources = list(Path(package.__file__).parent.glob("*.py"))
     assert len(sources) >= 6
-    assert not [path.name for path in sources if "tensorflow as" in path.read_text() or "import tensorflow" in path.read_text()]
+    assert not [
+        path.name for path in sources if "tensorflow as" in path.read_text() or "import tensorflow" in path.read_text()
+    ]

@@ -61,7 +61,9 @@ def test_sums_run_over_the_whole_batch():
 
 def test_sigmoid_loss_is_one_dice_over_both_outputs():
     truth = np.array([[[LESION, LESION, BONE, AIR]]], np.uint8)
-    outputs = np.array([[[[1, 1], [1, 0], [0, 1], [0, 0]]]], np.float32)  # 3 hits, 1 miss, 1 false positive in two channels
+    outputs = np.array(
+        [[[[1, 1], [1, 0], [0, 1], [0, 0]]]], np.float32
+    )  # 3 hits, 1 miss, 1 false positive in two channels
     assert float(DiceLoss(smooth=0.0)(truth, outputs)) == pytest.approx(1 - 2 * 3 / (4 + 4), rel=1e-6)
 
 

@@ -11,7 +11,8 @@ from doubleunet_bs.training.checkpoints import load_state, save_state
 def small_model(units=3, seed=0):
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(units, name="dense"), keras.layers.BatchNormalization(name="bn")], name="small"
+        [keras.Input((4,)), keras.layers.Dense(units, name="dense"), keras.layers.BatchNormalization(name="bn")],
+        name="small",
     )
     optimizer = keras.optimizers.Adam(1e-2, name="adam")
     optimizer.build(model.trainable_variables)
@@ -19,7 +20,11 @@ def small_model(units=3, seed=0):
 
 
 def values(model, optimizer):
-    return [keras.ops.convert_to_numpy(variable.value).copy() for owner in (model, optimizer) for variable in owner.variables]
+    return [
+        keras.ops.convert_to_numpy(variable.value).copy()
+        for owner in (model, optimizer)
+        for variable in owner.variables
+    ]
 
 
 @pytest.fixture

@@ -42,7 +42,9 @@ def test_history_round_trip_to_the_last_digit(tmp_path):
     assert (tmp_path / "history.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n1,2\n", ",".join(COLUMNS) + "\nx" + ",1" * 10])
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n1,2\n", ",".join(COLUMNS) + "\nx" + ",1" * 10]
+)
 def test_other_tables_are_refused(tmp_path, text):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(RunError, match="not a training history"):

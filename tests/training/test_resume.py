@@ -35,7 +35,14 @@ def network(monkeypatch):
 
 
 def trainer_in(path, **changes):
-    settings = {"folds": 3, "epochs": 4, "learning_rate": 1e-2, "encoder_weights": "none", "plateau_patience": 1, **changes}
+    settings = {
+        "folds": 3,
+        "epochs": 4,
+        "learning_rate": 1e-2,
+        "encoder_weights": "none",
+        "plateau_patience": 1,
+        **changes,
+    }
     run = create_run(path, paper_experiment("focal-tversky-otsu", **settings), SHARDS, "shards")
     return FoldTrainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
 

@@ -73,7 +73,9 @@ def test_not_a_run_folder(tmp_path):
         open_run(tmp_path / "gone")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 99}', '{"format": 1}', '{"format": 1, "data": {"path": "x"}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"format": 99}', '{"format": 1}', '{"format": 1, "data": {"path": "x"}}']
+)
 def test_a_damaged_description_is_refused(tmp_path, content):
     (tmp_path / "experiment.json").write_text(content)
     with pytest.raises(RunError, match="experiment.json"):

@@ -46,7 +46,11 @@ def test_loss_falls_for_every_loss_and_head(tmp_path, name):
     losses = losses_of(trainer, 6)
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     after = [keras.ops.convert_to_numpy(weight) for weight in trainer.model.trainable_weights]
-    unchanged = [weight.path for weight, a, b in zip(trainer.model.trainable_weights, before, after, strict=True) if (a == b).all()]
+    unchanged = [
+        weight.path
+        for weight, a, b in zip(trainer.model.trainable_weights, before, after, strict=True)
+        if (a == b).all()
+    ]
     assert not unchanged, "both networks and the VGG19 encoder must train"
 
 

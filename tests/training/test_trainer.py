@@ -24,7 +24,9 @@ SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-3, "bn_momentum": 0.8, 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    run = create_run(tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS, "shards")
+    run = create_run(
+        tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS, "shards"
+    )
     path = train_fold(run, SHARDS, 2, open_replicas("cpu"), show_progress=False)
     return run, path
 
@@ -94,8 +96,17 @@ def test_head_bias_starts_at_the_frequencies_of_the_training_labels(tmp_path):
     pixels = np.concatenate([SHARDS.labels(index).ravel() for index in trainer.train_cases])
     bias = np.array(trainer._head_bias())
     np.testing.assert_allclose(np.exp(bias), np.bincount(pixels, minlength=3) / pixels.size, rtol=1e-9)
-    assert len(FoldTrainer(create_run(tmp_path / "b", paper_experiment("baseline", **SETTINGS), SHARDS, "s"), SHARDS, 1,
-                           open_replicas("cpu"))._head_bias()) == 1
+    assert (
+        len(
+            FoldTrainer(
+                create_run(tmp_path / "b", paper_experiment("baseline", **SETTINGS), SHARDS, "s"),
+                SHARDS,
+                1,
+                open_replicas("cpu"),
+            )._head_bias()
+        )
+        == 1
+    )
 
 
 def test_fold_out_of_range_and_batch_too_small(tmp_path):
