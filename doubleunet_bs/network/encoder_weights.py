@@ -30,9 +30,8 @@ def load_encoder_weights(vgg: keras.Model, source: str | os.PathLike | None) -> 
     Args:
         vgg: a model that has the layers block1_conv1 ... block5_conv4.
         source: None or "none": a random start, He-normal (decided here). Keras' own for these layers, Glorot, halves the
-            variance at each of the 16 ReLU layers: the bottleneck starts with a standard deviation of 1e-4, which the batch
-            normalisation behind it takes for nothing, and the network begins blind to everything but close
-            neighbourhoods. "imagenet": the file that Keras itself downloads, or its copy in
+            variance at each of the 16 ReLU layers: the bottleneck starts with a standard deviation of 1e-4, far below
+            what the epsilon of the batch normalisation behind it lets through. "imagenet": the file that Keras itself downloads, or its copy in
             Keras' cache. Anything else: the path of such a file.
 
     Raises:
