@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,10 @@ class Predictor:
             run `model.keras` is used; a fold folder away from its run is used by the `saved_model` inside.
         engine: "tensorflow".
 
+    Attributes:
+        description: the model's papers.
+        engine: what computes, in words for the output and the record.
+
     Raises:
         RunError: no such model, one of another format, or damaged.
         SettingsError: an unknown engine.
@@ -76,6 +81,7 @@ class Predictor:
             raise SettingsError(f"engine {engine!r}: it must be one of {', '.join(ENGINES)}")
         self.path = Path(model)
         self.description, self._segmenter = _open_model(self.path)
+        self.engine = engine
         if self._segmenter.image_shape != self.description.image_shape:
             raise RunError(f"{self.path}: the model and its description disagree about the size of an image")
 
@@ -88,9 +94,32 @@ class Predictor:
         Raises:
             ScanError: the scan cannot be prepared.
         """
-        prepared = prepare_scan(scan, settings=self.description.preparation)
-        probability, mask = self._segmenter(prepared.grey[None])
-        masks, probabilities = prepared.lay_back(mask[0]), prepared.lay_back(probability[0])
+        return self.segment([self.prepare(scan)])[0]
+
+    def prepare(self, scan: BoneScan) -> PreparedCase:
+        """Prepare a scan as the model's training scans were. NumPy and OpenCV only: may run in another thread.
+
+        Raises:
+            ScanError: the scan cannot be prepared.
+        """
+        return prepare_scan(scan, settings=self.description.preparation)
+
+    def segment(self, prepared: Sequence[PreparedCase]) -> list[Prediction]:
+        """Segment prepared scans in one batch and lay the results on the raw views.
+
+        May be called from several threads. Memory grows with the number of scans: a stream is cut into batches by the
+        caller.
+
+        Args:
+            prepared: from `prepare`; an empty sequence gives an empty list.
+        """
+        if not prepared:
+            return []
+        probability, mask = self._segmenter(np.stack([case.grey for case in prepared]))
+        return [self._lay_back(case, probability[place], mask[place]) for place, case in enumerate(prepared)]
+
+    def _lay_back(self, prepared: PreparedCase, probability: np.ndarray, mask: np.ndarray) -> Prediction:
+        masks, probabilities = prepared.lay_back(mask), prepared.lay_back(probability)
         for view in prepared.missing_views:
             # Whatever the network makes of an empty half, there is nothing it could be about.
             masks[view][:] = 0
