@@ -15,6 +15,7 @@ Examples:
   python -m doubleunet_bs predict scan.dcm --model RUN/fold_01 --out predicted
   python -m doubleunet_bs predict anterior.dcm posterior.dcm --model RUN/fold_01 --out predicted
   python -m doubleunet_bs predict export/ --model saved_model --out predicted --allow-missing-view --overwrite
+  python -m doubleunet_bs predict export/ --model RUN/fold_01 --out predicted --engine serving --server grpc://gpu:8500
 
 Exit code: 0 all scans are segmented, 1 some are not (the others are), 2 wrong arguments.
 """
@@ -27,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this verb's options to `parser`."""
     parser.add_argument("scans", nargs="+", metavar="SCAN", help="DICOM file, folder or zip archive")
     parser.add_argument(
-        "--model", required=True, metavar="MODEL", help="a fold such as RUN/fold_01, or an exported saved_model folder"
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a fold such as RUN/fold_01, an exported saved_model folder, or with --server also a model's name there",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made when it is not there")
     parser.add_argument(
@@ -35,7 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier prediction")
     parser.add_argument(
-        "--engine", choices=("tensorflow",), default="tensorflow", help="what computes (default tensorflow)"
+        "--engine",
+        choices=("auto", "tensorflow", "openvino", "serving"),
+        default="auto",
+        help="what computes: tensorflow; openvino, an extra; serving, the server of --server; default auto: tensorflow "
+        "with a GPU, else openvino where it is installed, and the output says which",
+    )
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="model server for --engine serving, grpc://HOST:PORT or http://HOST:PORT; the images travel unencrypted",
+    )
+    parser.add_argument(
+        "--deadline", type=float, default=60.0, metavar="SECONDS", help="for an answer of the server, default 60"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32"),
+        default="auto",
+        help="auto: bfloat16 where the processor has it, some outlines then move by a pixel; not for --engine serving",
     )
 
 
@@ -47,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
 
     from doubleunet_bs.deployment.scan_list import list_scans
     from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError
-    from doubleunet_bs.quiet import import_tensorflow
 
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise SettingsError(f"{args.out}: is a file; --out names a folder")
@@ -60,14 +81,13 @@ def run(args: argparse.Namespace) -> int:
     if not found.scans:
         raise ScanError("no scan can be used", "empty")
 
-    import_tensorflow()
     from doubleunet_bs.deployment.model_description import INTENDED_USE
     from doubleunet_bs.deployment.predictor import Predictor
     from doubleunet_bs.deployment.results import result_folder, write_prediction
 
-    predictor = Predictor(args.model, args.engine)
+    predictor = Predictor(args.model, args.engine, args.server, args.precision, args.deadline)
     rows, columns = predictor.description.image_shape
-    print(f"model   {predictor.description.name}, {rows} x {columns} pixels, {args.engine}")
+    print(f"model   {predictor.description.name}, {rows} x {columns} pixels, {predictor.engine}")
     print(f"use     {INTENDED_USE}")
     done: dict[str, str] = {}
     bar = tqdm(found.scans, desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
@@ -79,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
                 raise RunError(f"{name}: has the same counts as {done[scan.case]}; one result is enough")
             result_folder(args.out, scan.case, args.overwrite)
             prediction = predictor.predict(scan)
-            folder = write_prediction(args.out, scan, prediction, args.engine, args.overwrite)
+            folder = write_prediction(args.out, scan, prediction, predictor.engine, args.overwrite)
         except BoneScanError as error:
             failures += 1
             message = str(error)

@@ -121,6 +121,18 @@ def read_description(path: str | os.PathLike) -> ModelDescription:
     return parse_description(read_json(path, RunError, "model description"), str(path))
 
 
+def describe_saved_model(path: str | os.PathLike) -> ModelDescription:
+    """The description inside a SavedModel folder.
+
+    Raises:
+        RunError: not a SavedModel folder of this package, or of another format.
+    """
+    path = Path(path)
+    if not (path / DESCRIPTION).is_file():
+        raise RunError(f"{path}: not a model exported by this package ({DESCRIPTION} is missing)")
+    return read_description(path / DESCRIPTION)
+
+
 def parse_description(content: Any, path: str) -> ModelDescription:
     """The inverse of `ModelDescription.to_json`.
 
