@@ -267,7 +267,5 @@ def describe_ensemble(members: Sequence[ModelDescription]) -> ModelDescription:
         best_epoch=None,
         validation_f1=None,
         weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
-        members=tuple(
-            Member(one.fold, one.weights_sha256, one.best_epoch, one.validation_f1) for one in members
-        ),
+        members=tuple(Member(one.fold, one.weights_sha256, one.best_epoch, one.validation_f1) for one in members),
     )

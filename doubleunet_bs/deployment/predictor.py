@@ -8,12 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from doubleunet_bs.deployment.engines import Engine, check_choice, choose_local, open_local
-from doubleunet_bs.deployment.model_description import (
-    DESCRIPTION,
-    ModelDescription,
-    describe_fold,
-    describe_saved_model,
-)
+from doubleunet_bs.deployment.model_description import ModelDescription
+from doubleunet_bs.deployment.model_folder import find_model
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase, prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -100,7 +96,7 @@ class Predictor:
         if engine == "serving":
             from doubleunet_bs.deployment.serving_engine import open_served
 
-            local = _find_model(self.path)[0] if self.path.is_dir() else None
+            local = find_model(self.path).description if self.path.is_dir() else None
             self.description, self._segmenter = open_served(server, str(model), local, deadline)
         else:
             self.description, self._segmenter = _open_local(self.path, engine, precision)
@@ -159,44 +155,16 @@ class Predictor:
 
 def _open_local(path: Path, engine: str, precision: str) -> tuple[ModelDescription, Engine]:
     """The description and the engine of whatever kind of model folder `path` is."""
-    description, saved_model, keras_model = _find_model(path)
-    chosen = choose_local(engine)
-    if saved_model is not None:
-        return description, open_local(saved_model, chosen, precision)
+    found = find_model(path)
+    if found.saved_model is not None:
+        return found.description, open_local(found.saved_model, choose_local(engine), precision)
     if engine == "openvino":
-        raise RunError(f"{path}: has no saved_model of its present weights; export it, or use the engine tensorflow")
+        raise RunError(f"{path}: has no saved_model of its present weights; serve-package exports it again")
     from doubleunet_bs.quiet import import_tensorflow
 
     tensorflow = import_tensorflow()
     from doubleunet_bs.evaluation.predictions import Segmenter
 
-    segmenter = Segmenter.from_keras(keras_model)
-    segmenter.name = f"tensorflow {tensorflow.__version__}, float32, {keras_model.name}"
-    return description, segmenter
-
-
-def _find_model(path: Path) -> tuple[ModelDescription, Path | None, Path | None]:
-    """The description, the SavedModel folder if there is a valid one, and the Keras model of a fold in its run."""
-    if not path.is_dir():
-        raise RunError(
-            f"{path}: no such model folder; give a fold such as RUN/fold_01, or an exported saved_model folder"
-        )
-    from doubleunet_bs.evaluation.trained_fold import open_fold
-    from doubleunet_bs.training.run_folder import SAVED_MODEL, open_run
-
-    exported = path if (path / "saved_model.pb").is_file() else path / SAVED_MODEL
-    named = path if path.name else path.resolve()  # "." has no name
-    number = named.name.removeprefix("fold_")
-    if exported != path and (named.parent / "experiment.json").is_file() and number.isdecimal():
-        trained = open_fold(open_run(named.parent), int(number))
-        description = describe_fold(trained)
-        # Trained further since it was exported: the export is of other weights.
-        valid = (exported / DESCRIPTION).is_file() and (
-            describe_saved_model(exported).weights_sha256 == description.weights_sha256
-        )
-        return description, exported if valid else None, trained.model_path
-    if exported.is_dir():
-        return describe_saved_model(exported), exported, None
-    if (path / "experiment.json").is_file():
-        raise RunError(f"{path}: a run, not a fold of it; give one such as {path / 'fold_01'}")
-    raise RunError(f"{path}: not a model folder; give a fold such as RUN/fold_01, or an exported saved_model folder")
+    segmenter = Segmenter.from_keras(found.trained.model_path)
+    segmenter.name = f"tensorflow {tensorflow.__version__}, float32, {found.trained.model_path.name}"
+    return found.description, segmenter
