@@ -2,7 +2,7 @@
 
 DIR is what the server is given as /models (assets/serving in the source has a compose file for the official image):
 
-  NAME/1/  NAME/2/ ...      versions of a model, each a SavedModel with warm-up requests in it; the server takes the highest
+  NAME/1/  NAME/2/ ...      versions of a model, each a SavedModel with warm-up requests; the server takes the highest
   models.config             every model in DIR
   batching_parameters.txt   batches of up to 4 scans
   monitoring.config         figures for Prometheus under /monitoring/prometheus/metrics
@@ -13,8 +13,9 @@ requests are phantoms: nothing of a patient is in a package.
 Examples:
   python -m doubleunet_bs serve-package RUN/fold_01 --out models
   python -m doubleunet_bs serve-package ensemble --out models --name bone-metastasis
-  python -m doubleunet_bs predict scan.dcm --model RUN/fold_01 --out predicted --engine serving --server grpc://HOST:8500
-  python -m doubleunet_bs predict scan.dcm --model bone-metastasis --out predicted --engine serving --server http://HOST:8501
+  python -m doubleunet_bs predict scan.dcm --out predicted --engine serving --server grpc://HOST:8500 --model RUN/fold_01
+  python -m doubleunet_bs predict scan.dcm --out predicted --engine serving --server http://HOST:8501 \\
+      --model bone-metastasis
 
 Research software, not a medical device: not for diagnosis or treatment.
 

@@ -7,8 +7,8 @@ An engine is a callable object:
 - called with (n, rows, columns) uint8 prepared grey images, from any thread, it returns probabilities, float32 of the
   same shape between 0 and 1, and masks, uint8 of 0 and 1.
 
-bfloat16 is used where the processor multiplies it in hardware. It is several times faster there and moves the outline of a
-lesion by a pixel here and there; `precision="float32"` leaves it out.
+bfloat16 is used where the processor multiplies it in hardware. It is several times faster there and moves the outline
+of a lesion by a pixel here and there; `precision="float32"` leaves it out.
 """
 
 import importlib.util
@@ -48,7 +48,7 @@ def has_openvino() -> bool:
 
 
 def choose_local(engine: str) -> str:
-    """What "auto" means on this machine: TensorFlow where there is an NVIDIA GPU, else OpenVINO where it is installed."""
+    """What "auto" means here: TensorFlow where there is an NVIDIA GPU, else OpenVINO where it is installed."""
     if engine != "auto":
         return engine
     return "openvino" if has_openvino() and not os.path.exists("/dev/nvidia0") else "tensorflow"

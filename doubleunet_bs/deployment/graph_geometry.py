@@ -210,7 +210,7 @@ def _running_maximum(values: tf.Tensor) -> tf.Tensor:
 
 
 def _gather_pixels(views: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Pixels of (n, 2, height, width) views at rows (n, 1 or 2, r) and columns (n, 2, c): (n, 2, r, c); zero outside."""
+    """Pixels of (n, 2, height, width) views at rows (n, 1 or 2, r), columns (n, 2, c): (n, 2, r, c); zero outside."""
     height, width = views.shape[2:]
     inside = ((rows >= 0) & (rows < height))[..., None] & ((columns >= 0) & (columns < width))[..., None, :]
     places = tf.clip_by_value(rows, 0, height - 1)[..., None] * width

@@ -1,7 +1,7 @@
 """Raw counts in, a mask on the raw views out, all of it inside the graph: the endpoint `raw_counts`.
 
-The same steps as `preparation.prepare_scan`, the network, and `PreparedCase.lay_back`, for a caller without this package.
-A scan that cannot be prepared never gets a mask, and never spoils the batch it is in: its `status` says why.
+The same steps as `preparation.prepare_scan`, the network, and `PreparedCase.lay_back`, for a caller without this
+package. A scan that cannot be prepared never gets a mask, and never spoils the batch it is in: its `status` says why.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """The few messages of TensorFlow Serving that a client needs, and arrays in and out of them.
 
 TensorFlow Serving's own Python package brings the same messages, but importing it imports all of TensorFlow: 5 s on two
-cores instead of 0.1 s, and half a gigabyte, for a client that computes nothing. Names and numbers of the fields are those of
+cores instead of 0.1 s for a client that computes nothing. Names and numbers of the fields are those of
 `tensorflow_serving/apis` and `tensorflow/core/framework`; a test holds them against that package.
 """
 
@@ -20,7 +20,7 @@ _KINDS = {
     "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
     "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
 }
-# message -> field -> (number, type); "*" repeated, "map:" from string to that message. What is not listed is passed over.
+# message -> field -> (number, type); "*" repeated, "map:" from string to that message. Other fields are passed over.
 _MESSAGES = {
     "tensorflow": {
         "Dimension": {"size": (1, "int64")},
