@@ -1,0 +1,174 @@
+"""All trained folds together, on scans from outside of the cross-validation (decided here; not in the paper).
+
+The class probabilities of output 2 are averaged over the folds; the segmentation is the likeliest class of the average.
+Within the cross-validation there is no such figure: every scan has trained most of the folds. So shards that share a case,
+a patient or the counts of a scan with the run's own are refused.
+
+The intensity threshold beside it is chosen on all positive scans of the run, which the ensemble has seen as well. There
+is no smallest-lesion filter: no scan is left to learn it on that none of the folds has seen.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from doubleunet_bs import __version__
+from doubleunet_bs.errors import DatasetError, RunError
+from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds
+from doubleunet_bs.evaluation.predictions import Segment, load_keras_model
+from doubleunet_bs.evaluation.provenance import provenance
+from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, write_scores
+from doubleunet_bs.evaluation.scoring import EvaluationSettings, Scorer
+from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
+from doubleunet_bs.evaluation.summary import SUMMARY, Summary
+from doubleunet_bs.evaluation.table_files import write_tables
+from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms
+from doubleunet_bs.evaluation.trained_fold import open_fold
+from doubleunet_bs.files import write_json
+from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
+from doubleunet_bs.training.run_folder import Run, open_run
+
+ENSEMBLE = "ensemble"
+
+
+def evaluate_ensemble(
+    path: str | os.PathLike,
+    data: str | os.PathLike,
+    settings: EvaluationSettings | None = None,
+    trained_on: str | os.PathLike | None = None,
+    report: bool = True,
+) -> tuple[Summary, Path]:
+    """Score all trained folds of a run, averaged, on other shards.
+
+    Args:
+        path: the run folder.
+        data: shards of scans that no fold has seen.
+        settings: of the evaluation.
+        trained_on: the run's own shards, when they have moved since training: without them nobody could tell whether a
+            scan was seen.
+        report: write `report.html`.
+
+    Returns:
+        The scores, as a summary of one row, and the folder they are in: `RUN/ensemble/NAME`, named after the shards.
+
+    Raises:
+        RunError: no fold is trained; the scans are not prepared as the run's; one of them was seen.
+        DatasetError: shards are missing or damaged.
+    """
+    settings = settings or EvaluationSettings()
+    run = open_run(path)
+    trained = [open_fold(run, fold) for fold in run.trained_folds()]
+    if not trained:
+        raise RunError(f"{run.path}: no fold is trained yet; run train.py first")
+    own = open_run_data(run, trained_on)
+    folds = read_folds(run, own)
+    others = open_shards(data, verify=True)
+    check_outside(own, others)
+    folder = run.path / ENSEMBLE / others.path.resolve().name
+    stored = StoredPredictions(folder / PREDICTIONS, tuple(fold.weights_sha256 for fold in trained), others.fingerprint)
+    scorer = Scorer(others, stored, settings)
+    test = [case.case for case in others.cases if case.group == "positive"]
+    normals = [case.case for case in others.cases if case.group == "negative"] if settings.normals else []
+    reason = None if normals else "the shards hold no normal scan" if settings.normals else "not scored, as asked"
+    if not test:
+        raise DatasetError(f"{others.path}: no scan with metastases is in it; there is nothing to find")
+    predicted = scorer.predict(
+        (*test, *normals), lambda: ensemble_of([fold.model_path for fold in trained]), "ensemble: unseen scans"
+    )
+    positives = {case for part in folds.parts for case in part}
+    chosen = [index for index, case in enumerate(own.cases) if case.case in positives]
+    value, counts = best_threshold(*grey_histograms(own, chosen))
+    rows, columns = others.image_shape
+    scores = FoldScores(
+        fold=0,
+        scans=scorer.score(test),
+        threshold=ThresholdScore(value, scorer.threshold_counts(value, test), counts.f1),
+        about={
+            "version": __version__,
+            "experiment": run.experiment.name,
+            "changed_settings": run.experiment.changed_settings(),
+            "scans_are": provenance(run.experiment, others.cases, others.settings).scans,
+            "image": {"rows": rows, "columns": columns, "bin": others.settings.bin},
+            "ensemble": [{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
+            "data_fingerprint": others.fingerprint,
+        },
+        unit=scorer.unit.name,
+        overlap=settings.overlap,
+        normals=scorer.score(normals),
+        normals_reason=reason,
+    )
+    if settings.pictures:
+        scorer.draw(test, predicted)
+    write_scores(folder / SCORES, scores)
+    summary = _summary(run, others, scores)
+    write_json(folder / SUMMARY, summary.to_json())
+    write_tables(folder, summary)
+    if report:
+        from doubleunet_bs.evaluation.report import write_report
+
+        write_report(run, others, summary, folder)
+    return summary, folder
+
+
+def check_outside(own: ShardedDataset, others: ShardedDataset) -> None:
+    """Refuse shards that the run's folds may have seen, or that were prepared otherwise.
+
+    Pseudonyms of two shard folders differ when their keys do: scans are compared by their counts as well.
+
+    Raises:
+        RunError: naming the first scan or setting in the way.
+    """
+    ours, theirs = own.settings.to_json(), others.settings.to_json()
+    different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
+    if different:
+        raise RunError(f"{others.path}: prepared otherwise than the run's scans ({'; '.join(different)})")
+    for what, name in (("case", "case"), ("patient", "patient"), ("counts", "pixel_sha256")):
+        seen = {getattr(case, name) for case in own.cases} - {""}
+        found = [case.case for case in others.cases if getattr(case, name) in seen]
+        if found:
+            raise RunError(
+                f"{others.path}: {found[0]} and {len(found) - 1} other scans have the {what} of a scan in the run's own "
+                f"shards {own.path}: the folds have seen them; an ensemble is tested on scans of other patients only"
+            )
+
+
+def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
+    """A segmentation that averages the class probabilities of several `.keras` files.
+
+    Raises:
+        RunError: a file is missing, damaged or another network, or they take images of different sizes.
+    """
+    import tensorflow as tf
+
+    from doubleunet_bs.network.inputs import network_input
+    from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability, segmentation
+
+    models = [load_keras_model(path) for path in paths]
+    if len({model.input_shape for model in models}) > 1:
+        raise RunError(f"{paths[0]} and others: the folds take images of different sizes")
+    members = [
+        tf.function(
+            lambda image, model=model: segmentation(model(network_input(image), training=False)), autograph=False
+        )
+        for model in models
+    ]
+
+    def segment(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        image = tf.constant(grey, tf.uint8)
+        average = tf.add_n([tf.cast(member(image), tf.float32) for member in members]) / len(members)
+        outputs = {"output2": average}
+        return metastatic_probability(outputs).numpy(), tf.cast(metastatic_mask(outputs), tf.uint8).numpy()
+
+    return segment
+
+
+def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores) -> Summary:
+    return Summary(
+        experiment=run.experiment.name,
+        changed_settings=run.experiment.changed_settings(),
+        total_folds=1,
+        folds=(scores,),
+        provenance=provenance(run.experiment, dataset.cases, dataset.settings).without_paper(),
+    )
