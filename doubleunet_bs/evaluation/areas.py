@@ -4,6 +4,7 @@ A pixel of the camera and not of the prepared image, so that sizes mean the same
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -53,5 +54,5 @@ def size_class(area: float, unit: str) -> int:
 def size_class_names(unit: str) -> tuple[str, ...]:
     """What the classes are called: "under 150 mm2", "150 to 300 mm2" and so on."""
     edges = [f"{edge:g}" for edge in SIZE_EDGES[unit]]
-    between = [f"{low} to {high} {unit}" for low, high in zip(edges, edges[1:], strict=False)]
+    between = [f"{low} to {high} {unit}" for low, high in itertools.pairwise(edges)]
     return (f"under {edges[0]} {unit}", *between, f"{edges[-1]} {unit} and more")

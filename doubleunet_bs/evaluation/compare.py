@@ -19,7 +19,6 @@ from doubleunet_bs.evaluation.scoring import EvaluationSettings
 from doubleunet_bs.evaluation.summary import Mean, Summary, figures, mean_of_folds
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import write_json, write_text
-from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.run_folder import Run, open_run
 
 METHOD = (
@@ -112,7 +111,7 @@ def compare_runs(
         raise SettingsError("a run is named twice")
     settings = settings or EvaluationSettings()
     runs = [open_run(path) for path in paths]
-    dataset = _check_same(runs, data)
+    _check_same(runs, data)
     common = sorted(set.intersection(*(set(run.trained_folds()) for run in runs)))
     names = _names(runs)
     if fold is not None:
@@ -221,8 +220,8 @@ def write_comparison(folder: str | os.PathLike, comparison: RunComparison) -> No
     write_text(folder / "comparison.txt", format_comparison(comparison) + "\n")
 
 
-def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> ShardedDataset:
-    """Refuse runs whose scans or folds differ; return the shards they share."""
+def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> None:
+    """Refuse runs whose scans or folds differ."""
     first = runs[0]
     for run in runs[1:]:
         if run.data["fingerprint"] != first.data["fingerprint"]:
@@ -238,7 +237,6 @@ def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> ShardedD
                 f"{run.path}: {_difference(folds[0], own)} in {first.path}; only runs on the same folds can be compared: "
                 f"copy {first.path / 'folds.json'} into a new run folder before training"
             )
-    return dataset
 
 
 def _difference(ours, theirs) -> str:

@@ -87,7 +87,7 @@ class Summary:
     changed_settings: dict[str, Any]
     total_folds: int
     folds: tuple[FoldScores, ...]
-    provenance: Provenance = Provenance()
+    provenance: Provenance = dataclasses.field(default_factory=Provenance)
 
     @property
     def mean(self) -> Mean:

@@ -54,10 +54,10 @@ def summary_csv(summary: Summary) -> str:
             writer.writerows([method, name, "", *_cells(row), how] for name, row, how in _interval_rows(summary))
     paper = summary.provenance.paper
     if paper:
-        row = tuple(value / 100 for value in (paper.precision, paper.sensitivity, paper.f1))
+        row = tuple(round(value / 100, 6) for value in (paper.precision, paper.sensitivity, paper.f1))
         writer.writerow([f"paper, Table {paper.table} (other scans)", "mean", "", *_cells(row), OF_MEANS])
     for note in summary.provenance.notes:
-        writer.writerow([f"# {note}"])
+        writer.writerow([f"# {note}", *[""] * (len(COLUMNS) - 1)])
     return text.getvalue()
 
 
