@@ -17,7 +17,7 @@ import numpy as np
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds
-from doubleunet_bs.evaluation.predictions import Segment, load_keras_model
+from doubleunet_bs.evaluation.predictions import Segment, image_signature, load_keras_model
 from doubleunet_bs.evaluation.provenance import provenance
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, write_scores
 from doubleunet_bs.evaluation.scoring import EvaluationSettings, Scorer
@@ -148,9 +148,12 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
     models = [load_keras_model(path) for path in paths]
     if len({model.input_shape for model in models}) > 1:
         raise RunError(f"{paths[0]} and others: the folds take images of different sizes")
+    rows, columns = models[0].input_shape[1:3]
     members = [
         tf.function(
-            lambda image, model=model: segmentation(model(network_input(image), training=False)), autograph=False
+            lambda image, model=model: segmentation(model(network_input(image), training=False)),
+            input_signature=[image_signature(rows, columns)],
+            autograph=False,
         )
         for model in models
     ]

@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -69,8 +70,9 @@ class Page:
     def click(self, selector: str) -> None:
         """Click on the middle of an element, as a mouse does."""
         place = self.evaluate(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            f"(() => {{ const element = document.querySelector({json.dumps(selector)});"
+            "element.scrollIntoView({block: 'center'}); const box = element.getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
@@ -128,10 +130,16 @@ def open_browser() -> Iterator[Page]:
     to_read, to_write = os.pipe()
     from_read, from_write = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        # The browser reads commands on descriptor 3 and answers on 4; a shell puts the pipes there.
-        script = f'exec "$0" "$@" 3<&{to_read} 4>&{from_write}'
+        # The browser reads commands on descriptor 3 and answers on 4; a process in between puts the pipes there.
+        script = (
+            "import fcntl, os, sys\n"
+            "pipes = [fcntl.fcntl(int(pipe), fcntl.F_DUPFD, 10) for pipe in sys.argv[1:3]]\n"
+            "os.dup2(pipes[0], 3), os.dup2(pipes[1], 4)\n"
+            "os.execv(sys.argv[3], sys.argv[3:])"
+        )
+        start = [sys.executable, "-S", "-c", script, str(to_read), str(from_write), browser]
         process = subprocess.Popen(
-            ["sh", "-c", script, browser, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+            [*start, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(to_read, from_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
