@@ -129,10 +129,11 @@ def test_outlines_enclose_exactly_the_mask():
     rng = np.random.default_rng(0)
     mask = rng.random((20, 24)) < 0.4
     drawn = np.zeros((20 * 8, 24 * 8), np.uint8)
-    polygons = [
-        np.array([[float(v) for v in point.split()] for point in part.strip("Z").split("L")])
-        for part in outline(mask).split("M")[1:]
-    ]
+    polygons = []
+    for part in outline(mask).split("M")[1:]:
+        start, _, steps = part.strip("z").partition("l")
+        moves = np.array([*start.split(), *steps.split()], int).reshape(-1, 2)
+        polygons.append((moves.cumsum(axis=0) + 0.5) / 3)
     cv2.fillPoly(drawn, [np.rint(points * 8).astype(np.int32) for points in polygons], 1)
     np.testing.assert_array_equal(drawn[4::8, 4::8] > 0, mask)
     assert outline(np.zeros((4, 4), bool)) == ""

@@ -51,7 +51,9 @@ def png_uri(image: np.ndarray) -> str:
     """
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA)
-    _, content = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    _, content = cv2.imencode(
+        ".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
+    )
     return "data:image/png;base64," + base64.b64encode(content.tobytes()).decode()
 
 

@@ -12,6 +12,7 @@ from doubleunet_bs.evaluation.scan_score import ScanScore
 
 PROBABILITY_COLOUR = (230, 130, 0)
 _FINE = 3
+OUTLINE_TRANSFORM = f"scale({1 / _FINE:.6f}) translate(0.5 0.5)"
 
 
 def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[tuple[str, int, ScanScore]]:
@@ -64,8 +65,8 @@ def scan_figure(
     layers = [
         picture(clinical_display(grey), grey.shape),
         picture(tinted(np.asarray(probability), PROBABILITY_COLOUR), grey.shape, "probability"),
-        f'<path class="truth" d="{outline(truth)}"/>',
-        f'<path class="prediction" d="{outline(mask)}"/>',
+        f'<path class="truth" transform="{OUTLINE_TRANSFORM}" d="{outline(truth)}"/>',
+        f'<path class="prediction" transform="{OUTLINE_TRANSFORM}" d="{outline(mask)}"/>',
     ]
     where = f"fold {fold}" if fold else "ensemble"
     lesions = score.lesions
@@ -111,15 +112,17 @@ def picture(image: np.ndarray, shape: tuple[int, int], name: str = "") -> str:
 
 
 def outline(mask: np.ndarray) -> str:
-    """The outlines of a mask as an SVG path in image coordinates, holes included; "" for an empty mask.
+    """The outlines of a mask as SVG path data, holes included; "" for an empty mask.
 
-    Every pixel is drawn as a block and its outline lies just inside: single pixels are seen, and outlines of lesions that
-    touch do not run into one.
+    Every pixel is drawn as a block and its outline lies just inside: single pixels are seen, and outlines of lesions
+    that touch do not run into one. The unit is a third of a pixel, counted from the middle of the first third
+    (`OUTLINE_TRANSFORM`), so that all numbers are whole and, being relative to the point before, short.
     """
     fine = np.asarray(mask, bool).astype(np.uint8).repeat(_FINE, axis=0).repeat(_FINE, axis=1)
     contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts = []
     for contour in contours:
-        points = (contour[:, 0, :] + 0.5) / _FINE
-        parts.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + "Z")
+        points = contour[:, 0, :]
+        steps = np.diff(points, axis=0).ravel().tolist()
+        parts.append(f"M{points[0, 0]} {points[0, 1]}l{' '.join(map(str, steps))}z")
     return "".join(parts)
