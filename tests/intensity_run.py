@@ -44,7 +44,7 @@ def make_shards(path: Path, first: int = 0, phantom: bool | None = None, setting
 
 
 def make_run(path: Path, shards: Path, folds=(1, 2), experiment="focal-tversky-otsu", level=LEVEL, **changes) -> Path:
-    """A run of three folds on `shards`, of which `folds` are trained; its networks call grey above `level` metastatic."""
+    """A run of three folds on `shards`, of which `folds` are trained to call grey above `level` metastatic."""
     import keras
 
     from doubleunet_bs.training.experiments import paper_experiment

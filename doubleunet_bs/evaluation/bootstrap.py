@@ -1,9 +1,9 @@
 """95 % intervals by bootstrap over patients (decided here; the paper gives none).
 
 Patients, not scans and not pixels, are drawn: what belongs to one patient is not independent. Within each fold as many
-patients are drawn with replacement as it tests, so that every fold keeps its size and its own model; folds and then means
-are computed from the draws as from the data. The interval is between the 2.5 and the 97.5 percentile. It tells what other
-patients would have done to the figures, not what other training runs would have.
+patients are drawn with replacement as it tests, so that every fold keeps its size and its own model; folds and then
+means are computed from the draws as from the data. The interval is between the 2.5 and the 97.5 percentile. It tells
+what other patients would have done to the figures, not what other training runs would have.
 """
 
 import dataclasses

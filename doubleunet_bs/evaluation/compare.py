@@ -22,9 +22,9 @@ from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.training.run_folder import Run, open_run
 
 METHOD = (
-    "Dice per scan, second minus first; two-sided Wilcoxon signed-rank test without the scans that do not differ, p also "
-    "after Holm's correction for the number of pairs; effect size: matched-pairs rank-biserial correlation, -1 to 1; median "
-    "difference with 95 % bootstrap interval over patients"
+    "Dice per scan, second minus first; two-sided Wilcoxon signed-rank test without the scans that do not differ, p "
+    "also after Holm's correction for the number of pairs; effect size: matched-pairs rank-biserial correlation, -1 to "
+    "1; median difference with 95 % bootstrap interval over patients"
 )
 
 
@@ -234,8 +234,8 @@ def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> None:
     for run, own in zip(runs[1:], folds[1:], strict=True):
         if own.sha256() != folds[0].sha256():
             raise RunError(
-                f"{run.path}: {_difference(folds[0], own)} in {first.path}; only runs on the same folds can be compared: "
-                f"copy {first.path / 'folds.json'} into a new run folder before training"
+                f"{run.path}: {_difference(folds[0], own)} in {first.path}; only runs on the same folds can be "
+                f"compared: copy {first.path / 'folds.json'} into a new run folder before training"
             )
 
 

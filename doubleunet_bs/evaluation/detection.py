@@ -1,9 +1,9 @@
 """Patients instead of lesions: does the model see that somebody has metastases? (Decided here; not in the paper.)
 
 A patient is called positive when a lesion is predicted in any of his scans. The area under the ROC curve ranks patients
-by the largest probability of their lesions. The paper's folds test positive scans only: every normal scan trains in every
-fold. Without normal scans that the model has not been trained on, specificity and the area under the curve do not exist;
-they are None then, with the reason.
+by the largest probability of their lesions. The paper's folds test positive scans only: every normal scan trains in
+every fold. Without normal scans that the model has not been trained on, specificity and the area under the curve do not
+exist; they are None then, with the reason.
 """
 
 import dataclasses
@@ -67,7 +67,8 @@ def detect(scans: Sequence[ScanScore], normals: Sequence[ScanScore], reason: str
         reason: why there are no normals, when there are none.
 
     Returns:
-        A patient with a positive scan is positive, whatever his other scans are. Nothing in, nothing out: zeros and None.
+        A patient with a positive scan is positive, whatever his other scans are. Nothing in, nothing out: zeros and
+        None.
     """
     probability: dict[str, float] = {}
     called: dict[str, bool] = {}

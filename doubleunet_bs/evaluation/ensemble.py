@@ -1,8 +1,8 @@
 """All trained folds together, on scans from outside of the cross-validation (decided here; not in the paper).
 
 The class probabilities of output 2 are averaged over the folds; the segmentation is the likeliest class of the average.
-Within the cross-validation there is no such figure: every scan has trained most of the folds. So shards that share a case,
-a patient or the counts of a scan with the run's own are refused.
+Within the cross-validation there is no such figure: every scan has trained most of the folds. So shards that share a
+case, a patient or the counts of a scan with the run's own are refused.
 
 The intensity threshold beside it is chosen on all positive scans of the run, which the ensemble has seen as well. There
 is no smallest-lesion filter: no scan is left to learn it on that none of the folds has seen.
@@ -129,8 +129,8 @@ def check_outside(own: ShardedDataset, others: ShardedDataset) -> None:
         found = [case.case for case in others.cases if getattr(case, name) in seen]
         if found:
             raise RunError(
-                f"{others.path}: {found[0]} and {len(found) - 1} other scans have the {what} of a scan in the run's own "
-                f"shards {own.path}: the folds have seen them; an ensemble is tested on scans of other patients only"
+                f"{others.path}: {found[0]} and {len(found) - 1} other scans have the {what} of a scan in the run's "
+                f"own shards {own.path}: the folds have seen them; an ensemble is tested on other patients only"
             )
 
 

@@ -30,7 +30,9 @@ def evaluate_run(
     report: bool = True,
     **changes: Any,
 ) -> Summary:
-    """Score one fold of a run, or all that are trained; write `summary.json`, `summary.csv`, `table.tex`, `report.html`.
+    """Score one fold of a run, or all that are trained, and write its tables and its report.
+
+    They are `summary.json`, `summary.csv`, `table.tex` and `report.html`.
 
     Args:
         path: the run folder.
@@ -76,8 +78,8 @@ def evaluate_fold(
 ) -> FoldScores:
     """Predict with `model.keras` of a fold what is not predicted yet; write `predictions/` and then `scores.json`.
 
-    Predicted are the test scans, the validation scans (for the smallest-lesion filter) and normal scans that the fold has
-    not been trained on.
+    Predicted are the test scans, the validation scans (for the smallest-lesion filter) and normal scans that the fold
+    has not been trained on.
 
     Args:
         run: the opened run.
@@ -149,7 +151,8 @@ def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, overlap:
                 continue
             if scores.overlap != overlap:
                 raise RunError(
-                    f"{path}: scored with a lesion overlap of {scores.overlap:g}, not {overlap:g}; evaluate all folds again"
+                    f"{path}: scored with a lesion overlap of {scores.overlap:g}, not {overlap:g}; "
+                    "evaluate all folds again"
                 )
             found.append(scores)
     experiment = run.experiment

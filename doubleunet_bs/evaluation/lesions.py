@@ -7,8 +7,8 @@ what touches across the middle of the merged image is not one lesion.
 Overlap rule: a true lesion is found, and a predicted lesion is right, when both share at least one pixel and their
 overlap reaches `overlap`. The overlap of a lesion is its intersection over union with everything of the other side that
 touches it, where pixels that lie in another lesion of its own side do not count against it. So a lesion that was
-predicted in two pieces is found, and two lesions that were predicted as one are both found. The default, 0, asks for one
-common pixel.
+predicted in two pieces is found, and two lesions that were predicted as one are both found. The default, 0, asks for
+one common pixel.
 """
 
 import dataclasses

@@ -10,8 +10,8 @@ Decided here; the paper compares means only. Per pair of models:
 - Median difference with a 95 % percentile interval from bootstrap draws of patients.
 - With several pairs, p is also given after Holm's correction for their number.
 
-Scans of one patient are not independent and count as several; the interval, which draws patients, takes that into account,
-the test does not. Neither sees what another training run would have given.
+Scans of one patient are not independent and count as several; the interval, which draws patients, takes that into
+account, the test does not. Neither sees what another training run would have given.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Smallest-lesion filter: predicted lesions under an area are dropped (decided here; the paper has no post-processing).
 
 The area is learnt on the validation scans of a fold and nowhere else: it is the one with the best pooled pixel-wise F1
-there. It is kept only when that F1 is better than without a filter. What it does on the test scans is reported beside the
-raw figures and never in their place.
+there. It is kept only when that F1 is better than without a filter. What it does on the test scans is reported beside
+the raw figures and never in their place.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ class SizeFilter:
     Attributes:
         smallest: predicted lesions of a smaller area are dropped; None when no filter helps on the validation scans.
         unit: "mm2" or "pixels" (of the camera).
-        validation_f1, validation_f1_raw: pooled F1 on the validation scans with the filter (or, when none helps, without
-            it) and without it; None when undefined.
+        validation_f1, validation_f1_raw: pooled F1 on the validation scans with the filter (or, when none helps,
+            without it) and without it; None when undefined.
     """
 
     smallest: float | None

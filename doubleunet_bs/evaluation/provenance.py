@@ -1,6 +1,7 @@
 """What scans the figures come from, and what they may be held against.
 
-Figures on phantoms are a software check. Figures on patients may be read beside the paper's, but the patients are others.
+Figures on phantoms are a software check. Figures on patients may be read beside the paper's, but the patients are
+others.
 """
 
 import dataclasses

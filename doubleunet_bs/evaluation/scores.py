@@ -23,9 +23,9 @@ THRESHOLD_MEANING = (
     "fold's validation scans; counted on the same test scans"
 )
 LESIONS_MEANING = (
-    "connected components of metastatic pixels (8-connectivity) of each view: true ones, found ones among them, predicted "
-    "ones, right ones among them; two match when they share a pixel and the overlap (intersection over union with all "
-    "that touches, without pixels of other lesions of the same side) reaches lesion_overlap"
+    "connected components of metastatic pixels (8-connectivity) of each view: true ones, found ones among them, "
+    "predicted ones, right ones among them; two match when they share a pixel and the overlap (intersection over "
+    "union with all that touches, without pixels of other lesions of the same side) reaches lesion_overlap"
 )
 POSTPROCESSED_MEANING = (
     "the same predictions without lesions smaller than filter.smallest, learnt on the validation scans; "

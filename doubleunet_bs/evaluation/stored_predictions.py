@@ -4,8 +4,8 @@
     predictions/mask/CASE.png           8 bit, 255 where metastatic is predicted
     predictions/probability/CASE.png    8 bit, round(255 x metastatic probability)
 
-Both pictures have the size of the prepared image. All figures that need a probability are computed from the kept ones, so
-that scoring again gives the same figures: they are exact to 1/510.
+Both pictures have the size of the prepared image. All figures that need a probability are computed from the kept ones,
+so that scoring again gives the same figures: they are exact to 1/510.
 """
 
 import dataclasses
@@ -126,7 +126,8 @@ def complete(
 
 
 def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A kept prediction: the mask, (rows, columns) bool, and the probability, (rows, columns) float32 in steps of 1/255.
+    """A kept prediction: the mask, (rows, columns) bool, and the probability, (rows, columns) float32 in steps of
+    1/255.
 
     Args:
         folder: `RUN/fold_01/predictions`. case: pseudonym. shape: (rows, columns) that both must have.

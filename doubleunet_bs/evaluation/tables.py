@@ -18,8 +18,8 @@ _WIDTH = 13
 def format_summary(summary: Summary) -> str:
     """The folds and their means as text, in per cent; an undefined figure is a dash.
 
-    Beside each fold stands what the best single intensity threshold reaches on the same scans. Under the means stands the
-    row of the paper, when the run is an unchanged row of it.
+    Beside each fold stands what the best single intensity threshold reaches on the same scans. Under the means stands
+    the row of the paper, when the run is an unchanged row of it.
     """
     lines = [
         f"{'':>6}{'test':>6}   {'Double U-Net':^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",
@@ -128,8 +128,8 @@ def _notes(summary: Summary) -> list[str]:
     found = summary.intervals
     if any(interval is not None for interval in (found.precision, found.sensitivity, found.f1_mean)):
         notes.append(
-            f"[3] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} patients, "
-            "within each fold."
+            f"[3] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} "
+            "patients, within each fold."
         )
     if 0 < scored < summary.total_folds:
         notes.append(f"{scored} of {summary.total_folds} folds are scored.")

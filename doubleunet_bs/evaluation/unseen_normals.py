@@ -1,7 +1,8 @@
 """Which normal scans a fold may be judged by: those it has not been trained on, and whose patient it has not seen.
 
 In the paper the normal scans are in every training set and in no other. Only experiments without negatives leave them
-over; those with Otsu negatives or negative mining have none, unless the normal scan belongs to a patient of the test set.
+over; those with Otsu negatives or negative mining have none, unless the normal scan belongs to a patient of the test
+set.
 """
 
 from doubleunet_bs.dataset.folds import Folds

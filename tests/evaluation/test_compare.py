@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 from intensity_run import make_run, make_shards
-from score_makers import scan
 from scipy.stats import wilcoxon
+from score_makers import scan
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.compare import compare_runs, format_comparison, write_comparison

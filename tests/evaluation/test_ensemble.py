@@ -69,7 +69,7 @@ def test_nothing_is_predicted_twice(scored, others, monkeypatch):
 
 
 def test_probabilities_are_averaged(tmp_path, tensorflow):
-    """One fold calls grey above 100 metastatic, the other above 104: together above 102, since they are equally sure."""
+    """One fold calls grey above 100 metastatic, the other above 104; both are equally sure: together above 102."""
     paths = []
     for number, level in enumerate((100, 104)):
         model = intensity_model(32, 128, level=level)

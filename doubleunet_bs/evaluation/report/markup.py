@@ -20,6 +20,11 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
+def with_unit(value: float | None) -> str:
+    """A fraction as "12.3 %", "undefined" where it is."""
+    return "undefined" if value is None else f"{percent(value)} %"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], strong: Sequence[int] = ()) -> str:
     """A table that scrolls by itself where the screen is narrow.
 

@@ -74,8 +74,8 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
             f"<div class='scans grid'>{chosen}</div>",
             lesion_section(summary, size_chart(by_size(summary.scans, summary.unit))),
             "<h2>Where the errors are</h2>",
-            f"<p class='small'>All {maps.scans} test scans laid over each other, each body centred in its window; behind "
-            f"them their mean.</p><div class='grid'>{maps.figures()}</div>",
+            f"<p class='small'>All {maps.scans} test scans laid over each other, each body centred in its window; "
+            f"behind them their mean.</p><div class='grid'>{maps.figures()}</div>",
             settings_section(run.experiment, run.data, __version__),
         ]
     )
@@ -89,7 +89,8 @@ def _page(title: str, body: str) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         # Nothing but what is in the file may be loaded, and nothing may run.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         f'<link rel="icon" href="data:,"><title>{text(title)}</title><style>{STYLE}</style></head>'
         f"<body><main>{body}</main></body></html>\n"
     )
@@ -100,7 +101,8 @@ def _switches() -> str:
     for name, label, colour, on in LAYERS:
         boxes.append(
             f'<input type="checkbox" class="switch" id="show-{name}"{" checked" if on else ""}>'
-            f'<label for="show-{name}"><span class="swatch" style="background:{colour}"></span>{text(label)}</label><br>'
+            f'<label for="show-{name}"><span class="swatch" style="background:{colour}"></span>'
+            f"{text(label)}</label><br>"
         )
     return "".join(boxes)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from doubleunet_bs.classes import METASTATIC
 from doubleunet_bs.evaluation.figures import clinical_display
-from doubleunet_bs.evaluation.report.markup import percent, png_uri, text, tinted
+from doubleunet_bs.evaluation.report.markup import png_uri, text, tinted, with_unit
 from doubleunet_bs.evaluation.scan_score import ScanScore
 
 PROBABILITY_COLOUR = (230, 130, 0)
@@ -71,8 +71,8 @@ def scan_figure(
     where = f"fold {fold}" if fold else "ensemble"
     lesions = score.lesions
     caption = (
-        f"Dice {percent(score.dice)} %: precision {percent(score.counts.precision)} %, sensitivity "
-        f"{percent(score.counts.sensitivity)} %. {lesions.found} of {lesions.true} lesions found, "
+        f"Dice {with_unit(score.dice)}: precision {with_unit(score.counts.precision)}, sensitivity "
+        f"{with_unit(score.counts.sensitivity)}. {lesions.found} of {lesions.true} lesions found, "
         f"{lesions.false_positives} of {lesions.predicted} predicted ones wrong."
     )
     label = f"{what} scan {score.case}, anterior and posterior view. {caption}"
@@ -87,7 +87,8 @@ def layered(layers: Sequence[str], shape: tuple[int, int], label: str) -> str:
     rows, columns = shape
     size = columns / 28
     names = "".join(
-        f'<text x="{columns * place:.1f}" y="{size * 1.2:.1f}" font-size="{size:.1f}" text-anchor="middle">{name}</text>'
+        f'<text x="{columns * place:.1f}" y="{size * 1.2:.1f}" font-size="{size:.1f}" text-anchor="middle">'
+        f"{name}</text>"
         for place, name in (
             (0.03, "R"),
             (0.25, "anterior"),

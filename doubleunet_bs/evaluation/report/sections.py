@@ -8,7 +8,7 @@ from doubleunet_bs.evaluation.bootstrap import Interval
 from doubleunet_bs.evaluation.breakdown import by_size, by_view
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.provenance import PATIENTS
-from doubleunet_bs.evaluation.report.markup import notes, percent, table, text
+from doubleunet_bs.evaluation.report.markup import notes, percent, table, text, with_unit
 from doubleunet_bs.evaluation.summary import Mean, Summary, figures, postprocessed_figures, threshold_figures
 from doubleunet_bs.training.experiments import Experiment
 
@@ -27,22 +27,23 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
     mean, lesions, found = summary.mean, summary.lesions, summary.detection_mean
     several = len(summary.folds) > 1
     tiles = [
-        ("F1, pixels", percent(mean.f1_of_means), _labelled(summary.intervals.f1_of_means)),
-        ("precision, pixels", percent(mean.precision), _labelled(summary.intervals.precision)),
-        ("sensitivity, pixels", percent(mean.sensitivity), _labelled(summary.intervals.sensitivity)),
-        ("lesions found", percent(lesions.sensitivity), f"{lesions.found} of {lesions.true}"),
-        ("predicted lesions right", percent(lesions.precision), f"{lesions.right} of {lesions.predicted}"),
-        ("patients detected", percent(found["sensitivity"]), "mean over folds" if several else ""),
+        ("F1, pixels", with_unit(mean.f1_of_means), _labelled(summary.intervals.f1_of_means)),
+        ("precision, pixels", with_unit(mean.precision), _labelled(summary.intervals.precision)),
+        ("sensitivity, pixels", with_unit(mean.sensitivity), _labelled(summary.intervals.sensitivity)),
+        ("lesions found", with_unit(lesions.sensitivity), f"{lesions.found} of {lesions.true}"),
+        ("predicted lesions right", with_unit(lesions.precision), f"{lesions.right} of {lesions.predicted}"),
+        ("patients detected", with_unit(found["sensitivity"]), "mean over folds" if several else ""),
     ]
     boxes = "".join(
-        f"<div>{text(label)}<b>{value} %</b><span class='small'>{text(extra)}</span></div>"
+        f"<div>{text(label)}<b>{value}</b><span class='small'>{text(extra)}</span></div>"
         for label, value, extra in tiles
     )
     rows, columns = image
     return (
         f"<h1>Double U-Net, {text(name)}</h1>"
-        f"<p>Bone-metastasis lesions on whole-body bone scans. {len(summary.scans)} scans that the network had not seen, "
-        f"{rows} x {columns} pixels; {text(trained)}. {text(kind)}</p>{warning}<div class='headline'>{boxes}</div>"
+        f"<p>Bone-metastasis lesions on whole-body bone scans. {len(summary.scans)} scans that the network had not "
+        f"seen, {rows} x {columns} pixels; {text(trained)}. {text(kind)}</p>"
+        f"{warning}<div class='headline'>{boxes}</div>"
         "<p class='small'>Research software, not a medical device, not for diagnosis.</p>"
     )
 
@@ -90,11 +91,12 @@ def table_section(summary: Summary) -> str:
         ]
     if any(spans):
         small.append(
-            f"[3] {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} patients, within each fold."
+            f"[3] {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} patients, "
+            "within each fold."
         )
     small.append(
-        "Threshold: the best single grey level, chosen on the validation scans. Filter: predicted lesions under an area "
-        "are dropped where that helps on the validation scans; the raw figures stay the result."
+        "Threshold: the best single grey level, chosen on the validation scans. Filter: predicted lesions under an "
+        "area are dropped where that helps on the validation scans; the raw figures stay the result."
     )
     if len(summary.folds) < summary.total_folds:
         small.append(f"{len(summary.folds)} of {summary.total_folds} folds are scored.")
@@ -111,7 +113,8 @@ def lesion_section(summary: Summary, size_chart: str) -> str:
     overlap = summary.folds[0].overlap if summary.folds else 0.0
     rule = "share a pixel" if not overlap else f"overlap by {overlap:g} (intersection over union)"
     small = [
-        f"A lesion is a connected component of metastatic pixels in one view (8-connectivity). Two match when they {rule}.",
+        "A lesion is a connected component of metastatic pixels in one view (8-connectivity). "
+        f"Two match when they {rule}.",
         "By size: sensitivity is of the true lesions of this size, precision of the predicted ones of this size.",
     ]
     pixels = [

@@ -1,7 +1,7 @@
 """How the report looks: one style sheet, without fonts, scripts or pictures from elsewhere.
 
-Layers of a picture are switched by check boxes alone: a box that is not checked hides its layer in everything that follows
-it. So the report works where scripts are not allowed, in a mail viewer for instance.
+Layers of a picture are switched by check boxes alone: a box that is not checked hides its layer in everything that
+follows it. So the report works where scripts are not allowed, in a mail viewer for instance.
 """
 
 TRUTH, PREDICTION, MISSED, WRONG = "#aa3377", "#009e73", "#005ac8", "#d55e00"
@@ -49,9 +49,11 @@ path.prediction {{ stroke: {PREDICTION}; stroke-dasharray: 4 2; }}
 .switch {{ width: 1.1rem; height: 1.1rem; vertical-align: -0.15rem; }}
 .switch + label + br {{ display: none; }}
 @media (max-width: 40rem) {{ .switch + label + br {{ display: inline; }} }}
-.swatch {{ display: inline-block; width: 0.9em; height: 0.9em; border-radius: 2px; margin-right: 0.35em; vertical-align: -0.08em; }}
+.swatch {{ display: inline-block; width: 0.9em; height: 0.9em; border-radius: 2px; margin-right: 0.35em;
+  vertical-align: -0.08em; }}
 details {{ margin: 0.8rem 0; }}
 summary {{ cursor: pointer; }}
 {_SWITCHES}
-@media print {{ .switch, .switch + label {{ display: none; }} h2 {{ break-after: avoid; }} figure {{ break-inside: avoid; }} }}
+@media print {{ .switch, .switch + label {{ display: none; }} h2 {{ break-after: avoid; }}
+  figure {{ break-inside: avoid; }} }}
 """
