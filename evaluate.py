@@ -39,7 +39,11 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--ensemble", action="store_true", help="average all trained folds; --data names other scans")
     parser.add_argument(
-        "--trained-on", metavar="SHARDS", help="with --ensemble: the run's shards, when they have moved"
+        "--trained-on",
+        metavar="SHARDS",
+        nargs="+",
+        default=[],
+        help="with --ensemble: the run's shards, when they have moved",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="with several runs: also write comparison.json, .csv and .txt here"
@@ -107,7 +111,8 @@ def evaluate(args: argparse.Namespace) -> int:
     print(f"experiment {summary.experiment}{changed}\n")
     print(f"{format_summary(summary)}\n\n{format_details(summary)}\n")
     written = ["summary.json", "summary.csv", "table.tex"] + ([] if args.no_report else ["report.html"])
-    print(f"written: {folder}/ {', '.join(written)}; scores.json and predictions/ where the predictions are")
+    place = "" if args.ensemble else "in each fold's folder "
+    print(f"written in {folder}: {', '.join(written)}; {place}scores.json and predictions/")
     return 0
 
 
@@ -118,7 +123,7 @@ def compare(args: argparse.Namespace, settings) -> int:
     print(format_comparison(comparison))
     if args.out:
         write_comparison(args.out, comparison)
-        print(f"written: {args.out}/ comparison.json, comparison.csv, comparison.txt")
+        print(f"written in {args.out}: comparison.json, comparison.csv, comparison.txt")
     return 0
 
 

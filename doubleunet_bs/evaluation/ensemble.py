@@ -16,7 +16,7 @@ import numpy as np
 
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds
+from doubleunet_bs.evaluation.evaluate import read_folds
 from doubleunet_bs.evaluation.predictions import Segment, image_signature, load_keras_model
 from doubleunet_bs.evaluation.provenance import provenance
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, write_scores
@@ -37,7 +37,7 @@ def evaluate_ensemble(
     path: str | os.PathLike,
     data: str | os.PathLike,
     settings: EvaluationSettings | None = None,
-    trained_on: str | os.PathLike | None = None,
+    trained_on: Sequence[str | os.PathLike] = (),
     report: bool = True,
 ) -> tuple[Summary, Path]:
     """Score all trained folds of a run, averaged, on other shards.
@@ -46,8 +46,8 @@ def evaluate_ensemble(
         path: the run folder.
         data: shards of scans that no fold has seen.
         settings: of the evaluation.
-        trained_on: the run's own shards, when they have moved since training: without them nobody could tell whether a
-            scan was seen.
+        trained_on: the shards that the run was trained on (and pre-trained, with transfer), when they have moved since:
+            without them nobody could tell whether a scan was seen.
         report: write `report.html`.
 
     Returns:
@@ -62,10 +62,13 @@ def evaluate_ensemble(
     trained = [open_fold(run, fold) for fold in run.trained_folds()]
     if not trained:
         raise RunError(f"{run.path}: no fold is trained yet; run train.py first")
-    own = open_run_data(run, trained_on)
+    seen = open_seen(run, trained_on)
+    own = seen[0]
     folds = read_folds(run, own)
     others = open_shards(data, verify=True)
-    check_outside(own, others)
+    check_prepared(own, others)
+    for shards in seen:
+        check_unseen(shards, others)
     folder = run.path / ENSEMBLE / others.path.resolve().name
     stored = StoredPredictions(folder / PREDICTIONS, tuple(fold.weights_sha256 for fold in trained), others.fingerprint)
     scorer = Scorer(others, stored, settings)
@@ -112,25 +115,69 @@ def evaluate_ensemble(
     return summary, folder
 
 
-def check_outside(own: ShardedDataset, others: ShardedDataset) -> None:
-    """Refuse shards that the run's folds may have seen, or that were prepared otherwise.
+def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[ShardedDataset]:
+    """The shards that a run was trained on; with transfer, those of its pre-training behind them.
 
-    Pseudonyms of two shard folders differ when their keys do: scans are compared by their counts as well.
+    Args:
+        run: the opened run.
+        trained_on: folders to look in before those that the run has noted; recognised by their fingerprint.
 
     Raises:
-        RunError: naming the first scan or setting in the way.
+        DatasetError: shards are missing or damaged.
+        RunError: they are others.
+    """
+    given = {dataset.fingerprint: dataset for dataset in map(open_shards, trained_on)}
+    seen = []
+    for data in (run.data, getattr(run, "pretrain_data", None)):
+        if data is None:
+            continue
+        dataset = given.pop(data["fingerprint"], None)
+        if dataset is None and not Path(data["path"]).is_dir():
+            raise DatasetError(
+                f"{data['path']}: the shards that {run.path} was trained on are not there any more; "
+                "name them with --trained-on"
+            )
+        dataset = dataset or open_shards(data["path"])
+        if dataset.fingerprint != data["fingerprint"]:
+            raise RunError(
+                f"{data['path']}: not the shards that {run.path} was trained on; name them with --trained-on"
+            )
+        seen.append(dataset)
+    if given:
+        stranger = next(iter(given.values()))
+        raise RunError(f"{stranger.path}: given with --trained-on, but {run.path} was not trained on it")
+    return seen
+
+
+def check_prepared(own: ShardedDataset, others: ShardedDataset) -> None:
+    """Refuse shards that were prepared otherwise than the run's.
+
+    Raises:
+        RunError: naming each setting that differs.
     """
     ours, theirs = own.settings.to_json(), others.settings.to_json()
     different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
     if different:
         raise RunError(f"{others.path}: prepared otherwise than the run's scans ({'; '.join(different)})")
+
+
+def check_unseen(seen: ShardedDataset, others: ShardedDataset) -> None:
+    """Refuse shards with a scan or a patient of the shards `seen`.
+
+    Pseudonyms of two shard folders differ when their keys do: scans are compared by their counts as well. A patient
+    whose other scan was seen is found by his pseudonym only.
+
+    Raises:
+        RunError: naming the first such scan.
+    """
     for what, name in (("case", "case"), ("patient", "patient"), ("counts", "pixel_sha256")):
-        seen = {getattr(case, name) for case in own.cases} - {""}
-        found = [case.case for case in others.cases if getattr(case, name) in seen]
+        known = {getattr(case, name) for case in seen.cases} - {""}
+        found = [case.case for case in others.cases if getattr(case, name) in known]
         if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             raise RunError(
-                f"{others.path}: {found[0]} and {len(found) - 1} other scans have the {what} of a scan in the run's "
-                f"own shards {own.path}: the folds have seen them; an ensemble is tested on other patients only"
+                f"{others.path}: {found[0]}{more} have the {what} of a scan in {seen.path}, which the folds were "
+                "trained on; an ensemble is tested on other patients only"
             )
 
 

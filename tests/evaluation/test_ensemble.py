@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
 from intensity_run import SETTINGS, intensity_model, make_run, make_shards, write_fold
 
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.ensemble import check_outside, ensemble_of, evaluate_ensemble
+from doubleunet_bs.evaluation.ensemble import check_unseen, ensemble_of, evaluate_ensemble, open_seen
 from doubleunet_bs.evaluation.scores import read_scores
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
 from doubleunet_bs.files import read_json, write_json
@@ -114,7 +115,7 @@ def test_scans_that_were_seen_are_refused(shards, others, tmp_path, entry, messa
     content["cases"][3][entry] = read_json(shards / "dataset.json")["cases"][6][entry]
     write_json(copy / "dataset.json", content)
     with pytest.raises(RunError, match=message):
-        check_outside(open_shards(shards), open_shards(copy))
+        check_unseen(open_shards(shards), open_shards(copy))
 
 
 def test_scans_without_a_hash_are_not_taken_for_each_other(shards, others, tmp_path):
@@ -126,11 +127,11 @@ def test_scans_without_a_hash_are_not_taken_for_each_other(shards, others, tmp_p
             case["pixel_sha256"] = ""
         write_json(copy / "dataset.json", content)
         opened.append(open_shards(copy))
-    check_outside(*opened)
+    check_unseen(*opened)
 
 
 def test_the_runs_own_shards_are_refused(trained_run, shards):
-    with pytest.raises(RunError, match="the folds have seen them"):
+    with pytest.raises(RunError, match="which the folds were trained on"):
         evaluate_ensemble(trained_run, shards, QUICK)
 
 
@@ -147,7 +148,7 @@ def test_shards_that_moved(trained_run, others, shards, tmp_path):
     write_json(run / "experiment.json", content)
     with pytest.raises(DatasetError, match="gone"):
         evaluate_ensemble(run, others, QUICK)
-    summary, _ = evaluate_ensemble(run, others, QUICK, trained_on=shards, report=False)
+    summary, _ = evaluate_ensemble(run, others, QUICK, trained_on=[shards], report=False)
     assert summary.folds[0].pooled.tp == 96
 
 
@@ -173,3 +174,23 @@ def test_without_a_positive_scan_there_is_nothing_to_find(trained_run, others, t
     run = make_run(tmp_path / "untrained", others, folds=())
     with pytest.raises(RunError, match="no fold is trained"):
         evaluate_ensemble(run, others, QUICK)
+
+
+def test_scans_of_the_pretraining_were_seen_as_well(trained_run, shards, others, tmp_path):
+    """A run with transfer has noted two sets of shards."""
+    own, other = open_shards(shards), open_shards(others)
+    noted = {"path": str(others), "fingerprint": other.fingerprint}
+    run = types.SimpleNamespace(path=trained_run, data=open_run(trained_run).data, pretrain_data=noted)
+    assert [dataset.path for dataset in open_seen(run)] == [own.path, other.path]
+    with pytest.raises(RunError, match=r"case-0{9}064 and 6 more have the case of a scan in .*hospital_b"):
+        check_unseen(open_seen(run)[1], other)
+    moved = shutil.copytree(others, tmp_path / "moved")
+    run.pretrain_data = noted | {"path": str(tmp_path / "gone")}
+    with pytest.raises(DatasetError, match="gone: the shards that .* are not there any more; name them with --trained"):
+        open_seen(run)
+    assert [dataset.path for dataset in open_seen(run, [moved])] == [own.path, moved]
+    with pytest.raises(RunError, match="was not trained on it"):
+        open_seen(open_run(trained_run), [moved])
+    run.pretrain_data = noted | {"fingerprint": "another"}
+    with pytest.raises(RunError, match="not the shards"):
+        open_seen(run)
