@@ -17,8 +17,6 @@ from doubleunet_bs.preparation.shards import ShardedDataset
 
 PROBABILITY, MASK = "metastatic_probability", "mask"
 ENDPOINT, INPUT = "serving_default", "image"
-Segment = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Takes (n, rows, columns) uint8 images, returns probabilities (float32) and masks (uint8) of the same shape."""
 
 
 def segmentation_function(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
@@ -153,6 +151,10 @@ class CasePrediction:
     labels: np.ndarray
     probability: np.ndarray
     mask: np.ndarray
+
+
+Segment = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Takes (n, rows, columns) uint8 images, returns probabilities (float32) and masks (uint8) of the same shape."""
 
 
 def predict_cases(
