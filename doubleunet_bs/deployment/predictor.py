@@ -58,12 +58,12 @@ class Predictor:
     """A model ready for scans.
 
     Args:
-        model: a fold of a run (`RUN/fold_01`), or an exported `saved_model` folder, of a fold or an ensemble, wherever it
-            has been copied. With engine "serving" also the name of a model on the server; given a folder, the server's
+        model: a fold of a run (`RUN/fold_01`), or an exported `saved_model` folder, of a fold or an ensemble, wherever
+            it has been copied. With engine "serving" also the name of a model on the server; given a folder, the server's
             model must be the one in it.
         engine: "tensorflow"; "openvino", an extra; "serving", a model server; "auto": see `engines.choose_local`.
         server: "grpc://HOST:PORT" or "http://HOST:PORT", for engine "serving" and no other.
-        precision: "auto" is bfloat16 where the processor multiplies it in hardware; "float32". Of no effect on a server.
+        precision: "auto" is bfloat16 where the processor multiplies it in hardware; "float32". A server has its own.
         deadline: seconds within which a server must answer, tries after the first included.
 
     Attributes:

@@ -70,7 +70,7 @@ def open_served(
     description = parse_description(content, f"{client.server}, model {name}")
     if local and description.weights_sha256 != local.weights_sha256:
         raise ServerError(
-            f"{client.server}: its model {name!r} has other weights than the one named with --model; package that again, "
-            "or name the server's model"
+            f"{client.server}: its model {name!r} has other weights than the one named with --model; "
+            "package that again, or name the server's model"
         )
     return description, ServingEngine(client, description.image_shape)
