@@ -1,8 +1,10 @@
-"""Names of the files of a result, and which of them a user can choose."""
+"""Names and places of the files of a result, and which of them a user can choose."""
 
+import os
 from collections.abc import Collection
+from pathlib import Path
 
-from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.errors import RunError, SettingsError
 
 FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
@@ -49,3 +51,18 @@ def parse_outputs(text: str) -> tuple[str, ...]:
         if name not in OUTPUTS:
             raise SettingsError(f"output {name!r}: choose among {', '.join(OUTPUTS)}, or all, or none")
     return tuple(name for name in OUTPUTS if name in names)
+
+
+def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> Path:
+    """Where the result of a case goes.
+
+    Raises:
+        RunError: there is one already and `overwrite` is off, or something else in its place.
+    """
+    folder = Path(out) / case
+    if folder.exists():
+        if not overwrite:
+            raise RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
+        if not (folder / RESULT).is_file():
+            raise RunError(f"{folder}: is not a result of this package and is left alone; choose another --out folder")
+    return folder

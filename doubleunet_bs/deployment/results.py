@@ -43,6 +43,7 @@ from doubleunet_bs.deployment.result_files import (
     annotation_name,
     mask_name,
     picture_name,
+    result_folder,
     segmentation_name,
 )
 from doubleunet_bs.errors import RunError
@@ -136,21 +137,6 @@ def write_prediction(
     return WrittenResult(folder, result)
 
 
-def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> Path:
-    """Where the result of a case goes.
-
-    Raises:
-        RunError: there is one already and `overwrite` is off, or something else in its place.
-    """
-    folder = Path(out) / case
-    if folder.exists():
-        if not overwrite:
-            raise RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
-        if not (folder / RESULT).is_file():
-            raise RunError(f"{folder}: is not a result of this package and is left alone; choose another --out folder")
-    return folder
-
-
 def describe_prediction(
     scan: BoneScan,
     prediction: Prediction,
@@ -165,7 +151,7 @@ def describe_prediction(
     Args:
         scan, prediction, engine, outputs: as in `write_prediction`.
         lesions: of `find_lesions`.
-        annotations: view -> Labelme shapes; not of a missing view.
+        annotations: view -> Labelme shapes; not of a missing view. Empty when none are made.
         identified: whether the DICOM files carry the patient's identity.
     """
     prepared, model = prediction.prepared, prediction.model
@@ -191,7 +177,7 @@ def describe_prediction(
             "annotation": file("labelme", annotation_name(view), not missing),
             "picture": file("labelme", picture_name(view), not missing),
         }
-    kinds = [kind for view in VIEWS if view in annotations for kind in annotations[view].kinds]
+    kinds = [kind for view in VIEWS if view in annotations for kind in annotations[view].kinds] or [None] * len(lesions)
     pixels = sum(lesion.pixels for lesion in lesions)
     body = sum(bodies.values())
     return {
