@@ -98,7 +98,13 @@ def header_without_identity(scan: BoneScan, prediction: Prediction, engine: str)
 
 
 def header_with_identity(study: SourceStudy, moment: datetime.datetime) -> ResultHeader:
-    """A header with the patient's identity, for the hospital's own archive."""
+    """A header with the patient's identity, for the hospital's own archive.
+
+    Raises:
+        UnicodeEncodeError: a text that could not be decoded; pydicom would write question marks for a part of a name.
+    """
+    for value in study.values.values():
+        value.encode("utf-8")
     return ResultHeader(study.values, study.frames, True, moment, None)
 
 
