@@ -138,7 +138,9 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
             continue
         ready += 1
         print(f"\n{scan_name(files.sources)}")
-        print(f"  would be written    {settings.out / content.scan.case}: {', '.join(('result.json', *settings.outputs))}")
+        print(
+            f"  would be written    {settings.out / content.scan.case}: {', '.join(('result.json', *settings.outputs))}"
+        )
         for path in (content.labelme or {}).values():
             print(f"  would be written    {path}")
         for warning in content.prepared.warnings:
@@ -181,7 +183,9 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
         if previous is not None:
             previous = segment_previous(previous, predictor, settings.allow_missing_view)
         job = PredictionJob(settings, predictor, previous)
-        bar = tqdm(total=len(found.scans), desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
+        bar = tqdm(
+            total=len(found.scans), desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None
+        )
         with bar, contextlib.closing(stream(found.scans, reader, job.compute, job.write)) as outcomes:
             for number, outcome in enumerate(outcomes, start=1):
                 bar.update()

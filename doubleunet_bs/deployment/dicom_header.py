@@ -93,7 +93,7 @@ def header_without_identity(scan: BoneScan, prediction: Prediction, engine: str)
     digest = hashlib.sha256()
     for view in VIEWS:
         digest.update(prediction.masks[view].tobytes())
-    seed = "/".join((fingerprint, prediction.model.weights_sha256, engine, __version__, digest.hexdigest()))
+    seed = f"{fingerprint}/{prediction.model.weights_sha256}/{engine}/{__version__}/{digest.hexdigest()}"
     return ResultHeader(values, frames, False, LONG_AGO, seed)
 
 

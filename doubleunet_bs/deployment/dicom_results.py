@@ -7,7 +7,10 @@ from collections.abc import Collection
 import numpy as np
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.deployment.dicom_header import header_with_identity, header_without_identity
+from doubleunet_bs.deployment.dicom_header import (
+    header_with_identity,
+    header_without_identity,
+)
 from doubleunet_bs.deployment.dicom_scan import deidentified_scan
 from doubleunet_bs.deployment.dicom_seg import segmentation
 from doubleunet_bs.deployment.predictor import Prediction

@@ -2,7 +2,12 @@
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
-from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    Segmentation,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage

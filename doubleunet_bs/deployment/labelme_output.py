@@ -7,17 +7,16 @@ always exact and which Labelme edits point by point no longer (decided here).
 
 import base64
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from doubleunet_bs.classes import METASTATIC
 from doubleunet_bs.deployment.contours import exact_polygon
 from doubleunet_bs.deployment.lesions import label_lesions
+from doubleunet_bs.deployment.png import png_bytes
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import write_json
 from doubleunet_bs.preparation.case import VIEWS
@@ -60,7 +59,7 @@ def annotate(mask: np.ndarray, label: str = LABEL) -> ViewAnnotation:
             shape |= {
                 "shape_type": "mask",
                 "points": [[first_column, first_row], [last_column, last_row]],
-                "mask": _png(area),
+                "mask": base64.b64encode(png_bytes(area)).decode("ascii"),
             }
         else:
             shape |= {
@@ -75,28 +74,28 @@ def annotate(mask: np.ndarray, label: str = LABEL) -> ViewAnnotation:
 def metastatic_label(classes: Mapping[str, int]) -> str:
     """The label of a lesion in the user's own class map, so that he can prepare with the same map again."""
     labels = [label for label, number in classes.items() if number == METASTATIC]
-    return LABEL if LABEL in labels or not labels else sorted(labels)[0]
+    return LABEL if LABEL in labels or not labels else min(labels)
 
 
 def labelme_file(
-    annotation: ViewAnnotation, picture: np.ndarray, image_path: str, embedded: bool = False
+    annotation: ViewAnnotation, shape: tuple[int, int], image_path: str, embedded: bytes | None = None
 ) -> dict[str, Any]:
     """The content of a Labelme JSON file.
 
     Args:
         annotation: of one view.
-        picture: uint8 array of shape (rows, columns): the view as the annotator sees it.
+        shape: (rows, columns) of the view.
         image_path: name of the picture's file, beside the JSON file.
-        embedded: put the picture into the JSON file; nothing has to lie beside it then.
+        embedded: PNG bytes of the picture, to be put into the JSON file: nothing has to lie beside it then.
     """
     return {
         "version": VERSION,
         "flags": {},
         "shapes": annotation.shapes,
         "imagePath": image_path,
-        "imageData": _png(picture) if embedded else None,
-        "imageHeight": picture.shape[0],
-        "imageWidth": picture.shape[1],
+        "imageData": None if embedded is None else base64.b64encode(embedded).decode("ascii"),
+        "imageHeight": shape[0],
+        "imageWidth": shape[1],
     }
 
 
@@ -124,24 +123,26 @@ def annotation_paths(folder: Path, sources: Sequence[Source], views: Sequence[st
 
 
 def write_annotations(
-    paths: Mapping[str, Path], annotations: Mapping[str, ViewAnnotation], pictures: Mapping[str, np.ndarray]
+    paths: Mapping[str, Path],
+    annotations: Mapping[str, ViewAnnotation],
+    shape: tuple[int, int],
+    pictures: Mapping[str, bytes],
 ) -> None:
-    """Write one self-contained Labelme file per view, all or none; all arguments are by view."""
+    """Write one self-contained Labelme file per view, all or none.
+
+    Args:
+        paths, annotations, pictures: by view; pictures as the bytes of PNGs.
+        shape: (rows, columns) of a view.
+    """
     written: list[Path] = []
     try:
         for view, path in paths.items():
             # `imagePath` is what Labelme calls the picture; no file of that name is needed, nor should one lie here,
             # where `prepare` would take it for a mask.
-            content = labelme_file(annotations[view], pictures[view], f"{path.stem}.png", embedded=True)
+            content = labelme_file(annotations[view], shape, f"{path.stem}.png", pictures[view])
             write_json(path, content)
             written.append(path)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
         raise
-
-
-def _png(picture: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
-from doubleunet_bs.deployment.model_description import DESCRIPTION, ModelDescription, describe_fold, read_description
+from doubleunet_bs.deployment.model_description import (
+    DESCRIPTION,
+    ModelDescription,
+    describe_fold,
+    read_description,
+)
 from doubleunet_bs.errors import RunError
 
 

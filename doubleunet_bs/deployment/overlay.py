@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from doubleunet_bs.deployment.lesions import Lesion
 from doubleunet_bs.deployment.model_description import INTENDED_USE
+from doubleunet_bs.deployment.png import png_bytes
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.evaluation.figures import clinical_display, upper_level
 from doubleunet_bs.files import replace_file
@@ -87,9 +88,7 @@ def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Le
 
 def draw_overlay(path: str | os.PathLike, picture: np.ndarray) -> None:
     """Write the picture of `overlay_picture` as a PNG without metadata, whole or not at all."""
-    image = Image.fromarray(picture)
-    # Level 6 takes four times as long for a tenth less.
-    replace_file(path, lambda temporary: image.save(temporary, "PNG", compress_level=3))
+    replace_file(path, lambda temporary: temporary.write_bytes(png_bytes(picture)))
 
 
 def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Sequence[Lesion]) -> Image.Image:

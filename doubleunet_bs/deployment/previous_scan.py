@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-from doubleunet_bs.deployment.report_scan import ReportScan, read_report_scan, report_scan
+from doubleunet_bs.deployment.report_scan import (
+    ReportScan,
+    read_report_scan,
+    report_scan,
+)
 from doubleunet_bs.deployment.result_files import RESULT
 from doubleunet_bs.deployment.scan_list import list_scans
 from doubleunet_bs.errors import RunError
@@ -31,7 +35,9 @@ def find_previous(path: str, current: ScanFiles, allow_missing_view: bool = Fals
     found = list_scans([path], allow_missing_view)
     if len(found.scans) != 1:
         reason = f" ({found.rejected[0].message})" if not found.scans and found.rejected else ""
-        raise RunError(f"{path}: holds {len(found.scans)} scans{reason}; --previous names one scan or its result folder")
+        raise RunError(
+            f"{path}: holds {len(found.scans)} scans{reason}; --previous names one scan or its result folder"
+        )
     if same_patient(current.sources, found.scans[0].sources) is False:
         raise RunError(
             f"{path}: has another Patient ID than the new scan; a result folder may be given instead, if they are the same person"
@@ -49,9 +55,12 @@ def segment_previous(previous: ReportScan | ScanFiles, predictor, allow_missing_
         return previous
     from doubleunet_bs.deployment.lesions import find_lesions
     from doubleunet_bs.deployment.overlay import view_pictures
+    from doubleunet_bs.deployment.png import png_bytes
     from doubleunet_bs.deployment.results import describe_prediction
 
     scan = previous.read(allow_missing_view)
     prediction = predictor.predict(scan)
     result = describe_prediction(scan, prediction, predictor.engine, find_lesions(scan, prediction), {}, ())
-    return report_scan(result, prediction.masks, view_pictures(scan))
+    return report_scan(
+        result, prediction.masks, {view: png_bytes(picture) for view, picture in view_pictures(scan).items()}
+    )

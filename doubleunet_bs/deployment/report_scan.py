@@ -2,13 +2,19 @@
 
 import dataclasses
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from doubleunet_bs.deployment.result_files import FORMAT, RESULT, mask_name, picture_name
+from doubleunet_bs.deployment.result_files import (
+    FORMAT,
+    RESULT,
+    mask_name,
+    picture_name,
+)
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.case import VIEWS
@@ -30,19 +36,16 @@ class ReportScan:
     pictures: dict[str, bytes]
 
 
-def report_scan(
-    result: dict[str, Any], masks: dict[str, np.ndarray], pictures: dict[str, np.ndarray]
-) -> ReportScan:
+def report_scan(result: dict[str, Any], masks: Mapping[str, np.ndarray], pictures: Mapping[str, bytes]) -> ReportScan:
     """Of a prediction that is being written.
 
     Args:
         result: see `results.describe_prediction`.
-        masks, pictures: of both views, uint8 arrays of the shape of the raw view.
+        masks: uint8 arrays of the shape of the raw view; those of missing views are passed over.
+        pictures: PNG bytes of the views that are there.
     """
     present = [view for view in VIEWS if not result["views"][view]["missing"]]
-    return ReportScan(
-        result, {view: masks[view] for view in present}, {view: png_bytes(pictures[view]) for view in present}
-    )
+    return ReportScan(result, {view: masks[view] for view in present}, {view: pictures[view] for view in present})
 
 
 def read_report_scan(folder: Path) -> ReportScan:
@@ -79,13 +82,6 @@ def read_report_scan(folder: Path) -> ReportScan:
     except (OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError) as cause:
         raise RunError(f"{folder}: a damaged result ({type(cause).__name__}); segment that scan again") from None
     return ReportScan(result, masks, pictures)
-
-
-def png_bytes(picture: np.ndarray) -> bytes:
-    """A picture as the bytes of a PNG without metadata."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=6)
-    return buffer.getvalue()
 
 
 def _check(result: dict[str, Any]) -> None:

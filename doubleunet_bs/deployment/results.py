@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from doubleunet_bs import __version__
 from doubleunet_bs.deployment.labelme_output import (
@@ -27,8 +26,13 @@ from doubleunet_bs.deployment.lesions import (
     find_lesions,
 )
 from doubleunet_bs.deployment.model_description import INTENDED_USE, MASK_VALUES
-from doubleunet_bs.deployment.overlay import draw_overlay, overlay_picture, view_pictures
+from doubleunet_bs.deployment.overlay import (
+    draw_overlay,
+    overlay_picture,
+    view_pictures,
+)
 from doubleunet_bs.deployment.patient_report import report_page
+from doubleunet_bs.deployment.png import png_bytes
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.deployment.replaced_folder import replaced_folder
 from doubleunet_bs.deployment.report_scan import ReportScan, report_scan
@@ -51,6 +55,8 @@ from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.source_study import SourceStudy
+
+_PICTURED = {"labelme", "report"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +111,15 @@ def write_prediction(
     annotations = {view: annotate(prediction.masks[view], label) for view in present}
     result = describe_prediction(scan, prediction, engine, lesions, annotations, outputs, study is not None)
     result["previous"] = None if previous is None else previous.result["case"]
-    pictures = view_pictures(scan)
+    shown = view_pictures(scan)
+    pictures = {view: png_bytes(shown[view]) for view in present} if labelme or _PICTURED & set(outputs) else {}
     picture = overlay_picture(scan, prediction, lesions) if {"overlay", "dicom"} & set(outputs) else None
     try:
         with replaced_folder(folder) as new:
             if "masks" in outputs:
                 for view, mask in prediction.masks.items():
                     np.save(new / mask_name(view, ".npy"), mask, allow_pickle=False)
-                    Image.fromarray(mask * np.uint8(255)).save(new / mask_name(view, ".png"))
+                    (new / mask_name(view, ".png")).write_bytes(png_bytes(mask * np.uint8(255)))
             if "overlay" in outputs:
                 draw_overlay(new / OVERLAY, picture)
             if "dicom" in outputs:
@@ -123,15 +130,15 @@ def write_prediction(
                     (new / name).write_bytes(content)
             if "labelme" in outputs:
                 for view in present:
-                    content = labelme_file(annotations[view], pictures[view], picture_name(view))
+                    content = labelme_file(annotations[view], scan.anterior.shape, picture_name(view))
                     write_json(new / annotation_name(view), content)
-                    Image.fromarray(pictures[view]).save(new / picture_name(view))
+                    (new / picture_name(view)).write_bytes(pictures[view])
             if "report" in outputs:
                 page = report_page(report_scan(result, prediction.masks, pictures), previous)
                 write_text(new / REPORT, page)
             write_json(new / RESULT, result)
             if labelme:
-                write_annotations(labelme, annotations, pictures)
+                write_annotations(labelme, annotations, scan.anterior.shape, pictures)
     except OSError as cause:
         raise RunError(f"{folder}: cannot be written ({cause.strerror or cause})") from None
     return WrittenResult(folder, result)

@@ -5,7 +5,13 @@ from highdicom.sc import SCImage
 from pydicom.sequence import Sequence
 
 from doubleunet_bs import __version__
-from doubleunet_bs.deployment.dicom_header import MANUFACTURER, MODEL, NOT_FOR_DIAGNOSIS, ResultHeader, reference
+from doubleunet_bs.deployment.dicom_header import (
+    MANUFACTURER,
+    MODEL,
+    NOT_FOR_DIAGNOSIS,
+    ResultHeader,
+    reference,
+)
 from doubleunet_bs.deployment.predictor import Prediction
 
 SERIES_NUMBER = 9002

@@ -138,7 +138,11 @@ def test_secondary_capture_shows_the_overlay(identified, phantom, tmp_path):
     prediction = make_prediction(scan, {view: getattr(scan, view) > LEVEL for view in VIEWS})
     capture = pydicom.dcmread(paths["overlay.dcm"])
     assert np.array_equal(capture.pixel_array, overlay_picture(scan, prediction, find_lesions(scan, prediction)))
-    assert (capture.ConversionType, capture.BurnedInAnnotation, capture.PhotometricInterpretation) == ("WSD", "NO", "RGB")
+    assert (capture.ConversionType, capture.BurnedInAnnotation, capture.PhotometricInterpretation) == (
+        "WSD",
+        "NO",
+        "RGB",
+    )
     assert capture.ImageType[:2] == ["DERIVED", "SECONDARY"]
     assert "not for diagnosis" in capture.DerivationDescription
     segmentation = pydicom.dcmread(paths["segmentation_anterior.dcm"])
@@ -216,7 +220,9 @@ def test_headers_that_cannot_be_referred_to(phantom, tmp_path):
     dataset = pydicom.dcmread(phantom)
     dataset.StudyInstanceUID = ""
     dataset.save_as(tmp_path / "scan.dcm")
-    with pytest.raises(ScanError, match=r"scan\.dcm: has no valid StudyInstanceUID.*leave out --keep-identity") as error:
+    with pytest.raises(
+        ScanError, match=r"scan\.dcm: has no valid StudyInstanceUID.*leave out --keep-identity"
+    ) as error:
         read_source_study([Source(str(tmp_path / "scan.dcm"))])
     assert error.value.reason == "unreferable"
 

@@ -14,7 +14,11 @@ from intensity_run import LEVEL, SETTINGS, intensity_model
 from PIL import Image
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.deployment.labelme_output import annotate, annotation_paths, metastatic_label
+from doubleunet_bs.deployment.labelme_output import (
+    annotate,
+    annotation_paths,
+    metastatic_label,
+)
 from doubleunet_bs.deployment.results import write_prediction
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.preparation import prepare_scan
@@ -110,7 +114,10 @@ def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
 
     with open(labels / "patients.csv", "w", newline="") as file:
         csv.writer(file).writerows(
-            [["scan", "patient", "cancer", "metastases"], *([f"phantom_000{n}", f"p{n}", "breast", "yes"] for n in (1, 2, 3))]
+            [
+                ["scan", "patient", "cancer", "metastases"],
+                *([f"phantom_000{n}", f"p{n}", "breast", "yes"] for n in (1, 2, 3)),
+            ]
         )
     shards = tmp_path / "shards"
     arguments = ["--scans", scans, "--labels", labels, "--out", shards, "--bin", "4", "--key", tmp_path / "key.json"]
@@ -126,7 +133,10 @@ def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
             assert np.array_equal(found, expected)
             continue
         place = prepared.placements["anterior"]
-        drawn = np.s_[math.ceil((400 - place.top) / 4) : (440 - place.top) // 4, math.ceil((100 - place.left) / 4) : (140 - place.left) // 4]
+        drawn = np.s_[
+            math.ceil((400 - place.top) / 4) : (440 - place.top) // 4,
+            math.ceil((100 - place.left) / 4) : (140 - place.left) // 4,
+        ]
         assert found[drawn].all() and not expected[drawn].all()
         column, row = removed["points"][0]
         assert not found[int(row - place.top) // 4, int(column - place.left) // 4]

@@ -167,7 +167,11 @@ def test_in_a_browser(written, tmp_path):
         (tmp_path / f"{name}.html").write_text(content, encoding="utf-8")
         arguments = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync".split()
         arguments += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
-        arguments += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,2600", "--force-device-scale-factor=2"]
+        arguments += [
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=900,2600",
+            "--force-device-scale-factor=2",
+        ]
         target = [f"--screenshot={tmp_path / name}.png", (tmp_path / f"{name}.html").as_uri()]
         done = subprocess.run([chromium, *arguments, *target], capture_output=True, timeout=120)
         if not (tmp_path / f"{name}.png").is_file():
