@@ -33,6 +33,7 @@ Examples:
   python -m doubleunet_bs predict scan.dcm --model saved_model --out predicted --previous predicted_2023/case-0123456789ab
   python -m doubleunet_bs predict scan.dcm --model saved_model --out for_archive --outputs dicom --keep-identity
   python -m doubleunet_bs predict export/ --model saved_model --out predicted --dry-run
+  python -m doubleunet_bs predict export/ --model RUN/fold_01 --out predicted --engine serving --server grpc://gpu:8500
 
 Exit code: 0 all scans are segmented, 1 some are not (the others are), 2 wrong arguments, 130 interrupted.
 """
@@ -45,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this verb's options to `parser`."""
     parser.add_argument("scans", nargs="+", metavar="SCAN", help="DICOM file, folder or zip archive")
     parser.add_argument(
-        "--model", required=True, metavar="MODEL", help="a fold such as RUN/fold_01, or an exported saved_model folder"
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a fold such as RUN/fold_01, an exported saved_model folder, or with --server also a model's name there",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results; made when it is not there")
     parser.add_argument(
@@ -74,7 +78,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="read and prepare the scans, say what would be done, write nothing"
     )
     parser.add_argument(
-        "--engine", choices=("tensorflow",), default="tensorflow", help="what computes (default tensorflow)"
+        "--engine",
+        choices=("auto", "tensorflow", "openvino", "serving"),
+        default="auto",
+        help="what computes: tensorflow; openvino, an extra; serving, the server of --server; default auto: tensorflow "
+        "with a GPU, else openvino where it is installed, and the output says which",
+    )
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="model server for --engine serving, grpc://HOST:PORT or http://HOST:PORT; the images travel unencrypted",
+    )
+    parser.add_argument(
+        "--deadline", type=float, default=60.0, metavar="SECONDS", help="for an answer of the server, default 60"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32"),
+        default="auto",
+        help="auto: bfloat16 where the processor has it, some outlines then move by a pixel; not for --engine serving",
     )
 
 
@@ -119,13 +141,15 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     """Everything up to the network, which is not even loaded."""
     from pathlib import Path
 
-    from doubleunet_bs.deployment.model_lookup import look_up_model
+    from doubleunet_bs.deployment.model_folder import find_model
     from doubleunet_bs.deployment.previous_scan import find_previous
     from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
-    from doubleunet_bs.errors import BoneScanError
+    from doubleunet_bs.errors import BoneScanError, SettingsError
 
-    description = look_up_model(Path(args.model))
-    _introduce(description, args.engine)
+    if args.server and not Path(args.model).is_dir():
+        raise SettingsError(f"{args.model}: a dry run asks no server; name the folder of the model")
+    description = find_model(Path(args.model)).description
+    _introduce(description, f"engine {args.engine}")
     if args.previous:
         find_previous(args.previous, found.scans[0], settings.allow_missing_view)
     reader = ScanReader(settings, description.preparation)
@@ -157,18 +181,15 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
     from tqdm import tqdm
 
     from doubleunet_bs import __version__
+    from doubleunet_bs.deployment.prediction_job import PredictionJob
+    from doubleunet_bs.deployment.predictor import Predictor
     from doubleunet_bs.deployment.previous_scan import find_previous, segment_previous
     from doubleunet_bs.deployment.run_log import RunLog
     from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
     from doubleunet_bs.deployment.streaming import stream
-    from doubleunet_bs.quiet import import_tensorflow
 
     previous = find_previous(args.previous, found.scans[0], settings.allow_missing_view) if args.previous else None
-    import_tensorflow()
-    from doubleunet_bs.deployment.prediction_job import PredictionJob
-    from doubleunet_bs.deployment.predictor import Predictor
-
-    predictor = Predictor(args.model, args.engine)
+    predictor = Predictor(args.model, args.engine, args.server, args.precision, args.deadline)
     _introduce(predictor.description, predictor.engine)
     reader = ScanReader(settings, predictor.description.preparation)
     done, total = 0, len(found.scans) + len(found.rejected)

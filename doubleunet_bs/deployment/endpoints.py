@@ -35,7 +35,9 @@ def describe_endpoints(image_shape: tuple[int, int], preparation: PreparationSet
     }
     if has_raw_counts(image_shape, preparation):
         endpoints[RAW_ENDPOINT] = {
-            "inputs": {RAW_INPUT: _tensor("uint16", raw, "raw anterior and posterior view; a view of zeros is missing")},
+            "inputs": {
+                RAW_INPUT: _tensor("uint16", raw, "raw anterior and posterior view; a view of zeros is missing")
+            },
             "outputs": {
                 MASK: _tensor("uint8", raw, "as above, in raw pixels; 0 outside of the prepared window"),
                 PROBABILITY: _tensor("float32", raw, "as above, in raw pixels; 0 outside of the prepared window"),

@@ -121,6 +121,18 @@ def read_description(path: str | os.PathLike) -> ModelDescription:
     return parse_description(read_json(path, RunError, "model description"), str(path))
 
 
+def describe_saved_model(path: str | os.PathLike) -> ModelDescription:
+    """The description inside a SavedModel folder.
+
+    Raises:
+        RunError: not a SavedModel folder of this package, or of another format.
+    """
+    path = Path(path)
+    if not (path / DESCRIPTION).is_file():
+        raise RunError(f"{path}: not a model exported by this package ({DESCRIPTION} is missing)")
+    return read_description(path / DESCRIPTION)
+
+
 def parse_description(content: Any, path: str) -> ModelDescription:
     """The inverse of `ModelDescription.to_json`.
 
@@ -255,7 +267,5 @@ def describe_ensemble(members: Sequence[ModelDescription]) -> ModelDescription:
         best_epoch=None,
         validation_f1=None,
         weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
-        members=tuple(
-            Member(one.fold, one.weights_sha256, one.best_epoch, one.validation_f1) for one in members
-        ),
+        members=tuple(Member(one.fold, one.weights_sha256, one.best_epoch, one.validation_f1) for one in members),
     )

@@ -11,7 +11,7 @@ from doubleunet_bs.deployment.lesions import Lesion
 from doubleunet_bs.deployment.model_description import INTENDED_USE
 from doubleunet_bs.deployment.png import png_bytes
 from doubleunet_bs.deployment.predictor import Prediction
-from doubleunet_bs.evaluation.figures import clinical_display, upper_level
+from doubleunet_bs.evaluation.display import clinical_display, upper_level
 from doubleunet_bs.files import replace_file
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.settings import KEPT_ROWS

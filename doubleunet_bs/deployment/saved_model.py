@@ -1,7 +1,6 @@
 """A trained fold -> a SavedModel that TensorFlow, Keras and TF Serving run without this package."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from doubleunet_bs.deployment.model_description import (
     DESCRIPTION,
     ModelDescription,
     describe_fold,
-    read_description,
     write_description,
 )
 from doubleunet_bs.deployment.raw_counts import counts_signature, raw_counts_function
@@ -98,15 +96,3 @@ def write_saved_model(folder: Path, model: Callable[..., Any], description: Mode
     )
     archive.write_out(str(folder), options=tf.saved_model.SaveOptions(save_debug_info=False), verbose=False)
     write_description(folder / DESCRIPTION, description)
-
-
-def describe_saved_model(path: str | os.PathLike) -> ModelDescription:
-    """The description inside a SavedModel folder.
-
-    Raises:
-        RunError: not a SavedModel folder of this package, or of another format.
-    """
-    path = Path(path)
-    if not (path / DESCRIPTION).is_file():
-        raise RunError(f"{path}: not a model exported by this package ({DESCRIPTION} is missing)")
-    return read_description(path / DESCRIPTION)

@@ -17,7 +17,8 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.commands import predict
 from doubleunet_bs.deployment.model_description import INTENDED_USE
 from doubleunet_bs.deployment.overlay import CONTOUR, outline
-from doubleunet_bs.deployment.predictor import ENGINES, Predictor
+from doubleunet_bs.deployment.engines import ENGINES
+from doubleunet_bs.deployment.predictor import Predictor
 
 VIEWS = ("anterior", "posterior")
 FILES = {
@@ -52,7 +53,8 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
     assert code == 0
     assert {file.name for file in folder.iterdir()} == FILES
     assert [path.name for path in command.out.iterdir()] == [scan.case]
-    expected = Predictor(trained_run / "fold_01").predict(scan)
+    predictor = Predictor(trained_run / "fold_01")
+    expected = predictor.predict(scan)
     result = json.loads((folder / "result.json").read_text())
     for view in ("anterior", "posterior"):
         mask = np.load(folder / f"mask_{view}.npy", allow_pickle=False)
@@ -63,7 +65,7 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
         assert result["views"][view]["missing"] is False
     assert result["metastatic_pixels"] == sum(expected.lesion_pixels.values()) > 0
     assert result["intended_use"] == INTENDED_USE
-    assert (result["case"], result["version"], result["engine"]) == (scan.case, "0.1.0", "tensorflow")
+    assert (result["case"], result["version"], result["engine"]) == (scan.case, "0.1.0", predictor.engine)
     assert (result["model"]["fold"], result["model"]["preparation"]["bin"]) == (1, 4)
     assert str(folder) in out
     assert INTENDED_USE in out
