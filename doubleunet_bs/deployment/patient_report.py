@@ -112,10 +112,10 @@ def _view(scan: ReportScan, view: str, prefix: str) -> str:
     if 0 <= last < rows:
         limit = (
             f'<path class="limit" d="M0 {last}h{columns}"/>'
-            f'<text class="hint" x="{columns - 3}" y="{last + 11}" text-anchor="end">not segmented below</text>'
+            f'<text class="hint" x="{columns - 3}" y="{last + 16}" text-anchor="end">not segmented below</text>'
         )
-    sides = f'<text class="hint" x="4" y="12">{SIDES[view][0]}</text>'
-    sides += f'<text class="hint" x="{columns - 4}" y="12" text-anchor="end">{SIDES[view][1]}</text>'
+    sides = f'<text class="hint" x="4" y="17">{SIDES[view][0]}</text>'
+    sides += f'<text class="hint" x="{columns - 4}" y="17" text-anchor="end">{SIDES[view][1]}</text>'
     data = base64.b64encode(scan.pictures[view]).decode("ascii")
     return (
         f"<figure><figcaption>{view}: {total}</figcaption>"
