@@ -59,7 +59,7 @@ def annotate(mask: np.ndarray, label: str = LABEL) -> ViewAnnotation:
             shape |= {
                 "shape_type": "mask",
                 "points": [[first_column, first_row], [last_column, last_row]],
-                "mask": base64.b64encode(png_bytes(area)).decode("ascii"),
+                "mask": base64.b64encode(png_bytes(area.astype(np.uint8) * 255)).decode("ascii"),
             }
         else:
             shape |= {

@@ -1,6 +1,6 @@
 """A folder of scans through `predict`: streamed against one after the other, and memory as the folder grows.
 
-    python tests/benchmarks/bench_predict_stream.py --model RUN/fold_01 [--scans 16] [--repeats 3] [--outputs all]
+    python tests/benchmarks/bench_predict_stream.py --model RUN/fold_01 [--scans 16] [--repeats 3] [--outputs all] [--engine auto]
 
 Both ways call the same three steps and write the same files. They alternate, and the ratio is taken of the medians. Memory
 is the largest resident set of a process that segments 4 scans, and of one that segments all.
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--outputs", default="all")
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--rss", nargs=2, metavar=("FOLDER", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rss:
@@ -60,6 +61,7 @@ def main() -> None:
                 seconds[streamed].append(work(Path(folder) / f"{repeat}-{streamed}", streamed)[0])
         parts = work(Path(folder) / "parts", False)[1]
         total = sum(parts.values())
+        print(f"engine {work.engine}")
         print(f"{args.scans} scans, outputs {args.outputs}, {args.repeats} alternating runs, seconds per scan")
         for streamed, name in ((False, "one after the other"), (True, "streamed")):
             times = [value / args.scans for value in seconds[streamed]]
@@ -71,6 +73,7 @@ def main() -> None:
         )
         for number in (min(4, args.scans), args.scans):
             arguments = [sys.executable, __file__, "--model", args.model, "--outputs", args.outputs]
+            arguments += ["--engine", args.engine]
             done = subprocess.run(
                 [*arguments, "--rss", str(scans), str(number)], capture_output=True, text=True, check=True
             )
@@ -84,10 +87,8 @@ def run(args, scans: Path, number: int, out: Path, streamed: bool | None):
     from doubleunet_bs.deployment.scan_list import list_scans
     from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
     from doubleunet_bs.deployment.streaming import stream
-    from doubleunet_bs.quiet import import_tensorflow
 
-    import_tensorflow()
-    predictor = Predictor(args.model)
+    predictor = Predictor(args.model, args.engine)
     items = list_scans([str(scans)]).scans[:number]
 
     def work(folder: Path, streamed: bool) -> tuple[float, dict[str, float]]:
@@ -113,6 +114,7 @@ def run(args, scans: Path, number: int, out: Path, streamed: bool | None):
         return time.perf_counter() - start, parts
 
     if streamed is None:
+        work.engine = predictor.engine
         return work
     return work(out / "out", streamed)
 
