@@ -1,6 +1,7 @@
 """Requests to a TensorFlow Serving model server, over gRPC or REST: deadline, tries, and errors a person can act on."""
 
 import dataclasses
+import http.client
 import json
 import time
 from collections.abc import Callable
@@ -174,14 +175,7 @@ class GrpcClient(_Client):
 
 
 class RestClient(_Client):
-    """Over HTTP, without encryption. Numbers travel as text: some ten times the bytes of gRPC."""
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        import requests
-
-        self._requests = requests
-        self._url = f"http://{self._address}/v1/models/{quote(self.model, safe='')}:predict"
+    """Over HTTP, without encryption. Numbers travel as text: several times the bytes of gRPC."""
 
     def _prepare(self, signature, inputs):
         content = {"signature_name": signature, "inputs": {name: array.tolist() for name, array in inputs.items()}}
@@ -190,35 +184,29 @@ class RestClient(_Client):
 
     def _post(self, body: bytes, seconds: float, signature: str):
         end = time.monotonic() + seconds
-        with self._requests.Session() as session:
-            session.trust_env = False  # No proxy of the environment: images go to the server that was named.
-            try:
-                answer = session.post(
-                    self._url,
-                    data=body,
-                    headers={"Content-Type": "application/json"},
-                    timeout=seconds,
-                    stream=True,
-                    allow_redirects=False,
-                )
-                content = bytearray()
-                for piece in answer.iter_content(2**16):
-                    content += piece
-                    if time.monotonic() > end:
-                        raise self._late()
-                    if len(content) > MESSAGE_BYTES:
-                        raise ServerError(f"its answer is larger than {MESSAGE_BYTES} bytes")
-            except self._requests.Timeout:
-                raise self._late() from None
-            except self._requests.ConnectionError as error:
-                if time.monotonic() >= end:
-                    raise self._late() from None  # Silence in the middle of an answer.
-                # Refused or reset before an answer; asking twice does no harm, since nothing changes on the server.
-                reason = getattr(error.args[0], "reason", error) if error.args else error
-                raise Unavailable(str(reason).rpartition(": ")[2][:120]) from None
-            except self._requests.RequestException as error:
-                raise ServerError(f"its answer cannot be read ({type(error).__name__})") from None
-        return self._checked(answer.status_code, bytes(content), signature)
+        # Not `requests`: its time limit is for each wait, and a server that drips would hold it for ever.
+        connection = http.client.HTTPConnection(self._address, timeout=seconds)
+        try:
+            path = f"/v1/models/{quote(self.model, safe='')}:predict"
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer, content = connection.getresponse(), bytearray()
+            while piece := answer.read1(2**16):
+                content += piece
+                if len(content) > MESSAGE_BYTES:
+                    raise ServerError(f"its answer is larger than {MESSAGE_BYTES} bytes")
+                left = self._left(end)
+                if connection.sock is not None:
+                    connection.sock.settimeout(left)
+        except TimeoutError:
+            raise self._late() from None
+        except OSError as error:
+            # Refused, or reset before an answer; asking twice does no harm, since nothing changes on the server.
+            raise Unavailable(error.strerror or type(error).__name__) from None
+        except http.client.HTTPException as error:
+            raise ServerError(f"does not speak HTTP ({type(error).__name__})") from None
+        finally:
+            connection.close()
+        return self._checked(answer.status, bytes(content), signature)
 
     def _checked(self, status: int, content: bytes, signature: str) -> Any:
         try:

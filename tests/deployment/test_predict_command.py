@@ -15,9 +15,9 @@ from PIL import Image
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.commands import predict
+from doubleunet_bs.deployment.engines import ENGINES
 from doubleunet_bs.deployment.model_description import INTENDED_USE
 from doubleunet_bs.deployment.overlay import CONTOUR, outline
-from doubleunet_bs.deployment.engines import ENGINES
 from doubleunet_bs.deployment.predictor import Predictor
 
 VIEWS = ("anterior", "posterior")
