@@ -189,11 +189,12 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
     from doubleunet_bs.deployment.streaming import stream
 
     previous = find_previous(args.previous, found.scans[0], settings.allow_missing_view) if args.previous else None
-    predictor = Predictor(args.model, args.engine, args.server, args.precision, args.deadline)
-    _introduce(predictor.description, predictor.engine)
-    reader = ScanReader(settings, predictor.description.preparation)
-    done, total = 0, len(found.scans) + len(found.rejected)
+    total = len(found.scans) + len(found.rejected)
+    done = 0
     with RunLog(Path(args.log) if args.log else None) as log:
+        predictor = Predictor(args.model, args.engine, args.server, args.precision, args.deadline)
+        _introduce(predictor.description, predictor.engine)
+        reader = ScanReader(settings, predictor.description.preparation)
         weights = predictor.description.weights_sha256[:12]
         log.line(
             f"start: doubleunet_bs {__version__}, {predictor.description.name}, weights {weights}, "

@@ -141,6 +141,9 @@ def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
     # The second time the result is there already: its reason, not its message with the path.
     assert command(tmp_path / "Jane_Doe.dcm", "--log", log)[0] == 1
     assert f"{scan.case}: not segmented (RunError)" in log.read_text()
+    # A model that cannot be opened stands in the log as well; a log that cannot be written stops everything.
+    assert command(tmp_path / "Jane_Doe.dcm", "--log", log, model=tmp_path)[0] == 1
+    assert log.read_text().endswith(" stopped: RunError\n")
     assert command(tmp_path / "Jane_Doe.dcm", "--log", tmp_path)[0] == 2
 
 
