@@ -1,6 +1,6 @@
 """The counts of a scan as a new NM DICOM file without the patient: what DICOM results without identity refer to.
 
-Nothing comes from the header of the scan but pixel spacing and which view is which; see `dicom_header`.
+Nothing comes from the header of the scan but pixel spacing, which view is which, and whether it is a phantom; see `dicom_header`.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
 from doubleunet_bs import __version__
 from doubleunet_bs.deployment.dicom_header import MANUFACTURER, MODEL, ResultHeader
 from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.phantom_mark import MARK
 
 # CID 26 of the standard.
 _VIEW_CODES = {"anterior": ("399321004", "Anterior projection"), "posterior": ("399001007", "Posterior projection")}
@@ -36,7 +37,9 @@ def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
     dataset.SeriesInstanceUID = source.series_instance_uid
     dataset.SeriesNumber = dataset.InstanceNumber = 1
     dataset.Modality = "NM"
-    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, MODEL
+    dataset.Manufacturer = MANUFACTURER
+    # A copy of a phantom must not pass for a patient.
+    dataset.ManufacturerModelName = f"{MODEL} ({MARK})" if scan.phantom else MODEL
     dataset.SoftwareVersions = __version__
     dataset.SeriesDescription = "Whole-body bone scan, de-identified copy"
     dataset.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]

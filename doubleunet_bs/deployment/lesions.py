@@ -1,7 +1,7 @@
 """A predicted mask -> lesions with figures, and how much of the body they cover (decided here).
 
 A lesion is a connected area of the mask in one view; pixels that touch at an edge or a corner belong together (8
-neighbours). The two views are not matched: a focus that is seen from both sides is a lesion in each.
+neighbours), as in `evaluation.lesions`. The two views are not matched: a focus that is seen from both sides is a lesion in each.
 
 The body is what lies inside the outline of the patient, from the head down to the last segmented row: counts smoothed
 with a Gaussian of 3 pixels, Otsu's threshold on log(1 + counts), the largest connected area. Lesion pixels over body
@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 
 from doubleunet_bs.deployment.predictor import Prediction
+from doubleunet_bs.evaluation.lesions import CONNECTIVITY
 from doubleunet_bs.preparation.background import find_uptake
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase
 from doubleunet_bs.preparation.settings import KEPT_ROWS
 from doubleunet_bs.scans.bone_scan import BoneScan
 
-CONNECTIVITY = 8
 BODY_SMOOTHING = 3.0
 BODY_DEFINITION = (
     "pixels of the raw views inside the outline of the patient, from the head to the last segmented row; "

@@ -74,7 +74,8 @@ def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Le
         title = f"{view}: {_plural(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
         draw.text((centre, _TOP - 12), title, _TEXT, _font(21), anchor="ms")
         page.paste(_draw_view(pictures[view], view, prediction, found), (left, _TOP))
-    draw.text((_MARGIN, 18), prediction.case, _TEXT, _font(28))
+    name = f"{prediction.case}   synthetic phantom, not a patient" if scan.phantom else prediction.case
+    draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     draw.text((_MARGIN, 58), f"Outlined: predicted metastatic by {prediction.model.name}", CONTOUR, _font(20))
     if prediction.warnings:
         warned = f"{_plural(len(prediction.warnings), 'warning')}: see result.json"

@@ -21,6 +21,8 @@ _SIDE_BY_SIDE = (
     "camera change them; that the scans are of one patient has been taken from whoever gave them."
 )
 
+_PHANTOM = '<p class="use"><strong>A synthetic phantom, not a patient.</strong> It shows that the software works.</p>'
+
 
 def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
     """The page.
@@ -42,7 +44,9 @@ def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
         '<input type="checkbox" id="contours" checked><input type="checkbox" id="numbers" checked>',
         f"<header><h1>{_text(result['case'])}</h1>",
         "<p>Areas of a whole-body bone scan that a model predicts to be metastatic</p>",
-        f'<p class="use"><strong>Not for diagnosis.</strong> {_text(INTENDED_USE)}</p></header>',
+        f'<p class="use"><strong>Not for diagnosis.</strong> {_text(INTENDED_USE)}</p>',
+        _PHANTOM if result["phantom"] else "",
+        "</header>",
         "<main>",
         _figures(scan, previous),
         '<p class="switches"><label for="contours">contours</label><label for="numbers">numbers</label></p>',

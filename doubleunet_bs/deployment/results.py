@@ -192,6 +192,7 @@ def describe_prediction(
         "version": __version__,
         "intended_use": INTENDED_USE,
         "case": prediction.case,
+        "phantom": scan.phantom,
         "metastatic_pixels": sum(prediction.lesion_pixels.values()),
         "lesion_rule": f"connected areas of the mask of one view, {CONNECTIVITY} neighbours; views are not matched",
         "lesions": [

@@ -1,12 +1,12 @@
 """Dice and Focal Tversky loss (paper, section 2.10, equations 1 and 2), with sums over the whole batch.
 
 Both losses see the batch as one large image: the sums in the equations run over all pixels of all images, as in the
-original Double U-Net code, so an image without lesions does not degenerate. All sums are taken in float32.
+original Double U-Net code, so an image without lesions does not degenerate. All sums are taken in float32 at least.
 
 Labels travel as class numbers, (batch, rows, columns) of any integer type; no one-hot array is made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 from keras import ops
@@ -20,28 +20,27 @@ _LINEAR_BELOW = 1e-6
 class OverlapLoss(keras.losses.Loss):
     """Base: sums of true positives, false positives and false negatives per class, then a formula over the sums.
 
+    Called like any Keras loss it is the loss of the images it is given. Where a batch is spread over replicas or pieces,
+    `sums` of all of them must be added up before `from_sums`, as the training loop does.
+
     Args:
         classes: the classes with a term of their own; the loss is the mean of the terms. Decided here: non-metastatic and
             metastatic. Air gets none, since the paper removes the background. Ignored with sigmoid heads, where
             the metastatic class is the only one.
         smooth: added to numerator and denominator, in pixels. With 1, a class that neither exists nor is predicted costs
             nothing and has a finite gradient.
-        sum_over_replicas: function applied to the (terms, 3) sums before the formula. Under several replicas it must add
-            up the sums of all of them, differentiably; None for a single device.
     """
 
     def __init__(
         self,
         classes: Sequence[int] = (NON_METASTATIC, METASTATIC),
         smooth: float = 1.0,
-        sum_over_replicas: Callable | None = None,
         name: str | None = None,
         **kwargs,
     ):
         super().__init__(name=name, reduction=None, dtype="float32")
         self.classes = tuple(classes)
         self.smooth = float(smooth)
-        self.sum_over_replicas = sum_over_replicas
 
     def call(self, y_true, y_pred, weights=None):
         """The loss of one output.
@@ -56,19 +55,17 @@ class OverlapLoss(keras.losses.Loss):
         Returns:
             A float32 scalar, 0 for a perfect prediction, at most 1.
         """
-        sums = self.sums(y_true, y_pred, weights)
-        if self.sum_over_replicas is not None:
-            sums = self.sum_over_replicas(sums)
-        return self.from_sums(sums)
+        return self.from_sums(self.sums(y_true, y_pred, weights))
 
     def from_sums(self, sums):
         """The loss from (terms, 3) sums, which may have been added up over batches or replicas before."""
         return ops.mean(self.formula(sums[:, 0], sums[:, 1], sums[:, 2]))
 
     def sums(self, y_true, y_pred, weights=None):
-        """(terms, 3) float32: sums of y p, (1 - y) p and y (1 - p) over all pixels, each of them never negative."""
+        """(terms, 3) float32 (float64 for float64 probabilities): sums of y p, (1 - y) p and y (1 - p) over all pixels, each of them never negative."""
         channels = y_pred.shape[-1]
-        y_pred = ops.cast(y_pred, "float32")
+        dtype = keras.backend.result_type(y_pred.dtype, "float32")
+        y_pred = ops.cast(y_pred, dtype)
         if channels <= 2:
             pairs = [(ops.expand_dims(ops.equal(y_true, METASTATIC), -1), y_pred)]
         else:
@@ -77,11 +74,11 @@ class OverlapLoss(keras.losses.Loss):
             ]
         rows = []
         for y, p in pairs:
-            y = ops.cast(y, "float32")
+            y = ops.cast(y, dtype)
             # Each sum is taken by itself: a difference of two large sums may come out negative.
             per_image = [ops.sum(term, axis=(1, 2, 3)) for term in (y * p, (1.0 - y) * p, y * (1.0 - p))]
             if weights is not None:
-                per_image = [term * ops.cast(weights, "float32") for term in per_image]
+                per_image = [term * ops.cast(weights, dtype) for term in per_image]
             rows.append(ops.stack([ops.sum(term) for term in per_image]))
         return ops.stack(rows)
 

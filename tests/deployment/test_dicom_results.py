@@ -163,6 +163,7 @@ def test_deidentified_scan_is_the_scan(phantom, tmp_path):
     again = read_scan(paths["scan.dcm"])
     assert np.array_equal(again.anterior, scan.anterior) and np.array_equal(again.posterior, scan.posterior)
     assert (again.case, again.view_source, again.warnings) == (scan.case, "view-code", ())
+    assert again.phantom and scan.phantom
     assert np.allclose(again.pixel_spacing_mm, scan.pixel_spacing_mm, rtol=1e-5)
     copy = pydicom.dcmread(paths["scan.dcm"])
     assert copy.SOPClassUID == NuclearMedicineImageStorage

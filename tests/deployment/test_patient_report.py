@@ -84,6 +84,7 @@ def test_says_what_it_must_and_nothing_else(written, scan):
         assert f"{lesion['pixels']:,} " in page.text and f"{lesion['sum_counts']:,} " in page.text
     assert f"{written.result['lesion_area']['lesion_area_mm2']:,.0f} mm²" in page.text
     assert "not a bone scan index" in page.text
+    assert "A synthetic phantom, not a patient." in page.text
     # What may be said of diagnosis is that this is not for it.
     rest = page.text.replace(INTENDED_USE, "").replace("Not for diagnosis.", "")
     assert not re.search("diagnos|progress|respon|therap|treat", rest, re.IGNORECASE)
@@ -125,9 +126,11 @@ def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
         missing_views=("posterior",),
         pixel_spacing_mm=None,
         warnings=("<b>a & b</b>",),
+        phantom=False,
     )
     page = Page(page_of(write_prediction(tmp_path / "b", half, make_prediction(half))))
     assert page.text.count("view missing") == 2
+    assert "phantom" not in page.text
     assert "pixel spacing unknown" in page.text and "areas in mm2 cannot be given" in page.text
     assert "<b>a & b</b>" in page.text
 

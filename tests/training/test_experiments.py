@@ -5,7 +5,11 @@ import dataclasses
 import pytest
 
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS, Experiment, paper_experiment
+from doubleunet_bs.training.experiments import (
+    PAPER_EXPERIMENTS,
+    Experiment,
+    paper_experiment,
+)
 
 
 @pytest.mark.parametrize(
