@@ -32,18 +32,19 @@ def trained(tmp_path_factory, tensorflow):
     model = double_unet((32, 32, 3), head_bias=np.log([0.3, 0.65, 0.05]), bn_momentum=0.7)
     image = network_input(shards._grey)
     labels = tensorflow.constant(shards._labels)
-    loss, optimizer = DiceLoss(), keras.optimizers.Adam(1e-3)
+    loss, optimizer = DiceLoss(), keras.optimizers.Adam(3e-3)
+
+    # Network 2's decoder alone is trained, which is enough for these images and saves most of the time.
+    variables = [one for one in model.trainable_variables if one.path.startswith(("decoder2", "output2"))]
 
     @tensorflow.function
     def step():
-        with tensorflow.GradientTape() as tape:
-            outputs = model(image, training=True)
-            value = sum(loss(labels, outputs[name]) for name in ("output1", "output2"))
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(value, variables), variables)
-        return value
+        with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([one.value for one in variables])
+            value = loss(labels, model(image, training=True)["output2"])
+        optimizer.apply(tape.gradient(value, [one.value for one in variables]), variables)
 
-    for _ in range(30):
+    for _ in range(20):
         step()
     folder = tmp_path_factory.mktemp("trained")
     write_saved_model(folder, model, description((32, 32)))
