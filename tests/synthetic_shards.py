@@ -1,6 +1,7 @@
 """Small images with square lesions in place of shards, for tests of everything that only needs pictures and labels."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -13,6 +14,10 @@ class SyntheticCase:
     patient: str
     group: str
     metastatic_pixels: int
+    pixel_sha256: str = ""
+    source_sha256: str = ""
+    gains: tuple[float, float] = (1.0, 1.0)
+    brightness: float = 10.0
 
 
 class SyntheticShards:
@@ -21,7 +26,7 @@ class SyntheticShards:
     A square as bright, but outside of the body, is no lesion: brightness alone does not tell.
     """
 
-    def __init__(self, scans: int = 24, size: int = 32, seed: int = 0):
+    def __init__(self, scans: int = 24, size: int = 32, seed: int = 0, patient: str = "patient"):
         rng = np.random.default_rng(seed)
         self.image_shape = (size, size)
         self.settings = PreparationSettings()
@@ -41,9 +46,11 @@ class SyntheticShards:
         self.cases = tuple(
             SyntheticCase(
                 f"case-{index:03d}",
-                f"patient-{index:03d}",
+                f"{patient}-{index:03d}",
                 "negative" if index % 6 == 5 else "positive",
                 int((self._labels[index] == 2).sum()),
+                hashlib.sha256(self._grey[index].tobytes()).hexdigest(),
+                brightness=float(self._grey[index].mean()),
             )
             for index in range(scans)
         )
@@ -53,6 +60,9 @@ class SyntheticShards:
 
     def grey(self, index):
         return self._grey[index]
+
+    def counts(self, index):
+        return self._grey[index].astype(np.uint16)
 
     def labels(self, index):
         return self._labels[index]
