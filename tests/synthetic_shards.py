@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +31,8 @@ class SyntheticShards:
         rng = np.random.default_rng(seed)
         self.image_shape = (size, size)
         self.settings = PreparationSettings()
-        self.fingerprint = f"synthetic-{scans}-{size}-{seed}"
+        self.fingerprint = f"synthetic-{scans}-{size}-{seed}-{patient}"
+        self.path = Path(f"{patient}-shards")
         self._grey = rng.poisson(10, (scans, size, size)).astype(np.uint8)
         self._labels = np.zeros((scans, size, size), np.uint8)
         body = slice(size // 4, None)

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -160,18 +160,20 @@ def hold_out(cases: Sequence[Case], parts: int = 10, seed: int = 0, lesions: Map
     )
 
 
+def folds_to_json(folds: Folds) -> dict[str, Any]:
+    """The content of `folds.json`: the parts with pseudonyms, readable and editable by hand."""
+    return {
+        "format": FORMAT,
+        "seed": folds.seed,
+        "rule": "in fold k part k tests, the next part validates, the others train; negatives train in every fold",
+        "parts": [list(part) for part in folds.parts],
+        "negatives": list(folds.negatives),
+    }
+
+
 def save_folds(folds: Folds, path: str | os.PathLike) -> None:
-    """Write `folds.json`: the parts with pseudonyms, readable and editable by hand."""
-    write_json(
-        path,
-        {
-            "format": FORMAT,
-            "seed": folds.seed,
-            "rule": "in fold k part k tests, the next part validates, the others train; negatives train in every fold",
-            "parts": [list(part) for part in folds.parts],
-            "negatives": list(folds.negatives),
-        },
-    )
+    """Write `folds.json`."""
+    write_json(path, folds_to_json(folds))
 
 
 def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:

@@ -7,7 +7,6 @@ import pytest
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS, Experiment, paper_experiment, parse_changes
 
-
 ROWS = [
     ("baseline", 1, "dice", "none", False),
     ("dice", 3, "dice", "none", False),
