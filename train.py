@@ -59,10 +59,27 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     settings.add_argument(
         "--encoder-weights", metavar="imagenet|none|FILE", help="start of the VGG19 encoder, default imagenet"
     )
+    settings.add_argument(
+        "--freeze-encoder", type=int, metavar="E", help="leave the VGG19 encoder as it starts for E epochs, default 0"
+    )
+    settings.add_argument(
+        "--accumulate",
+        type=int,
+        metavar="N",
+        help="take each batch in N pieces, one after the other, where memory is short; losses and gradients are those of the "
+        "whole batch, at the price of a second forward pass, but batch normalisation sees each piece by itself (at least "
+        "2 images a piece: with one the ASPP pooling branch passes on nothing); default 1",
+    )
     settings.add_argument("--seed", type=int, metavar="S", help="of folds, initial weights and order, default 0")
     machine = parser.add_argument_group("the machine")
     machine.add_argument(
-        "--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), default="float32", help="default float32"
+        "--precision",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+        help="of the layers; heads and losses are float32 always. auto takes what suits the device and says so. "
+        "Default float32, in the demo auto",
+    )
+    machine.add_argument(
+        "--xla", choices=("auto", "on", "off"), default="auto", help="compile the step; auto: on a single GPU (default)"
     )
     machine.add_argument("--devices", default="all", metavar="D", help="all (default), cpu, or GPU numbers such as 0,1")
     machine.add_argument(
@@ -90,6 +107,8 @@ SETTINGS = (
     "folds",
     "early_stopping",
     "head_bias",
+    "freeze_encoder",
+    "accumulate",
     "bn_momentum",
     "encoder_weights",
     "seed",
@@ -107,7 +126,8 @@ def train(args: argparse.Namespace) -> int:
             fold=1 if args.fold is None else args.fold,
             patients=args.demo_patients,
             devices=args.devices,
-            precision=args.precision,
+            precision=args.precision or "auto",
+            xla=args.xla,
             deterministic=args.deterministic,
             resume=args.resume,
         )
@@ -128,7 +148,8 @@ def train(args: argparse.Namespace) -> int:
         experiment,
         args.fold,
         devices=args.devices,
-        precision=args.precision,
+        precision=args.precision or "float32",
+        xla=args.xla,
         deterministic=args.deterministic,
         resume=args.resume,
     )

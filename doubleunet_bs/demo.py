@@ -44,7 +44,8 @@ def run_demo(
     fold: int = 1,
     patients: int | None = None,
     devices: str = "all",
-    precision: str = "float32",
+    precision: str = "auto",
+    xla: str = "auto",
     deterministic: bool = False,
     resume: bool = False,
 ) -> None:
@@ -55,7 +56,7 @@ def run_demo(
         changes: settings of the experiment that replace the demo's.
         fold: which of the folds.
         patients: size of the cohort, nine in ten with metastases; None for `PATIENTS`.
-        devices, precision, deterministic: as for a real run.
+        devices, precision, xla, deterministic: as for a real run.
         resume: keep what an interrupted demo has finished.
 
     Raises:
@@ -105,6 +106,7 @@ def run_demo(
         fold,
         devices=devices,
         precision=precision,
+        xla=xla,
         deterministic=deterministic,
         resume=resume,
     )

@@ -6,7 +6,7 @@ original Double U-Net code, so an image without lesions does not degenerate. All
 Labels travel as class numbers, (batch, rows, columns) of any integer type; no one-hot array is made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 from keras import ops
@@ -20,28 +20,27 @@ _LINEAR_BELOW = 1e-6
 class OverlapLoss(keras.losses.Loss):
     """Base: sums of true positives, false positives and false negatives per class, then a formula over the sums.
 
+    Called like any Keras loss it is the loss of the images it is given. Where a batch is spread over replicas or pieces,
+    `sums` of all of them must be added up before `from_sums`, as the training loop does.
+
     Args:
         classes: the classes with a term of their own; the loss is the mean of the terms. Decided here: non-metastatic and
             metastatic. Air gets none, since the paper removes the background. Ignored with sigmoid heads, where
             the metastatic class is the only one.
         smooth: added to numerator and denominator, in pixels. With 1, a class that neither exists nor is predicted costs
             nothing and has a finite gradient.
-        sum_over_replicas: function applied to the (terms, 3) sums before the formula. Under several replicas it must add
-            up the sums of all of them, differentiably; None for a single device.
     """
 
     def __init__(
         self,
         classes: Sequence[int] = (NON_METASTATIC, METASTATIC),
         smooth: float = 1.0,
-        sum_over_replicas: Callable | None = None,
         name: str | None = None,
         **kwargs,
     ):
         super().__init__(name=name, reduction=None, dtype="float32")
         self.classes = tuple(classes)
         self.smooth = float(smooth)
-        self.sum_over_replicas = sum_over_replicas
 
     def call(self, y_true, y_pred, weights=None):
         """The loss of one output.
@@ -56,10 +55,7 @@ class OverlapLoss(keras.losses.Loss):
         Returns:
             A float32 scalar, 0 for a perfect prediction, at most 1.
         """
-        sums = self.sums(y_true, y_pred, weights)
-        if self.sum_over_replicas is not None:
-            sums = self.sum_over_replicas(sums)
-        return self.from_sums(sums)
+        return self.from_sums(self.sums(y_true, y_pred, weights))
 
     def from_sums(self, sums):
         """The loss from (terms, 3) sums, which may have been added up over batches or replicas before."""

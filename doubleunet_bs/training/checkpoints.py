@@ -36,15 +36,26 @@ def save_state(
     replace_file(path, write)
 
 
-def load_state(path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+def load_state(
+    path: str | os.PathLike,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    identity: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Put a saved state back and return its `progress`. Nothing is changed unless everything fits.
 
+    Args:
+        path: the file.
+        model, optimizer: what it was saved from, built anew.
+        identity: what the entry "identity" of its `progress` must say, after a round trip through JSON.
+
     Raises:
-        RunError: the file is missing, truncated, damaged or of another format, or its variables are not those of this
-            model and optimiser.
+        RunError: the file is missing, truncated, damaged or of another format, its variables are not those of this model
+            and optimiser, or its identity differs; what differs is named.
     """
     with _open(path) as archive:
         meta = _meta(path, archive)
+        _check_identity(path, meta["progress"], identity)
         loaded = []
         for kind, owner in (("model", model), ("optimizer", optimizer)):
             if meta["paths"][kind] != _paths(owner):
@@ -57,6 +68,24 @@ def load_state(path: str | os.PathLike, model: keras.Model, optimizer: keras.opt
     for variable, value in loaded:
         variable.assign(value)
     return meta["progress"]
+
+
+def _check_identity(path, progress: dict[str, Any], identity: dict[str, Any] | None) -> None:
+    saved = progress.get("identity", {})
+    for key, value in json.loads(json.dumps(identity or {})).items():
+        old = saved.get(key)
+        if old == value:
+            continue
+        detail = key
+        if isinstance(old, dict) and isinstance(value, dict):
+            detail = "; ".join(
+                f"{name} was {old.get(name)}, is {value[name]}" for name in value if old.get(name) != value[name]
+            )
+        elif not any(isinstance(side, dict | list) for side in (old, value)):
+            detail = f"{key} was {old}, is {value}"
+        raise RunError(
+            f"{path}: saved with other settings or data ({detail}); put them back as they were, or train into a new --run folder"
+        )
 
 
 def _open(path):

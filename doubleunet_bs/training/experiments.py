@@ -50,6 +50,9 @@ class Experiment:
         encoder_weights: "imagenet", "none" or a file.
         head_bias: "prior": the heads start at the class frequencies of the training labels (decided here); "zeros": the
             original start.
+        freeze_encoder: the VGG19 encoder stays as it is for so many epochs; 0: it trains from the start, as in the original.
+        accumulate: pieces a batch is taken in, to save memory (decided here). Losses and gradients are those of the whole
+            batch; batch normalisation sees each piece by itself.
         bn_momentum: of the moving averages of batch normalisation; 0.99 as in the original. Short runs need less.
         folds: number of parts of the cross-validation (stated: 10).
         seed: governs folds, initial weights and the order of the scans.
@@ -82,6 +85,8 @@ class Experiment:
     early_stopping: int = 0
     encoder_weights: str = "imagenet"
     head_bias: str = "prior"
+    freeze_encoder: int = 0
+    accumulate: int = 1
     bn_momentum: float = 0.99
     folds: int = 10
     seed: int = 0
@@ -116,6 +121,11 @@ class Experiment:
         require(0 < self.plateau_factor <= 1, f"plateau factor {self.plateau_factor}: above 0, at most 1")
         require(self.plateau_patience >= 1, f"plateau patience {self.plateau_patience}: at least 1")
         require(self.early_stopping >= 0, f"early stopping {self.early_stopping}: 0 (never) or a number of epochs")
+        require(self.freeze_encoder >= 0, f"frozen encoder for {self.freeze_encoder} epochs: 0 or more")
+        require(
+            1 <= self.accumulate <= self.batch_size,
+            f"{self.accumulate} pieces for a batch of {self.batch_size}: at least 1, at most one an image",
+        )
         require(0 < self.bn_momentum < 1, f"batch normalisation momentum {self.bn_momentum}: between 0 and 1")
         require(3 <= self.folds <= 99, f"folds {self.folds}: 3 to 99")
         require(0 <= self.seed < 2**32, f"seed {self.seed}: 0 to {2**32 - 1}")

@@ -54,25 +54,24 @@ def open_replicas(devices: str = "all") -> Replicas:
     return Replicas(strategy=tf.distribute.MirroredStrategy(names), devices=tuple(_short(name) for name in names))
 
 
-def check_batch_size(batch_size: int, replicas: int) -> None:
+def check_batch_size(batch_size: int, replicas: int, accumulate: int = 1) -> None:
     """Refuse a batch with which a replica would have nothing to do.
 
     Raises:
-        SettingsError: `batch_size` is below `replicas`.
+        SettingsError: `batch_size` is below `replicas` times `accumulate`, the pieces a batch is taken in.
     """
-    if batch_size < replicas:
+    if batch_size < replicas * accumulate:
+        pieces = f", in {accumulate} pieces each" if accumulate > 1 else ""
         raise SettingsError(
-            f"a batch of {batch_size} cannot feed {replicas} replicas: use --batch-size {replicas} or more, "
-            "or fewer devices with --devices"
+            f"a batch of {batch_size} cannot feed {replicas} replica{'s' if replicas > 1 else ''}{pieces}: use "
+            f"--batch-size {replicas * accumulate} or more"
+            + (", fewer devices with --devices" if replicas > 1 else "")
+            + (", or a smaller --accumulate" if accumulate > 1 else "")
         )
 
 
 def sum_over_replicas(sums: tf.Tensor) -> tf.Tensor:
-    """Add a tensor up over all replicas, differentiably; in every replica the same result.
-
-    To be called inside `strategy.run`. The gradient that flows back is summed, too: a loss computed from the result must
-    be divided by the number of replicas before it is differentiated.
-    """
+    """Add a tensor up over all replicas; in every replica the same result. To be called inside `strategy.run`."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return sums

@@ -22,6 +22,7 @@ BEST_WEIGHTS = "best.weights.h5"
 KERAS_MODEL = "model.keras"
 SAVED_MODEL = "saved_model"
 HISTORY = "history.csv"
+PROGRESS = "progress.png"
 STATE = "state.npz"
 
 

@@ -1,9 +1,13 @@
 """One training step and one evaluation step of a replica, and what Keras would do differently.
 
 Keras' own loop scales a loss function that returns a scalar by the number of replicas, and averages where these losses
-need one sum over the whole batch. Here each replica sums over its own images, the sums are added over the replicas, every
-replica computes the same loss from them, and 1 / replicas of it is differentiated: the gradient is exactly that of one device.
+need one sum over the whole batch. Here the loss is a formula over a few sums (true positives, false positives and false
+negatives of each class), and the chain rule is taken apart there: the sums are added up over all replicas and all pieces
+of the batch, the formula gives the loss and its slope in each sum, and every piece contributes the gradient of its own
+sums times that slope. Added up, this is exactly the gradient of one device that sees the whole batch at once.
 """
+
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -16,17 +20,17 @@ from doubleunet_bs.training.replicas import Replicas, sum_over_replicas
 
 
 def make_loss(experiment: Experiment) -> OverlapLoss:
-    """The loss of an experiment, with sums over all replicas."""
-    common = {"smooth": experiment.smooth, "classes": experiment.loss_classes, "sum_over_replicas": sum_over_replicas}
+    """The loss of an experiment."""
+    common = {"smooth": experiment.smooth, "classes": experiment.loss_classes}
     if experiment.loss == "dice":
         return DiceLoss(**common)
     return FocalTverskyLoss(**common, alpha=experiment.alpha, beta=experiment.beta, gamma=experiment.gamma)
 
 
-def output_sums(loss: OverlapLoss, outputs, labels, weights) -> list:
-    """The sums of the loss for each output: two for the softmax network, one for the concatenated sigmoid outputs."""
+def output_sums(loss: OverlapLoss, outputs, labels, weights) -> tf.Tensor:
+    """(outputs, terms, 3) sums of the loss: two outputs of the softmax network, one for the concatenated sigmoid ones."""
     tensors = [outputs["output1"], outputs["output2"]] if isinstance(outputs, dict) else [outputs]
-    return [loss.sums(labels, tensor, weights) for tensor in tensors]
+    return tf.stack([loss.sums(labels, tensor, weights) for tensor in tensors])
 
 
 class Steps:
@@ -37,7 +41,11 @@ class Steps:
         optimizer: built inside the strategy's scope as well.
         loss: see `make_loss`.
         replicas: the devices.
-        jit_compile: let XLA compile the steps; possible with one replica only.
+        jit_compile: let XLA compile the training step of a replica; possible with one replica only.
+        accumulate: pieces that each replica's part of a batch comes in, one after the other, to save memory. The sums of
+            the loss still run over the whole batch: with more than one piece a first pass over all pieces takes the sums,
+            a second one the gradients. Batch normalisation sees each piece by itself.
+        frozen: variables that `train(frozen=True)` leaves alone.
     """
 
     def __init__(
@@ -46,24 +54,33 @@ class Steps:
         optimizer: keras.optimizers.Optimizer,
         loss: OverlapLoss,
         replicas: Replicas,
-        jit_compile=False,
+        jit_compile: bool = False,
+        accumulate: int = 1,
+        frozen: Sequence[keras.Variable] = (),
     ):
         self.model, self.optimizer, self.loss, self.replicas = model, optimizer, loss, replicas
-        self._train = tf.function(self._run_train, jit_compile=jit_compile or None)
+        self.accumulate = accumulate
+        everything = model.trainable_variables
+        excluded = {id(variable) for variable in frozen}
+        self._train = {False: self._training_function(everything, jit_compile)}
+        if frozen:
+            rest = [variable for variable in everything if id(variable) not in excluded]
+            self._train[True] = self._training_function(rest, jit_compile)
         self._evaluate = tf.function(self._run_evaluate)
 
-    def train(self, iterator) -> tuple[float, list[int], list[int]]:
+    def train(self, iterator, frozen: bool = False) -> tuple[float, list[int], list[int]]:
         """Take the next batch and update the weights with it.
 
         Args:
             iterator: of the distributed dataset. Taking the batch inside the compiled step keeps its size open: a smaller
                 last batch is not traced again.
+            frozen: leave the variables given as `frozen` as they are.
 
         Returns:
             The loss before the update; [true positives, false positives, false negatives] of output 2 in metastatic
             pixels; the dataset indices of the images.
         """
-        loss, counts, index = self._train(iterator)
+        loss, counts, index = self._train[frozen](iterator)
         return float(loss), _rounded(counts), [int(value) for part in index for value in part.numpy()]
 
     def evaluate(self, iterator) -> tuple[tf.Tensor, list[int]]:
@@ -73,32 +90,67 @@ class Steps:
 
     def loss_from_sums(self, sums: tf.Tensor) -> float:
         """The loss over all batches whose (outputs, terms, 3) sums were added up."""
-        return float(tf.add_n([self.loss.from_sums(output) for output in tf.unstack(sums)]))
+        return float(self._loss(sums))
 
-    def _run_train(self, iterator):
-        pieces = next(iterator)
-        losses, counts = self.replicas.strategy.run(self._train_replica, args=(pieces,))
-        return self._local(losses)[0], self._sum(counts), self._local(pieces["index"])
+    def _training_function(self, variables: list[keras.Variable], jit_compile: bool):
+        def replica(pieces):
+            return self._train_replica(pieces, variables)
+
+        # XLA cannot take the batch out of the iterator: only what a replica computes is given to it.
+        compiled = tf.function(replica, jit_compile=True) if jit_compile else replica
+
+        def run(iterator):
+            pieces = [next(iterator) for _ in range(self.accumulate)]
+            losses, counts = self.replicas.strategy.run(compiled, args=(pieces,))
+            indices = [part for piece in pieces for part in self._local(piece["index"])]
+            return self._local(losses)[0], self._sum(counts), indices
+
+        return tf.function(run)
 
     def _run_evaluate(self, iterator):
         sums, counts = self.replicas.strategy.run(self._evaluate_replica, args=(next(iterator),))
         return self._sum(sums), self._sum(counts)
 
-    def _train_replica(self, piece):
-        image, labels, weights = network_input(piece["grey"]), piece["labels"], piece["weights"]
+    def _train_replica(self, pieces, variables):
+        total = self._sums_of_all(pieces) if len(pieces) > 1 else None
+        gradients, all_counts = [], []
+        for piece in pieces:
+            with tf.GradientTape() as tape:
+                sums, outputs = self._sums(piece, training=True)
+                if total is None:
+                    total = sum_over_replicas(tf.stop_gradient(sums))
+                loss, slope = self._loss_and_slope(total)
+                contribution = self.optimizer.scale_loss(tf.reduce_sum(slope * sums))
+            gradients.append(tape.gradient(contribution, variables))
+            all_counts.append(_counts(outputs, piece["labels"], piece["weights"]))
+        self.optimizer.apply([tf.add_n(parts) for parts in zip(*gradients, strict=True)], variables)
+        return loss, tf.add_n(all_counts)
+
+    def _sums_of_all(self, pieces):
+        """Sums over all pieces and replicas, in a pass of its own that leaves the moving averages as they were."""
+        averages = self.model.non_trainable_variables
+        before = [tf.identity(average.value) for average in averages]
+        total = tf.add_n([self._sums(piece, training=True)[0] for piece in pieces])
+        for average, value in zip(averages, before, strict=True):
+            average.assign(value)
+        return sum_over_replicas(total)
+
+    def _sums(self, piece, training: bool):
+        outputs = self.model(network_input(piece["grey"]), training=training)
+        return output_sums(self.loss, outputs, piece["labels"], piece["weights"]), outputs
+
+    def _loss(self, total):
+        return tf.add_n([self.loss.from_sums(output) for output in tf.unstack(total)])
+
+    def _loss_and_slope(self, total):
         with tf.GradientTape() as tape:
-            outputs = self.model(image, training=True)
-            sums = [self.loss.sum_over_replicas(part) for part in output_sums(self.loss, outputs, labels, weights)]
-            loss = tf.add_n([self.loss.from_sums(part) for part in sums])
-            scaled = self.optimizer.scale_loss(loss / self.replicas.count)
-        variables = self.model.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        return loss, _counts(outputs, labels, weights)
+            tape.watch(total)
+            loss = self._loss(total)
+        return loss, tf.stop_gradient(tape.gradient(loss, total))
 
     def _evaluate_replica(self, piece):
-        labels, weights = piece["labels"], piece["weights"]
-        outputs = self.model(network_input(piece["grey"]), training=False)
-        return tf.stack(output_sums(self.loss, outputs, labels, weights)), _counts(outputs, labels, weights)
+        sums, outputs = self._sums(piece, training=False)
+        return sums, _counts(outputs, piece["labels"], piece["weights"])
 
     def _local(self, values):
         return self.replicas.strategy.experimental_local_results(values)

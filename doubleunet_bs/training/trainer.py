@@ -1,21 +1,28 @@
-"""Train one fold of one experiment (paper, sections 2.6 to 2.10 and 3.1)."""
+"""The training loop: a network, the cases it trains on and those it is validated on (paper, sections 2.6 to 2.10 and 3.1)."""
 
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from doubleunet_bs.dataset.pipeline import evaluation_pieces, load_piece, training_pieces
+from doubleunet_bs.dataset.pipeline import (
+    evaluation_pieces,
+    load_piece,
+    training_pieces,
+)
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.network.head_bias import prior_head_bias
-from doubleunet_bs.network.metrics import precision_sensitivity_f1
-from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.training import run_folder
+from doubleunet_bs.network.inputs import network_input
+from doubleunet_bs.network.metrics import metastatic_mask, precision_sensitivity_f1
+from doubleunet_bs.preparation.shards import ShardedDataset, file_sha256
+from doubleunet_bs.training import run_folder, tensorboard
 from doubleunet_bs.training.checkpoints import load_state, save_state
 from doubleunet_bs.training.environment import describe_environment
 from doubleunet_bs.training.experiments import Experiment
@@ -24,7 +31,9 @@ from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.steps import Steps, make_loss
+from doubleunet_bs.training.start import encoder_variables, load_initial_weights, starting_head_bias
 from doubleunet_bs.training.stop_signals import StopSignals
+from doubleunet_bs.training.tensorboard import TensorBoardLog
 
 PROGRESS_PICTURE_SECONDS = 15.0
 
@@ -33,58 +42,61 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and has saved its state."""
 
 
-class FoldTrainer:
-    """Builds the network under the strategy and fits it to one fold.
+class Trainer:
+    """Builds the network under the strategy and fits it to some cases of a dataset.
 
     Args:
-        run: the run folder.
-        dataset: its shards.
-        fold: 1 ... number of folds.
+        path: where everything goes: a fold's folder, or that of another stage of a run.
+        experiment: what is trained.
+        dataset: opened shards.
+        train_cases, validation_cases: indices into it.
         replicas: the devices.
+        title: what the progress bar and the picture are headed with.
+        identity: whatever else must be the same for an interrupted training to be continued, by name; plain JSON values.
         precision: "float32", "mixed_bfloat16" or "mixed_float16". Heads and losses are float32 in any case.
         jit_compile: let XLA compile the training step (one replica only).
+        initial_weights: a file of weights of the whole network to start from; None for the experiment's own start.
         show_progress: progress bar and one line an epoch on the terminal.
 
     Raises:
-        SettingsError: fold out of range, batch smaller than the replicas, image size not divisible by 16.
-        DatasetError: the fold has no lesion to learn or to validate on.
+        SettingsError: a batch smaller than replicas times pieces.
+        DatasetError: no lesion to learn from or to validate on.
     """
 
     def __init__(
         self,
-        run: run_folder.Run,
+        path: Path,
+        experiment: Experiment,
         dataset: ShardedDataset,
-        fold: int,
+        train_cases: Sequence[int],
+        validation_cases: Sequence[int],
         replicas: Replicas,
+        *,
+        title: str,
+        identity: dict[str, Any] | None = None,
         precision: str = "float32",
         jit_compile: bool = False,
+        initial_weights: Path | None = None,
         show_progress: bool = True,
     ):
-        self.run, self.dataset, self.fold, self.replicas = run, dataset, fold, replicas
-        self.experiment: Experiment = run.experiment
+        self.path, self.experiment, self.dataset, self.replicas = path, experiment, dataset, replicas
+        self.title, self.identity, self.initial_weights = title, identity or {}, initial_weights
         self.precision, self.jit_compile, self.show_progress = precision, jit_compile, show_progress
-        check_batch_size(self.experiment.batch_size, replicas.count)
-        self.folds = run.folds(dataset)
-        split = self.folds.split(fold)
-        numbers = {case.case: index for index, case in enumerate(dataset.cases)}
-        train = split.train + (split.negatives if self.experiment.negatives != "none" else ())
-        # In the order of the shards: the pseudonyms, and so their key, have no say in the result.
-        self.train_cases = sorted(numbers[case] for case in train)
-        self.validation_cases = sorted(numbers[case] for case in split.validation)
+        check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
+        self.train_cases, self.validation_cases = list(train_cases), list(validation_cases)
         for what, cases in (("training", self.train_cases), ("validation", self.validation_cases)):
             if not any(dataset.cases[index].metastatic_pixels for index in cases):
-                raise DatasetError(f"{run.path}: fold {fold} has no metastatic pixel in its {what} scans")
-        self.path = run.fold_path(fold)
+                raise DatasetError(f"{path}: no metastatic pixel in the {what} scans")
         self.signals = StopSignals()
 
     def train(self, resume: bool = False) -> Path:
         """Fit until the last epoch and leave `best.weights.h5`, `history.csv`, `progress.png` and `model.keras`.
 
         Args:
-            resume: go on from the saved state. Without it a fold folder with results in it is left alone.
+            resume: go on from the saved state. Without it a folder with results in it is left alone.
 
         Returns:
-            The fold's folder.
+            The folder.
 
         Raises:
             RunError: the folder has results and `resume` is off, or the saved state does not fit.
@@ -93,22 +105,23 @@ class FoldTrainer:
         state = self.path / run_folder.STATE
         if not resume and self.path.exists() and any(self.path.iterdir()):
             raise RunError(f"{self.path}: has results already; go on with --resume, or choose another --run folder")
-        if resume:
-            # What a killed process may have left: files it was writing, and the state of a fold that has ended.
-            for leftover in self.path.glob(".*"):
-                if leftover.is_file():
-                    leftover.unlink()
-            if (self.path / run_folder.KERAS_MODEL).exists():
-                state.unlink(missing_ok=True)
-                return self.path
+        if resume and (self.path / run_folder.KERAS_MODEL).exists():
+            state.unlink(missing_ok=True)
+            self._remove_leftovers()
+            return self.path
         self._build()
         self.position = Position()
         if resume and state.exists():
             self._restore(state)
+        self._remove_leftovers()
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "environment.json", self._environment())
-        with self.signals:
-            self._fit()
+        self.board = TensorBoardLog(self.path)
+        try:
+            with self.signals:
+                self._fit()
+        finally:
+            self.board.close()
         self._save_model()
         state.unlink(missing_ok=True)
         return self.path
@@ -122,11 +135,13 @@ class FoldTrainer:
                 self.model = double_unet(
                     (*self.dataset.image_shape, 3),
                     experiment.classes,
-                    experiment.encoder_weights,
-                    self._head_bias(),
+                    experiment.encoder_weights if self.initial_weights is None else None,
+                    starting_head_bias(self.experiment, self.dataset, self.train_cases),
                     synchronized=self.replicas.count > 1,
                     bn_momentum=experiment.bn_momentum,
                 )
+                if self.initial_weights is not None:
+                    load_initial_weights(self.model, self.initial_weights)
                 optimizer = keras.optimizers.Adam(experiment.learning_rate, name="adam")
                 if self.precision == "mixed_float16":
                     optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
@@ -135,15 +150,15 @@ class FoldTrainer:
             keras.config.set_dtype_policy("float32")
         self.optimizer = optimizer
         self.plateau = Plateau(experiment.plateau_factor, experiment.plateau_patience)
-        self.steps = Steps(self.model, optimizer, make_loss(experiment), self.replicas, self.jit_compile)
-
-    def _head_bias(self) -> list[float] | None:
-        if self.experiment.head_bias == "zeros":
-            return None
-        pixels = np.zeros(3, np.int64)
-        for index in self.train_cases:
-            pixels += np.bincount(self.dataset.labels(index).reshape(-1), minlength=3)
-        return prior_head_bias(pixels.tolist(), self.experiment.classes)
+        self.steps = Steps(
+            self.model,
+            optimizer,
+            make_loss(experiment),
+            self.replicas,
+            self.jit_compile,
+            experiment.accumulate,
+            encoder_variables(self.model) if experiment.freeze_encoder else (),
+        )
 
     def _fit(self) -> None:
         position, experiment = self.position, self.experiment
@@ -152,7 +167,8 @@ class FoldTrainer:
             self.dataset,
             self.train_cases,
             experiment.batch_size,
-            self.replicas.count,
+            # Pieces are dealt out to the replicas in turn, so that a replica takes its own one after the other.
+            self.replicas.count * experiment.accumulate,
             experiment.seed,
             position.epoch,
             experiment.epochs,
@@ -162,7 +178,7 @@ class FoldTrainer:
         bar = tqdm(
             total=experiment.epochs * batches,
             initial=position.epoch * batches + position.batch,
-            desc=f"fold {self.fold}",
+            desc=self.title,
             unit="batch",
             disable=not self.show_progress,
             dynamic_ncols=True,
@@ -173,7 +189,6 @@ class FoldTrainer:
             while position.epoch < experiment.epochs and not self._stopped_early():
                 self._train_epoch(iterator, batches, bar)
                 self._end_epoch(bar)
-                save_state(self.path / run_folder.STATE, self.model, self.optimizer, self._progress())
                 if time.monotonic() - drawn > PROGRESS_PICTURE_SECONDS:
                     self._draw()
                     drawn = time.monotonic()
@@ -189,7 +204,8 @@ class FoldTrainer:
             if self.experiment.schedule == "cosine":
                 done = (position.epoch * batches + position.batch) / (self.experiment.epochs * batches)
                 self.optimizer.learning_rate = cosine(self.experiment.learning_rate, done)
-            loss, counts, indices = self.steps.train(iterator)
+            frozen = position.epoch < self.experiment.freeze_encoder
+            loss, counts, indices = self.steps.train(iterator, frozen)
             if not np.isfinite(loss):
                 self._save_bad_batch(indices, loss)
             position.add_batch(loss, counts, time.monotonic() - start)
@@ -223,11 +239,19 @@ class FoldTrainer:
             seconds=round(position.seconds + time.monotonic() - start, 3),
         )
         best = position.end_epoch(row)
-        if best:
-            replace_file(self.path / run_folder.BEST_WEIGHTS, self.model.save_weights)
         if self.experiment.schedule == "plateau":
             self.optimizer.learning_rate = self.plateau.learning_rate(val_loss, learning_rate)
+        # First the weights under the name of their epoch, then the state that speaks of it, then the well-known name: killed
+        # at any point, the best weights are those of the epoch that the state calls the best.
+        candidate = self._candidate(row.epoch)
+        if best:
+            replace_file(candidate, self.model.save_weights)
+        save_state(self.path / run_folder.STATE, self.model, self.optimizer, self._progress())
+        if best:
+            os.replace(candidate, self.path / run_folder.BEST_WEIGHTS)
+            self._log_examples(row.epoch)
         write_history(self.path / run_folder.HISTORY, position.history)
+        self.board.epoch(row)
         if self.show_progress:
             bar.write(
                 f"epoch {row.epoch:>3}/{self.experiment.epochs}  loss {row.loss:.4f}  F1 {_percent(row.f1)}  |  "
@@ -261,18 +285,38 @@ class FoldTrainer:
         return {
             "experiment": self.experiment.to_json(),
             "data": self.dataset.fingerprint,
-            "folds": self.folds.sha256(),
-            "fold": self.fold,
+            "training scans": [self.dataset.cases[index].case for index in self.train_cases],
+            "validation scans": [self.dataset.cases[index].case for index in self.validation_cases],
+            "initial weights": None if self.initial_weights is None else file_sha256(self.initial_weights),
             "precision": self.precision,
+            **self.identity,
         }
 
     def _restore(self, path: Path) -> None:
-        progress = load_state(path, self.model, self.optimizer)
-        differing = [key for key, value in self._identity().items() if progress["identity"].get(key) != value]
-        if differing:
-            raise RunError(f"{path}: {', '.join(differing)} changed since it was saved; it cannot be continued")
+        progress = load_state(path, self.model, self.optimizer, self._identity())
         self.position = Position.from_json(progress["position"])
         self.plateau.best, self.plateau.wait = progress["plateau"]["best"], progress["plateau"]["wait"]
+        candidate = self._candidate(self.position.best_epoch)
+        if candidate.exists():
+            os.replace(candidate, self.path / run_folder.BEST_WEIGHTS)
+        if self.position.history:
+            write_history(self.path / run_folder.HISTORY, self.position.history)
+
+    def _candidate(self, epoch: int) -> Path:
+        return self.path / f".best-{epoch:05d}.weights.h5"
+
+    def _remove_leftovers(self) -> None:
+        """Files that a killed process was writing: all of them have a name with a dot in front."""
+        for leftover in self.path.glob(".*"):
+            if leftover.is_file():
+                leftover.unlink()
+
+    def _log_examples(self, epoch: int) -> None:
+        # Called without a compiled function: a trace of its own would cost more than it saves for a few scans.
+        examples = self.validation_cases[: tensorboard.EXAMPLES]
+        piece = load_piece(self.dataset, examples, [1.0] * len(examples))
+        mask = metastatic_mask(self.model(network_input(piece["grey"]), training=False))
+        self.board.examples(epoch, piece["grey"], piece["labels"], keras.ops.convert_to_numpy(mask))
 
     def _save_model(self) -> None:
         """The tested model: the best weights in a plain float32 network that any single device opens."""
@@ -291,8 +335,8 @@ class FoldTrainer:
         )
 
     def _draw(self) -> None:
-        title = f"{self.experiment.name}, fold {self.fold}"
-        draw_progress(self.path / "progress.png", self.position.history, title)
+        title = f"{self.experiment.name}, {self.title}"
+        draw_progress(self.path / run_folder.PROGRESS, self.position.history, title)
 
     def _environment(self) -> dict:
         return {
@@ -301,22 +345,12 @@ class FoldTrainer:
             "replicas": self.replicas.count,
             "precision": self.precision,
             "xla": self.jit_compile,
+            "experiment": self.experiment.to_json(),
             "scans": {"training": len(self.train_cases), "validation": len(self.validation_cases)},
             "data_fingerprint": self.dataset.fingerprint,
-            "folds_sha256": self.folds.sha256(),
+            **self.identity,
         }
 
 
 def _percent(value: float | None) -> str:
     return "  –   " if value is None else f"{100 * value:5.1f} %"
-
-
-def train_fold(
-    run: run_folder.Run, dataset: ShardedDataset, fold: int, replicas: Replicas, resume: bool = False, **options
-) -> Path:
-    """Train one fold; see `FoldTrainer` for the options and errors.
-
-    Returns:
-        The fold's folder with `best.weights.h5`, `model.keras`, `history.csv`, `progress.png` and `environment.json`.
-    """
-    return FoldTrainer(run, dataset, fold, replicas, **options).train(resume)

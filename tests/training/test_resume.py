@@ -10,10 +10,11 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.fold_training import fold_trainer
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.replicas import open_replicas
 from doubleunet_bs.training.run_folder import STATE, create_run
-from doubleunet_bs.training.trainer import FoldTrainer, Interrupted
+from doubleunet_bs.training.trainer import Interrupted
 
 SHARDS = SyntheticShards(scans=18)
 
@@ -44,7 +45,7 @@ def trainer_in(path, **changes):
         **changes,
     }
     run = create_run(path, paper_experiment("focal-tversky-otsu", **settings), SHARDS, "shards")
-    return FoldTrainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+    return fold_trainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
 
 
 def interrupt_after(trainer, batches):
@@ -55,11 +56,11 @@ def interrupt_after(trainer, batches):
         build()
         train, done = trainer.steps.train, []
 
-        def counted(iterator):
+        def counted(*arguments):
             done.append(None)
             if len(done) == batches:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return train(iterator)
+            return train(*arguments)
 
         trainer.steps.train = counted
 
@@ -117,7 +118,7 @@ def test_a_state_of_other_settings_or_folds_is_refused_by_name(tmp_path):
         trainer.train()
     other = trainer_in(tmp_path / "run")
     other.precision = "mixed_bfloat16"
-    with pytest.raises(RunError, match="precision changed since it was saved"):
+    with pytest.raises(RunError, match="precision was float32, is mixed_bfloat16"):
         other.train(resume=True)
 
 

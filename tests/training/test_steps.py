@@ -8,9 +8,9 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.dataset.pipeline import training_pieces
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.fold_training import fold_trainer
 from doubleunet_bs.training.replicas import open_replicas
 from doubleunet_bs.training.run_folder import create_run
-from doubleunet_bs.training.trainer import FoldTrainer
 
 SHARDS = SyntheticShards(scans=12)
 
@@ -25,7 +25,7 @@ def eager():
 def built(tmp_path, name="focal-tversky", precision="float32", **changes):
     settings = {"folds": 3, "learning_rate": 1e-3, "encoder_weights": "none", **changes}
     run = create_run(tmp_path, paper_experiment(name, **settings), SHARDS, "shards")
-    trainer = FoldTrainer(run, SHARDS, 1, open_replicas("cpu"), precision, show_progress=False)
+    trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"), precision=precision, show_progress=False)
     trainer._build()
     return trainer
 

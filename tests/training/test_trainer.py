@@ -11,12 +11,17 @@ from doubleunet_bs.dataset.pipeline import load_piece
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.network import double_unet
 from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, precision_sensitivity_f1
+from doubleunet_bs.network.metrics import (
+    confusion_counts,
+    metastatic_mask,
+    precision_sensitivity_f1,
+)
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.fold_training import fold_trainer
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.replicas import open_replicas
 from doubleunet_bs.training.run_folder import create_run
-from doubleunet_bs.training.trainer import FoldTrainer, train_fold
+from doubleunet_bs.training.start import starting_head_bias
 
 SHARDS = SyntheticShards(scans=18)
 SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-3, "bn_momentum": 0.8, "encoder_weights": "none"}
@@ -27,7 +32,7 @@ def trained(tmp_path_factory):
     run = create_run(
         tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS, "shards"
     )
-    path = train_fold(run, SHARDS, 2, open_replicas("cpu"), show_progress=False)
+    path = fold_trainer(run, SHARDS, 2, open_replicas("cpu"), show_progress=False).train()
     return run, path
 
 
@@ -39,6 +44,7 @@ def test_it_leaves_what_it_should_and_nothing_temporary(trained):
         "history.csv",
         "model.keras",
         "progress.png",
+        "tensorboard",
     ]
 
 
@@ -76,8 +82,8 @@ def test_results_are_never_overwritten(trained):
     run, path = trained
     before = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
     with pytest.raises(RunError, match="has results already; go on with --resume"):
-        train_fold(run, SHARDS, 2, open_replicas("cpu"), show_progress=False)
-    assert train_fold(run, SHARDS, 2, open_replicas("cpu"), show_progress=False, resume=True) == path
+        fold_trainer(run, SHARDS, 2, open_replicas("cpu"), show_progress=False).train()
+    assert fold_trainer(run, SHARDS, 2, open_replicas("cpu"), show_progress=False).train(resume=True) == path
     assert {file.name: file.stat().st_mtime_ns for file in path.iterdir()} == before
 
 
@@ -85,34 +91,26 @@ def test_negatives_train_only_where_the_experiment_says_so(tmp_path):
     groups = [case.group for case in SHARDS.cases]
     for name, expected in (("focal-tversky", 0), ("focal-tversky-otsu", groups.count("negative"))):
         run = create_run(tmp_path / name, paper_experiment(name, **SETTINGS), SHARDS, "shards")
-        trainer = FoldTrainer(run, SHARDS, 1, open_replicas("cpu"))
+        trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"))
         assert [groups[index] for index in trainer.train_cases].count("negative") == expected
         assert "negative" not in {groups[index] for index in trainer.validation_cases}
 
 
 def test_head_bias_starts_at_the_frequencies_of_the_training_labels(tmp_path):
     run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
-    trainer = FoldTrainer(run, SHARDS, 1, open_replicas("cpu"))
+    trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"))
     pixels = np.concatenate([SHARDS.labels(index).ravel() for index in trainer.train_cases])
-    bias = np.array(trainer._head_bias())
+    bias = np.array(starting_head_bias(trainer.experiment, SHARDS, trainer.train_cases))
     np.testing.assert_allclose(np.exp(bias), np.bincount(pixels, minlength=3) / pixels.size, rtol=1e-9)
-    assert (
-        len(
-            FoldTrainer(
-                create_run(tmp_path / "b", paper_experiment("baseline", **SETTINGS), SHARDS, "s"),
-                SHARDS,
-                1,
-                open_replicas("cpu"),
-            )._head_bias()
-        )
-        == 1
-    )
+    [one] = starting_head_bias(paper_experiment("baseline"), SHARDS, trainer.train_cases)
+    assert 1 / (1 + np.exp(-one)) == pytest.approx(np.mean(pixels == 2), rel=1e-9)
+    assert starting_head_bias(paper_experiment("dice", head_bias="zeros"), SHARDS, trainer.train_cases) is None
 
 
 def test_fold_out_of_range_and_batch_too_small(tmp_path):
     run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
     with pytest.raises(SettingsError, match="folds 1 to 3"):
-        FoldTrainer(run, SHARDS, 4, open_replicas("cpu"))
+        fold_trainer(run, SHARDS, 4, open_replicas("cpu"))
     with pytest.raises(SettingsError, match="this machine has"):
         open_replicas("7")
     assert not run.fold_path(1).exists()
@@ -126,19 +124,19 @@ def test_a_fold_without_lesions_is_refused(tmp_path):
 
     shards = NoLesions()
     run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), shards, "shards")
-    with pytest.raises(DatasetError, match="fold 1 has no metastatic pixel in its training scans"):
-        FoldTrainer(run, shards, 1, open_replicas("cpu"))
+    with pytest.raises(DatasetError, match="fold_01: no metastatic pixel in the training scans"):
+        fold_trainer(run, shards, 1, open_replicas("cpu"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, monkeypatch):
     run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
-    trainer = FoldTrainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+    trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
 
     class BadSteps:
         def __init__(self, *args):
             pass
 
-        def train(self, iterator):
+        def train(self, iterator, frozen):
             return float("nan"), [0, 0, 0], next(iterator)["index"].numpy().tolist()
 
     monkeypatch.setattr("doubleunet_bs.training.trainer.Steps", BadSteps)

@@ -1,0 +1,58 @@
+"""One fold of a cross-validation as a training: which cases train, which validate, and where the result goes (paper, 2.8)."""
+
+import dataclasses
+
+from doubleunet_bs.dataset.folds import Folds
+from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.training.replicas import Replicas
+from doubleunet_bs.training.run_folder import Run
+from doubleunet_bs.training.trainer import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldCases:
+    """Indices into the dataset, in its order: the pseudonyms, and so their key, have no say in the result."""
+
+    train: list[int]
+    validation: list[int]
+
+
+def fold_cases(folds: Folds, dataset: ShardedDataset, fold: int, negatives: str) -> FoldCases:
+    """The cases of fold 1 ... len(folds); negative scans train unless `negatives` is "none".
+
+    Raises:
+        SettingsError: fold out of range.
+    """
+    split = folds.split(fold)
+    numbers = {case.case: index for index, case in enumerate(dataset.cases)}
+    train = split.train + (split.negatives if negatives != "none" else ())
+    return FoldCases(sorted(numbers[case] for case in train), sorted(numbers[case] for case in split.validation))
+
+
+def fold_trainer(run: Run, dataset: ShardedDataset, fold: int, replicas: Replicas, **options) -> Trainer:
+    """The training of one fold of a run.
+
+    Args:
+        run: the run folder.
+        dataset: its shards.
+        fold: 1 ... number of folds.
+        replicas: the devices.
+        options: of `Trainer`: precision, jit_compile, initial_weights, show_progress.
+
+    Raises:
+        SettingsError: fold out of range, or a batch smaller than the replicas.
+        DatasetError: the fold has no lesion to learn or to validate on.
+    """
+    folds = run.folds(dataset)
+    cases = fold_cases(folds, dataset, fold, run.experiment.negatives)
+    return Trainer(
+        run.fold_path(fold),
+        run.experiment,
+        dataset,
+        cases.train,
+        cases.validation,
+        replicas,
+        title=f"fold {fold}",
+        identity={"fold": fold, "folds_sha256": folds.sha256()},
+        **options,
+    )

@@ -1,0 +1,86 @@
+"""What a run may choose for the machine it runs on, and what is recommended there (decided here)."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import tensorflow as tf
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.training.replicas import Replicas
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+XLA = ("auto", "on", "off")
+BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
+"""Processor flags of matrix arithmetic in bfloat16, as Linux lists them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """How the arithmetic is done, as decided for the devices at hand. Heads and losses are float32 in any case.
+
+    Attributes:
+        precision: one of `PRECISIONS`.
+        xla: whether XLA compiles the training step.
+        reason: why, one line for the terminal.
+    """
+
+    precision: str
+    xla: bool
+    reason: str
+
+
+def choose_machine(replicas: Replicas, precision: str = "float32", xla: str = "auto") -> Machine:
+    """Settle precision and compilation for some devices.
+
+    Args:
+        replicas: the devices.
+        precision: one of `PRECISIONS`, or "auto": bfloat16 where the device multiplies matrices in it (GPUs of compute
+            capability 8.0 and above, processors with AMX or AVX-512 BF16), float16 with loss scaling on GPUs from 7.0,
+            float32 elsewhere.
+        xla: "on", "off", or "auto": on for a single GPU, off elsewhere. On CPUs it was measured to be slower, and
+            with several replicas the batch normalisation that crosses them cannot be compiled.
+
+    Raises:
+        SettingsError: an unknown choice, or XLA with several replicas.
+    """
+    if precision not in (*PRECISIONS, "auto"):
+        raise SettingsError(f"precision {precision}: it must be auto, {', '.join(PRECISIONS)}")
+    if xla not in XLA:
+        raise SettingsError(f"xla {xla}: it must be {', '.join(XLA)}")
+    if xla == "on" and replicas.count > 1:
+        raise SettingsError(f"--xla on works with one device; there are {replicas.count}: use --xla off or --devices 0")
+    gpu = all(name.startswith("GPU") for name in replicas.devices)
+    reason = "as asked for"
+    if precision == "auto":
+        precision, reason = _gpu_precision(replicas) if gpu else _cpu_precision()
+    return Machine(precision, xla == "on" or (xla == "auto" and gpu and replicas.count == 1), reason)
+
+
+def processor_flags(cpuinfo: str | Path = "/proc/cpuinfo") -> frozenset[str]:
+    """Instruction sets of the processor as Linux names them; empty where that file does not exist."""
+    try:
+        text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found.group(1).split()) if found else frozenset()
+
+
+def _cpu_precision() -> tuple[str, str]:
+    fast = [flag for flag in BFLOAT16_INSTRUCTIONS if flag in processor_flags()]
+    if fast:
+        return "mixed_bfloat16", f"chosen: this processor has {fast[0]}"
+    return "float32", "chosen: this processor has no bfloat16 matrix arithmetic"
+
+
+def _gpu_precision(replicas: Replicas) -> tuple[str, str]:
+    capabilities = [
+        tf.config.experimental.get_device_details(device).get("compute_capability", (0, 0))
+        for device in tf.config.list_physical_devices("GPU")
+    ]
+    lowest = min(capabilities, default=(0, 0))
+    said = f"chosen: compute capability {lowest[0]}.{lowest[1]}"
+    if lowest >= (8, 0):
+        return "mixed_bfloat16", said
+    return ("mixed_float16" if lowest >= (7, 0) else "float32"), said

@@ -1,0 +1,107 @@
+"""What a training step will need of a device's memory, known before anything is built (decided here).
+
+The network is the same for every image size and its activations grow with the pixels, so that two measured numbers tell
+the need of any batch: bytes per pixel that is in the device at once, and a part that is always there (weights, their
+gradients, Adam's two averages, the libraries). Both are from `tests/benchmarks/bench_memory.py` on CPUs, rounded up; on a
+GPU the convolutions' work space comes on top, and no GPU was at hand to measure it.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.training.replicas import Replicas
+
+BYTES_PER_PIXEL = {"float32": 10_000, "mixed_bfloat16": 7_200, "mixed_float16": 7_200}
+CONSTANT_BYTES = 1.5e9
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryNeed:
+    """The need of a run and what there is.
+
+    Attributes:
+        needed: bytes on the fullest device; for several replicas on the CPU, which share its memory, on all together.
+        total: bytes that this device has, None when unknown.
+        advice: what to change when it does not fit.
+    """
+
+    needed: float
+    total: float | None
+    advice: str
+
+    def __str__(self) -> str:
+        has = "" if self.total is None else f" of {self.total / 1e9:.1f} GB on the device"
+        return f"about {self.needed / 1e9:.1f} GB needed{has}"
+
+
+def check_memory(
+    image_shape: Sequence[int],
+    experiment: Experiment,
+    replicas: Replicas,
+    precision: str,
+    total: float | None = None,
+) -> MemoryNeed:
+    """The memory a run needs.
+
+    Args:
+        image_shape: (rows, columns).
+        experiment: its batch size and the pieces it is taken in.
+        replicas: the devices.
+        precision: as settled by `training.machine.choose_machine`.
+        total: bytes of a device; None: ask it.
+
+    Raises:
+        SettingsError: the device does not have that much; the message says what to change.
+    """
+    images = -(-experiment.batch_size // (replicas.count * experiment.accumulate))
+    share = CONSTANT_BYTES + images * image_shape[0] * image_shape[1] * BYTES_PER_PIXEL[precision]
+    on_gpu = replicas.devices[0].startswith("GPU")
+    needed = share if on_gpu else share * replicas.count
+    total = _device_bytes(on_gpu) if total is None else total
+    changes = []
+    if experiment.accumulate * replicas.count < experiment.batch_size:
+        changes.append(f"--accumulate {min(2 * experiment.accumulate, experiment.batch_size // replicas.count)}")
+    if precision == "float32":
+        changes.append("--precision mixed_bfloat16")
+    changes += ["a smaller --batch-size", "more devices" if on_gpu else "a coarser matrix (prepare --bin 2)"]
+    need = MemoryNeed(needed, total, "use " + ", ".join(changes[:-1]) + f" or {changes[-1]}")
+    if total is not None and needed > total:
+        rows, columns = image_shape
+        raise SettingsError(
+            f"a batch of {experiment.batch_size} images of {rows} x {columns} pixels in {precision} needs about "
+            f"{needed / 1e9:.1f} GB, the device has {total / 1e9:.1f} GB: {need.advice}"
+        )
+    return need
+
+
+def _device_bytes(on_gpu: bool) -> float | None:
+    if on_gpu:
+        # The only place where TensorFlow says how much it may allocate on a GPU.
+        from tensorflow.python.client import device_lib
+
+        limits = [device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"]
+        return float(min(limits)) if limits else None
+    try:
+        physical = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return None
+    limit = container_limit()
+    return physical if limit is None else min(physical, limit)
+
+
+def container_limit(
+    files: Sequence[str] = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+):
+    """Bytes that the container may use (Linux control groups), None when there is no limit or no such file."""
+    for file in files:
+        try:
+            text = Path(file).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if text.isdigit() and int(text) < 2**60:
+            return float(text)
+    return None
