@@ -13,6 +13,7 @@ The file names machine and process, no user. It goes when the lock is released a
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -36,7 +37,17 @@ POLL_SECONDS = 5.0
 
 
 class LockedError(RunError):
-    """Another process holds the lock; the message says which."""
+    """Another process holds the lock; the message says which.
+
+    Args:
+        message: see `RunError`.
+        beat: the last sign of life, to be compared with the next.
+        alive: whether the holder runs on this machine for sure.
+    """
+
+    def __init__(self, message: str, beat: float = 0.0, alive: bool = False):
+        super().__init__(message)
+        self.beat, self.alive = beat, alive
 
 
 class Lock:
@@ -75,7 +86,11 @@ class Lock:
             files = self._files()
             holder = self._holder(files[-1][1]) if files else None
             if holder is not None:
-                raise LockedError(f"{self._folder.parent}: another process works on {self._name} ({holder})")
+                raise LockedError(
+                    f"{self._folder.parent}: another process works on {self._name} ({holder})",
+                    holder.beat,
+                    holder.alive,
+                )
             number = files[-1][0] + 1 if files else 1
             path = self._path(number)
             if not create_file(path, json_text(_this_process())):
@@ -106,7 +121,9 @@ class Lock:
                 file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
-        self.acquire()
+        """Take the lock unless this has been done already."""
+        if self._own is None:
+            self.acquire()
         return self
 
     def __exit__(self, *exception) -> None:
@@ -123,10 +140,11 @@ class Lock:
                 found.append((int(number), path))
         return sorted(found)
 
-    def _holder(self, path: Path) -> str | None:
-        """Who holds a lock file, in words; None when he is gone."""
+    def _holder(self, path: Path) -> "_Holder | None":
+        """Who holds a lock file; None when he is gone."""
         try:
-            age = self._now() - path.stat().st_mtime
+            beat = path.stat().st_mtime
+            age = self._now() - beat
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
@@ -134,10 +152,11 @@ class Lock:
             content = {}
         if not isinstance(content, dict):
             content = {}
-        if age >= self._stale or _has_ended(content):
+        alive = _is_alive(content)
+        if age >= self._stale or alive is False:
             return None
         who = f"process {content['pid']} on {content['host']}" if {"pid", "host"} <= set(content) else "unknown"
-        return f"{who}, last sign of life {max(0, round(age))} s ago"
+        return _Holder(f"{who}, last sign of life {max(0, round(age))} s ago", beat, alive is True)
 
     def _now(self) -> float:
         """The time of the file system, which may live on a machine with another clock."""
@@ -169,6 +188,38 @@ class Lock:
             flush=True,
         )
         os._exit(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Holder:
+    words: str
+    beat: float
+    alive: bool
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def acquire_unless_alive(lock: Lock, poll: float = POLL_SECONDS) -> None:
+    """Take the lock; where another machine holds it, wait until its process gives a sign of life or is known to be dead.
+
+    A task that is put in the queue again after a SIGKILL may start elsewhere at once: the lock then still looks fresh.
+
+    Raises:
+        LockedError: the holder is alive.
+    """
+    first: LockedError | None = None
+    while True:
+        try:
+            lock.acquire()
+            return
+        except LockedError as error:
+            if error.alive or (first is not None and error.beat != first.beat):
+                raise
+            if first is None:
+                print(f"waiting for a sign of life: {error}", flush=True)
+            first = first or error
+        time.sleep(poll)
 
 
 @contextlib.contextmanager
@@ -206,19 +257,19 @@ def _this_process() -> dict:
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), **_machine()}
 
 
-def _has_ended(content: dict) -> bool:
-    """Whether a process of this machine is known to be gone. False when that cannot be told."""
+def _is_alive(content: dict) -> bool | None:
+    """Whether a process of this machine runs; None when that cannot be told from here."""
     here, pid = _machine(), content.get("pid")
     if not here or type(pid) is not int or any(content.get(key) != value for key, value in here.items()):
-        return False
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
+        return False
     except OSError:
         # Of another user, whose start time may be hidden.
-        return False
-    return _start_time(pid) != content.get("started")
+        return None
+    return _start_time(pid) == content.get("started")
 
 
 def _machine() -> dict:

@@ -13,7 +13,7 @@ import pytest
 
 from doubleunet_bs import files
 from doubleunet_bs.files import create_file
-from doubleunet_bs.training.locks import FOLDER, Lock, LockedError, lock_or_wait
+from doubleunet_bs.training.locks import FOLDER, Lock, LockedError, acquire_unless_alive, lock_or_wait
 
 HOLD = """
 import sys, time
@@ -98,6 +98,29 @@ def test_on_another_machine_only_the_age_tells(tmp_path):
     os.utime(file, (time.time() - 130,) * 2)
     with Lock(tmp_path, "fold_01"):
         pass
+
+
+def test_a_restarted_task_waits_for_a_sign_of_life(tmp_path):
+    """Elsewhere, and killed a moment ago: nobody touches the lock, so that it becomes free."""
+    file = foreign(tmp_path, age=0)
+    lock = Lock(tmp_path, "fold_01", stale=0.6)
+    started = time.monotonic()
+    acquire_unless_alive(lock, poll=0.05)
+    assert 0.3 < time.monotonic() - started < 5
+    lock.release()
+    # A living one touches it and keeps it.
+    file = foreign(tmp_path, age=0)
+    timer = threading.Timer(0.3, os.utime, [file])
+    timer.start()
+    with pytest.raises(LockedError, match="node-7"):
+        acquire_unless_alive(Lock(tmp_path, "fold_01", stale=5), poll=0.05)
+    timer.join()
+
+
+def test_a_process_of_this_machine_needs_no_waiting(tmp_path, holder):
+    holder()
+    with pytest.raises(LockedError):
+        acquire_unless_alive(Lock(tmp_path, "fold_01"), poll=60)
 
 
 def test_a_damaged_lock_file_counts_until_it_is_old(tmp_path):
