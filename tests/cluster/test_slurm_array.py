@@ -1,0 +1,127 @@
+"""assets/cluster/slurm_array.sh run by a real Slurm: tiny phantom runs, one task killed and queued again.
+
+Opt-in, since it starts daemons and takes some minutes: DOUBLEUNET_BS_SLURM=1 pytest tests/cluster, with slurm-wlm and munge
+installed.
+"""
+
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from one_node_slurm import OneNodeSlurm, missing_programs
+
+from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.scans.phantom import make_cohort
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "assets" / "cluster" / "slurm_array.sh"
+OPTIONS = "--encoder-weights none --epochs 3 --batch-size 2 --devices cpu --deterministic"
+# With two experiments in three folds these are fold 1 of both and fold 2 of the first.
+TASKS = {"0": "dice/fold_01", "1": "focal-tversky-otsu/fold_01", "2": "dice/fold_02"}
+SECONDS = 1800
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2 * SECONDS),
+    pytest.mark.skipif(os.environ.get("DOUBLEUNET_BS_SLURM") != "1", reason="set DOUBLEUNET_BS_SLURM=1 to run a Slurm"),
+    pytest.mark.skipif(bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())}"),
+]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    cohort = make_cohort(folder / "phantoms", 6, positive_fraction=0.8, progress=False)
+    out = folder / "shards"
+    prepare_cohort(
+        CohortJob(
+            scans=cohort / "scans",
+            labels=cohort / "labels",
+            out=out,
+            settings=PreparationSettings(bin=4),
+            progress=False,
+        )
+    )
+    return out
+
+
+@pytest.fixture
+def slurm():
+    # Sockets have short paths: not below pytest's folder.
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-") as folder,
+        OneNodeSlurm(Path(folder), os.cpu_count() or 1) as slurm,
+    ):
+        yield slurm
+
+
+def result(fold: Path):
+    """Weights and history without times."""
+    import h5py
+
+    weights = {}
+    with h5py.File(fold / "best.weights.h5") as file:
+        file.visititems(lambda name, item: weights.update({name: item[()].tobytes()} if hasattr(item, "dtype") else {}))
+    with open(fold / "history.csv", newline="") as file:
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+    return weights, rows
+
+
+def test_array_job_with_a_killed_task(slurm, shards, tmp_path):
+    runs = tmp_path / "runs"
+    (tmp_path / "logs").mkdir()
+    settings = {
+        "DATA": shards,
+        "RUNS": runs,
+        "EXPERIMENTS": "dice focal-tversky-otsu",
+        "FOLDS": 3,
+        "OPTIONS": OPTIONS,
+        "PYTHON": sys.executable,
+        "PROJECT": ROOT,
+    }
+    submit = ("sbatch", "--parsable", f"--chdir={tmp_path}", "--array=0-2", SCRIPT)
+    job = slurm.run(*submit, **settings).strip()
+    fold = runs / "dice" / "fold_01"
+    wait_for(lambda: (fold / "state.npz").exists(), lambda: logs(tmp_path))
+    slurm.run("scancel", "--signal=KILL", f"{job}_0")
+    states = slurm.wait(job, SECONDS)
+    assert states == {"0": "CANCELLED", "1": "COMPLETED", "2": "COMPLETED"}, logs(tmp_path)
+    assert not (fold / "model.keras").exists() and (fold / "state.npz").exists()
+    assert (runs / "dice" / "locks" / "fold_01.1.lock").exists(), "SIGKILL leaves the lock"
+
+    slurm.run("scontrol", "requeue", f"{job}_0")
+    # Slurm waits for two minutes before it starts a task again; a test need not.
+    slurm.run("scontrol", "update", f"JobId={job}_0", "StartTime=now")
+    assert slurm.wait(job, SECONDS)["0"] == "COMPLETED", logs(tmp_path)
+    for path in TASKS.values():
+        assert (runs / path / "saved_model" / "saved_model.pb").is_file(), logs(tmp_path)
+        assert not any((runs / path).parent.joinpath("locks").iterdir())
+    assert (runs / "dice" / "folds.json").is_file()
+
+    # The same fold without Slurm and without an interruption has the same result.
+    command = [sys.executable, ROOT / "train.py", "--data", shards, "--run", tmp_path / "alone", "--experiment", "dice"]
+    subprocess.run([*command, "--fold", "1", "--folds", "3", *OPTIONS.split()], check=True, capture_output=True)
+    assert result(tmp_path / "alone" / "fold_01") == result(fold)
+
+    # Submitted once more, everything is found done.
+    before = {path: (runs / path / "best.weights.h5").stat().st_mtime_ns for path in TASKS.values()}
+    again = slurm.run(*submit, **settings).strip()
+    assert set(slurm.wait(again, SECONDS).values()) == {"COMPLETED"}, logs(tmp_path)
+    assert {path: (runs / path / "best.weights.h5").stat().st_mtime_ns for path in TASKS.values()} == before
+
+
+def wait_for(condition, what):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, what()
+        time.sleep(0.2)
+
+
+def logs(path: Path) -> str:
+    return "\n".join(f"{file.name}: {file.read_text()[-2000:]}" for file in sorted((path / "logs").iterdir()))
