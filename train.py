@@ -150,7 +150,7 @@ def train(args: argparse.Namespace) -> int:
     from doubleunet_bs.training.experiments import paper_experiment, parse_changes
 
     named = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
-    changes = {**parse_changes(args.set), **named}
+    changes = parse_changes([*args.set, *(f"{name}={value}" for name, value in named.items())])
     if args.demo is not None:
         from doubleunet_bs.demo import run_demo
 

@@ -1,5 +1,6 @@
 """Transfer and negative mining from shards to a SavedModel, interrupted at every stage and between them."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
 from doubleunet_bs.training.replicas import open_replicas
-from doubleunet_bs.training.run_folder import create_run, open_run
+from doubleunet_bs.training.run_folder import open_run
 from doubleunet_bs.training.stages import FoldStages, stage_names
 from doubleunet_bs.training.steps import Steps
 from doubleunet_bs.training.trainer import Interrupted
@@ -170,7 +171,7 @@ def test_what_was_mined_is_what_trains(trained):
 @pytest.mark.parametrize("start", ["initial", "mined"])
 def test_where_the_last_stage_starts(trained, start):
     run = open_run(trained)
-    object.__setattr__(run, "experiment", paper_experiment(run.experiment.name, **SETTINGS, mining_start=start))
+    run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, mining_start=start))
     trainer = FoldStages(run, BREAST, 1, open_replicas("cpu"), show_progress=False).final()
     folder = {"initial": "pretrain", "mined": "fold_01/mining_model"}[start]
     assert trainer.initial_weights == trained / folder / "best.weights.h5"
@@ -279,29 +280,24 @@ def test_a_patient_in_both_cohorts_leaves_nothing_behind(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_all_folds_in_one_process(tmp_path, capsys):
+def test_all_folds_that_are_not_trained_and_that_nobody_works_on(tmp_path, capsys):
     path = tmp_path / "run"
     train(path, "dice", fold=2, epochs=1)
     before = (path / "fold_02" / "best.weights.h5").stat().st_mtime_ns
-    assert [folder.name for folder in train(path, "dice", fold="all", epochs=1)] == ["fold_01", "fold_03"]
+    with Lock(path, "fold_03"):
+        assert [folder.name for folder in train(path, "dice", fold="all", epochs=1)] == ["fold_01"]
+        said = capsys.readouterr().out
+        assert "fold 2 is trained" in said and "fold 3 is left to another process" in said
+        with pytest.raises(LockedError, match="another process works on fold_03"):
+            train(path, "dice", fold=3, epochs=1)
+        assert not (path / "fold_03").exists()
+    assert [folder.name for folder in train(path, "dice", fold="all", epochs=1)] == ["fold_03"]
     assert open_run(path).trained_folds() == [1, 2, 3]
     assert (path / "fold_02" / "best.weights.h5").stat().st_mtime_ns == before
-    assert "fold 2 is trained" in capsys.readouterr().out
     assert train(path, "dice", fold="all", epochs=1) == []
     # In whatever order and process a fold is trained, it is the same.
     train(tmp_path / "alone", "dice", fold=3, epochs=1)
     assert_same(result(tmp_path / "alone" / "fold_03"), result(path / "fold_03"))
-
-
-def test_a_fold_that_another_process_works_on_is_left_alone(tmp_path, capsys):
-    path = tmp_path / "run"
-    create_run(path, paper_experiment("dice", **{**SETTINGS, "epochs": 1}), BREAST, "shards")
-    with Lock(path, "fold_02"):
-        assert [folder.name for folder in train(path, "dice", fold="all", epochs=1)] == ["fold_01", "fold_03"]
-        assert "fold 2 is left to another process" in capsys.readouterr().out
-        with pytest.raises(LockedError, match="another process works on fold_02"):
-            train(path, "dice", fold=2, epochs=1)
-    assert not (path / "fold_02").exists()
 
 
 def test_the_pretraining_alone(tmp_path):
@@ -314,15 +310,22 @@ def test_the_pretraining_alone(tmp_path):
 
 
 def test_augmentation_shows_fourteen_variants_in_an_epoch(tmp_path, monkeypatch):
-    seen = []
-    steps = Steps.train
+    steps, seen = Steps.train, []
 
     def counted(*arguments):
         seen.append(None)
         return steps(*arguments)
 
     monkeypatch.setattr(Steps, "train", counted)
-    [path] = train(tmp_path / "run", "focal-tversky-otsu-transfer-augmented", epochs=1, pretrain_epochs=2)
+    [path] = train(tmp_path / "run", "focal-tversky-otsu", epochs=1, brightness_levels=7, flip="merged")
     trained_on = len(json.loads((path / "environment.json").read_text())["trained_on"])
-    pretrained_on = len(json.loads((path.parent / "pretrain" / "environment.json").read_text())["trained_on"])
-    assert len(seen) == -(-14 * trained_on // 4) + 2 * -(-pretrained_on // 4)
+    assert len(seen) == -(-14 * trained_on // 4)
+
+
+def test_augmentation_is_for_the_training_scans_of_the_folds(trained):
+    row = "focal-tversky-otsu-transfer-augmented"
+    for changes, expected in (({}, None), ({"pretrain_augmentation": True}, 14)):
+        run = dataclasses.replace(open_run(trained), experiment=paper_experiment(row, **{**SETTINGS, **changes}))
+        augmentation = stages.pretraining(run, PROSTATE, open_replicas("cpu")).augmentation
+        assert (augmentation and augmentation.variants) == expected
+        assert FoldStages(run, BREAST, 2, open_replicas("cpu")).final().augmentation.variants == 14
