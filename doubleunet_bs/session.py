@@ -72,7 +72,7 @@ def train_and_export(
         run_path, experiment, dataset, data_path, fold if isinstance(fold, int) else 1, pretrain, folds_file
     )
     folds = len(run.folds(dataset))
-    print(header(experiment, dataset, replicas, machine, memory, folds, deterministic), flush=True)
+    print(header(run, dataset, replicas, machine, memory, folds, deterministic), flush=True)
     session = Session(run, dataset, replicas, machine, memory.advice, resume)
     if experiment.transfer:
         session.pretrain(pretrain[0])
@@ -192,10 +192,11 @@ class Session:
         keras.backend.clear_session()
 
 
-def header(experiment, dataset, replicas, machine, memory, folds: int, deterministic: bool) -> str:
+def header(run, dataset, replicas, machine, memory, folds: int, deterministic: bool) -> str:
     """What is about to be trained, on what, in a few lines for the terminal."""
+    experiment, changes = run.experiment, run.changed_settings()
     rows, columns = dataset.image_shape
-    changed = "" if experiment.is_paper_row else f"  (changed: {', '.join(experiment.changed_settings())})"
+    changed = f"  (not the paper's row; changed: {', '.join(changes)})" if changes else "  (the paper's row)"
     share = -(-experiment.batch_size // replicas.count)
     pieces = f" in {experiment.accumulate} pieces" if experiment.accumulate > 1 else ""
     frozen = f", frozen for {experiment.freeze_encoder} epochs" if experiment.freeze_encoder else ""

@@ -68,7 +68,7 @@ def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, c
     assert "next:" not in capsys.readouterr().out
     assert run(script, *good, "--fold", 2) == 0
     said = capsys.readouterr().out
-    assert "changed: flip, variants_per_epoch, epochs, encoder_weights, folds" in said
+    assert "changed: flip, variants_per_epoch, epochs, encoder_weights, folds, preparation.bin" in said
     assert "each in 2 variants" in said and "mining  " in said and f"done: {tmp_path / 'run' / 'fold_02'}\n" in said
     assert read_json(tmp_path / "run" / "experiment.json")["is_paper_row"] is False
     folder = tmp_path / "run" / "fold_02"

@@ -55,7 +55,7 @@ class Experiment:
             batch; batch normalisation sees each piece by itself.
         bn_momentum: of the moving averages of batch normalisation; 0.99 as in the original. Short runs need less.
         folds: number of parts of the cross-validation (stated: 10).
-        seed: governs folds, initial weights and the order of the scans.
+        seed: governs folds, initial weights, and the order of the scans and of their variants.
     """
 
     name: str

@@ -10,6 +10,7 @@ from doubleunet_bs.dataset.folds import Folds, folds_to_json, load_folds, make_f
 from doubleunet_bs.dataset.lesions import lesions_of_cases
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text, read_json
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.transfer import check_cohorts
@@ -45,6 +46,18 @@ class Run:
     def fold_path(self, fold: int) -> Path:
         """`RUN/fold_01` for fold 1."""
         return self.path / f"fold_{fold:02d}"
+
+    def changed_settings(self) -> dict[str, Any]:
+        """What differs from the paper's row of the same name: settings, and how the scans were prepared."""
+        paper, own = PreparationSettings().to_json(), self.data["preparation"]
+        # The class map translates the user's own labels; it is no setting of the method.
+        names = [name for name in paper if name != "classes" and own.get(name) != paper[name]]
+        return {**self.experiment.changed_settings(), **{f"preparation.{name}": own.get(name) for name in names}}
+
+    @property
+    def is_paper_row(self) -> bool:
+        """Whether this is a row of the paper in settings and preparation; its data are another matter."""
+        return not self.changed_settings()
 
     @property
     def pretrain_path(self) -> Path:
@@ -123,12 +136,13 @@ def create_run(
     folds.split(fold)
     create_file(own_folds, json_text(folds_to_json(folds)))
     # Last, since a folder with an experiment.json counts as a run.
+    run = Run(path, experiment, data, pretrain_data)
     content = {
         "format": FORMAT,
         "version": __version__,
         "experiment": experiment.to_json(),
-        "is_paper_row": experiment.is_paper_row,
-        "changed_settings": experiment.changed_settings(),
+        "is_paper_row": run.is_paper_row,
+        "changed_settings": run.changed_settings(),
         "data": data,
         "pretrain_data": pretrain_data,
     }

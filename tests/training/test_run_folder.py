@@ -7,6 +7,7 @@ import pytest
 from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import KERAS_MODEL, create_run, open_run
 
@@ -26,6 +27,17 @@ def test_create_and_open(tmp_path, experiment, synthetic_shards):
     before = (tmp_path / "run" / "folds.json").read_bytes()
     create_run(tmp_path / "run", experiment, synthetic_shards, "shards")
     assert (tmp_path / "run" / "folds.json").read_bytes() == before
+
+
+def test_a_row_on_scans_prepared_otherwise_is_not_the_papers(tmp_path, synthetic_shards):
+    run = create_run(tmp_path / "row", paper_experiment("dice", folds=10), synthetic_shards, "shards")
+    assert run.is_paper_row and open_run(run.path).is_paper_row
+    synthetic_shards.settings = PreparationSettings(background="log", bin=4, classes={"tumour": 2})
+    run = create_run(tmp_path / "coarse", paper_experiment("dice"), synthetic_shards, "shards")
+    assert not run.is_paper_row
+    assert run.changed_settings() == {"preparation.background": "log", "preparation.bin": 4}
+    content = json.loads((run.path / "experiment.json").read_text())
+    assert content["is_paper_row"] is False and content["changed_settings"] == run.changed_settings()
 
 
 def test_another_experiment_is_refused_by_name_of_the_setting(tmp_path, experiment, synthetic_shards):
