@@ -166,6 +166,9 @@ class Session:
         mining = MINING_MODEL in stage_names(self.run.experiment)
         # Made before anything is written: it finds out what is impossible.
         trainer = stages.mining_model() if mining else stages.final()
+        if self._exported(fold):
+            print(f"fold {fold} is trained", flush=True)
+            return path
         write_stages(self.run, fold)
         if mining:
             self._train(trainer, resume=True)
