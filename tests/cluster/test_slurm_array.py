@@ -5,6 +5,7 @@ installed.
 """
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -22,8 +23,13 @@ from doubleunet_bs.scans.phantom import make_cohort
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "assets" / "cluster" / "slurm_array.sh"
 OPTIONS = "--encoder-weights none --epochs 3 --batch-size 2 --devices cpu --deterministic"
-# With two experiments in three folds these are fold 1 of both and fold 2 of the first.
-TASKS = {"0": "dice/fold_01", "1": "focal-tversky-otsu/fold_01", "2": "dice/fold_02"}
+EXPERIMENTS = ("dice", "focal-tversky-mining-transfer")
+# Fold 1 of both, and fold 2 of the second, which needs the same pre-training as its fold 1.
+TASKS = {
+    "0": "dice/fold_01",
+    "1": "focal-tversky-mining-transfer/fold_01",
+    "3": "focal-tversky-mining-transfer/fold_02",
+}
 SECONDS = 1800
 
 pytestmark = [
@@ -35,20 +41,21 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cohort")
-    cohort = make_cohort(folder / "phantoms", 6, positive_fraction=0.8, progress=False)
-    out = folder / "shards"
-    prepare_cohort(
-        CohortJob(
+def cohorts(tmp_path_factory):
+    """Tiny shards of breast and of prostate phantoms, prepared with one key as real ones should be."""
+    folder = tmp_path_factory.mktemp("cohorts")
+    for cancer in ("breast", "prostate"):
+        cohort = make_cohort(folder / f"{cancer}-phantoms", 6, cancer, positive_fraction=0.8, progress=False)
+        job = CohortJob(
             scans=cohort / "scans",
             labels=cohort / "labels",
-            out=out,
+            out=folder / cancer,
             settings=PreparationSettings(bin=4),
+            key=folder / "key.json",
             progress=False,
         )
-    )
-    return out
+        assert prepare_cohort(job).written
+    return folder / "breast", folder / "prostate"
 
 
 @pytest.fixture
@@ -73,25 +80,26 @@ def result(fold: Path):
     return weights, rows
 
 
-def test_array_job_with_a_killed_task(slurm, shards, tmp_path):
+def test_array_job_with_a_killed_task(slurm, cohorts, tmp_path):
     runs = tmp_path / "runs"
     (tmp_path / "logs").mkdir()
     settings = {
-        "DATA": shards,
+        "DATA": cohorts[0],
+        "PRETRAIN_DATA": cohorts[1],
         "RUNS": runs,
-        "EXPERIMENTS": "dice focal-tversky-otsu",
+        "EXPERIMENTS": " ".join(EXPERIMENTS),
         "FOLDS": 3,
         "OPTIONS": OPTIONS,
         "PYTHON": sys.executable,
         "PROJECT": ROOT,
     }
-    submit = ("sbatch", "--parsable", f"--chdir={tmp_path}", "--array=0-2", SCRIPT)
+    submit = ("sbatch", "--parsable", f"--chdir={tmp_path}", f"--array={','.join(TASKS)}", SCRIPT)
     job = slurm.run(*submit, **settings).strip()
     fold = runs / "dice" / "fold_01"
     wait_for(lambda: (fold / "state.npz").exists(), lambda: logs(tmp_path))
     slurm.run("scancel", "--signal=KILL", f"{job}_0")
     states = slurm.wait(job, SECONDS)
-    assert states == {"0": "CANCELLED", "1": "COMPLETED", "2": "COMPLETED"}, logs(tmp_path)
+    assert states == {"0": "CANCELLED", "1": "COMPLETED", "3": "COMPLETED"}, logs(tmp_path)
     assert not (fold / "model.keras").exists() and (fold / "state.npz").exists()
     assert (runs / "dice" / "locks" / "fold_01.1.lock").exists(), "SIGKILL leaves the lock"
 
@@ -102,10 +110,24 @@ def test_array_job_with_a_killed_task(slurm, shards, tmp_path):
     for path in TASKS.values():
         assert (runs / path / "saved_model" / "saved_model.pb").is_file(), logs(tmp_path)
         assert not any((runs / path).parent.joinpath("locks").iterdir())
-    assert (runs / "dice" / "folds.json").is_file()
+    # The task that came second waited for the pre-training of the first: there is one, and both start from it.
+    assert "waiting: " in logs(tmp_path) and "works on pretrain" in logs(tmp_path)
+    transfer = [json.loads((runs / TASKS[task] / "environment.json").read_text()) for task in ("1", "3")]
+    assert transfer[0]["pretrain_sha256"] == transfer[1]["pretrain_sha256"]
+    for task in ("1", "3"):
+        assert (runs / TASKS[task] / "mined_negatives" / "mined.json").is_file()
 
     # The same fold without Slurm and without an interruption has the same result.
-    command = [sys.executable, ROOT / "train.py", "--data", shards, "--run", tmp_path / "alone", "--experiment", "dice"]
+    command = [
+        sys.executable,
+        ROOT / "train.py",
+        "--data",
+        cohorts[0],
+        "--run",
+        tmp_path / "alone",
+        "--experiment",
+        "dice",
+    ]
     subprocess.run([*command, "--fold", "1", "--folds", "3", *OPTIONS.split()], check=True, capture_output=True)
     assert result(tmp_path / "alone" / "fold_01") == result(fold)
 
@@ -124,4 +146,7 @@ def wait_for(condition, what):
 
 
 def logs(path: Path) -> str:
-    return "\n".join(f"{file.name}: {file.read_text()[-2000:]}" for file in sorted((path / "logs").iterdir()))
+    return "\n".join(
+        f"{file.name}: {file.read_text()[:3000]}\n...\n{file.read_text()[-1500:]}"
+        for file in sorted((path / "logs").iterdir())
+    )
