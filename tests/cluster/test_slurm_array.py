@@ -1,4 +1,4 @@
-"""assets/cluster/slurm_array.sh run by a real Slurm: tiny phantom runs, one task killed and queued again.
+"""assets/cluster/slurm_array.sh run by a real Slurm: tiny phantom runs, one task killed, twice, and queued again.
 
 Opt-in, since it starts daemons and takes some minutes: DOUBLEUNET_BS_SLURM=1 pytest tests/cluster, with slurm-wlm and munge
 installed.
@@ -7,6 +7,7 @@ installed.
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -97,15 +98,21 @@ def test_array_job_with_a_killed_task(slurm, cohorts, tmp_path):
     job = slurm.run(*submit, **settings).strip()
     fold = runs / "dice" / "fold_01"
     wait_for(lambda: (fold / "state.npz").exists(), lambda: logs(tmp_path))
-    slurm.run("scancel", "--signal=KILL", f"{job}_0")
+    # Without any warning, as by the kernel when memory runs out.
+    lock = runs / "dice" / "locks" / "fold_01.1.lock"
+    os.kill(json.loads(lock.read_text())["pid"], signal.SIGKILL)
     states = slurm.wait(job, SECONDS)
-    assert states == {"0": "CANCELLED", "1": "COMPLETED", "3": "COMPLETED"}, logs(tmp_path)
+    assert states == {"0": "FAILED", "1": "COMPLETED", "3": "COMPLETED"}, logs(tmp_path)
     assert not (fold / "model.keras").exists() and (fold / "state.npz").exists()
-    assert (runs / "dice" / "locks" / "fold_01.1.lock").exists(), "SIGKILL leaves the lock"
+    assert lock.exists(), "SIGKILL leaves the lock"
 
-    slurm.run("scontrol", "requeue", f"{job}_0")
-    # Slurm waits for two minutes before it starts a task again; a test need not.
-    slurm.run("scontrol", "update", f"JobId={job}_0", "StartTime=now")
+    # Again, and cancelled as soon as it has taken the lock over.
+    queue_again(slurm, f"{job}_0")
+    wait_for((runs / "dice" / "locks" / "fold_01.2.lock").exists, lambda: logs(tmp_path))
+    slurm.run("scancel", "--signal=KILL", f"{job}_0")
+    assert slurm.wait(job, SECONDS)["0"] == "CANCELLED", logs(tmp_path)
+    assert not (fold / "model.keras").exists()
+    queue_again(slurm, f"{job}_0")
     assert slurm.wait(job, SECONDS)["0"] == "COMPLETED", logs(tmp_path)
     for path in TASKS.values():
         assert (runs / path / "saved_model" / "saved_model.pb").is_file(), logs(tmp_path)
@@ -136,6 +143,12 @@ def test_array_job_with_a_killed_task(slurm, cohorts, tmp_path):
     again = slurm.run(*submit, **settings).strip()
     assert set(slurm.wait(again, SECONDS).values()) == {"COMPLETED"}, logs(tmp_path)
     assert {path: (runs / path / "best.weights.h5").stat().st_mtime_ns for path in TASKS.values()} == before
+
+
+def queue_again(slurm, task):
+    slurm.run("scontrol", "requeue", task)
+    # Slurm waits for two minutes before it starts a task again; a test need not.
+    slurm.run("scontrol", "update", f"JobId={task}", "StartTime=now")
 
 
 def wait_for(condition, what):
