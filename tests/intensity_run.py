@@ -16,15 +16,20 @@ SETTINGS = PreparationSettings(bin=4)
 FALSE_PIXELS = (4, 8, 12, 16, 20, 24)
 
 
-def make_shards(path: Path) -> Path:
+def make_shards(path: Path, first: int = 0, phantom: bool | None = None, settings=SETTINGS) -> Path:
     """Six positive cases of 160 x 128 pixels and a negative one.
 
     Each positive case has 16 metastatic pixels of grey level 200, 8 of grey level 100, and 4 to 24 other pixels of
     grey level
     220: the network finds 16, misses 8 and is wrong in the last ones.
+
+    Args:
+        first: number of the first case; pseudonyms and counts follow from it.
+        phantom: what the records say of it.
+        settings: what the records say of the preparation; of the same image size.
     """
     path.mkdir(parents=True)
-    writer = ShardWriter(path, SETTINGS)
+    writer = ShardWriter(path, settings)
     for index, wrong in enumerate((*FALSE_PIXELS, 0)):
         counts = np.full(SETTINGS.image_shape, 10, np.uint16)
         labels = np.ones(SETTINGS.image_shape, np.uint8)
@@ -32,22 +37,24 @@ def make_shards(path: Path) -> Path:
             for rows, columns, grey in ((slice(40, 44), slice(20, 24), 200), (slice(60, 62), slice(90, 94), 100)):
                 counts[rows, columns], labels[rows, columns] = grey, 2
             counts[100 : 100 + wrong // 4, 30:34] = 220
-        writer.add(_record(index, "positive" if wrong else "negative", int((labels == 2).sum())), counts, labels)
+        group = "positive" if wrong else "negative"
+        writer.add(_record(first + index, group, int((labels == 2).sum()), phantom), counts, labels)
     writer.finish()
     return path
 
 
-def make_run(path: Path, shards: Path, folds=(1, 2)) -> Path:
-    """A run of three folds on `shards`, of which `folds` are trained."""
+def make_run(path: Path, shards: Path, folds=(1, 2), experiment="focal-tversky-otsu", level=LEVEL, **changes) -> Path:
+    """A run of three folds on `shards`, of which `folds` are trained to call grey above `level` metastatic."""
     import keras
 
     from doubleunet_bs.training.experiments import paper_experiment
     from doubleunet_bs.training.run_folder import create_run
 
     dataset = open_shards(shards)
-    run = create_run(path, paper_experiment("focal-tversky-otsu", folds=3, encoder_weights="none"), dataset, shards)
+    settings = {"folds": 3, "encoder_weights": "none"} | changes
+    run = create_run(path, paper_experiment(experiment, **settings), dataset, shards)
     for fold in folds:
-        write_fold(run, dataset, fold, intensity_model(*dataset.image_shape))
+        write_fold(run, dataset, fold, intensity_model(*dataset.image_shape, level, run.experiment.classes))
     keras.backend.clear_session()
     return path
 
@@ -94,7 +101,7 @@ def intensity_model(rows: int, columns: int, level: float = LEVEL, classes: int 
     return keras.Model(image, dict(zip(("output1", "output2"), outputs, strict=True)))
 
 
-def _record(index: int, group: str, metastatic_pixels: int) -> CaseRecord:
+def _record(index: int, group: str, metastatic_pixels: int, phantom: bool | None) -> CaseRecord:
     views = ("anterior", "posterior")
     return CaseRecord(
         case=f"case-{index:012x}",
@@ -116,4 +123,5 @@ def _record(index: int, group: str, metastatic_pixels: int) -> CaseRecord:
         warnings=(),
         source_sha256="",
         pixel_sha256=f"{index:064x}",
+        phantom=phantom,
     )

@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from keras import ops
 
-from doubleunet_bs.network.metrics import confusion_counts, precision_sensitivity_f1
+from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.network.metrics import precision_sensitivity_f1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,5 +60,6 @@ def count_pixels(labels: np.ndarray, mask: np.ndarray) -> PixelCounts:
         labels: (rows, columns) uint8 classes; only class 2, metastatic, counts as true.
         mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
     """
-    counts = confusion_counts(labels[None], np.asarray(mask, bool)[None])
-    return PixelCounts(*(int(value) for value in ops.convert_to_numpy(counts)[0]))
+    truth, found = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
+    tp = int(np.count_nonzero(truth & found))
+    return PixelCounts(tp, int(np.count_nonzero(found)) - tp, int(np.count_nonzero(truth)) - tp)

@@ -153,13 +153,17 @@ class CasePrediction:
     mask: np.ndarray
 
 
+Segment = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Takes (n, rows, columns) uint8 images, returns probabilities (float32) and masks (uint8) of the same shape."""
+
+
 def predict_cases(
-    segmenter: Segmenter, dataset: ShardedDataset, cases: Sequence[int], batch_size: int = 4
+    segmenter: Segment, dataset: ShardedDataset, cases: Sequence[int], batch_size: int = 4
 ) -> Iterator[CasePrediction]:
     """Predict cases one batch at a time; never more than one batch is in memory.
 
     Args:
-        segmenter: the model.
+        segmenter: the model, a `Segmenter` for instance.
         dataset: opened shards.
         cases: indices into it, predicted in this order.
         batch_size: images in one batch, at least 1.

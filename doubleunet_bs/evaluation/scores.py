@@ -1,14 +1,18 @@
-"""`scores.json`: what one fold reached on its test scans (paper, section 3)."""
+"""`scores.json`: what one model reached on scans it has not seen (paper, section 3)."""
 
 import dataclasses
 import os
 from typing import Any
 
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.evaluation.detection import Detection, detect
+from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.postprocessing import SizeFilter
+from doubleunet_bs.evaluation.scan_score import ScanScore, counts_from_json, scan_from_json
 from doubleunet_bs.files import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 SCORES = "scores.json"
 MEANING = (
     "pixels of the metastatic class on the fold's test scans: tp found, fp wrongly called metastatic, fn missed; "
@@ -18,15 +22,15 @@ THRESHOLD_MEANING = (
     "a pixel is called metastatic when its prepared grey level is at least `value`, which has the best F1 on the "
     "fold's validation scans; counted on the same test scans"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class ScanScore:
-    """One test scan: pseudonyms and counts of the model."""
-
-    case: str
-    patient: str
-    counts: PixelCounts
+LESIONS_MEANING = (
+    "connected components of metastatic pixels (8-connectivity) of each view: true ones, found ones among them, "
+    "predicted ones, right ones among them; two match when they share a pixel and the overlap (intersection over "
+    "union with all that touches, without pixels of other lesions of the same side) reaches lesion_overlap"
+)
+POSTPROCESSED_MEANING = (
+    "the same predictions without lesions smaller than filter.smallest, learnt on the validation scans; "
+    "filter.smallest is null where no filter helps there, and the figures are the raw ones then"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,25 +54,78 @@ class ThresholdScore:
 
 
 @dataclasses.dataclass(frozen=True)
+class Postprocessed:
+    """The same predictions after the smallest-lesion filter.
+
+    Attributes:
+        filter: what was learnt on the validation scans.
+        scans: the test scans with it, in the same order; the raw ones when no filter helps.
+    """
+
+    filter: SizeFilter
+    scans: tuple[ScanScore, ...]
+
+    @property
+    def pooled(self) -> PixelCounts:
+        """Pixels summed over the test scans."""
+        return sum((scan.counts for scan in self.scans), PixelCounts())
+
+    @property
+    def lesions(self) -> LesionCounts:
+        """Lesions summed over the test scans."""
+        return sum((scan.lesions for scan in self.scans), LesionCounts())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; the inverse is `postprocessed_from_json`."""
+        return {
+            "meaning": POSTPROCESSED_MEANING,
+            "filter": self.filter.to_json(),
+            "pooled": self.pooled.to_json(),
+            "lesions": self.lesions.to_json(),
+            "scans": [scan.to_json() for scan in self.scans],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class FoldScores:
     """All of `scores.json`.
 
     Attributes:
-        fold: its number, from 1.
+        fold: its number, from 1; 0 for the ensemble of all folds.
         scans: the test scans in the order of the folds file.
         threshold: the intensity threshold beside the model.
         about: what the figures belong to: version, experiment, image size and binning, weights, data.
+        unit: of all areas, "mm2" or "pixels" (of the camera).
+        overlap: least overlap of matching lesions, see `evaluation.lesions`.
+        normals: normal scans that the model has not been trained on.
+        normals_reason: why there are none.
+        postprocessed: with the smallest-lesion filter; None where there are no validation scans to learn it on.
     """
 
     fold: int
     scans: tuple[ScanScore, ...]
     threshold: ThresholdScore
     about: dict[str, Any]
+    unit: str = "pixels"
+    overlap: float = 0.0
+    normals: tuple[ScanScore, ...] = ()
+    normals_reason: str | None = None
+    postprocessed: Postprocessed | None = None
 
     @property
     def pooled(self) -> PixelCounts:
-        """The counts summed over the test scans."""
+        """Pixels summed over the test scans."""
         return sum((scan.counts for scan in self.scans), PixelCounts())
+
+    @property
+    def lesions(self) -> LesionCounts:
+        """Lesions summed over the test scans."""
+        return sum((scan.lesions for scan in self.scans), LesionCounts())
+
+    @property
+    def detection(self) -> Detection:
+        """Patient-level figures."""
+        return detect(self.scans, self.normals, self.normals_reason)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; every figure follows from the counts in it."""
@@ -79,8 +136,32 @@ class FoldScores:
             **self.about,
             "pooled": self.pooled.to_json(),
             "threshold": self.threshold.to_json(),
-            "scans": [{"case": scan.case, "patient": scan.patient, **scan.counts.to_json()} for scan in self.scans],
+            "lesions_meaning": LESIONS_MEANING,
+            "lesion_overlap": self.overlap,
+            "area_unit": self.unit,
+            "lesions": self.lesions.to_json(),
+            "detection": self.detection.to_json(),
+            "postprocessed": self.postprocessed.to_json() if self.postprocessed else None,
+            "scans": [scan.to_json() for scan in self.scans],
+            "normals": {"reason": self.normals_reason, "scans": [scan.to_json() for scan in self.normals]},
         }
+
+
+_OWN = {
+    "format",
+    "meaning",
+    "fold",
+    "pooled",
+    "threshold",
+    "lesions_meaning",
+    "lesion_overlap",
+    "area_unit",
+    "lesions",
+    "detection",
+    "postprocessed",
+    "scans",
+    "normals",
+}
 
 
 def write_scores(path: str | os.PathLike, scores: FoldScores) -> None:
@@ -98,24 +179,22 @@ def read_scores(path: str | os.PathLike) -> FoldScores:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{path}: not a score file of format {FORMAT}; evaluate the fold again")
     try:
-        threshold = content["threshold"]
-        own = {"format", "meaning", "fold", "pooled", "threshold", "scans"}
+        threshold, after = content["threshold"], content["postprocessed"]
         return FoldScores(
             fold=int(content["fold"]),
-            scans=tuple(ScanScore(scan["case"], scan["patient"], _counts(scan)) for scan in content["scans"]),
+            scans=tuple(map(scan_from_json, content["scans"])),
             threshold=ThresholdScore(
                 threshold["value"],
-                None if threshold["value"] is None else _counts(threshold),
+                None if threshold["value"] is None else counts_from_json(threshold),
                 threshold["validation_f1"],
             ),
-            about={key: value for key, value in content.items() if key not in own},
+            about={key: value for key, value in content.items() if key not in _OWN},
+            unit=str(content["area_unit"]),
+            overlap=float(content["lesion_overlap"]),
+            normals=tuple(map(scan_from_json, content["normals"]["scans"])),
+            normals_reason=content["normals"]["reason"],
+            postprocessed=after
+            and Postprocessed(SizeFilter(**after["filter"]), tuple(map(scan_from_json, after["scans"]))),
         )
-    except (KeyError, TypeError, ValueError) as cause:
+    except (KeyError, TypeError, ValueError, AttributeError) as cause:
         raise RunError(f"{path}: damaged ({type(cause).__name__}: {cause}); evaluate the fold again") from None
-
-
-def _counts(content: dict[str, Any]) -> PixelCounts:
-    counts = PixelCounts(*(content[name] for name in ("tp", "fp", "fn")))
-    if not all(type(value) is int and value >= 0 for value in dataclasses.astuple(counts)):
-        raise ValueError("counts must be whole numbers")
-    return counts

@@ -5,14 +5,21 @@ the folds' F1 (Table 1: 62.27 against 60.43). Both are given, each under a name 
 """
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from doubleunet_bs import __version__
+from doubleunet_bs.evaluation.bootstrap import Intervals, bootstrap_means
+from doubleunet_bs.evaluation.breakdown import by_size, by_view, sizes_to_json, views_to_json
+from doubleunet_bs.evaluation.distribution import Distribution, distribution
+from doubleunet_bs.evaluation.lesions import LesionCounts
+from doubleunet_bs.evaluation.provenance import Provenance
+from doubleunet_bs.evaluation.scan_score import ScanScore
 from doubleunet_bs.evaluation.scores import FoldScores
 
-FORMAT = 1
+FORMAT = 2
 SUMMARY = "summary.json"
 Figures = tuple[float | None, float | None, float | None]
 
@@ -73,12 +80,14 @@ class Summary:
         changed_settings: what differs from the paper's row of that name; empty for an unchanged row.
         total_folds: number of folds of the cross-validation, scored or not.
         folds: scores in the order of the folds.
+        provenance: of the scans.
     """
 
     experiment: str
     changed_settings: dict[str, Any]
     total_folds: int
     folds: tuple[FoldScores, ...]
+    provenance: Provenance = dataclasses.field(default_factory=Provenance)
 
     @property
     def mean(self) -> Mean:
@@ -90,27 +99,78 @@ class Summary:
         """Of the intensity threshold on the same folds."""
         return mean_of_folds([threshold_figures(fold) for fold in self.folds])
 
+    @property
+    def postprocessed_mean(self) -> Mean | None:
+        """Of the model with the smallest-lesion filter; None when no fold has one to try."""
+        rows = [postprocessed_figures(fold) for fold in self.folds if fold.postprocessed]
+        return mean_of_folds(rows) if rows else None
+
+    @property
+    def lesion_mean(self) -> Mean:
+        """Of the lesion-level figures."""
+        return mean_of_folds([(f.lesions.precision, f.lesions.sensitivity, f.lesions.f1) for f in self.folds])
+
+    @functools.cached_property
+    def intervals(self) -> Intervals:
+        """95 % intervals of `mean`."""
+        return bootstrap_means([fold.scans for fold in self.folds])
+
+    @property
+    def scans(self) -> tuple[ScanScore, ...]:
+        """All test scans, fold after fold."""
+        return tuple(scan for fold in self.folds for scan in fold.scans)
+
+    @property
+    def lesions(self) -> LesionCounts:
+        """Lesions of all test scans."""
+        return sum((fold.lesions for fold in self.folds), LesionCounts())
+
+    @property
+    def dice(self) -> Distribution:
+        """Dice per test scan."""
+        return distribution([scan.dice for scan in self.scans])
+
+    @property
+    def detection_mean(self) -> dict[str, float | None]:
+        """Patient-level figures: means over the folds where each is defined, None where it is nowhere.
+
+        Folds are not pooled: each has its own model, whose probabilities are on its own scale.
+        """
+        names = ("sensitivity", "specificity", "auc", "false_positives_per_normal_scan")
+        rows = [fold.detection.to_json() for fold in self.folds]
+        columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+        return {name: statistics.fmean(column) if column else None for name, column in columns.items()}
+
+    @property
+    def unit(self) -> str:
+        """Of areas."""
+        return self.folds[0].unit if self.folds else "pixels"
+
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with one row per fold and the means."""
+        """A JSON object with one row per fold, the means, and the figures beyond pixels."""
         return {
             "format": FORMAT,
             "version": __version__,
             "experiment": self.experiment,
             "changed_settings": self.changed_settings,
+            "data": self.provenance.to_json(),
             "cross_validation_folds": self.total_folds,
             "f1_of_means": "harmonic mean of mean precision and mean sensitivity, as in the paper's tables",
             "f1_mean": "mean of the folds' own F1, with the sample standard deviation f1_sd",
-            "folds": [
-                {
-                    "fold": fold.fold,
-                    "scans": len(fold.scans),
-                    **fold.pooled.to_json(),
-                    "threshold": {key: value for key, value in fold.threshold.to_json().items() if key != "meaning"},
-                }
-                for fold in self.folds
-            ],
+            "folds": [_fold_row(fold) for fold in self.folds],
             "mean": dataclasses.asdict(self.mean),
+            "interval_95": {
+                "meaning": "percentile bootstrap: patients drawn with replacement within each fold, folds and means "
+                "computed again",
+                **_plain(dataclasses.asdict(self.intervals)),
+            },
             "threshold_mean": dataclasses.asdict(self.threshold_mean),
+            "postprocessed_mean": dataclasses.asdict(after) if (after := self.postprocessed_mean) else None,
+            "lesions": {"pooled": self.lesions.to_json(), "mean": dataclasses.asdict(self.lesion_mean)},
+            "views": views_to_json(by_view(self.scans)),
+            "sizes": sizes_to_json(by_size(self.scans, self.unit)),
+            "detection_mean": self.detection_mean,
+            "dice_per_scan": dataclasses.asdict(self.dice),
         }
 
 
@@ -124,3 +184,29 @@ def threshold_figures(fold: FoldScores) -> Figures:
     """(precision, sensitivity, F1) of the intensity threshold; (None, None, None) without one."""
     counts = fold.threshold.counts
     return (None, None, None) if counts is None else (counts.precision, counts.sensitivity, counts.f1)
+
+
+def postprocessed_figures(fold: FoldScores) -> Figures:
+    """(precision, sensitivity, F1) with the smallest-lesion filter; (None, None, None) where none was tried."""
+    if fold.postprocessed is None:
+        return None, None, None
+    counts = fold.postprocessed.pooled
+    return counts.precision, counts.sensitivity, counts.f1
+
+
+def _fold_row(fold: FoldScores) -> dict[str, Any]:
+    after = fold.postprocessed
+    return {
+        "fold": fold.fold,
+        "scans": len(fold.scans),
+        **fold.pooled.to_json(),
+        "threshold": {key: value for key, value in fold.threshold.to_json().items() if key != "meaning"},
+        "lesions": fold.lesions.to_json(),
+        "detection": fold.detection.to_json(),
+        "postprocessed": after and {"filter": after.filter.to_json(), **after.pooled.to_json()},
+    }
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as the lists that JSON gives back."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}

@@ -1,6 +1,16 @@
-"""The table that `evaluate.py` prints."""
+"""The tables that `evaluate.py` prints."""
 
-from doubleunet_bs.evaluation.summary import Mean, Summary, figures, threshold_figures
+from collections.abc import Sequence
+
+from doubleunet_bs.evaluation.bootstrap import Interval
+from doubleunet_bs.evaluation.breakdown import by_size, by_view
+from doubleunet_bs.evaluation.summary import (
+    Mean,
+    Summary,
+    figures,
+    postprocessed_figures,
+    threshold_figures,
+)
 
 _WIDTH = 13
 
@@ -8,7 +18,8 @@ _WIDTH = 13
 def format_summary(summary: Summary) -> str:
     """The folds and their means as text, in per cent; an undefined figure is a dash.
 
-    Beside each fold stands what the best single intensity threshold reaches on the same scans.
+    Beside each fold stands what the best single intensity threshold reaches on the same scans. Under the means stands
+    the row of the paper, when the run is an unchanged row of it.
     """
     lines = [
         f"{'':>6}{'test':>6}   {'Double U-Net':^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",
@@ -19,11 +30,53 @@ def format_summary(summary: Summary) -> str:
     for fold in summary.folds:
         value = "-" if fold.threshold.value is None else fold.threshold.value
         lines.append(
-            f"{fold.fold:>6}{len(fold.scans):>6}   {_row(figures(fold))}   {value:>8}{_row(threshold_figures(fold))}"
+            f"{fold.fold or 'all':>6}{len(fold.scans):>6}   {_row(figures(fold))}   {value:>8}"
+            f"{_row(threshold_figures(fold))}"
         )
     if len(summary.folds) > 1:
         lines += [rule, *_mean_lines(summary.mean, summary.threshold_mean)]
+    if summary.folds:
+        lines += _interval_lines(summary)
+    paper = summary.provenance.paper
+    if paper:
+        row = _row(tuple(f"{value:.2f}" for value in (paper.precision, paper.sensitivity, paper.f1)))
+        lines += [rule, f"{'paper':>12}   {row}   other scans: see below"]
     return "\n".join(lines + [""] + _notes(summary))
+
+
+def format_details(summary: Summary) -> str:
+    """The figures beyond pixels as text: post-processing, lesions, views, sizes, patients, Dice per scan."""
+    scans, unit = summary.scans, summary.unit
+    lesions = summary.lesions
+    lines = ["With the smallest-lesion filter of each fold (learnt on its validation scans; beside the raw figures):"]
+    for fold in summary.folds:
+        if fold.postprocessed:
+            smallest = fold.postprocessed.filter.smallest
+            what = "no filter helps" if smallest is None else f"from {smallest:.0f} {unit}"
+            lines.append(f"{fold.fold:>6}{'':>6}   {_row(postprocessed_figures(fold))}   {what}")
+    after = summary.postprocessed_mean
+    if after is None:
+        lines = ["No smallest-lesion filter: there are no validation scans to learn it on."]
+    elif len(summary.folds) > 1:
+        lines.append(f"{'mean':>12}   {_row((after.precision, after.sensitivity, after.f1_of_means))}   [1]")
+    overlap = summary.folds[0].overlap if summary.folds else 0.0
+    rule = "one common pixel" if not overlap else f"an overlap of {overlap:g}"
+    lines += ["", f"Lesions (8-connected, matched by {rule}):  true / found, predicted / right", _lesion_header()]
+    lines.append(_lesion_row("all", lesions))
+    lines += [_lesion_row(row.view, row.lesions) for row in by_view(scans)]
+    lines += [_lesion_row(row.name, row.lesions, f1=False) for row in by_size(scans, unit)]
+    lines += ["", "Pixels by view:", f"{'':>18}{_header()}"]
+    for row in by_view(scans):
+        lines.append(f"{row.view:>18}{_row((row.pixels.precision, row.pixels.sensitivity, row.pixels.f1))}")
+    lines += ["", *_detection_lines(summary)]
+    dice = summary.dice
+    lines += [
+        "",
+        f"Dice per scan, {dice.scans} scans" + (f" ({dice.undefined} undefined)" if dice.undefined else "") + ": "
+        f"median {percent(dice.median)}, quartiles {percent(dice.lower_quartile)} to {percent(dice.upper_quartile)}, "
+        f"range {percent(dice.minimum)} to {percent(dice.maximum)}, mean {percent(dice.mean)}, SD {percent(dice.sd)}",
+    ]
+    return "\n".join(lines)
 
 
 def percent(value: float | None) -> str:
@@ -43,6 +96,23 @@ def _mean_lines(mean: Mean, threshold: Mean) -> list[str]:
     ]
 
 
+def _interval_lines(summary: Summary) -> list[str]:
+    found = summary.intervals
+    if found.precision is None and found.sensitivity is None and found.f1_mean is None:
+        return []
+    lines = [f"{'95 %':>12}   {_row(tuple(map(_span, (found.precision, found.sensitivity, found.f1_of_means))))}"]
+    if len(summary.folds) > 1:
+        lines[0] += "   [1] [3]"
+        lines.append(f"{'':>12}   {_row(('', '', _span(found.f1_mean)))}   [2] [3]")
+    else:
+        lines[0] += "   [3]"
+    return lines
+
+
+def _span(interval: Interval) -> str:
+    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
 def _notes(summary: Summary) -> list[str]:
     notes = ["Pixels of the metastatic class in per cent, pooled over the test scans of a fold."]
     scored = len(summary.folds)
@@ -55,14 +125,42 @@ def _notes(summary: Summary) -> list[str]:
         if partial:
             left_out = ", ".join(f"{name} ({scored - count})" for name, count in partial.items())
             notes.append(f"Undefined in some folds, which are left out of that mean: {left_out}.")
-    if scored < summary.total_folds:
+    found = summary.intervals
+    if any(interval is not None for interval in (found.precision, found.sensitivity, found.f1_mean)):
+        notes.append(
+            f"[3] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} "
+            "patients, within each fold."
+        )
+    if 0 < scored < summary.total_folds:
         notes.append(f"{scored} of {summary.total_folds} folds are scored.")
-    return notes
+    return notes + summary.provenance.notes
+
+
+def _detection_lines(summary: Summary) -> list[str]:
+    mean = summary.detection_mean
+    head = "Patients" + (", mean over the folds: " if len(summary.folds) > 1 else ": ")
+    lines = [
+        f"{head}sensitivity {percent(mean['sensitivity'])}, specificity {percent(mean['specificity'])}, "
+        f"AUC {'-' if mean['auc'] is None else format(mean['auc'], '.3f')}, false-positive lesions per normal scan "
+        f"{'-' if (rate := mean['false_positives_per_normal_scan']) is None else format(rate, '.2f')}"
+    ]
+    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
+    lines += [f"  Specificity, AUC and false positives are undefined: {reason}." for reason in reasons]
+    return lines
+
+
+def _lesion_header() -> str:
+    return f"{'':>18}{'true':>8}{'found':>8}{'predicted':>11}{'right':>8}{_header()}"
+
+
+def _lesion_row(label: str, lesions, f1: bool = True) -> str:
+    counts = f"{lesions.true:>8}{lesions.found:>8}{lesions.predicted:>11}{lesions.right:>8}"
+    return f"{label:>18}{counts}{_row((lesions.precision, lesions.sensitivity, lesions.f1 if f1 else ''))}".rstrip()
 
 
 def _header() -> str:
     return "".join(f"{name:>{_WIDTH}}" for name in ("precision", "sensitivity", "F1"))
 
 
-def _row(values: tuple[float | str | None, ...]) -> str:
+def _row(values: Sequence[float | str | None]) -> str:
     return "".join(f"{value if isinstance(value, str) else percent(value):>{_WIDTH}}" for value in values)

@@ -101,7 +101,7 @@ def double_unet(
     output2 = class_head(x, classes, "output2")
 
     if classes == 1:
-        outputs = keras.layers.Concatenate(name="outputs", dtype="float32")([output1, output2])
+        outputs = keras.layers.Concatenate(name="outputs", dtype=output1.dtype)([output1, output2])
     else:
         outputs = {"output1": output1, "output2": output2}
     model = keras.Model(image, outputs, name="double_unet")

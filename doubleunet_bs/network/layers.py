@@ -6,7 +6,7 @@ from `name`, so that weights can be found and compared by name.
 
 import dataclasses
 
-from keras import layers
+from keras import backend, layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +80,13 @@ def upsample_concat(x, skips, name: str):
 
 
 def class_head(x, classes: int, name: str):
-    """1 x 1 convolution to one map per class, then softmax; with one class, sigmoid. The result is float32 always."""
+    """1 x 1 convolution to one map per class, then softmax; with one class, sigmoid.
+
+    The result is float32 in any mixed precision; float64 under that policy, in which runs are compared beyond rounding.
+    """
     x = layers.Conv2D(classes, 1, padding="same", name=f"{name}_logits")(x)
-    return layers.Activation("sigmoid" if classes == 1 else "softmax", dtype="float32", name=name)(x)
+    dtype = backend.result_type(x.dtype, "float32")
+    return layers.Activation("sigmoid" if classes == 1 else "softmax", dtype=dtype, name=name)(x)
 
 
 def multiply_by_classes(image, maps, name: str):

@@ -1,7 +1,7 @@
 """Dice and Focal Tversky loss (paper, section 2.10, equations 1 and 2), with sums over the whole batch.
 
 Both losses see the batch as one large image: the sums in the equations run over all pixels of all images, as in the
-original Double U-Net code, so an image without lesions does not degenerate. All sums are taken in float32.
+original Double U-Net code, so an image without lesions does not degenerate. All sums are taken in float32 at least.
 
 Labels travel as class numbers, (batch, rows, columns) of any integer type; no one-hot array is made.
 """
@@ -62,9 +62,10 @@ class OverlapLoss(keras.losses.Loss):
         return ops.mean(self.formula(sums[:, 0], sums[:, 1], sums[:, 2]))
 
     def sums(self, y_true, y_pred, weights=None):
-        """(terms, 3) float32: sums of y p, (1 - y) p and y (1 - p) over all pixels, each of them never negative."""
+        """(terms, 3) float32 (float64 for float64 probabilities): sums of y p, (1 - y) p and y (1 - p) over all pixels, each of them never negative."""
         channels = y_pred.shape[-1]
-        y_pred = ops.cast(y_pred, "float32")
+        dtype = keras.backend.result_type(y_pred.dtype, "float32")
+        y_pred = ops.cast(y_pred, dtype)
         if channels <= 2:
             pairs = [(ops.expand_dims(ops.equal(y_true, METASTATIC), -1), y_pred)]
         else:
@@ -73,11 +74,11 @@ class OverlapLoss(keras.losses.Loss):
             ]
         rows = []
         for y, p in pairs:
-            y = ops.cast(y, "float32")
+            y = ops.cast(y, dtype)
             # Each sum is taken by itself: a difference of two large sums may come out negative.
             per_image = [ops.sum(term, axis=(1, 2, 3)) for term in (y * p, (1.0 - y) * p, y * (1.0 - p))]
             if weights is not None:
-                per_image = [term * ops.cast(weights, "float32") for term in per_image]
+                per_image = [term * ops.cast(weights, dtype) for term in per_image]
             rows.append(ops.stack([ops.sum(term) for term in per_image]))
         return ops.stack(rows)
 

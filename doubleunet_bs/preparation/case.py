@@ -36,7 +36,7 @@ class PreparedCase:
         sum_counts: over both raw views.
         raw_shape: (rows, columns) of a raw view.
         warnings: those of the scan and those of the preparation.
-        case, patient, missing_views, pixel_spacing_mm, source_sha256: of the scan.
+        case, patient, missing_views, pixel_spacing_mm, source_sha256, phantom: of the scan.
         settings: what it was prepared with.
     """
 
@@ -57,6 +57,7 @@ class PreparedCase:
     pixel_spacing_mm: tuple[float, float] | None
     source_sha256: str
     settings: PreparationSettings
+    phantom: bool = False
 
     @property
     def grey(self) -> np.ndarray:
@@ -156,6 +157,7 @@ def prepare_scan(
         pixel_spacing_mm=scan.pixel_spacing_mm,
         source_sha256=scan.source_sha256,
         settings=settings,
+        phantom=scan.phantom,
     )
 
 

@@ -37,6 +37,7 @@ class CaseRecord:
         metastatic_pixels: in the labels.
         warnings: one line each.
         source_sha256: of the source file(s). pixel_sha256: of the counts.
+        phantom: whether it is a synthetic scan of this package; None in shards that were written before this was noted.
     """
 
     case: str
@@ -58,6 +59,7 @@ class CaseRecord:
     warnings: tuple[str, ...]
     source_sha256: str
     pixel_sha256: str
+    phantom: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with an entry for each attribute."""
@@ -93,6 +95,7 @@ def make_record(
         warnings=(*prepared.warnings, *warnings),
         source_sha256=prepared.source_sha256,
         pixel_sha256=pixel_sha256,
+        phantom=prepared.phantom,
     )
 
 
@@ -103,6 +106,9 @@ def parse_record(content: Any) -> CaseRecord:
         DatasetError: an entry is missing, unknown, or not what it must be. The message names the entry.
     """
     names = [field.name for field in dataclasses.fields(CaseRecord)]
+    if isinstance(content, dict):
+        # Shards of this format version were first written without it: they still open, and do not know.
+        content = {"phantom": None, **content}
     if not isinstance(content, dict) or set(content) != set(names):
         different = set(names) ^ set(content) if isinstance(content, dict) else names
         raise DatasetError(f"a case has missing or unknown entries: {', '.join(sorted(map(str, different)))[:200]}")
@@ -131,6 +137,7 @@ def parse_record(content: Any) -> CaseRecord:
         and all(isinstance(line, str) for line in content["warnings"]),
         "source_sha256": _is_hash(content["source_sha256"]),
         "pixel_sha256": _is_hash(content["pixel_sha256"]),
+        "phantom": content["phantom"] is None or type(content["phantom"]) is bool,
     }
     wrong = [name for name, right in checks.items() if not right]
     if wrong:

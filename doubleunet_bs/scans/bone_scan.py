@@ -23,6 +23,7 @@ class BoneScan:
         missing_views: the views the source does not have, filled with zeros because the caller allowed it.
         pixel_sha256: SHA-256 of the counts of both views (see `doubleunet_bs.scans.pixels.pixel_hash`): equal for
             two files with the same counts, whatever their names, headers and compression.
+        phantom: whether the source says that it is a synthetic scan of this package.
     """
 
     anterior: np.ndarray
@@ -35,3 +36,4 @@ class BoneScan:
     source_sha256: str = ""
     missing_views: tuple[str, ...] = ()
     pixel_sha256: str = ""
+    phantom: bool = False

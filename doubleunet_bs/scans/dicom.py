@@ -13,6 +13,7 @@ from doubleunet_bs.scans.dicom_file import DicomFile, load_file
 from doubleunet_bs.scans.dicom_layout import Layout, spacing, understand
 from doubleunet_bs.scans.dicom_values import identifier
 from doubleunet_bs.scans.pairing import describe_view, settle_pair
+from doubleunet_bs.scans.phantom_mark import is_phantom
 from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import Source
@@ -184,6 +185,7 @@ def _assemble(
         source_sha256=digest.hexdigest(),
         missing_views=missing,
         pixel_sha256=fingerprint,
+        phantom=any(is_phantom(part.file.dataset) for part in parts),
     )
 
 

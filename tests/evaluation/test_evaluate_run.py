@@ -1,5 +1,6 @@
 """evaluate.py on a run whose scores are known by hand: see `intensity_run`."""
 
+import csv
 import importlib.util
 import json
 import shutil
@@ -9,15 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
-from intensity_run import FALSE_PIXELS, make_shards
+from intensity_run import FALSE_PIXELS, intensity_model, make_run, make_shards, write_fold
 
 from doubleunet_bs.__main__ import run_command
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import evaluate_fold, evaluate_run
+from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.predictions import Segmenter
+from doubleunet_bs.evaluation.provenance import provenance
 from doubleunet_bs.evaluation.scores import read_scores
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import open_run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "evaluate.py"
@@ -80,7 +86,7 @@ def test_a_picture_for_each_test_scan(evaluated):
     path, _ = evaluated
     for number in (1, 2):
         scores = read_scores(path / f"fold_0{number}" / "scores.json")
-        pictures = {file.name for file in (path / f"fold_0{number}" / "predictions").iterdir()}
+        pictures = {file.name for file in (path / f"fold_0{number}" / "predictions").glob("*.png")}
         assert pictures == {f"{scan.case}.png" for scan in scores.scans}
 
 
@@ -90,6 +96,129 @@ def test_score_file_reads_back(evaluated):
     scores = read_scores(source)
     assert scores.to_json() == json.loads(source.read_text())
     assert scores.pooled == sum((scan.counts for scan in scores.scans), PixelCounts())
+
+
+def test_lesions_by_hand(evaluated):
+    """Two true lesions, one of them found; two predicted, one of them wrong; on every scan."""
+    path, summary = evaluated
+    for number in (1, 2):
+        content = json.loads((path / f"fold_0{number}" / "scores.json").read_text())
+        assert (content["area_unit"], content["lesion_overlap"]) == ("mm2", 0.0)
+        counts = content["lesions"]
+        assert (counts["true"], counts["found"], counts["predicted"], counts["right"]) == (4, 2, 4, 2)
+        for scan in content["scans"]:
+            found, missed = scan["true_lesions"]
+            assert (found["view"], found["pixels"], found["common"], found["matched"]) == ("anterior", 16, 16, True)
+            # Pixels of 2.4 x 2.4 mm, binned 4 x 4.
+            assert found["area"] == pytest.approx(16 * 2.4**2 * 16)
+            assert (missed["view"], missed["pixels"], missed["matched"]) == ("posterior", 8, False)
+            right, wrong = scan["predicted_lesions"]
+            assert (right["overlap"], right["matched"], right["probability"]) == (1.0, True, 1.0)
+            assert (wrong["pixels"], wrong["matched"]) == (wrong_pixels(scan["case"]), False)
+            assert scan["views"]["posterior"]["tp"] == 0 and scan["views"]["posterior"]["fn"] == 8
+    assert [(row.true, row.found) for row in (summary.lesions,)] == [(8, 4)]
+
+
+def test_the_filter_is_learnt_on_the_validation_scans(evaluated):
+    path, _ = evaluated
+    for number in (1, 2):
+        content = json.loads((path / f"fold_0{number}" / "scores.json").read_text())
+        after = content["postprocessed"]
+        wrong = [wrong_pixels(case) for case in content["validation_scans"]]
+        # The right lesions have 16 pixels: dropping wrong ones below that helps, dropping more does not.
+        smallest = after["filter"]["smallest"]
+        if min(wrong) < 16:
+            expected = 16 if max(wrong) < 16 else min(size for size in (*wrong, 16) if size > min(wrong))
+            assert smallest == pytest.approx(expected * 2.4**2 * 16)
+            assert after["filter"]["validation_f1"] > after["filter"]["validation_f1_raw"]
+        else:
+            assert smallest is None and after["pooled"] == content["pooled"]
+        limit = 0 if smallest is None else smallest / (2.4**2 * 16) - 1e-6
+        kept = sum(size for size in (wrong_pixels(scan["case"]) for scan in content["scans"]) if size >= limit)
+        assert (after["pooled"]["tp"], after["pooled"]["fp"], after["pooled"]["fn"]) == (32, kept, 16)
+        # The raw figures stay where they were.
+        assert content["pooled"]["fp"] == sum(wrong_pixels(scan["case"]) for scan in content["scans"])
+
+
+def test_normal_scans_that_trained_give_no_specificity(evaluated):
+    path, _ = evaluated
+    content = json.loads((path / "fold_01" / "scores.json").read_text())
+    assert content["normals"]["scans"] == []
+    found = content["detection"]
+    assert (found["sensitivity"], found["specificity"], found["auc"]) == (1.0, None, None)
+    assert "training data in every fold" in found["reason"]
+
+
+def test_normal_scans_that_did_not_train_are_scored(tmp_path, shards, tensorflow):
+    run = make_run(tmp_path / "run", shards, folds=(1,), experiment="dice")
+    summary = evaluate_run(run, pictures=False, report=False, show_progress=False)
+    found = summary.folds[0].detection
+    assert [scan.case for scan in summary.folds[0].normals] == ["case-000000000006"]
+    assert (found.specificity, found.auc, found.false_positives_per_normal_scan, found.reason) == (1.0, 1.0, 0.0, None)
+    without = evaluate_run(run, pictures=False, report=False, show_progress=False, normals=False)
+    assert without.folds[0].detection.specificity is None
+    assert without.folds[0].detection.reason == "normal scans were not scored, as asked"
+
+
+def test_what_is_predicted_already_needs_no_network(evaluated, monkeypatch):
+    path, before = evaluated
+    monkeypatch.setattr(Segmenter, "from_keras", lambda path: pytest.fail("the network was loaded"))
+    after = evaluate_run(path, show_progress=False)
+    assert after.to_json() == before.to_json()
+    # Another rule for lesions changes lesions, and nothing else.
+    stricter = evaluate_run(path, show_progress=False, overlap=0.9, pictures=False, report=False)
+    assert stricter.mean == before.mean
+    evaluate_run(path, show_progress=False, report=False, pictures=False)
+
+
+def test_predicting_again_is_possible(own_run):
+    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    kept = next((own_run / "fold_01" / "predictions" / "mask").iterdir())
+    content = kept.read_bytes()
+    kept.write_bytes(b"damaged")
+    with pytest.raises(RunError, match="evaluate with --again"):
+        evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False, again=True)
+    assert kept.read_bytes() == content
+
+
+def test_new_weights_are_predicted_anew(own_run, shards):
+    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    run, dataset = open_run(own_run), open_shards(shards)
+    shutil.rmtree(own_run / "fold_02")
+    write_fold(run, dataset, 2, intensity_model(*dataset.image_shape, level=250))
+    for name in ("model.keras", "best.weights.h5"):
+        shutil.copy(own_run / "fold_02" / name, own_run / "fold_01" / name)
+    summary = evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    pooled = summary.folds[0].pooled
+    assert (pooled.tp, pooled.fp, pooled.fn) == (0, 0, 48)
+
+
+def test_folds_scored_by_different_rules_are_not_put_together(own_run):
+    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    with pytest.raises(RunError, match=r"lesion overlap of 0, not 0\.5; evaluate all folds again"):
+        evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False, overlap=0.5)
+
+
+def test_table_files(evaluated):
+    path, summary = evaluated
+    rows = list(csv.DictReader((path / "summary.csv").read_text().splitlines()))
+    assert float(rows[0]["f1"]) == summary.folds[0].pooled.f1
+    assert r"\bottomrule" in (path / "table.tex").read_text()
+    assert (path / "report.html").stat().st_size < 1_000_000
+
+
+def test_where_the_scans_come_from(tmp_path, tensorflow):
+    """Phantoms, patients, and shards that do not say; the paper's row needs the paper's settings and preparation."""
+    for phantom, expected in ((True, "phantoms"), (False, "patients"), (None, "unknown")):
+        dataset = open_shards(make_shards(tmp_path / expected, phantom=phantom))
+        found = provenance(paper_experiment("dice"), dataset.cases, dataset.settings)
+        assert (found.scans, found.changed_preparation, found.paper) == (expected, {"bin": 4}, None)
+        usual = PreparationSettings(classes={"meta": 2})
+        assert provenance(paper_experiment("dice"), dataset.cases, usual).paper == PAPER_ROWS["dice"]
+        assert provenance(paper_experiment("dice", epochs=3), dataset.cases, usual).paper is None
+    one, other = (open_shards(tmp_path / name).cases for name in ("phantoms", "patients"))
+    assert provenance(paper_experiment("dice"), (*one, *other), usual).scans == "mixed"
 
 
 def test_pictures_of_other_scans_go(own_run, shards):
@@ -184,7 +313,7 @@ def test_damaged_parts_are_named(own_run):
         evaluate_run(own_run, show_progress=False)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"format": 1}', '{"format": 2}'])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"format": 1}', '{"format": 2}', '{"format": 3}'])
 def test_damaged_score_file(tmp_path, content):
     (tmp_path / "scores.json").write_text(content)
     with pytest.raises(RunError, match="scores.json"):
@@ -219,6 +348,44 @@ def test_script_exit_codes(trained_run, tmp_path, script, capsys):
     with pytest.raises(SystemExit) as stopped:
         script(trained_run, "--batch-size", 0)
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--overlap", "1"],
+        ["run", "--threads", "0"],
+        ["run", "--ensemble"],
+        ["a", "b", "--ensemble", "--data", "shards"],
+        ["run", "--trained-on", "shards"],
+        ["run", "--out", "folder"],
+    ],
+)
+def test_wrong_arguments(script, capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        script(*arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("evaluate.py: error: ")
+
+
+def test_threads(own_run):
+    """In a process of its own: TensorFlow takes the number of threads once."""
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = sys.argv[1:]\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end:\n    assert end.code == 0, end.code\n"
+        "import tensorflow as tf\n"
+        "threading = tf.config.threading\n"
+        "print(threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())"
+    )
+    options = ["--threads", "1", "--fold", "1", "--no-pictures", "--no-report"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, SCRIPT, own_run, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "1 1"
+    assert (own_run / "fold_01" / "scores.json").exists()
 
 
 def test_help_is_fast():

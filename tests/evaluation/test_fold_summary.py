@@ -1,31 +1,65 @@
-"""The paper's own fold rows give the paper's own means."""
+"""The paper's own fold rows give the paper's own means, in every form the table is printed in."""
+
+import csv
+import io
+import re
 
 import pytest
+from score_makers import fold, fold_of, lesion, scan
 
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts
-from doubleunet_bs.evaluation.scores import FoldScores, ScanScore, ThresholdScore
+from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS
+from doubleunet_bs.evaluation.postprocessing import SizeFilter
+from doubleunet_bs.evaluation.provenance import Provenance
+from doubleunet_bs.evaluation.scores import Postprocessed
 from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
-from doubleunet_bs.evaluation.tables import format_summary
+from doubleunet_bs.evaluation.table_files import summary_csv, summary_tex
+from doubleunet_bs.evaluation.tables import format_details, format_summary
 
-TABLE_1 = """49.21 79.19 60.70  58.74 64.98 61.70  70.56 60.01 64.86  81.69 52.20 63.70  60.57 54.06 57.13
-72.55 45.92 56.24  43.63 83.32 57.27  49.03 68.21 57.05  61.73 60.84 61.28  67.89 61.13 64.34"""
-TABLE_3 = """65.69 72.10 68.75  67.51 66.55 67.03  69.10 69.82 69.46  82.94 61.02 70.31  60.18 61.69 60.93
-77.22 53.48 63.19  58.39 70.78 63.99  51.06 71.14 59.45  61.93 65.56 63.69  59.15 80.25 68.10"""
-
-
-def rows(table):
-    values = [float(word) for word in table.split()]
-    return list(zip(values[::3], values[1::3], values[2::3], strict=True))
+TABLES = [
+    ("baseline", TABLE_1_FOLDS, 60.43),
+    ("focal-tversky-otsu-transfer-augmented", TABLE_3_FOLDS, 65.49),
+]
 
 
-@pytest.mark.parametrize(
-    ("table", "printed", "f1_mean"), [(TABLE_1, (61.56, 62.99, 62.27), 60.43), (TABLE_3, (65.32, 67.24, 66.26), 65.49)]
-)
-def test_reproduces_the_means_of_the_paper(table, printed, f1_mean):
-    mean = mean_of_folds(rows(table))
+def of_paper(name, rows, **others):
+    return Summary(name, {}, 10, tuple(fold_of(n, p, s) for n, (p, s, _) in enumerate(rows, 1)), **others)
+
+
+@pytest.mark.parametrize(("name", "rows", "f1_mean"), TABLES)
+def test_reproduces_the_means_of_the_paper(name, rows, f1_mean):
+    printed = PAPER_ROWS[name]
+    mean = mean_of_folds(rows)
     # The rows are rounded to two digits, so the last one is not certain.
-    assert (mean.precision, mean.sensitivity, mean.f1_of_means) == pytest.approx(printed, abs=0.0055)
+    expected = (printed.precision, printed.sensitivity, printed.f1)
+    assert (mean.precision, mean.sensitivity, mean.f1_of_means) == pytest.approx(expected, abs=0.0055)
     assert mean.f1_mean == pytest.approx(f1_mean, abs=0.0051)
+
+
+@pytest.mark.parametrize(("name", "rows", "f1_mean"), TABLES)
+def test_tables_from_pixel_counts_reproduce_the_paper(name, rows, f1_mean):
+    """From counts of pixels with the paper's precision and sensitivity to the printed table."""
+    summary = of_paper(name, rows)
+    text = format_summary(summary).splitlines()
+    tex = summary_tex(summary)
+    for number, row in enumerate(rows, 1):
+        own = [float(word) for word in text[2 + number].split()[2:5]]
+        # F1 follows from rounded figures: the paper's own may differ in the last digit.
+        assert own == pytest.approx(row, abs=0.0101)
+        assert f"{number} & {row[0]:.2f} & {row[1]:.2f} & " in tex
+    printed = PAPER_ROWS[name]
+    expected = (printed.precision, printed.sensitivity, printed.f1)
+    mean = next(line.split()[1:4] for line in text if line.split()[:1] == ["mean"])
+    assert [float(word) for word in mean] == pytest.approx(expected, abs=0.0101)
+    of_f1 = next(line.split() for line in text if line.split()[:3] == ["mean", "of", "F1"])
+    assert float(of_f1[3]) == pytest.approx(f1_mean, abs=0.0101)
+    cells = next(row for row in csv.reader(io.StringIO(summary_csv(summary))) if row[1] == "mean")
+    assert [100 * float(cell) for cell in cells[3:6]] == pytest.approx(expected, abs=0.0101)
+
+
+def test_table_2_is_consistent_with_itself():
+    for row in PAPER_ROWS.values():
+        harmonic = 2 * row.precision * row.sensitivity / (row.precision + row.sensitivity)
+        assert row.f1 == pytest.approx(harmonic, abs=0.0101)
 
 
 def test_standard_deviation_is_that_of_a_sample():
@@ -47,13 +81,12 @@ def test_nothing_at_all():
     assert (empty.precision, empty.sensitivity, empty.f1_of_means, empty.f1_mean) == (None,) * 4
 
 
-def fold(number, counts, value=100):
-    threshold = ThresholdScore(value, None if value is None else PixelCounts(1, 1, 1), 0.5)
-    return FoldScores(number, (ScanScore("case-0", "patient-0", counts),), threshold, {})
+def two_folds(**others):
+    return Summary("dice", {}, 10, (fold(1, scan(0, 1, 3, 1)), fold(2, scan(1, 0, 0, 4), value=None)), **others)
 
 
 def test_table():
-    text = format_summary(Summary("dice", {}, 10, (fold(1, PixelCounts(1, 3, 1)), fold(2, PixelCounts(0, 0, 4), None))))
+    text = format_summary(two_folds())
     lines = text.splitlines()
     assert lines[3].split() == ["1", "1", "25.00", "50.00", "33.33", "100", "50.00", "50.00", "50.00"]
     assert lines[4].split() == ["2", "1", "-", "0.00", "0.00", "-", "-", "-", "-"]
@@ -61,9 +94,111 @@ def test_table():
     assert lines[7].split() == ["mean", "of", "F1", "16.67", "50.00", "[2]"]
     assert "precision (1)" in text
     assert "2 of 10 folds are scored." in text
+    assert "95 %" not in text  # one patient in each fold: nobody to draw
 
 
 def test_table_of_one_fold_has_no_means():
-    text = format_summary(Summary("dice", {}, 1, (fold(1, PixelCounts(1, 3, 1)),)))
+    text = format_summary(Summary("dice", {}, 1, (fold(1, scan(0, 1, 3, 1)),)))
     assert "mean" not in text
     assert "SD" not in text
+
+
+def test_interval_stands_under_the_table():
+    summary = Summary("dice", {}, 2, (fold(1, scan(0, 10, 0, 0), scan(1, 0, 10, 10)),))
+    text = format_summary(summary)
+    line = next(line for line in text.splitlines() if line.split()[:2] == ["95", "%"])
+    assert re.findall(r"\d+\.\d to \d+\.\d", line) == ["0.0 to 100.0"] * 3
+    assert "2000 bootstrap draws (seed 0) of the 2 patients, within each fold" in text
+    assert summary.to_json()["interval_95"]["precision"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("scans", "says", "physicians"),
+    [
+        ("phantoms", "Phantom scans: a software check, not comparable with any figure of patients.", False),
+        ("mixed", "Some of the scans are phantoms", False),
+        ("unknown", "do not say whether their scans are phantoms", False),
+        ("patients", "Scans of patients.", True),
+    ],
+)
+def test_what_the_figures_may_be_held_against(scans, says, physicians):
+    summary = two_folds(provenance=Provenance(scans, {}, PAPER_ROWS["dice"]))
+    text, table, tex = format_summary(summary), summary_csv(summary), summary_tex(summary)
+    for form in (text, table, tex):
+        assert says in form
+        assert ("0.704" in form) is physicians
+        assert "67.63" in form or "0.6763" in form
+        assert "the data differ" in form
+    paper = next(line.split() for line in text.splitlines() if line.split()[:1] == ["paper"])
+    assert paper[1:4] == ["67.63", "63.29", "65.39"]
+    content = summary.to_json()["data"]
+    assert content["paper"]["f1"] == 65.39 and says in content["notes"][0]
+    assert (content["physicians_dice"] is not None) is physicians
+
+
+def test_no_row_of_the_paper_beside_a_changed_run():
+    summary = two_folds(provenance=Provenance("patients", {"bin": 4}, None))
+    for form in (format_summary(summary), summary_csv(summary), summary_tex(summary)):
+        assert "aper, Table" not in form and "67.63" not in form and "0.6763" not in form
+    assert "The preparation is not the paper's (bin 4)." in format_summary(summary)
+
+
+def test_csv():
+    rows = list(csv.DictReader(io.StringIO(summary_csv(two_folds()))))
+    first = rows[0]
+    assert (first["method"], first["row"], first["scans"]) == ("Double U-Net", "fold 1", "1")
+    assert [float(first[name]) for name in ("precision", "sensitivity", "f1")] == [0.25, 0.5, 1 / 3]
+    assert rows[1]["precision"] == ""
+    means = [row for row in rows if row["row"].startswith("mean")]
+    assert [row["f1_is"] for row in means] == ["of the means", "mean over folds"] * 2
+    assert {row["method"] for row in means} == {"Double U-Net", "intensity threshold"}
+
+
+def test_latex_is_whole():
+    tex = summary_tex(two_folds())
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
+    body = tex.partition(r"\begin{tabular}")[2]
+    assert not re.search(r"(?<!\\)[%&_#](?![^\n]*\\\\)", body.replace(" & ", ""))
+    for line in body.splitlines():
+        if " & " in line:
+            assert line.count(" & ") == 3 and line.endswith(r"\\")
+
+
+def test_details():
+    after = Postprocessed(SizeFilter(120.0, "mm2", 0.6, 0.5), (scan(0, 6, 0, 4),))
+    summary = Summary(
+        "dice",
+        {},
+        2,
+        (
+            fold(
+                1,
+                scan(
+                    0,
+                    6,
+                    4,
+                    4,
+                    true=[lesion(area=100, common=6)],
+                    lesions=[lesion(area=100, common=6, probability=0.9), lesion(area=50, probability=0.4)],
+                ),
+                unit="mm2",
+                normals=(scan(5, group="negative"),),
+                postprocessed=after,
+            ),
+        ),
+    )
+    text = format_details(summary)
+    assert "from 120 mm2" in text and "75.00" in text  # F1 with the filter: 12 / 16
+    row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["all"])
+    assert row == ["all", "1", "1", "2", "1", "50.00", "100.00", "66.67"]
+    assert "sensitivity 100.00, specificity 100.00, AUC 1.000, false-positive lesions per normal scan 0.00" in text
+    assert "Dice per scan, 1 scans: median 60.00" in text
+    # The raw figures are what the table shows.
+    assert summary.mean.f1_mean == 0.6 and summary.postprocessed_mean.f1_mean == 0.75
+
+
+def test_details_say_why_figures_are_undefined():
+    text = format_details(Summary("dice", {}, 2, (fold(1, scan(0, 6, 4, 4), normals_reason="they are training data"),)))
+    assert "specificity -, AUC -" in text
+    assert "undefined: they are training data." in text
+    assert "No smallest-lesion filter" in text

@@ -1,4 +1,7 @@
-"""Logical CPUs stand for GPUs: the same global batch must give the same loss, counts and updated weights."""
+"""Logical CPUs stand for GPUs: the same global batch must give the same losses, metrics and weights.
+
+One number of replicas per process: collective operations of another group size cannot follow in the same one.
+"""
 
 import subprocess
 import sys
@@ -9,8 +12,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 
-# Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches that divide evenly, unevenly and not at all.
-GRADIENTS = """
+START = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from doubleunet_bs.quiet import import_tensorflow
@@ -19,11 +21,25 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4)
 import keras, numpy as np
 from synthetic_shards import SyntheticShards
-from doubleunet_bs.dataset.pipeline import training_pieces
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.replicas import open_replicas
-from doubleunet_bs.training.steps import Steps, make_loss
+count = int(sys.argv[2])
+replicas = open_replicas("cpu:" + ",".join(map(str, range(count))))
 
+def save(found, weights):
+    found |= {weight.path: keras.ops.convert_to_numpy(weight.value) for weight in weights}
+    np.savez(sys.argv[3], **{key.replace("/", ":"): value for key, value in found.items()})
+"""
+
+# Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches that divide evenly, unevenly and not at all.
+GRADIENTS = (
+    START
+    + """
+import doubleunet_bs.training.steps as steps_module
+from doubleunet_bs.dataset.pipeline import training_pieces
+guard = sys.argv[4]
+if guard == "no sum over replicas":
+    steps_module.sum_over_replicas = lambda sums: sums
 shards = SyntheticShards(scans=12)
 
 def network(synchronized):
@@ -34,37 +50,97 @@ def network(synchronized):
     heads = {name: keras.layers.Conv2D(3, 1, activation="softmax", name=name)(x) for name in ("output1", "output2")}
     return keras.Model(image, heads)
 
-# One number of replicas per process: collective operations of another group size cannot follow.
-count = int(sys.argv[2])
-replicas = open_replicas("cpu:" + ",".join(map(str, range(count))))
 found = {}
 for name, sizes in (("dice", (3,)), ("focal-tversky", (1, 4))):
     for size in sizes:
         with replicas.strategy.scope():
-            model = network(synchronized=count > 1)
+            model = network(synchronized=count > 1 and guard != "no synchronisation")
             optimizer = keras.optimizers.SGD(0.5)
             optimizer.build(model.trainable_variables)
-        steps = Steps(model, optimizer, make_loss(paper_experiment(name)), replicas)
+        steps = steps_module.Steps(model, optimizer, steps_module.make_loss(paper_experiment(name)), replicas)
         pieces = training_pieces(shards, range(size), size, count, seed=0, first_epoch=0, last_epoch=1)
         dataset = replicas.strategy.distribute_datasets_from_function(lambda context: pieces)
         loss, counts, _ = steps.train(iter(dataset))
         found[f"{name} {size} loss"], found[f"{name} {size} counts"] = loss, counts
-        for weight in model.weights:
-            found[f"{name} {size} {weight.path}"] = keras.ops.convert_to_numpy(weight.value)
-np.savez(sys.argv[3], **{key.replace("/", ":"): value for key, value in found.items()})
+        found |= {f"{name} {size} {weight.path}": keras.ops.convert_to_numpy(weight.value) for weight in model.weights}
+save(found, [])
 """
+)
+
+# Ten scans in batches of four: the last batch has two, with four replicas one image each, half weighted. Five to validate:
+# the last batch leaves all replicas but one empty. Every kind of layer, Adam.
+EPOCHS = (
+    START
+    + """
+from pathlib import Path
+import doubleunet_bs.training.trainer as trainer_module
+from small_network import small_network
+from doubleunet_bs.training.history import read_history
+trainer_module.double_unet = small_network
+experiment = paper_experiment(
+    "focal-tversky-otsu", epochs=6, learning_rate=1e-2, encoder_weights="none", bn_momentum=0.9)
+trainer = trainer_module.Trainer(Path(sys.argv[3]).with_suffix(""), experiment, SyntheticShards(scans=20), range(10), [12, 13, 14, 15, 18],
+                  replicas, title="replicas", precision=sys.argv[4], show_progress=False)
+path = trainer.train()
+rows = np.array([[np.nan if value is None else value for value in list(vars(row).values())[:-1]] for row in read_history(path / "history.csv")], float)
+save({"history": rows}, trainer.model.weights)
+"""
+)
+
+
+def run(code: str, replicas: list[int], folder: Path, argument: str) -> list[dict[str, np.ndarray]]:
+    """What each number of replicas saved; the processes run side by side."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, TESTS, str(count), folder / f"{argument} {count}.npz", argument],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for count in replicas
+    ]
+    results = []
+    for count, process in zip(replicas, processes, strict=True):
+        errors = process.communicate()[1]
+        assert process.returncode == 0, errors[-2000:]
+        with np.load(folder / f"{argument} {count}.npz") as arrays:
+            results.append({key: arrays[key] for key in arrays.files})
+    return results
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gradients")
+    return run(GRADIENTS, [1, 2, 4], folder, "guarded"), folder
 
 
 @pytest.mark.slow
-def test_gradients_of_one_two_and_four_replicas_are_equal(tmp_path):
-    results = []
-    for count in (1, 2, 4):
-        command = [sys.executable, "-c", GRADIENTS, TESTS, str(count), tmp_path / f"{count}.npz"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        with np.load(tmp_path / f"{count}.npz") as arrays:
-            results.append({key: arrays[key] for key in arrays.files})
-    assert len(results[0]) == 3 * (2 + 10)
-    for other in results[1:]:
-        for key, value in results[0].items():
+def test_gradients_of_one_two_and_four_replicas_are_equal(gradients):
+    one, *others = gradients[0]
+    assert len(one) == 3 * (2 + 10)
+    for other in others:
+        for key, value in one.items():
             np.testing.assert_allclose(other[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", ["no sum over replicas", "no synchronisation"])
+def test_without_its_guard_a_gradient_differs(gradients, guard):
+    """What the test above is worth: it would notice either omission."""
+    (one, *_), folder = gradients
+    [two] = run(GRADIENTS, [2], folder, guard)
+    differing = [key for key, value in one.items() if not np.allclose(two[key], value, rtol=1e-3, atol=1e-5)]
+    assert any("conv" in key for key in differing)
+
+
+@pytest.mark.slow
+def test_epochs_of_one_two_and_four_replicas_are_equal(tmp_path):
+    """In float64: float32 sums in another order differ in the last digit, and Adam makes that grow from step to step."""
+    one, *others = run(EPOCHS, [1, 2, 4], tmp_path, "float64")
+    history = one["history"]
+    assert history.shape == (6, 10)
+    assert history[-1, 1] < 0.8 * history[0, 1] and history[-1, 4] > 0.5, "it must have learnt something"
+    for other in others:
+        np.testing.assert_allclose(other["history"], history, rtol=1e-5)
+        for key, value in one.items():
+            # Biases in front of a batch normalisation have no gradient but rounding: they stay below 1e-9.
+            np.testing.assert_allclose(other[key], value, rtol=1e-5, atol=1e-9, err_msg=key)

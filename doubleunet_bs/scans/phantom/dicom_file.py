@@ -15,8 +15,9 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
 from doubleunet_bs.scans.phantom.scan import PhantomScan
+from doubleunet_bs.scans.phantom_mark import MARK
 
-COMMENT = "SYNTHETIC PHANTOM. Not a patient. Made by doubleunet_bs; not for diagnostic use."
+COMMENT = f"{MARK}. Not a patient. Made by doubleunet_bs; not for diagnostic use."
 DATE, TIME = "19000101", "000000"
 GE_PRIVATE_CREATOR = "GEMS_GENIE_1"
 
@@ -72,7 +73,7 @@ def _patient_and_study(dataset: Dataset, scan: PhantomScan, identity: tuple) -> 
     dataset.AccessionNumber = ""
     dataset.Modality = "NM"
     dataset.Manufacturer = "GE MEDICAL SYSTEMS"
-    dataset.ManufacturerModelName = "Discovery NM/CT 670 (SYNTHETIC PHANTOM)"
+    dataset.ManufacturerModelName = f"Discovery NM/CT 670 ({MARK})"
     dataset.InstitutionName = "SYNTHETIC"
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "Whole Body Bone (synthetic)"

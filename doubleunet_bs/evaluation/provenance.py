@@ -1,0 +1,91 @@
+"""What scans the figures come from, and what they may be held against.
+
+Figures on phantoms are a software check. Figures on patients may be read beside the paper's, but the patients are
+others.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, PHYSICIANS_DICE, SOURCE, PaperRow
+from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.training.experiments import Experiment
+
+PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
+_NOTES = {
+    PHANTOMS: "Phantom scans: a software check, not comparable with any figure of patients.",
+    MIXED: "Some of the scans are phantoms: the figures say nothing about patients.",
+    UNKNOWN: "The shards do not say whether their scans are phantoms: prepare them again before the figures are used.",
+    PATIENTS: "Scans of patients.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Of the scans of a run.
+
+    Attributes:
+        scans: "phantoms", "patients", "mixed" or "unknown".
+        changed_preparation: what differs from the paper's preparation.
+        paper: the paper's row, for an experiment of the paper with nothing changed; else None.
+    """
+
+    scans: str = UNKNOWN
+    changed_preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    paper: PaperRow | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences that belong under every table of these figures."""
+        notes = [_NOTES[self.scans]]
+        if self.changed_preparation:
+            changed = ", ".join(f"{name} {value}" for name, value in self.changed_preparation.items())
+            notes.append(f"The preparation is not the paper's ({changed}).")
+        if self.paper:
+            notes.append(
+                f"The paper's row (Table {self.paper.table}, {SOURCE}) is from other scans, which are not public: "
+                + (
+                    "the data differ, so that the two rows cannot be compared."
+                    if self.scans != PATIENTS
+                    else "the data differ, and so may the figures for that reason alone."
+                )
+            )
+        if self.scans == PATIENTS:
+            notes.append(
+                f"Physicians of one hospital agree with each other at a Dice coefficient of {PHYSICIANS_DICE:.3f} "
+                "when they outline such lesions."
+            )
+        return notes
+
+    def without_paper(self) -> "Provenance":
+        """The same for figures that no row of the paper has a counterpart of."""
+        return dataclasses.replace(self, paper=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; figures of the paper in per cent, as printed."""
+        return {
+            "scans": self.scans,
+            "changed_preparation": dict(self.changed_preparation),
+            "paper": {"source": SOURCE, "unit": "per cent", **dataclasses.asdict(self.paper)} if self.paper else None,
+            "physicians_dice": PHYSICIANS_DICE if self.scans == PATIENTS else None,
+            "notes": self.notes,
+        }
+
+
+def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: PreparationSettings) -> Provenance:
+    """What the figures of `experiment` on these scans are.
+
+    The paper's row goes with an experiment of the paper of which no setting was changed, on scans that were prepared as
+    in the paper. The map of annotation labels is the user's own and changes nothing.
+    """
+    marks = {getattr(record, "phantom", None) for record in records}
+    if None in marks or not marks:
+        scans = UNKNOWN
+    else:
+        scans = {(True,): PHANTOMS, (False,): PATIENTS}.get(tuple(marks), MIXED)
+    usual, own = PreparationSettings().to_json(), settings.to_json()
+    changed = {name: own[name] for name in usual if name != "classes" and own[name] != usual[name]}
+    row = PAPER_ROWS.get(experiment.name) if experiment.is_paper_row and not changed else None
+    return Provenance(scans, changed, row)

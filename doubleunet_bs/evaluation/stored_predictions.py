@@ -1,0 +1,155 @@
+"""Predictions kept beside the scores, so that figures, pictures and the report need no network.
+
+    predictions/predictions.json        which weights predicted which cases of which shards
+    predictions/mask/CASE.png           8 bit, 255 where metastatic is predicted
+    predictions/probability/CASE.png    8 bit, round(255 x metastatic probability)
+
+Both pictures have the size of the prepared image. All figures that need a probability are computed from the kept ones,
+so that scoring again gives the same figures: they are exact to 1/510.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import read_json, replace_file, write_json
+
+PREDICTIONS = "predictions"
+FORMAT = 1
+_INDEX, _MASK, _PROBABILITY = "predictions.json", "mask", "probability"
+LEVELS = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPredictions:
+    """The predictions in a folder that belong to one model and one set of shards.
+
+    Attributes:
+        folder: `RUN/fold_01/predictions`.
+        weights: SHA-256 of the weights, of an ensemble one for each member.
+        data_fingerprint: of the shards.
+    """
+
+    folder: Path
+    weights: tuple[str, ...]
+    data_fingerprint: str
+
+    def missing(self, cases: Iterable[str]) -> list[str]:
+        """Those of `cases` that still have to be predicted, in their order.
+
+        All of them, when what is there was predicted by other weights or on other shards, or its index is unreadable.
+        """
+        known = set(self._known())
+        return [case for case in cases if case not in known or not all(path.is_file() for path in self._paths(case))]
+
+    def keep(self, predictions: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
+        """Write predictions, then note them; what was there of other weights is removed first.
+
+        Args:
+            predictions: (case, mask, probability); masks of 0 and 1, probabilities between 0 and 1.
+        """
+        known = self._known()
+        if not known:
+            self.clear()
+        for case, mask, probability in predictions:
+            mask_path, probability_path = self._paths(case)
+            _write(mask_path, np.asarray(mask, bool).astype(np.uint8) * 255)
+            _write(probability_path, np.rint(np.clip(probability, 0, 1) * LEVELS).astype(np.uint8))
+            known.append(case)
+        write_json(
+            self.folder / _INDEX,
+            {
+                "format": FORMAT,
+                "weights_sha256": list(self.weights),
+                "data_fingerprint": self.data_fingerprint,
+                "cases": list(dict.fromkeys(known)),
+            },
+        )
+
+    def read(self, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """See `read_prediction`."""
+        return read_prediction(self.folder, case, shape)
+
+    def clear(self) -> None:
+        """Remove all kept predictions, whoever made them."""
+        (self.folder / _INDEX).unlink(missing_ok=True)
+        for kind in (_MASK, _PROBABILITY):
+            for path in (self.folder / kind).glob("*.png"):
+                path.unlink()
+
+    def _paths(self, case: str) -> tuple[Path, Path]:
+        return _files(self.folder, case)
+
+    def _known(self) -> list[str]:
+        path = self.folder / _INDEX
+        if not path.is_file():
+            return []
+        try:
+            content = read_json(path, RunError, "index of predictions")
+        except RunError:
+            return []
+        own = {"format": FORMAT, "weights_sha256": list(self.weights), "data_fingerprint": self.data_fingerprint}
+        if not isinstance(content, dict) or any(content.get(name) != value for name, value in own.items()):
+            return []
+        cases = content.get("cases")
+        return [case for case in cases if isinstance(case, str)] if isinstance(cases, list) else []
+
+
+def complete(
+    stored: StoredPredictions,
+    cases: Sequence[str],
+    predict: Callable[[list[str]], Iterable[tuple[str, np.ndarray, np.ndarray]]],
+    again: bool = False,
+) -> list[str]:
+    """Predict those of `cases` that are not kept yet.
+
+    Args:
+        stored: where predictions are kept.
+        cases: that are needed.
+        predict: takes cases, yields (case, mask, probability); not called when all are there.
+        again: predict all of them anew.
+
+    Returns:
+        The cases that were predicted now.
+    """
+    if again:
+        stored.clear()
+    missing = stored.missing(cases)
+    if missing:
+        stored.keep(predict(missing))
+    return missing
+
+
+def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A kept prediction: the mask, (rows, columns) bool, and the probability, (rows, columns) float32 in steps of
+    1/255.
+
+    Args:
+        folder: `RUN/fold_01/predictions`. case: pseudonym. shape: (rows, columns) that both must have.
+
+    Raises:
+        RunError: a file is missing, damaged or of another size.
+    """
+    images = []
+    for path in _files(folder, case):
+        # imdecode and not imread: OpenCV's reader writes its complaints to standard error.
+        content = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
+        image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
+        if image is None or image.shape != tuple(shape):
+            raise RunError(f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --again")
+        images.append(image)
+    return images[0] > 0, images[1].astype(np.float32) / LEVELS
+
+
+def _files(folder: Path, case: str) -> tuple[Path, Path]:
+    return folder / _MASK / f"{case}.png", folder / _PROBABILITY / f"{case}.png"
+
+
+def _write(path: str | os.PathLike, image: np.ndarray) -> None:
+    _, content = cv2.imencode(".png", image)
+    replace_file(path, lambda temporary: content.tofile(temporary))

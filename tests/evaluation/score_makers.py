@@ -1,0 +1,41 @@
+"""Scores made from counts, without images."""
+
+from doubleunet_bs.evaluation.lesions import Lesion
+from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.scan_score import ScanScore
+from doubleunet_bs.evaluation.scores import FoldScores, ThresholdScore
+
+
+def scan(number, tp=0, fp=0, fn=0, patient=None, group="positive", lesions=(), true=()):
+    """A scan whose pixels all lie in the anterior view."""
+    views = {"anterior": PixelCounts(tp, fp, fn), "posterior": PixelCounts()}
+    name = number if patient is None else patient
+    return ScanScore(f"case-{number:03d}", f"patient-{name:03d}", group, views, tuple(true), tuple(lesions))
+
+
+def lesion(pixels=10, common=0, area=None, view="anterior", probability=None, matched=None):
+    """A predicted lesion when it has a probability, a true one otherwise."""
+    return Lesion(
+        view=view,
+        pixels=pixels,
+        area=float(pixels if area is None else area),
+        row=1.0,
+        column=1.0,
+        common=common,
+        overlap=common / pixels,
+        matched=common > 0 if matched is None else matched,
+        probability=probability,
+        peak=probability,
+    )
+
+
+def fold(number, *scans, value=100, counts=PixelCounts(1, 1, 1), **others):
+    """A fold; its intensity threshold has the given counts, or none when `value` is None."""
+    threshold = ThresholdScore(value, None if value is None else counts, 0.5)
+    return FoldScores(number, tuple(scans), threshold, {}, **others)
+
+
+def fold_of(number, precision, sensitivity, **others):
+    """A fold of one scan with exactly this precision and sensitivity, given in per cent with two digits."""
+    p, s = round(100 * precision), round(100 * sensitivity)
+    return fold(number, scan(number, tp=p * s, fp=s * (10000 - p), fn=p * (10000 - s)), **others)

@@ -1,0 +1,87 @@
+"""Intervals over patients and the spread over scans."""
+
+import numpy as np
+import pytest
+from score_makers import scan
+
+from doubleunet_bs.evaluation.bootstrap import bootstrap_means
+from doubleunet_bs.evaluation.distribution import Distribution, distribution
+from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.summary import mean_of_folds
+
+
+def cohort(seed=0, patients=12):
+    rng = np.random.default_rng(seed)
+    return [scan(number, *map(int, rng.integers(1, 200, 3))) for number in range(patients)]
+
+
+def test_equal_patients_leave_nothing_to_chance():
+    found = bootstrap_means([[scan(number, 30, 10, 20) for number in range(5)]] * 2)
+    for interval, value in (
+        (found.precision, 30 / 40),
+        (found.sensitivity, 30 / 50),
+        (found.f1_of_means, 60 / 90),
+        (found.f1_mean, 60 / 90),
+    ):
+        assert interval == pytest.approx((value, value))
+    assert found.patients == 10
+
+
+def test_two_patients_by_hand():
+    # Draws: twice the first, twice the second, one of each: with probabilities 1/4, 1/4, 1/2.
+    found = bootstrap_means([[scan(0, 10, 0, 0), scan(1, 0, 10, 10)]])
+    assert found.precision == (0.0, 1.0)
+    assert found.f1_mean == (0.0, 1.0)
+
+
+def test_against_a_plain_loop():
+    folds = [cohort(1), cohort(2, 9)]
+    found = bootstrap_means(folds, resamples=1500, seed=3)
+    rng = np.random.default_rng(99)
+    means = []
+    for _ in range(1500):
+        rows = []
+        for scans in folds:
+            drawn = [scans[number] for number in rng.integers(0, len(scans), len(scans))]
+            pooled = sum((one.counts for one in drawn), PixelCounts())
+            rows.append((pooled.precision, pooled.sensitivity, pooled.f1))
+        means.append(mean_of_folds(rows))
+    for name in ("precision", "sensitivity", "f1_of_means", "f1_mean"):
+        expected = np.percentile([getattr(mean, name) for mean in means], (2.5, 97.5))
+        assert getattr(found, name) == pytest.approx(expected, abs=0.02)
+    assert found.f1_mean[1] - found.f1_mean[0] > 0.1
+
+
+def test_the_same_seed_gives_the_same_interval():
+    assert bootstrap_means([cohort()]) == bootstrap_means([cohort()])
+    assert bootstrap_means([cohort()], seed=1) != bootstrap_means([cohort()])
+
+
+def test_scans_of_one_patient_are_drawn_together():
+    one = [scan(0, 10, 5, 5, patient=0), scan(1, 20, 5, 5, patient=0)]
+    found = bootstrap_means([one])
+    assert (found.patients, found.precision) == (1, None)
+    two = bootstrap_means([[*one, scan(2, 0, 30, 10, patient=1)]])
+    assert two.precision == (0.0, 30 / 40)
+
+
+def test_undefined_figures_are_left_out():
+    # Nothing is ever predicted: no precision. Nothing at all: no figure.
+    nothing = bootstrap_means([[scan(0, fn=10), scan(1, fn=5)]])
+    assert (nothing.precision, nothing.sensitivity, nothing.f1_mean) == (None, (0.0, 0.0), (0.0, 0.0))
+    empty = bootstrap_means([[scan(0), scan(1)]])
+    assert (empty.precision, empty.sensitivity, empty.f1_of_means, empty.f1_mean) == (None,) * 4
+    assert bootstrap_means([]).precision is None
+
+
+def test_distribution():
+    found = distribution([0.2, None, 0.4, 0.9, 0.5])
+    assert (found.scans, found.undefined) == (4, 1)
+    assert (found.mean, found.minimum, found.maximum) == pytest.approx((0.5, 0.2, 0.9))
+    assert (found.lower_quartile, found.median, found.upper_quartile) == pytest.approx((0.35, 0.45, 0.6))
+    assert found.sd == pytest.approx(np.std([0.2, 0.4, 0.9, 0.5], ddof=1))
+
+
+def test_distribution_of_one_and_of_none():
+    assert distribution([0.7]) == Distribution(1, 0, 0.7, None, 0.7, 0.7, 0.7, 0.7, 0.7)
+    assert distribution([None, None]) == Distribution(0, 2)

@@ -1,0 +1,193 @@
+"""Runs side by side: the paired test by hand and against SciPy, and what cannot be compared."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from intensity_run import make_run, make_shards
+from scipy.stats import wilcoxon
+from score_makers import scan
+
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.evaluation.compare import compare_runs, format_comparison, write_comparison
+from doubleunet_bs.evaluation.paired import Comparison, compare_scans, correct
+from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.files import read_json, write_json
+
+QUICK = EvaluationSettings(pictures=False, show_progress=False)
+
+
+def with_dice(values, patients=None):
+    """Scans with these Dice coefficients in per cent; None for an empty scan."""
+    return [
+        scan(
+            number,
+            *((0, 0, 0) if value is None else (value, 200 - 2 * value, 0)),
+            patient=patients and patients[number],
+        )
+        for number, value in enumerate(values)
+    ]
+
+
+def test_by_hand():
+    first, second = with_dice([50, 50, 50, 50, 50]), with_dice([60, 70, 45, 50, 80])
+    assert first[0].dice == 0.5
+    found = compare_scans("a", "b", first, second)
+    assert (found.scans, found.ties, found.undefined) == (5, 1, 0)
+    assert found.median_difference == pytest.approx(0.10)
+    # Differences 10, 20, -5, 30 have the ranks 2, 3, 1, 4: (9 - 1) / 10.
+    assert found.rank_biserial == pytest.approx(0.8)
+    # Two of the sixteen signs of four ranks have a smaller rank sum of at most 1 on this side: 2 x 2 / 16.
+    assert found.p == pytest.approx(0.25)
+
+
+def test_agrees_with_scipy_and_turns_around():
+    rng = np.random.default_rng(1)
+    first, second = (with_dice([int(v) for v in rng.integers(10, 90, 30)]) for _ in range(2))
+    there, back = compare_scans("a", "b", first, second), compare_scans("b", "a", second, first)
+    # Rounded: a difference of 0.3 is the same from 0.9 - 0.6 and from 0.4 - 0.1.
+    differences = [round(b.dice - a.dice, 9) for a, b in zip(first, second, strict=True)]
+    assert there.p == pytest.approx(wilcoxon([d for d in differences if d]).pvalue)
+    assert back.p == pytest.approx(there.p)
+    assert back.rank_biserial == pytest.approx(-there.rank_biserial)
+    assert back.median_difference == pytest.approx(-there.median_difference)
+    assert there.interval[0] <= there.median_difference <= there.interval[1]
+
+
+def test_scans_are_paired_by_name_not_by_place():
+    first, second = with_dice([10, 50, 90]), with_dice([20, 60, 95])
+    assert compare_scans("a", "b", first, second[::-1]) == compare_scans("a", "b", first, second)
+
+
+def test_without_a_difference_there_is_no_test():
+    found = compare_scans("a", "b", with_dice([30, 40, 50]), with_dice([30, 40, 50]))
+    assert (found.ties, found.median_difference, found.p, found.rank_biserial) == (3, 0.0, None, None)
+
+
+def test_undefined_scans_are_left_out():
+    found = compare_scans("a", "b", with_dice([None, 40, 50]), with_dice([30, None, 60]))
+    assert (found.scans, found.undefined, found.median_difference) == (1, 2, pytest.approx(0.1))
+    nothing = compare_scans("a", "b", with_dice([None]), with_dice([None]))
+    assert (nothing.scans, nothing.median_difference, nothing.interval, nothing.p) == (0, None, None, None)
+    assert compare_scans("a", "b", [], []).p is None
+
+
+def test_interval_draws_patients():
+    # One patient has all scans but one: his scans come and go together.
+    values = [10, 10, 10, 10, 90]
+    patients = [0, 0, 0, 0, 1]
+    found = compare_scans("a", "b", with_dice([10] * 5, patients), with_dice(values, patients))
+    assert found.interval == pytest.approx((0.0, 0.8))
+    assert compare_scans("a", "b", with_dice([10], [0]), with_dice([20], [0])).interval is None
+
+
+def test_median_interval_against_a_plain_loop():
+    rng = np.random.default_rng(2)
+    patients = [int(number) for number in rng.integers(0, 12, 30)]
+    first, second = (with_dice([int(v) for v in rng.integers(10, 90, 30)], patients) for _ in range(2))
+    found = compare_scans("a", "b", first, second)
+    by_patient = {}
+    for a, b in zip(first, second, strict=True):
+        by_patient.setdefault(a.patient, []).append(b.dice - a.dice)
+    names = list(by_patient)
+    medians = [
+        np.median(np.concatenate([by_patient[names[n]] for n in rng.integers(0, len(names), len(names))]))
+        for _ in range(2000)
+    ]
+    assert found.interval == pytest.approx(np.percentile(medians, (2.5, 97.5)), abs=0.03)
+
+
+def test_holm():
+    def pair(name, p):
+        return Comparison(name, "x", 9, 0, 0, 0.1, None, p, None, 0.5)
+
+    found = correct([pair("a", 0.04), pair("b", 0.01), pair("c", None), pair("d", 0.03)])
+    assert [one.p_holm for one in found] == pytest.approx([0.06, 0.03, None, 0.06])
+    assert correct([pair("a", 0.04)])[0].p_holm == 0.04
+    assert correct([pair("a", 0.9), pair("b", 0.8)])[0].p_holm == 1.0
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, shards, tensorflow):
+    """Two runs on the same folds: the first finds 16 of 24 pixels, the second all of them."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        make_run(folder / "first", shards, folds=(1, 2)),
+        make_run(folder / "second", shards, folds=(1, 2, 3), experiment="dice", level=50),
+    ]
+
+
+def test_two_runs(runs, tmp_path):
+    found = compare_runs(runs, settings=QUICK)
+    assert (found.names, found.folds, found.left_out) == (("first", "second"), (1, 2), (("second", 3),))
+    pair = found.comparisons[0]
+    assert (pair.scans, pair.ties) == (4, 0)
+    # 8 pixels more are found on every scan: the second is better everywhere.
+    assert pair.rank_biserial == 1.0
+    assert pair.p == pytest.approx(2 / 16)
+    assert found.means[1].sensitivity == 1.0
+
+    text = format_comparison(found)
+    assert "first -> second: 4 scans, 0 equal" in text and "rank-biserial +1.00" in text
+    assert "fold 3 of second" in text
+    assert "do not say whether their scans are phantoms" in text
+    write_comparison(tmp_path / "out", found)
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert content["pairs"][0]["p"] == pair.p and content["runs"][1]["mean"]["sensitivity"] == 1.0
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
+    assert all(float(row["second"]) > float(row["first"]) for row in rows if not row["fold"].startswith("#"))
+    assert (tmp_path / "out" / "comparison.txt").read_text() == text + "\n"
+
+
+def test_three_runs_are_corrected_for_three_pairs(runs, tmp_path):
+    third = shutil.copytree(runs[0], tmp_path / "third")
+    found = compare_runs([*runs, third], settings=QUICK)
+    assert [(pair.first, pair.second) for pair in found.comparisons] == [
+        ("first", "second"),
+        ("first", "third"),
+        ("second", "third"),
+    ]
+    same = found.comparisons[1]
+    assert (same.ties, same.p, same.p_holm) == (4, None, None)
+    assert found.comparisons[0].p_holm == pytest.approx(2 * 2 / 16)
+    assert "no scan differs, so there is no test" in format_comparison(found)
+
+
+def test_one_fold(runs):
+    found = compare_runs(runs, fold=2, settings=QUICK)
+    assert (found.folds, found.left_out) == ((2,), ())
+    with pytest.raises(RunError, match="fold 3 is not trained in all runs .*first: 1, 2; second: 1, 2, 3"):
+        compare_runs(runs, fold=3, settings=QUICK)
+
+
+def test_other_folds_are_refused(runs, tmp_path):
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    folds = read_json(other / "folds.json")
+    parts = folds["parts"]
+    write_json(other / "folds.json", {**folds, "parts": [parts[1], parts[0], parts[2]]})
+    with pytest.raises(RunError, match=r"other: fold 1 tests 2 scans that it does not test .*same folds"):
+        compare_runs([runs[0], other], settings=QUICK)
+
+
+def test_other_shards_are_refused(runs, tmp_path):
+    shards = make_shards(tmp_path / "elsewhere", first=100)
+    other = make_run(tmp_path / "other", shards, folds=(1,))
+    with pytest.raises(RunError, match=r"other: trained on other shards than .*first \(.*elsewhere and .*shards\)"):
+        compare_runs([runs[0], other], settings=QUICK)
+
+
+def test_impossible_comparisons(runs, tmp_path):
+    with pytest.raises(SettingsError, match="two runs or more"):
+        compare_runs(runs[:1])
+    with pytest.raises(SettingsError, match="named twice"):
+        compare_runs([runs[0], runs[0]])
+    untrained = shutil.copytree(runs[0], tmp_path / "untrained", ignore=shutil.ignore_patterns("fold_*"))
+    with pytest.raises(RunError, match="no fold that all runs have trained .*untrained: none"):
+        compare_runs([runs[0], untrained], settings=QUICK)
+
+
+def test_runs_of_one_name_are_told_apart(runs, tmp_path):
+    twin = shutil.copytree(runs[0], tmp_path / "first")
+    assert compare_runs([runs[0], twin], fold=1, settings=QUICK).names == (str(runs[0]), str(twin))

@@ -1,0 +1,196 @@
+"""All folds together: the average by hand, and that no scan the folds have seen gets in."""
+
+import json
+import shutil
+import types
+
+import numpy as np
+import pytest
+from intensity_run import SETTINGS, intensity_model, make_run, make_shards, write_fold
+
+from doubleunet_bs.errors import DatasetError, RunError
+from doubleunet_bs.evaluation.ensemble import check_unseen, ensemble_of, evaluate_ensemble, open_seen
+from doubleunet_bs.evaluation.scores import read_scores
+from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.training.run_folder import open_run
+
+QUICK = EvaluationSettings(pictures=False, show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("others") / "hospital_b", first=100, phantom=True)
+
+
+@pytest.fixture(scope="module")
+def scored(trained_run, others, tmp_path_factory):
+    run = shutil.copytree(trained_run, tmp_path_factory.mktemp("ensemble") / "run")
+    return run, *evaluate_ensemble(run, others, QUICK)
+
+
+def test_equal_folds_together_are_as_good_as_one(scored):
+    run, summary, folder = scored
+    assert folder == run / "ensemble" / "hospital_b"
+    pooled = summary.folds[0].pooled
+    assert (pooled.tp, pooled.fp, pooled.fn) == (6 * 16, 4 + 8 + 12 + 16 + 20 + 24, 6 * 8)
+    # The normal scan was never trained on.
+    found = summary.folds[0].detection
+    assert (found.sensitivity, found.specificity, found.auc) == (1.0, 1.0, 1.0)
+    assert summary.folds[0].threshold.value == 100
+    assert summary.folds[0].postprocessed is None
+
+
+def test_files(scored):
+    _, summary, folder = scored
+    content = json.loads((folder / "scores.json").read_text())
+    assert read_scores(folder / "scores.json").to_json() == content
+    assert [member["fold"] for member in content["ensemble"]] == [1, 2]
+    assert content["scans_are"] == "phantoms"
+    assert json.loads((folder / "summary.json").read_text()) == summary.to_json()
+    assert {path.name for path in folder.iterdir()} == {
+        "predictions",
+        "report.html",
+        "scores.json",
+        "summary.csv",
+        "summary.json",
+        "table.tex",
+    }
+    assert "averaged" in (folder / "report.html").read_text()
+
+
+def test_nothing_is_predicted_twice(scored, others, monkeypatch):
+    run, summary, _ = scored
+    monkeypatch.setattr(
+        "doubleunet_bs.evaluation.ensemble.ensemble_of", lambda paths: pytest.fail("the networks were loaded")
+    )
+    assert evaluate_ensemble(run, others, QUICK, report=False)[0].to_json() == summary.to_json()
+
+
+def test_probabilities_are_averaged(tmp_path, tensorflow):
+    """One fold calls grey above 100 metastatic, the other above 104; both are equally sure: together above 102."""
+    paths = []
+    for number, level in enumerate((100, 104)):
+        model = intensity_model(32, 128, level=level)
+        paths.append(tmp_path / f"{number}.keras")
+        model.save(paths[-1])
+    grey = np.tile(np.arange(128, dtype=np.uint8)[None] + 60, (32, 1))[None]
+    probability, mask = ensemble_of(paths)(grey)
+    assert probability.dtype == np.float32 and mask.dtype == np.uint8
+    single = [1 / (1 + np.exp(-(grey.astype(float) - (level + 0.5)))) for level in (100, 104)]
+    np.testing.assert_allclose(probability, np.mean(single, axis=0), atol=2e-5)
+    np.testing.assert_array_equal(mask, (grey >= 103).astype(np.uint8))
+
+
+def test_networks_of_one_class(tmp_path, tensorflow):
+    path = tmp_path / "one.keras"
+    intensity_model(32, 32, level=100, classes=1).save(path)
+    _, mask = ensemble_of([path, path])(np.full((1, 32, 32), 120, np.uint8))
+    assert mask.all()
+
+
+def test_folds_of_different_sizes_are_refused(tmp_path, tensorflow):
+    paths = []
+    for size in (32, 48):
+        paths.append(tmp_path / f"{size}.keras")
+        intensity_model(size, size).save(paths[-1])
+    with pytest.raises(RunError, match="images of different sizes"):
+        ensemble_of(paths)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("case", "have the case of a scan"),
+        ("patient", "have the patient of a scan"),
+        # Other pseudonyms, since the key is another, but the same counts.
+        ("pixel_sha256", "have the counts of a scan"),
+    ],
+)
+def test_scans_that_were_seen_are_refused(shards, others, tmp_path, entry, message):
+    copy = shutil.copytree(others, tmp_path / "copy")
+    content = read_json(copy / "dataset.json")
+    content["cases"][3][entry] = read_json(shards / "dataset.json")["cases"][6][entry]
+    write_json(copy / "dataset.json", content)
+    with pytest.raises(RunError, match=message):
+        check_unseen(open_shards(shards), open_shards(copy))
+
+
+def test_scans_without_a_hash_are_not_taken_for_each_other(shards, others, tmp_path):
+    opened = []
+    for number, folder in enumerate((shards, others)):
+        copy = shutil.copytree(folder, tmp_path / str(number))
+        content = read_json(copy / "dataset.json")
+        for case in content["cases"]:
+            case["pixel_sha256"] = ""
+        write_json(copy / "dataset.json", content)
+        opened.append(open_shards(copy))
+    check_unseen(*opened)
+
+
+def test_the_runs_own_shards_are_refused(trained_run, shards):
+    with pytest.raises(RunError, match="which the folds were trained on"):
+        evaluate_ensemble(trained_run, shards, QUICK)
+
+
+def test_scans_prepared_otherwise_are_refused(trained_run, tmp_path):
+    other = make_shards(tmp_path / "log", first=200, settings=PreparationSettings(bin=SETTINGS.bin, background="log"))
+    with pytest.raises(RunError, match=r"prepared otherwise than the run's scans \(background log instead of otsu\)"):
+        evaluate_ensemble(trained_run, other, QUICK)
+
+
+def test_shards_that_moved(trained_run, others, shards, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    content = read_json(run / "experiment.json")
+    content["data"]["path"] = str(tmp_path / "gone")
+    write_json(run / "experiment.json", content)
+    with pytest.raises(DatasetError, match="gone"):
+        evaluate_ensemble(run, others, QUICK)
+    summary, _ = evaluate_ensemble(run, others, QUICK, trained_on=[shards], report=False)
+    assert summary.folds[0].pooled.tp == 96
+
+
+def test_a_new_fold_makes_another_ensemble(trained_run, others, shards, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    evaluate_ensemble(run, others, QUICK, report=False)
+    dataset = open_shards(shards)
+    write_fold(open_run(run), dataset, 3, intensity_model(*dataset.image_shape, level=250))
+    summary, _ = evaluate_ensemble(run, others, QUICK, report=False)
+    assert len(summary.folds[0].about["ensemble"]) == 3
+    # Two of three networks still call 200 metastatic.
+    assert summary.folds[0].pooled.tp == 96
+
+
+def test_without_a_positive_scan_there_is_nothing_to_find(trained_run, others, tmp_path):
+    copy = shutil.copytree(others, tmp_path / "copy")
+    content = read_json(copy / "dataset.json")
+    for case in content["cases"]:
+        case["group"] = "negative"
+    write_json(copy / "dataset.json", content)
+    with pytest.raises(DatasetError, match="no scan with metastases"):
+        evaluate_ensemble(trained_run, copy, QUICK)
+    run = make_run(tmp_path / "untrained", others, folds=())
+    with pytest.raises(RunError, match="no fold is trained"):
+        evaluate_ensemble(run, others, QUICK)
+
+
+def test_scans_of_the_pretraining_were_seen_as_well(trained_run, shards, others, tmp_path):
+    """A run with transfer has noted two sets of shards."""
+    own, other = open_shards(shards), open_shards(others)
+    noted = {"path": str(others), "fingerprint": other.fingerprint}
+    run = types.SimpleNamespace(path=trained_run, data=open_run(trained_run).data, pretrain_data=noted)
+    assert [dataset.path for dataset in open_seen(run)] == [own.path, other.path]
+    with pytest.raises(RunError, match=r"case-0{9}064 and 6 more have the case of a scan in .*hospital_b"):
+        check_unseen(open_seen(run)[1], other)
+    moved = shutil.copytree(others, tmp_path / "moved")
+    run.pretrain_data = noted | {"path": str(tmp_path / "gone")}
+    with pytest.raises(DatasetError, match="gone: the shards that .* are not there any more; name them with --trained"):
+        open_seen(run)
+    assert [dataset.path for dataset in open_seen(run, [moved])] == [own.path, moved]
+    with pytest.raises(RunError, match="was not trained on it"):
+        open_seen(open_run(trained_run), [moved])
+    run.pretrain_data = noted | {"fingerprint": "another"}
+    with pytest.raises(RunError, match="not the shards"):
+        open_seen(run)

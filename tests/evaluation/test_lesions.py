@@ -1,0 +1,165 @@
+"""Lesions of hand-made masks: how many there are, and which of them belong together."""
+
+import numpy as np
+import pytest
+from skimage.measure import label, regionprops
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.evaluation.lesions import LesionCounts, check_overlap, count_lesions, match_lesions
+from doubleunet_bs.evaluation.scan_score import scan_from_json, score_scan
+
+
+def mask(text):
+    """A merged image of two views: lines of dots and letters, the views apart by a bar."""
+    return np.array([[c != "." for c in line.replace("|", "")] for line in text.split()])
+
+
+def matched(truth, found, overlap=0.0):
+    true, predicted = match_lesions(mask(truth), mask(found), 1.0, overlap)
+    return [lesion.matched for lesion in true], [lesion.matched for lesion in predicted]
+
+
+def test_corners_join_lesions_and_the_middle_of_the_image_parts_them():
+    true, _ = match_lesions(mask("x...|.... .x.x|x... ...x|x..."), np.zeros((3, 8), bool), 2.5)
+    assert [(lesion.view, lesion.pixels) for lesion in true] == [("anterior", 2), ("anterior", 2), ("posterior", 2)]
+    assert [lesion.area for lesion in true] == [5.0, 5.0, 5.0]
+    assert (true[0].row, true[0].column) == (0.5, 0.5)
+    # Columns are those of the whole image.
+    assert (true[2].row, true[2].column) == (1.5, 4.0)
+    assert all(lesion.probability is None and not lesion.matched for lesion in true)
+
+
+def test_one_common_pixel_is_enough_unless_an_overlap_is_asked_for():
+    truth, found = "xxx.|....", "..xx|xx.."
+    assert matched(truth, found) == ([True], [True, False])
+    # 1 of 4 pixels in the union.
+    assert matched(truth, found, 0.25) == ([True], [True, False])
+    assert matched(truth, found, 0.26) == ([False], [False, False])
+
+
+def test_a_corner_is_no_common_pixel():
+    assert matched("x...|.... ....|....", "....|.... .x..|....") == ([False], [False])
+
+
+def test_a_lesion_in_two_pieces_is_found():
+    true, predicted = match_lesions(mask("xxxx|...."), mask("x.xx|...."), 1.0, 0.7)
+    assert [(lesion.common, lesion.overlap, lesion.matched) for lesion in true] == [(3, 0.75, True)]
+    # For a piece, the union is the whole true lesion without what another piece covers: 1 / (1 + 1) and 2 / (2 + 1).
+    assert [lesion.overlap for lesion in predicted] == pytest.approx([1 / 2, 2 / 3])
+    assert [lesion.matched for lesion in predicted] == [False, False]
+
+
+def test_two_lesions_predicted_as_one_are_both_found():
+    true, predicted = match_lesions(mask("xx.xx...|........"), mask("xxxxxx..|........"), 1.0, 0.5)
+    # Pixels in the other true lesion do not count: 2 / (2 + 2) each, and 4 / (6 + 0) for the predicted one.
+    assert [lesion.overlap for lesion in true] == pytest.approx([1 / 2, 1 / 2])
+    assert [lesion.overlap for lesion in predicted] == pytest.approx([4 / 6])
+    assert all(lesion.matched for lesion in (*true, *predicted))
+
+
+def test_a_lesion_in_the_other_view_matches_nothing():
+    assert matched("x...|....", "....|x...") == ([False], [False])
+
+
+def test_probability_is_the_mean_over_the_lesion_and_the_peak_its_largest():
+    probability = np.array([[0.2, 0.6, 0.9, 0.1, 0, 0, 0.5, 0]])
+    _, predicted = match_lesions(mask("....|...."), mask("xx..|..x."), 1.0, probability=probability)
+    assert [lesion.probability for lesion in predicted] == pytest.approx([0.4, 0.5])
+    assert [lesion.peak for lesion in predicted] == pytest.approx([0.6, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "expected"),
+    [
+        ("....|....", "....|....", (None, None, None)),
+        ("x...|....", "....|....", (None, 0.0, 0.0)),
+        ("....|....", "x...|....", (0.0, None, 0.0)),
+        ("x.x.|....", "x...|....", (1.0, 0.5, 2 / 3)),
+        ("xx.x|....", "x...|...x", (0.5, 0.5, 0.5)),
+    ],
+)
+def test_figures(truth, found, expected):
+    counts = count_lesions(*match_lesions(mask(truth), mask(found), 1.0))
+    assert (counts.precision, counts.sensitivity, counts.f1) == pytest.approx(expected)
+
+
+def test_counts_add_up():
+    total = LesionCounts(3, 2, 4, 1) + LesionCounts(1, 1, 0, 0)
+    assert total == LesionCounts(4, 3, 4, 1)
+    assert total.false_positives == 3
+    assert total.f1 == pytest.approx(2 * 0.25 * 0.75 / (0.25 + 0.75))
+
+
+def random_image(seed):
+    rng = np.random.default_rng(seed)
+    truth, found = (rng.random((40, 60)) < level for level in (0.2, 0.25))
+    return truth, found, rng.random((40, 60)).astype(np.float32)
+
+
+def test_agrees_with_scikit_image():
+    truth, found, probability = random_image(1)
+    true, predicted = match_lesions(truth, found, 1.0, probability=probability)
+    for lesions, image, other in ((true, truth, found), (predicted, found, truth)):
+        place = 0
+        for view, left in (("anterior", 0), ("posterior", 30)):
+            part = np.s_[:, left : left + 30]
+            regions = regionprops(label(image[part], connectivity=2), probability[part])
+            own = [lesion for lesion in lesions if lesion.view == view]
+            key = lambda item: (item[0], item[1], item[2])  # noqa: E731
+            expected = sorted(((r.centroid[0], r.centroid[1] + left, r.area, r) for r in regions), key=key)
+            for lesion, (row, column, area, region) in zip(
+                sorted(own, key=lambda lesion: (lesion.row, lesion.column, lesion.pixels)), expected, strict=True
+            ):
+                assert (lesion.row, lesion.column, lesion.pixels) == pytest.approx((row, column, area))
+                rows, columns = region.coords.T
+                assert lesion.common == int(other[part][rows, columns].sum())
+                if lesion.probability is not None:
+                    values = probability[part][rows, columns]
+                    assert lesion.probability == pytest.approx(values.mean(), abs=1e-6)
+                    assert lesion.peak == pytest.approx(values.max())
+            place += len(own)
+        assert place == len(lesions)
+
+
+def test_overlap_by_its_definition():
+    """The shortcut over a table of pairs against the definition, pixel by pixel."""
+    truth, found, _ = random_image(2)
+    true, predicted = match_lesions(truth, found, 1.0)
+    for lesions, image, other in ((true, truth, found), (predicted, found, truth)):
+        expected = []
+        for left in (0, 30):
+            own, others = (label(side[:, left : left + 30], connectivity=2) for side in (image, other))
+            for number in range(1, own.max() + 1):
+                lesion = own == number
+                touching = np.isin(others, np.setdiff1d(np.unique(others[lesion]), 0))
+                union = lesion | (touching & ~(own > 0))
+                expected.append((lesion & touching).sum() / union.sum())
+        assert sorted(lesion.overlap for lesion in lesions) == pytest.approx(sorted(expected))
+
+
+def test_views_of_a_scan_add_up_and_read_back():
+    labels = np.array([[2, 2, 0, 1], [0, 0, 2, 1]], np.uint8)
+    found = np.array([[1, 0, 1, 0], [0, 1, 1, 1]], np.uint8)
+    scan = score_scan("case-0", "patient-0", "positive", labels, found, np.full((2, 4), 0.5), 3.0)
+    counts = {name: (c.tp, c.fp, c.fn) for name, c in scan.views.items()}
+    assert counts == {"anterior": (1, 1, 1), "posterior": (1, 2, 0)}
+    assert (scan.counts.tp, scan.counts.fp, scan.counts.fn) == (2, 3, 1)
+    assert scan.dice == scan.counts.f1 == 4 / 8
+    assert scan.probability == 0.5
+    assert scan_from_json(scan.to_json()) == scan
+    damaged = scan.to_json() | {"tp": 3}
+    with pytest.raises(ValueError, match="do not add up"):
+        scan_from_json(damaged)
+
+
+def test_a_scan_without_a_predicted_lesion_has_the_lowest_probability():
+    labels = np.full((2, 4), 2, np.uint8)
+    scan = score_scan("case-0", "patient-0", "positive", labels, np.zeros((2, 4)), np.full((2, 4), 0.4))
+    assert scan.probability == 0.0
+    assert scan.counts.precision is None and scan.dice == 0.0
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, float("nan")])
+def test_impossible_overlap(overlap):
+    with pytest.raises(SettingsError, match="lesion overlap"):
+        check_overlap(overlap)

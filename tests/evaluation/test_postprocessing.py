@@ -1,0 +1,123 @@
+"""The smallest-lesion filter, and figures by view and by size."""
+
+import types
+
+import numpy as np
+import pytest
+from score_makers import lesion, scan
+
+from doubleunet_bs.evaluation.areas import AreaUnit, area_unit, size_class, size_class_names
+from doubleunet_bs.evaluation.breakdown import by_size, by_view, sizes_to_json
+from doubleunet_bs.evaluation.pixel_counts import count_pixels
+from doubleunet_bs.evaluation.postprocessing import SizeFilter, drop_small, learn_filter
+from doubleunet_bs.evaluation.scan_score import score_scan
+
+
+def test_small_wrong_lesions_go():
+    # Right lesions of 20 pixels, wrong ones of 3 and 5.
+    scans = [
+        scan(0, tp=18, fp=10, fn=2, lesions=[lesion(20, 18), lesion(3, 0), lesion(5, 0)]),
+        scan(1, tp=20, fp=5, fn=10, lesions=[lesion(20, 20), lesion(5, 0)]),
+    ]
+    learnt = learn_filter(scans, "pixels")
+    assert learnt == SizeFilter(20.0, "pixels", 2 * 38 / (2 * 38 + 2 + 12), 2 * 38 / (2 * 38 + 15 + 12))
+
+
+def test_a_filter_that_does_not_help_is_not_kept():
+    scans = [scan(0, tp=8, fp=30, fn=2, lesions=[lesion(4, 4), lesion(4, 4), lesion(30, 0)])]
+    learnt = learn_filter(scans, "mm2")
+    assert learnt.smallest is None
+    assert learnt.validation_f1 == learnt.validation_f1_raw == 16 / 48
+
+
+def test_of_equally_good_filters_the_one_that_drops_less():
+    # From 2: 6 / 14. From 4, without the first lesion: 6 / 12. From 9, without the second as well: 4 / 8, the same.
+    scans = [scan(0, tp=3, fp=5, fn=3, lesions=[lesion(2, 0), lesion(4, 1), lesion(4, 2, area=9)])]
+    learnt = learn_filter(scans, "pixels")
+    assert (learnt.smallest, learnt.validation_f1, learnt.validation_f1_raw) == (4.0, 0.5, 6 / 14)
+
+
+@pytest.mark.parametrize(
+    "scans", [[], [scan(0, fn=5)], [scan(0)], [scan(0, fp=4, lesions=[lesion(4, 0)], group="negative")]]
+)
+def test_nothing_to_learn_from(scans):
+    assert learn_filter(scans, "mm2").smallest is None
+
+
+def test_dropping_is_what_was_learnt():
+    """On images: pixel counts after the filter are those that the learning computed from lesion sizes."""
+    rng = np.random.default_rng(4)
+    labels = np.zeros((30, 40), np.uint8)
+    for row, column in ((2, 3), (12, 10), (20, 30)):
+        labels[row : row + 5, column : column + 5] = 2
+    mask = (rng.random((30, 40)) < 0.05) | ((labels == 2) & (rng.random((30, 40)) < 0.8))
+    found = score_scan("case-0", "patient-0", "positive", labels, mask, pixel_area=5.76)
+    learnt = learn_filter([found], "mm2")
+    assert learnt.smallest is not None
+    kept = drop_small(mask, 5.76, learnt.smallest)
+    assert count_pixels(labels, kept).f1 == pytest.approx(learnt.validation_f1)
+    assert not kept[~mask].any()
+    for area in sorted({one.area for one in found.predicted_lesions}):
+        assert count_pixels(labels, drop_small(mask, 5.76, area)).f1 <= learnt.validation_f1 + 1e-12
+
+
+def test_views_are_filtered_apart():
+    mask = np.zeros((4, 8), bool)
+    mask[1, 2:6] = True  # two pixels in each view, four in a row
+    assert not drop_small(mask, 1.0, 3.0).any()
+    np.testing.assert_array_equal(drop_small(mask, 1.0, 2.0), mask)
+    assert drop_small(np.zeros((4, 8), bool), 1.0, 2.0).sum() == 0
+
+
+def records(*spacings):
+    return [types.SimpleNamespace(pixel_spacing_mm=spacing) for spacing in spacings]
+
+
+def test_areas_are_in_mm2_where_every_spacing_is_known():
+    cases = records((2.4, 2.2), (2.26, 2.26))
+    unit = area_unit(cases, 2)
+    assert unit == AreaUnit("mm2", 2)
+    assert unit.of_a_pixel(cases[0]) == pytest.approx(2.4 * 2.2 * 4)
+    for unknown in (None, (0.0, 2.4), (float("nan"), 2.4)):
+        unit = area_unit([*cases, *records(unknown)], 4)
+        assert unit == AreaUnit("pixels", 4)
+        assert unit.of_a_pixel(cases[0]) == 16.0
+
+
+def test_size_classes():
+    assert [size_class(area, "mm2") for area in (0, 149.9, 150, 299, 300, 600, 1e6)] == [0, 0, 1, 1, 2, 3, 3]
+    assert size_class_names("pixels") == (
+        "under 25 pixels",
+        "25 to 50 pixels",
+        "50 to 100 pixels",
+        "100 pixels and more",
+    )
+
+
+def test_breakdowns():
+    scans = [
+        scan(
+            0,
+            tp=5,
+            fp=2,
+            fn=1,
+            true=[lesion(area=100, common=5), lesion(area=400), lesion(area=500, common=1, view="posterior")],
+            lesions=[lesion(area=160, common=5, probability=0.5), lesion(area=700, probability=0.5, view="posterior")],
+        )
+    ]
+    anterior, posterior = by_view(scans)
+    assert (anterior.pixels.tp, anterior.lesions.true, anterior.lesions.found, anterior.lesions.right) == (5, 2, 1, 1)
+    assert (posterior.pixels.tp, posterior.lesions.true, posterior.lesions.found) == (0, 1, 1)
+    assert (posterior.lesions.predicted, posterior.lesions.right) == (1, 0)
+    sizes = by_size(scans, "mm2")
+    assert [(row.lesions.true, row.lesions.found) for row in sizes] == [(1, 1), (0, 0), (2, 1), (0, 0)]
+    assert [(row.lesions.predicted, row.lesions.right) for row in sizes] == [(0, 0), (1, 1), (0, 0), (1, 0)]
+    assert sizes_to_json(sizes)[2] == {
+        "size": "300 to 600 mm2",
+        "true": 2,
+        "found": 1,
+        "predicted": 0,
+        "right": 0,
+        "precision": None,
+        "sensitivity": 0.5,
+    }

@@ -1,0 +1,214 @@
+"""report.html: what is in it, and what a browser makes of it."""
+
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+from browser import find_browser, open_browser
+from intensity_run import make_run, make_shards
+from score_makers import scan
+
+from doubleunet_bs.evaluation.evaluate import evaluate_run
+from doubleunet_bs.evaluation.report.error_maps import ErrorMaps
+from doubleunet_bs.evaluation.report.markup import table, tinted
+from doubleunet_bs.evaluation.report.scan_figures import chosen_scans, outline
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, tensorflow):
+    """Of two folds on phantoms; normal scans are tested as well."""
+    folder = tmp_path_factory.mktemp("report")
+    shards = make_shards(folder / "shards", phantom=True)
+    run = make_run(folder / "run", shards, experiment="dice")
+    summary = evaluate_run(run, pictures=False, show_progress=False)
+    return run / "report.html", summary
+
+
+def test_what_is_in_it(report):
+    path, summary = report
+    page = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 5_000_000
+    assert "Phantom scans: a software check, not comparable with any figure of patients." in page
+    assert "0.704" not in page and "aper, Table" not in page
+    assert f"{100 * summary.mean.f1_of_means:.2f}" in page
+    for fold in summary.folds:
+        assert f"{100 * fold.pooled.f1:.2f}" in page
+        for one in fold.scans:
+            assert one.case in page
+    assert "encoder_weights" in page and "not for diagnosis" in page
+    assert page.count("<figure>") == 6  # four scans, two maps of errors
+
+
+class Structure(HTMLParser):
+    """Identifiers, references and unclosed elements of a page."""
+
+    VOID = ("meta", "link", "input", "br", "image", "path", "rect", "use", "line", "img")
+
+    def __init__(self, page):
+        super().__init__()
+        self.ids, self.references, self.stack, self.wrong = [], [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href", "for"):
+                self.references.append(value if name != "for" else f"#{value}")
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.stack.pop()
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        if not self.stack or self.stack.pop() != tag:
+            self.wrong.append(tag)
+
+
+def test_one_file_and_nothing_else(report):
+    page = report[0].read_text(encoding="utf-8")
+    structure = Structure(page)
+    assert not structure.wrong and not structure.stack
+    assert len(structure.ids) == len(set(structure.ids))
+    for reference in structure.references:
+        assert reference.startswith("data:") or reference.removeprefix("#") in structure.ids, reference[:80]
+    assert "<script" not in page and "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+
+
+def test_the_same_scores_give_the_same_page(report, tmp_path):
+    path, _ = report
+    before = path.read_bytes()
+    evaluate_run(path.parent, pictures=False, show_progress=False)
+    assert path.read_bytes() == before
+
+
+def test_names_cannot_become_markup(tmp_path, tensorflow):
+    shards = make_shards(tmp_path / "shards")
+    content = (shards / "dataset.json").read_text()
+    (shards / "dataset.json").write_text(content.replace("case-", "<b>&'"))
+    run = make_run(tmp_path / "run", shards, folds=(1,))
+    evaluate_run(run, pictures=False, show_progress=False)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<b>&" not in page and "&lt;b&gt;&amp;&#x27;0000" in page
+
+
+def scans_of(*percents):
+    return [(1, scan(number, value, 200 - 2 * value, 0)) for number, value in enumerate(percents)]
+
+
+@pytest.mark.parametrize(
+    ("percents", "expected"),
+    [
+        ((10, 20, 30, 40, 50, 60, 70), ["best 70", "best 60", "median 50", "median 40", "worst 20", "worst 10"]),
+        ((10, 20, 30), ["best 30", "median 20", "worst 10"]),
+        ((10, 20), ["best 20", "worst 10"]),
+        ((10,), ["best 10"]),
+        ((), []),
+    ],
+)
+def test_best_median_and_worst(percents, expected):
+    found = chosen_scans(scans_of(*percents))
+    assert [f"{what} {round(100 * one.dice)}" for what, _, one in found] == expected
+
+
+def test_scans_without_dice_are_not_shown():
+    empty = (1, scan(9))
+    assert [one.case for _, _, one in chosen_scans([empty, *scans_of(40)])] == ["case-000"]
+    assert chosen_scans([empty]) == []
+
+
+def test_outlines_enclose_exactly_the_mask():
+    rng = np.random.default_rng(0)
+    mask = rng.random((20, 24)) < 0.4
+    drawn = np.zeros((20 * 8, 24 * 8), np.uint8)
+    polygons = []
+    for part in outline(mask).split("M")[1:]:
+        start, _, steps = part.strip("z").partition("l")
+        moves = np.array([*start.split(), *steps.split()], int).reshape(-1, 2)
+        polygons.append((moves.cumsum(axis=0) + 0.5) / 3)
+    cv2.fillPoly(drawn, [np.rint(points * 8).astype(np.int32) for points in polygons], 1)
+    np.testing.assert_array_equal(drawn[4::8, 4::8] > 0, mask)
+    assert outline(np.zeros((4, 4), bool)) == ""
+
+
+def test_error_maps_show_where_the_errors_are():
+    maps = ErrorMaps.empty((80, 64))
+    assert maps.figures() == ""
+    labels, mask = np.zeros((80, 64), np.uint8), np.zeros((80, 64), bool)
+    labels[10:14, 10:14], mask[60:64, 50:54] = 2, True
+    for _ in range(2):
+        maps.add(np.full((80, 64), 50, np.uint8), labels, mask)
+    assert maps.wrong.sum() == maps.missed.sum() == 32
+    assert maps.wrong[61, 51] == 2 and maps.missed[11, 11] == 2
+    assert maps.figures().count("<figure>") == 2
+    maps.add(np.zeros((80, 64), np.uint8), labels, labels == 2)
+    assert maps.wrong[61, 51] == 2 and maps.scans == 3
+
+
+def test_weak_probabilities_are_not_drawn():
+    picture = tinted(np.array([[0.0, 0.04, 0.5, 1.0]]), (10, 20, 30))
+    assert picture[0, :, 3].tolist() == [0, 0, 136, 255]
+    assert picture[0, 2].tolist() == [10, 20, 30, 136] and picture[0, 0].tolist() == [0, 0, 0, 0]
+
+
+def test_cells_are_escaped_and_undefined_ones_are_dashes():
+    assert "<td>&lt;i&gt;</td><td>–</td>" in table(["a", "b"], [["<i>", None]])
+
+
+@pytest.fixture(scope="module")
+def page():
+    if not find_browser():
+        pytest.skip("no Chromium or Chrome is installed: the report is not opened in a browser")
+    with open_browser() as opened:
+        yield opened
+
+
+SHOWN = "getComputedStyle(document.querySelector('.scans .{}')).display != 'none'"
+
+
+def test_layers_can_be_switched(page, report):
+    page.open(report[0], 1200, 900)
+    for name, at_start in (("truth", True), ("prediction", True), ("probability", False)):
+        others = [other for other in ("truth", "prediction", "probability") if other != name]
+        before = [page.evaluate(SHOWN.format(other)) for other in others]
+        assert page.evaluate(SHOWN.format(name)) is at_start
+        page.click(f"label[for=show-{name}]")
+        assert page.evaluate(SHOWN.format(name)) is not at_start
+        page.click(f"#show-{name}")
+        assert page.evaluate(SHOWN.format(name)) is at_start
+        assert [page.evaluate(SHOWN.format(other)) for other in others] == before
+
+
+@pytest.mark.parametrize(("width", "height", "phone"), [(1200, 900, False), (360, 740, True)])
+def test_it_fits_the_screen_and_nobody_complains(page, report, width, height, phone):
+    page.complaints.clear()
+    page.requests.clear()
+    page.open(report[0], width, height, phone)
+    assert page.evaluate("document.title").startswith("Double U-Net")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # Pictures are there: every one has pixels, and is as wide as its column.
+    assert page.evaluate("document.querySelectorAll('svg.layers').length") == 6
+    widths = page.evaluate("[...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect().width)")
+    assert min(widths) > 200 and max(widths) <= width
+    assert page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") >= 16
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.complaints == []
+    assert [address for address in page.requests if not address.startswith("data:")] == [report[0].resolve().as_uri()]
+
+
+def test_the_browser_does_report_complaints(page, tmp_path):
+    """Or the test above would pass whatever is wrong."""
+    path = tmp_path / "broken.html"
+    path.write_text("<script>console.error('one'); missing();</script><img src='nowhere.png'>")
+    page.complaints.clear()
+    page.open(path, 400, 400)
+    assert len(page.complaints) >= 3

@@ -1,0 +1,115 @@
+"""A batch in pieces gives the gradient of the whole batch; a frozen encoder stays as it is and then trains."""
+
+import keras
+import numpy as np
+import pytest
+from small_network import small_network
+from synthetic_shards import SyntheticShards
+
+from doubleunet_bs.dataset.pipeline import training_pieces
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.training import trainer as trainer_module
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.history import read_history
+from doubleunet_bs.training.replicas import check_batch_size, open_replicas
+from doubleunet_bs.training.steps import Steps, make_loss
+from doubleunet_bs.training.trainer import Trainer
+
+SHARDS = SyntheticShards(scans=12)
+
+
+def convolutions(normalise: bool) -> keras.Model:
+    keras.utils.set_random_seed(3)
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    if normalise:
+        x = keras.layers.BatchNormalization(name="bn")(x)
+    return keras.Model(image, {f"output{n}": keras.layers.Conv2D(3, 1, activation="softmax")(x) for n in (1, 2)})
+
+
+def one_step(name: str, images: int, accumulate: int, normalise: bool = False):
+    """Loss, counts and model after one step of plain gradient descent, in which a wrong factor shows."""
+    replicas = open_replicas("cpu")
+    with replicas.strategy.scope():
+        model = convolutions(normalise)
+        optimizer = keras.optimizers.SGD(0.5)
+        optimizer.build(model.trainable_variables)
+    steps = Steps(model, optimizer, make_loss(paper_experiment(name)), replicas, accumulate=accumulate)
+    pieces = training_pieces(SHARDS, range(images), images, accumulate, seed=0, first_epoch=0, last_epoch=1)
+    dataset = replicas.strategy.distribute_datasets_from_function(lambda context: pieces)
+    loss, counts, indices = steps.train(iter(dataset))
+    assert set(indices) == set(range(images))
+    return loss, counts, model
+
+
+# Pieces of equal size, of unequal size, and a last batch of fewer images than pieces.
+@pytest.mark.parametrize(("name", "images", "accumulate"), [("dice", 4, 2), ("focal-tversky", 5, 3), ("dice", 1, 2)])
+def test_a_batch_in_pieces_is_the_whole_batch(name, images, accumulate):
+    loss, counts, whole = one_step(name, images, 1)
+    loss_in_pieces, counts_in_pieces, pieces = one_step(name, images, accumulate)
+    assert loss_in_pieces == pytest.approx(loss, rel=1e-5) and counts_in_pieces == counts
+    fresh = convolutions(False).get_weights()
+    for start, one, other in zip(fresh, whole.get_weights(), pieces.get_weights(), strict=True):
+        assert not np.array_equal(start, one)
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
+
+
+def test_the_first_pass_leaves_no_trace_in_the_moving_averages():
+    """Each piece moves them once, in the second pass: with momentum 0.99 twice 1 % of the pieces' means."""
+    _, _, model = one_step("dice", 4, 2, normalise=True)
+    start = convolutions(normalise=True)
+    first, second = (np.stack([SHARDS.grey(int(i)) for i in part]) for part in np.array_split(_order(4), 2))
+    features = keras.Model(start.input, start.get_layer("bn").input)
+    means = [
+        features(np.repeat(part[..., None] / 255.0, 3, axis=-1).astype(np.float32)).numpy().mean((0, 1, 2))
+        for part in (first, second)
+    ]
+    expected = 0.99 * (0.01 * means[0]) + 0.01 * means[1]
+    np.testing.assert_allclose(model.get_layer("bn").moving_mean.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def _order(images):
+    from doubleunet_bs.dataset.pipeline import epoch_order
+
+    return epoch_order(images, 0, 0)
+
+
+def test_pieces_without_an_image_are_refused():
+    with pytest.raises(SettingsError, match="5 pieces for a batch of 4"):
+        paper_experiment("dice", accumulate=5)
+    with pytest.raises(SettingsError, match="--batch-size 8 or more.*smaller --accumulate"):
+        check_batch_size(4, 2, 4)
+
+
+def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "double_unet", small_network)
+    monkeypatch.setattr(
+        trainer_module, "encoder_variables", lambda model: model.get_layer("encoder_conv1").trainable_variables
+    )
+    experiment = paper_experiment("dice", epochs=2, freeze_encoder=1, learning_rate=1e-2, encoder_weights="none")
+    trainer = Trainer(
+        tmp_path / "run", experiment, SHARDS, range(4), [6, 7], open_replicas("cpu"), title="t", show_progress=False
+    )
+    kernels = []
+    end_epoch = trainer._end_epoch
+
+    def noting(bar):
+        kernels.append([trainer.model.get_layer(f"{part}_conv1").kernel.numpy() for part in ("encoder", "decoder")])
+        end_epoch(bar)
+
+    monkeypatch.setattr(trainer, "_end_epoch", noting)
+    trainer.train()
+    keras.utils.set_random_seed(experiment.seed)
+    start = small_network((32, 32, 3))
+    assert np.array_equal(kernels[0][0], start.get_layer("encoder_conv1").kernel.numpy())
+    assert not np.array_equal(kernels[0][1], start.get_layer("decoder_conv1").kernel.numpy())
+    assert not np.array_equal(kernels[1][0], kernels[0][0])
+    assert len(read_history(tmp_path / "run" / "history.csv")) == 2
+
+
+def test_encoder_variables_are_the_sixteen_convolutions_of_vgg19():
+    from doubleunet_bs.network import double_unet
+    from doubleunet_bs.training.start import encoder_variables
+
+    variables = encoder_variables(double_unet((32, 32, 3)))
+    assert len(variables) == 32 and sum(int(np.prod(v.shape)) for v in variables) == 20_024_384

@@ -1,0 +1,141 @@
+"""Real processes, killed at random moments and resumed until they finish: the same bytes as an uninterrupted run.
+
+The processes are forked from one that has imported TensorFlow and not yet started it, so that a kill costs a second and
+not ten. DOUBLEUNET_BS_KILLS sets how many kills a run must survive (default 8).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+KILLS = int(os.environ.get("DOUBLEUNET_BS_KILLS", "8"))
+
+# Trains in forked children. A child that is to be killed gets SIGKILL (or SIGTERM) at a random moment of its life; what
+# moment of the training that is, nobody knows beforehand. The last word is a child that is left alone.
+KILLER = """
+import json, os, random, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from doubleunet_bs.quiet import import_tensorflow
+tf = import_tensorflow()
+import keras
+import doubleunet_bs.training.trainer as trainer_module
+from small_network import small_network
+from synthetic_shards import SyntheticShards
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.run_folder import create_run
+from doubleunet_bs.training.fold_training import fold_trainer
+trainer_module.double_unet = small_network
+out, kills, seed = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+rng = random.Random(seed)
+shards = SyntheticShards(scans=18)
+experiment = paper_experiment("focal-tversky-otsu", folds=3, epochs=10, learning_rate=1e-2, encoder_weights="none",
+                              plateau_patience=1, bn_momentum=0.8)
+
+def child(run_path):
+    tf.config.experimental.enable_op_determinism()
+    run = create_run(run_path, experiment, shards, "shards")
+    try:
+        fold_trainer(run, shards, 1, open_replicas("cpu"), show_progress=False).train(resume=True)
+    except trainer_module.Interrupted:
+        os._exit(130)
+    os._exit(0)
+
+def start(run_path):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child(run_path)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(9)
+    return pid
+
+begin = time.monotonic()
+pid = start(out / "whole")
+assert os.waitpid(pid, 0)[1] == 0
+life = time.monotonic() - begin
+
+report, killed = [], 0
+state = out / "killed" / "fold_01" / "state.npz"
+while True:
+    begin = time.monotonic()
+    pid = start(out / "killed")
+    if killed < kills:
+        # Start-up takes most of a life: moments before any epoch and moments between two writes must both be hit.
+        moment = rng.uniform(0.25, 0.95) * life
+        number = signal.SIGKILL if rng.random() < 0.75 else signal.SIGTERM
+        while time.monotonic() - begin < moment:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.005)
+        else:
+            os.kill(pid, number)
+            status = os.waitpid(pid, 0)[1]
+            killed += 1
+        left = sorted(file.name for file in (out / "killed" / "fold_01").glob("*")) if state.parent.exists() else []
+        report.append([number.name, round(moment, 2), status, left])
+        if os.waitstatus_to_exitcode(status) == 0:
+            # Finished before its time: begin again, so that the number of kills is what was asked for. A life that was
+            # resumed in the middle is a short one, so that only shorter ones than known so far correct the guess.
+            life = min(life, max(time.monotonic() - begin, 0.8 * life))
+            if killed < kills:
+                import shutil
+                shutil.rmtree(out / "killed")
+            else:
+                break
+        assert os.waitstatus_to_exitcode(status) in (0, 130, -signal.SIGKILL, -signal.SIGTERM), report
+    else:
+        assert os.waitpid(pid, 0)[1] == 0, report
+        break
+print(json.dumps({"report": report, "killed": killed}))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("kills")
+    seed = int.from_bytes(os.urandom(4), "little")
+    command = [sys.executable, "-c", KILLER, TESTS, out, str(KILLS), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"seed {seed}: {done.stderr[-3000:]}"
+    report = json.loads(done.stdout.splitlines()[-1])
+    print(f"seed {seed}: {report}")
+    return out, report, seed
+
+
+def rows(path: Path) -> list[str]:
+    """The lines of a history but for the seconds in their last column."""
+    return [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_same_bytes(runs):
+    out, report, seed = runs
+    whole, killed = out / "whole" / "fold_01", out / "killed" / "fold_01"
+    assert report["killed"] == KILLS
+    assert rows(killed / "history.csv") == rows(whole / "history.csv"), f"seed {seed}"
+    assert len(rows(whole / "history.csv")) == 1 + 10
+    assert (killed / "best.weights.h5").read_bytes() == (whole / "best.weights.h5").read_bytes(), f"seed {seed}"
+
+
+@pytest.mark.slow
+def test_nothing_half_written_is_left(runs):
+    out, _, _ = runs
+    files = [sorted(file.name for file in (out / name / "fold_01").iterdir()) for name in ("whole", "killed")]
+    assert files[0] == files[1]
+    assert not [name for name in files[1] if name.startswith(".") or name == "state.npz"]
+
+
+@pytest.mark.slow
+def test_an_epoch_that_was_saved_is_never_lost(runs):
+    """From one start to the next the state only goes on; SIGKILL costs the epoch in progress and no other."""
+    out, report, _ = runs
+    assert any("state.npz" in left for _, _, _, left in report["report"]), "no kill hit a run with a saved epoch"

@@ -1,0 +1,97 @@
+"""What is recommended for a device, and what is known of its memory before a run starts."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.training import machine as machine_module
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.machine import choose_machine, processor_flags
+from doubleunet_bs.training.memory import BYTES_PER_PIXEL, check_memory, container_limit
+from doubleunet_bs.training.replicas import Replicas
+
+
+def devices(*names):
+    return Replicas(strategy=type("Strategy", (), {"num_replicas_in_sync": len(names)})(), devices=names)
+
+
+CPU, GPU, TWO_GPUS = devices("CPU:0"), devices("GPU:0"), devices("GPU:0", "GPU:1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [("fpu avx2 amx_bf16", "mixed_bfloat16"), ("fpu avx512_bf16", "mixed_bfloat16"), ("fpu avx2 avx512f", "float32")],
+)
+def test_auto_on_a_processor(monkeypatch, tmp_path, flags, precision):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"model name\t: some\nflags\t\t: {flags}\n\nmodel name\t: some\nflags\t\t: other\n")
+    assert processor_flags(file) == set(flags.split())
+    monkeypatch.setattr(machine_module, "processor_flags", lambda: processor_flags(file))
+    found = choose_machine(CPU, "auto")
+    assert found.precision == precision and not found.xla and "this processor has" in found.reason
+
+
+def test_a_processor_that_does_not_say_what_it_can():
+    assert processor_flags("/nonexistent") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((9, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"), ((6, 1), "float32")]
+)
+def test_auto_on_a_gpu(monkeypatch, capability, precision):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one"])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: {"compute_capability": capability})
+    found = choose_machine(GPU, "auto")
+    assert found.precision == precision and found.xla
+    assert not choose_machine(TWO_GPUS, "auto").xla
+
+
+def test_what_is_asked_for_is_taken_or_refused():
+    assert choose_machine(CPU, "mixed_float16", "on").precision == "mixed_float16"
+    assert choose_machine(CPU, xla="on").xla and not choose_machine(GPU, xla="off").xla
+    with pytest.raises(SettingsError, match="--xla off or --devices 0"):
+        choose_machine(TWO_GPUS, xla="on")
+    with pytest.raises(SettingsError, match="precision float8"):
+        choose_machine(CPU, "float8")
+    with pytest.raises(SettingsError, match="xla maybe"):
+        choose_machine(CPU, xla="maybe")
+
+
+def test_memory_grows_with_the_images_that_are_in_a_device_at_once():
+    paper = paper_experiment("dice")
+    pixels = 640 * 512
+
+    def needed(experiment, replicas, precision="float32"):
+        return check_memory((640, 512), experiment, replicas, precision, total=1e15).needed
+
+    one = BYTES_PER_PIXEL["float32"] * pixels
+    assert needed(paper, GPU) - needed(paper_experiment("dice", batch_size=1), GPU) == pytest.approx(3 * one)
+    assert needed(paper, GPU) - needed(paper, TWO_GPUS) == pytest.approx(2 * one)
+    assert needed(paper, GPU) - needed(paper_experiment("dice", accumulate=4), GPU) == pytest.approx(3 * one)
+    assert needed(paper, GPU, "mixed_bfloat16") < needed(paper, GPU)
+    # Replicas on the processor share its memory.
+    assert needed(paper, devices("CPU:0", "CPU:1")) > needed(paper, CPU)
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_what_to_change():
+    with pytest.raises(SettingsError) as refused:
+        check_memory((640, 512), paper_experiment("dice"), GPU, "float32", total=8e9)
+    message = str(refused.value)
+    assert "needs about 14.6 GB, the device has 8.0 GB" in message and len(message.splitlines()) == 1
+    for change in ("--accumulate 2", "--precision mixed_bfloat16", "--batch-size", "more devices"):
+        assert change in message
+    # Nothing is left to cut into pieces, and bfloat16 is on already: only what helps is named.
+    with pytest.raises(SettingsError) as refused:
+        check_memory((640, 512), paper_experiment("dice", batch_size=1), CPU, "mixed_bfloat16", total=1e9)
+    assert "--accumulate" not in str(refused.value) and "--precision" not in str(refused.value)
+    assert "8.0 GB on the device" in str(check_memory((160, 128), paper_experiment("dice"), CPU, "float32", total=8e9))
+
+
+def test_the_limit_of_a_container_counts(tmp_path):
+    files = [tmp_path / "none", tmp_path / "limit"]
+    files[1].write_text("max\n")
+    assert container_limit(files) is None
+    files[1].write_text("4294967296\n")
+    assert container_limit(files) == 4294967296
+    assert np.isfinite(check_memory((32, 32), paper_experiment("dice"), CPU, "float32").total)
