@@ -9,7 +9,7 @@ import signal
 import keras
 import numpy as np
 import pytest
-from small_network import small_network
+from two_convolutions import two_convolutions
 from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
@@ -46,7 +46,7 @@ def write_mark(run, fold):
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", small_network)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
     monkeypatch.setattr("doubleunet_bs.deployment.saved_model.export_fold", write_mark)
 
@@ -82,7 +82,7 @@ def assert_same(found, expected):
 def trained(tmp_path_factory):
     """A whole run of transfer and mining, two folds of it trained."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.trainer.double_unet", small_network)
+        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
         path = tmp_path_factory.mktemp("trained") / "run"
         train(path)
         patch.setattr("doubleunet_bs.deployment.saved_model.export_fold", write_mark)

@@ -3,7 +3,7 @@
 import keras
 
 
-def small_network(shape, classes=3, *args, **kwargs):
+def two_convolutions(shape, classes=3, *args, **kwargs):
     """Takes the arguments of `network.double_unet` and has its outputs."""
     image = keras.Input(shape, name="image")
     x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(image)
