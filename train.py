@@ -3,11 +3,14 @@
 
     python train.py --demo
     python train.py --data SHARDS --run RUN --experiment focal-tversky-otsu --fold 1
+    python train.py --data SHARDS --pretrain-data PROSTATE --run RUN --experiment dice-mining-transfer --fold all
 
 The first line needs no data: it makes synthetic scans, prepares them, trains on a coarse matrix, evaluates and exports, in
 about ten minutes on two CPU cores (README). The second trains at the paper's settings (640 x 512 pixels, batch 4, 500 epochs,
 Adam 1e-4) on shards made by `python -m doubleunet_bs prepare`, on all GPUs of the machine. The paper's scans are not
 public; on its own 90 breast-cancer scans it reports the F1 printed for each row in its Table 2.
+
+Several processes, on any machines that share RUN, may train its folds at the same time.
 
 RUN/fold_01 then holds best.weights.h5, model.keras, saved_model/, history.csv and progress.png. `python evaluate.py RUN`
 scores it. Exit code: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted (continue with --resume).
@@ -36,9 +39,22 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     what.add_argument(
         "--experiment",
         metavar="NAME",
-        help="baseline, dice, dice-otsu, focal-tversky or focal-tversky-otsu (paper, Tables 1 and 2)",
+        help="a row of the paper: baseline (Table 1); dice or focal-tversky, each alone or with -otsu, -otsu-transfer, "
+        "-mining, -mining-transfer (Table 2); focal-tversky-otsu-transfer-augmented (Table 3)",
     )
-    what.add_argument("--fold", type=int, metavar="K", help="fold 1 ... 10 of the cross-validation")
+    what.add_argument(
+        "--fold",
+        type=fold_choice,
+        metavar="K",
+        help="fold 1 ... 10 of the cross-validation; all: every fold that is not trained and that no other process works "
+        "on; pretrain: the pre-training alone",
+    )
+    what.add_argument(
+        "--pretrain-data",
+        metavar="SHARDS",
+        help="the other cohort of the rows with transfer, prepared with the same --key and settings",
+    )
+    what.add_argument("--folds-file", metavar="FILE", help="your own folds.json for a new run")
     settings = parser.add_argument_group(
         "settings", "The defaults are the paper's; a changed run says so in experiment.json."
     )
@@ -70,6 +86,14 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         "whole batch, at the price of a second forward pass, but batch normalisation sees each piece by itself (at least "
         "2 images a piece: with one the ASPP pooling branch passes on nothing); default 1",
     )
+    settings.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other setting of doubleunet_bs/training/experiments.py: flip=per_view, mining_start=mined, "
+        "pretrain_epochs=50, brightness_levels=3, variants_per_epoch=one, gamma=1 ...; can be repeated",
+    )
     settings.add_argument("--seed", type=int, metavar="S", help="of folds, initial weights and order, default 0")
     machine = parser.add_argument_group("the machine")
     machine.add_argument(
@@ -93,11 +117,18 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         missing = [f"--{name}" for name in ("data", "run", "experiment", "fold") if getattr(args, name) is None]
         if missing:
             parser.error(f"{', '.join(missing)} missing (or --demo, which needs no data)")
-    elif args.data or args.run or args.experiment:
-        parser.error("--demo makes its own data and run; it does not go with --data, --run or --experiment")
+    elif args.data or args.run or args.experiment or args.pretrain_data or args.folds_file:
+        parser.error("--demo makes its own data and run; it does not go with options that name data, run or experiment")
+    elif isinstance(args.fold, str):
+        parser.error("--demo trains one fold")
     if args.demo is None and args.demo_patients is not None:
         parser.error("--demo-patients goes with --demo")
     return args
+
+
+def fold_choice(text: str) -> int | str:
+    """The value of --fold."""
+    return text if text in ("all", "pretrain") else int(text)
 
 
 SETTINGS = (
@@ -116,7 +147,10 @@ SETTINGS = (
 
 
 def train(args: argparse.Namespace) -> int:
-    changes = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
+    from doubleunet_bs.training.experiments import paper_experiment, parse_changes
+
+    named = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
+    changes = parse_changes([*args.set, *(f"{name}={value}" for name, value in named.items())])
     if args.demo is not None:
         from doubleunet_bs.demo import run_demo
 
@@ -134,14 +168,16 @@ def train(args: argparse.Namespace) -> int:
         return 0
 
     from doubleunet_bs.preparation.shards import open_shards
-    from doubleunet_bs.training.experiments import paper_experiment
 
     experiment = paper_experiment(args.experiment, **changes)
     dataset = open_shards(args.data, verify=True)
+    pretrain = (
+        None if args.pretrain_data is None else (open_shards(args.pretrain_data, verify=True), args.pretrain_data)
+    )
 
     from doubleunet_bs.session import train_and_export
 
-    fold_path = train_and_export(
+    paths = train_and_export(
         args.run,
         args.data,
         dataset,
@@ -152,8 +188,13 @@ def train(args: argparse.Namespace) -> int:
         xla=args.xla,
         deterministic=args.deterministic,
         resume=args.resume,
+        pretrain=pretrain,
+        folds_file=args.folds_file,
     )
-    print(f"done: {fold_path}\nnext: python evaluate.py {args.run} --fold {args.fold}")
+    for path in paths:
+        print(f"done: {path}")
+    if args.fold != "pretrain":
+        print(f"next: python evaluate.py {args.run}" + ("" if args.fold == "all" else f" --fold {args.fold}"))
     return 0
 
 

@@ -98,7 +98,7 @@ def run_demo(
     from doubleunet_bs.session import train_and_export
 
     dataset = open_shards(shards)
-    fold_path = train_and_export(
+    [fold_path] = train_and_export(
         run_path,
         shards,
         dataset,

@@ -40,9 +40,53 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def json_text(content: Any) -> str:
+    """`content` as indented JSON. NaN and infinity are refused: use None."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write `content` as indented JSON to `path` atomically. NaN and infinity are refused: use None."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `json_text(content)` to `path` atomically."""
+    write_text(path, json_text(content))
+
+
+def create_file(path: str | os.PathLike, text: str) -> bool:
+    """Write UTF-8 text to `path` unless something is there already. Of several processes, on any machine, one succeeds.
+
+    Returns:
+        Whether this call made the file. A file that is there, with all of its content at once, is left alone.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name.split('.')[0]}-", dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            # Over NFS an answer can get lost and the repeated request then finds its own link.
+            return os.stat(name).st_nlink > 1
+        except OSError:
+            # A file system without hard links: exclusive as well, but for a moment the file is there without content.
+            return _create_in_place(path, text)
+        return True
+    finally:
+        os.unlink(name)
+
+
+def _create_in_place(path: Path, text: str) -> bool:
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
 
 
 def read_json(path: str | os.PathLike, error: type[BoneScanError] = BoneScanError, what: str = "file") -> Any:

@@ -1,12 +1,16 @@
-"""One fold from shards to a SavedModel: the steps of `train.py` in their order."""
+"""From shards to SavedModels: the stages of a fold, of one or of all, in the order of `train.py`."""
 
 import os
 from pathlib import Path
 
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.quiet import import_tensorflow
 from doubleunet_bs.training.experiments import Experiment
+
+ALL_FOLDS = "all"
+PRETRAINING_ONLY = "pretrain"
 
 
 def train_and_export(
@@ -14,41 +18,49 @@ def train_and_export(
     data_path: str | os.PathLike,
     dataset: ShardedDataset,
     experiment: Experiment,
-    fold: int,
+    fold: int | str,
     devices: str = "all",
     precision: str = "float32",
     xla: str = "auto",
     deterministic: bool = False,
     resume: bool = False,
-) -> Path:
-    """Train one fold and export it.
+    pretrain: tuple[ShardedDataset, str | os.PathLike] | None = None,
+    folds_file: str | os.PathLike | None = None,
+) -> list[Path]:
+    """Train one fold, or all of them, through all stages of the experiment, and export each.
+
+    Processes on any machines that share the run folder may do this at the same time. Nobody works on a fold that another
+    one works on; the pre-training is done by one of them while the others wait.
 
     Args:
         run_path: the run folder, made when it is new.
         data_path: where `dataset` was opened; noted in the run for `evaluate.py`.
         dataset: opened shards.
         experiment: what to train.
-        fold: 1 ... number of folds.
+        fold: 1 ... number of folds. "all": all of them, one after the other, but for those that are trained already and
+            those that another process works on. "pretrain": the pre-training and nothing else.
         devices: see `training.replicas.open_replicas`.
         precision, xla: see `training.machine.choose_machine`.
         deterministic: only kernels that give the same bits every time.
-        resume: continue an interrupted fold.
+        resume: continue what was interrupted; what was not begun begins.
+        pretrain: the other cohort of a run with transfer, and where it was opened.
+        folds_file: the user's own division of the scans.
 
     Returns:
-        The fold's folder, with `saved_model/` in it.
+        The folders of the folds that are trained now, each with `saved_model/` in it, or that of the pre-training.
 
     Raises:
         BoneScanError: whatever stands in the way; nothing of the run is written before the settings are found possible.
     """
     tensorflow = import_tensorflow()
-    from doubleunet_bs.deployment.saved_model import export_fold
     from doubleunet_bs.network.encoder_weights import read_encoder_weights
-    from doubleunet_bs.training.fold_training import fold_trainer
     from doubleunet_bs.training.machine import choose_machine
     from doubleunet_bs.training.memory import check_memory
     from doubleunet_bs.training.replicas import check_batch_size, open_replicas
     from doubleunet_bs.training.run_folder import create_run
 
+    if fold == PRETRAINING_ONLY and not experiment.transfer:
+        raise SettingsError(f"{experiment.name} does not pre-train: give a fold")
     if deterministic:
         tensorflow.config.experimental.enable_op_determinism()
     replicas = open_replicas(devices)
@@ -56,35 +68,169 @@ def train_and_export(
     machine = choose_machine(replicas, precision, xla)
     memory = check_memory(dataset.image_shape, experiment, replicas, machine.precision)
     read_encoder_weights(experiment.encoder_weights)
-    run = create_run(run_path, experiment, dataset, data_path, fold)
-    trainer = fold_trainer(run, dataset, fold, replicas, precision=machine.precision, jit_compile=machine.xla)
-    print(header(trainer, machine, memory, len(run.folds(dataset)), deterministic), flush=True)
-    try:
-        fold_path = trainer.train(resume)
-    except tensorflow.errors.ResourceExhaustedError:
-        raise RunError(
-            f"{trainer.path}: out of memory with a batch of {experiment.batch_size}; {memory.advice}"
-        ) from None
-    export_fold(run, fold)
-    return fold_path
+    run = create_run(
+        run_path, experiment, dataset, data_path, fold if isinstance(fold, int) else 1, pretrain, folds_file
+    )
+    folds = len(run.folds(dataset))
+    print(header(run, dataset, replicas, machine, memory, folds, deterministic), flush=True)
+    session = Session(run, dataset, replicas, machine, memory.advice, resume)
+    if experiment.transfer:
+        session.pretrain(pretrain[0])
+    if fold == PRETRAINING_ONLY:
+        return [run.pretrain_path]
+    return session.all_folds(folds) if fold == ALL_FOLDS else [session.fold(fold)]
 
 
-def header(trainer, machine, memory, folds: int, deterministic: bool) -> str:
+class Session:
+    """What one process does for a run.
+
+    Args:
+        run: the run. dataset: its shards. replicas, machine: the devices and their arithmetic.
+        advice: what to change when memory runs out.
+        resume: continue what was interrupted.
+    """
+
+    def __init__(self, run, dataset: ShardedDataset, replicas, machine, advice: str, resume: bool):
+        self.run, self.dataset, self.replicas, self.machine = run, dataset, replicas, machine
+        self.advice, self.resume = advice, resume
+        self.options = {"precision": machine.precision, "jit_compile": machine.xla}
+
+    def pretrain(self, other: ShardedDataset) -> None:
+        """Pre-train, unless that is done; while another process does it, wait."""
+        from doubleunet_bs.training.locks import Lock, lock_or_wait
+        from doubleunet_bs.training.stages import PRETRAIN, is_done, pretraining
+
+        def done() -> bool:
+            return is_done(self.run, 0, PRETRAIN)
+
+        with lock_or_wait(Lock(self.run.path, PRETRAIN), done) as mine:
+            if mine:
+                self._train(pretraining(self.run, other, self.replicas, **self.options), self.resume)
+
+    def fold(self, fold: int) -> Path:
+        """All stages of a fold, and its export.
+
+        Raises:
+            LockedError: another process works on it. RunError: it has results, and `resume` is off.
+        """
+        from doubleunet_bs.training.locks import Lock, acquire_unless_alive
+
+        lock = Lock(self.run.path, self.run.fold_path(fold).name)
+        acquire_unless_alive(lock)
+        with lock:
+            return self._stages(fold)
+
+    def all_folds(self, folds: int) -> list[Path]:
+        """All folds that are not trained yet and that nobody else works on.
+
+        Raises:
+            RunError: one was interrupted, and `resume` is off.
+        """
+        from doubleunet_bs.training.locks import Lock, LockedError
+
+        trained: list[Path] = []
+        elsewhere: dict[int, str] = dict.fromkeys(range(1, folds + 1), "")
+        progress = True
+        # Once more after each pass that did something: who held a fold may have ended in the meantime.
+        while elsewhere and progress:
+            progress = False
+            for fold in list(elsewhere):
+                try:
+                    with Lock(self.run.path, self.run.fold_path(fold).name):
+                        if self._exported(fold):
+                            print(f"fold {fold} is trained", flush=True)
+                        else:
+                            trained.append(self._stages(fold))
+                        progress = True
+                        del elsewhere[fold]
+                except LockedError as error:
+                    elsewhere[fold] = str(error)
+        for fold, reason in elsewhere.items():
+            print(f"fold {fold} is left to another process: {reason}", flush=True)
+        return trained
+
+    def _exported(self, fold: int) -> bool:
+        from doubleunet_bs.training.run_folder import SAVED_MODEL
+        from doubleunet_bs.training.stages import FOLD, is_done
+
+        return is_done(self.run, fold, FOLD) and (self.run.fold_path(fold) / SAVED_MODEL / "saved_model.pb").is_file()
+
+    def _stages(self, fold: int) -> Path:
+        from doubleunet_bs.deployment.saved_model import export_fold
+        from doubleunet_bs.training.stages import MINING_MODEL, FoldStages, stage_names, write_stages
+
+        path = self.run.fold_path(fold)
+        if not self.resume and path.exists() and any(path.iterdir()):
+            raise RunError(f"{path}: has results already; go on with --resume, or choose another --run folder")
+        stages = FoldStages(self.run, self.dataset, fold, self.replicas, **self.options)
+        mining = MINING_MODEL in stage_names(self.run.experiment)
+        # Made before anything is written: it finds out what is impossible.
+        trainer = stages.mining_model() if mining else stages.final()
+        if self._exported(fold):
+            print(f"fold {fold} is trained", flush=True)
+            return path
+        write_stages(self.run, fold)
+        if mining:
+            self._train(trainer, resume=True)
+            write_stages(self.run, fold)
+            print(mining_summary(stages.mine()), flush=True)
+            write_stages(self.run, fold)
+            trainer = stages.final()
+        self._train(trainer, resume=True)
+        export_fold(self.run, fold)
+        write_stages(self.run, fold)
+        return path
+
+    def _train(self, trainer, resume: bool) -> None:
+        import keras
+        import tensorflow
+
+        print(trainer_line(trainer), flush=True)
+        try:
+            trainer.train(resume)
+        except tensorflow.errors.ResourceExhaustedError:
+            batch = trainer.experiment.batch_size
+            raise RunError(f"{trainer.path}: out of memory with a batch of {batch}; {self.advice}") from None
+        # The next network would find this one's still in memory.
+        keras.backend.clear_session()
+
+
+def header(run, dataset, replicas, machine, memory, folds: int, deterministic: bool) -> str:
     """What is about to be trained, on what, in a few lines for the terminal."""
-    experiment, dataset, replicas = trainer.experiment, trainer.dataset, trainer.replicas
+    experiment, changes = run.experiment, run.changed_settings()
     rows, columns = dataset.image_shape
-    changed = "" if experiment.is_paper_row else f"  (changed: {', '.join(experiment.changed_settings())})"
+    changed = f"  (not the paper's row; changed: {', '.join(changes)})" if changes else "  (the paper's row)"
     share = -(-experiment.batch_size // replicas.count)
     pieces = f" in {experiment.accumulate} pieces" if experiment.accumulate > 1 else ""
     frozen = f", frozen for {experiment.freeze_encoder} epochs" if experiment.freeze_encoder else ""
+    transfer = (
+        "\ntransfer    nobody and no scan is in both cohorts (patients compare only under the same `prepare --key`)"
+        if experiment.transfer
+        else ""
+    )
     return (
         f"experiment  {experiment.name}{changed}\n"
-        f"scans       {len(trainer.train_cases)} train, {len(trainer.validation_cases)} validate; "
-        f"{rows} x {columns} pixels; {trainer.title} of {folds}\n"
+        f"scans       {len(dataset)} in {folds} folds; {rows} x {columns} pixels\n"
         f"devices     {', '.join(replicas.devices)}; {replicas.count} replica{'s' if replicas.count > 1 else ''}, "
         f"batch {experiment.batch_size} ({share} on each{pieces})\n"
         f"arithmetic  {machine.precision} ({machine.reason}), XLA {'on' if machine.xla else 'off'}"
         f"{', deterministic kernels' if deterministic else ''}\n"
         f"memory      {memory}\n"
-        f"encoder     {experiment.encoder_weights} weights{frozen}"
+        f"encoder     {experiment.encoder_weights} weights{frozen}{transfer}"
     )
+
+
+def trainer_line(trainer) -> str:
+    """Which stage trains now, on how many scans."""
+    shown = f", each in {trainer.augmentation.variants} variants" if trainer.augmentation else ""
+    return (
+        f"{trainer.title:<11} {len(trainer.train_cases)} scans train{shown}, {len(trainer.validation_cases)} validate; "
+        f"{trainer.experiment.epochs} epochs"
+    )
+
+
+def mining_summary(folder: Path) -> str:
+    """What mining found, in one line."""
+    pixels = read_json(folder / "mined.json", RunError)["false_positive_pixels"]
+    hit = sum(bool(number) for number in pixels.values())
+    return f"mining      {sum(pixels.values())} false-positive pixels on {hit} of {len(pixels)} normal scans"

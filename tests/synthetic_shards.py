@@ -1,6 +1,8 @@
 """Small images with square lesions in place of shards, for tests of everything that only needs pictures and labels."""
 
 import dataclasses
+import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,10 @@ class SyntheticCase:
     patient: str
     group: str
     metastatic_pixels: int
+    pixel_sha256: str = ""
+    source_sha256: str = ""
+    gains: tuple[float, float] = (1.0, 1.0)
+    brightness: float = 10.0
 
 
 class SyntheticShards:
@@ -21,11 +27,12 @@ class SyntheticShards:
     A square as bright, but outside of the body, is no lesion: brightness alone does not tell.
     """
 
-    def __init__(self, scans: int = 24, size: int = 32, seed: int = 0):
+    def __init__(self, scans: int = 24, size: int = 32, seed: int = 0, patient: str = "patient"):
         rng = np.random.default_rng(seed)
         self.image_shape = (size, size)
         self.settings = PreparationSettings()
-        self.fingerprint = f"synthetic-{scans}-{size}-{seed}"
+        self.fingerprint = f"synthetic-{scans}-{size}-{seed}-{patient}"
+        self.path = Path(f"{patient}-shards")
         self._grey = rng.poisson(10, (scans, size, size)).astype(np.uint8)
         self._labels = np.zeros((scans, size, size), np.uint8)
         body = slice(size // 4, None)
@@ -41,9 +48,11 @@ class SyntheticShards:
         self.cases = tuple(
             SyntheticCase(
                 f"case-{index:03d}",
-                f"patient-{index:03d}",
+                f"{patient}-{index:03d}",
                 "negative" if index % 6 == 5 else "positive",
                 int((self._labels[index] == 2).sum()),
+                hashlib.sha256(self._grey[index].tobytes()).hexdigest(),
+                brightness=float(self._grey[index].mean()),
             )
             for index in range(scans)
         )
@@ -53,6 +62,9 @@ class SyntheticShards:
 
     def grey(self, index):
         return self._grey[index]
+
+    def counts(self, index):
+        return self._grey[index].astype(np.uint16)
 
     def labels(self, index):
         return self._labels[index]

@@ -39,7 +39,7 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
         "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     monkeypatch.setattr("sys.argv", ["train.py", "--data", f"/home/{SECRET}/shards", "--run", "run"])
-    fold_path = train_and_export(out / "run", out / "shards", shards, experiment, 1)
+    [fold_path] = train_and_export(out / "run", out / "shards", shards, experiment, 1)
     evaluate_run(out / "run")
     scan = next(cohort.glob("scans/*.dcm"))
     assert main(["predict", str(scan), "--model", str(fold_path), "--out", str(out / "predicted")]) == 0

@@ -8,8 +8,8 @@ import dataclasses
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -85,27 +85,33 @@ class Folds:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_folds(cases: Sequence[Case], folds: int = 10, seed: int = 0) -> Folds:
-    """Divide cases by patient, so that every part has patients of little and of much disease.
+def make_folds(
+    cases: Sequence[Case], folds: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None
+) -> Folds:
+    """Divide cases by patient, so that every part has patients of few and of many lesions.
 
-    Decided here: the patients with metastases are sorted by their metastatic pixels and dealt out in rounds of `folds`,
-    each round in random order. All scans of a patient stay together.
+    Decided here: the patients with metastases are sorted by the number of their lesions, those with equally many by their
+    metastatic pixels, and dealt out in rounds of `folds`, each round in random order. All scans of a patient stay
+    together.
 
     Args:
         cases: any order; the result does not depend on it.
         folds: number of parts, at least 3 (one tests, one validates, one trains).
         seed: governs the dealing.
+        lesions: case -> number of its lesions, see `dataset.lesions`; None: metastatic pixels alone decide.
 
     Raises:
         SettingsError: fewer than 3 folds, or more folds than patients with metastases.
     """
     if folds < 3:
         raise SettingsError(f"{folds} folds: at least 3 are needed (one part tests, one validates, the others train)")
-    burden: dict[str, int] = defaultdict(int)
+    burden: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     scans: dict[str, list[str]] = defaultdict(list)
     for case in cases:
         if case.group == "positive":
-            burden[case.patient] += case.metastatic_pixels
+            number, pixels = burden[case.patient]
+            own = lesions[case.case] if lesions is not None else 0
+            burden[case.patient] = number + own, pixels + case.metastatic_pixels
             scans[case.patient].append(case.case)
     if len(burden) < folds:
         raise SettingsError(
@@ -129,18 +135,45 @@ def make_folds(cases: Sequence[Case], folds: int = 10, seed: int = 0) -> Folds:
     )
 
 
-def save_folds(folds: Folds, path: str | os.PathLike) -> None:
-    """Write `folds.json`: the parts with pseudonyms, readable and editable by hand."""
-    write_json(
-        path,
-        {
-            "format": FORMAT,
-            "seed": folds.seed,
-            "rule": "in fold k part k tests, the next part validates, the others train; negatives train in every fold",
-            "parts": [list(part) for part in folds.parts],
-            "negatives": list(folds.negatives),
-        },
+def hold_out(cases: Sequence[Case], parts: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None) -> Split:
+    """Keep one part of a cohort for validation; all other cases may train. Nothing tests.
+
+    Args:
+        cases, seed, lesions: see `make_folds`.
+        parts: into how many the positive cases are divided; as many as there are patients when there are fewer.
+
+    Raises:
+        SettingsError: fewer than 3 patients with metastases.
+    """
+    patients = {case.patient for case in cases if case.group == "positive"}
+    if len(patients) < 3:
+        raise SettingsError(f"{len(patients)} patients with metastases: at least 3 are needed")
+    # As fold 1 divides them, but that the part which would test trains, too.
+    folds = make_folds(cases, min(parts, len(patients)), seed, lesions)
+    validation = folds.parts[0]
+    held_out = {folds.patients[case] for case in validation}
+    return Split(
+        train=tuple(case for part in folds.parts[1:] for case in part),
+        validation=validation,
+        test=(),
+        negatives=tuple(case for case in folds.negatives if folds.patients[case] not in held_out),
     )
+
+
+def folds_to_json(folds: Folds) -> dict[str, Any]:
+    """The content of `folds.json`: the parts with pseudonyms, readable and editable by hand."""
+    return {
+        "format": FORMAT,
+        "seed": folds.seed,
+        "rule": "in fold k part k tests, the next part validates, the others train; negatives train in every fold",
+        "parts": [list(part) for part in folds.parts],
+        "negatives": list(folds.negatives),
+    }
+
+
+def save_folds(folds: Folds, path: str | os.PathLike) -> None:
+    """Write `folds.json`."""
+    write_json(path, folds_to_json(folds))
 
 
 def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:

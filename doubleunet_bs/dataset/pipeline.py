@@ -1,9 +1,12 @@
-"""Shards -> tf.data batches of grey images and labels (paper, section 2.8 for what trains).
+"""Shards -> tf.data batches of grey images and labels (paper, sections 2.7 and 2.8 for what trains).
 
 Batches travel as uint8: grey images and class numbers. Scaling, three channels and everything float happens on the device.
 
 A batch is cut into one piece per replica. Every image has a weight, so that a batch that does not divide evenly gives the
 same sums as on a single device.
+
+With augmentation an epoch shows each case in all of its variants, in a common random order, or in one that is drawn for
+each case and epoch: which, is a function of (seed, epoch, case) alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from doubleunet_bs.dataset.augmentation import Augmentation
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 Piece = dict[str, np.ndarray]
@@ -19,6 +23,30 @@ Piece = dict[str, np.ndarray]
 def epoch_order(cases: int, seed: int, epoch: int) -> np.ndarray:
     """Permutation of range(cases) for an epoch: a function of (seed, epoch) alone, so that a resumed run repeats it."""
     return np.random.default_rng([seed, epoch]).permutation(cases)
+
+
+def epoch_images(
+    cases: Sequence[int], seed: int, epoch: int, variants: int = 1, all_variants: bool = True
+) -> list[tuple[int, int]]:
+    """What an epoch shows, in its order: (case, variant) pairs.
+
+    Args:
+        cases: indices into the dataset.
+        seed, epoch: govern order and choice.
+        variants: of each case, see `dataset.augmentation`.
+        all_variants: show every case in all of them, `variants` times as many images; otherwise in one, drawn anew in
+            each epoch by the case's number, so that it does not depend on which others train.
+    """
+    if all_variants:
+        order = epoch_order(len(cases) * variants, seed, epoch)
+        return [(int(cases[number // variants]), int(number % variants)) for number in order]
+    order = [int(cases[number]) for number in epoch_order(len(cases), seed, epoch)]
+    return [(case, int(np.random.default_rng([seed, epoch, case]).integers(variants))) for case in order]
+
+
+def images_per_epoch(cases: int, augmentation: Augmentation | None = None, all_variants: bool = True) -> int:
+    """How many images `epoch_images` lists."""
+    return cases * (augmentation.variants if augmentation and all_variants else 1)
 
 
 def train_shares(batch: Sequence[int], replicas: int) -> tuple[list[list[int]], float]:
@@ -41,18 +69,35 @@ def evaluation_shares(batch: Sequence[int], replicas: int) -> list[tuple[list[in
     return [(share or [batch[0]], [1.0] * len(share) or [0.0]) for share in shares]
 
 
-def load_piece(dataset: ShardedDataset, indices: Sequence[int], weights: Sequence[float]) -> Piece:
+def load_piece(
+    dataset: ShardedDataset,
+    indices: Sequence[int],
+    weights: Sequence[float],
+    variants: Sequence[int] | None = None,
+    augmentation: Augmentation | None = None,
+) -> Piece:
     """Grey images, labels and weights of some cases.
+
+    Args:
+        variants: of the augmentation, one for each case; None without augmentation.
 
     Returns:
         "grey" (n, rows, columns) uint8, "labels" (n, rows, columns) uint8, "weights" (n,) float32, "index" (n,) int32: the
-        number of the case in the dataset.
+        number of the case in the dataset, "variant" (n,) int32.
     """
+    variants = [0] * len(indices) if variants is None else variants
+    if augmentation is None:
+        pictures = [(dataset.grey(int(index)), dataset.labels(int(index))) for index in indices]
+    else:
+        pictures = [
+            augmentation.show(int(index), int(variant)) for index, variant in zip(indices, variants, strict=True)
+        ]
     return {
-        "grey": np.stack([dataset.grey(int(index)) for index in indices]),
-        "labels": np.stack([dataset.labels(int(index)) for index in indices]),
+        "grey": np.stack([grey for grey, _ in pictures]),
+        "labels": np.stack([labels for _, labels in pictures]),
         "weights": np.asarray(weights, np.float32),
         "index": np.asarray(indices, np.int32),
+        "variant": np.asarray(variants, np.int32),
     }
 
 
@@ -65,6 +110,8 @@ def training_pieces(
     first_epoch: int,
     last_epoch: int,
     first_batch: int = 0,
+    augmentation: Augmentation | None = None,
+    all_variants: bool = True,
 ) -> tf.data.Dataset:
     """Pieces of all batches of the epochs `first_epoch` ... `last_epoch` - 1, `replicas` pieces for each batch.
 
@@ -74,18 +121,23 @@ def training_pieces(
         batch_size: images in a batch over all replicas; the last batch of an epoch may be smaller.
         seed: governs the order, together with the number of the epoch.
         first_batch: how many batches of the first epoch to pass over, for a run that goes on within an epoch.
+        augmentation, all_variants: see `epoch_images`; the augmentation must know all `cases`.
     """
+    variants = augmentation.variants if augmentation else 1
 
-    def plan() -> Iterator[tuple[list[int], list[float]]]:
+    def plan() -> Iterator[tuple[list[int], list[float], list[int]]]:
         for epoch in range(first_epoch, last_epoch):
-            order = np.asarray(cases)[epoch_order(len(cases), seed, epoch)]
+            images = epoch_images(cases, seed, epoch, variants, all_variants)
             skipped = first_batch * batch_size if epoch == first_epoch else 0
-            for start in range(skipped, len(order), batch_size):
-                shares, weight = train_shares(order[start : start + batch_size].tolist(), replicas)
+            for start in range(skipped, len(images), batch_size):
+                batch = images[start : start + batch_size]
+                # Dealt out by position in the batch: two variants of a case are two images.
+                shares, weight = train_shares(range(len(batch)), replicas)
                 for share in shares:
-                    yield share, [weight] * len(share)
+                    shown = [batch[position] for position in share]
+                    yield [case for case, _ in shown], [weight] * len(share), [variant for _, variant in shown]
 
-    return _load_pieces(dataset, plan)
+    return _load_pieces(dataset, plan, augmentation)
 
 
 def evaluation_pieces(
@@ -93,30 +145,31 @@ def evaluation_pieces(
 ) -> tf.data.Dataset:
     """Pieces of all batches of `cases` in their order, `replicas` pieces for each batch."""
 
-    def plan() -> Iterator[tuple[list[int], list[float]]]:
+    def plan() -> Iterator[tuple[list[int], list[float], list[int]]]:
         for start in range(0, len(cases), batch_size):
-            yield from evaluation_shares(list(cases[start : start + batch_size]), replicas)
+            for indices, weights in evaluation_shares(list(cases[start : start + batch_size]), replicas):
+                yield indices, weights, [0] * len(indices)
 
     return _load_pieces(dataset, plan)
 
 
-def _load_pieces(dataset: ShardedDataset, plan) -> tf.data.Dataset:
+def _load_pieces(dataset: ShardedDataset, plan, augmentation: Augmentation | None = None) -> tf.data.Dataset:
     rows, columns = dataset.image_shape
-    signature = (tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None,), tf.float32))
+    signature = tuple(tf.TensorSpec((None,), dtype) for dtype in (tf.int64, tf.float32, tf.int64))
+    names = ("grey", "labels", "weights", "index", "variant")
+    shapes = ((None, rows, columns), (None, rows, columns), (None,), (None,), (None,))
 
-    def load(indices: np.ndarray, weights: np.ndarray):
-        piece = load_piece(dataset, indices, weights)
-        return piece["grey"], piece["labels"], piece["weights"], piece["index"]
+    def load(indices: np.ndarray, weights: np.ndarray, variants: np.ndarray):
+        piece = load_piece(dataset, indices, weights, variants, augmentation)
+        return tuple(piece[name] for name in names)
 
-    def shaped(indices: tf.Tensor, weights: tf.Tensor) -> dict[str, tf.Tensor]:
-        grey, labels, weights, index = tf.numpy_function(
-            load, (indices, weights), (tf.uint8, tf.uint8, tf.float32, tf.int32), stateful=False
+    def shaped(indices: tf.Tensor, weights: tf.Tensor, variants: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = tf.numpy_function(
+            load, (indices, weights, variants), (tf.uint8, tf.uint8, tf.float32, tf.int32, tf.int32), stateful=False
         )
-        grey.set_shape((None, rows, columns))
-        labels.set_shape((None, rows, columns))
-        weights.set_shape((None,))
-        index.set_shape((None,))
-        return {"grey": grey, "labels": labels, "weights": weights, "index": index}
+        for value, shape in zip(values, shapes, strict=True):
+            value.set_shape(shape)
+        return dict(zip(names, values, strict=True))
 
     # Only the plan runs in the generator; the pictures are read in parallel and in order.
     pieces = tf.data.Dataset.from_generator(plan, output_signature=signature)

@@ -1,8 +1,7 @@
 """Brightness normalisation: one multiplication that brings the mean intensity into (7, 14) (paper, section 2.3).
 
 Decided here: a gain and no offset, since zero counts are black; the mean is that of min(gain x counts, 255) over the
-    frames of
-950 rows, before rows are dropped; a scan that lies inside keeps gain 1, any other gets the smallest change that lands
+frames of 950 rows, before rows are dropped; a scan that lies inside keeps gain 1, any other gets the smallest change that lands
 inside. A view that is missing does not count. Values saturate at 255, they never wrap.
 """
 
@@ -35,7 +34,7 @@ def find_gain(frames: Sequence[np.ndarray]) -> tuple[float, float]:
     Raises:
         ScanError: reason "too-dark": even fully saturated, too few pixels have counts to reach a mean of 7.
     """
-    histogram = _Histogram(frames)
+    histogram = _Histogram.of_counts(frames)
     low, high = BRIGHTNESS_RANGE
     mean = histogram.mean(1.0)
     if low < mean < high:
@@ -74,17 +73,57 @@ def to_grey(counts: np.ndarray, gains: tuple[float, float]) -> np.ndarray:
     return np.rint(grey, out=grey).astype(np.uint8)
 
 
-class _Histogram:
-    """How often each number of counts occurs: all that the mean of a clipped multiple depends on."""
+def find_scale(counts: np.ndarray, gains: tuple[float, float], ratio: float) -> float:
+    """The factor on the gains of a prepared image that multiplies its mean intensity by `ratio`.
 
-    def __init__(self, frames: Sequence[np.ndarray]):
+    Saturation makes this another number than `ratio`: white pixels do not become whiter. The solution is exact for
+    min(gain x counts, 255) over this image, before grey levels are rounded.
+
+    Args:
+        counts: uint16 counts of shape (rows, columns) as for `to_grey`, not all zero.
+        gains: of the anterior and the posterior half.
+        ratio: above 0.
+
+    Raises:
+        ScanError: reason "too-dark": with every pixel that has counts saturated the image is not as bright as that.
+    """
+    if ratio == 1.0:
+        return 1.0
+    half = counts.shape[1] // 2
+    numbers = [count_values(view) for view in (counts[:, :half], counts[:, half:])]
+    values = np.concatenate([np.arange(len(part)) * gain for part, gain in zip(numbers, gains, strict=True)])
+    order = np.argsort(values, kind="stable")
+    histogram = _Histogram(values[order], np.concatenate(numbers)[order])
+    target = ratio * histogram.mean(1.0)
+    if not 0 < target < histogram.brightest():
+        raise ScanError(
+            f"too few pixels have counts ({histogram.filled():.2%} of the image) to make it {ratio:.2f} times as bright",
+            "too-dark",
+        )
+    return histogram.solve(target)
+
+
+class _Histogram:
+    """How often each value occurs: all that the mean of a clipped multiple depends on.
+
+    Args:
+        values: not negative, in ascending order.
+        numbers: whole numbers, one for each value.
+    """
+
+    def __init__(self, values: np.ndarray, numbers: np.ndarray):
+        self.size = float(numbers.sum())
+        there = (values > 0) & (numbers > 0)
+        self.values = values[there].astype(np.float64)
+        self.numbers = numbers[there].astype(np.float64)
+
+    @classmethod
+    def of_counts(cls, frames: Sequence[np.ndarray]) -> "_Histogram":
         each = [count_values(frame) for frame in frames]
         numbers = np.zeros(max(map(len, each)), np.int64)
         for part in each:
             numbers[: len(part)] += part
-        self.size = float(numbers.sum())
-        self.values = np.flatnonzero(numbers[1:]) + 1.0
-        self.numbers = numbers[1:][numbers[1:] > 0].astype(np.float64)
+        return cls(np.arange(len(numbers)), numbers)
 
     def mean(self, gain: float) -> float:
         return float((np.minimum(self.values * gain, WHITE) * self.numbers).sum() / self.size)

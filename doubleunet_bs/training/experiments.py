@@ -1,8 +1,8 @@
-"""The paper's experiments as settings (paper, sections 2.5 to 3.3, Tables 1 and 2)."""
+"""The paper's experiments as settings (paper, sections 2.5 to 3.3, Tables 1 to 3)."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
 
 from doubleunet_bs.errors import RunError, SettingsError
 
@@ -18,7 +18,26 @@ class Experiment:
         classes: 1: the original one-class network with sigmoid heads (Table 1); 3: softmax over air, non-metastatic and
             metastatic after background removal (Table 2).
         loss: "dice" (equation 1) or "focal-tversky" (equation 2).
-        negatives: "none", or "otsu": normal scans train with their Otsu mask as class 1 (section 2.5).
+        negatives: what normal scans do in training (section 2.5). "none": nothing; "otsu": they train with their Otsu mask
+            as class 1; "mining": with the false positives of a model trained on the positive scans as class 1.
+        mining_start: from which weights the training with mined negatives starts. "initial": from those that the mining
+            model started from, too, so that a row with mining differs from the others in its negatives alone (decided
+            here; the paper adds the mined scans to the training set and says no more); "mined": it goes on from the
+            mining model.
+        transfer: train on another cohort first and start every fold from those weights (section 2.6).
+        pretrain_negatives: of that cohort. "otsu": its normal scans train with their Otsu mask (the paper pre-trains with
+            100 prostate scans, of which 50 are normal; that they take Otsu's mask in rows with mining as well was
+            decided here); "none": they do not take part.
+        pretrain_epochs: of the pre-training; 0: as many as `epochs` (decided here).
+        brightness_levels: mean intensities at which each training scan is shown, itself included; an odd number. 1: no
+            other than its own; 7 in Table 3 (stated, section 2.7).
+        brightness_reach: they lie in the open range (m - reach, m + reach) around the scan's own mean m; 5 (stated).
+        flip: "none"; "merged": each training scan is also shown mirrored as a whole, which swaps its halves (decided
+            here); "per_view": also with both views mirrored in their places.
+        variants_per_epoch: "all": an epoch shows each training scan in all its variants, 14 of them in Table 3 (the paper
+            calls the data set 14 times as large); "one": in one, drawn for each scan and epoch.
+        pretrain_augmentation: whether the pre-training shows variants as well (decided here: no, so that Table 3
+            differs from its row in Table 2 in the breast scans alone).
         loss_classes: the classes with a loss term of their own (decided here; air has none).
         smooth: pixels added to numerator and denominator of the losses (decided here).
         alpha, beta, gamma: of the Focal Tversky loss (stated).
@@ -36,13 +55,22 @@ class Experiment:
             batch; batch normalisation sees each piece by itself.
         bn_momentum: of the moving averages of batch normalisation; 0.99 as in the original. Short runs need less.
         folds: number of parts of the cross-validation (stated: 10).
-        seed: governs folds, initial weights and the order of the scans.
+        seed: governs folds, initial weights, and the order of the scans and of their variants.
     """
 
     name: str
     classes: int = 3
     loss: str = "dice"
     negatives: str = "none"
+    mining_start: str = "initial"
+    transfer: bool = False
+    pretrain_negatives: str = "otsu"
+    pretrain_epochs: int = 0
+    brightness_levels: int = 1
+    brightness_reach: float = 5.0
+    flip: str = "none"
+    variants_per_epoch: str = "all"
+    pretrain_augmentation: bool = False
     loss_classes: tuple[int, ...] = (1, 2)
     smooth: float = 1.0
     alpha: float = 0.3
@@ -70,7 +98,21 @@ class Experiment:
 
         require(self.classes in (1, 3), f"classes {self.classes}: 1 or 3")
         require(self.loss in ("dice", "focal-tversky"), f"loss {self.loss}: dice or focal-tversky")
-        require(self.negatives in ("none", "otsu"), f"negatives {self.negatives}: none or otsu")
+        require(self.negatives in ("none", "otsu", "mining"), f"negatives {self.negatives}: none, otsu or mining")
+        # False positives become class 1, which the network of one class does not have.
+        require(self.negatives != "mining" or self.classes == 3, "negatives mining: needs the network of 3 classes")
+        require(self.mining_start in ("initial", "mined"), f"mining start {self.mining_start}: initial or mined")
+        require(
+            self.pretrain_negatives in ("none", "otsu"), f"pretrain negatives {self.pretrain_negatives}: none or otsu"
+        )
+        require(self.pretrain_epochs >= 0, f"pretrain epochs {self.pretrain_epochs}: 0 (as many as epochs) or more")
+        require(
+            1 <= self.brightness_levels <= 99 and self.brightness_levels % 2 == 1,
+            f"brightness levels {self.brightness_levels}: an odd number, 1 to 99",
+        )
+        require(0 < self.brightness_reach <= 7, f"brightness reach {self.brightness_reach}: above 0, at most 7")
+        require(self.flip in ("none", "merged", "per_view"), f"flip {self.flip}: none, merged or per_view")
+        require(self.variants_per_epoch in ("all", "one"), f"variants per epoch {self.variants_per_epoch}: all or one")
         require(self.head_bias in ("prior", "zeros"), f"head bias {self.head_bias}: prior or zeros")
         require(self.batch_size >= 1, f"batch size {self.batch_size}: at least 1")
         require(self.epochs >= 1, f"epochs {self.epochs}: at least 1")
@@ -91,6 +133,11 @@ class Experiment:
             set(self.loss_classes) <= {0, 1, 2} and bool(self.loss_classes),
             f"loss classes {self.loss_classes}: some of 0, 1, 2",
         )
+
+    @property
+    def variants(self) -> int:
+        """In how many ways each training scan is shown: 14 in Table 3, otherwise 1."""
+        return self.brightness_levels * (1 if self.flip == "none" else 2)
 
     @property
     def is_paper_row(self) -> bool:
@@ -123,11 +170,18 @@ class Experiment:
 def _rows() -> dict[str, Experiment]:
     rows = [Experiment("baseline", classes=1)]
     for loss in ("dice", "focal-tversky"):
-        rows += [Experiment(loss, loss=loss), Experiment(f"{loss}-otsu", loss=loss, negatives="otsu")]
+        rows.append(Experiment(loss, loss=loss))
+        for negatives in ("otsu", "mining"):
+            for transfer in (False, True):
+                name = f"{loss}-{negatives}{'-transfer' if transfer else ''}"
+                rows.append(Experiment(name, loss=loss, negatives=negatives, transfer=transfer))
+    best = next(row for row in rows if row.name == "focal-tversky-otsu-transfer")
+    rows.append(dataclasses.replace(best, name=f"{best.name}-augmented", brightness_levels=7, flip="merged"))
     return {row.name: row for row in rows}
 
 
 PAPER_EXPERIMENTS = _rows()
+"""Name -> row: `baseline` is Table 1, `focal-tversky-otsu-transfer-augmented` Table 3, the ten others Table 2."""
 
 
 def paper_experiment(name: str, **changes: Any) -> Experiment:
@@ -139,3 +193,37 @@ def paper_experiment(name: str, **changes: Any) -> Experiment:
     if name not in PAPER_EXPERIMENTS:
         raise SettingsError(f"no experiment {name!r}; there are {', '.join(PAPER_EXPERIMENTS)}")
     return dataclasses.replace(PAPER_EXPERIMENTS[name], **changes)
+
+
+def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Settings given as text, "flip=per_view", to the arguments of `paper_experiment`.
+
+    Booleans are yes or no; several loss classes stand with commas between them.
+
+    Raises:
+        SettingsError: no such setting, one twice, or a value of another kind.
+    """
+    kinds = get_type_hints(Experiment)
+    names = [field.name for field in dataclasses.fields(Experiment) if field.name != "name"]
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name, text = name.strip().replace("-", "_"), text.strip()
+        if not equals or name not in names:
+            raise SettingsError(f"{assignment!r}: not NAME=VALUE with a name out of {', '.join(names)}")
+        if name in changes:
+            raise SettingsError(f"{name} is set twice")
+        try:
+            changes[name] = _parse(kinds[name], text)
+        except (ValueError, LookupError):
+            kind = {int: "a whole number", float: "a number", bool: "yes or no"}.get(kinds[name], "class numbers: 1,2")
+            raise SettingsError(f"{name} {text!r}: must be {kind}") from None
+    return changes
+
+
+def _parse(kind: Any, text: str) -> Any:
+    if kind is bool:
+        return {"yes": True, "no": False}[text.lower()]
+    if kind in (int, float, str):
+        return kind(text)
+    return tuple(int(part) for part in text.split(","))

@@ -1,6 +1,8 @@
 """One fold of a cross-validation as a training: which cases train, which validate, and where the result goes (paper, 2.8)."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.preparation.shards import ShardedDataset
@@ -29,14 +31,29 @@ def fold_cases(folds: Folds, dataset: ShardedDataset, fold: int, negatives: str)
     return FoldCases(sorted(numbers[case] for case in train), sorted(numbers[case] for case in split.validation))
 
 
-def fold_trainer(run: Run, dataset: ShardedDataset, fold: int, replicas: Replicas, **options) -> Trainer:
-    """The training of one fold of a run.
+def fold_trainer(
+    run: Run,
+    dataset: ShardedDataset,
+    fold: int,
+    replicas: Replicas,
+    *,
+    path: Path | None = None,
+    negatives: str | None = None,
+    title: str | None = None,
+    identity: dict[str, Any] | None = None,
+    **options,
+) -> Trainer:
+    """A training on the scans of one fold of a run.
 
     Args:
         run: the run folder.
         dataset: its shards.
         fold: 1 ... number of folds.
         replicas: the devices.
+        path: where it goes; None for the fold's own folder.
+        negatives: see `fold_cases`; None for what the experiment says.
+        title: None for "fold 1".
+        identity: of `Trainer`, added to the fold, its division and the scans it trains on.
         options: of `Trainer`: precision, jit_compile, initial_weights, show_progress.
 
     Raises:
@@ -44,15 +61,20 @@ def fold_trainer(run: Run, dataset: ShardedDataset, fold: int, replicas: Replica
         DatasetError: the fold has no lesion to learn or to validate on.
     """
     folds = run.folds(dataset)
-    cases = fold_cases(folds, dataset, fold, run.experiment.negatives)
+    cases = fold_cases(folds, dataset, fold, run.experiment.negatives if negatives is None else negatives)
     return Trainer(
-        run.fold_path(fold),
+        run.fold_path(fold) if path is None else path,
         run.experiment,
         dataset,
         cases.train,
         cases.validation,
         replicas,
-        title=f"fold {fold}",
-        identity={"fold": fold, "folds_sha256": folds.sha256()},
+        title=f"fold {fold}" if title is None else title,
+        identity={
+            "fold": fold,
+            "folds_sha256": folds.sha256(),
+            "trained_on": [dataset.cases[index].case for index in cases.train],
+            **(identity or {}),
+        },
         **options,
     )

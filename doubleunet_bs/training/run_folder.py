@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
-from doubleunet_bs.dataset.folds import Folds, load_folds, make_folds, save_folds
-from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.dataset.folds import Folds, folds_to_json, load_folds, make_folds
+from doubleunet_bs.dataset.lesions import lesions_of_cases
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.files import create_file, json_text, read_json
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.training.transfer import check_cohorts
 
 FORMAT = 1
+EXPERIMENT = "experiment.json"
+FOLDS = "folds.json"
+PRETRAIN = "pretrain"
 BEST_WEIGHTS = "best.weights.h5"
 KERAS_MODEL = "model.keras"
 SAVED_MODEL = "saved_model"
@@ -29,19 +35,38 @@ class Run:
         path: the folder.
         experiment: its settings.
         data: {"path", "fingerprint", "image_shape", "preparation"} of the shards it trains on.
+        pretrain_data: {"path", "fingerprint"} of the shards it pre-trains on; None without transfer.
     """
 
     path: Path
     experiment: Experiment
     data: dict[str, Any]
+    pretrain_data: dict[str, Any] | None = None
 
     def fold_path(self, fold: int) -> Path:
         """`RUN/fold_01` for fold 1."""
         return self.path / f"fold_{fold:02d}"
 
+    def changed_settings(self) -> dict[str, Any]:
+        """What differs from the paper's row of the same name: settings, and how the scans were prepared."""
+        paper, own = PreparationSettings().to_json(), self.data["preparation"]
+        # The class map translates the user's own labels; it is no setting of the method.
+        names = [name for name in paper if name != "classes" and own.get(name) != paper[name]]
+        return {**self.experiment.changed_settings(), **{f"preparation.{name}": own.get(name) for name in names}}
+
+    @property
+    def is_paper_row(self) -> bool:
+        """Whether this is a row of the paper in settings and preparation; its data are another matter."""
+        return not self.changed_settings()
+
+    @property
+    def pretrain_path(self) -> Path:
+        """`RUN/pretrain`, one for all folds."""
+        return self.path / PRETRAIN
+
     def folds(self, dataset: ShardedDataset) -> Folds:
         """The folds of this run, read from its `folds.json` and held against the dataset."""
-        return load_folds(self.path / "folds.json", dataset.cases)
+        return load_folds(self.path / FOLDS, dataset.cases)
 
     def trained_folds(self) -> list[int]:
         """Numbers of the folds whose training has ended."""
@@ -66,15 +91,23 @@ def create_run(
     dataset: ShardedDataset,
     data_path: str | os.PathLike,
     fold: int = 1,
+    pretrain: tuple[ShardedDataset, str | os.PathLike] | None = None,
+    folds_file: str | os.PathLike | None = None,
 ) -> Run:
     """Open `path` for this experiment on these shards, creating it with its folds when it is new.
 
+    Several processes, on any machines, may do so at the same time: they find the same run.
+
     Args:
         fold: a fold that must exist; an impossible one leaves nothing behind.
+        pretrain: the other cohort, with its path; given when, and only when, the experiment has transfer.
+        folds_file: the user's own division; None takes a `folds.json` that lies in the new folder, or makes one.
 
     Raises:
         RunError: the folder holds another experiment, other settings or other data; each difference is named.
-        SettingsError: the folds cannot be made, or `fold` is not among them.
+        SettingsError: the folds cannot be made, or `fold` is not among them; transfer without another cohort, or a
+            cohort without transfer.
+        DatasetError: the two cohorts do not go together, or the folds file does not fit.
     """
     path = Path(path)
     data = {
@@ -83,39 +116,82 @@ def create_run(
         "image_shape": list(dataset.image_shape),
         "preparation": dataset.settings.to_json(),
     }
-    if (path / "experiment.json").exists():
-        run = open_run(path)
-        old, new = run.experiment.to_json(), experiment.to_json()
-        differences = [f"{key} {old.get(key)} there, {new[key]} here" for key in new if old.get(key) != new[key]]
-        if differences:
-            raise RunError(f"{path}: a run with other settings ({'; '.join(differences)}); choose another --run folder")
-        run.check_data(dataset, data_path)
-        return run
-    # A folder with nothing but a folds.json is the user's own division, to be honoured.
-    own_folds = path / "folds.json"
-    if path.exists() and (not path.is_dir() or any(file != own_folds for file in path.iterdir())):
+    pretrain_data = _pretrain_data(experiment, dataset, pretrain)
+    if (path / EXPERIMENT).exists():
+        return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
+    # A folder with nothing but a folds.json is the user's own division, to be honoured. Hidden files are another
+    # process's, which makes the same run at this moment.
+    own_folds = path / FOLDS
+    if path.exists() and (not path.is_dir() or any(not _may_be_there(file) for file in path.iterdir())):
+        if (path / EXPERIMENT).exists():  # Another process has made the run since, and begun to train.
+            return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
         raise RunError(f"{path}: not empty and not a run folder; choose another --run folder")
-    folds = (
-        load_folds(own_folds, dataset.cases)
-        if own_folds.exists()
-        else make_folds(dataset.cases, experiment.folds, experiment.seed)
-    )
+    source = own_folds if own_folds.exists() else folds_file
+    if source is None:
+        folds = make_folds(dataset.cases, experiment.folds, experiment.seed, lesions_of_cases(dataset))
+    else:
+        folds = load_folds(source, dataset.cases)
+        if len(folds) != experiment.folds:
+            raise SettingsError(f"{source}: has {len(folds)} parts, the experiment {experiment.folds}: set --folds")
     folds.split(fold)
-    if not own_folds.exists():
-        save_folds(folds, own_folds)
+    create_file(own_folds, json_text(folds_to_json(folds)))
     # Last, since a folder with an experiment.json counts as a run.
-    write_json(
-        path / "experiment.json",
-        {
-            "format": FORMAT,
-            "version": __version__,
-            "experiment": experiment.to_json(),
-            "is_paper_row": experiment.is_paper_row,
-            "changed_settings": experiment.changed_settings(),
-            "data": data,
-        },
-    )
-    return Run(path=path, experiment=experiment, data=data)
+    run = Run(path, experiment, data, pretrain_data)
+    content = {
+        "format": FORMAT,
+        "version": __version__,
+        "experiment": experiment.to_json(),
+        "is_paper_row": run.is_paper_row,
+        "changed_settings": run.changed_settings(),
+        "data": data,
+        "pretrain_data": pretrain_data,
+    }
+    create_file(path / EXPERIMENT, json_text(content))
+    return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
+
+
+def _may_be_there(file: Path) -> bool:
+    return file.name in (FOLDS, EXPERIMENT) or file.name.startswith((".folds-", ".experiment-"))
+
+
+def _pretrain_data(
+    experiment: Experiment, dataset: ShardedDataset, pretrain: tuple[ShardedDataset, str | os.PathLike] | None
+) -> dict[str, Any] | None:
+    if experiment.transfer and pretrain is None:
+        raise SettingsError(f"{experiment.name} starts from another cohort: name its shards with --pretrain-data")
+    if pretrain is None:
+        return None
+    other, path = pretrain
+    if not experiment.transfer:
+        raise SettingsError(
+            f"{experiment.name} does not pre-train: leave out --pretrain-data, or use --set transfer=yes"
+        )
+    check_cohorts(dataset, other)
+    return {"path": str(Path(path).resolve()), "fingerprint": other.fingerprint}
+
+
+def _open_again(
+    path: Path,
+    experiment: Experiment,
+    dataset: ShardedDataset,
+    data_path: str | os.PathLike,
+    pretrain_data: dict[str, Any] | None,
+    folds_file: str | os.PathLike | None,
+) -> Run:
+    """Open a run that must be this one."""
+    run = open_run(path)
+    old, new = run.experiment.to_json(), experiment.to_json()
+    differences = [f"{key} {old.get(key)} there, {new[key]} here" for key in new if old.get(key) != new[key]]
+    if differences:
+        raise RunError(f"{path}: a run with other settings ({'; '.join(differences)}); choose another --run folder")
+    run.check_data(dataset, data_path)
+    if pretrain_data is not None and run.pretrain_data["fingerprint"] != pretrain_data["fingerprint"]:
+        raise RunError(
+            f"{pretrain_data['path']}: not the shards that {path} pre-trains on; choose another --run folder"
+        )
+    if folds_file is not None and load_folds(folds_file, dataset.cases).sha256() != run.folds(dataset).sha256():
+        raise RunError(f"{path}: has other folds than {folds_file}; choose another --run folder")
+    return run
 
 
 def open_run(path: str | os.PathLike) -> Run:
@@ -125,9 +201,9 @@ def open_run(path: str | os.PathLike) -> Run:
         RunError: there is none, or its `experiment.json` is damaged or of another format.
     """
     path = Path(path)
-    source = path / "experiment.json"
+    source = path / EXPERIMENT
     if not source.is_file():
-        raise RunError(f"{path}: not a run folder (it has no experiment.json)")
+        raise RunError(f"{path}: not a run folder (it has no {EXPERIMENT})")
     content = read_json(source, RunError, "run description")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{source}: not a run description of format {FORMAT}")
@@ -135,4 +211,11 @@ def open_run(path: str | os.PathLike) -> Run:
     kinds = {"path": str, "fingerprint": str, "image_shape": list, "preparation": dict}
     if not isinstance(data, dict) or not all(isinstance(data.get(key), kind) for key, kind in kinds.items()):
         raise RunError(f"{source}: the description of the data is incomplete")
-    return Run(path=path, experiment=Experiment.from_json(content.get("experiment") or {}, str(source)), data=data)
+    experiment = Experiment.from_json(content.get("experiment") or {}, str(source))
+    pretrain_data = content.get("pretrain_data")
+    if experiment.transfer and not (
+        isinstance(pretrain_data, dict)
+        and all(isinstance(pretrain_data.get(key), str) for key in ("path", "fingerprint"))
+    ):
+        raise RunError(f"{source}: the description of the data for pre-training is incomplete")
+    return Run(path=path, experiment=experiment, data=data, pretrain_data=pretrain_data)

@@ -11,11 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from doubleunet_bs.dataset.pipeline import (
-    evaluation_pieces,
-    load_piece,
-    training_pieces,
-)
+from doubleunet_bs.dataset.augmentation import Augmentation
+from doubleunet_bs.dataset.pipeline import epoch_images, evaluation_pieces, load_piece, training_pieces
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network import double_unet
@@ -56,6 +53,7 @@ class Trainer:
         precision: "float32", "mixed_bfloat16" or "mixed_float16". Heads and losses are float32 in any case.
         jit_compile: let XLA compile the training step (one replica only).
         initial_weights: a file of weights of the whole network to start from; None for the experiment's own start.
+        augmented: show the training scans in the variants that the experiment asks for.
         show_progress: progress bar and one line an epoch on the terminal.
 
     Raises:
@@ -77,6 +75,7 @@ class Trainer:
         precision: str = "float32",
         jit_compile: bool = False,
         initial_weights: Path | None = None,
+        augmented: bool = True,
         show_progress: bool = True,
     ):
         self.path, self.experiment, self.dataset, self.replicas = path, experiment, dataset, replicas
@@ -87,6 +86,7 @@ class Trainer:
         for what, cases in (("training", self.train_cases), ("validation", self.validation_cases)):
             if not any(dataset.cases[index].metastatic_pixels for index in cases):
                 raise DatasetError(f"{path}: no metastatic pixel in the {what} scans")
+        self.augmentation = self._make_augmentation() if augmented and experiment.variants > 1 else None
         self.signals = StopSignals()
 
     def train(self, resume: bool = False) -> Path:
@@ -160,9 +160,20 @@ class Trainer:
             encoder_variables(self.model) if experiment.freeze_encoder else (),
         )
 
+    def _make_augmentation(self) -> Augmentation:
+        experiment = self.experiment
+        levels, reach = experiment.brightness_levels, experiment.brightness_reach
+        return Augmentation(self.dataset, self.train_cases, levels, reach, experiment.flip)
+
+    def _images(self, epoch: int) -> list[tuple[int, int]]:
+        """(case, variant) of every image that an epoch shows, in its order."""
+        variants = self.augmentation.variants if self.augmentation else 1
+        all_variants = self.experiment.variants_per_epoch == "all"
+        return epoch_images(self.train_cases, self.experiment.seed, epoch, variants, all_variants)
+
     def _fit(self) -> None:
         position, experiment = self.position, self.experiment
-        batches = -(-len(self.train_cases) // experiment.batch_size)
+        batches = -(-len(self._images(0)) // experiment.batch_size)
         pieces = training_pieces(
             self.dataset,
             self.train_cases,
@@ -173,6 +184,8 @@ class Trainer:
             position.epoch,
             experiment.epochs,
             first_batch=position.batch,
+            augmentation=self.augmentation,
+            all_variants=experiment.variants_per_epoch == "all",
         )
         iterator = iter(self._distribute(pieces))
         bar = tqdm(
@@ -205,9 +218,9 @@ class Trainer:
                 done = (position.epoch * batches + position.batch) / (self.experiment.epochs * batches)
                 self.optimizer.learning_rate = cosine(self.experiment.learning_rate, done)
             frozen = position.epoch < self.experiment.freeze_encoder
-            loss, counts, indices = self.steps.train(iterator, frozen)
+            loss, counts, _ = self.steps.train(iterator, frozen)
             if not np.isfinite(loss):
-                self._save_bad_batch(indices, loss)
+                self._save_bad_batch(loss)
             position.add_batch(loss, counts, time.monotonic() - start)
             bar.set_postfix_str(f"epoch {position.epoch + 1}/{self.experiment.epochs}, loss {loss:.4f}", refresh=False)
             bar.update()
@@ -324,8 +337,11 @@ class Trainer:
         model.load_weights(self.path / run_folder.BEST_WEIGHTS)
         replace_file(self.path / run_folder.KERAS_MODEL, model.save)
 
-    def _save_bad_batch(self, indices: list[int], loss: float) -> None:
-        piece = load_piece(self.dataset, indices, [1.0] * len(indices))
+    def _save_bad_batch(self, loss: float) -> None:
+        first = self.position.batch * self.experiment.batch_size
+        images = self._images(self.position.epoch)[first : first + self.experiment.batch_size]
+        indices, variants = zip(*images, strict=True)
+        piece = load_piece(self.dataset, indices, [1.0] * len(images), variants, self.augmentation)
         cases = np.array([self.dataset.cases[index].case for index in indices])
         path = self.path / "bad_batch.npz"
         replace_file(path, lambda temporary: np.savez(temporary, case=cases, **piece))

@@ -3,9 +3,11 @@
 import json
 from collections import namedtuple
 
+import numpy as np
 import pytest
 
-from doubleunet_bs.dataset.folds import load_folds, make_folds, save_folds
+from doubleunet_bs.dataset.folds import hold_out, load_folds, make_folds, save_folds
+from doubleunet_bs.dataset.lesions import count_lesions
 from doubleunet_bs.errors import DatasetError, SettingsError
 
 Case = namedtuple("Case", "case patient group metastatic_pixels")
@@ -148,3 +150,41 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "folds.json").write_text("{")
     with pytest.raises(DatasetError, match="folds.json: not a readable folds file"):
         load_folds(tmp_path / "folds.json", cohort())
+
+
+def test_every_part_has_scans_of_few_and_of_many_lesions():
+    """Also where many lesions are small ones, so that pixels would sort the patients the other way round."""
+    cases = cohort(40, 2)
+    lesions = {case.case: 40 - number for number, case in enumerate(cases[:40])} | {"normal-0": 0, "normal-1": 0}
+    for seed in range(5):
+        for part in make_folds(cases, 10, seed, lesions).parts:
+            numbers = sorted(lesions[case] for case in part)
+            assert numbers[0] <= 10 and numbers[-1] > 30 and len(part) == 4
+    # Among patients with equally many lesions the pixels decide.
+    assert make_folds(cases, 10, 3, dict.fromkeys(lesions, 1)).parts == make_folds(cases, 10, 3).parts
+
+
+def test_lesions_are_connected_areas_within_a_view():
+    labels = np.zeros((12, 20), np.uint8)
+    assert count_lesions(labels) == 0
+    labels[1:3, 1:3] = 2
+    labels[3, 3] = 2  # touches the first by a corner
+    labels[6, 6] = 2
+    labels[6, 5] = 1
+    labels[9, 8:12] = 2  # lies across the line between the views: one in each
+    assert count_lesions(labels) == 4
+
+
+def test_hold_out_keeps_one_part_by_patient():
+    cases = [*cohort(20, 4, scans_per_patient=2), Case("early-scan", "patient-004", "negative", 0)]
+    for seed in range(6):
+        split = hold_out(cases, 10, seed)
+        assert len(split.validation) == 4 and len(split.train) == 36 and not split.test
+        patient = {case.case: case.patient for case in cases}
+        held_out = {patient[case] for case in split.validation}
+        assert not held_out & {patient[case] for case in (*split.train, *split.negatives)}
+        assert ("early-scan" in split.negatives) == ("patient-004" not in held_out)
+    # A cohort of fewer patients than parts validates on one of them.
+    assert len(hold_out(cohort(4), 10).validation) == 1
+    with pytest.raises(SettingsError, match="2 patients with metastases: at least 3"):
+        hold_out(cohort(2, 5))

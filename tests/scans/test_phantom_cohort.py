@@ -181,3 +181,17 @@ def test_command_line(tmp_path, capsys):
             main(["phantom", "--out", str(tmp_path / "no"), *wrong])
         assert exit_info.value.code == 2
     assert not (tmp_path / "no").exists()
+
+
+def test_nobody_is_in_a_breast_and_a_prostate_cohort(tmp_path):
+    """Numbers start at 1 in both; prepared with one key, equal identifiers would be the same patient."""
+    ids = {}
+    for cancer in ("breast", "prostate"):
+        folder = make_cohort(tmp_path / cancer, 2, cancer, progress=False)
+        with open(folder / "labels" / "patients.csv", newline="") as file:
+            listed = [row["patient"] for row in csv.DictReader(file)]
+        headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("scans/*.dcm"))]
+        assert listed == [header.PatientID for header in headers]
+        assert [str(header.PatientName).replace("^", "-") for header in headers] == listed
+        ids[cancer] = set(listed)
+    assert not ids["breast"] & ids["prostate"]

@@ -5,26 +5,33 @@ import dataclasses
 import pytest
 
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.training.experiments import (
-    PAPER_EXPERIMENTS,
-    Experiment,
-    paper_experiment,
-)
+from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS, Experiment, paper_experiment, parse_changes
+
+ROWS = [
+    ("baseline", 1, "dice", "none", False),
+    ("dice", 3, "dice", "none", False),
+    ("dice-otsu", 3, "dice", "otsu", False),
+    ("dice-otsu-transfer", 3, "dice", "otsu", True),
+    ("dice-mining", 3, "dice", "mining", False),
+    ("dice-mining-transfer", 3, "dice", "mining", True),
+    ("focal-tversky", 3, "focal-tversky", "none", False),
+    ("focal-tversky-otsu", 3, "focal-tversky", "otsu", False),
+    ("focal-tversky-otsu-transfer", 3, "focal-tversky", "otsu", True),
+    ("focal-tversky-mining", 3, "focal-tversky", "mining", False),
+    ("focal-tversky-mining-transfer", 3, "focal-tversky", "mining", True),
+    ("focal-tversky-otsu-transfer-augmented", 3, "focal-tversky", "otsu", True),
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "classes", "loss", "negatives"),
-    [
-        ("baseline", 1, "dice", "none"),
-        ("dice", 3, "dice", "none"),
-        ("dice-otsu", 3, "dice", "otsu"),
-        ("focal-tversky", 3, "focal-tversky", "none"),
-        ("focal-tversky-otsu", 3, "focal-tversky", "otsu"),
-    ],
-)
-def test_rows(name, classes, loss, negatives):
+def test_there_are_twelve_rows():
+    assert list(PAPER_EXPERIMENTS) == [row[0] for row in ROWS] and len(ROWS) == 12
+
+
+@pytest.mark.parametrize(("name", "classes", "loss", "negatives", "transfer"), ROWS)
+def test_rows(name, classes, loss, negatives, transfer):
     row = paper_experiment(name)
-    assert (row.classes, row.loss, row.negatives) == (classes, loss, negatives)
+    assert (row.classes, row.loss, row.negatives, row.transfer) == (classes, loss, negatives, transfer)
+    assert (row.brightness_levels, row.flip, row.variants) == ((7, "merged", 14) if "augm" in name else (1, "none", 1))
     # What the paper states for all of them (sections 2.8, 2.10 and 3.1), and Keras' and the original code's defaults.
     assert (row.learning_rate, row.batch_size, row.epochs, row.folds) == (1e-4, 4, 500, 10)
     assert (row.alpha, row.beta, row.gamma) == (0.3, 0.7, 0.75)
@@ -37,6 +44,45 @@ def test_a_changed_row_says_so():
     changed = paper_experiment("dice", epochs=3, seed=7)
     assert not changed.is_paper_row and changed.changed_settings() == {"epochs": 3, "seed": 7}
     assert PAPER_EXPERIMENTS["dice"].epochs == 500
+
+
+def test_every_setting_can_be_given_as_text():
+    """And a run with any of them changed is no longer the paper's row."""
+    row = paper_experiment("focal-tversky-otsu-transfer-augmented")
+    other = {str: ["none", "dice", "zeros", "per_view", "one", "mined", "cosine"], int: ["3", "1"], float: ["0.5"]}
+    for field in dataclasses.fields(Experiment):
+        if field.name == "name":
+            continue
+        value = getattr(row, field.name)
+        kind = type(value)
+        texts = other.get(kind, ["no", "yes"] if kind is bool else ["2"])
+        for text in texts:
+            try:
+                changed = paper_experiment(row.name, **parse_changes([f"{field.name.replace('_', '-')}={text}"]))
+            except SettingsError:
+                continue
+            if changed != row:
+                break
+        assert type(getattr(changed, field.name)) is kind and list(changed.changed_settings()) == [field.name]
+        assert not changed.is_paper_row
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["colour=red"], "with a name out of classes, loss"),
+        (["flip"], "not NAME=VALUE"),
+        (["name=mine"], "not NAME=VALUE"),
+        (["epochs=many"], "epochs 'many': must be a whole number"),
+        (["gamma=x"], "must be a number"),
+        (["transfer=maybe"], "must be yes or no"),
+        (["loss_classes=a"], "must be class numbers"),
+        (["epochs=3", "epochs=4"], "set twice"),
+    ],
+)
+def test_text_that_is_no_setting(assignments, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_changes(assignments)
 
 
 def test_an_own_experiment_is_no_paper_row():
@@ -55,6 +101,16 @@ def test_unknown_name():
         {"classes": 2},
         {"loss": "cross-entropy"},
         {"negatives": "some"},
+        {"negatives": "mining", "classes": 1},
+        {"mining_start": "again"},
+        {"pretrain_negatives": "mining"},
+        {"pretrain_epochs": -1},
+        {"brightness_levels": 6},
+        {"brightness_levels": 0},
+        {"brightness_reach": 0.0},
+        {"brightness_reach": 7.5},
+        {"flip": "vertical"},
+        {"variants_per_epoch": "some"},
         {"head_bias": "ones"},
         {"batch_size": 0},
         {"epochs": 0},

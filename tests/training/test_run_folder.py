@@ -1,11 +1,13 @@
 """A run folder belongs to one experiment on one set of shards."""
 
 import json
+import threading
 
 import pytest
 from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import KERAS_MODEL, create_run, open_run
 
@@ -25,6 +27,17 @@ def test_create_and_open(tmp_path, experiment, synthetic_shards):
     before = (tmp_path / "run" / "folds.json").read_bytes()
     create_run(tmp_path / "run", experiment, synthetic_shards, "shards")
     assert (tmp_path / "run" / "folds.json").read_bytes() == before
+
+
+def test_a_row_on_scans_prepared_otherwise_is_not_the_papers(tmp_path, synthetic_shards):
+    run = create_run(tmp_path / "row", paper_experiment("dice", folds=10), synthetic_shards, "shards")
+    assert run.is_paper_row and open_run(run.path).is_paper_row
+    synthetic_shards.settings = PreparationSettings(background="log", bin=4, classes={"tumour": 2})
+    run = create_run(tmp_path / "coarse", paper_experiment("dice"), synthetic_shards, "shards")
+    assert not run.is_paper_row
+    assert run.changed_settings() == {"preparation.background": "log", "preparation.bin": 4}
+    content = json.loads((run.path / "experiment.json").read_text())
+    assert content["is_paper_row"] is False and content["changed_settings"] == run.changed_settings()
 
 
 def test_another_experiment_is_refused_by_name_of_the_setting(tmp_path, experiment, synthetic_shards):
@@ -90,3 +103,59 @@ def test_trained_folds(tmp_path, experiment, synthetic_shards):
         (run.fold_path(fold) / KERAS_MODEL).write_text("")
     run.fold_path(2).mkdir()
     assert run.trained_folds() == [1, 3]
+
+
+def test_processes_that_make_the_same_run_at_once_find_the_same_run(tmp_path, experiment, synthetic_shards):
+    """As the tasks of an array job do: each may meet what the others have half done."""
+    start, runs, errors = threading.Barrier(6), [], []
+
+    def make():
+        start.wait()
+        try:
+            runs.append(create_run(tmp_path / "run", experiment, synthetic_shards, "shards"))
+        except Exception as error:  # noqa: BLE001 - shown by the main thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and all(run == runs[0] for run in runs) and len(runs) == 6
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == ["experiment.json", "folds.json"]
+
+
+def test_a_folds_file_from_elsewhere(tmp_path, experiment, synthetic_shards):
+    first = create_run(tmp_path / "one", experiment, synthetic_shards, "shards")
+    content = json.loads((first.path / "folds.json").read_text())
+    content["parts"] = content["parts"][::-1]
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(content))
+    for _ in range(2):
+        run = create_run(tmp_path / "two", experiment, synthetic_shards, "shards", folds_file=own)
+        assert run.folds(synthetic_shards).parts == first.folds(synthetic_shards).parts[::-1]
+    with pytest.raises(RunError, match="has other folds than"):
+        create_run(tmp_path / "one", experiment, synthetic_shards, "shards", folds_file=own)
+    with pytest.raises(SettingsError, match="own.json: has 5 parts, the experiment 10: set --folds"):
+        create_run(tmp_path / "three", paper_experiment("dice"), synthetic_shards, "shards", folds_file=own)
+    assert not (tmp_path / "three").exists()
+
+
+def test_another_cohort_goes_with_transfer_and_only_with_it(tmp_path, synthetic_shards):
+    row = paper_experiment("dice-otsu-transfer", folds=5)
+    prostate = SyntheticShards(seed=1, patient="other")
+    with pytest.raises(SettingsError, match="--pretrain-data"):
+        create_run(tmp_path / "run", row, synthetic_shards, "shards")
+    with pytest.raises(SettingsError, match="dice does not pre-train"):
+        create_run(tmp_path / "run", paper_experiment("dice"), synthetic_shards, "s", pretrain=(prostate, "p"))
+    assert not (tmp_path / "run").exists()
+    run = create_run(tmp_path / "run", row, synthetic_shards, "shards", pretrain=(prostate, "p"))
+    assert open_run(run.path) == run and run.pretrain_data["fingerprint"] == prostate.fingerprint
+    with pytest.raises(RunError, match="not the shards that .* pre-trains on"):
+        third = SyntheticShards(seed=2, patient="third")
+        create_run(tmp_path / "run", row, synthetic_shards, "shards", pretrain=(third, "t"))
+    content = json.loads((run.path / "experiment.json").read_text())
+    content["pretrain_data"] = None
+    (run.path / "experiment.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match="pre-training is incomplete"):
+        open_run(run.path)

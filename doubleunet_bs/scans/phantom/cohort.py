@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.files import new_folder
-from doubleunet_bs.scans.phantom.dicom_file import write_dicom
+from doubleunet_bs.scans.phantom.dicom_file import patient_id, write_dicom
 from doubleunet_bs.scans.phantom.outline import mask_polygons
 from doubleunet_bs.scans.phantom.scan import CANCERS, VIEWS, PhantomScan, check_whole, make_phantom
 
@@ -76,7 +76,7 @@ def make_cohort(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["scan", "patient", "cancer", "metastases"])
             for index, positive in enumerate(positives):
-                writer.writerow([stem(index), f"PHANTOM-{index + 1:04d}", cancer, "yes" if positive else "no"])
+                writer.writerow([stem(index), patient_id(index, cancer), cancer, "yes" if positive else "no"])
     return Path(out)
 
 

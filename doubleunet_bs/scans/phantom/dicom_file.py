@@ -28,6 +28,12 @@ def phantom_uid(*parts) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
+def patient_id(index: int, cancer: str) -> str:
+    """PatientID of a phantom: "PHANTOM-0001", and "PHANTOM-P0001" for prostate cancer, so that a phantom of one cohort is
+    nobody in the other when both are prepared with the same key."""
+    return f"PHANTOM-{'P' if cancer == 'prostate' else ''}{index + 1:04d}"
+
+
 def write_dicom(scan: PhantomScan, path: str | os.PathLike) -> None:
     """Write `scan` to `path` as a two-frame NM DICOM file, anterior frame first. The same scan gives the same bytes."""
     dataset = to_dicom(scan)
@@ -72,8 +78,8 @@ def _patient_and_study(dataset: Dataset, scan: PhantomScan, identity: tuple) -> 
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "Whole Body Bone (synthetic)"
     dataset.SeriesDescription = "WHOLE BODY"
-    dataset.PatientName = f"PHANTOM^{number}"
-    dataset.PatientID = f"PHANTOM-{number}"
+    dataset.PatientID = patient_id(scan.index, scan.cancer)
+    dataset.PatientName = dataset.PatientID.replace("-", "^")
     dataset.PatientBirthDate = ""
     dataset.PatientSex = scan.patient.sex
     dataset.PatientAge = f"{int(scan.patient.age):03d}Y"

@@ -1,0 +1,104 @@
+"""Brightness levels and mirror images of the training scans, made on the fly from the counts (paper, section 2.7).
+
+The paper shows each scan at its own mean intensity m and at six others in (m - 5, m + 5), each of them also mirrored: 14
+variants. Decided here: the levels are evenly spaced with none on the open ends, m - 3.75, m - 2.5, ... m + 3.75; m is the
+mean over the frames of 950 rows, as in the normalisation before it; the gain of a level is the one that multiplies the
+mean of the prepared image by level / m, saturation included. (The mean over the frames would need the rows below the
+knee, which shards do not hold. It misses the level only as far as those rows saturate otherwise.) A variant is
+computed from the counts with the changed gain, not from grey levels: nothing is rounded or clipped twice.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from doubleunet_bs.errors import DatasetError, ScanError
+from doubleunet_bs.preparation.brightness import find_scale, to_grey
+from doubleunet_bs.preparation.shards import ShardedDataset
+
+FLIPS = ("none", "merged", "per_view")
+
+
+def brightness_levels(mean: float, levels: int = 7, reach: float = 5.0) -> np.ndarray:
+    """`levels` evenly spaced mean intensities in the open range (mean - reach, mean + reach), `mean` in their middle.
+
+    Args:
+        mean: of the normalised scan, in grey levels.
+        levels: an odd number.
+        reach: half the width of the range.
+
+    Returns:
+        float64 array of shape (levels,), ascending.
+    """
+    steps = np.arange(levels) - levels // 2
+    return mean + reach * steps / (levels // 2 + 1)
+
+
+def mirror(image: np.ndarray, flip: str) -> np.ndarray:
+    """Mirror a merged image left to right.
+
+    Args:
+        image: uint8 array of shape (rows, columns), an even number of columns; anterior view on the left.
+        flip: "merged": as a whole, so that the mirrored posterior view lies on the left; "per_view": each half in its
+            place; "none": not at all.
+    """
+    if flip == "none":
+        return image
+    if flip == "per_view":
+        half = image.shape[1] // 2
+        return np.hstack([cv2.flip(image[:, :half], 1), cv2.flip(image[:, half:], 1)])
+    return cv2.flip(image, 1)
+
+
+class Augmentation:
+    """The variants of some cases.
+
+    Variant number v of a case shows the level v // 2, in ascending order, mirrored when v is odd; without a flip v is the
+    number of the level.
+
+    Args:
+        dataset: opened shards.
+        cases: indices into it. Their counts are read once, for the gains of their levels.
+        levels, reach: see `brightness_levels`.
+        flip: see `mirror`.
+
+    Attributes:
+        variants: their number, 14 with seven levels and a flip.
+
+    Raises:
+        DatasetError: a case has too few pixels with counts to become as bright as its highest level.
+    """
+
+    def __init__(
+        self, dataset: ShardedDataset, cases: Sequence[int], levels: int = 7, reach: float = 5.0, flip: str = "merged"
+    ):
+        self._dataset, self._flip = dataset, flip
+        self._flips = 1 if flip == "none" else 2
+        self.variants = levels * self._flips
+        self._gains = {int(index): _gains(dataset, int(index), levels, reach) for index in cases}
+
+    def gains(self, index: int, variant: int) -> tuple[float, float]:
+        """Of the anterior and the posterior half of a case in a variant, before it is mirrored; exact in float32."""
+        return self._gains[index][variant // self._flips]
+
+    def show(self, index: int, variant: int) -> tuple[np.ndarray, np.ndarray]:
+        """Grey image and labels of a case in a variant, both uint8 of the dataset's image shape."""
+        flip = self._flip if variant % self._flips else "none"
+        grey = to_grey(self._dataset.counts(index), self.gains(index, variant))
+        return mirror(grey, flip), mirror(np.asarray(self._dataset.labels(index)), flip)
+
+
+def _gains(dataset: ShardedDataset, index: int, levels: int, reach: float) -> list[tuple[float, float]]:
+    case = dataset.cases[index]
+    if levels == 1:
+        return [case.gains]
+    counts = dataset.counts(index)
+    found = []
+    for ratio in brightness_levels(case.brightness, levels, reach) / case.brightness:
+        try:
+            scale = find_scale(counts, case.gains, float(ratio))
+        except ScanError as error:
+            raise DatasetError(f"{case.case}: {error}; leave it out, or train without brightness levels") from None
+        found.append(tuple(float(np.float32(gain * scale)) for gain in case.gains))
+    return found

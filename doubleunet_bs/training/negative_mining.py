@@ -1,0 +1,180 @@
+"""Negative mining: what a model takes for metastases on normal scans becomes the non-metastatic class (paper, section 2.5).
+
+    1. a network is trained on the positive scans of the fold alone               fold_01/mining_model/
+    2. it segments the normal scans; whatever it finds there is a false positive   fold_01/mined_negatives/
+    3. the fold is trained on the positive scans and on the normal ones, in which those pixels are class 1 and all others 0
+
+Each fold mines with a model of its own: one of another fold would have been trained on scans that this one tests or
+validates on, and would hand on what it learnt of them.
+"""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from doubleunet_bs.classes import NON_METASTATIC
+from doubleunet_bs.dataset.folds import Split
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import new_folder, read_json, write_json
+from doubleunet_bs.network.inputs import network_input
+from doubleunet_bs.network.metrics import metastatic_mask
+from doubleunet_bs.preparation.pictures import overlay, save_png
+from doubleunet_bs.preparation.shards import ShardedDataset
+
+FORMAT = 1
+LABELS, DESCRIPTION = "labels.npz", "mined.json"
+
+
+def check_unseen(
+    trained_on: Collection[str], mined_on: Collection[str], split: Split, patients: Mapping[str, str]
+) -> None:
+    """Refuse a mining model that has seen what its fold validates or tests on.
+
+    Args:
+        trained_on: cases the model was trained on. mined_on: normal cases it is to segment.
+        split: of the fold. patients: case -> patient.
+
+    Raises:
+        RunError: a patient of the validation or test scans is among them.
+    """
+    held_out = {patients[case] for case in (*split.validation, *split.test)}
+    for what, cases in (("was trained on", trained_on), ("is to segment", mined_on)):
+        seen = sorted(case for case in cases if case not in patients or patients[case] in held_out)
+        if seen:
+            raise RunError(
+                f"the mining model {what} {seen[0]}, whose patient validates or tests in this fold; train it on this "
+                "fold's own training scans"
+            )
+
+
+def mine_negatives(
+    model: keras.Model, dataset: ShardedDataset, cases: Sequence[int], batch_size: int
+) -> dict[int, np.ndarray]:
+    """Segment normal scans.
+
+    Args:
+        model: trained on positive scans, with outputs of three classes.
+        dataset: opened shards.
+        cases: indices of normal scans.
+        batch_size: scans segmented at once.
+
+    Returns:
+        Index -> (rows, columns) bool: pixels called metastatic, all of them false positives.
+    """
+    rows, columns = dataset.image_shape
+
+    @tf.function(input_signature=[tf.TensorSpec((None, rows, columns), tf.uint8)])
+    def segment(grey):
+        return metastatic_mask(model(network_input(grey), training=False))
+
+    found = {}
+    for start in range(0, len(cases), batch_size):
+        batch = [int(index) for index in cases[start : start + batch_size]]
+        masks = segment(tf.constant(np.stack([dataset.grey(index) for index in batch]))).numpy()
+        found.update(zip(batch, masks.astype(bool), strict=True))
+    return found
+
+
+def save_mined(
+    path: str | os.PathLike, dataset: ShardedDataset, masks: Mapping[int, np.ndarray], model_sha256: str
+) -> None:
+    """Write the folder of mined labels, whole or not at all.
+
+    `labels.npz` holds for each case its mask, packed to bits; `mined.json` the number of its pixels and the SHA-256 of
+    the weights that found them; CASE.png shows the scan with the outline of what becomes non-metastatic.
+
+    Args:
+        path: the folder, which must not exist.
+        masks: see `mine_negatives`.
+        model_sha256: of the mining model's weights.
+    """
+    with new_folder(path) as folder:
+        names = {index: dataset.cases[index].case for index in sorted(masks)}
+        np.savez_compressed(folder / LABELS, **{name: np.packbits(masks[index]) for index, name in names.items()})
+        for index, name in names.items():
+            labels = masks[index].astype(np.uint8) * NON_METASTATIC
+            save_png(folder / f"{name}.png", Image.fromarray(overlay(dataset.grey(index), labels)))
+        write_json(
+            folder / DESCRIPTION,
+            {
+                "format": FORMAT,
+                "rule": "what the mining model calls metastatic on a normal scan is class 1, everything else class 0",
+                "model_sha256": model_sha256,
+                "image_shape": list(dataset.image_shape),
+                "false_positive_pixels": {name: int(masks[index].sum()) for index, name in names.items()},
+            },
+        )
+
+
+def load_mined(
+    path: str | os.PathLike, dataset: ShardedDataset, cases: Sequence[int], model_sha256: str
+) -> dict[int, np.ndarray]:
+    """Read what `save_mined` wrote.
+
+    Args:
+        cases: indices that must be in it, and no others. model_sha256: of the weights it must come from.
+
+    Returns:
+        As `mine_negatives`.
+
+    Raises:
+        RunError: missing, damaged, of another model or of other scans.
+    """
+    path = Path(path)
+    content = read_json(path / DESCRIPTION, RunError, "description of mined labels")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RunError(f"{path / DESCRIPTION}: not a description of mined labels of format {FORMAT}")
+    if content.get("model_sha256") != model_sha256:
+        raise RunError(f"{path}: mined by another model than the one beside it; remove the folder to mine again")
+    names = {dataset.cases[index].case: int(index) for index in cases}
+    rows, columns = dataset.image_shape
+    try:
+        with np.load(path / LABELS, allow_pickle=False) as archive:
+            if content["image_shape"] != [rows, columns] or set(archive.files) != set(names):
+                raise RunError(f"{path}: of other scans than this fold mines; remove the folder to mine again")
+            packed = {name: archive[name] for name in names}
+    except RunError:
+        raise
+    # Damaged archives raise half a dozen exception types.
+    except Exception as cause:
+        raise RunError(f"{path / LABELS}: damaged ({type(cause).__name__}); remove {path} to mine again") from None
+    masks = {}
+    for name, bits in packed.items():
+        pixels = np.unpackbits(bits)[: rows * columns] if bits.dtype == np.uint8 and bits.ndim == 1 else bits
+        if len(pixels) != rows * columns or int(pixels.sum()) != content["false_positive_pixels"].get(name):
+            raise RunError(f"{path / LABELS}: damaged at {name}; remove {path} to mine again")
+        masks[names[name]] = pixels.reshape(rows, columns).astype(bool)
+    return masks
+
+
+class MinedDataset:
+    """A dataset in which the mined scans have other labels. All else is as in the dataset beneath.
+
+    Args:
+        dataset: opened shards. masks: index -> (rows, columns) bool, see `mine_negatives`.
+    """
+
+    def __init__(self, dataset: ShardedDataset, masks: Mapping[int, np.ndarray]):
+        self._dataset = dataset
+        # Packed: a mask of 640 x 512 pixels takes 40 kB.
+        self._packed = {index: np.packbits(mask) for index, mask in masks.items()}
+
+    def __getattr__(self, name: str):
+        return getattr(self._dataset, name)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def labels(self, index: int) -> np.ndarray:
+        """uint8 array of `image_shape` of classes: for a mined scan 1 at false positives, 0 elsewhere."""
+        if index not in self._packed:
+            return self._dataset.labels(index)
+        rows, columns = self._dataset.image_shape
+        return np.unpackbits(self._packed[index], count=rows * columns).reshape(rows, columns) * np.uint8(
+            NON_METASTATIC
+        )

@@ -1,0 +1,66 @@
+"""Pre-training on another cohort: what may be trained on, and what of it trains (paper, section 2.6).
+
+The paper pre-trains with 100 scans of prostate-cancer patients and fine-tunes on breast cancer. One pre-training serves all
+folds of a run, since none of their scans is in it; that is checked here and not taken on trust.
+"""
+
+from doubleunet_bs.dataset.folds import hold_out
+from doubleunet_bs.dataset.lesions import lesions_of_cases
+from doubleunet_bs.errors import DatasetError, SettingsError
+from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.training.experiments import Experiment
+
+
+def check_cohorts(dataset: ShardedDataset, other: ShardedDataset) -> None:
+    """Refuse to pre-train for `dataset` on `other` when they share a patient or a scan, or were not prepared alike.
+
+    Patients are compared by pseudonym, which tells only when both cohorts were prepared with the same key (`prepare --key`);
+    scans are compared by their counts and their files as well, which needs no key.
+
+    Raises:
+        DatasetError: naming the two folders and the case.
+    """
+    if other.fingerprint == dataset.fingerprint:
+        raise DatasetError(f"{other.path}: the same shards as {dataset.path}; pre-train on another cohort")
+    if other.image_shape != dataset.image_shape:
+        shapes = [" x ".join(map(str, cohort.image_shape)) for cohort in (other, dataset)]
+        raise DatasetError(f"{other.path}: images of {shapes[0]} pixels, {dataset.path} has {shapes[1]}")
+    here, there = dataset.settings.to_json(), other.settings.to_json()
+    different = [f"{name} {there[name]} there, {here[name]} here" for name in here if here[name] != there[name]]
+    if different:
+        raise DatasetError(
+            f"{other.path}: prepared with other settings than {dataset.path} ({'; '.join(different)}); prepare one again"
+        )
+    for what, attribute in (("patient", "patient"), ("scan", "pixel_sha256"), ("source file", "source_sha256")):
+        known = {getattr(case, attribute): case.case for case in dataset.cases}
+        for case in other.cases:
+            value = getattr(case, attribute)
+            if value and value in known:
+                raise DatasetError(
+                    f"{other.path}: {case.case} is of the same {what} as {known[value]} in {dataset.path}, which would be "
+                    "tested by a network that has seen it; leave it out of one of the two"
+                )
+
+
+def pretraining_cases(experiment: Experiment, dataset: ShardedDataset) -> tuple[list[int], list[int]]:
+    """The scans of the other cohort that train, and those that choose the best epoch and the learning rate.
+
+    Decided here: all positive scans take part (and the normal ones, `experiment.pretrain_negatives`); one part by patient
+    of as many as the run has folds validates, the others train.
+
+    Returns:
+        Indices into `dataset`, in its order.
+
+    Raises:
+        DatasetError: fewer than 3 patients with metastases.
+    """
+    try:
+        split = hold_out(dataset.cases, experiment.folds, experiment.seed, lesions_of_cases(dataset))
+    except SettingsError as error:
+        raise DatasetError(f"{dataset.path}: cannot pre-train: {error}") from None
+    train = set(split.train + (split.negatives if experiment.pretrain_negatives == "otsu" else ()))
+    validation = set(split.validation)
+    return (
+        [index for index, case in enumerate(dataset.cases) if case.case in train],
+        [index for index, case in enumerate(dataset.cases) if case.case in validation],
+    )

@@ -1,0 +1,110 @@
+"""assets/cluster: which task trains what, and the parts of the files that a machine can check here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
+
+CLUSTER = Path(__file__).resolve().parents[2] / "assets" / "cluster"
+PRINT_ARGUMENTS = "#!/bin/bash\nprintf 'argument %s\\n' \"$@\"\n"
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Run task.sh with a program in place of Python that prints its arguments."""
+    program = tmp_path / "python"
+    program.write_text(PRINT_ARGUMENTS)
+    program.chmod(0o755)
+
+    def run(*arguments, **settings):
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(program), "DATA": "/d", "RUNS": "/r", **settings}
+        command = ["bash", CLUSTER / "task.sh", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        printed = [line.removeprefix("argument ") for line in done.stdout.splitlines() if line.startswith("argument ")]
+        return done.returncode, printed if done.returncode == 0 else done.stderr
+
+    return run
+
+
+def test_120_tasks_are_every_fold_of_every_row_once(task):
+    found = []
+    for index in range(120):
+        code, arguments = task(str(index), PRETRAIN_DATA="/p")
+        assert code == 0 and "--resume" in arguments
+        value = {name: arguments[arguments.index(name) + 1] for name in ("--experiment", "--fold", "--run", "--data")}
+        rows = list(PAPER_EXPERIMENTS)
+        assert value["--experiment"] == rows[index % 12] and int(value["--fold"]) == index // 12 + 1
+        assert value["--run"] == f"/r/{value['--experiment']}" and value["--data"] == "/d"
+        transfer = PAPER_EXPERIMENTS[value["--experiment"]].transfer
+        assert ("--pretrain-data" in arguments) == transfer
+        found.append((value["--experiment"], value["--fold"]))
+    assert len(set(found)) == 120
+
+
+def test_what_train_py_is_given_it_understands(task):
+    sys.path.insert(0, str(CLUSTER.parents[1]))
+    try:
+        import train
+    finally:
+        sys.path.pop(0)
+    _, arguments = task("5", EXPERIMENTS="dice dice-otsu-transfer", FOLDS="3", PRETRAIN_DATA="/p", OPTIONS="--epochs 2")
+    assert Path(arguments[0]).name == "train.py"
+    parsed = train.parse_arguments(arguments[1:])
+    assert (parsed.experiment, parsed.fold, parsed.folds, parsed.epochs) == ("dice-otsu-transfer", 3, 3, 2)
+    assert parsed.pretrain_data == "/p" and parsed.resume
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        (["120"], {}, "there are tasks 0 to 119"),
+        (["-1"], {}, "there are tasks"),
+        (["x"], {}, "there are tasks"),
+        ([], {}, "number of the task is missing"),
+        (["3"], {}, "dice-otsu-transfer needs PRETRAIN_DATA"),
+        (["0"], {"DATA": ""}, "DATA"),
+    ],
+)
+def test_wrong_tasks(task, arguments, settings, message):
+    code, error = task(*arguments, **settings)
+    assert code != 0 and message in error
+
+
+def test_kubernetes_gives_the_number_in_its_environment(task):
+    _, arguments = task(JOB_COMPLETION_INDEX="12", PRETRAIN_DATA="/p")
+    assert arguments[arguments.index("--experiment") + 1] == "baseline"
+    assert arguments[arguments.index("--fold") + 1] == "2"
+
+
+def test_the_kubernetes_job_has_what_an_indexed_job_needs():
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    [job] = yaml.safe_load_all((CLUSTER / "kubernetes_job.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    spec = job["spec"]
+    assert spec["completionMode"] == "Indexed" and spec["completions"] == 10 * len(PAPER_EXPERIMENTS)
+    # Retries for each index need restartPolicy Never, as does a podFailurePolicy.
+    pod = spec["template"]["spec"]
+    assert spec["backoffLimitPerIndex"] >= 1 and "backoffLimit" not in spec and pod["restartPolicy"] == "Never"
+    [container] = pod["containers"]
+    rules = spec["podFailurePolicy"]["rules"]
+    assert [rule["action"] for rule in rules] == ["Ignore", "FailIndex"]
+    assert rules[1]["onExitCodes"]["containerName"] == container["name"]
+    # Values of environment variables and extended resources must be strings.
+    assert all(isinstance(entry["value"], str) for entry in container["env"])
+    assert isinstance(container["resources"]["limits"]["nvidia.com/gpu"], str)
+    settings = {entry["name"] for entry in container["env"]}
+    assert {"DATA", "RUNS", "PRETRAIN_DATA"} <= settings
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
+    assert all(
+        entry["value"].startswith(mounts["data"]) for entry in container["env"] if entry["name"] in ("DATA", "RUNS")
+    )
+
+
+def test_the_slurm_script_is_shell():
+    for name in ("slurm_array.sh", "task.sh"):
+        subprocess.run(["bash", "-n", CLUSTER / name], check=True)

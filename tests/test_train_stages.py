@@ -1,0 +1,101 @@
+"""`train.py` with transfer, mining and all folds, with a network of one convolution in place of the Double U-Net."""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from intensity_run import intensity_model, make_shards
+
+from doubleunet_bs.__main__ import run_command
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation.shard_writer import ShardWriter
+from doubleunet_bs.preparation.shards import open_shards
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_script", ROOT / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def cohorts(tmp_path_factory):
+    """Shards of seven cases, and the same counts of seven other people, one pixel changed in each."""
+    folder = tmp_path_factory.mktemp("cohorts")
+    breast = open_shards(make_shards(folder / "breast"))
+    (folder / "prostate").mkdir()
+    writer = ShardWriter(folder / "prostate", breast.settings)
+    for index, record in enumerate(breast.cases):
+        counts = np.array(breast.counts(index))
+        counts[0, 0] += 1
+        changes = {name: getattr(record, name).replace("00", "ff", 1) for name in ("case", "patient", "pixel_sha256")}
+        writer.add(dataclasses.replace(record, **changes), counts, np.array(breast.labels(index)))
+    writer.finish()
+    return folder / "breast", folder / "prostate"
+
+
+def run(script, *arguments):
+    args = script.parse_arguments([str(argument) for argument in arguments])
+    return run_command(lambda: script.train(args))
+
+
+def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+    )
+    breast, prostate = cohorts
+    common = ["--data", breast, "--run", tmp_path / "run", "--experiment", "dice-mining-transfer", "--folds", 3]
+    common += ["--epochs", 1, "--encoder-weights", "none"]
+    for extra, code, message in (
+        (["--fold", "all"], 2, "name its shards with --pretrain-data"),
+        (["--fold", "all", "--pretrain-data", breast], 1, "the same shards"),
+        (["--fold", 4, "--pretrain-data", prostate], 2, "folds 1 to 3"),
+        (["--fold", 1, "--pretrain-data", prostate, "--set", "flip=upside-down"], 2, "flip upside-down"),
+        (["--fold", 1, "--pretrain-data", prostate, "--set", "colour=red"], 2, "colour=red"),
+        (["--fold", 1, "--pretrain-data", prostate, "--set", "epochs=3"], 2, "epochs is set twice"),
+        (["--fold", 1, "--pretrain-data", prostate, "--folds-file", tmp_path / "gone.json"], 1, "no such folds file"),
+    ):
+        assert run(script, *common, *extra) == code, extra
+        assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+    good = [*common, "--pretrain-data", prostate, "--set", "flip=per_view", "--set", "variants_per_epoch=one"]
+    assert run(script, *good, "--fold", "pretrain") == 0
+    assert "next:" not in capsys.readouterr().out
+    assert run(script, *good, "--fold", 2) == 0
+    said = capsys.readouterr().out
+    assert "changed: flip, variants_per_epoch, epochs, encoder_weights, folds, preparation.bin" in said
+    assert "each in 2 variants" in said and "mining  " in said and f"done: {tmp_path / 'run' / 'fold_02'}\n" in said
+    assert read_json(tmp_path / "run" / "experiment.json")["is_paper_row"] is False
+    folder = tmp_path / "run" / "fold_02"
+    assert all(stage["done"] for stage in read_json(folder / "stages.json")["stages"])
+    assert list((folder / "mined_negatives").glob("case-*.png"))
+
+    # Another division than that of the run; a row without transfer with the other cohort.
+    content = read_json(tmp_path / "run" / "folds.json")
+    write_json(tmp_path / "own.json", {**content, "parts": content["parts"][::-1]})
+    assert run(script, *good, "--fold", 1, "--folds-file", tmp_path / "own.json") == 1
+    assert "has other folds than" in capsys.readouterr().err
+    other = ["--data", breast, "--run", tmp_path / "two", "--experiment", "dice", *common[6:]]
+    assert run(script, *other, "--fold", 1, "--pretrain-data", prostate) == 2
+    assert "does not pre-train" in capsys.readouterr().err
+    assert script.parse_arguments([*map(str, other), "--fold", "all"]).fold == "all"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--data", "x", "--run", "y", "--experiment", "dice", "--fold", "some"],
+        ["--demo", "--fold", "all"],
+        ["--demo", "--pretrain-data", "x"],
+        ["--data", "x", "--run", "y", "--experiment", "dice"],
+    ],
+)
+def test_wrong_arguments(script, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        script.parse_arguments(arguments)
+    assert stopped.value.code == 2 and "error:" in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""Negative mining: false positives become class 1, are kept, and come from a model that has not seen what is held out."""
+
+import json
+
+import numpy as np
+import pytest
+from intensity_run import intensity_model
+from PIL import Image
+
+from doubleunet_bs.dataset.folds import make_folds
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.training.negative_mining import (
+    MinedDataset,
+    check_unseen,
+    load_mined,
+    mine_negatives,
+    save_mined,
+)
+
+NORMAL = [5, 11, 17, 23]
+LEVEL = 140
+
+
+@pytest.fixture(scope="module")
+def model():
+    return intensity_model(32, 32, level=LEVEL)
+
+
+@pytest.fixture
+def masks(synthetic_shards, model):
+    return mine_negatives(model, synthetic_shards, NORMAL, 3)
+
+
+@pytest.fixture
+def saved(tmp_path, synthetic_shards, masks):
+    save_mined(tmp_path / "mined", synthetic_shards, masks, "abc")
+    return tmp_path / "mined"
+
+
+def test_what_the_model_finds_on_normal_scans(synthetic_shards, masks):
+    assert sorted(masks) == NORMAL
+    for index in NORMAL:
+        np.testing.assert_array_equal(masks[index], synthetic_shards.grey(index) > LEVEL)
+        assert 0 < masks[index].sum() < 200
+
+
+def test_false_positives_become_class_1_and_the_rest_class_0(synthetic_shards, masks):
+    mined = MinedDataset(synthetic_shards, masks)
+    for index in NORMAL:
+        labels = mined.labels(index)
+        assert labels.dtype == np.uint8
+        np.testing.assert_array_equal(labels, masks[index].astype(np.uint8))
+        assert (labels != synthetic_shards.labels(index)).any(), "no longer the Otsu mask"
+    # All else is untouched.
+    np.testing.assert_array_equal(mined.labels(0), synthetic_shards.labels(0))
+    np.testing.assert_array_equal(mined.grey(5), synthetic_shards.grey(5))
+    assert mined.cases is synthetic_shards.cases and len(mined) == len(synthetic_shards)
+
+
+def test_they_are_kept_and_pictured(saved, synthetic_shards, masks):
+    assert sorted(file.name for file in saved.iterdir()) == [
+        *(f"case-{index:03d}.png" for index in NORMAL),
+        "labels.npz",
+        "mined.json",
+    ]
+    loaded = load_mined(saved, synthetic_shards, NORMAL, "abc")
+    for index in NORMAL:
+        np.testing.assert_array_equal(loaded[index], masks[index])
+    pixels = json.loads((saved / "mined.json").read_text())["false_positive_pixels"]
+    assert pixels == {f"case-{index:03d}": int(masks[index].sum()) for index in NORMAL}
+    picture = np.asarray(Image.open(saved / "case-005.png"))
+    assert picture.shape == (64, 64, 3)
+    blue = (picture == (70, 130, 180)).all(axis=2)
+    assert blue.any() and not blue[~masks[5].repeat(2, 0).repeat(2, 1)].any()
+
+
+def test_a_model_that_finds_nothing_leaves_air(tmp_path, synthetic_shards):
+    nothing = mine_negatives(intensity_model(32, 32, level=254), synthetic_shards, NORMAL, 4)
+    save_mined(tmp_path / "mined", synthetic_shards, nothing, "abc")
+    loaded = load_mined(tmp_path / "mined", synthetic_shards, NORMAL, "abc")
+    assert not MinedDataset(synthetic_shards, loaded).labels(5).any()
+
+
+def test_nothing_else_passes_for_them(saved, synthetic_shards):
+    with pytest.raises(RunError, match="mined by another model"):
+        load_mined(saved, synthetic_shards, NORMAL, "abd")
+    with pytest.raises(RunError, match="of other scans"):
+        load_mined(saved, synthetic_shards, NORMAL[:3], "abc")
+    archive = (saved / "labels.npz").read_bytes()
+    for damaged in (archive[:-30], b"", b"x" * 50):
+        (saved / "labels.npz").write_bytes(damaged)
+        with pytest.raises(RunError, match="damaged .*remove"):
+            load_mined(saved, synthetic_shards, NORMAL, "abc")
+    np.savez(saved / "labels.npz", **{f"case-{index:03d}": np.zeros(128, np.uint8) for index in NORMAL})
+    with pytest.raises(RunError, match="damaged at case-005"):
+        load_mined(saved, synthetic_shards, NORMAL, "abc")
+    (saved / "mined.json").write_text("{}")
+    with pytest.raises(RunError, match="format 1"):
+        load_mined(saved, synthetic_shards, NORMAL, "abc")
+
+
+def test_a_model_that_has_seen_held_out_scans_may_not_mine(synthetic_shards):
+    folds = make_folds(synthetic_shards.cases, 4)
+    split = folds.split(1)
+    check_unseen(split.train, split.negatives, split, folds.patients)
+    for seen in (split.test[0], split.validation[-1]):
+        with pytest.raises(RunError, match=f"was trained on {seen}"):
+            check_unseen([*split.train, seen], split.negatives, split, folds.patients)
+    # The model of another fold has been trained on this one's test scans.
+    with pytest.raises(RunError, match="was trained on"):
+        check_unseen(folds.split(3).train, split.negatives, split, folds.patients)
+    # Another scan of a held-out patient counts like the one that is held out, and so does one that nobody knows.
+    patients = {**folds.patients, "twin": folds.patients[split.test[0]]}
+    for case in ("twin", "stranger"):
+        with pytest.raises(RunError, match=f"is to segment {case}"):
+            check_unseen(split.train, [case], split, patients)

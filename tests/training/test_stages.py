@@ -1,0 +1,331 @@
+"""Transfer and negative mining from shards to a SavedModel, interrupted at every stage and between them."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+from two_convolutions import two_convolutions
+from synthetic_shards import SyntheticShards
+
+from doubleunet_bs.errors import DatasetError, RunError, SettingsError
+from doubleunet_bs.session import train_and_export
+from doubleunet_bs.training import stages
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.history import read_history
+from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
+from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.training.stages import FoldStages, stage_names
+from doubleunet_bs.training.steps import Steps
+from doubleunet_bs.training.trainer import Interrupted
+
+BREAST = SyntheticShards(scans=18)
+PROSTATE = SyntheticShards(scans=12, seed=1, patient="other")
+# With the term of the lesions alone this network soon calls too much metastatic: there is something to mine.
+SETTINGS = {
+    "folds": 3,
+    "epochs": 2,
+    "learning_rate": 3e-2,
+    "encoder_weights": "none",
+    "bn_momentum": 0.8,
+    "loss_classes": (2,),
+}
+
+
+def write_mark(run, fold):
+    """In place of the export, which has tests of its own: the file that says it is done."""
+    path = run.fold_path(fold) / "saved_model" / "saved_model.pb"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
+    monkeypatch.setattr("doubleunet_bs.deployment.saved_model.export_fold", write_mark)
+
+
+def train(path, name="focal-tversky-mining-transfer", fold=1, resume=False, data=BREAST, **changes):
+    experiment = paper_experiment(name, **{**SETTINGS, **changes})
+    pretrain = (PROSTATE, "prostate") if experiment.transfer else None
+    return train_and_export(path, "shards", data, experiment, fold, devices="cpu", resume=resume, pretrain=pretrain)
+
+
+def result(path):
+    """History without times, weights, and what was mined, of all stages of a fold."""
+    found = {}
+    for folder in (path.parent / "pretrain", path / "mining_model", path):
+        if (folder / "history.csv").exists():
+            rows = [tuple(vars(row).items())[:-1] for row in read_history(folder / "history.csv")]
+            weights = [weight.numpy() for weight in keras.models.load_model(folder / "model.keras").weights]
+            found[folder.name] = rows, weights
+    if (path / "mined_negatives").exists():
+        found["mined"] = (path / "mined_negatives" / "mined.json").read_text(), []
+    return found
+
+
+def assert_same(found, expected):
+    assert list(found) == list(expected)
+    for name, (rows, weights) in expected.items():
+        assert found[name][0] == rows, name
+        for one, other in zip(found[name][1], weights, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A whole run of transfer and mining, two folds of it trained."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+        path = tmp_path_factory.mktemp("trained") / "run"
+        train(path)
+        patch.setattr("doubleunet_bs.deployment.saved_model.export_fold", write_mark)
+        train(path, fold=3)
+    return path
+
+
+def test_rows_have_their_stages():
+    names = {name: stage_names(paper_experiment(name)) for name in ("dice-otsu", "dice-mining", "dice-otsu-transfer")}
+    assert names == {
+        "dice-otsu": ("fold",),
+        "dice-mining": ("mining_model", "mined_negatives", "fold"),
+        "dice-otsu-transfer": ("pretrain", "fold"),
+    }
+    assert stage_names(paper_experiment("dice-mining-transfer")) == (
+        "pretrain",
+        "mining_model",
+        "mined_negatives",
+        "fold",
+    )
+
+
+def test_the_run_folder_shows_the_stages_in_their_order(trained):
+    content = json.loads((trained / "fold_01" / "stages.json").read_text())
+    assert [(stage["stage"], stage["folder"], stage["done"]) for stage in content["stages"]] == [
+        ("pretrain", "pretrain", True),
+        ("mining_model", "fold_01/mining_model", True),
+        ("mined_negatives", "fold_01/mined_negatives", True),
+        ("fold", "fold_01", True),
+    ]
+    assert content["stages"][3]["starts_from"] == "pretrain/best.weights.h5"
+    assert (trained / "fold_01" / "saved_model" / "saved_model.pb").is_file()
+    assert not any((trained / FOLDER).iterdir()), "no lock is left"
+    assert open_run(trained).trained_folds() == [1, 3]
+
+
+def test_each_stage_trains_on_its_own_scans(trained):
+    groups = {case.case: case.group for case in BREAST.cases}
+    run = open_run(trained)
+    for fold in (1, 3):
+        split = run.folds(BREAST).split(fold)
+        held_out = {*split.test, *split.validation}
+        seen = {}
+        for name in ("fold_{0:02d}/mining_model", "fold_{0:02d}"):
+            environment = json.loads((trained / name.format(fold) / "environment.json").read_text())
+            seen[name] = set(environment["trained_on"])
+            assert not seen[name] & held_out
+        mining, final = seen.values()
+        assert {groups[case] for case in mining} == {"positive"} and mining == set(split.train)
+        assert final == mining | set(split.negatives)
+        mined = json.loads((trained / f"fold_{fold:02d}" / "mined_negatives" / "mined.json").read_text())
+        assert set(mined["false_positive_pixels"]) == set(split.negatives)
+    environment = json.loads((trained / "pretrain" / "environment.json").read_text())
+    assert environment["data_fingerprint"] == PROSTATE.fingerprint
+    # Ten positive scans of which a third validates, and two normal ones.
+    assert len(environment["trained_on"]) in (8, 9)
+
+
+def test_every_fold_starts_from_the_one_pretraining(trained):
+    environments = [json.loads((trained / f"fold_0{fold}" / "environment.json").read_text()) for fold in (1, 3)]
+    assert environments[0]["pretrain_sha256"] == environments[1]["pretrain_sha256"]
+    run = open_run(trained)
+    trainer = FoldStages(run, BREAST, 2, open_replicas("cpu"), show_progress=False).mining_model()
+    trainer._build()
+    pretrained = keras.models.load_model(trained / "pretrain" / "model.keras")
+    for one, other in zip(trainer.model.weights, pretrained.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_what_was_mined_is_what_trains(trained):
+    """The last stage sees the mined labels on the normal scans, not the Otsu mask."""
+    run = open_run(trained)
+    trainer = FoldStages(run, BREAST, 1, open_replicas("cpu"), show_progress=False).final()
+    model = keras.models.load_model(trained / "fold_01" / "mining_model" / "model.keras")
+    normal = [index for index in trainer.train_cases if BREAST.cases[index].group == "negative"]
+    assert normal
+    total = 0
+    for index in normal:
+        image = np.repeat(BREAST.grey(index)[None, ..., None], 3, -1).astype(np.float32) / 255
+        found = keras.ops.convert_to_numpy(model(image)["output2"]).argmax(-1)[0] == 2
+        np.testing.assert_array_equal(trainer.dataset.labels(index), found.astype(np.uint8))
+        total += found.sum()
+    assert total, "this model finds nothing on normal scans: the test would prove nothing"
+
+
+@pytest.mark.parametrize("start", ["initial", "mined"])
+def test_where_the_last_stage_starts(trained, start):
+    run = open_run(trained)
+    run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, mining_start=start))
+    trainer = FoldStages(run, BREAST, 1, open_replicas("cpu"), show_progress=False).final()
+    folder = {"initial": "pretrain", "mined": "fold_01/mining_model"}[start]
+    assert trainer.initial_weights == trained / folder / "best.weights.h5"
+
+
+def stop_at_step(monkeypatch, number):
+    """SIGTERM to this process during the training step of this number, counted over all stages."""
+    steps, done = Steps.train, []
+
+    def counted(*arguments):
+        done.append(None)
+        if len(done) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return steps(*arguments)
+
+    monkeypatch.setattr(Steps, "train", counted)
+
+
+class KilledError(BaseException):
+    """In place of SIGKILL: nothing in the package catches it."""
+
+
+def kill_at(monkeypatch, function):
+    def killed(*arguments):
+        raise KilledError
+
+    monkeypatch.setattr(stages, function, killed)
+
+
+def test_interrupted_in_every_stage_and_between_them_the_result_is_the_same(tmp_path, trained, monkeypatch):
+    path = tmp_path / "run"
+    # Steps, counted anew after each start: 2 epochs of 2 or 3 batches in each stage.
+    for how, expected, done in (
+        (2, "pretrain", None),
+        (5, "fold_01/mining_model", [True, False, False, False]),
+        ("mine_negatives", None, [True, True, False, False]),
+        ("save_mined", None, [True, True, False, False]),
+        ("load_mined", None, [True, True, True, False]),
+        (3, "fold_01", [True, True, True, False]),
+    ):
+        with monkeypatch.context() as patch:
+            stop_at_step(patch, how) if isinstance(how, int) else kill_at(patch, how)
+            with pytest.raises(Interrupted if isinstance(how, int) else KilledError):
+                train(path, resume=True)
+        states = [str(state.parent.relative_to(path)) for state in path.rglob("state.npz")]
+        assert states == ([expected] if expected else []), how
+        assert not any((path / FOLDER).iterdir()), "the lock is given back"
+        if done is not None:
+            content = json.loads((path / "fold_01" / "stages.json").read_text())
+            assert [stage["done"] for stage in content["stages"]] == done
+            with pytest.raises(RunError, match="fold_01: has results already; go on with --resume"):
+                train(path)
+    [fold_path] = train(path, resume=True)
+    assert_same(result(fold_path), result(trained / "fold_01"))
+    # Once more touches nothing.
+    before = (fold_path / "best.weights.h5").stat().st_mtime_ns
+    assert train(path, resume=True) == [fold_path]
+    assert (fold_path / "best.weights.h5").stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_mining_model_of_another_fold_is_refused(copied):
+    """Fold 1 tests what fold 3's model was trained on."""
+    shutil.rmtree(copied / "fold_01")
+    (copied / "fold_01").mkdir()
+    shutil.copytree(copied / "fold_03" / "mining_model", copied / "fold_01" / "mining_model")
+    with pytest.raises(RunError, match="mining_model: its fold is not that of this run and fold"):
+        train(copied, resume=True)
+    # Also where the number was changed by hand.
+    environment = copied / "fold_01" / "mining_model" / "environment.json"
+    content = json.loads(environment.read_text())
+    environment.write_text(json.dumps({**content, "fold": 1}))
+    with pytest.raises(RunError, match="mining_model: its trained_on is not that of this run and fold"):
+        train(copied, resume=True)
+    with pytest.raises(RunError, match="was trained on case-.* validates or tests"):
+        FoldStages(open_run(copied), BREAST, 1, open_replicas("cpu")).mine()
+
+
+def test_labels_mined_by_another_model_are_refused(copied):
+    shutil.copy(copied / "fold_03" / "mining_model" / "best.weights.h5", copied / "fold_01" / "mining_model")
+    (copied / "fold_01" / "model.keras").unlink()
+    with pytest.raises(RunError, match="mined by another model"):
+        train(copied, resume=True)
+
+
+def test_folds_of_one_run_share_one_pretraining(copied):
+    shutil.copy(copied / "fold_01" / "best.weights.h5", copied / "pretrain" / "best.weights.h5")
+    with pytest.raises(RunError, match="fold_01: started from another pre-training"):
+        train(copied, fold=2)
+    assert not (copied / "fold_02").exists()
+    (copied / "pretrain" / "model.keras").unlink()
+    with pytest.raises(RunError, match="pretrain: the pre-training is not finished"):
+        FoldStages(open_run(copied), BREAST, 1, open_replicas("cpu"))
+
+
+def test_a_patient_in_both_cohorts_leaves_nothing_behind(tmp_path):
+    experiment = paper_experiment("dice-otsu-transfer", **SETTINGS)
+    with pytest.raises(DatasetError, match="of the same patient as"):
+        other = (SyntheticShards(scans=20), "other")
+        train_and_export(tmp_path / "run", "shards", BREAST, experiment, 1, devices="cpu", pretrain=other)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_folds_that_are_not_trained_and_that_nobody_works_on(tmp_path, capsys):
+    path = tmp_path / "run"
+    train(path, "dice", fold=2, epochs=1)
+    before = (path / "fold_02" / "best.weights.h5").stat().st_mtime_ns
+    with Lock(path, "fold_03"):
+        assert [folder.name for folder in train(path, "dice", fold="all", epochs=1)] == ["fold_01"]
+        said = capsys.readouterr().out
+        assert "fold 2 is trained" in said and "fold 3 is left to another process" in said
+        with pytest.raises(LockedError, match="another process works on fold_03"):
+            train(path, "dice", fold=3, epochs=1)
+        assert not (path / "fold_03").exists()
+    assert [folder.name for folder in train(path, "dice", fold="all", epochs=1)] == ["fold_03"]
+    assert open_run(path).trained_folds() == [1, 2, 3]
+    assert (path / "fold_02" / "best.weights.h5").stat().st_mtime_ns == before
+    assert train(path, "dice", fold="all", epochs=1) == []
+    # In whatever order and process a fold is trained, it is the same.
+    train(tmp_path / "alone", "dice", fold=3, epochs=1)
+    assert_same(result(tmp_path / "alone" / "fold_03"), result(path / "fold_03"))
+
+
+def test_the_pretraining_alone(tmp_path):
+    with pytest.raises(SettingsError, match="dice does not pre-train"):
+        train(tmp_path / "run", "dice", fold="pretrain")
+    assert not (tmp_path / "run").exists()
+    assert train(tmp_path / "run", fold="pretrain", pretrain_epochs=1) == [tmp_path / "run" / "pretrain"]
+    assert len(read_history(tmp_path / "run" / "pretrain" / "history.csv")) == 1
+    assert not list((tmp_path / "run").glob("fold_*"))
+
+
+def test_augmentation_shows_fourteen_variants_in_an_epoch(tmp_path, monkeypatch):
+    steps, seen = Steps.train, []
+
+    def counted(*arguments):
+        seen.append(None)
+        return steps(*arguments)
+
+    monkeypatch.setattr(Steps, "train", counted)
+    [path] = train(tmp_path / "run", "focal-tversky-otsu", epochs=1, brightness_levels=7, flip="merged")
+    trained_on = len(json.loads((path / "environment.json").read_text())["trained_on"])
+    assert len(seen) == -(-14 * trained_on // 4)
+
+
+def test_augmentation_is_for_the_training_scans_of_the_folds(trained):
+    row = "focal-tversky-otsu-transfer-augmented"
+    for changes, expected in (({}, None), ({"pretrain_augmentation": True}, 14)):
+        run = dataclasses.replace(open_run(trained), experiment=paper_experiment(row, **{**SETTINGS, **changes}))
+        augmentation = stages.pretraining(run, PROSTATE, open_replicas("cpu")).augmentation
+        assert (augmentation and augmentation.variants) == expected
+        assert FoldStages(run, BREAST, 2, open_replicas("cpu")).final().augmentation.variants == 14
