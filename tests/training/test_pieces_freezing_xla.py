@@ -113,3 +113,24 @@ def test_encoder_variables_are_the_sixteen_convolutions_of_vgg19():
 
     variables = encoder_variables(double_unet((32, 32, 3)))
     assert len(variables) == 32 and sum(int(np.prod(v.shape)) for v in variables) == 20_024_384
+
+
+def test_a_compiled_step_gives_the_same_as_a_plain_one():
+    """XLA, one replica, a smaller last batch included."""
+    results = []
+    for jit_compile in (False, True):
+        replicas = open_replicas("cpu")
+        with replicas.strategy.scope():
+            model = convolutions(normalise=True)
+            optimizer = keras.optimizers.Adam(1e-2)
+            optimizer.build(model.trainable_variables)
+        loss = make_loss(paper_experiment("focal-tversky"))
+        steps = Steps(model, optimizer, loss, replicas, jit_compile=jit_compile)
+        pieces = training_pieces(SHARDS, range(7), 4, 1, seed=0, first_epoch=0, last_epoch=1)
+        iterator = iter(replicas.strategy.distribute_datasets_from_function(lambda context, pieces=pieces: pieces))
+        results.append(([steps.train(iterator) for _ in range(2)], model.get_weights()))
+    (plain, plain_weights), (compiled, compiled_weights) = results
+    for one, other in zip(plain, compiled, strict=True):
+        assert other[0] == pytest.approx(one[0], rel=1e-4) and other[1:] == one[1:]
+    for one, other in zip(plain_weights, compiled_weights, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5)
