@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import BoneScanError
 
-# verb -> one line of help; each verb is the module doubleunet_bs.commands.VERB with
+# verb -> one line of help; each verb is the module doubleunet_bs.commands.VERB, "_" for "-", with
 # `add_arguments(parser)`, `run(args) -> int` and its docstring as the long help.
 VERBS = {
     "phantom": "write a cohort of synthetic whole-body bone scans with lesions",
     "inspect": "show what is understood of a scan before anything is prepared",
     "prepare": "turn DICOM scans and Labelme annotations into shards for training",
     "predict": "segment scans with a trained fold",
+    "ensemble": "make one model of several trained folds",
+    "serve-package": "put a model into a repository for TensorFlow Serving",
 }
 
 
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for verb, summary in VERBS.items():
         # Only the verb that runs is imported, so that --help answers at once.
         if argv[:1] == [verb]:
-            command = importlib.import_module(f"doubleunet_bs.commands.{verb}")
+            command = importlib.import_module(f"doubleunet_bs.commands.{verb.replace('-', '_')}")
             sub = verbs.add_parser(
                 verb, help=summary, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
             )

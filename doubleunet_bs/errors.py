@@ -43,3 +43,7 @@ class DatasetError(BoneScanError):
 
 class RunError(BoneScanError):
     """A run folder, a checkpoint or an exported model is missing, damaged or belongs to something else."""
+
+
+class ServerError(BoneScanError):
+    """A model server does not answer, or not as a server of a model of this package."""

@@ -1,15 +1,17 @@
 """A picture of a prediction on the raw views, as a physician looks at a bone scan."""
 
 import os
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
+from doubleunet_bs.deployment.lesions import Lesion
 from doubleunet_bs.deployment.model_description import INTENDED_USE
+from doubleunet_bs.deployment.png import png_bytes
 from doubleunet_bs.deployment.predictor import Prediction
-from doubleunet_bs.evaluation.figures import clinical_display, upper_level
+from doubleunet_bs.evaluation.display import clinical_display, upper_level
 from doubleunet_bs.files import replace_file
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.settings import KEPT_ROWS
@@ -19,9 +21,11 @@ CONTOUR = (225, 87, 0)
 """Orange red: stands out from grey for any colour vision."""
 
 SCALE = 2
-_DPI = 100
+SIDES = {"anterior": "RL", "posterior": "LR"}
+"""The patient's sides at the left and the right edge of each view."""
+
 _MARGIN, _GAP, _TOP, _BOTTOM = 30, 24, 150, 92
-_SIDES = {"anterior": "RL", "posterior": "LR"}
+_TEXT, _DIM, _FRAME = (0, 0, 0), (90, 90, 90), (178, 178, 178)
 
 
 def outline(mask: np.ndarray, scale: int = SCALE) -> np.ndarray:
@@ -39,58 +43,81 @@ def outline(mask: np.ndarray, scale: int = SCALE) -> np.ndarray:
     return (grown > 0) & (blocks == 0)
 
 
-def draw_overlay(path: str | os.PathLike, scan: BoneScan, prediction: Prediction) -> None:
-    """Draw both raw views, uptake dark on white, with the predicted metastatic areas outlined, as a PNG.
+def view_pictures(scan: BoneScan) -> dict[str, np.ndarray]:
+    """Both raw views in the usual display, uptake dark on white, in the same window: uint8 arrays of their shape."""
+    window = upper_level(np.concatenate([getattr(scan, view).ravel() for view in VIEWS]))
+    return {view: clinical_display(getattr(scan, view), window) for view in VIEWS}
+
+
+def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Lesion]) -> np.ndarray:
+    """Both raw views with the predicted metastatic areas outlined and numbered.
 
     Every raw pixel is a block of 2 x 2 screen pixels. Both views have the same window. The picture names the case by
-    its pseudonym and carries the statement of intended use. The file is written whole or not at all.
+    its pseudonym and carries the statement of intended use.
+
+    Returns:
+        uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix.
     """
-    counts = {view: getattr(scan, view) for view in VIEWS}
-    window = upper_level(np.concatenate([counts[view].ravel() for view in VIEWS]))
     height, width = (length * SCALE for length in scan.anterior.shape)
-    total_width, total_height = 2 * _MARGIN + 2 * width + _GAP, _TOP + height + _BOTTOM
-    figure = Figure(figsize=(total_width / _DPI, total_height / _DPI), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    page = Image.new("RGB", (2 * _MARGIN + 2 * width + _GAP, _TOP + height + _BOTTOM), "white")
+    draw = ImageDraw.Draw(page)
+    pictures = view_pictures(scan)
     for number, view in enumerate(VIEWS):
         left = _MARGIN + number * (width + _GAP)
-        axes = figure.add_axes((left / total_width, _BOTTOM / total_height, width / total_width, height / total_height))
-        grey = clinical_display(counts[view], window).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
-        picture = np.repeat(grey[..., None], 3, axis=2)
-        picture[outline(prediction.masks[view])] = CONTOUR
-        axes.imshow(picture, interpolation="none", aspect="auto")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_color("0.7")
+        centre = left + width // 2
+        draw.rectangle((left - 1, _TOP - 1, left + width, _TOP + height), outline=_FRAME)
         if view in scan.missing_views:
-            axes.set_title(view, fontsize=15, pad=8)
-            axes.text(0.5, 0.5, "view missing", transform=axes.transAxes, ha="center", fontsize=20, color="0.5")
+            draw.text((centre, _TOP - 12), view, _TEXT, _font(21), anchor="ms")
+            draw.text((centre, _TOP + height // 2), "view missing", _DIM, _font(28), anchor="mm")
             continue
-        axes.set_title(f"{view}: {prediction.lesion_pixels[view]} pixels outlined", fontsize=15, pad=8)
-        for place, side in zip((0.03, 0.97), _SIDES[view], strict=True):
-            axes.text(place, 0.99, side, transform=axes.transAxes, ha="center", va="top", fontsize=14, color="0.35")
-        last = (prediction.prepared.placements[view].top + KEPT_ROWS) * SCALE
-        if last < height:
-            axes.axhline(last - 0.5, color="0.6", linewidth=1, linestyle=(0, (6, 6)))
-            back = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2}
-            axes.text(
-                width - 6, last + 8, "not segmented\nbelow", ha="right", va="top", fontsize=11, color="0.35", bbox=back
-            )
-
-    def line(y: float, text: str, **style) -> None:
-        figure.text(_MARGIN / total_width, y / total_height, text, ha="left", va="top", **style)
-
-    line(total_height - 18, prediction.case, fontsize=19, fontweight="bold")
-    line(
-        total_height - 62,
-        f"Outlined: predicted metastatic by {prediction.model.name}",
-        fontsize=14,
-        color=np.array(CONTOUR) / 255,
-    )
+        found = [lesion for lesion in lesions if lesion.view == view]
+        title = f"{view}: {_plural(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
+        draw.text((centre, _TOP - 12), title, _TEXT, _font(21), anchor="ms")
+        page.paste(_draw_view(pictures[view], view, prediction, found), (left, _TOP))
+    name = f"{prediction.case}   synthetic phantom, not a patient" if scan.phantom else prediction.case
+    draw.text((_MARGIN, 18), name, _TEXT, _font(28))
+    draw.text((_MARGIN, 58), f"Outlined: predicted metastatic by {prediction.model.name}", CONTOUR, _font(20))
     if prediction.warnings:
-        number = len(prediction.warnings)
-        line(total_height - 88, f"{number} warning{'s' if number > 1 else ''}: see result.json", fontsize=12)
-    first, rest = INTENDED_USE.split(". ", 1)
-    line(_BOTTOM - 14, f"{first}.", fontsize=13, fontweight="bold")
-    line(_BOTTOM - 46, rest, fontsize=11)
-    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=_DPI, metadata={"Software": None}))
+        warned = f"{_plural(len(prediction.warnings), 'warning')}: see result.json"
+        draw.text((_MARGIN, 88), warned, _TEXT, _font(17))
+    draw.text((_MARGIN, page.height - _BOTTOM + 12), "NOT FOR DIAGNOSIS", _TEXT, _font(22))
+    for place, sentence in enumerate(INTENDED_USE.split(". ", 1)):
+        line = sentence.rstrip(".") + "."
+        draw.text((_MARGIN, page.height - _BOTTOM + 42 + 22 * place), line, _TEXT, _font(16))
+    return np.asarray(page)
+
+
+def draw_overlay(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Write the picture of `overlay_picture` as a PNG without metadata, whole or not at all."""
+    replace_file(path, lambda temporary: temporary.write_bytes(png_bytes(picture)))
+
+
+def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Sequence[Lesion]) -> Image.Image:
+    image = Image.fromarray(grey.repeat(SCALE, axis=0).repeat(SCALE, axis=1)).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    for place, side, anchor in zip((8, image.width - 8), SIDES[view], ("la", "ra"), strict=True):
+        draw.text((place, 8), side, _DIM, _font(20), anchor=anchor)
+    last = (prediction.prepared.placements[view].top + KEPT_ROWS) * SCALE
+    if 0 <= last < image.height:
+        for start in range(0, image.width, 12):
+            draw.line((start, last, start + 5, last), fill=_DIM)
+        text = (image.width - 6, last + 8)
+        draw.multiline_text(text, "not segmented\nbelow", _DIM, _font(16), anchor="ra", align="right")
+    for lesion in lesions:
+        corner = ((lesion.last_column + 1) * SCALE + 5, lesion.first_row * SCALE - 5)
+        anchor = "ls"
+        if corner[0] > image.width - 30:
+            corner, anchor = (lesion.first_column * SCALE - 5, corner[1]), "rs"
+        draw.text(corner, str(lesion.number), _TEXT, _font(16), anchor=anchor, stroke_width=2, stroke_fill="white")
+    picture = np.array(image)
+    # Last, so that no number hides a part of an outline.
+    picture[outline(prediction.masks[view])] = CONTOUR
+    return Image.fromarray(picture)
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _font(size: int) -> ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -2,16 +2,17 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from doubleunet_bs.deployment.model_description import ModelDescription, describe_fold
+from doubleunet_bs.deployment.engines import Engine, check_choice, choose_local, open_local
+from doubleunet_bs.deployment.model_description import ModelDescription
+from doubleunet_bs.deployment.model_folder import find_model
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase, prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
-
-ENGINES = ("tensorflow",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +58,22 @@ class Predictor:
     """A model ready for scans.
 
     Args:
-        model: a fold of a run (`RUN/fold_01`), or an exported `saved_model` folder, wherever it has been copied. In a
-            run `model.keras` is used; a fold folder away from its run is used by the `saved_model` inside.
-        engine: "tensorflow".
+        model: a fold of a run (`RUN/fold_01`), or an exported `saved_model` folder, of a fold or an ensemble, wherever
+            it has been copied. With engine "serving" also the name of a model on the server; given a folder, the server's
+            model must be the one in it.
+        engine: "tensorflow"; "openvino", an extra; "serving", a model server; "auto": see `engines.choose_local`.
+        server: "grpc://HOST:PORT" or "http://HOST:PORT", for engine "serving" and no other.
+        precision: "auto" is bfloat16 where the processor multiplies it in hardware; "float32". A server has its own.
+        deadline: seconds within which a server must answer, tries after the first included.
+
+    Attributes:
+        description: the model's papers.
+        engine: what computes, in words for the output and the record.
 
     Raises:
         RunError: no such model, one of another format, or damaged.
-        SettingsError: an unknown engine.
+        SettingsError: an unknown engine, one that is not installed, or a wrong server.
+        ServerError: the server does not answer, or not as it should.
 
     Example:
         >>> predictor = Predictor("RUN/fold_01")  # doctest: +SKIP
@@ -71,13 +81,28 @@ class Predictor:
         {'anterior': 412, 'posterior': 655}
     """
 
-    def __init__(self, model: str | os.PathLike, engine: str = "tensorflow"):
-        if engine not in ENGINES:
-            raise SettingsError(f"engine {engine!r}: it must be one of {', '.join(ENGINES)}")
+    def __init__(
+        self,
+        model: str | os.PathLike,
+        engine: str = "auto",
+        server: str | None = None,
+        precision: str = "auto",
+        deadline: float = 60.0,
+    ):
+        check_choice(engine, precision)
+        if (server is None) == (engine == "serving"):
+            raise SettingsError("a server and the engine serving go together: give both or neither")
         self.path = Path(model)
-        self.description, self._segmenter = _open_model(self.path)
+        if engine == "serving":
+            from doubleunet_bs.deployment.serving_engine import open_served
+
+            local = find_model(self.path).description if self.path.is_dir() else None
+            self.description, self._segmenter = open_served(server, str(model), local, deadline)
+        else:
+            self.description, self._segmenter = _open_local(self.path, engine, precision)
         if self._segmenter.image_shape != self.description.image_shape:
             raise RunError(f"{self.path}: the model and its description disagree about the size of an image")
+        self.engine = self._segmenter.name
 
     def predict(self, scan: BoneScan) -> Prediction:
         """Prepare a scan as the model's training scans were, segment it, and lay the result on the raw views.
@@ -88,9 +113,32 @@ class Predictor:
         Raises:
             ScanError: the scan cannot be prepared.
         """
-        prepared = prepare_scan(scan, settings=self.description.preparation)
-        probability, mask = self._segmenter(prepared.grey[None])
-        masks, probabilities = prepared.lay_back(mask[0]), prepared.lay_back(probability[0])
+        return self.segment([self.prepare(scan)])[0]
+
+    def prepare(self, scan: BoneScan) -> PreparedCase:
+        """Prepare a scan as the model's training scans were. NumPy and OpenCV only: may run in another thread.
+
+        Raises:
+            ScanError: the scan cannot be prepared.
+        """
+        return prepare_scan(scan, settings=self.description.preparation)
+
+    def segment(self, prepared: Sequence[PreparedCase]) -> list[Prediction]:
+        """Segment prepared scans in one batch and lay the results on the raw views.
+
+        May be called from several threads. Memory grows with the number of scans: a stream is cut into batches by the
+        caller.
+
+        Args:
+            prepared: from `prepare`; an empty sequence gives an empty list.
+        """
+        if not prepared:
+            return []
+        probability, mask = self._segmenter(np.stack([case.grey for case in prepared]))
+        return [self._lay_back(case, probability[place], mask[place]) for place, case in enumerate(prepared)]
+
+    def _lay_back(self, prepared: PreparedCase, probability: np.ndarray, mask: np.ndarray) -> Prediction:
+        masks, probabilities = prepared.lay_back(mask), prepared.lay_back(probability)
         for view in prepared.missing_views:
             # Whatever the network makes of an empty half, there is nothing it could be about.
             masks[view][:] = 0
@@ -105,28 +153,18 @@ class Predictor:
         )
 
 
-def _open_model(path: Path):
-    """(description, segmenter) of whatever kind of model folder `path` is."""
+def _open_local(path: Path, engine: str, precision: str) -> tuple[ModelDescription, Engine]:
+    """The description and the engine of whatever kind of model folder `path` is."""
+    found = find_model(path)
+    if found.saved_model is not None:
+        return found.description, open_local(found.saved_model, choose_local(engine), precision)
+    if engine == "openvino":
+        raise RunError(f"{path}: has no saved_model of its present weights; serve-package exports it again")
     from doubleunet_bs.quiet import import_tensorflow
 
-    if not path.is_dir():
-        raise RunError(
-            f"{path}: no such model folder; give a fold such as RUN/fold_01, or an exported saved_model folder"
-        )
-    import_tensorflow()
-    from doubleunet_bs.deployment.saved_model import describe_saved_model
+    tensorflow = import_tensorflow()
     from doubleunet_bs.evaluation.predictions import Segmenter
-    from doubleunet_bs.evaluation.trained_fold import open_fold
-    from doubleunet_bs.training.run_folder import SAVED_MODEL, open_run
 
-    exported = path if (path / "saved_model.pb").is_file() else path / SAVED_MODEL
-    named = path if path.name else path.resolve()  # "." has no name
-    number = named.name.removeprefix("fold_")
-    if exported != path and (named.parent / "experiment.json").is_file() and number.isdecimal():
-        trained = open_fold(open_run(named.parent), int(number))
-        return describe_fold(trained), Segmenter.from_keras(trained.model_path)
-    if exported.is_dir():
-        return describe_saved_model(exported), Segmenter.from_saved_model(exported)
-    if (path / "experiment.json").is_file():
-        raise RunError(f"{path}: a run, not a fold of it; give one such as {path / 'fold_01'}")
-    raise RunError(f"{path}: not a model folder; give a fold such as RUN/fold_01, or an exported saved_model folder")
+    segmenter = Segmenter.from_keras(found.trained.model_path)
+    segmenter.name = f"tensorflow {tensorflow.__version__}, float32, {found.trained.model_path.name}"
+    return found.description, segmenter

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.evaluation.display import clinical_display, upper_level  # noqa: F401 (also found here)
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import replace_file
@@ -20,10 +21,6 @@ FALSE_POSITIVE = (213, 94, 0)
 FALSE_NEGATIVE = (0, 90, 200)
 TRUTH = (170, 51, 119)
 
-UPPER_PERCENTILE = 99.0
-"""Of the pixels above zero: shown in full black (decided here). An injection site or a full bladder is about one per
-cent of them, so that it cannot turn the skeleton pale."""
-
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):
     # Whole blocks of one colour compress as well without a filter, in half the time. OpenCV 4.10 has no such setting.
@@ -31,28 +28,6 @@ if hasattr(cv2, "IMWRITE_PNG_FILTER"):
 _DPI = 100
 _PANEL_ROWS = 960
 """Height of a panel in screen pixels, about: image pixels are shown as whole blocks. All else grows with it."""
-
-
-def clinical_display(image: np.ndarray, upper: float | None = None) -> np.ndarray:
-    """The usual display of nuclear medicine: uptake dark on white, everything above `upper` full black.
-
-    Args:
-        image: (rows, columns), grey levels or counts, not negative.
-        upper: upper level of the window; None takes the 99th percentile of the pixels above zero, and 1 for an empty
-            image.
-
-    Returns:
-        uint8 array of shape (rows, columns): 255 for no uptake.
-    """
-    if upper is None:
-        upper = upper_level(image)
-    return 255 - np.rint(np.minimum(image / float(upper), 1.0) * 255).astype(np.uint8)
-
-
-def upper_level(image: np.ndarray) -> float:
-    """The upper level that `clinical_display` takes: the 99th percentile of the pixels above zero, at least 1."""
-    above = image[image > 0]
-    return max(1.0, float(np.percentile(above, UPPER_PERCENTILE))) if above.size else 1.0
 
 
 def colour(background: np.ndarray, areas: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> np.ndarray:

@@ -5,22 +5,24 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
 from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability
 from doubleunet_bs.preparation.shards import ShardedDataset
 
-PROBABILITY, MASK = "metastatic_probability", "mask"
-ENDPOINT, INPUT = "serving_default", "image"
 
-
-def segmentation_function(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+def segmentation_function(model: Callable[..., Any]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """The one way from a grey image to the answer, used for the live model and inside the exported one.
+
+    Args:
+        model: the network, or another function of its input (and `training`) with outputs of the same kind.
 
     Returns:
         A function of (n, rows, columns) uint8 images. It returns "metastatic_probability", (n, rows, columns) float32

@@ -31,7 +31,12 @@ def metastatic_mask(outputs):
     probabilities = segmentation(outputs)
     if probabilities.shape[-1] == 1:
         return probabilities[..., 0] > 0.5
-    return ops.equal(ops.argmax(probabilities, axis=-1), METASTATIC)
+    # By comparison: Keras' argmax looks at the bits of its input, an operation that other engines do not read.
+    own = probabilities[..., METASTATIC : METASTATIC + 1]
+    mask = ops.all(own > probabilities[..., :METASTATIC], axis=-1)
+    if probabilities.shape[-1] > METASTATIC + 1:
+        mask = ops.logical_and(mask, ops.all(own >= probabilities[..., METASTATIC + 1 :], axis=-1))
+    return mask
 
 
 def confusion_counts(labels, mask):

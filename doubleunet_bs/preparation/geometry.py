@@ -14,6 +14,7 @@ Coordinates are (row, column) of a raw view. The paper finds the body with proje
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -157,7 +158,7 @@ def _row_range(profile: np.ndarray) -> tuple[int, int]:
     empty = float(np.percentile(smooth, 5))
     level = float(np.percentile(smooth, LEVEL_PERCENTILE))
     # Five standard deviations of the smoothed Poisson noise in rows that hold no body.
-    noise = 5 * (empty / SMOOTHING) ** 0.5
+    noise = 5 * math.sqrt(empty / SMOOTHING)
     body = smooth > empty + max(ROW_FRACTION * (level - empty), noise)
     first, last = max(_runs(body, BRIDGED_ROWS), key=lambda run: run[1] - run[0], default=(0, -1))
     if last - first + 1 < SMALLEST_BODY_ROWS:

@@ -121,8 +121,7 @@ def _two_views(part: _Part) -> tuple[dict[str, np.ndarray], list[str], str]:
 
 def _one_view(part: _Part, allow_missing_view: bool) -> tuple[dict[str, np.ndarray], list[str], str]:
     found = describe_view(part.source, part.file.dataset, part.layout)
-    # Detector 2 of a GE camera is the one below the table.
-    view = found.view or (POSTERIOR if 2 in found.order[:2] else ANTERIOR)
+    view = found.likely_view
     missing = POSTERIOR if view == ANTERIOR else ANTERIOR
     if not allow_missing_view:
         raise ScanError(

@@ -43,6 +43,11 @@ class OneView:
     order: tuple[int | None, int | None, int | None]
     shape: tuple[int, int, int]
 
+    @property
+    def likely_view(self) -> str:
+        """`view`, or a guess where the header does not say: detector 2 of a GE camera is the one below the table."""
+        return self.view or (POSTERIOR if 2 in self.order[:2] else ANTERIOR)
+
 
 def describe_view(source: Source, dataset: Dataset, layout: Layout) -> OneView:
     """Collect what pairing needs from the header of a one-view file."""

@@ -15,14 +15,22 @@ from PIL import Image
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.commands import predict
+from doubleunet_bs.deployment.engines import ENGINES
 from doubleunet_bs.deployment.model_description import INTENDED_USE
 from doubleunet_bs.deployment.overlay import CONTOUR, outline
-from doubleunet_bs.deployment.predictor import ENGINES, Predictor
+from doubleunet_bs.deployment.predictor import Predictor
 
+VIEWS = ("anterior", "posterior")
 FILES = {
     "result.json",
     "overlay.png",
-    *(f"mask_{view}.{kind}" for view in ("anterior", "posterior") for kind in ("npy", "png")),
+    "overlay.dcm",
+    "scan.dcm",
+    "report.html",
+    *(f"mask_{view}.{kind}" for view in VIEWS for kind in ("npy", "png")),
+    *(f"segmentation_{view}.dcm" for view in VIEWS),
+    *(f"annotation_{view}.json" for view in VIEWS),
+    *(f"view_{view}.png" for view in VIEWS),
 }
 
 
@@ -45,7 +53,8 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
     assert code == 0
     assert {file.name for file in folder.iterdir()} == FILES
     assert [path.name for path in command.out.iterdir()] == [scan.case]
-    expected = Predictor(trained_run / "fold_01").predict(scan)
+    predictor = Predictor(trained_run / "fold_01")
+    expected = predictor.predict(scan)
     result = json.loads((folder / "result.json").read_text())
     for view in ("anterior", "posterior"):
         mask = np.load(folder / f"mask_{view}.npy", allow_pickle=False)
@@ -56,11 +65,24 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
         assert result["views"][view]["missing"] is False
     assert result["metastatic_pixels"] == sum(expected.lesion_pixels.values()) > 0
     assert result["intended_use"] == INTENDED_USE
-    assert (result["case"], result["version"], result["engine"]) == (scan.case, "0.1.0", "tensorflow")
+    assert (result["case"], result["version"], result["engine"]) == (scan.case, "0.1.0", predictor.engine)
     assert (result["model"]["fold"], result["model"]["preparation"]["bin"]) == (1, 4)
     assert str(folder) in out
     assert INTENDED_USE in out
     assert "1 of 1 scans segmented" in out
+    lesions, area = result["lesions"], result["lesion_area"]
+    assert sum(lesion["pixels"] for lesion in lesions) == result["metastatic_pixels"] == area["lesion_pixels"]
+    assert [lesion["number"] for lesion in lesions] == list(range(1, len(lesions) + 1))
+    row, column = scan.pixel_spacing_mm
+    assert area["lesion_area_mm2"] == pytest.approx(area["lesion_pixels"] * row * column)
+    assert area["fraction_of_body"] == pytest.approx(area["lesion_pixels"] / area["body_pixels"])
+    assert area["body_pixels"] == sum(view["body_pixels"] for view in result["views"].values()) > 100_000
+    assert "not a bone scan index" in area["body_definition"]
+    assert (result["format"], result["previous"], result["dicom"]["patient_identity"]) == (2, None, "none")
+    named = {result["overlay"], result["report"], result["dicom"]["overlay"], result["dicom"]["scan"], "result.json"}
+    for view in result["views"].values():
+        named |= {view[key] for key in ("mask_npy", "mask_png", "segmentation", "annotation", "picture")}
+    assert named == FILES
 
 
 def test_overlay_outlines_the_masks(command, phantoms, scan):
@@ -192,6 +214,10 @@ def test_real_scan_with_a_missing_view(command):
     assert result["views"][missing]["metastatic_pixels"] == 0
     assert any("missing" in warning for warning in result["warnings"])
     assert not np.load(folder / f"mask_{missing}.npy").any()
+    absent = {f"segmentation_{missing}.dcm", f"annotation_{missing}.json", f"view_{missing}.png"}
+    assert {file.name for file in folder.iterdir()} == FILES - absent
+    assert {result["views"][missing][key] for key in ("segmentation", "annotation", "picture", "body_pixels")} == {None}
+    assert "view missing" in (folder / "report.html").read_text()
 
 
 def test_no_patient_in_anything_written(command, phantoms, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from doubleunet_bs.deployment import Predictor
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation import prepare_scan
+from doubleunet_bs.scans import read_scan
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,23 @@ def test_nothing_is_found_in_a_missing_view(predictor, scan):
     assert not prediction.probabilities["posterior"].any()
     assert "posterior view is missing" in prediction.warnings
     assert predictor.predict(half).lesion_pixels["anterior"] > 0 or whole.lesion_pixels["anterior"] == 0
+
+
+def test_a_batch_gives_what_each_scan_gives(predictor, phantoms):
+    """Prepared in other threads, segmented together: order and content are those of one scan after the other."""
+    scans = [read_scan(path) for path in sorted(phantoms.iterdir())]
+    with ThreadPoolExecutor(2) as threads:
+        prepared = list(threads.map(predictor.prepare, scans))
+        halves = list(threads.map(predictor.segment, [prepared, prepared[::-1]]))
+    assert len(scans) == 2
+    for scan, together, reverse in zip(scans, halves[0], halves[1][::-1], strict=True):
+        alone = predictor.predict(scan)
+        for prediction in (together, reverse):
+            assert prediction.case == alone.case == scan.case
+            for view in ("anterior", "posterior"):
+                assert alone.masks[view].any()
+                assert np.array_equal(prediction.masks[view], alone.masks[view])
+    assert predictor.segment([]) == []
 
 
 def test_models_that_are_refused(trained_run, tmp_path):

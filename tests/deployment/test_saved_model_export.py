@@ -3,14 +3,12 @@
 import getpass
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from intensity_run import LEVEL, SETTINGS, intensity_model, write_fold
-from synthetic_shards import SyntheticShards
+from intensity_run import LEVEL, SETTINGS, intensity_model
 
 from doubleunet_bs.deployment.model_description import (
     INTENDED_USE,
@@ -19,42 +17,9 @@ from doubleunet_bs.deployment.model_description import (
 )
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.training.run_folder import open_run
 
 SHAPE = (32, 48)
-
-# Every way in, in a process where this package cannot be imported. Written for sys.argv: model, images, answers.
-STRANGER = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "doubleunet_bs":
-            raise ImportError("this package is not here")
-
-sys.meta_path.insert(0, Blocked())
-import keras
-import numpy as np
-import tensorflow as tf
-
-model, images, answers = sys.argv[1:]
-images = np.load(images)
-loaded = tf.saved_model.load(model)
-endpoint = loaded.signatures["serving_default"]
-(names,) = [list(endpoint.structured_input_signature[1])]
-assert names == ["image"], names
-answer = {"load": endpoint(image=tf.constant(images))}
-answer["keras"] = keras.layers.TFSMLayer(model, call_endpoint="serving_default")(images)
-with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-    meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], model)
-    signature = meta.signature_def["serving_default"]
-    fetches = {name: tensor.name for name, tensor in signature.outputs.items()}
-    answer["session"] = session.run(fetches, {signature.inputs["image"].name: images})
-assert "doubleunet_bs" not in sys.modules
-np.savez(answers, **{f"{way}/{name}": np.asarray(value) for way, part in answer.items() for name, value in
-part.items()})
-"""
 
 
 def description(shape=SHAPE, classes=3) -> ModelDescription:
@@ -70,50 +35,6 @@ def description(shape=SHAPE, classes=3) -> ModelDescription:
     )
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, tensorflow):
-    """The export of a fold with the real network, images, and the live network's probabilities and masks of them."""
-    import keras
-
-    from doubleunet_bs.deployment.saved_model import export_fold
-    from doubleunet_bs.evaluation.predictions import Segmenter
-    from doubleunet_bs.network import double_unet
-    from doubleunet_bs.training.experiments import paper_experiment
-    from doubleunet_bs.training.run_folder import create_run
-
-    dataset = SyntheticShards(scans=12)
-    dataset.path = "in-memory"
-    keras.utils.set_random_seed(0)
-    model = double_unet((32, 32, 3))
-    live = Segmenter.from_model(model)
-    # Untrained, the network may never call a pixel metastatic: shift that bias so that it does in about half of them.
-    probability = model.predict(network_input(dataset._grey[:4]), verbose=0)["output2"]
-    margin = np.log(probability[..., 2]) - np.log(probability[..., :2].max(axis=-1))
-    bias = model.get_layer("output2_logits").bias
-    bias.assign(bias + np.array([0, 0, -np.median(margin)], np.float32))
-    path = tmp_path_factory.mktemp("real") / "run"
-    run = create_run(path, paper_experiment("dice-otsu", folds=3, encoder_weights="none"), dataset, dataset.path, 1)
-    write_fold(run, dataset, 1, model)
-    export_fold(run, 1)
-    return run.fold_path(1) / "saved_model", dataset._grey[:3], *live(dataset._grey[:3])
-
-
-@pytest.mark.slow
-def test_a_stranger_gets_the_same_masks(exported, tmp_path):
-    path, images, probability, mask = exported
-    assert 0.1 < mask.mean() < 0.9
-    np.save(tmp_path / "images.npy", images)
-    arguments = [path, tmp_path / "images.npy", tmp_path / "answers.npz"]
-    done = subprocess.run([sys.executable, "-c", STRANGER, *arguments], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    answers = np.load(tmp_path / "answers.npz")
-    for way in ("load", "keras", "session"):
-        assert answers[f"{way}/mask"].dtype == np.uint8
-        assert answers[f"{way}/metastatic_probability"].dtype == np.float32
-        assert np.array_equal(answers[f"{way}/mask"], mask), way
-        assert np.allclose(answers[f"{way}/metastatic_probability"], probability, rtol=0, atol=1e-5), way
-
-
 def test_any_number_of_images_of_one_size(trained_run):
     from doubleunet_bs.evaluation.predictions import Segmenter
 
@@ -125,16 +46,16 @@ def test_any_number_of_images_of_one_size(trained_run):
         segmenter(images.transpose(0, 2, 1))
 
 
-def test_weights_are_in_it_once(exported):
-    path, *_ = exported
-    assert 29_299_430 * 4 < sum(file.stat().st_size for file in (path / "variables").iterdir()) < 1.1 * 29_299_430 * 4
+def test_weights_are_in_it_once_for_all_endpoints(exported_network):
+    size = sum(file.stat().st_size for file in (exported_network / "variables").iterdir())
+    assert 29_299_430 * 4 < size < 1.1 * 29_299_430 * 4
 
 
-def test_nothing_of_the_machine_is_in_it(exported, trained_run):
+def test_nothing_of_the_machine_is_in_it(exported_network, trained_run):
     secrets = {str(Path(__file__).parents[2]), str(Path.home()), sys.prefix, str(trained_run), "site-packages", ".py"}
     if len(getpass.getuser()) > 3:
         secrets.add(getpass.getuser())
-    for folder in (exported[0], trained_run / "fold_01" / "saved_model"):
+    for folder in (exported_network, trained_run / "fold_01" / "saved_model"):
         for file in folder.rglob("*"):
             # The weights are random bytes, in which three characters occur by chance.
             if file.is_file() and not file.name.startswith("variables.data"):

@@ -1,0 +1,59 @@
+"""The endpoints of an exported model, as a caller must know them: names, types, shapes, what the values mean.
+
+Imports no TensorFlow: clients of a model server read it, too.
+"""
+
+from typing import Any
+
+from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
+from doubleunet_bs.preparation.settings import RAW_SHAPE, PreparationSettings
+
+RAW_ENDPOINT, RAW_INPUT = "raw_counts", "counts"
+GAINS, BODY, STATUS = "gains", "body", "status"
+STATUS_REASONS = ("ok", "missing-view", "no-body", "too-dark")
+"""What the values 0, 1, 2, 3 of `status` mean: the reasons of `prepare_scan`'s errors."""
+
+PAPERS_ENDPOINT, PAPERS_INPUT, PAPERS = "model_description", "query", "description"
+"""The model's papers as a string, since a model server gives out no files: how a client knows what it talks to."""
+
+
+def describe_endpoints(image_shape: tuple[int, int], preparation: PreparationSettings) -> dict[str, Any]:
+    """A JSON object: endpoint -> inputs and outputs -> type, shape (null: any number of scans) and meaning."""
+    image, raw = [None, *image_shape], [None, 2, *RAW_SHAPE]
+    endpoints = {
+        ENDPOINT: {
+            "inputs": {INPUT: _tensor("uint8", image, "prepared grey images")},
+            "outputs": {
+                MASK: _tensor("uint8", image, "1 where metastatic is the most probable class"),
+                PROBABILITY: _tensor("float32", image, "probability of the metastatic class"),
+            },
+        },
+        PAPERS_ENDPOINT: {
+            "inputs": {PAPERS_INPUT: _tensor("uint8", [None], "any values; one description for each")},
+            "outputs": {PAPERS: _tensor("string", [None], "this JSON")},
+        },
+    }
+    if has_raw_counts(image_shape, preparation):
+        endpoints[RAW_ENDPOINT] = {
+            "inputs": {
+                RAW_INPUT: _tensor("uint16", raw, "raw anterior and posterior view; a view of zeros is missing")
+            },
+            "outputs": {
+                MASK: _tensor("uint8", raw, "as above, in raw pixels; 0 outside of the prepared window"),
+                PROBABILITY: _tensor("float32", raw, "as above, in raw pixels; 0 outside of the prepared window"),
+                GAINS: _tensor("float32", [None, 2], "brightness gain of each view"),
+                BODY: _tensor("int32", [None, 2, 4], "first and last row, first and last column of the body; -1: none"),
+                STATUS: _tensor("uint8", [None], "0 done; else nothing is segmented and the mask says nothing")
+                | {"values": {str(value): reason for value, reason in enumerate(STATUS_REASONS)}},
+            },
+        }
+    return endpoints
+
+
+def has_raw_counts(image_shape: tuple[int, int], preparation: PreparationSettings) -> bool:
+    """Whether the model takes images of the size that the preparation makes of a scan."""
+    return tuple(image_shape) == preparation.image_shape
+
+
+def _tensor(dtype: str, shape: list, meaning: str) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "meaning": meaning}

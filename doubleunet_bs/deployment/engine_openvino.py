@@ -1,0 +1,53 @@
+"""An exported model in OpenVINO, which reads the SavedModel itself. TensorFlow is not imported."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from doubleunet_bs.deployment.engines import check_images, damaged
+from doubleunet_bs.evaluation.endpoint_names import INPUT, MASK, PROBABILITY
+
+
+class OpenVinoEngine:
+    """See `engines`. OpenVINO reads the endpoint `serving_default`.
+
+    Args:
+        path: the SavedModel folder.
+        bfloat16: multiply in bfloat16.
+
+    Raises:
+        RunError: the folder is damaged, or no model of this package.
+    """
+
+    def __init__(self, path: Path, bfloat16: bool):
+        import openvino
+
+        precision = "bf16" if bfloat16 else "f32"
+        try:
+            core = openvino.Core()
+            model = core.read_model(str(path))
+            names = {name for output in model.outputs for name in output.names}
+            shape = model.input(INPUT).partial_shape
+            if not {PROBABILITY, MASK} <= names or shape.rank.get_length() != 3:
+                raise RuntimeError("other inputs or outputs")
+            self.image_shape = (shape[1].get_length(), shape[2].get_length())
+            self._model = core.compile_model(
+                model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+            )
+        except (RuntimeError, OSError) as cause:
+            raise damaged(path, cause) from None
+        self._threads = threading.local()
+        version = openvino.__version__.split("-")[0]
+        self.name = f"openvino {version}, CPU, {'bfloat16' if bfloat16 else 'float32'}"
+
+    def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Segment images: see `engines`."""
+        check_images(grey, self.image_shape)
+        # A request computes one thing at a time, so that each thread has its own.
+        request = getattr(self._threads, "request", None)
+        if request is None:
+            request = self._threads.request = self._model.create_infer_request()
+        answer = request.infer({INPUT: np.ascontiguousarray(grey)})
+        # The request writes its next answer over this one.
+        return answer[PROBABILITY].copy(), answer[MASK].copy()

@@ -1,0 +1,50 @@
+"""The second and the third step of `predict`: segment a scan, write its result."""
+
+import dataclasses
+import time
+
+from doubleunet_bs.deployment.predictor import Prediction, Predictor
+from doubleunet_bs.deployment.report_scan import ReportScan
+from doubleunet_bs.deployment.results import WrittenResult, write_prediction
+from doubleunet_bs.deployment.scan_reader import JobSettings, ReadScan
+from doubleunet_bs.errors import RunError
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionJob:
+    """The steps behind `ScanReader`.
+
+    Attributes:
+        settings: of the run.
+        predictor: the model.
+        previous: for the report; None for none.
+    """
+
+    settings: JobSettings
+    predictor: Predictor
+    previous: ReportScan | None = None
+
+    def compute(self, content: ReadScan) -> Prediction:
+        """Segment a scan.
+
+        Raises:
+            RunError: the scan is the previous one itself.
+        """
+        if self.previous is not None and self.previous.result["case"] == content.scan.case:
+            raise RunError(f"{content.scan.case}: is the scan that was given as the previous one as well")
+        return self.predictor.segment([content.prepared])[0]
+
+    def write(self, content: ReadScan, prediction: Prediction) -> tuple[WrittenResult, float]:
+        """Write the result of a scan; also return the seconds since its reading began."""
+        written = write_prediction(
+            self.settings.out,
+            content.scan,
+            prediction,
+            self.predictor.engine,
+            self.settings.overwrite,
+            self.settings.outputs,
+            content.study,
+            content.labelme,
+            self.previous,
+        )
+        return written, time.perf_counter() - content.begun

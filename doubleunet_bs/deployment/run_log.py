@@ -1,0 +1,56 @@
+"""The log of a prediction run, which may be read by others than those who may see file names: pseudonyms only."""
+
+import datetime
+from pathlib import Path
+from types import TracebackType
+
+from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError
+
+
+class RunLog:
+    """Appends one line per event to a file; without a file it does nothing.
+
+    File names, folders and messages of errors stay out, since they may hold a patient's name: a scan is called by its
+    pseudonym, or by its number in the run when it could not be read, and an error by its reason.
+
+    Args:
+        path: the file, or None. Lines of earlier runs stay in it.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | None):
+        self._file = None
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(path, "a", encoding="utf-8")
+            except OSError as cause:
+                raise SettingsError(f"{path}: the log cannot be written ({cause.strerror})") from None
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.line(f"stopped: {kind.__name__}")
+        if self._file is not None:
+            self._file.close()
+
+    def line(self, text: str) -> None:
+        """Append a line with the local time; it is in the file when this returns."""
+        if self._file is not None:
+            self._file.write(f"{datetime.datetime.now().isoformat(timespec='seconds')} {text}\n")
+            self._file.flush()
+
+    def failure(self, name: str, error: BoneScanError) -> None:
+        """Append that a scan was not segmented.
+
+        Args:
+            name: its pseudonym, or "scan 3 of 16".
+            error: named by its reason or kind.
+        """
+        self.line(f"{name}: not segmented ({error.reason if isinstance(error, ScanError) else type(error).__name__})")

@@ -1,0 +1,244 @@
+"""Requests to a TensorFlow Serving model server, over gRPC or REST: deadline, tries, and errors a person can act on."""
+
+import dataclasses
+import http.client
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from doubleunet_bs.deployment.serving_messages import PREDICT, PredictResponse, predict_request, read_tensor
+from doubleunet_bs.errors import ServerError, SettingsError
+
+TRIES = 5
+FIRST_PAUSE = 0.25
+MESSAGE_BYTES = 256 * 2**20
+"""Largest message either way. gRPC's own limit for receiving is 4 MiB; a batch of four images of 640 x 512 pixels is
+answered with 6.6 MB. TensorFlow Serving itself takes messages of up to 2 GB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What an output must be: a type, "string" among them, and a shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Unavailable(Exception):
+    """The server cannot take the request now: the one reason to try again."""
+
+
+def open_client(server: str, model: str, deadline: float) -> "GrpcClient | RestClient":
+    """A client for `server`. Nothing is sent yet.
+
+    Args:
+        server: "grpc://HOST:PORT" or "http://HOST:PORT".
+        model: name of the model on it.
+        deadline: seconds within which each request must be answered, all its tries together.
+
+    Raises:
+        SettingsError: another kind of URL, or a deadline that is not positive.
+    """
+    if not (np.isfinite(deadline) and deadline > 0):
+        raise SettingsError(f"a deadline of {deadline:g} s: it must be a positive number of seconds")
+    try:
+        parts = urlsplit(server)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.scheme not in ("grpc", "http") or parts.path.strip("/") or parts.query:
+        raise SettingsError(f"server {server!r}: it must be grpc://HOST:PORT or http://HOST:PORT")
+    return {"grpc": GrpcClient, "http": RestClient}[parts.scheme](server.rstrip("/"), parts.netloc, model, deadline)
+
+
+class _Client:
+    def __init__(self, server: str, address: str, model: str, deadline: float):
+        self.server, self.model, self.deadline = server, model, deadline
+        self._address = address
+
+    def call(self, signature: str, inputs: dict[str, np.ndarray], outputs: dict[str, Output]) -> dict[str, np.ndarray]:
+        """Ask an endpoint. May be called from several threads.
+
+        Args:
+            signature: the endpoint.
+            inputs: name -> array.
+            outputs: name -> what it must be.
+
+        Returns:
+            name -> array, exactly `outputs`.
+
+        Raises:
+            ServerError: no answer within the deadline, a refusal, or an answer that is not what it must be.
+        """
+        end = time.monotonic() + self.deadline
+        send = self._prepare(signature, inputs)
+        pause = FIRST_PAUSE
+        for number in range(1, TRIES + 1):
+            try:
+                return self._read(send(self._left(end)), outputs)
+            except Unavailable as cause:
+                if number == TRIES or time.monotonic() + pause >= end:
+                    raise ServerError(
+                        f"{self.server}: not available after {number} {'try' if number == 1 else 'tries'} ({cause}); "
+                        "is the server running, and is this its address?"
+                    ) from None
+            except ServerError as error:
+                raise ServerError(f"{self.server}: {error}") from None
+            time.sleep(pause)
+            pause *= 2
+        raise AssertionError("the last try returns or raises")
+
+    def _left(self, end: float) -> float:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise self._late()
+        return left
+
+    def _late(self) -> ServerError:
+        return ServerError(f"no answer within {self.deadline:g} s; give a longer deadline")
+
+    def _refusal(self, signature: str, reason: str, not_found: bool) -> ServerError:
+        """The error for a request that the server understood and refused."""
+        reason = " ".join(reason.split())[:200]
+        if "ignature" in reason and "not found" in reason:
+            return ServerError(
+                f"its model {self.model!r} has no endpoint {signature}: not a model of this package, or exported by an "
+                "older version of it; package it again"
+            )
+        if not_found:
+            return ServerError(f"has no model {self.model!r} ready ({reason})")
+        return ServerError(f"refuses the request to {signature} ({reason})")
+
+    def _prepare(self, signature: str, inputs: dict[str, np.ndarray]) -> Callable[[float], Any]:
+        raise NotImplementedError
+
+    def _read(self, answer: Any, outputs: dict[str, Output]) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+
+class GrpcClient(_Client):
+    """Over gRPC, without encryption. Arrays travel as they lie in memory."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        import grpc
+
+        options = (
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MESSAGE_BYTES),
+            ("grpc.enable_retries", 0),  # The tries are counted here.
+            ("grpc.enable_http_proxy", 0),
+        )
+        self._grpc = grpc
+        self._channel = grpc.insecure_channel(self._address, options)
+        self._predict = self._channel.unary_unary(
+            PREDICT,
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=PredictResponse.FromString,
+        )
+
+    def _prepare(self, signature, inputs):
+        request = predict_request(self.model, signature, inputs)
+
+        def send(seconds: float):
+            try:
+                return self._predict(request, timeout=seconds)
+            except self._grpc.RpcError as error:
+                raise self._translate(error, signature) from None
+
+        return send
+
+    def _translate(self, error, signature: str) -> Exception:
+        code, details = error.code(), error.details() or ""
+        codes = self._grpc.StatusCode
+        if code == codes.UNAVAILABLE:
+            return Unavailable(" ".join(details.split())[:120] or "UNAVAILABLE")
+        if code == codes.DEADLINE_EXCEEDED:
+            return self._late()
+        if code == codes.UNIMPLEMENTED:
+            return ServerError("is not the gRPC port of a TensorFlow Serving model server")
+        if code in (codes.NOT_FOUND, codes.INVALID_ARGUMENT, codes.FAILED_PRECONDITION):
+            return self._refusal(signature, details, code == codes.NOT_FOUND)
+        return ServerError(f"fails with {code.name} ({' '.join(details.split())[:200]})")
+
+    def _read(self, answer, outputs):
+        if missing := sorted(set(outputs) - set(answer.outputs)):
+            raise ServerError(f"its answer has no {missing[0]}")
+        return {
+            name: read_tensor(answer.outputs[name], output.dtype, output.shape, name)
+            for name, output in outputs.items()
+        }
+
+
+class RestClient(_Client):
+    """Over HTTP, without encryption. Numbers travel as text: several times the bytes of gRPC."""
+
+    def _prepare(self, signature, inputs):
+        content = {"signature_name": signature, "inputs": {name: array.tolist() for name, array in inputs.items()}}
+        body = json.dumps(content, separators=(",", ":")).encode()
+        return lambda seconds: self._post(body, seconds, signature)
+
+    def _post(self, body: bytes, seconds: float, signature: str):
+        end = time.monotonic() + seconds
+        # Not `requests`: its time limit is for each wait, and a server that drips would hold it for ever.
+        connection = http.client.HTTPConnection(self._address, timeout=seconds)
+        try:
+            path = f"/v1/models/{quote(self.model, safe='')}:predict"
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer, content = connection.getresponse(), bytearray()
+            while piece := answer.read1(2**16):
+                content += piece
+                if len(content) > MESSAGE_BYTES:
+                    raise ServerError(f"its answer is larger than {MESSAGE_BYTES} bytes")
+                left = self._left(end)
+                if connection.sock is not None:
+                    connection.sock.settimeout(left)
+        except TimeoutError:
+            raise self._late() from None
+        except OSError as error:
+            # Refused, or reset before an answer; asking twice does no harm, since nothing changes on the server.
+            raise Unavailable(error.strerror or type(error).__name__) from None
+        except http.client.HTTPException as error:
+            raise ServerError(f"does not speak HTTP ({type(error).__name__})") from None
+        finally:
+            connection.close()
+        return self._checked(answer.status, bytes(content), signature)
+
+    def _checked(self, status: int, content: bytes, signature: str) -> Any:
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        reason = str(answer.get("error", "")) if isinstance(answer, dict) else ""
+        if status == 503:
+            raise Unavailable(" ".join(reason.split())[:120] or "HTTP 503")
+        if status in (408, 504):
+            raise self._late()
+        if status in (400, 404) and reason:
+            raise self._refusal(signature, reason, status == 404)
+        if status != 200 or not isinstance(answer, dict) or "outputs" not in answer:
+            raise ServerError(
+                f"is not the REST port of a TensorFlow Serving model server (HTTP {status}) {reason[:120]}"
+            )
+        return answer["outputs"]
+
+    def _read(self, answer, outputs):
+        if len(outputs) == 1 and not isinstance(answer, dict):
+            # A single output comes without its name.
+            answer = {next(iter(outputs)): answer}
+        arrays = {}
+        for name, output in outputs.items():
+            if not isinstance(answer, dict) or name not in answer:
+                raise ServerError(f"its answer has no {name}")
+            try:
+                array = np.array(answer[name], object if output.dtype == "string" else np.float64)
+            except (TypeError, ValueError):
+                raise ServerError(f"its {name} is not an array of {output.dtype}") from None
+            if array.shape != output.shape:
+                raise ServerError(f"its {name} has shape {array.shape}, not {output.shape}")
+            arrays[name] = array if output.dtype == "string" else array.astype(output.dtype)
+        return arrays

@@ -1,0 +1,76 @@
+"""A model on a server as an engine: scans are prepared here, segmented there."""
+
+import json
+
+import numpy as np
+
+from doubleunet_bs.deployment.endpoints import PAPERS, PAPERS_ENDPOINT, PAPERS_INPUT
+from doubleunet_bs.deployment.engines import check_images
+from doubleunet_bs.deployment.model_description import ModelDescription, parse_description
+from doubleunet_bs.deployment.serving_client import Output, open_client
+from doubleunet_bs.errors import ServerError
+from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
+
+LARGEST_BATCH = 4
+
+
+class ServingEngine:
+    """See `engines`. More than four images go in several requests.
+
+    Args:
+        client: from `serving_client.open_client`.
+        image_shape: (rows, columns) that the model takes.
+    """
+
+    def __init__(self, client, image_shape: tuple[int, int]):
+        self._client, self.image_shape = client, image_shape
+        self.name = f"serving, model {client.model} at {client.server}"
+
+    def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Segment images: see `engines`.
+
+        Raises:
+            ServerError: see `serving_client`.
+        """
+        check_images(grey, self.image_shape)
+        answers = []
+        for start in range(0, len(grey), LARGEST_BATCH):
+            batch = grey[start : start + LARGEST_BATCH]
+            outputs = {PROBABILITY: Output("float32", batch.shape), MASK: Output("uint8", batch.shape)}
+            answers.append(self._client.call(ENDPOINT, {INPUT: batch}, outputs))
+        if len(answers) == 1:
+            return answers[0][PROBABILITY], answers[0][MASK]
+        return tuple(np.concatenate([answer[name] for answer in answers]) for name in (PROBABILITY, MASK))
+
+
+def open_served(
+    server: str, model: str, local: ModelDescription | None, deadline: float
+) -> tuple[ModelDescription, ServingEngine]:
+    """Ask a server what its model is.
+
+    Args:
+        server: "grpc://HOST:PORT" or "http://HOST:PORT".
+        model: name of the model there; not used when `local` is given.
+        local: the description of a model folder here; the server's model must be that one, under its usual name.
+        deadline: seconds for each request.
+
+    Raises:
+        SettingsError: a wrong server.
+        ServerError: the server does not answer, or its model is not one of this package, or not the local one.
+        RunError: its description is of another format.
+    """
+    name = local.served_name if local else model
+    client = open_client(server, name, deadline)
+    query = {PAPERS_INPUT: np.zeros(1, np.uint8)}
+    text = client.call(PAPERS_ENDPOINT, query, {PAPERS: Output("string", (1,))})[PAPERS][0]
+    try:
+        content = json.loads(text)
+    except (ValueError, TypeError):
+        raise ServerError(f"{client.server}: the description of its model {name!r} is not JSON") from None
+    description = parse_description(content, f"{client.server}, model {name}")
+    if local and description.weights_sha256 != local.weights_sha256:
+        raise ServerError(
+            f"{client.server}: its model {name!r} has other weights than the one named with --model; "
+            "package that again, or name the server's model"
+        )
+    return description, ServingEngine(client, description.image_shape)

@@ -1,0 +1,185 @@
+"""The report page: figures, contours that can be switched off, nothing of the patient, nothing from outside."""
+
+import dataclasses
+import html.parser
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from handmade_prediction import make_prediction
+from PIL import Image
+
+from doubleunet_bs.deployment.model_description import INTENDED_USE
+from doubleunet_bs.deployment.report_scan import read_report_scan
+from doubleunet_bs.deployment.results import write_prediction
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import read_json, write_json
+
+CONTOUR = np.array((225, 87, 0))
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that elements are closed in order; collects text, ids and links."""
+
+    VOID = {"meta", "input", "image", "path", "br"}
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.ids, self.links, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes[key] for key in ("href", "src") if key in attributes]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        assert tag in self.VOID
+        self.handle_starttag(tag, attributes)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def written(scan, tmp_path_factory):
+    return write_prediction(tmp_path_factory.mktemp("report"), scan, make_prediction(scan))
+
+
+@pytest.fixture(scope="module")
+def earlier(phantoms, tmp_path_factory):
+    from doubleunet_bs.scans import read_scan
+
+    scan = read_scan(phantoms / "phantom_0002.dcm")
+    return write_prediction(tmp_path_factory.mktemp("earlier"), scan, make_prediction(scan))
+
+
+def page_of(written) -> str:
+    return (written.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_says_what_it_must_and_nothing_else(written, scan):
+    text = page_of(written)
+    page = Page(text)
+    assert scan.case in page.text
+    assert page.text.count(INTENDED_USE) == 2
+    lesions = written.result["lesions"]
+    assert {f"lesion-{lesion['number']}" for lesion in lesions} < set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    for lesion in lesions:
+        assert f"{lesion['pixels']:,} " in page.text and f"{lesion['sum_counts']:,} " in page.text
+    assert f"{written.result['lesion_area']['lesion_area_mm2']:,.0f} mm²" in page.text
+    assert "not a bone scan index" in page.text
+    assert "A synthetic phantom, not a patient." in page.text
+    # What may be said of diagnosis is that this is not for it.
+    rest = page.text.replace(INTENDED_USE, "").replace("Not for diagnosis.", "")
+    assert not re.search("diagnos|progress|respon|therap|treat", rest, re.IGNORECASE)
+
+
+def test_needs_nothing_from_outside(written):
+    text = page_of(written)
+    inside = {f"#{name}" for name in Page(text).ids}
+    for link in Page(text).links:
+        assert link in inside or link.startswith("data:image/png;base64,")
+    assert not re.search(r"<script|javascript:|https?:|@import|url\(", text)
+
+
+def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
+    previous = read_report_scan(earlier.folder)
+    both = write_prediction(tmp_path, scan, make_prediction(scan), previous=previous)
+    page = Page(page_of(both))
+    assert both.result["previous"] == previous.result["case"]
+    assert previous.result["case"] in page.text
+    assert {f"earlier-{lesion['number']}" for lesion in previous.result["lesions"]} < set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    for result in (both.result, previous.result):
+        assert f"{result['lesion_area']['lesion_pixels']:,} " in page.text
+    assert "stand side by side and no more" in page.text
+    assert "different models" not in page.text
+    other = dataclasses.replace(
+        previous, result={**previous.result, "model": {**previous.result["model"], "weights_sha256": "cd" * 32}}
+    )
+    page = Page(page_of(write_prediction(tmp_path, scan, make_prediction(scan), overwrite=True, previous=other)))
+    assert "segmented by different models" in page.text
+
+
+def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
+    nothing = write_prediction(tmp_path / "a", scan, make_prediction(scan, {}))
+    assert "Nothing is predicted to be metastatic." in Page(page_of(nothing)).text
+    half = dataclasses.replace(
+        scan,
+        posterior=np.zeros_like(scan.posterior),
+        missing_views=("posterior",),
+        pixel_spacing_mm=None,
+        warnings=("<b>a & b</b>",),
+        phantom=False,
+    )
+    page = Page(page_of(write_prediction(tmp_path / "b", half, make_prediction(half))))
+    assert page.text.count("view missing") == 2
+    assert "phantom" not in page.text
+    assert "pixel spacing unknown" in page.text and "areas in mm2 cannot be given" in page.text
+    assert "<b>a & b</b>" in page.text
+
+
+def test_results_that_cannot_stand_beside_another(earlier, tmp_path):
+    def changed(name, work):
+        folder = shutil.copytree(earlier.folder, tmp_path / name)
+        work(folder)
+        return folder
+
+    def rewrite(change):
+        return lambda folder: write_json(folder / "result.json", change(read_json(folder / "result.json")))
+
+    for name, work, message in (
+        ("gone", lambda folder: (folder / "view_anterior.png").unlink(), "view_anterior.png: is missing; segment"),
+        ("cut", lambda folder: (folder / "mask_anterior.npy").write_bytes(b"xy"), "a damaged result"),
+        ("png", lambda folder: (folder / "view_anterior.png").write_bytes(b"xy"), "a damaged result"),
+        ("old", rewrite(lambda result: {**result, "format": 1}), "not a result of this version"),
+        ("hand", rewrite(lambda result: {**result, "lesions": [{"view": "anterior"}]}), "a damaged result"),
+        ("kind", rewrite(lambda result: [result]), "not a result of this version"),
+    ):
+        with pytest.raises(RunError, match=message):
+            read_report_scan(changed(name, work))
+
+
+@pytest.mark.slow
+def test_in_a_browser(written, tmp_path):
+    """Contours are drawn on the page, and gone when their box is not ticked."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed to look at the page with")
+    text = page_of(written)
+    pages = {"on": text, "off": text.replace('id="contours" checked', 'id="contours"')}
+    assert pages["off"] != text
+    orange = {}
+    for name, content in pages.items():
+        (tmp_path / f"{name}.html").write_text(content, encoding="utf-8")
+        arguments = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync".split()
+        arguments += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
+        arguments += [
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=900,2600",
+            "--force-device-scale-factor=2",
+        ]
+        target = [f"--screenshot={tmp_path / name}.png", (tmp_path / f"{name}.html").as_uri()]
+        done = subprocess.run([chromium, *arguments, *target], capture_output=True, timeout=120)
+        if not (tmp_path / f"{name}.png").is_file():
+            pytest.skip(f"Chromium takes no picture here ({done.returncode})")
+        picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
+        orange[name] = int((np.abs(picture - CONTOUR).max(axis=2) < 12).sum())
+    assert orange["on"] > 20 * len(written.result["lesions"])
+    assert orange["off"] == 0

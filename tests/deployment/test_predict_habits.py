@@ -1,0 +1,279 @@
+"""What a hospital expects of a command: outputs to choose, identity only on request, a log, a rehearsal, a clean stop."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pydicom
+import pytest
+from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
+
+from doubleunet_bs.__main__ import main
+
+
+@pytest.fixture
+def command(trained_run, tmp_path, capsys):
+    """Run predict; returns exit code, standard output and standard error."""
+
+    def run(*arguments, out=tmp_path / "out", model=trained_run / "fold_01"):
+        try:
+            code = main(["predict", *map(str, arguments), "--model", str(model), "--out", str(out)])
+        except SystemExit as stopped:
+            code = stopped.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    run.out = tmp_path / "out"
+    return run
+
+
+@pytest.fixture(scope="module")
+def secret_scan(phantoms, tmp_path_factory):
+    """A scan with a secret in every element, in a file that is named after the patient."""
+    path = tmp_path_factory.mktemp("hospital") / f"{SECRET}.dcm"
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    plant_everywhere(dataset, 1)
+    with pydicom.config.disable_value_validation():
+        dataset.save_as(path)
+    assert path.read_bytes().count(SECRET.encode()) > 50
+    return path
+
+
+def test_outputs_to_choose(command, phantoms):
+    file = phantoms / "phantom_0001.dcm"
+
+    def names(choice):
+        assert command(file, "--outputs", choice, "--overwrite")[0] == 0
+        (folder,) = command.out.iterdir()
+        return {path.name for path in folder.iterdir()}
+
+    assert names("none") == {"result.json"}
+    assert names("report") == {"result.json", "report.html"}
+    assert names("dicom,overlay") == {
+        "result.json",
+        "overlay.png",
+        "overlay.dcm",
+        "scan.dcm",
+        "segmentation_anterior.dcm",
+        "segmentation_posterior.dcm",
+    }
+    (folder,) = command.out.iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["report"], result["views"]["anterior"]["mask_npy"]) == (None, None)
+    assert command(file, "--outputs", "masks,sculpture")[0] == 2
+
+
+def test_no_identity_unless_asked(command, secret_scan, tmp_path):
+    """Every byte that is written, and the log; what is printed names the user's own file, and nothing else."""
+    arguments = ("--log", tmp_path / "logs" / "log.txt", "--labelme", tmp_path / "labels")
+    code, out, err = command(secret_scan, *arguments)
+    assert (code, err) == (0, "")
+    search(haystack(command.out, leave_out=()), *[UID.encode()])
+    search(haystack(tmp_path / "logs", leave_out=()))
+    # Asked for by the user, these are named after his file. What is in them is searched.
+    annotations = sorted((tmp_path / "labels").iterdir())
+    assert [path.name for path in annotations] == [f"{SECRET}_anterior.json", f"{SECRET}_posterior.json"]
+    for path in annotations:
+        content = json.loads(path.read_text())
+        assert content.pop("imagePath") == f"{path.stem}.png"
+        search([json.dumps(content).encode()])
+    lines = [line for line in out.splitlines() if line != str(secret_scan)]
+    assert len(lines) == len(out.splitlines()) - 1
+    search(["\n".join(lines).encode()])
+
+
+def test_identity_in_dicom_files_alone(command, secret_scan, tmp_path):
+    code, _, err = command(secret_scan, "--keep-identity", "--log", tmp_path / "log.txt")
+    assert (code, err) == (0, "")
+    (folder,) = command.out.iterdir()
+    dicom = sorted(folder.glob("*.dcm"))
+    assert [path.name for path in dicom] == ["overlay.dcm", "segmentation_anterior.dcm", "segmentation_posterior.dcm"]
+    search(haystack(command.out, leave_out=dicom))
+    search([(tmp_path / "log.txt").read_bytes()])
+    source = pydicom.dcmread(secret_scan)
+    for path in dicom:
+        result = pydicom.dcmread(path)
+        assert (result.PatientID, str(result.PatientName)) == (SECRET, f"{SECRET}^{SECRET}")
+        assert result.StudyInstanceUID == source.StudyInstanceUID
+        assert source.SOPInstanceUID.encode() in path.read_bytes()
+        # Patient and study, and not whatever else a header holds.
+        content = path.read_bytes()
+        for keyword in ("InstitutionName", "PatientAddress", "OperatorsName", "PatientComments", "StationName"):
+            assert keyword not in result
+        assert b"AGAIN" not in content
+        assert NUMBER.encode() in content
+    assert json.loads((folder / "result.json").read_text())["dicom"]["patient_identity"] == "kept"
+
+
+def test_one_scan_that_cannot_be_referred_to_does_not_stop_the_others(command, phantoms, tmp_path):
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    dataset.StudyInstanceUID = ""
+    dataset.save_as(tmp_path / "orphan.dcm")
+    code, out, err = command(tmp_path / "orphan.dcm", phantoms / "phantom_0002.dcm", "--keep-identity")
+    assert code == 1
+    assert "orphan.dcm: has no valid StudyInstanceUID" in err
+    assert "1 of 2 scans segmented" in out
+    assert len(list(command.out.iterdir())) == 1
+
+
+def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
+    shutil.copy(phantoms / "phantom_0001.dcm", tmp_path / "Jane_Doe.dcm")
+    (tmp_path / "Doe_notes.txt").write_text("nothing")
+    log = tmp_path / "log.txt"
+    log.write_text("earlier\n")
+    code, *_ = command(tmp_path / "Jane_Doe.dcm", tmp_path / "Doe_notes.txt", "--log", log)
+    assert code == 1
+    lines = log.read_text().splitlines()
+    assert lines.pop(0) == "earlier"
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d ", line) for line in lines)
+    texts = [line[20:] for line in lines]
+    assert re.fullmatch(r"start: doubleunet_bs 0\.1\.0, .*fold 1, weights [0-9a-f]{12}, engine .*, 2 scans", texts[0])
+    assert texts[1] == "scan 2 of 2: not segmented (not-dicom)"
+    assert re.fullmatch(rf"{scan.case}: \d+ areas, \d+ pixels, \d+ warnings, [\d.]+ s", texts[2])
+    assert texts[3:] == ["end: 1 of 2 scans segmented"]
+    assert "Doe" not in log.read_text() and str(tmp_path) not in log.read_text()
+    # The second time the result is there already: its reason, not its message with the path.
+    assert command(tmp_path / "Jane_Doe.dcm", "--log", log)[0] == 1
+    assert f"{scan.case}: not segmented (RunError)" in log.read_text()
+    # A model that cannot be opened stands in the log as well; a log that cannot be written stops everything.
+    assert command(tmp_path / "Jane_Doe.dcm", "--log", log, model=tmp_path)[0] == 1
+    assert log.read_text().endswith(" stopped: RunError\n")
+    assert command(tmp_path / "Jane_Doe.dcm", "--log", tmp_path)[0] == 2
+
+
+def test_dry_run_writes_nothing_and_loads_no_network(phantoms, trained_run, tmp_path, scan):
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["predict", phantoms, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]
+    arguments += ["--labelme", tmp_path / "labels", "--log", tmp_path / "log.txt", "--keep-identity", "--dry-run"]
+    code = (
+        "import sys; from doubleunet_bs.__main__ import main; code = main(sys.argv[1:]);"
+        "print(sorted({'tensorflow', 'keras', 'highdicom', 'openvino', 'grpc'} & set(sys.modules))); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    *said, modules = done.stdout.splitlines()
+    assert modules == "[]"
+    assert said[-1] == "dry run: 2 of 2 scans would be segmented; nothing was written"
+    assert any(str(tmp_path / "out" / scan.case) in line for line in said)
+    assert any("phantom_0001_anterior.json" in line for line in said)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dry_run_tells_what_would_fail(command, phantoms, trained_run, tmp_path):
+    file = phantoms / "phantom_0001.dcm"
+    assert command(file, "--outputs", "none")[0] == 0
+    code, out, err = command(file, phantoms / "phantom_0002.dcm", "--dry-run")
+    assert code == 1
+    assert "exists already; give --overwrite" in err
+    assert "1 of 2 scans would be segmented" in out
+    assert command(file, "--dry-run", model=tmp_path)[0] == 1
+    assert command(file, "--dry-run", "--overwrite", model=trained_run / "fold_01" / "saved_model")[0] == 0
+
+
+def test_previous_scan_or_result(command, phantoms, tmp_path):
+    first, second = phantoms / "phantom_0001.dcm", phantoms / "phantom_0002.dcm"
+    assert command(first)[0] == 0
+    (earlier,) = command.out.iterdir()
+    code, _, err = command(second, "--previous", earlier, out=tmp_path / "b")
+    assert (code, err) == (0, "")
+    (folder,) = (tmp_path / "b").iterdir()
+    assert earlier.name in (folder / "report.html").read_text()
+    # The phantoms are different patients, and a scan names its patient.
+    code, _, err = command(second, "--previous", first, out=tmp_path / "c")
+    assert code == 1 and "has another Patient ID" in err
+    dataset = pydicom.dcmread(first)
+    dataset.PatientID = pydicom.dcmread(second).PatientID
+    dataset.save_as(tmp_path / "earlier.dcm")
+    assert command(second, "--previous", tmp_path / "earlier.dcm", out=tmp_path / "d")[0] == 0
+    (segmented,) = (tmp_path / "d").iterdir()
+    # Segmented anew or read from its result: the same page.
+    assert (segmented / "report.html").read_text() == (folder / "report.html").read_text()
+
+    for arguments, code, message in (
+        ((phantoms, "--previous", earlier), 2, "belongs to one scan, and 2 are given"),
+        ((second, "--previous", earlier, "--outputs", "masks"), 2, "add report to --outputs"),
+        ((second, "--previous", tmp_path / "nowhere"), 2, "no such file or folder"),
+        ((second, "--previous", phantoms), 1, "holds 2 scans"),
+        ((first, "--previous", first), 1, "is the scan that was given as the previous one"),
+        ((second, "--keep-identity", "--outputs", "masks"), 2, "add dicom to --outputs"),
+    ):
+        found, _, err = command(*arguments, out=tmp_path / "e")
+        assert found == code and message in err, (arguments, err)
+    assert not list((tmp_path / "e").glob("*"))
+
+
+def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"in{number}").mkdir()
+        shutil.copy(phantoms / f"phantom_000{number}.dcm", tmp_path / f"in{number}" / "scan.dcm")
+    paths = [tmp_path / f"in{number}" / "scan.dcm" for number in (1, 2)]
+    code, _, err = command(*paths, "--labelme", tmp_path / "labels", "--outputs", "none")
+    assert code == 1
+    assert "its annotation would have the name of that of" in err or "exists already and may hold" in err
+    assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+def test_nothing_is_left_when_annotations_cannot_be_written(command, phantoms, tmp_path, monkeypatch):
+    from doubleunet_bs.deployment import labelme_output
+
+    real, calls = labelme_output.write_json, []
+
+    def fail(path, content):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(labelme_output, "write_json", fail)
+    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
+    assert code == 1 and "cannot be written (No space left on device)" in err
+    assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
+
+
+def test_no_network_is_used(command, phantoms, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("predict opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert command(phantoms / "phantom_0001.dcm", "--keep-identity")[0] == 0
+
+
+@pytest.mark.slow
+def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path):
+    """Ctrl-C in the middle of a folder: exit code 130, every result complete, nothing hidden beside them."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number in range(40):
+        dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+        frames = dataset.pixel_array.copy()
+        frames[0, 500, 128] += number
+        dataset.PixelData = frames.tobytes()
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}"
+        dataset.save_as(folder / f"{number:02d}.dcm")
+    arguments = ["predict", folder, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "doubleunet_bs", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 90
+    while len(list((tmp_path / "out").glob("case-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err and "Traceback" not in err
+    results = list((tmp_path / "out").iterdir())
+    assert 2 <= len(results) < 40
+    for result in results:
+        assert result.name.startswith("case-")
+        assert {"result.json", "report.html", "overlay.dcm"} <= {path.name for path in result.iterdir()}

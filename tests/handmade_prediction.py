@@ -1,0 +1,42 @@
+"""Predictions made by hand, without a network: what results are written from."""
+
+import numpy as np
+from intensity_run import LEVEL, SETTINGS
+
+from doubleunet_bs.deployment.model_description import ModelDescription
+from doubleunet_bs.deployment.predictor import Prediction
+from doubleunet_bs.preparation import prepare_scan
+from doubleunet_bs.preparation.case import VIEWS
+from doubleunet_bs.preparation.settings import PreparationSettings
+
+
+def description(settings: PreparationSettings = SETTINGS) -> ModelDescription:
+    return ModelDescription(
+        experiment={"name": "focal-tversky-otsu", "classes": 3, "encoder_weights": "none"},
+        fold=1,
+        preparation=settings,
+        image_shape=settings.image_shape,
+        data_fingerprint="0" * 64,
+        weights_sha256="ab" * 32,
+        best_epoch=3,
+        validation_f1=0.6,
+    )
+
+
+def make_prediction(scan, masks=None, settings: PreparationSettings = SETTINGS) -> Prediction:
+    """Of `masks` (view -> bool or 0 and 1; a view left out is empty), or where the prepared image is bright.
+
+    The probability is 0.9 inside, 0.1 outside.
+    """
+    prepared = prepare_scan(scan, settings=settings)
+    if masks is None:
+        masks = prepared.lay_back((prepared.grey > LEVEL).astype(np.uint8))
+    masks = {view: np.asarray(masks.get(view, np.zeros(prepared.raw_shape)), np.uint8) for view in VIEWS}
+    return Prediction(
+        case=prepared.case,
+        masks=masks,
+        probabilities={view: np.where(mask, np.float32(0.9), np.float32(0.1)) for view, mask in masks.items()},
+        prepared=prepared,
+        warnings=prepared.warnings,
+        model=description(settings),
+    )

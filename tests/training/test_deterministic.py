@@ -1,0 +1,58 @@
+"""`--deterministic`: two runs in two processes give equal bytes. The seed governs weights and order."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+
+TRAIN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from doubleunet_bs.quiet import import_tensorflow
+tf = import_tensorflow()
+tf.config.experimental.enable_op_determinism()
+import doubleunet_bs.training.trainer as trainer_module
+from small_network import small_network
+from synthetic_shards import SyntheticShards
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.replicas import open_replicas
+trainer_module.double_unet = small_network
+experiment = paper_experiment("focal-tversky-otsu", epochs=2, learning_rate=1e-2, encoder_weights="none", seed=int(sys.argv[3]))
+trainer_module.Trainer(Path(sys.argv[2]), experiment, SyntheticShards(scans=12), range(8), [8, 9, 10], open_replicas("cpu"),
+                       title="run", precision="mixed_bfloat16", show_progress=False).train()
+"""
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """What a run left, without what is a date by nature: durations, the clock in archives, event files.
+
+    Keras numbers shared objects in `config.json` by their addresses in memory, which say nothing.
+    """
+    history = [line.rpartition(",")[0] for line in (path / "history.csv").read_text().splitlines()]
+    found = {"history": "\n".join(history).encode(), "best": (path / "best.weights.h5").read_bytes()}
+    with zipfile.ZipFile(path / "model.keras") as archive:
+        found |= {name: archive.read(name) for name in archive.namelist() if name != "metadata.json"}
+    found["config.json"] = re.sub(rb'"shared_object_id": \d+', b"", found["config.json"])
+    return found
+
+
+@pytest.mark.slow
+def test_two_runs_give_equal_bytes_and_another_seed_others(tmp_path):
+    folders = [tmp_path / name for name in ("one", "again", "other")]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TRAIN, TESTS, folder, seed], stderr=subprocess.PIPE, text=True)
+        for folder, seed in zip(folders, ("3", "3", "4"), strict=True)
+    ]
+    for process in processes:
+        errors = process.communicate()[1]
+        assert process.returncode == 0, errors[-2000:]
+    one, again, other = map(contents, folders)
+    assert one.keys() == again.keys() >= {"history", "best", "model.weights.h5", "config.json"}
+    assert [name for name in one if one[name] != again[name]] == []
+    assert all(one[name] != other[name] for name in ("history", "best", "model.weights.h5"))

@@ -1,0 +1,48 @@
+"""The event file is read back with TensorBoard's own reader."""
+
+import numpy as np
+from synthetic_shards import SyntheticShards
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from doubleunet_bs.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
+from doubleunet_bs.training.history import Epoch
+from doubleunet_bs.training.tensorboard import FOLDER, TensorBoardLog, overlay
+
+
+def test_figures_and_overlays_come_back(tmp_path):
+    board = TensorBoardLog(tmp_path)
+    for epoch in (1, 2):
+        undefined = None if epoch == 1 else 0.5
+        board.epoch(Epoch(epoch, 1.5 / epoch, undefined, 0.0, undefined, 1.6, 0.1, 0.2, 0.3, 1e-4, 2.0))
+    shards = SyntheticShards(scans=3)
+    grey, labels = (np.stack([part(index) for index in range(3)]) for part in (shards.grey, shards.labels))
+    board.examples(2, grey, labels, labels == 1)
+    board.close()
+    events = EventAccumulator(str(tmp_path / FOLDER), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    assert {"training/loss", "training/f1", "validation/loss", "validation/f1", "run/learning_rate"} <= set(tags)
+    values = {
+        tag: [
+            (
+                event.step,
+                float(np.frombuffer(event.tensor_proto.tensor_content, np.float32)[0])
+                if event.tensor_proto.tensor_content
+                else event.tensor_proto.float_val[0],
+            )
+            for event in events.Tensors(tag)
+        ]
+        for tag in ("training/loss", "training/precision")
+    }
+    assert values == {"training/loss": [(1, 1.5), (2, 0.75)], "training/precision": [(2, 0.5)]}
+    [pictures] = events.Tensors("validation")
+    assert pictures.step == 2 and len(pictures.tensor_proto.string_val) == 2 + 3
+    assert pictures.tensor_proto.string_val[0] == b"32"
+
+
+def test_overlay_tells_found_wrong_and_missed_pixels_apart():
+    grey = np.full((2, 2), 55, np.uint8)
+    labels = np.array([[2, 2], [1, 0]], np.uint8)
+    picture = overlay(grey, labels, np.array([[True, False], [True, False]]))
+    expected = [[TRUE_POSITIVE, FALSE_NEGATIVE], [FALSE_POSITIVE, (200, 200, 200)]]
+    np.testing.assert_array_equal(picture, expected)
