@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import random
+import secrets
 import socket
 import sys
 import tempfile
@@ -93,16 +94,17 @@ class Lock:
                 )
             number = files[-1][0] + 1 if files else 1
             path = self._path(number)
-            if not create_file(path, json_text(_this_process())):
+            self._token = secrets.token_hex(8)
+            if not create_file(path, json_text({**_this_process(), "token": self._token})):
                 continue
             # Between looking and making, others may have come and gone: nobody else may be there now.
-            if any(
+            if self._is_mine(path) and not any(
                 other > number or (other < number and self._holder(file) is not None) for other, file in self._files()
             ):
+                break
+            if self._is_mine(path):
                 path.unlink(missing_ok=True)
-                time.sleep(random.uniform(0.01, 0.1))
-                continue
-            break
+            time.sleep(random.uniform(0.01, 0.1))
         self._own, self._number = path, number
         self._stop.clear()
         self._thread = threading.Thread(target=self._beat_until_stopped, name=f"lock {self._name}", daemon=True)
@@ -114,11 +116,13 @@ class Lock:
             return
         self._stop.set()
         self._thread.join()
-        self._own = None
+        own, self._own = self._own, None
         for number, file in self._files():
-            # Those with lower numbers are of processes that are no more.
-            if number <= self._number:
+            # Of processes that are no more. One that is alive and about to withdraw removes its own.
+            if number < self._number and self._holder(file) is None:
                 file.unlink(missing_ok=True)
+        if self._is_mine(own):
+            own.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         """Take the lock unless this has been done already."""
@@ -139,6 +143,13 @@ class Lock:
             if number.isdecimal():
                 found.append((int(number), path))
         return sorted(found)
+
+    def _is_mine(self, path: Path) -> bool:
+        """Whether a lock file is that of this lock, and not of another one that has taken its name since."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["token"] == self._token
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
 
     def _holder(self, path: Path) -> "_Holder | None":
         """Who holds a lock file; None when he is gone."""
@@ -167,18 +178,20 @@ class Lock:
         suspicious = False
         while not self._stop.wait(self._beat / 5 if suspicious else self._beat):
             try:
-                os.utime(self._own)
-                higher = self._files()[-1][1] != self._own
-            except (FileNotFoundError, IndexError):
-                higher = True
+                files = self._files()
+                taken = not files or files[-1][1] != self._own or not self._is_mine(self._own)
+                if not taken:
+                    os.utime(self._own)
+            except FileNotFoundError:
+                taken = True
             except OSError:
                 # The file system does not answer: nothing can be written now, and nothing be known.
                 continue
             # One look may meet a process that is about to withdraw.
-            if higher and suspicious:
+            if taken and suspicious:
                 self._on_lost()
                 return
-            suspicious = higher
+            suspicious = taken
 
     def _end_process(self) -> None:
         print(

@@ -99,7 +99,7 @@ class OneNodeSlurm:
         _wait(files["socket"].exists, 10, "munged does not answer")
         self._start("slurmctld", "-D")
         self._start("slurmd", "-D", "-N", host)
-        _wait(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%T", check=False), 60, self._logs)
+        _wait(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%T", check=False), 60, self.logs)
         return self
 
     def __exit__(self, *exception) -> None:
@@ -145,7 +145,7 @@ class OneNodeSlurm:
             states.update(self.states(job))
             return bool(states) and not set(states.values()) & {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"}
 
-        _wait(ended, seconds, lambda: f"still {states}\n{self._logs()}")
+        _wait(ended, seconds, lambda: f"still {states}\n{self.logs()}")
         return states
 
     def _start(self, *command: str) -> None:
@@ -154,7 +154,8 @@ class OneNodeSlurm:
                 subprocess.Popen(command, env=self.environment, stdout=out, stderr=subprocess.STDOUT, cwd=self.folder)
             )
 
-    def _logs(self) -> str:
+    def logs(self) -> str:
+        """The ends of what the daemons have written."""
         return "\n".join(
             f"{path.name}: {path.read_text(errors='replace')[-1500:]}"
             for name in ("*.log", "*.out")

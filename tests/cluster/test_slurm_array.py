@@ -113,7 +113,7 @@ def test_array_job_with_a_killed_task(slurm, cohorts, tmp_path):
     assert slurm.wait(job, SECONDS)["0"] == "CANCELLED", logs(tmp_path)
     assert not (fold / "model.keras").exists()
     queue_again(slurm, f"{job}_0")
-    assert slurm.wait(job, SECONDS)["0"] == "COMPLETED", logs(tmp_path)
+    assert slurm.wait(job, SECONDS)["0"] == "COMPLETED", logs(tmp_path) + slurm.logs()
     for path in TASKS.values():
         assert (runs / path / "saved_model" / "saved_model.pb").is_file(), logs(tmp_path)
         assert not any((runs / path).parent.joinpath("locks").iterdir())
@@ -147,8 +147,9 @@ def test_array_job_with_a_killed_task(slurm, cohorts, tmp_path):
 
 def queue_again(slurm, task):
     slurm.run("scontrol", "requeue", task)
-    # Slurm waits for two minutes before it starts a task again; a test need not.
-    slurm.run("scontrol", "update", f"JobId={task}", "StartTime=now")
+    # Slurm waits for two minutes before it starts a task again; a test need not. (At once would be too early: the node
+    # refuses a task whose last run it is still clearing away.)
+    slurm.run("scontrol", "update", f"JobId={task}", "StartTime=now+20")
 
 
 def wait_for(condition, what):
