@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.processor import bfloat16_instruction
 
 ENGINES = ("auto", "tensorflow", "openvino", "serving")
 PRECISIONS = ("auto", "float32")
@@ -67,7 +68,7 @@ def open_local(saved_model: Path, engine: str, precision: str = "auto") -> Engin
     """
     if not (saved_model / "saved_model.pb").is_file():
         raise RunError(f"{saved_model}: not a SavedModel folder (saved_model.pb is missing)")
-    bfloat16 = precision == "auto" and cpu_has_bfloat16()
+    bfloat16 = precision == "auto" and bfloat16_instruction() is not None
     if engine == "openvino":
         from doubleunet_bs.deployment.engine_openvino import OpenVinoEngine
 
@@ -75,16 +76,6 @@ def open_local(saved_model: Path, engine: str, precision: str = "auto") -> Engin
     from doubleunet_bs.deployment.engine_tensorflow import TensorFlowEngine
 
     return TensorFlowEngine(saved_model, bfloat16)
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX-512). False where the system does not say."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            flags = next((line.split() for line in file if line.startswith("flags")), [])
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def check_images(grey: np.ndarray, image_shape: tuple[int, int]) -> None:

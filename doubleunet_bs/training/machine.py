@@ -1,18 +1,15 @@
 """What a run may choose for the machine it runs on, and what is recommended there (decided here)."""
 
 import dataclasses
-import re
-from pathlib import Path
 
 import tensorflow as tf
 
 from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.processor import bfloat16_instruction
 from doubleunet_bs.training.replicas import Replicas
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 XLA = ("auto", "on", "off")
-BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-"""Processor flags of matrix arithmetic in bfloat16, as Linux lists them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +54,10 @@ def choose_machine(replicas: Replicas, precision: str = "float32", xla: str = "a
     return Machine(precision, xla == "on" or (xla == "auto" and gpu and replicas.count == 1), reason)
 
 
-def processor_flags(cpuinfo: str | Path = "/proc/cpuinfo") -> frozenset[str]:
-    """Instruction sets of the processor as Linux names them; empty where that file does not exist."""
-    try:
-        text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found.group(1).split()) if found else frozenset()
-
-
 def _cpu_precision() -> tuple[str, str]:
-    fast = [flag for flag in BFLOAT16_INSTRUCTIONS if flag in processor_flags()]
+    fast = bfloat16_instruction()
     if fast:
-        return "mixed_bfloat16", f"chosen: this processor has {fast[0]}"
+        return "mixed_bfloat16", f"chosen: this processor has {fast}"
     return "float32", "chosen: this processor has no bfloat16 matrix arithmetic"
 
 

@@ -27,8 +27,8 @@ from doubleunet_bs.training.history import Epoch, draw_progress, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
-from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.start import encoder_variables, load_initial_weights, starting_head_bias
+from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.stop_signals import StopSignals
 from doubleunet_bs.training.tensorboard import TensorBoardLog
 

@@ -7,14 +7,12 @@ import numpy as np
 import pydicom.data
 import pytest
 from PIL import Image
-
 from real_scan import REAL
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.preparation.inspection import BODY, KNEE, WINDOW
 from doubleunet_bs.scans.phantom import make_phantom
 from doubleunet_bs.scans.phantom.dicom_file import write_dicom
-
 
 
 @pytest.fixture(scope="module")

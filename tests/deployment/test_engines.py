@@ -8,8 +8,9 @@ import pytest
 from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.deployment import Predictor, engines
-from doubleunet_bs.deployment.engines import choose_local, cpu_has_bfloat16, has_openvino, open_local
+from doubleunet_bs.deployment.engines import choose_local, has_openvino, open_local
 from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.processor import bfloat16_instruction
 
 needs_openvino = pytest.mark.skipif(
     not has_openvino(), reason="OpenVINO is not installed: pip install -e '.[openvino]'"
@@ -117,7 +118,7 @@ def test_the_choice_is_said(trained_run):
     for precision in ("auto", "float32"):
         predictor = Predictor(trained_run / "fold_01", precision=precision)
         assert predictor.engine.startswith(choose_local("auto"))
-        words = "bfloat16" if precision == "auto" and cpu_has_bfloat16() else "float32"
+        words = "bfloat16" if precision == "auto" and bfloat16_instruction() else "float32"
         assert words in predictor.engine or "GPU" in predictor.engine
 
 

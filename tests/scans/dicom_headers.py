@@ -234,3 +234,14 @@ def encode_jpeg_lossless(frame: np.ndarray) -> bytes:
         data,
         b"\xff\xd9",
     ])  # fmt: skip
+
+
+FRAMES = np.stack(body())
+"""Both views of one scan, for tests of pixel data."""
+
+
+def plain(frames=FRAMES, **kind):
+    """A file with frames of any type and no Counts Accumulated."""
+    dataset = strip(ge_discovery(), "CountsAccumulated")
+    put_pixels(dataset, np.asarray(frames), **kind)
+    return dataset

@@ -5,15 +5,15 @@ import io
 import numpy as np
 import pytest
 from dicom_headers import (
+    FRAMES,
     LOSSLESS,
     NATIVE,
-    body,
     encode,
     encode_jpeg_lossless,
     encode_rle,
     ge_discovery,
+    plain,
     put_pixels,
-    strip,
     write,
 )
 from PIL import Image
@@ -29,15 +29,7 @@ from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.rle import decode_rle
 
-FRONT, BACK = body()
-FRAMES = np.stack([FRONT, BACK])
-
-
-def plain(frames=FRAMES, **kind):
-    """A file with frames of any type and no Counts Accumulated."""
-    dataset = strip(ge_discovery(), "CountsAccumulated")
-    put_pixels(dataset, np.asarray(frames), **kind)
-    return dataset
+FRONT, BACK = FRAMES
 
 
 def compressed(frames: list[bytes], syntax: str, bits: int = 16):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from dicom_headers import (
-    body,
+    FRAMES,
     encode,
     ge_discovery,
     ge_names,
     image,
-    put_pixels,
+    plain,
     strip,
     write,
 )
@@ -22,15 +22,7 @@ from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.pixels import bin_counts, pixel_hash
 
-FRONT, BACK = body()
-FRAMES = np.stack([FRONT, BACK])
-
-
-def plain(frames=FRAMES, **kind):
-    """A file with frames of any type and no Counts Accumulated."""
-    dataset = strip(ge_discovery(), "CountsAccumulated")
-    put_pixels(dataset, np.asarray(frames), **kind)
-    return dataset
+FRONT, BACK = FRAMES
 
 
 def read(tmp_path, dataset_or_bytes):

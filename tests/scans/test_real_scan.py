@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pydicom.data
 import pytest
-
 from real_scan import REAL
 
 from doubleunet_bs.errors import ScanError

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from doubleunet_bs import processor
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.training import machine as machine_module
+from doubleunet_bs.processor import processor_flags
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.machine import choose_machine, processor_flags
+from doubleunet_bs.training.machine import choose_machine
 from doubleunet_bs.training.memory import BYTES_PER_PIXEL, check_memory, container_limit
 from doubleunet_bs.training.replicas import Replicas
 
@@ -27,9 +28,10 @@ def test_auto_on_a_processor(monkeypatch, tmp_path, flags, precision):
     file = tmp_path / "cpuinfo"
     file.write_text(f"model name\t: some\nflags\t\t: {flags}\n\nmodel name\t: some\nflags\t\t: other\n")
     assert processor_flags(file) == set(flags.split())
-    monkeypatch.setattr(machine_module, "processor_flags", lambda: processor_flags(file))
-    found = choose_machine(CPU, "auto")
-    assert found.precision == precision and not found.xla and "this processor has" in found.reason
+    found = processor_flags(file)
+    monkeypatch.setattr(processor, "processor_flags", lambda: found)
+    chosen = choose_machine(CPU, "auto")
+    assert chosen.precision == precision and not chosen.xla and "this processor has" in chosen.reason
 
 
 def test_a_processor_that_does_not_say_what_it_can():

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from synthetic_shards import SyntheticShards
+from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.training.experiments import paper_experiment
@@ -19,20 +20,9 @@ from doubleunet_bs.training.trainer import Interrupted
 SHARDS = SyntheticShards(scans=18)
 
 
-def small_network(shape, classes, *args, **kwargs):
-    """A network of two convolutions with batch normalisation in place of the Double U-Net: the loop around it is the same."""
-    image = keras.Input(shape, name="image")
-    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(image)
-    x = keras.layers.BatchNormalization(name="bn")(x)
-    outputs = {}
-    for name in ("output1", "output2"):
-        outputs[name] = keras.layers.Conv2D(classes, 1, activation="softmax", name=name)(x)
-    return keras.Model(image, outputs)
-
-
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", small_network)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
 
 
 def trainer_in(path, **changes):
@@ -77,7 +67,7 @@ def result(path):
 def uninterrupted(tmp_path_factory):
     """Results of whole runs, by schedule."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.trainer.double_unet", small_network)
+        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
         return {
             schedule: result(trainer_in(tmp_path_factory.mktemp(schedule), schedule=schedule).train())
             for schedule in ("plateau", "cosine")

@@ -9,8 +9,8 @@ import signal
 import keras
 import numpy as np
 import pytest
-from two_convolutions import two_convolutions
 from synthetic_shards import SyntheticShards
+from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.session import train_and_export
