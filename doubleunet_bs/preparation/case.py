@@ -12,6 +12,7 @@ from doubleunet_bs.preparation.background import SMALLEST_USUAL_FRACTION, find_u
 from doubleunet_bs.preparation.binning import bin_counts, bin_labels
 from doubleunet_bs.preparation.brightness import MANY_TIMES, find_gain, to_grey
 from doubleunet_bs.preparation.geometry import BodyRange, Placement
+from doubleunet_bs.preparation.histogram import sum_counts
 from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS, RAW_SHAPE, PreparationSettings
 from doubleunet_bs.scans.bone_scan import BoneScan
 
@@ -110,7 +111,10 @@ def prepare_scan(
     }
     if any(frame.max(initial=0) > LARGEST_COUNT for frame in frames.values()):
         warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
-    frames = {name: np.minimum(frame, LARGEST_COUNT).astype(np.uint16, copy=False) for name, frame in frames.items()}
+    frames = {
+        name: frame if frame.dtype == np.uint16 else np.minimum(frame, LARGEST_COUNT).astype(np.uint16)
+        for name, frame in frames.items()
+    }
     if settings.brightness == "per_view":
         found = {name: find_gain([frame]) for name, frame in frames.items()}
     else:
@@ -131,14 +135,15 @@ def prepare_scan(
     seen = np.s_[:, :] if len(present) == 2 else half[next(iter(present))]
     uptake = np.zeros(counts.shape, bool)
     uptake[seen] = find_uptake(to_grey(counts, gains)[seen], counts[seen], settings.background)
-    fraction = float(uptake[seen].mean())
+    fraction = np.count_nonzero(uptake[seen]) / uptake[seen].size
     if settings.background != "none" and fraction < SMALLEST_USUAL_FRACTION:
         warnings.append(f"background removal keeps only {fraction:.1%} of the image: is an injection site in it?")
 
     labels, lost = _merge_lesions(lesions or {}, placements, scan.missing_views, settings.bin)
     if lost:
         warnings.append(f"{lost} metastatic pixels lie outside of the prepared image, below the knee or beside it")
-    labels[uptake & (labels != METASTATIC)] = NON_METASTATIC
+    # Of the classes 0, 1 and 2 the larger one holds: uptake is non-metastatic unless it is metastatic.
+    np.maximum(labels, uptake.view(np.uint8) * np.uint8(NON_METASTATIC), out=labels)
     return PreparedCase(
         counts=counts,
         labels=labels,
@@ -148,7 +153,7 @@ def prepare_scan(
         bodies=bodies,
         uptake_fraction=fraction,
         metastatic_pixels=int(np.count_nonzero(labels == METASTATIC)),
-        sum_counts=sum(int(counts.sum(dtype=np.int64)) for counts in present.values()),
+        sum_counts=sum(map(sum_counts, present.values())),
         raw_shape=RAW_SHAPE,
         warnings=tuple(warnings),
         case=scan.case,

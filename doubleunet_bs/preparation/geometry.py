@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.histogram import count_values
+from doubleunet_bs.preparation.histogram import clip_counts, count_values
 from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS
 
 CLIP_PERCENTILE = 90
@@ -77,8 +77,8 @@ def find_body(views: dict[str, np.ndarray]) -> tuple[dict[str, BodyRange], list[
     Raises:
         ScanError: reason "no-body": no run of rows stands out from the rest, for instance in a blank scan.
     """
-    clipped = {name: np.minimum(counts, counts.dtype.type(_clip_level(counts))) for name, counts in views.items()}
-    profiles = {name: view.sum(axis=1, dtype=np.int64) for name, view in clipped.items()}
+    clipped = {name: clip_counts(counts, _clip_level(counts)) for name, counts in views.items()}
+    profiles = {name: _sum(view, axis=1) for name, view in clipped.items()}
     first, last = _row_range(sum(profiles.values()))
     warnings = []
     if not USUAL_BODY_ROWS[0] <= last - first + 1 <= USUAL_BODY_ROWS[1]:
@@ -155,8 +155,7 @@ def _clip_level(counts: np.ndarray) -> int:
 
 def _row_range(profile: np.ndarray) -> tuple[int, int]:
     smooth = _smooth(profile)
-    empty = float(np.percentile(smooth, 5))
-    level = float(np.percentile(smooth, LEVEL_PERCENTILE))
+    empty, level = map(float, np.percentile(smooth, (5, LEVEL_PERCENTILE)))
     # Five standard deviations of the smoothed Poisson noise in rows that hold no body.
     noise = 5 * math.sqrt(empty / SMOOTHING)
     body = smooth > empty + max(ROW_FRACTION * (level - empty), noise)
@@ -167,7 +166,7 @@ def _row_range(profile: np.ndarray) -> tuple[int, int]:
 
 
 def _column_range(upper: np.ndarray, background: float) -> tuple[int, int]:
-    smooth = _smooth(upper.sum(axis=0, dtype=np.int64))
+    smooth = _smooth(_sum(upper, axis=0))
     level = float(np.percentile(smooth, LEVEL_PERCENTILE))
     columns = np.flatnonzero(smooth > max(COLUMN_FRACTION * level, 2 * background * len(upper)))
     if not len(columns):
@@ -175,10 +174,16 @@ def _column_range(upper: np.ndarray, background: float) -> tuple[int, int]:
     return int(columns[0]), int(columns[-1])
 
 
+def _sum(view: np.ndarray, axis: int) -> np.ndarray:
+    """int64 sums of at most 2**16 counts of 16 bits each, which fit into 32 bits: twice as fast."""
+    return view.sum(axis=axis, dtype=np.uint32 if view.dtype.itemsize <= 2 else np.int64).astype(np.int64)
+
+
 def _smooth(profile: np.ndarray) -> np.ndarray:
     """Moving average over SMOOTHING entries; the ends are repeated."""
     half = SMOOTHING // 2
-    sums = np.cumsum(np.r_[0.0, np.pad(profile.astype(np.float64), half, mode="edge")])
+    padded = np.concatenate([[0], profile[:1].repeat(half), profile, profile[-1:].repeat(half)])
+    sums = np.cumsum(padded, dtype=np.float64)
     return (sums[SMOOTHING:] - sums[:-SMOOTHING]) / SMOOTHING
 
 
