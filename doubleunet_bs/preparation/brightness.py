@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.histogram import clip_counts, count_values, sum_counts
+from doubleunet_bs.preparation.histogram import count_values
 from doubleunet_bs.preparation.settings import BRIGHTNESS_MARGIN, BRIGHTNESS_RANGE
 
 WHITE = 255
@@ -38,13 +38,20 @@ def find_gain(frames: Sequence[np.ndarray]) -> tuple[float, float]:
     Raises:
         ScanError: reason "too-dark": even fully saturated, too few pixels have counts to reach a mean of 7.
     """
+    return gain_of_histograms([count_values(frame) for frame in frames])
+
+
+def gain_of_histograms(numbers: Sequence[np.ndarray]) -> tuple[float, float]:
+    """`find_gain` for frames of which the histograms are known.
+
+    Args:
+        numbers: how many pixels of each frame have the value 0, 1, 2, ... (`histogram.count_values`).
+    """
+    histogram = _Histogram.of_all(numbers)
     low, high = BRIGHTNESS_RANGE
-    # Whole numbers: exactly what the histogram would give, without counting values.
-    clipped = sum(sum_counts(clip_counts(np.atleast_2d(frame), WHITE)) for frame in frames)
-    mean = clipped / sum(frame.size for frame in frames)
+    mean = histogram.mean(1.0)
     if low < mean < high:
         return 1.0, mean
-    histogram = _Histogram.of_counts(frames)
     target = low + BRIGHTNESS_MARGIN if mean <= low else high - BRIGHTNESS_MARGIN
     if histogram.brightest() <= target:
         raise ScanError(
@@ -130,8 +137,7 @@ class _Histogram:
         self.numbers = numbers[there].astype(np.float64)
 
     @classmethod
-    def of_counts(cls, frames: Sequence[np.ndarray]) -> "_Histogram":
-        each = [count_values(frame) for frame in frames]
+    def of_all(cls, each: Sequence[np.ndarray]) -> "_Histogram":
         numbers = np.zeros(max(map(len, each)), np.int64)
         for part in each:
             numbers[: len(part)] += part
