@@ -106,20 +106,28 @@ def find_scale(counts: np.ndarray, gains: tuple[float, float], ratio: float) -> 
     Raises:
         ScanError: reason "too-dark": with every pixel that has counts saturated the image is not as bright as that.
     """
-    if ratio == 1.0:
-        return 1.0
+    return find_scales(counts, gains, [ratio])[0]
+
+
+def find_scales(counts: np.ndarray, gains: tuple[float, float], ratios: Sequence[float]) -> list[float]:
+    """`find_scale` for several ratios; the pixels are looked at once."""
     half = counts.shape[1] // 2
     numbers = [count_values(view) for view in (counts[:, :half], counts[:, half:])]
     values = np.concatenate([np.arange(len(part)) * gain for part, gain in zip(numbers, gains, strict=True)])
     order = np.argsort(values, kind="stable")
     histogram = _Histogram(values[order], np.concatenate(numbers)[order])
-    target = ratio * histogram.mean(1.0)
-    if not 0 < target < histogram.brightest():
-        raise ScanError(
-            f"too few pixels have counts ({histogram.filled():.2%} of the image) to make it {ratio:.2f} times as bright",
-            "too-dark",
-        )
-    return histogram.solve(target)
+    mean, brightest = histogram.mean(1.0), histogram.brightest()
+    scales = []
+    for ratio in ratios:
+        target = ratio * mean
+        if ratio != 1.0 and not 0 < target < brightest:
+            raise ScanError(
+                f"too few pixels have counts ({histogram.filled():.2%} of the image) to make it {ratio:.2f} times as "
+                "bright",
+                "too-dark",
+            )
+        scales.append(1.0 if ratio == 1.0 else histogram.solve(target))
+    return scales
 
 
 class _Histogram:

@@ -34,7 +34,7 @@ USUAL_BODY_ROWS = (550, 900)
 VIEWS_AGREE_WITHIN = 40
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Placement:
     """Row and column of the raw view under the window's upper left pixel. Negative: the window begins in padding."""
 
@@ -42,7 +42,7 @@ class Placement:
     left: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class BodyRange:
     """First and last row and column of the body in one view, inclusive, in raw pixels."""
 
