@@ -114,7 +114,10 @@ def measure_training(repeats: int, bin: int) -> None:
     for kind, name in ((1, "processor seconds"), (0, "clock seconds")):
         print(f"{name:<22}{'imports':>22}{'until the step':>22}{'the step':>22}{'all':>24}")
         for side, runs in moments.items():
-            parts = [[run[0][kind], run[1][kind] - run[0][kind], run[2][kind] - run[1][kind], run[2][kind]] for run in runs[1:]]
+            parts = [
+                [run[0][kind], run[1][kind] - run[0][kind], run[2][kind] - run[1][kind], run[2][kind]]
+                for run in runs[1:]
+            ]
             columns = [spread(column) for column in zip(*parts, strict=True)]
             print(f"{side:<22}" + "".join(f"{column:>22}" for column in columns[:3]) + f"{columns[3]:>24}", flush=True)
         pairs = zip(moments["plain Keras script"][1:], moments["train.py"][1:], strict=True)
