@@ -1,4 +1,4 @@
-"""Import TensorFlow without its start-up chatter, and with the CPU kernels it should use."""
+"""Import TensorFlow without its start-up chatter and what it does not need, and with the CPU kernels it should use."""
 
 import contextlib
 import os
@@ -17,11 +17,15 @@ def import_tensorflow():
 
     Native messages below fatal stay hidden, since oneDNN reports each integer operation it leaves to others as an error; what
     fails reaches Python as an exception. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
+
+    Keras is told that scikit-learn and matplotlib are not installed, unless they have been imported already: it would
+    import both for `keras.wrappers` and `keras.visualization`, which this package does not use and which then do not work
+    in this process. Both can be imported as ever once this returns.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _native_stderr_held() as show:
+    with _native_stderr_held() as show, _left_out("sklearn", "matplotlib"):
         import keras  # noqa: F401
         import tensorflow
 
@@ -29,6 +33,19 @@ def import_tensorflow():
         if not tensorflow.config.list_physical_devices("GPU") and os.path.exists("/dev/nvidia0"):
             show()
     return tensorflow
+
+
+@contextlib.contextmanager
+def _left_out(*packages: str) -> Iterator[None]:
+    """Let the import of packages that are not imported yet fail inside, as if they were not installed."""
+    hidden = [name for name in packages if name not in sys.modules]
+    # None is Python's own way to say so.
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from doubleunet_bs.errors import DatasetError, ScanError
-from doubleunet_bs.preparation.brightness import find_scale, to_grey
+from doubleunet_bs.preparation.brightness import find_scales, to_grey
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 FLIPS = ("none", "merged", "per_view")
@@ -35,20 +35,26 @@ def brightness_levels(mean: float, levels: int = 7, reach: float = 5.0) -> np.nd
     return mean + reach * steps / (levels // 2 + 1)
 
 
-def mirror(image: np.ndarray, flip: str) -> np.ndarray:
+def mirror(image: np.ndarray, flip: str, out: np.ndarray | None = None) -> np.ndarray:
     """Mirror a merged image left to right.
 
     Args:
         image: uint8 array of shape (rows, columns), an even number of columns; anterior view on the left.
         flip: "merged": as a whole, so that the mirrored posterior view lies on the left; "per_view": each half in its
             place; "none": not at all.
+        out: where to write it, of the same shape and type; None for a new array, or `image` itself with "none".
     """
     if flip == "none":
-        return image
-    if flip == "per_view":
-        half = image.shape[1] // 2
-        return np.hstack([cv2.flip(image[:, :half], 1), cv2.flip(image[:, half:], 1)])
-    return cv2.flip(image, 1)
+        if out is None:
+            return image
+        out[...] = image
+        return out
+    if flip == "merged":
+        return cv2.flip(image, 1, dst=out)
+    half = image.shape[1] // 2
+    out = np.empty_like(image) if out is None else out
+    out[:, :half], out[:, half:] = cv2.flip(image[:, :half], 1), cv2.flip(image[:, half:], 1)
+    return out
 
 
 class Augmentation:
@@ -76,29 +82,36 @@ class Augmentation:
         self._dataset, self._flip = dataset, flip
         self._flips = 1 if flip == "none" else 2
         self.variants = levels * self._flips
-        self._gains = {int(index): _gains(dataset, int(index), levels, reach) for index in cases}
+        self._places = dict.fromkeys(map(int, cases), 0)
+        # An array, since a hundred thousand cases have 1.4 million variants.
+        self._gains = np.empty((len(self._places), levels, 2))
+        for place, index in enumerate(self._places):
+            self._places[index] = place
+            self._gains[place] = _gains(dataset, index, levels, reach)
 
     def gains(self, index: int, variant: int) -> tuple[float, float]:
         """Of the anterior and the posterior half of a case in a variant, before it is mirrored; exact in float32."""
-        return self._gains[index][variant // self._flips]
+        anterior, posterior = self._gains[self._places[index], variant // self._flips].tolist()
+        return anterior, posterior
 
-    def show(self, index: int, variant: int) -> tuple[np.ndarray, np.ndarray]:
-        """Grey image and labels of a case in a variant, both uint8 of the dataset's image shape."""
+    def show(
+        self, index: int, variant: int, out: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Grey image and labels of a case in a variant, both uint8 of the dataset's image shape; written into `out`, if given."""
         flip = self._flip if variant % self._flips else "none"
         grey = to_grey(self._dataset.counts(index), self.gains(index, variant))
-        return mirror(grey, flip), mirror(np.asarray(self._dataset.labels(index)), flip)
+        labels = np.asarray(self._dataset.labels(index))
+        into = out or (None, None)
+        return mirror(grey, flip, into[0]), mirror(labels, flip, into[1])
 
 
 def _gains(dataset: ShardedDataset, index: int, levels: int, reach: float) -> list[tuple[float, float]]:
     case = dataset.cases[index]
     if levels == 1:
         return [case.gains]
-    counts = dataset.counts(index)
-    found = []
-    for ratio in brightness_levels(case.brightness, levels, reach) / case.brightness:
-        try:
-            scale = find_scale(counts, case.gains, float(ratio))
-        except ScanError as error:
-            raise DatasetError(f"{case.case}: {error}; leave it out, or train without brightness levels") from None
-        found.append(tuple(float(np.float32(gain * scale)) for gain in case.gains))
-    return found
+    ratios = (brightness_levels(case.brightness, levels, reach) / case.brightness).tolist()
+    try:
+        scales = find_scales(dataset.counts(index), case.gains, ratios)
+    except ScanError as error:
+        raise DatasetError(f"{case.case}: {error}; leave it out, or train without brightness levels") from None
+    return [tuple(float(np.float32(gain * scale)) for gain in case.gains) for scale in scales]

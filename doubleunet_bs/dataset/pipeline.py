@@ -37,11 +37,32 @@ def epoch_images(
         all_variants: show every case in all of them, `variants` times as many images; otherwise in one, drawn anew in
             each epoch by the case's number, so that it does not depend on which others train.
     """
-    if all_variants:
-        order = epoch_order(len(cases) * variants, seed, epoch)
-        return [(int(cases[number // variants]), int(number % variants)) for number in order]
-    order = [int(cases[number]) for number in epoch_order(len(cases), seed, epoch)]
-    return [(case, int(np.random.default_rng([seed, epoch, case]).integers(variants))) for case in order]
+    images = len(cases) * (variants if all_variants else 1)
+    return next(epoch_batches(cases, max(1, images), seed, epoch, variants, all_variants), [])
+
+
+def epoch_batches(
+    cases: Sequence[int],
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    variants: int = 1,
+    all_variants: bool = True,
+    first: int = 0,
+) -> Iterator[list[tuple[int, int]]]:
+    """`epoch_images` in batches, the last of which may be smaller, from batch number `first` on.
+
+    Only the order of the whole epoch is in memory, eight bytes for an image: of a hundred thousand scans in fourteen variants
+    the pairs would be 200 megabytes.
+    """
+    order = epoch_order(len(cases) * (variants if all_variants else 1), seed, epoch)
+    for start in range(first * batch_size, len(order), batch_size):
+        numbers = order[start : start + batch_size].tolist()
+        if all_variants:
+            yield [(int(cases[number // variants]), number % variants) for number in numbers]
+        else:
+            chosen = [int(cases[number]) for number in numbers]
+            yield [(case, int(np.random.default_rng([seed, epoch, case]).integers(variants))) for case in chosen]
 
 
 def images_per_epoch(cases: int, augmentation: Augmentation | None = None, all_variants: bool = True) -> int:
@@ -86,15 +107,15 @@ def load_piece(
         number of the case in the dataset, "variant" (n,) int32.
     """
     variants = [0] * len(indices) if variants is None else variants
-    if augmentation is None:
-        pictures = [(dataset.grey(int(index)), dataset.labels(int(index))) for index in indices]
-    else:
-        pictures = [
-            augmentation.show(int(index), int(variant)) for index, variant in zip(indices, variants, strict=True)
-        ]
+    grey, labels = (np.empty((len(indices), *dataset.image_shape), np.uint8) for _ in range(2))
+    for place, (index, variant) in enumerate(zip(indices, variants, strict=True)):
+        if augmentation is None:
+            grey[place], labels[place] = dataset.grey(int(index)), dataset.labels(int(index))
+        else:
+            augmentation.show(int(index), int(variant), out=(grey[place], labels[place]))
     return {
-        "grey": np.stack([grey for grey, _ in pictures]),
-        "labels": np.stack([labels for _, labels in pictures]),
+        "grey": grey,
+        "labels": labels,
         "weights": np.asarray(weights, np.float32),
         "index": np.asarray(indices, np.int32),
         "variant": np.asarray(variants, np.int32),
@@ -127,10 +148,8 @@ def training_pieces(
 
     def plan() -> Iterator[tuple[list[int], list[float], list[int]]]:
         for epoch in range(first_epoch, last_epoch):
-            images = epoch_images(cases, seed, epoch, variants, all_variants)
-            skipped = first_batch * batch_size if epoch == first_epoch else 0
-            for start in range(skipped, len(images), batch_size):
-                batch = images[start : start + batch_size]
+            first = first_batch if epoch == first_epoch else 0
+            for batch in epoch_batches(cases, batch_size, seed, epoch, variants, all_variants, first):
                 # Dealt out by position in the batch: two variants of a case are two images.
                 shares, weight = train_shares(range(len(batch)), replicas)
                 for share in shares:

@@ -7,6 +7,7 @@ inside. A view that is missing does not count. Values saturate at 255, they neve
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from doubleunet_bs.errors import ScanError
@@ -14,6 +15,9 @@ from doubleunet_bs.preparation.histogram import count_values
 from doubleunet_bs.preparation.settings import BRIGHTNESS_MARGIN, BRIGHTNESS_RANGE
 
 WHITE = 255
+LARGEST_FAST_GAIN = 2.0**14
+"""Below it no product with a count of 16 bits leaves the whole numbers of 32 bits, in which OpenCV rounds. No scan needs
+more than 255."""
 MANY_TIMES = 20.0
 """A larger gain is a warning: the noise of so few counts is all that is amplified."""
 
@@ -34,7 +38,16 @@ def find_gain(frames: Sequence[np.ndarray]) -> tuple[float, float]:
     Raises:
         ScanError: reason "too-dark": even fully saturated, too few pixels have counts to reach a mean of 7.
     """
-    histogram = _Histogram.of_counts(frames)
+    return gain_of_histograms([count_values(frame) for frame in frames])
+
+
+def gain_of_histograms(numbers: Sequence[np.ndarray]) -> tuple[float, float]:
+    """`find_gain` for frames of which the histograms are known.
+
+    Args:
+        numbers: how many pixels of each frame have the value 0, 1, 2, ... (`histogram.count_values`).
+    """
+    histogram = _Histogram.of_all(numbers)
     low, high = BRIGHTNESS_RANGE
     mean = histogram.mean(1.0)
     if low < mean < high:
@@ -62,13 +75,19 @@ def to_grey(counts: np.ndarray, gains: tuple[float, float]) -> np.ndarray:
     Returns:
         uint8 array of the same shape.
     """
+    if counts.dtype == np.uint16 and counts.size and max(gains) < LARGEST_FAST_GAIN:
+        image = np.ascontiguousarray(counts).reshape(-1, counts.shape[-1])
+        half = image.shape[1] // 2
+        if gains[0] == gains[1]:
+            grey = cv2.convertScaleAbs(image, alpha=gains[0])
+        else:
+            parts = zip((image[:, :half], image[:, half:]), gains, strict=True)
+            grey = np.hstack([cv2.convertScaleAbs(part, alpha=gain) for part, gain in parts])
+        return grey.reshape(counts.shape)
     grey = counts.astype(np.float32)
     half = counts.shape[-1] // 2
-    if gains[0] == gains[1]:
-        grey *= np.float32(gains[0])
-    else:
-        grey[..., :half] *= np.float32(gains[0])
-        grey[..., half:] *= np.float32(gains[1])
+    grey[..., :half] *= np.float32(gains[0])
+    grey[..., half:] *= np.float32(gains[1])
     np.minimum(grey, np.float32(WHITE), out=grey)
     return np.rint(grey, out=grey).astype(np.uint8)
 
@@ -87,20 +106,28 @@ def find_scale(counts: np.ndarray, gains: tuple[float, float], ratio: float) -> 
     Raises:
         ScanError: reason "too-dark": with every pixel that has counts saturated the image is not as bright as that.
     """
-    if ratio == 1.0:
-        return 1.0
+    return find_scales(counts, gains, [ratio])[0]
+
+
+def find_scales(counts: np.ndarray, gains: tuple[float, float], ratios: Sequence[float]) -> list[float]:
+    """`find_scale` for several ratios; the pixels are looked at once."""
     half = counts.shape[1] // 2
     numbers = [count_values(view) for view in (counts[:, :half], counts[:, half:])]
     values = np.concatenate([np.arange(len(part)) * gain for part, gain in zip(numbers, gains, strict=True)])
     order = np.argsort(values, kind="stable")
     histogram = _Histogram(values[order], np.concatenate(numbers)[order])
-    target = ratio * histogram.mean(1.0)
-    if not 0 < target < histogram.brightest():
-        raise ScanError(
-            f"too few pixels have counts ({histogram.filled():.2%} of the image) to make it {ratio:.2f} times as bright",
-            "too-dark",
-        )
-    return histogram.solve(target)
+    mean, brightest = histogram.mean(1.0), histogram.brightest()
+    scales = []
+    for ratio in ratios:
+        target = ratio * mean
+        if ratio != 1.0 and not 0 < target < brightest:
+            raise ScanError(
+                f"too few pixels have counts ({histogram.filled():.2%} of the image) to make it {ratio:.2f} times as "
+                "bright",
+                "too-dark",
+            )
+        scales.append(1.0 if ratio == 1.0 else histogram.solve(target))
+    return scales
 
 
 class _Histogram:
@@ -118,8 +145,7 @@ class _Histogram:
         self.numbers = numbers[there].astype(np.float64)
 
     @classmethod
-    def of_counts(cls, frames: Sequence[np.ndarray]) -> "_Histogram":
-        each = [count_values(frame) for frame in frames]
+    def of_all(cls, each: Sequence[np.ndarray]) -> "_Histogram":
         numbers = np.zeros(max(map(len, each)), np.int64)
         for part in each:
             numbers[: len(part)] += part

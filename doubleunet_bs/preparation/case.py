@@ -10,8 +10,9 @@ from doubleunet_bs.errors import LabelError, ScanError
 from doubleunet_bs.preparation import geometry
 from doubleunet_bs.preparation.background import SMALLEST_USUAL_FRACTION, find_uptake
 from doubleunet_bs.preparation.binning import bin_counts, bin_labels
-from doubleunet_bs.preparation.brightness import MANY_TIMES, find_gain, to_grey
+from doubleunet_bs.preparation.brightness import MANY_TIMES, gain_of_histograms, to_grey
 from doubleunet_bs.preparation.geometry import BodyRange, Placement
+from doubleunet_bs.preparation.histogram import count_values, sum_counts
 from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS, RAW_SHAPE, PreparationSettings
 from doubleunet_bs.scans.bone_scan import BoneScan
 
@@ -98,7 +99,8 @@ def prepare_scan(
             )
     if not present:
         raise ScanError("both views are missing", "missing-view")
-    bodies, warnings = geometry.find_body(present)
+    histograms = {name: count_values(counts) for name, counts in present.items()}
+    bodies, warnings = geometry.find_body(present, histograms)
     warnings = [*scan.warnings, *warnings]
     placements = {name: body.centred() for name, body in bodies.items()}
     for name in VIEWS:
@@ -108,13 +110,21 @@ def prepare_scan(
     frames = {
         name: bin_counts(geometry.crop(counts, placements[name]), settings.bin) for name, counts in present.items()
     }
-    if any(frame.max(initial=0) > LARGEST_COUNT for frame in frames.values()):
-        warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
-    frames = {name: np.minimum(frame, LARGEST_COUNT).astype(np.uint16, copy=False) for name, frame in frames.items()}
-    if settings.brightness == "per_view":
-        found = {name: find_gain([frame]) for name, frame in frames.items()}
+    if settings.bin > 1:
+        if any(frame.max(initial=0) > LARGEST_COUNT for frame in frames.values()):
+            warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
+        frames = {name: np.minimum(frame, LARGEST_COUNT).astype(np.uint16) for name, frame in frames.items()}
+    if settings.bin == 1:
+        histograms = {
+            name: geometry.crop_histogram(counts, placements[name], histograms[name])
+            for name, counts in present.items()
+        }
     else:
-        found = dict.fromkeys(frames, find_gain(list(frames.values())))
+        histograms = {name: count_values(frame) for name, frame in frames.items()}
+    if settings.brightness == "per_view":
+        found = {name: gain_of_histograms([numbers]) for name, numbers in histograms.items()}
+    else:
+        found = dict.fromkeys(frames, gain_of_histograms(list(histograms.values())))
     gain_of = {name: gain for name, (gain, _) in found.items()}
     brightness = float(np.mean([mean for _, mean in found.values()]))
     if max(gain_of.values()) > MANY_TIMES:
@@ -131,14 +141,15 @@ def prepare_scan(
     seen = np.s_[:, :] if len(present) == 2 else half[next(iter(present))]
     uptake = np.zeros(counts.shape, bool)
     uptake[seen] = find_uptake(to_grey(counts, gains)[seen], counts[seen], settings.background)
-    fraction = float(uptake[seen].mean())
+    fraction = np.count_nonzero(uptake[seen]) / uptake[seen].size
     if settings.background != "none" and fraction < SMALLEST_USUAL_FRACTION:
         warnings.append(f"background removal keeps only {fraction:.1%} of the image: is an injection site in it?")
 
     labels, lost = _merge_lesions(lesions or {}, placements, scan.missing_views, settings.bin)
     if lost:
         warnings.append(f"{lost} metastatic pixels lie outside of the prepared image, below the knee or beside it")
-    labels[uptake & (labels != METASTATIC)] = NON_METASTATIC
+    # Of the classes 0, 1 and 2 the larger one holds: uptake is non-metastatic unless it is metastatic.
+    np.maximum(labels, uptake.view(np.uint8) * np.uint8(NON_METASTATIC), out=labels)
     return PreparedCase(
         counts=counts,
         labels=labels,
@@ -148,7 +159,7 @@ def prepare_scan(
         bodies=bodies,
         uptake_fraction=fraction,
         metastatic_pixels=int(np.count_nonzero(labels == METASTATIC)),
-        sum_counts=sum(int(counts.sum(dtype=np.int64)) for counts in present.values()),
+        sum_counts=sum(map(sum_counts, present.values())),
         raw_shape=RAW_SHAPE,
         warnings=tuple(warnings),
         case=scan.case,

@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.histogram import count_values
+from doubleunet_bs.preparation.histogram import clip_counts, count_values, percentile
 from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS
 
 CLIP_PERCENTILE = 90
@@ -34,7 +34,7 @@ USUAL_BODY_ROWS = (550, 900)
 VIEWS_AGREE_WITHIN = 40
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Placement:
     """Row and column of the raw view under the window's upper left pixel. Negative: the window begins in padding."""
 
@@ -42,7 +42,7 @@ class Placement:
     left: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class BodyRange:
     """First and last row and column of the body in one view, inclusive, in raw pixels."""
 
@@ -64,12 +64,15 @@ class BodyRange:
         )
 
 
-def find_body(views: dict[str, np.ndarray]) -> tuple[dict[str, BodyRange], list[str]]:
+def find_body(
+    views: dict[str, np.ndarray], histograms: dict[str, np.ndarray] | None = None
+) -> tuple[dict[str, BodyRange], list[str]]:
     """The body range of each view.
 
     Args:
         views: name -> unsigned counts of shape (rows, columns), all of the same shape; at least one. Leave out a
             missing view.
+        histograms: name -> `histogram.count_values` of the view, where they are known already.
 
     Returns:
         The range by name (the rows are the same for all views), and warnings.
@@ -77,8 +80,10 @@ def find_body(views: dict[str, np.ndarray]) -> tuple[dict[str, BodyRange], list[
     Raises:
         ScanError: reason "no-body": no run of rows stands out from the rest, for instance in a blank scan.
     """
-    clipped = {name: np.minimum(counts, counts.dtype.type(_clip_level(counts))) for name, counts in views.items()}
-    profiles = {name: view.sum(axis=1, dtype=np.int64) for name, view in clipped.items()}
+    if histograms is None:
+        histograms = {name: count_values(counts) for name, counts in views.items()}
+    clipped = {name: clip_counts(counts, _clip_level(histograms[name])) for name, counts in views.items()}
+    profiles = {name: _sum(view, axis=1) for name, view in clipped.items()}
     first, last = _row_range(sum(profiles.values()))
     warnings = []
     if not USUAL_BODY_ROWS[0] <= last - first + 1 <= USUAL_BODY_ROWS[1]:
@@ -107,6 +112,29 @@ def crop(counts: np.ndarray, placement: Placement, rows: int = FRAME_SHAPE[0]) -
     window, source = _overlap(placement, counts.shape, frame.shape)
     frame[window] = counts[source]
     return frame
+
+
+def crop_histogram(counts: np.ndarray, placement: Placement, numbers: np.ndarray) -> np.ndarray:
+    """`histogram.count_values(crop(counts, placement))`, from that of the view: only what is cut off is counted.
+
+    Args:
+        counts: uint16 view of shape (rows, columns).
+        placement: of the window.
+        numbers: `histogram.count_values(counts)`.
+
+    Returns:
+        int64 array as long as `numbers`; the values that only the rest of the view has are 0 times in it.
+    """
+    _, (rows, columns) = _overlap(placement, counts.shape, FRAME_SHAPE)
+    left = numbers.copy()
+    middle = counts[rows]
+    for rest in (counts[: rows.start], counts[rows.stop :], middle[:, : columns.start], middle[:, columns.stop :]):
+        if rest.size:
+            outside = count_values(np.ascontiguousarray(rest))
+            left[: len(outside)] -= outside
+    # Where the window leaves the view it is padded with zeros.
+    left[0] += FRAME_SHAPE[0] * FRAME_SHAPE[1] - int(left.sum())
+    return left
 
 
 def uncrop(frame: np.ndarray, placement: Placement, shape: tuple[int, int]) -> np.ndarray:
@@ -148,15 +176,16 @@ def lay_back(
     return {name: uncrop(half, placements[name], raw_shape) for name, half in halves.items()}
 
 
-def _clip_level(counts: np.ndarray) -> int:
-    """The smallest value that at least 90 % of the pixels do not exceed, and at least 1."""
-    return max(1, int(np.searchsorted(np.cumsum(count_values(counts)), counts.size * CLIP_PERCENTILE / 100)))
+def _clip_level(numbers: np.ndarray) -> int:
+    """The smallest value that at least 90 % of the pixels do not exceed, and at least 1, from their histogram."""
+    below = np.cumsum(numbers)
+    return max(1, int(np.searchsorted(below, int(below[-1]) * CLIP_PERCENTILE / 100)))
 
 
 def _row_range(profile: np.ndarray) -> tuple[int, int]:
     smooth = _smooth(profile)
-    empty = float(np.percentile(smooth, 5))
-    level = float(np.percentile(smooth, LEVEL_PERCENTILE))
+    ordered = np.sort(smooth)
+    empty, level = percentile(ordered, 5), percentile(ordered, LEVEL_PERCENTILE)
     # Five standard deviations of the smoothed Poisson noise in rows that hold no body.
     noise = 5 * math.sqrt(empty / SMOOTHING)
     body = smooth > empty + max(ROW_FRACTION * (level - empty), noise)
@@ -167,18 +196,24 @@ def _row_range(profile: np.ndarray) -> tuple[int, int]:
 
 
 def _column_range(upper: np.ndarray, background: float) -> tuple[int, int]:
-    smooth = _smooth(upper.sum(axis=0, dtype=np.int64))
-    level = float(np.percentile(smooth, LEVEL_PERCENTILE))
+    smooth = _smooth(_sum(upper, axis=0))
+    level = percentile(np.sort(smooth), LEVEL_PERCENTILE)
     columns = np.flatnonzero(smooth > max(COLUMN_FRACTION * level, 2 * background * len(upper)))
     if not len(columns):
         raise ScanError("no body is found: no column stands out from the background", "no-body")
     return int(columns[0]), int(columns[-1])
 
 
+def _sum(view: np.ndarray, axis: int) -> np.ndarray:
+    """int64 sums of at most 2**16 counts of 16 bits each, which fit into 32 bits: twice as fast."""
+    return view.sum(axis=axis, dtype=np.uint32 if view.dtype.itemsize <= 2 else np.int64).astype(np.int64)
+
+
 def _smooth(profile: np.ndarray) -> np.ndarray:
     """Moving average over SMOOTHING entries; the ends are repeated."""
     half = SMOOTHING // 2
-    sums = np.cumsum(np.r_[0.0, np.pad(profile.astype(np.float64), half, mode="edge")])
+    padded = np.concatenate([[0], profile[:1].repeat(half), profile, profile[-1:].repeat(half)])
+    sums = np.cumsum(padded, dtype=np.float64)
     return (sums[SMOOTHING:] - sums[:-SMOOTHING]) / SMOOTHING
 
 

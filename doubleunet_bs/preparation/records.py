@@ -1,11 +1,12 @@
 """What `dataset.json` says of one case, and the check that it says it."""
 
 import dataclasses
+import functools
 import math
 import re
+import struct
+import sys
 from typing import Any
-
-import numpy as np
 
 from doubleunet_bs.errors import DatasetError
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase
@@ -16,7 +17,8 @@ CANCERS = ("breast", "prostate")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
-@dataclasses.dataclass(frozen=True)
+# All records of a data set are in memory: slots, and one object for what many have in common, make them small.
+@dataclasses.dataclass(frozen=True, slots=True)
 class CaseRecord:
     """One case of a shard folder.
 
@@ -105,12 +107,11 @@ def parse_record(content: Any) -> CaseRecord:
     Raises:
         DatasetError: an entry is missing, unknown, or not what it must be. The message names the entry.
     """
-    names = [field.name for field in dataclasses.fields(CaseRecord)]
     if isinstance(content, dict):
         # Shards of this format version were first written without it: they still open, and do not know.
         content = {"phantom": None, **content}
-    if not isinstance(content, dict) or set(content) != set(names):
-        different = set(names) ^ set(content) if isinstance(content, dict) else names
+    if not isinstance(content, dict) or content.keys() != _NAMES:
+        different = _NAMES ^ set(content) if isinstance(content, dict) else _NAMES
         raise DatasetError(f"a case has missing or unknown entries: {', '.join(sorted(map(str, different)))[:200]}")
     checks = {
         "case": _is_name(content["case"]),
@@ -119,8 +120,7 @@ def parse_record(content: Any) -> CaseRecord:
         "cancer": content["cancer"] is None or content["cancer"] in CANCERS,
         "shard": _is_whole(content["shard"]),
         "row": _is_whole(content["row"]),
-        "gains": _are_numbers(content["gains"], 2)
-        and all(gain > 0 and float(np.float32(gain)) == gain for gain in content["gains"]),
+        "gains": _are_numbers(content["gains"], 2) and all(gain > 0 and _is_float32(gain) for gain in content["gains"]),
         "brightness": _are_numbers([content["brightness"]], 1),
         "placements": _is_table(content["placements"], Placement) and set(content["placements"]) == set(VIEWS),
         "bodies": _is_table(content["bodies"], BodyRange) and set(content["bodies"]) <= set(VIEWS),
@@ -146,7 +146,27 @@ def parse_record(content: Any) -> CaseRecord:
     content["gains"] = tuple(map(float, content["gains"]))
     content["placements"] = {view: Placement(**place) for view, place in content["placements"].items()}
     content["bodies"] = {view: BodyRange(**body) for view, body in content["bodies"].items()}
+    content["group"] = sys.intern(content["group"])
+    content["cancer"] = content["cancer"] and sys.intern(content["cancer"])
+    content["raw_shape"], content["pixel_spacing_mm"] = _shared(content["raw_shape"], content["pixel_spacing_mm"])
     return CaseRecord(**content)
+
+
+_NAMES = {field.name for field in dataclasses.fields(CaseRecord)}
+_FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in (Placement, BodyRange)}
+
+
+@functools.lru_cache(64)
+def _shared(*values: Any) -> tuple:
+    """The same objects for equal values."""
+    return values
+
+
+def _is_float32(number: float) -> bool:
+    try:
+        return struct.unpack("f", struct.pack("f", number))[0] == number
+    except OverflowError:
+        return False
 
 
 def _is_name(value: Any) -> bool:
@@ -171,10 +191,10 @@ def _are_numbers(value: Any, length: int) -> bool:
 
 
 def _is_table(value: Any, kind: type) -> bool:
-    names = {field.name for field in dataclasses.fields(kind)}
+    names = _FIELDS[kind]
     return isinstance(value, dict) and all(
         isinstance(entry, dict)
-        and set(entry) == names
+        and entry.keys() == names
         and all(type(n) is int and abs(n) < 10**6 for n in entry.values())
         for entry in value.values()
     )

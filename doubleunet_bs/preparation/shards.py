@@ -9,18 +9,21 @@ Counts and a gain instead of grey levels: the shard stays exact, and a change of
 here). The files are mapped into memory and opened without pickle.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
+import json
 import os
 import tokenize
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.records import CaseRecord, parse_record
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -30,6 +33,9 @@ FORMAT = "doubleunet-bs shards"
 VERSION = 1
 # What NumPy's header parser raises on damaged headers: it hands them to Python's own parsers.
 _HEADER_ERRORS = (ValueError, SyntaxError, tokenize.TokenError, EOFError, TypeError, RecursionError, MemoryError)
+MAPPED_FILES = 256
+"""Of each kind, files that are mapped at a time: a mapped file takes one of the 1024 that a process usually may have
+open, and what was read of it counts as memory of the process. Mapping one again takes microseconds."""
 KINDS = {"counts": np.dtype("<u2"), "labels": np.dtype("u1")}
 
 
@@ -47,6 +53,13 @@ class ShardedDataset:
         settings: what all of them were prepared with.
         image_shape: (rows, columns) of every image: (640, 512) at binning 1.
         fingerprint: SHA-256 of `dataset.json`, which in turn holds that of every shard file.
+
+    However many files there are, only the `MAPPED_FILES` that were last used are mapped; an array that was handed out stays
+    good in any case.
+
+    Raises:
+        DatasetError: from `counts`, `labels` and `grey`: a file had to be mapped again, and is not the one that was
+            opened.
     """
 
     def __init__(
@@ -55,25 +68,30 @@ class ShardedDataset:
         cases: tuple[CaseRecord, ...],
         settings: PreparationSettings,
         fingerprint: str,
-        arrays: dict[str, list[np.ndarray]],
+        files: dict[str, list["_ShardFile"]],
     ):
         self.path = path
         self.cases = cases
         self.settings = settings
         self.image_shape = settings.image_shape
         self.fingerprint = fingerprint
-        self._arrays = arrays
+        # Mapped now, as many as stay mapped: whatever becomes of the folder, they are what was opened.
+        self._mapped = {}
+        for kind, each in files.items():
+            self._mapped[kind] = functools.lru_cache(MAPPED_FILES)(lambda shard, each=each: each[shard].map())
+            for shard in range(min(len(each), MAPPED_FILES)):
+                self._mapped[kind](shard)
 
     def __len__(self) -> int:
         return len(self.cases)
 
     def counts(self, index: int) -> np.ndarray:
         """uint16 array of `image_shape`, a read-only view of the mapped file."""
-        return self._arrays["counts"][self.cases[index].shard][self.cases[index].row]
+        return self._mapped["counts"](self.cases[index].shard)[self.cases[index].row]
 
     def labels(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape` of classes, a read-only view of the mapped file."""
-        return self._arrays["labels"][self.cases[index].shard][self.cases[index].row]
+        return self._mapped["labels"](self.cases[index].shard)[self.cases[index].row]
 
     def grey(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape`: the prepared image (`preparation.brightness.to_grey`)."""
@@ -85,7 +103,8 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
 
     Args:
         path: the folder.
-        verify: also read every shard file and compare its SHA-256, which takes a second per gigabyte or so.
+        verify: also read every shard file and compare its SHA-256, which takes a second per gigabyte or so. Without it
+            only `dataset.json` is read, and of the files the header and the size.
 
     Raises:
         DatasetError: no such folder, another format version, damaged or missing files, impossible entries, a case
@@ -94,10 +113,14 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     path = Path(path)
     if not (path / DATASET).is_file():
         raise DatasetError(f"{path}: not a shard folder ({DATASET} is missing); `doubleunet-bs prepare` makes one")
-    text, content = _read(path / DATASET)
+    fingerprint, content = _read(path / DATASET)
     settings, shards = _check_head(path / DATASET, content)
+    records = content.pop("cases")
     try:
-        cases = tuple(parse_record(case) for case in content["cases"])
+        for index, record in enumerate(records):
+            # In its place: of many cases there are never all records and all of the JSON at a time.
+            records[index] = parse_record(record)
+        cases = tuple(records)
     except DatasetError as error:
         raise DatasetError(f"{path / DATASET}: {error}") from None
     places = [(number, row) for number, shard in enumerate(shards) for row in range(shard["cases"])]
@@ -108,14 +131,14 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     name, times = Counter(case.case for case in cases).most_common(1)[0]
     if times > 1:
         raise DatasetError(f"{path / DATASET}: {name} is in it {times} times; prepare the scans again")
-    arrays: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    files: dict[str, list[_ShardFile]] = {kind: [] for kind in KINDS}
     for number, shard in enumerate(shards):
         for kind, dtype in KINDS.items():
             file = path / shard_name(kind, number)
-            arrays[kind].append(_map(file, (shard["cases"], *settings.image_shape), dtype))
+            files[kind].append(_ShardFile.find(file, (shard["cases"], *settings.image_shape), dtype))
             if verify and file_sha256(file) != shard[f"{kind}_sha256"]:
                 raise DatasetError(f"{file}: its content has changed since it was written; prepare the scans again")
-    return ShardedDataset(path, cases, settings, hashlib.sha256(text).hexdigest(), arrays)
+    return ShardedDataset(path, cases, settings, fingerprint, files)
 
 
 def file_sha256(path: Path) -> str:
@@ -124,12 +147,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """SHA-256 of the file, and what is in it."""
     try:
-        content = read_json(path, DatasetError, "shard description")
         text = path.read_bytes()
-    except (OSError, ValueError) as cause:
-        raise DatasetError(f"{path}: not a readable shard description ({type(cause).__name__})") from None
+        content = json.loads(text.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as cause:
+        raise DatasetError(f"{path}: not a readable shard description ({cause})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DatasetError(f"{path}: not a shard description of this package")
     if content.get("version") != VERSION:
@@ -137,7 +161,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
             f"{path}: format version {str(content.get('version'))[:20]}, this package reads version {VERSION}; "
             "prepare the scans again"
         )
-    return text, content
+    return hashlib.sha256(text).hexdigest(), content
 
 
 def _check_head(path: Path, content: dict[str, Any]) -> tuple[PreparationSettings, list[dict[str, Any]]]:
@@ -161,21 +185,52 @@ def _check_head(path: Path, content: dict[str, Any]) -> tuple[PreparationSetting
     return settings, shards
 
 
-def _map(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
-    """Map a .npy file that must hold exactly this array: header and file size are checked before anything is mapped."""
-    try:
-        with open(path, "rb") as file:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _ShardFile:
+    """A .npy file that holds exactly the array that `dataset.json` describes.
+
+    Attributes:
+        path, shape, dtype: of the array, which begins at the byte `start`.
+        stamp: what tells the file from another one under its name.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    start: int
+    stamp: tuple[int, int, int]
+
+    @classmethod
+    def find(cls, path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> "_ShardFile":
+        """Check header and size; nothing is mapped."""
+        with _shard_errors(path), open(path, "rb") as file:
             version = np.lib.format.read_magic(file)
             if version != (1, 0):
                 raise ValueError(f"version {version}")
             found = np.lib.format.read_array_header_1_0(file)
-            start = file.tell()
-            size = os.fstat(file.fileno()).st_size
-        if found != (shape, False, dtype):
-            raise ValueError(f"shape {found[0]} of type {found[2]} instead of {shape} of type {dtype}")
-        if size != start + dtype.itemsize * int(np.prod(shape)):
-            raise ValueError(f"{size} bytes")
-        return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
+            start, status = file.tell(), os.fstat(file.fileno())
+            if found != (shape, False, dtype):
+                raise ValueError(f"shape {found[0]} of type {found[2]} instead of {shape} of type {dtype}")
+            if status.st_size != start + dtype.itemsize * int(np.prod(shape)):
+                raise ValueError(f"{status.st_size} bytes")
+            return cls(path, shape, dtype, start, _stamp(status))
+
+    def map(self) -> np.ndarray:
+        """The array, read-only. Of another file than the one that was found nothing is mapped."""
+        with _shard_errors(self.path), open(self.path, "rb") as file:
+            if _stamp(os.fstat(file.fileno())) != self.stamp:
+                raise ValueError("changed since it was opened")
+            return np.memmap(file, dtype=self.dtype, mode="r", offset=self.start, shape=self.shape)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _shard_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise DatasetError(f"{path}: missing; prepare the scans again") from None
     except (*_HEADER_ERRORS, OSError) as cause:

@@ -1,16 +1,26 @@
 """Files of a gamma camera -> `BoneScan`, and annotations -> lesion masks (paper, sections 2.1 and 2.2)."""
 
+import importlib
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom import read_sources
-from doubleunet_bs.scans.folder import Rejection, ScanFiles, ScanFolder, find_scans
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.sources import Source, is_archive
+
+if TYPE_CHECKING:
+    from doubleunet_bs.scans.folder import Rejection, ScanFiles, ScanFolder, find_scans
+    from doubleunet_bs.scans.sources import Source
 
 __all__ = ["BoneScan", "Pseudonyms", "Rejection", "ScanFiles", "ScanFolder", "find_scans", "read_scan"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: what works on shards needs `BoneScan`, and not pydicom with its decoders.
+    if name in ("Rejection", "ScanFiles", "ScanFolder", "find_scans"):
+        return getattr(importlib.import_module("doubleunet_bs.scans.folder"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def read_scan(
@@ -39,6 +49,10 @@ def read_scan(
         >>> scan.anterior.shape, scan.anterior.sum()  # doctest: +SKIP
         ((1024, 256), 1500321)
     """
+    from doubleunet_bs.scans.dicom import read_sources
+    from doubleunet_bs.scans.folder import find_scans
+    from doubleunet_bs.scans.sources import Source, is_archive
+
     if isinstance(paths, str | bytes | os.PathLike):
         paths = [paths]
     sources = [Source(os.fsdecode(path)) for path in paths]
@@ -50,7 +64,7 @@ def read_scan(
     return read_sources(sources, allow_missing_view, pseudonyms)
 
 
-def _not_one_scan(source: Source, found: ScanFolder) -> ScanError:
+def _not_one_scan(source: "Source", found: "ScanFolder") -> ScanError:
     if not found.scans and len(found.rejected) == 1:
         only = found.rejected[0]
         # The archive itself may be what was refused.

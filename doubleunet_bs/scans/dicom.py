@@ -9,7 +9,7 @@ import numpy as np
 
 from doubleunet_bs.errors import BoneScanError, ScanError
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom_file import DicomFile, load_file
+from doubleunet_bs.scans.dicom_file import DicomFile, load_file, silence
 from doubleunet_bs.scans.dicom_layout import Layout, spacing, understand
 from doubleunet_bs.scans.dicom_values import identifier
 from doubleunet_bs.scans.pairing import describe_view, settle_pair
@@ -45,16 +45,17 @@ def read_sources(
     """Read one scan from one or two files; see `doubleunet_bs.scans.read_scan`, which takes paths."""
     if len(sources) not in (1, 2):
         raise ScanError(f"{len(sources)} files given; a scan is one file, or two of one view each", "ambiguous-pair")
-    parts = [_read_part(source) for source in sources]
-    if len(parts) == 2:
-        parts, warnings, step = _two_files(*parts)
-        counts = dict(zip((ANTERIOR, POSTERIOR), (part.counts[0] for part in parts), strict=True))
-    elif parts[0].layout.views == 2:
-        counts, warnings, step = _two_views(parts[0])
-    else:
-        counts, warnings, step = _one_view(parts[0], allow_missing_view)
-    with naming(parts[0].source):
-        return _assemble(parts, counts, warnings, step, pseudonyms)
+    with silence():
+        parts = [_read_part(source) for source in sources]
+        if len(parts) == 2:
+            parts, warnings, step = _two_files(*parts)
+            counts = dict(zip((ANTERIOR, POSTERIOR), (part.counts[0] for part in parts), strict=True))
+        elif parts[0].layout.views == 2:
+            counts, warnings, step = _two_views(parts[0])
+        else:
+            counts, warnings, step = _one_view(parts[0], allow_missing_view)
+        with naming(parts[0].source):
+            return _assemble(parts, counts, warnings, step, pseudonyms)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """All scans of a folder, from the headers alone, and a reason for every file that is none."""
 
+import contextlib
 import dataclasses
 import os
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom import contained, read_sources
-from doubleunet_bs.scans.dicom_file import load_header
+from doubleunet_bs.scans.dicom_file import DicomFile, load_header, silence
 from doubleunet_bs.scans.dicom_layout import understand
 from doubleunet_bs.scans.dicom_values import identifier
 from doubleunet_bs.scans.limits import MAX_HEADER_BYTES
@@ -19,6 +20,8 @@ from doubleunet_bs.scans.sources import Source, is_archive, list_members, open_a
 
 # What lies beside scans without being meant as one: annotations of this project, and what operating systems leave.
 _PASSED_OVER = (".json", ".csv", ".png")
+# Where the header of nearly every file has ended. Only of the others more is read.
+_FIRST_LOOK_BYTES = 1 << 16
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -144,14 +147,8 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
 
 def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Source], folder: str) -> OneView | None:
     """What is in a file: None for both views, otherwise the one view. Raises `ScanError` without the file's name."""
-    if archive is not None:
-        data, complete = read_member(archive, source.member, MAX_HEADER_BYTES)
-        if data[:4] == b"PK\x03\x04":
-            raise ScanError("is an archive within an archive; unpack it first", "archive")
-    else:
-        data, complete = source.read(MAX_HEADER_BYTES)
-    with contained():
-        file = load_header(data, complete)
+    with silence(), contained():
+        file = _header(source, archive)
         layout = understand(file)
         instance = identifier(file.dataset, "SOPInstanceUID")
         view = describe_view(source, file.dataset, layout) if layout.views == 1 else None
@@ -159,6 +156,23 @@ def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Sourc
     if first is not source:
         raise ScanError(f"is a copy of {_relative(first, folder)} (same SOP Instance UID)", "duplicate")
     return view
+
+
+def _header(source: Source, archive: zipfile.ZipFile | None) -> DicomFile:
+    for limit in (_FIRST_LOOK_BYTES, MAX_HEADER_BYTES):
+        if archive is not None:
+            data, complete = read_member(archive, source.member, limit)
+            if data[:4] == b"PK\x03\x04":
+                raise ScanError("is an archive within an archive; unpack it first", "archive")
+        else:
+            data, complete = source.read(limit)
+        # What is wrong with a part of a header may be that it is a part: only the second look judges.
+        last = complete or limit == MAX_HEADER_BYTES
+        with contextlib.nullcontext() if last else contextlib.suppress(Exception):
+            file = load_header(data, complete)
+            if last or file.has_pixels:
+                return file
+    raise AssertionError("the last look returns or raises")
 
 
 def _walk(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:

@@ -50,7 +50,7 @@ def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str,
         warnings.append("the pixel data went through lossy compression: the counts are not exactly the acquired ones")
     values = _rescale(values, dataset)
     accumulated = numbers(dataset, "CountsAccumulated")
-    total = int(values.sum())
+    total = int(values.sum(axis=-1, dtype=np.uint32 if values.dtype == np.uint16 else None).sum())
     if len(accumulated) == 1 and accumulated[0] > 0 and abs(total - accumulated[0]) > COUNT_TOLERANCE * accumulated[0]:
         warnings.append(f"the pixels sum to {total:,} counts, the header says {int(accumulated[0]):,} were accumulated")
     values, negative = _without_negatives(values, lossy)
@@ -88,7 +88,7 @@ def pixel_hash(anterior: np.ndarray, posterior: np.ndarray) -> str:
     digest = hashlib.sha256()
     for view in (anterior, posterior):
         digest.update(repr(view.shape).encode())
-        digest.update(np.ascontiguousarray(view, dtype="<u2").tobytes())
+        digest.update(np.ascontiguousarray(view, dtype="<u2"))
     return digest.hexdigest()
 
 
@@ -116,7 +116,8 @@ def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnin
             # Bytes written as 16-bit words change places in big endian.
             data = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").byteswap().tobytes()
         array = _native_array(data, f"{order}u{allocated // 8}", shape, warnings)
-        return _signed(array.astype(np.int64), stored, bool(signed))
+        # Unsigned counts stay in the type in which they are stored: that is an eighth of the memory to go through.
+        return _signed(array.astype(np.int64) if signed else array, stored, bool(signed))
     return np.stack(
         [
             _compressed_frame(frame, syntax, layout, allocated, stored, bool(signed))
@@ -171,7 +172,10 @@ def _compressed_frame(
 
 
 def _signed(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
-    """Take the lowest `bits` of each value, as two's complement when `signed`; bits above may hold overlays."""
+    """Take the lowest `bits` of each value, as two's complement when `signed`; bits above may hold overlays.
+
+    A new array of the same type, in the byte order of this machine.
+    """
     values = values & ((1 << bits) - 1)
     return np.where(values >= 1 << (bits - 1), values - (1 << bits), values) if signed else values
 
@@ -182,8 +186,8 @@ def _rescale(values: np.ndarray, dataset: Dataset) -> np.ndarray:
                         (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)))  # fmt: skip
     if "ModalityLUTSequence" in dataset:
         raise ScanError("has pixel values behind a look-up table, which are no counts", "fractional-counts")
-    if slope == 1 and intercept == int(intercept) and values.dtype == np.int64 and abs(intercept) < 2**40:
-        return values + int(intercept)
+    if slope == 1 and intercept == int(intercept) and values.dtype.kind in "iu" and abs(intercept) < 2**40:
+        return values.astype(np.int64) + int(intercept) if intercept else values
     with np.errstate(all="ignore"):
         scaled = values * slope + intercept
         whole = np.rint(scaled)
@@ -204,6 +208,8 @@ def _one_number(dataset: Dataset, keyword: str, default: float) -> float:
 
 
 def _without_negatives(values: np.ndarray, lossy: bool) -> tuple[np.ndarray, list[str]]:
+    if values.dtype.kind == "u":
+        return values, []
     below = values < 0
     pixels = int(below.sum())
     if not pixels:
@@ -223,10 +229,11 @@ def _check_counts(values: np.ndarray) -> np.ndarray:
         raise _too_high(highest)
     if highest == 0:
         raise ScanError("is blank: all pixels are zero", "blank")
-    if np.median(values) > highest / 2:
-        # Air is most of a scan. Where most pixels are near the top, dark and bright have been exchanged.
+    # Air is most of a scan. Where most pixels are near the top, dark and bright have been exchanged. The median needs
+    # the values in order, which is only worth while where more than half of them are not low.
+    if np.count_nonzero(values <= highest // 2) <= values.size // 2 and np.median(values) > highest / 2:
         raise ScanError("is inverted: air has more counts than the body", "inverted")
-    return values.astype(np.uint16)
+    return values.astype(np.uint16, copy=False)
 
 
 def _too_high(highest: int) -> ScanError:

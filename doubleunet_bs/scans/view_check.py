@@ -67,7 +67,16 @@ def side_correlation(anterior: np.ndarray, posterior: np.ndarray) -> float:
 def _cells(view: np.ndarray) -> np.ndarray:
     """Counts summed over small blocks, float64."""
     rows, columns = view.shape[0] // _ROWS_PER_CELL, view.shape[1] // _COLUMNS_PER_CELL
-    return view.reshape(rows, _ROWS_PER_CELL, columns, _COLUMNS_PER_CELL).sum(axis=(1, 3), dtype=np.float64)
+    # Whole rows first, which lie next to each other in memory; whole numbers, of which none is too large.
+    sums = view.reshape(rows, _ROWS_PER_CELL, columns * _COLUMNS_PER_CELL).sum(axis=1, dtype=np.uint32)
+    return sum(sums[:, start::_COLUMNS_PER_CELL] for start in range(_COLUMNS_PER_CELL)).astype(np.float64)
+
+
+def _with_margin(image: np.ndarray, columns: int) -> np.ndarray:
+    """`image` with columns of zeros on both sides."""
+    wide = np.zeros((image.shape[0], image.shape[1] + 2 * columns))
+    wide[:, columns:-columns] = image
+    return wide
 
 
 def _side_differences(view: np.ndarray) -> np.ndarray:
@@ -75,11 +84,11 @@ def _side_differences(view: np.ndarray) -> np.ndarray:
     # The square root makes counting noise equal everywhere; the hottest spots are cut so that none decides alone.
     image = np.sqrt(_cells(view))
     columns = image.shape[1]
-    padded = np.pad(image, ((0, 0), (2, 2)))
+    padded = _with_margin(image, 2)
     image = sum(weight * padded[:, start : start + columns] for start, weight in enumerate(_SMOOTHING))
     image = np.minimum(image, np.percentile(image, 99.5))
     # Room on both sides: moving the body must not wrap it around.
-    image = np.pad(image, ((0, 0), (_FARTHEST_AXIS, _FARTHEST_AXIS)))
+    image = _with_margin(image, _FARTHEST_AXIS)
     mirrored = image[:, ::-1]
     # The agreement at each shift, all at once; the padding keeps the ends apart.
     spectrum = (np.fft.rfft(image, axis=1) * np.fft.rfft(mirrored, axis=1).conj()).sum(axis=0)

@@ -171,7 +171,7 @@ def _ge_names(dataset: Dataset, element: int) -> tuple[str, ...]:
 
     The block is looked up by its creator. Without any creator, as some archives leave it, the usual block is believed.
     """
-    creators = [tag for tag in sorted(dataset.keys()) if 0x00110010 <= tag <= 0x001100FF]
+    creators = sorted(tag for tag in map(int, dataset.keys()) if 0x00110010 <= tag <= 0x001100FF)
     for tag in creators:
         if texts(dataset, tag) == ("GEMS_GENIE_1",):
             return texts(dataset, 0x00110000 + ((tag & 0xFF) << 8) + element)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from doubleunet_bs.dataset.augmentation import Augmentation
-from doubleunet_bs.dataset.pipeline import epoch_images, evaluation_pieces, load_piece, training_pieces
+from doubleunet_bs.dataset.pipeline import epoch_images, evaluation_pieces, images_per_epoch, load_piece, training_pieces
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network import double_unet
@@ -173,7 +173,9 @@ class Trainer:
 
     def _fit(self) -> None:
         position, experiment = self.position, self.experiment
-        batches = -(-len(self._images(0)) // experiment.batch_size)
+        all_variants = experiment.variants_per_epoch == "all"
+        images = images_per_epoch(len(self.train_cases), self.augmentation, all_variants)
+        batches = -(-images // experiment.batch_size)
         pieces = training_pieces(
             self.dataset,
             self.train_cases,
@@ -185,7 +187,7 @@ class Trainer:
             experiment.epochs,
             first_batch=position.batch,
             augmentation=self.augmentation,
-            all_variants=experiment.variants_per_epoch == "all",
+            all_variants=all_variants,
         )
         iterator = iter(self._distribute(pieces))
         bar = tqdm(

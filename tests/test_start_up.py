@@ -1,0 +1,76 @@
+"""What is imported when: nothing heavy for `--help`, no pydicom for shards, and of Keras' own imports only what is used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from doubleunet_bs.__main__ import VERBS
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("tensorflow", "keras", "numpy", "cv2", "pydicom", "scipy", "sklearn", "matplotlib", "highdicom", "PIL", "tqdm")
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_imports_nothing_heavy(verb):
+    said = run(
+        "import sys\n"
+        "from doubleunet_bs.__main__ import main\n"
+        f"try: main([{verb!r}, '--help'])\n"
+        f"except SystemExit: print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    assert "usage:" in said and "heavy: []" in said
+
+
+def test_the_package_and_its_shards_need_neither_tensorflow_nor_pydicom():
+    said = run(
+        "import sys, doubleunet_bs\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+        "import doubleunet_bs.preparation.shards, doubleunet_bs.training.experiments, doubleunet_bs.session\n"
+        "print([name for name in ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy') if name in sys.modules])"
+    )
+    assert said.splitlines() == ["[]", "[]"]
+
+
+def test_what_is_imported_late_is_there_under_its_name():
+    said = run(
+        "from doubleunet_bs import scans\n"
+        "from doubleunet_bs.scans import BoneScan, Pseudonyms, Rejection, ScanFiles, ScanFolder, find_scans, read_scan\n"
+        "from doubleunet_bs.scans import folder\n"
+        "assert find_scans is folder.find_scans and scans.ScanFiles is ScanFiles and set(scans.__all__) <= set(globals())\n"
+        "try: scans.no_such_name\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    assert said.strip() == "module 'doubleunet_bs.scans' has no attribute 'no_such_name'"
+
+
+def test_training_imports_neither_scikit_learn_nor_matplotlib_and_leaves_both_importable():
+    said = run(
+        "import sys\n"
+        "from doubleunet_bs.quiet import import_tensorflow\n"
+        "import_tensorflow()\n"
+        "import doubleunet_bs.training.stages\n"
+        "names = ('sklearn', 'matplotlib', 'pydicom')\n"
+        "print([name for name in names if name in sys.modules])\n"
+        "import sklearn.metrics, matplotlib.figure\n"
+        "print(sklearn.__name__, matplotlib.__name__)\n"
+    )
+    assert said.splitlines() == ["[]", "sklearn matplotlib"]
+
+
+def test_what_was_imported_before_stays():
+    said = run(
+        "import matplotlib\n"
+        "from doubleunet_bs.quiet import import_tensorflow\n"
+        "import_tensorflow()\n"
+        "import sys\n"
+        "print(sys.modules['matplotlib'] is matplotlib)\n"
+    )
+    assert said.strip() == "True"
