@@ -63,8 +63,7 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
 @contextlib.contextmanager
 def timed(seconds: dict[str, float]):
     """Add up the time in each part of an evaluation."""
-    import doubleunet_bs.evaluation.evaluate as evaluate
-    import doubleunet_bs.evaluation.report as report
+    from doubleunet_bs.evaluation import evaluate, report
     from doubleunet_bs.evaluation.predictions import Segmenter
     from doubleunet_bs.evaluation.scoring import Scorer
     from doubleunet_bs.evaluation.stored_predictions import StoredPredictions
@@ -159,7 +158,9 @@ def main() -> None:
             summary = evaluate_run(run, show_progress=False)
         whole, processor = time.perf_counter() - begun, time.process_time() - processor
         predicted = sum(len(list((fold / "predictions" / "mask").iterdir())) for fold in run.glob("fold_*"))
-        print(f"\n{len(summary.folds)} folds, {args.scans} scans, {predicted} predictions of 1/{args.bin} resolution, float32")
+        print(
+            f"\n{len(summary.folds)} folds, {args.scans} scans, {predicted} predictions of 1/{args.bin} resolution, float32"
+        )
         seconds["everything else"] = whole - sum(seconds.values())
         for name, value in sorted(seconds.items(), key=lambda part: -part[1]):
             print(f"  {name:24}{value:8.2f} s{value / whole:8.1%}")
@@ -168,7 +169,9 @@ def main() -> None:
         network = rest - seconds["loading the networks"]
         name, each = faster_seconds(folder, args.bin)
         faster = each * predicted
-        print(f"outside of prediction and loading: {network:.1f} s, {network / whole:.1%} of it; {network / predicted:.3f} s a scan")
+        print(
+            f"outside of prediction and loading: {network:.1f} s, {network / whole:.1%} of it; {network / predicted:.3f} s a scan"
+        )
         print(f"with {name}, {each:.2f} s a scan, it would be {network / (network + faster):.1%}")
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def export_foreign(folder: Path) -> None:
             raise SystemExit("the PyTorch twin is not the same network")
     torch.save(twin.state_dict(), folder / "twin.pt")
     needed("onnx", "pip install onnx")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # The newer exporter asks for one more package.
     torch.onnx.export(
         twin.to(memory_format=torch.contiguous_format),
         (torch.zeros(1, 3, rows, columns),),
@@ -228,7 +230,9 @@ def print_parts(folder: Path, engine: str, rounds: int) -> None:
     )
     medians = {name: float(np.median([wall for wall, _ in times])) for name, times in taken.items()}
     whole = sum(medians.values())
-    print(f"parts with {predictor.engine}: " + ", ".join(f"{k} {v:.3f} s ({v / whole:.0%})" for k, v in medians.items()))
+    print(
+        f"parts with {predictor.engine}: " + ", ".join(f"{k} {v:.3f} s ({v / whole:.0%})" for k, v in medians.items())
+    )
 
 
 def main() -> None:
@@ -280,7 +284,9 @@ def main() -> None:
                     seconds[name].append(cold_seconds(name, folder))
             for name, values in seconds.items():
                 ratio = np.median([a / b for a, b in zip(seconds[BASE], values, strict=True)])
-                print(f"{name:34}{np.median(values):9.2f} s  ({min(values):.2f} - {max(values):.2f}){ratio:8.2f} times faster")
+                print(
+                    f"{name:34}{np.median(values):9.2f} s  ({min(values):.2f} - {max(values):.2f}){ratio:8.2f} times faster"
+                )
 
 
 if __name__ == "__main__":

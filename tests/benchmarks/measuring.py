@@ -42,11 +42,15 @@ def print_ratios(taken: dict[str, list[tuple[float, float]]], base: str, unit: s
 
     The ratio is the median of the rounds' ratios: both times of a ratio come from the same minute.
     """
-    print(f"{'':34}{'wall ' + unit:>9}  {'(range)':<17}{'processor ' + unit:>12}{'times faster, wall':>20}{'processor':>11}")
+    print(
+        f"{'':34}{'wall ' + unit:>9}  {'(range)':<17}{'processor ' + unit:>12}{'times faster, wall':>20}{'processor':>11}"
+    )
     for name, times in taken.items():
         wall, processor = zip(*times, strict=True)
         ratios = [
-            statistics.median(ours[clock] and theirs[clock] / ours[clock] for ours, theirs in zip(times, taken[base], strict=True))
+            statistics.median(
+                ours[clock] and theirs[clock] / ours[clock] for ours, theirs in zip(times, taken[base], strict=True)
+            )
             for clock in (0, 1)
         ]
         spread = f"({min(wall):.3f} - {max(wall):.3f})"
@@ -68,7 +72,9 @@ def print_environment(*packages: str) -> None:
         model = platform.processor() or platform.machine()
     flags = processor_flags()
     wanted = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-    print(f"{model}, {os.cpu_count()} cores, {', '.join(wanted) or 'no flags known'}; Python {platform.python_version()}")
+    print(
+        f"{model}, {os.cpu_count()} cores, {', '.join(wanted) or 'no flags known'}; Python {platform.python_version()}"
+    )
     print("load averages " + ", ".join(f"{value:.1f}" for value in os.getloadavg()) + " (other programs included)")
     versions = [f"{name} {getattr(sys.modules[name], '__version__', '?')}" for name in packages if name in sys.modules]
     print(", ".join(versions))

@@ -7,8 +7,8 @@ Images are (n, 3, rows, columns), best in the memory format channels_last, which
 from measuring import needed
 
 torch = needed("torch", "pip install torch")
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+from torch import nn
+from torch.nn import functional
 
 VGG = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 DECODER = (256, 128, 64, 32)
@@ -88,12 +88,16 @@ class DoubleUNet(nn.Module):
         super().__init__()
         before, self.vgg = 3, nn.ModuleList()
         for count, filters in VGG:
-            self.vgg.append(nn.ModuleList(nn.Conv2d(before if k == 0 else filters, filters, 3, padding=1) for k in range(count)))
+            self.vgg.append(
+                nn.ModuleList(nn.Conv2d(before if k == 0 else filters, filters, 3, padding=1) for k in range(count))
+            )
             before = filters
         self.aspp1, self.aspp2 = Pyramid(512), Pyramid(ENCODER2[-1])
         self.decoder1 = Decoder(64, (512, 256, 128, 64), classes)
         widths = (3 * classes, *ENCODER2[:-1])
-        self.encoder2 = nn.ModuleList(ConvBlock(width, filters) for width, filters in zip(widths, ENCODER2, strict=True))
+        self.encoder2 = nn.ModuleList(
+            ConvBlock(width, filters) for width, filters in zip(widths, ENCODER2, strict=True)
+        )
         self.decoder2 = Decoder(64, (512 + 256, 256 + 128, 128 + 64, 64 + 32), classes)
 
     def forward(self, image):
