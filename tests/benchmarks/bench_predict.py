@@ -24,8 +24,8 @@ from measuring import largest_difference, needed, print_environment, print_ratio
 
 BIN = {640: 1, 320: 2, 160: 4}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
-Segment = Callable[[np.ndarray], np.ndarray]
-"""(rows, columns) uint8 grey image -> (rows, columns, 3) or (rows, columns) probabilities: of all classes, of metastatic."""
+Segment = Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
+"""(rows, columns) uint8 grey image -> (rows, columns, 3) probabilities, or the metastatic probability and the mask."""
 
 
 def make_files(folder: Path, size: int) -> None:
@@ -128,7 +128,12 @@ def onnxruntime_float32(folder: Path) -> Segment:
 def openvino_plain(folder: Path, **settings) -> Segment:
     openvino = needed("openvino", "pip install openvino")
     compiled = openvino.Core().compile_model(str(folder / "saved_model"), "CPU", settings)
-    return lambda grey: compiled({"image": grey[None]})["metastatic_probability"][0]
+
+    def segment(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answer = compiled({"image": grey[None]})
+        return answer["metastatic_probability"][0], answer["mask"][0]
+
+    return segment
 
 
 def torch_twin(folder: Path, bfloat16: bool) -> Segment:
@@ -161,12 +166,11 @@ def foreign(make: Callable[[Path], Segment], folder: Path):
 
     def way():
         case = prepare_scan(read_scan(folder / "scan.dcm"), settings=settings)
-        probability = segment(case.grey)
-        if probability.ndim == 3:
-            mask = (np.argmax(probability, axis=-1) == 2).astype(np.uint8)
-            probability = probability[..., 2]
+        answer = segment(case.grey)
+        if isinstance(answer, tuple):
+            probability, mask = answer
         else:
-            mask = (probability > 0.5).astype(np.uint8)
+            probability, mask = answer[..., 2], (np.argmax(answer, axis=-1) == 2).astype(np.uint8)
         return case.lay_back(mask), case.lay_back(probability)
 
     return way

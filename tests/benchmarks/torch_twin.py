@@ -20,7 +20,9 @@ class ConvNormRelu(nn.Module):
 
     def __init__(self, before: int, filters: int, kernel: int = 3, dilation: int = 1, bias: bool = True):
         super().__init__()
-        self.conv = nn.Conv2d(before, filters, kernel, padding="same", dilation=dilation, bias=bias)
+        # In numbers: ONNX Runtime knows no "same" with dilation.
+        padding = dilation * (kernel - 1) // 2
+        self.conv = nn.Conv2d(before, filters, kernel, padding=padding, dilation=dilation, bias=bias)
         self.norm = nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01)
 
     def forward(self, x):
