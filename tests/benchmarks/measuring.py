@@ -3,6 +3,7 @@
 import importlib
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -29,11 +30,13 @@ def take_turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for way in ways.values():
         way()
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
         for name, way in ways.items():
             wall, processor = time.perf_counter(), time.process_time()
             way()
             taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
+            wall, processor = taken[name][-1]
+            print(f"round {number}, {name}: {wall:.3f} s, processor {processor:.3f} s", file=sys.stderr, flush=True)
     return taken
 
 
@@ -81,7 +84,7 @@ def print_environment(*packages: str) -> None:
     root = Path(__file__).resolve().parents[2]
     script = Path(sys.argv[0]).resolve()
     shown = script.relative_to(root) if script.is_relative_to(root) else script.name
-    print(f"repeat with: python {' '.join([str(shown), *sys.argv[1:]])}", flush=True)
+    print(f"repeat with: python {shlex.join([str(shown), *sys.argv[1:]])}", flush=True)
 
 
 def largest_difference(value, other) -> float:
