@@ -15,6 +15,7 @@ import tensorflow as tf
 from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.network.losses import DiceLoss, FocalTverskyLoss, OverlapLoss
 from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask
+from doubleunet_bs.training.cpu_kernels import use_cpu_kernels
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.replicas import Replicas, sum_over_replicas
 
@@ -60,6 +61,8 @@ class Steps:
     ):
         self.model, self.optimizer, self.loss, self.replicas = model, optimizer, loss, replicas
         self.accumulate = accumulate
+        if all(device.startswith("CPU") for device in replicas.devices):
+            use_cpu_kernels(model)
         everything = model.trainable_variables
         excluded = {id(variable) for variable in frozen}
         self._train = {False: self._training_function(everything, jit_compile)}

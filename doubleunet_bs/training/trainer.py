@@ -23,6 +23,7 @@ from doubleunet_bs.training import run_folder, tensorboard
 from doubleunet_bs.training.checkpoints import load_state, save_state
 from doubleunet_bs.training.environment import describe_environment
 from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.history import Epoch, draw_progress, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.position import Position
@@ -142,7 +143,7 @@ class Trainer:
                 )
                 if self.initial_weights is not None:
                     load_initial_weights(self.model, self.initial_weights)
-                optimizer = keras.optimizers.Adam(experiment.learning_rate, name="adam")
+                optimizer = FusedAdam(experiment.learning_rate, name="adam")
                 if self.precision == "mixed_float16":
                     optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
                 optimizer.build(self.model.trainable_variables)

@@ -1,0 +1,179 @@
+"""`evaluate.py` on all folds: how much of the time is prediction, and what the rest is.
+
+    python tests/benchmarks/bench_evaluate.py [--scans 20] [--folds 10] [--bin 1] [--threads N]
+
+A phantom cohort is made and prepared, and every fold of a run gets the real network with the same random weights: what
+a network finds changes the scores and the pictures, and little of the time. Then the run is evaluated once, with tables,
+pictures and report, in one process. Beside it stands what the same predictions take in this project's faster engine, measured in the
+same run, and the share the rest would then have. Goal: the rest is under 10 %.
+"""
+
+import argparse
+import collections
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measuring import print_environment
+
+
+def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
+    """Phantoms, shards, and a run whose folds all are trained to the same random weights."""
+    verb = [sys.executable, "-m", "doubleunet_bs"]
+    cohort = ["phantom", "--out", folder / "phantoms", "--patients", scans, "--positive-fraction", "1.0"]
+    shards = ["prepare", "--scans", folder / "phantoms" / "scans", "--labels", folder / "phantoms" / "labels"]
+    shards += ["--out", folder / "shards", "--bin", bin]
+    for arguments in (cohort, shards):
+        done = subprocess.run([*verb, *map(str, arguments)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{arguments[0]} failed: {done.stderr[-400:]}")
+
+    import keras
+
+    from doubleunet_bs.files import write_json
+    from doubleunet_bs.network import double_unet
+    from doubleunet_bs.preparation.shards import open_shards
+    from doubleunet_bs.training.experiments import paper_experiment
+    from doubleunet_bs.training.history import Epoch, write_history
+    from doubleunet_bs.training.run_folder import create_run
+
+    dataset = open_shards(folder / "shards")
+    experiment = paper_experiment("focal-tversky-otsu", folds=folds, encoder_weights="none")
+    run = create_run(folder / "run", experiment, dataset, folder / "shards")
+    keras.utils.set_random_seed(0)
+    # About as much is called metastatic as in a trained network.
+    model = double_unet((*dataset.image_shape, 3), head_bias=[0.0, -1.0, -2.0])
+    model.save(folder / "model.keras")
+    model.save_weights(folder / "best.weights.h5")
+    for number in range(1, folds + 1):
+        fold = run.fold_path(number)
+        fold.mkdir()
+        for name in ("model.keras", "best.weights.h5"):
+            os.link(folder / name, fold / name)
+        write_history(fold / "history.csv", [Epoch(1, 1.0, 0.5, 0.5, 0.5, 1.0, 0.5, 0.5, 0.5, 1e-4, 1.0)])
+        write_json(fold / "environment.json", {"folds_sha256": run.folds(dataset).sha256()})
+    return folder / "run"
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float]):
+    """Add up the time in each part of an evaluation."""
+    from doubleunet_bs.evaluation import evaluate, report
+    from doubleunet_bs.evaluation.predictions import Segmenter
+    from doubleunet_bs.evaluation.scoring import Scorer
+    from doubleunet_bs.evaluation.stored_predictions import StoredPredictions
+
+    parts = [
+        (Segmenter, "__call__", "prediction"),
+        (evaluate.Segmenter, "from_keras", "loading the networks"),
+        (Scorer, "score", "scores of scans"),
+        (Scorer, "threshold", "intensity threshold"),
+        (Scorer, "draw", "pictures"),
+        (StoredPredictions, "keep", "keeping predictions"),
+        (evaluate, "write_tables", "tables"),
+        (report, "write_report", "report"),
+    ]
+    running: list[list[float]] = []
+
+    def wrap(function, name):
+        def wrapped(*args, **kwargs):
+            running.append([0.0])
+            begun = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                taken = time.perf_counter() - begun
+                # What parts inside this one take is theirs.
+                seconds[name] += taken - running.pop()[0]
+                if running:
+                    running[-1][0] += taken
+
+        return wrapped
+
+    originals = [(owner, name, vars(owner)[name]) for owner, name, _ in parts]
+    for owner, name, label in parts:
+        setattr(owner, name, wrap(getattr(owner, name), label))
+    try:
+        yield
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+
+def faster_seconds(folder: Path, bin: int, rounds: int = 5) -> tuple[str, float]:
+    """Name and seconds an image of the engine that `predict` takes on this machine."""
+    from doubleunet_bs.deployment.engines import choose_local, open_local
+    from doubleunet_bs.deployment.model_description import ModelDescription
+    from doubleunet_bs.deployment.saved_model import write_saved_model
+    from doubleunet_bs.evaluation.predictions import load_keras_model
+    from doubleunet_bs.preparation.settings import PreparationSettings
+
+    settings = PreparationSettings(bin=bin)
+    description = ModelDescription(
+        experiment={"name": "dice", "classes": 3},
+        fold=1,
+        preparation=settings,
+        image_shape=settings.image_shape,
+        data_fingerprint="random weights",
+        weights_sha256="0" * 64,
+        best_epoch=1,
+        validation_f1=0.0,
+    )
+    (folder / "saved_model").mkdir()
+    write_saved_model(folder / "saved_model", load_keras_model(folder / "model.keras"), description)
+    engine = open_local(folder / "saved_model", choose_local("auto"))
+    grey = np.random.default_rng(0).poisson(10, (1, *settings.image_shape)).astype(np.uint8)
+    engine(grey)
+    taken = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        engine(grey)
+        taken.append(time.perf_counter() - begun)
+    return engine.name, float(np.median(taken))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scans", type=int, default=20)
+    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--bin", type=int, choices=(1, 2, 4), default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        from doubleunet_bs.quiet import import_tensorflow
+
+        import_tensorflow()
+        run = make_run_folder(folder, args.scans, args.folds, args.bin)
+        from doubleunet_bs.evaluation.evaluate import evaluate_run
+
+        print_environment("tensorflow", "keras")
+        seconds = collections.defaultdict(float)
+        begun, processor = time.perf_counter(), time.process_time()
+        with timed(seconds):
+            summary = evaluate_run(run, show_progress=False)
+        whole, processor = time.perf_counter() - begun, time.process_time() - processor
+        predicted = sum(len(list((fold / "predictions" / "mask").iterdir())) for fold in run.glob("fold_*"))
+        print(
+            f"\n{len(summary.folds)} folds, {args.scans} scans, {predicted} predictions of 1/{args.bin} resolution, float32"
+        )
+        seconds["everything else"] = whole - sum(seconds.values())
+        for name, value in sorted(seconds.items(), key=lambda part: -part[1]):
+            print(f"  {name:24}{value:8.2f} s{value / whole:8.1%}")
+        print(f"  {'evaluate.py in all':24}{whole:8.2f} s   (processor {processor:.1f} s)")
+        rest = whole - seconds["prediction"]
+        network = rest - seconds["loading the networks"]
+        name, each = faster_seconds(folder, args.bin)
+        faster = each * predicted
+        print(
+            f"outside of prediction and loading: {network:.1f} s, {network / whole:.1%} of it; {network / predicted:.3f} s a scan"
+        )
+        print(f"with {name}, {each:.2f} s a scan, it would be {network / (network + faster):.1%}")
+
+
+if __name__ == "__main__":
+    main()

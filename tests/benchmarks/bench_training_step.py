@@ -1,0 +1,193 @@
+"""One training step on a CPU: this project's beside the original model built plainly in Keras, and beside PyTorch.
+
+    python tests/benchmarks/bench_training_step.py [--rows 320] [--columns 256] [--batch 4] [--rounds 5] [--ways NAME ...]
+    python tests/benchmarks/bench_training_step.py --profile [--precision mixed_bfloat16]
+
+All ways start from the same weights, take the same grey images and labels in turn, in one process; the first loss of
+each is printed and must agree. The plain way: float32 images of three channels, float one-hot targets, `model.compile` and
+`train_on_batch`. PyTorch: an equal network, channels_last, fused Adam. A step at 640 x 512 with batch 4 takes up to 14 GB a
+way in float32; several ways keep weights only, but the largest has to fit: the command asks for the memory first.
+
+`--profile` prints where the time of this project's step goes, by kind of operation.
+
+Needed for this alone: pip install torch
+"""
+
+import argparse
+import collections
+import gc
+import glob
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+from measuring import free_memory_gb, print_environment, print_ratios, take_turns
+
+BYTES_PER_PIXEL = {"float32": 12_000, "mixed_bfloat16": 7_000}
+Step = Callable[[np.ndarray, np.ndarray], float]
+
+
+def new_network(rows: int, columns: int, precision: str):
+    """The real network, the same random weights each time."""
+    import keras
+
+    from doubleunet_bs.network import double_unet
+
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(precision)
+    try:
+        return double_unet((rows, columns, 3), head_bias=[-0.1, -2.5, -5.0])
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def own_trainer(rows: int, columns: int, precision: str, xla: bool) -> Step:
+    """This project's step, fed as in training: by an iterator of a distributed dataset of uint8 arrays."""
+    import tensorflow as tf
+
+    from doubleunet_bs.training.experiments import paper_experiment
+    from doubleunet_bs.training.fused_adam import FusedAdam
+    from doubleunet_bs.training.replicas import open_replicas
+    from doubleunet_bs.training.steps import Steps, make_loss
+
+    replicas = open_replicas("cpu")
+    with replicas.strategy.scope():
+        model = new_network(rows, columns, precision)
+        optimizer = FusedAdam(1e-4)
+        optimizer.build(model.trainable_variables)
+    steps = Steps(model, optimizer, make_loss(paper_experiment("focal-tversky-otsu")), replicas, jit_compile=xla)
+    iterators = {}
+
+    def step(grey: np.ndarray, labels: np.ndarray) -> float:
+        if id(grey) not in iterators:
+            count = len(grey)
+            piece = {
+                "grey": grey,
+                "labels": labels,
+                "weights": np.ones(count, np.float32),
+                "index": np.arange(count, dtype=np.int32),
+            }
+            data = tf.data.Dataset.from_tensors(piece).repeat()
+            iterators[id(grey)] = iter(replicas.strategy.distribute_datasets_from_function(lambda context: data))
+        return steps.train(iterators[id(grey)])[0]
+
+    return step
+
+
+def plain(rows: int, columns: int, precision: str, xla: bool) -> Step:
+    from plain_training import plain_trainer
+
+    return plain_trainer(new_network(rows, columns, precision), xla)
+
+
+def torch_way(rows: int, columns: int, bfloat16: bool) -> Step:
+    from plain_training import torch_trainer
+
+    return torch_trainer(new_network(rows, columns, "float32"), bfloat16)
+
+
+BASE = "plain Keras, float32"
+WAYS: dict[str, tuple[str, Callable[[int, int], Step]]] = {
+    BASE: ("float32", lambda r, c: plain(r, c, "float32", False)),
+    "plain Keras, float32, XLA": ("float32", lambda r, c: plain(r, c, "float32", True)),
+    "plain Keras, bfloat16": ("mixed_bfloat16", lambda r, c: plain(r, c, "mixed_bfloat16", False)),
+    "this project, float32": ("float32", lambda r, c: own_trainer(r, c, "float32", False)),
+    "this project, float32, XLA": ("float32", lambda r, c: own_trainer(r, c, "float32", True)),
+    "this project, bfloat16": ("mixed_bfloat16", lambda r, c: own_trainer(r, c, "mixed_bfloat16", False)),
+    "this project, bfloat16, XLA": ("mixed_bfloat16", lambda r, c: own_trainer(r, c, "mixed_bfloat16", True)),
+    "torch, float32": ("float32", lambda r, c: torch_way(r, c, False)),
+    "torch, bfloat16": ("mixed_bfloat16", lambda r, c: torch_way(r, c, True)),
+}
+DEFAULT = [name for name in WAYS if "XLA" not in name]
+
+
+def make_batch(rows: int, columns: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a bright body, and labels of all classes in it: what the numbers are changes no time."""
+    rng = np.random.default_rng(0)
+    grey = rng.poisson(10, (batch, rows, columns)).astype(np.uint8)
+    labels = np.zeros((batch, rows, columns), np.uint8)
+    labels[:, rows // 4 :] = 1
+    labels[:, rows // 2 : rows // 2 + 8, columns // 3 : columns // 3 + 8] = 2
+    return grey + 60 * (labels == 1).astype(np.uint8) + 120 * (labels == 2).astype(np.uint8), labels
+
+
+def profile(rows: int, columns: int, batch: int, precision: str, xla: bool) -> None:
+    """Time of one step by kind of operation, from TensorFlow's own profiler."""
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    step = own_trainer(rows, columns, precision, xla)
+    grey, labels = make_batch(rows, columns, batch)
+    for _ in range(3):
+        wall, processor = time.perf_counter(), time.process_time()
+        step(grey, labels)
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        step(grey, labels)
+        tf.profiler.experimental.stop()
+        space = xplane_pb2.XSpace()
+        with open(glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)[0], "rb") as file:
+            space.ParseFromString(file.read())
+    total, number = collections.Counter(), collections.Counter()
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                # Operations of the graph are named "path/of/it:Kind"; "A::B" is the machinery around them.
+                if name and not name.endswith(":") and kind.isidentifier():
+                    total[kind] += event.duration_ps / 1e9
+                    number[kind] += 1
+    print(f"\n{rows} x {columns}, batch {batch}, {precision}{', XLA' if xla else ''}: a step takes {wall:.2f} s wall, ")
+    print(f"{processor:.2f} s processor; milliseconds in operations (they overlap on several cores):")
+    whole = sum(total.values())
+    for kind, milliseconds in total.most_common(24):
+        print(f"  {kind:44}{number[kind]:>6}{milliseconds:>10.1f}{milliseconds / whole:>8.1%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=320)
+    parser.add_argument("--columns", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=DEFAULT, metavar="NAME", help="; ".join(WAYS))
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="mixed_bfloat16")
+    parser.add_argument("--xla", action="store_true", help="with --profile: compiled by XLA")
+    args = parser.parse_args()
+    pixels = args.rows * args.columns * args.batch
+    chosen = [args.precision] if args.profile else [WAYS[name][0] for name in [BASE, *args.ways]]
+    need = max(BYTES_PER_PIXEL[precision] for precision in chosen) * pixels / 2**30 + 1.0 * len(chosen)
+    if need > free_memory_gb():
+        raise SystemExit(
+            f"about {need:.0f} GB are needed, {free_memory_gb():.0f} GB are free: a smaller --batch, or fewer --ways"
+        )
+    from doubleunet_bs.quiet import import_tensorflow
+
+    import_tensorflow()
+    if args.profile:
+        print_environment("tensorflow", "keras")
+        profile(args.rows, args.columns, args.batch, args.precision, args.xla)
+        return
+    names = [BASE, *(name for name in args.ways if name != BASE)]
+    steps = {name: WAYS[name][1](args.rows, args.columns) for name in names}
+    grey, labels = make_batch(args.rows, args.columns, args.batch)
+    print_environment("tensorflow", "keras", "torch")
+    print(f"\n{args.rows} x {args.columns}, batch {args.batch}; the first loss of each way:")
+    first = {}
+    for name, step in steps.items():
+        first[name] = step(grey, labels)
+        gc.collect()
+        print(f"  {name:32}{first[name]:.5f}", flush=True)
+        if not abs(first[name] - first[BASE]) < (1e-3 if "float32" in name else 3e-2):
+            raise SystemExit(f"{name} does not take the same step")
+    print("\nseconds a step")
+    print_ratios(
+        take_turns({name: lambda step=step: step(grey, labels) for name, step in steps.items()}, args.rounds), BASE
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The faster kernels against Keras' own layers and Adam: the same outputs, gradients, moving averages and updates."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_network import small_network
+
+from doubleunet_bs.network import double_unet
+from doubleunet_bs.training.cpu_kernels import _has_dilated_gradient, use_cpu_kernels
+from doubleunet_bs.training.fused_adam import FusedAdam
+
+IMAGES = np.random.default_rng(0).random((3, 48, 32, 3), np.float32)
+
+
+def pair(policy="float32", **settings):
+    """Two equal networks; the second one with the faster kernels."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        plain, fast = (small_network((48, 32, 3), **settings) for _ in range(2))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    fast.set_weights(plain.get_weights())
+    return plain, fast, use_cpu_kernels(fast)
+
+
+def step(model, images=IMAGES):
+    """Output 2, gradients by variable, moving averages after one step in training."""
+
+    @tf.function
+    def run(images):
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=True)
+            # Uneven weights: the sum of a softmax by itself has no gradient.
+            total = tf.add_n([tf.reduce_mean(value * [0.2, 1.0, 3.0]) for value in outputs.values()])
+        return outputs["output2"], tape.gradient(total, model.trainable_variables)
+
+    output, gradients = run(images)
+    averages = [keras.ops.convert_to_numpy(value) for value in model.non_trainable_variables]
+    return np.asarray(output), [np.asarray(value) for value in gradients], averages
+
+
+def distance(values, others):
+    """Largest difference, relative to the largest value of its array and at least 1e-3 of the largest of all."""
+    floor = 1e-3 * max(np.abs(value).max() for value in values)
+    return max(
+        np.abs(value - other).max() / max(np.abs(value).max(), floor)
+        for value, other in zip(values, others, strict=True)
+    )
+
+
+def test_the_layers_of_the_network_are_found():
+    # 36 batch normalisations, 8 doublings, and per pyramid the rates 6, 12 and 18.
+    dilated = 6 if _has_dilated_gradient() else 0
+    assert use_cpu_kernels(double_unet((32, 32, 3))) == 36 + 8 + dilated
+
+
+def test_synchronised_normalisation_and_float64_stay_with_keras():
+    model = small_network((48, 32, 3), synchronized=True)
+    use_cpu_kernels(model)
+    kinds = {type(layer).__name__ for layer in model.layers if "call" in vars(layer)}
+    assert kinds - {"Conv2D"} == {"UpSampling2D"}
+    assert pair("float64")[2] == 0
+
+
+def test_equal_in_float32():
+    plain, fast, changed = pair()
+    assert changed > 10
+    for expected, found in zip(step(plain)[1:], step(fast)[1:], strict=True):
+        assert distance(expected, found) < 1e-3
+    expected, found = (np.asarray(model(IMAGES, training=False)["output2"]) for model in (plain, fast))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_as_near_to_float32_in_bfloat16_as_keras():
+    exact, _, _ = pair()
+    plain, fast, _ = pair("mixed_bfloat16")
+    for model in (plain, fast):
+        model.set_weights(exact.get_weights())
+    expected = step(exact)
+    for index in (0, 2):
+        wanted = expected[index] if index else [expected[0]]
+        theirs, ours = (step(model)[index] for model in (plain, fast))
+        theirs, ours = (value if index else [value] for value in (theirs, ours))
+        assert distance(wanted, ours) < 1.5 * distance(wanted, theirs) + 1e-3
+
+
+def test_moving_averages_are_those_of_the_values():
+    """The kernel gives the variance of a sample: with 3 x 4 x 4 values it is 48/47 times that of the values."""
+    layer = keras.layers.BatchNormalization(momentum=0.0, name="bn")
+    image = keras.Input((4, 4, 2))
+    model = keras.Model(image, layer(image))
+    assert use_cpu_kernels(model) == 1
+    values = np.random.default_rng(1).random((3, 4, 4, 2), np.float32)
+    model(values, training=True)
+    np.testing.assert_allclose(layer.moving_mean, values.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, values.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_a_single_image_of_one_pixel_has_finite_averages():
+    layer = keras.layers.BatchNormalization()
+    image = keras.Input((1, 1, 2))
+    model = keras.Model(image, layer(image))
+    use_cpu_kernels(model)
+    assert np.isfinite(model(np.ones((1, 1, 1, 2), np.float32), training=True)).all()
+    assert np.isfinite(layer.moving_variance).all()
+
+
+def test_a_saved_model_is_that_of_keras(tmp_path):
+    plain, fast, _ = pair()
+    fast.save(tmp_path / "fast.keras")
+    again = keras.models.load_model(tmp_path / "fast.keras")
+    assert not [layer.name for layer in again.layers if "call" in vars(layer)]
+    np.testing.assert_allclose(again(IMAGES)["output2"], plain(IMAGES)["output2"], atol=1e-6)
+
+
+def test_adam_makes_the_updates_of_keras():
+    rng = np.random.default_rng(2)
+    start = rng.normal(size=(5, 7)).astype(np.float32)
+    gradients = rng.normal(size=(6, 5, 7)).astype(np.float32) * np.logspace(-8, 0, 7, dtype=np.float32)
+    results, names = [], []
+    for kind in (keras.optimizers.Adam, FusedAdam):
+        variable = keras.Variable(start, name="kernel")
+        optimizer = kind(1e-2, name="adam")
+        optimizer.build([variable])
+        for gradient in gradients:
+            optimizer.apply([tf.constant(gradient)], [variable])
+        results.append([keras.ops.convert_to_numpy(value) for value in (variable, *optimizer.variables)])
+        names.append([value.path for value in optimizer.variables])
+    assert names[0] == names[1]
+    for expected, found in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-9)
+    assert np.abs(results[0][0] - start).max() > 1e-2
+
+
+def test_adam_refuses_what_its_kernel_lacks():
+    with pytest.raises(ValueError, match="amsgrad"):
+        FusedAdam(amsgrad=True)
