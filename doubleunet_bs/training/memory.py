@@ -2,8 +2,9 @@
 
 The network is the same for every image size and its activations grow with the pixels, so that two measured numbers tell
 the need of any batch: bytes per pixel that is in the device at once, and a part that is always there (weights, their
-gradients, Adam's two averages, the libraries). Both are from `tests/benchmarks/bench_memory.py` on CPUs, rounded up; on a
-GPU the convolutions' work space comes on top, and no GPU was at hand to measure it.
+gradients, Adam's two averages, the libraries). Both are from `tests/benchmarks/bench_memory.py` on CPUs, rounded up, in float32
+and bfloat16; float16 is taken to need what bfloat16 does. On a GPU the convolutions' work space differs, and no GPU was at
+hand to measure it: there a batch that does not seem to fit is warned of and not refused.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.replicas import Replicas
+from doubleunet_bs.training.replicas import Replicas, gpu_numbers
 
 BYTES_PER_PIXEL = {"float32": 10_000, "mixed_bfloat16": 7_200, "mixed_float16": 7_200}
 CONSTANT_BYTES = 1.5e9
@@ -35,7 +36,9 @@ class MemoryNeed:
 
     def __str__(self) -> str:
         has = "" if self.total is None else f" of {self.total / 1e9:.1f} GB on the device"
-        return f"about {self.needed / 1e9:.1f} GB needed{has}"
+        short = self.total is not None and self.needed > self.total
+        warning = f"; it may not fit (the estimate is from CPUs): {self.advice}" if short else ""
+        return f"about {self.needed / 1e9:.1f} GB needed{has}{warning}"
 
 
 def check_memory(
@@ -55,13 +58,13 @@ def check_memory(
         total: bytes of a device; None: ask it.
 
     Raises:
-        SettingsError: the device does not have that much; the message says what to change.
+        SettingsError: the processor's memory is smaller; the message says what to change.
     """
     images = -(-experiment.batch_size // (replicas.count * experiment.accumulate))
     share = CONSTANT_BYTES + images * image_shape[0] * image_shape[1] * BYTES_PER_PIXEL[precision]
     on_gpu = replicas.devices[0].startswith("GPU")
     needed = share if on_gpu else share * replicas.count
-    total = _device_bytes(on_gpu) if total is None else total
+    total = _device_bytes(replicas) if total is None else total
     changes = []
     if experiment.accumulate * replicas.count < experiment.batch_size:
         changes.append(f"--accumulate {min(2 * experiment.accumulate, experiment.batch_size // replicas.count)}")
@@ -69,21 +72,23 @@ def check_memory(
         changes.append("--precision mixed_bfloat16")
     changes += ["a smaller --batch-size", "more devices" if on_gpu else "a coarser matrix (prepare --bin 2)"]
     need = MemoryNeed(needed, total, "use " + ", ".join(changes[:-1]) + f" or {changes[-1]}")
-    if total is not None and needed > total:
+    if total is not None and needed > total and not on_gpu:
         rows, columns = image_shape
         raise SettingsError(
             f"a batch of {experiment.batch_size} images of {rows} x {columns} pixels in {precision} needs about "
-            f"{needed / 1e9:.1f} GB, the device has {total / 1e9:.1f} GB: {need.advice}"
+            f"{needed / 1e9:.1f} GB, this machine has {total / 1e9:.1f} GB: {need.advice}"
         )
     return need
 
 
-def _device_bytes(on_gpu: bool) -> float | None:
-    if on_gpu:
+def _device_bytes(replicas: Replicas) -> float | None:
+    chosen = gpu_numbers(replicas)
+    if chosen:
         # The only place where TensorFlow says how much it may allocate on a GPU.
         from tensorflow.python.client import device_lib
 
-        limits = [device.memory_limit for device in device_lib.list_local_devices() if device.device_type == "GPU"]
+        names = {f"/device:GPU:{number}" for number in chosen}
+        limits = [device.memory_limit for device in device_lib.list_local_devices() if device.name in names]
         return float(min(limits)) if limits else None
     try:
         physical = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -54,6 +54,11 @@ def open_replicas(devices: str = "all") -> Replicas:
     return Replicas(strategy=tf.distribute.MirroredStrategy(names), devices=tuple(_short(name) for name in names))
 
 
+def gpu_numbers(replicas: Replicas) -> list[int]:
+    """The numbers of the GPUs that were chosen; empty on the CPU."""
+    return [int(name.removeprefix("GPU:")) for name in replicas.devices if name.startswith("GPU:")]
+
+
 def check_batch_size(batch_size: int, replicas: int, accumulate: int = 1) -> None:
     """Refuse a batch with which a replica would have nothing to do.
 

@@ -116,24 +116,30 @@ class Steps:
 
     def _train_replica(self, pieces, variables):
         total = self._sums_of_all(pieces) if len(pieces) > 1 else None
-        gradients, all_counts = [], []
+        gradients, all_counts, done = None, [], [] if total is None else [total]
         for piece in pieces:
+            piece = _after(piece, done)
             with tf.GradientTape() as tape:
                 sums, outputs = self._sums(piece, training=True)
                 if total is None:
                     total = sum_over_replicas(tf.stop_gradient(sums))
                 loss, slope = self._loss_and_slope(total)
                 contribution = self.optimizer.scale_loss(tf.reduce_sum(slope * sums))
-            gradients.append(tape.gradient(contribution, variables))
+            new = tape.gradient(contribution, variables)
+            gradients = done = new if gradients is None else [a + b for a, b in zip(gradients, new, strict=True)]
             all_counts.append(_counts(outputs, piece["labels"], piece["weights"]))
-        self.optimizer.apply([tf.add_n(parts) for parts in zip(*gradients, strict=True)], variables)
+        self.optimizer.apply(gradients, variables)
         return loss, tf.add_n(all_counts)
 
     def _sums_of_all(self, pieces):
         """Sums over all pieces and replicas, in a pass of its own that leaves the moving averages as they were."""
         averages = self.model.non_trainable_variables
         before = [tf.identity(average.value) for average in averages]
-        total = tf.add_n([self._sums(piece, training=True)[0] for piece in pieces])
+        total = None
+        for piece in pieces:
+            piece = _after(piece, [] if total is None else [total])
+            sums = self._sums(piece, training=True)[0]
+            total = sums if total is None else total + sums
         for average, value in zip(averages, before, strict=True):
             average.assign(value)
         return sum_over_replicas(total)
@@ -160,6 +166,13 @@ class Steps:
 
     def _sum(self, values):
         return tf.add_n(self._local(values))
+
+
+def _after(piece: dict[str, tf.Tensor], done: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The piece, to be looked at only after `done`: nothing else keeps a graph from computing all pieces at once, in the
+    memory of all of them."""
+    with tf.control_dependencies(done):
+        return {name: tf.identity(value) for name, value in piece.items()}
 
 
 def _rounded(counts: tf.Tensor) -> list[int]:

@@ -12,7 +12,13 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from doubleunet_bs.dataset.augmentation import Augmentation
-from doubleunet_bs.dataset.pipeline import epoch_images, evaluation_pieces, images_per_epoch, load_piece, training_pieces
+from doubleunet_bs.dataset.pipeline import (
+    epoch_images,
+    evaluation_pieces,
+    images_per_epoch,
+    load_piece,
+    training_pieces,
+)
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network import double_unet
@@ -27,6 +33,7 @@ from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.history import Epoch, draw_progress, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.position import Position
+from doubleunet_bs.training.machine import deterministic_kernels
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.start import encoder_variables, load_initial_weights, starting_head_bias
 from doubleunet_bs.training.steps import Steps, make_loss
@@ -305,6 +312,10 @@ class Trainer:
             "validation scans": [self.dataset.cases[index].case for index in self.validation_cases],
             "initial weights": None if self.initial_weights is None else file_sha256(self.initial_weights),
             "precision": self.precision,
+            # They decide the last digits, and those the rest of a training.
+            "xla": self.jit_compile,
+            "replicas": self.replicas.count,
+            "deterministic": deterministic_kernels(),
             **self.identity,
         }
 
@@ -364,6 +375,7 @@ class Trainer:
             "replicas": self.replicas.count,
             "precision": self.precision,
             "xla": self.jit_compile,
+            "deterministic": deterministic_kernels(),
             "experiment": self.experiment.to_json(),
             "scans": {"training": len(self.train_cases), "validation": len(self.validation_cases)},
             "data_fingerprint": self.dataset.fingerprint,

@@ -42,15 +42,22 @@ def test_a_processor_that_does_not_say_what_it_can():
     ("capability", "precision"), [((9, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"), ((6, 1), "float32")]
 )
 def test_auto_on_a_gpu(monkeypatch, capability, precision):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one"])
-    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: {"compute_capability": capability})
+    # A display card beside the card that computes has no say, unless it is chosen as well.
+    cards = {"computes": capability, "displays": (6, 0)}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(cards))
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda device: {"compute_capability": cards[device]}
+    )
     found = choose_machine(GPU, "auto")
-    assert found.precision == precision and found.xla
-    assert not choose_machine(TWO_GPUS, "auto").xla
+    # XLA refuses mixed precision.
+    assert found.precision == precision and found.xla == (precision == "float32")
+    assert choose_machine(TWO_GPUS, "auto").precision == "float32" and not choose_machine(TWO_GPUS, "auto").xla
 
 
 def test_what_is_asked_for_is_taken_or_refused():
-    assert choose_machine(CPU, "mixed_float16", "on").precision == "mixed_float16"
+    assert choose_machine(CPU, "mixed_float16").precision == "mixed_float16"
+    with pytest.raises(SettingsError, match="--precision float32, not with mixed_float16: use --xla off"):
+        choose_machine(CPU, "mixed_float16", "on")
     assert choose_machine(CPU, xla="on").xla and not choose_machine(GPU, xla="off").xla
     with pytest.raises(SettingsError, match="--xla off or --devices 0"):
         choose_machine(TWO_GPUS, xla="on")
@@ -78,16 +85,29 @@ def test_memory_grows_with_the_images_that_are_in_a_device_at_once():
 
 def test_a_batch_that_does_not_fit_is_refused_with_what_to_change():
     with pytest.raises(SettingsError) as refused:
-        check_memory((640, 512), paper_experiment("dice"), GPU, "float32", total=8e9)
+        check_memory((640, 512), paper_experiment("dice"), CPU, "float32", total=8e9)
     message = str(refused.value)
-    assert "needs about 14.6 GB, the device has 8.0 GB" in message and len(message.splitlines()) == 1
-    for change in ("--accumulate 2", "--precision mixed_bfloat16", "--batch-size", "more devices"):
+    assert "needs about 14.6 GB, this machine has 8.0 GB" in message and len(message.splitlines()) == 1
+    for change in ("--accumulate 2", "--precision mixed_bfloat16", "--batch-size", "--bin 2"):
         assert change in message
+    # On a GPU the estimate is not measured: it is said, with the same advice, and the run goes on.
+    said = str(check_memory((640, 512), paper_experiment("dice"), GPU, "float32", total=8e9))
+    assert "it may not fit" in said and "--accumulate 2" in said and "more devices" in said
     # Nothing is left to cut into pieces, and bfloat16 is on already: only what helps is named.
     with pytest.raises(SettingsError) as refused:
         check_memory((640, 512), paper_experiment("dice", batch_size=1), CPU, "mixed_bfloat16", total=1e9)
     assert "--accumulate" not in str(refused.value) and "--precision" not in str(refused.value)
     assert "8.0 GB on the device" in str(check_memory((160, 128), paper_experiment("dice"), CPU, "float32", total=8e9))
+
+
+def test_the_card_that_is_chosen_is_asked(monkeypatch):
+    from tensorflow.python.client import device_lib
+
+    cards = [("/device:CPU:0", 1e9), ("/device:GPU:0", 80e9), ("/device:GPU:1", 2e9)]
+    listed = [type("Card", (), {"name": name, "memory_limit": limit})() for name, limit in cards]
+    monkeypatch.setattr(device_lib, "list_local_devices", lambda: listed)
+    assert check_memory((640, 512), paper_experiment("dice"), GPU, "float32").total == 80e9
+    assert check_memory((640, 512), paper_experiment("dice"), TWO_GPUS, "float32").total == 2e9
 
 
 def test_the_limit_of_a_container_counts(tmp_path):
