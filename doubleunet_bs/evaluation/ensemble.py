@@ -77,7 +77,7 @@ def evaluate_ensemble(
     reason = None if normals else "the shards hold no normal scan" if settings.normals else "not scored, as asked"
     if not test:
         raise DatasetError(f"{others.path}: no scan with metastases is in it; there is nothing to find")
-    predicted = scorer.predict(
+    scorer.predict(
         (*test, *normals), lambda: ensemble_of([fold.model_path for fold in trained]), "ensemble: unseen scans"
     )
     positives = {case for part in folds.parts for case in part}
@@ -103,7 +103,7 @@ def evaluate_ensemble(
         normals_reason=reason,
     )
     if settings.pictures:
-        scorer.draw(test, predicted)
+        scorer.draw(test)
     write_scores(folder / SCORES, scores)
     summary = _summary(run, others, scores)
     write_json(folder / SUMMARY, summary.to_json())

@@ -106,7 +106,7 @@ def evaluate_fold(
         normals, reason = unseen_normals(run.experiment, folds, fold)
     stored = StoredPredictions(trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint)
     scorer = Scorer(dataset, stored, settings)
-    predicted = scorer.predict(
+    scorer.predict(
         (*split.test, *split.validation, *normals),
         lambda: Segmenter.from_keras(trained.model_path),
         f"fold {fold}: unseen scans",
@@ -124,7 +124,7 @@ def evaluate_fold(
         postprocessed=scorer.postprocess(split.validation, split.test, scans),
     )
     if settings.pictures:
-        scorer.draw(split.test, predicted)
+        scorer.draw(split.test)
     write_scores(trained.path / SCORES, scores)
     return scores
 
