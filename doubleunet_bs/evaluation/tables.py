@@ -145,7 +145,13 @@ def _detection_lines(summary: Summary) -> list[str]:
         f"{'-' if (rate := mean['false_positives_per_normal_scan']) is None else format(rate, '.2f')}"
     ]
     reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
-    lines += [f"  Specificity, AUC and false positives are undefined: {reason}." for reason in reasons]
+    names = {"specificity": "specificity", "auc": "AUC", "false_positives_per_normal_scan": "false positives"}
+    for reason in reasons:
+        # What is undefined in a fold with this reason, and nothing that is given beside it.
+        rows = [fold.detection.to_json() for fold in summary.folds if fold.detection.reason == reason]
+        *first, last = [name for key, name in names.items() if any(row[key] is None for row in rows)]
+        what = ", ".join(first) + f" and {last}"
+        lines.append(f"  {what[0].upper()}{what[1:]} are undefined: {reason}.")
     return lines
 
 

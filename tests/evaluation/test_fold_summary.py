@@ -200,5 +200,13 @@ def test_details():
 def test_details_say_why_figures_are_undefined():
     text = format_details(Summary("dice", {}, 2, (fold(1, scan(0, 6, 4, 4), normals_reason="they are training data"),)))
     assert "specificity -, AUC -" in text
-    assert "undefined: they are training data." in text
+    assert "Specificity, AUC and false positives are undefined: they are training data." in text
     assert "No smallest-lesion filter" in text
+
+
+def test_details_call_nothing_undefined_that_is_given():
+    """The only normal scan is of a patient with metastases: a rate of wrong lesions, but no specificity."""
+    normal = scan(7, patient=0, group="negative", lesions=[lesion(probability=0.4)])
+    text = format_details(Summary("dice", {}, 1, (fold(1, scan(0, 6, 4, 4), normals=(normal,)),)))
+    assert "specificity -, AUC -, false-positive lesions per normal scan 1.00" in text
+    assert "Specificity and AUC are undefined: all normal scans are of patients with metastases." in text

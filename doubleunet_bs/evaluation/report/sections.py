@@ -178,7 +178,7 @@ def _patients(summary: Summary) -> str:
     small = [
         "A patient is called positive when a lesion is predicted in one of his scans; the ROC curve ranks patients by "
         "the largest mean probability of a predicted lesion.",
-        *(f"Undefined without normal scans that were not trained on: {reason}." for reason in reasons),
+        *(f"Undefined without normal patients that were not trained on: {reason}." for reason in reasons),
     ]
     columns = ["", "positives detected", "normals cleared", "AUC", "wrong lesions per normal scan"]
     return table(columns, rows) + notes(small)
