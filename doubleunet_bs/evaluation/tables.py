@@ -19,7 +19,7 @@ def format_summary(summary: Summary) -> str:
     """The folds and their means as text, in per cent; an undefined figure is a dash.
 
     Beside each fold stands what the best single intensity threshold reaches on the same scans. Under the means stands
-    the row of the paper, when the run is an unchanged row of it.
+    the row of the paper, when the run is an unchanged row of it and its scans are of patients.
     """
     lines = [
         f"{'':>6}{'test':>6}   {'Double U-Net':^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",

@@ -228,16 +228,19 @@ def test_table_files(evaluated):
 
 
 def test_where_the_scans_come_from(tmp_path, tensorflow):
-    """Phantoms, patients, and shards that do not say; the paper's row needs the paper's settings and preparation."""
+    """Phantoms, patients, and shards that do not say; the paper's row needs patients and the paper's settings."""
     for phantom, expected in ((True, "phantoms"), (False, "patients"), (None, "unknown")):
         dataset = open_shards(make_shards(tmp_path / expected, phantom=phantom))
         found = provenance(paper_experiment("dice"), dataset.cases, dataset.settings)
-        assert (found.scans, found.changed_preparation, found.paper) == (expected, {"bin": 4}, None)
+        assert (found.scans, found.changed_preparation, found.row) == (expected, {"bin": 4}, None)
         usual = PreparationSettings(classes={"meta": 2})
-        assert provenance(paper_experiment("dice"), dataset.cases, usual).paper == PAPER_ROWS["dice"]
-        assert provenance(paper_experiment("dice", epochs=3), dataset.cases, usual).paper is None
+        unchanged = provenance(paper_experiment("dice"), dataset.cases, usual)
+        assert unchanged.row == PAPER_ROWS["dice"]
+        assert unchanged.paper == (PAPER_ROWS["dice"] if expected == "patients" else None)
+        assert provenance(paper_experiment("dice", epochs=3), dataset.cases, usual).row is None
     one, other = (open_shards(tmp_path / name).cases for name in ("phantoms", "patients"))
     assert provenance(paper_experiment("dice"), (*one, *other), usual).scans == "mixed"
+    assert provenance(paper_experiment("dice"), (), usual).paper is None
 
 
 def test_pictures_of_other_scans_go(own_run, shards):

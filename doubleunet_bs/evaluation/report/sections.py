@@ -16,7 +16,8 @@ from doubleunet_bs.training.experiments import Experiment
 def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
     """Title, what the scans are, and the figures somebody looks for first."""
     name = re.sub("-", " ", summary.experiment)
-    changed = summary.changed_settings
+    prepared = (f"preparation.{setting}" for setting in summary.provenance.changed_preparation)
+    changed = [*summary.changed_settings, *prepared]
     kind = (
         f"Settings changed against the paper's row of that name: {', '.join(changed)}."
         if changed
