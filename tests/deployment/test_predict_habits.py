@@ -9,12 +9,17 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import pydicom
 import pytest
+from intensity_run import SETTINGS
 from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.deployment.scan_list import list_scans
+from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
+from doubleunet_bs.errors import RunError
 
 
 @pytest.fixture
@@ -213,27 +218,70 @@ def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_
         (tmp_path / f"in{number}").mkdir()
         shutil.copy(phantoms / f"phantom_000{number}.dcm", tmp_path / f"in{number}" / "scan.dcm")
     paths = [tmp_path / f"in{number}" / "scan.dcm" for number in (1, 2)]
+    # The reader, while nothing is written yet: that a file is there is another reason, and another message.
+    settings = JobSettings(out=command.out, outputs=(), labelme=tmp_path / "labels")
+    reader = ScanReader(settings, SETTINGS)
+    first, second = list_scans([str(path) for path in paths]).scans
+    assert sorted(path.name for path in reader(first).labelme.values()) == ["scan_anterior.json", "scan_posterior.json"]
+    with pytest.raises(RunError, match=r"scan\.dcm: its annotation would have the name of that of .*scan\.dcm: rename"):
+        reader(second)
+    assert not (tmp_path / "labels").exists()
     code, _, err = command(*paths, "--labelme", tmp_path / "labels", "--outputs", "none")
-    assert code == 1
-    assert "its annotation would have the name of that of" in err or "exists already and may hold" in err
+    assert code == 1 and err.count("error: ") == 1
     assert len(list((tmp_path / "labels").iterdir())) == 2
 
 
 def test_nothing_is_left_when_annotations_cannot_be_written(command, phantoms, tmp_path, monkeypatch):
     from doubleunet_bs.deployment import labelme_output
 
-    real, calls = labelme_output.write_json, []
+    real, calls = labelme_output.create_file, []
 
-    def fail(path, content):
+    def fail(path, text):
         calls.append(path)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        real(path, content)
+        return real(path, text)
 
-    monkeypatch.setattr(labelme_output, "write_json", fail)
+    monkeypatch.setattr(labelme_output, "create_file", fail)
     code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
     assert code == 1 and "cannot be written (No space left on device)" in err
     assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
+
+
+def test_annotations_do_not_outlive_a_result_that_cannot_be_placed(command, phantoms, tmp_path, monkeypatch):
+    """The last step fails, the renaming of the folder: the next run finds nothing in its way."""
+    from doubleunet_bs.deployment import replaced_folder
+
+    def fail(source, target):
+        raise OSError(5, "Input/output error")
+
+    arguments = (phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
+    with monkeypatch.context() as patch:
+        patch.setattr(replaced_folder, "os", types.SimpleNamespace(umask=os.umask, rename=fail))
+        code, _, err = command(*arguments)
+    assert code == 1 and "cannot be written (Input/output error)" in err
+    assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
+    assert command(*arguments)[0] == 0
+    assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+def test_an_annotation_of_another_process_is_not_overwritten(command, phantoms, tmp_path, monkeypatch):
+    """It appears after this process has looked whether it is there."""
+    from doubleunet_bs.deployment import labelme_output
+
+    labels, real = tmp_path / "labels", labelme_output.labelme_file
+
+    def meanwhile(annotation, shape, image_path, *embedded):
+        if image_path == "phantom_0001_posterior.png":
+            (labels / "phantom_0001_posterior.json").write_text("corrected")
+        return real(annotation, shape, image_path, *embedded)
+
+    monkeypatch.setattr(labelme_output, "labelme_file", meanwhile)
+    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", labels)
+    assert code == 1 and "phantom_0001_posterior.json: exists already and may hold corrections" in err
+    assert [path.name for path in labels.iterdir()] == ["phantom_0001_posterior.json"]
+    assert (labels / "phantom_0001_posterior.json").read_text() == "corrected"
+    assert list(command.out.iterdir()) == []
 
 
 def test_no_network_is_used(command, phantoms, monkeypatch):
