@@ -46,8 +46,19 @@ def open_client(server: str, model: str, deadline: float) -> "GrpcClient | RestC
     Raises:
         SettingsError: another kind of URL, or a deadline that is not positive.
     """
+    scheme, address = parse_server(server)
+    check_deadline(deadline)
+    return {"grpc": GrpcClient, "http": RestClient}[scheme](server.rstrip("/"), address, model, deadline)
+
+
+def check_deadline(deadline: float) -> None:
+    """Raises `SettingsError` for a deadline that is not a positive number of seconds."""
     if not (np.isfinite(deadline) and deadline > 0):
         raise SettingsError(f"a deadline of {deadline:g} s: it must be a positive number of seconds")
+
+
+def parse_server(server: str) -> tuple[str, str]:
+    """The scheme and the address of "grpc://HOST:PORT" or "http://HOST:PORT"; `SettingsError` for anything else."""
     try:
         parts = urlsplit(server)
         host, port = parts.hostname, parts.port
@@ -55,7 +66,7 @@ def open_client(server: str, model: str, deadline: float) -> "GrpcClient | RestC
         host = port = None
     if not host or not port or parts.scheme not in ("grpc", "http") or parts.path.strip("/") or parts.query:
         raise SettingsError(f"server {server!r}: it must be grpc://HOST:PORT or http://HOST:PORT")
-    return {"grpc": GrpcClient, "http": RestClient}[parts.scheme](server.rstrip("/"), parts.netloc, model, deadline)
+    return parts.scheme, parts.netloc
 
 
 class _Client:

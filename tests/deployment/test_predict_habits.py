@@ -181,6 +181,38 @@ def test_dry_run_tells_what_would_fail(command, phantoms, trained_run, tmp_path)
     assert command(file, "--dry-run", "--overwrite", model=trained_run / "fold_01" / "saved_model")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--engine", "serving"), "give both or neither"),
+        (("--server", "grpc://host:8500"), "give both or neither"),
+        (("--engine", "tensorflow", "--server", "grpc://host:8500"), "give both or neither"),
+        (("--engine", "serving", "--server", "grpc://host"), "it must be grpc://HOST:PORT or http://HOST:PORT"),
+        (("--engine", "serving", "--server", "http://host:1", "--deadline", "0"), "a deadline of 0 s"),
+        (("--engine", "serving", "--server", "http://host:1", "--deadline", "nan"), "a deadline of nan s"),
+        (("--engine", "serving", "--server", "http://host:1", "--precision", "float32"), "precision float32"),
+        (("--deadline", "5"), "a deadline is for the answers of a server"),
+        (("--engine", "openvino"), "engine openvino: it is not installed"),
+    ],
+)
+def test_engine_settings_are_refused_with_and_without_a_rehearsal(command, phantoms, monkeypatch, arguments, message):
+    monkeypatch.setattr("doubleunet_bs.deployment.engines.has_openvino", lambda: False)
+    for rehearsal in ((), ("--dry-run",)):
+        code, out, err = command(phantoms / "phantom_0001.dcm", *arguments, *rehearsal)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+    assert not command.out.exists()
+
+
+def test_a_rehearsal_sees_that_openvino_has_no_export(command, phantoms, trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.deployment.engines.has_openvino", lambda: True)
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    shutil.rmtree(run / "fold_01" / "saved_model")
+    for rehearsal in ((), ("--dry-run",)):
+        arguments = (phantoms / "phantom_0001.dcm", "--engine", "openvino", *rehearsal)
+        code, _, err = command(*arguments, model=run / "fold_01")
+        assert code == 1 and "has no saved_model of its present weights" in err
+
+
 def test_previous_scan_or_result(command, phantoms, tmp_path):
     first, second = phantoms / "phantom_0001.dcm", phantoms / "phantom_0002.dcm"
     assert command(first)[0] == 0

@@ -264,6 +264,11 @@ def test_arguments_that_belong_together(trained_run):
         Predictor(trained_run / "fold_01", engine="serving")
     with pytest.raises(SettingsError, match="give both or neither"):
         Predictor(trained_run / "fold_01", server="grpc://host:8500")
+    # What would be ignored is refused.
+    with pytest.raises(SettingsError, match="precision float32: the engine serving computes in the server's own"):
+        Predictor(NAME, engine="serving", server="grpc://host:8500", precision="float32")
+    with pytest.raises(SettingsError, match="a deadline is for the answers of a server"):
+        Predictor(trained_run / "fold_01", deadline=60)
     with pytest.raises(SettingsError, match="deadline of 0 s"):
         Predictor(NAME, engine="serving", server="grpc://host:8500", deadline=0)
 
