@@ -1,4 +1,4 @@
-"""Prepared grey images -> metastatic probability and mask, with a `model.keras` or an exported SavedModel."""
+"""Prepared grey images -> metastatic probability and mask, with a `model.keras`."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
+from doubleunet_bs.evaluation.endpoint_names import INPUT, MASK, PROBABILITY
 from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability
 from doubleunet_bs.preparation.shards import ShardedDataset
@@ -70,31 +70,6 @@ class Segmenter:
             RunError: the file is missing, damaged, or another network.
         """
         return cls.from_model(load_keras_model(path))
-
-    @classmethod
-    def from_saved_model(cls, path: str | os.PathLike) -> "Segmenter":
-        """Of a SavedModel folder with the endpoint `serving_default`.
-
-        Raises:
-            RunError: the folder is missing, damaged, or has another signature.
-        """
-        if not (Path(path) / "saved_model.pb").is_file():
-            raise RunError(f"{path}: not a SavedModel folder (saved_model.pb is missing)")
-        try:
-            loaded = tf.saved_model.load(str(path))
-            endpoint = loaded.signatures[ENDPOINT]
-            image = endpoint.structured_input_signature[1][INPUT]
-            rows, columns = image.shape[1:]
-            if image.dtype != tf.uint8 or set(endpoint.structured_outputs) != {PROBABILITY, MASK}:
-                raise ValueError("other inputs or outputs")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, tf.errors.OpError) as cause:
-            raise RunError(f"{path}: not a SavedModel of this package, or damaged ({_first_line(cause)})") from None
-
-        def function(images: tf.Tensor, keep=loaded) -> dict[str, tf.Tensor]:
-            # The variables live as long as the loaded object does.
-            return endpoint(**{INPUT: images})
-
-        return cls(function, (int(rows), int(columns)))
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Segment images.
