@@ -90,7 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model server for --engine serving, grpc://HOST:PORT or http://HOST:PORT; the images travel unencrypted",
     )
     parser.add_argument(
-        "--deadline", type=float, metavar="SECONDS", help="for an answer of the server, default 60; for --engine serving"
+        "--deadline",
+        type=float,
+        metavar="SECONDS",
+        help="for an answer of the server, default 60; for --engine serving",
     )
     parser.add_argument(
         "--precision",

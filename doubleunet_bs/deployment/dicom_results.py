@@ -53,7 +53,9 @@ def dicom_results(
             return {name: _encode(dataset) for name, dataset in files.items()}
     except ScanError as error:
         if study is None:
-            raise RunError(f"{prediction.case}: no DICOM result can be made ({error}); leave dicom out of --outputs") from None
+            raise RunError(
+                f"{prediction.case}: no DICOM result can be made ({error}); leave dicom out of --outputs"
+            ) from None
         raise RunError(
             f"{prediction.case}: no DICOM result can be made with this header ({error}); leave out --keep-identity"
         ) from None

@@ -26,7 +26,7 @@ from doubleunet_bs.evaluation.summary import SUMMARY, Summary
 from doubleunet_bs.evaluation.table_files import write_tables
 from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms
 from doubleunet_bs.evaluation.trained_fold import open_fold
-from doubleunet_bs.files import write_json
+from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
 from doubleunet_bs.training.run_folder import Run, open_run
 
@@ -51,7 +51,8 @@ def evaluate_ensemble(
         report: write `report.html`.
 
     Returns:
-        The scores, as a summary of one row, and the folder they are in: `RUN/ensemble/NAME`, named after the shards.
+        The scores, as a summary of one row, and the folder they are in: `RUN/ensemble/NAME`, named after the shards;
+        `NAME-FINGERPRINT` where other shards of that name have been scored.
 
     Raises:
         RunError: no fold is trained; the scans are not prepared as the run's; one of them was seen.
@@ -69,7 +70,7 @@ def evaluate_ensemble(
     check_prepared(own, others)
     for shards in seen:
         check_unseen(shards, others)
-    folder = run.path / ENSEMBLE / others.path.resolve().name
+    folder = _folder(run, others)
     stored = StoredPredictions(folder / PREDICTIONS, tuple(fold.weights_sha256 for fold in trained), others.fingerprint)
     scorer = Scorer(others, stored, settings)
     test = [case.case for case in others.cases if case.group == "positive"]
@@ -91,7 +92,7 @@ def evaluate_ensemble(
         about={
             "version": __version__,
             "experiment": run.experiment.name,
-            "changed_settings": run.experiment.changed_settings(),
+            "changed_settings": run.experiment.public().changed_settings(),
             "scans_are": provenance(run.experiment, others.cases, others.settings).scans,
             "image": {"rows": rows, "columns": columns, "bin": others.settings.bin},
             "ensemble": [{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
@@ -128,7 +129,7 @@ def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[Sh
     """
     given = {dataset.fingerprint: dataset for dataset in map(open_shards, trained_on)}
     seen = []
-    for data in (run.data, getattr(run, "pretrain_data", None)):
+    for data in (run.data, run.pretrain_data):
         if data is None:
             continue
         dataset = given.pop(data["fingerprint"], None)
@@ -214,10 +215,23 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
     return segment
 
 
+def _folder(run: Run, others: ShardedDataset) -> Path:
+    """Where the scores on these shards go: folders of shards are often called alike, and no score replaces another's."""
+    folder = run.path / ENSEMBLE / others.path.resolve().name
+    try:
+        there = read_json(folder / SCORES, RunError, "score file")
+    except RunError:
+        return folder
+    of = there.get("data_fingerprint") if isinstance(there, dict) else None
+    if of in (None, others.fingerprint):
+        return folder
+    return folder.with_name(f"{folder.name}-{others.fingerprint[:8]}")
+
+
 def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores) -> Summary:
     return Summary(
         experiment=run.experiment.name,
-        changed_settings=run.experiment.changed_settings(),
+        changed_settings=run.experiment.public().changed_settings(),
         total_folds=1,
         folds=(scores,),
         provenance=provenance(run.experiment, dataset.cases, dataset.settings).without_paper(),

@@ -150,6 +150,7 @@ def scan_list(summary: Summary) -> str:
 
 def settings_section(experiment: Experiment, data: Mapping[str, Any], version: str) -> str:
     """What was trained, on what."""
+    experiment = experiment.public()
     changed = experiment.changed_settings()
     rows = [[name, _plain(value), "changed" if name in changed else ""] for name, value in experiment.to_json().items()]
     prepared = [[name, _plain(value), ""] for name, value in data["preparation"].items()]
