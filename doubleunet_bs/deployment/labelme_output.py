@@ -16,10 +16,10 @@ import numpy as np
 
 from doubleunet_bs.classes import METASTATIC
 from doubleunet_bs.deployment.contours import exact_polygon
-from doubleunet_bs.deployment.lesions import label_lesions
-from doubleunet_bs.deployment.png import png_bytes
+from doubleunet_bs.deployment.lesions import number_lesions
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import create_file, json_text
+from doubleunet_bs.png import png_bytes
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.scans.sources import Source
 
@@ -29,7 +29,7 @@ LABEL = "metastasis"
 
 @dataclasses.dataclass(frozen=True)
 class ViewAnnotation:
-    """Attributes: shapes: those of a Labelme file, one per lesion, in the order of `label_lesions`."""
+    """Attributes: shapes: those of a Labelme file, one per lesion, in the order of `number_lesions`."""
 
     shapes: list[dict[str, Any]]
 
@@ -49,7 +49,7 @@ def annotate(mask: np.ndarray, label: str = LABEL) -> ViewAnnotation:
     Returns:
         Shapes that `scans.labelme.rasterize` draws to exactly the pixels of the mask; none for an empty mask.
     """
-    total, numbers, boxes, _ = label_lesions(mask)
+    total, numbers, boxes, _ = number_lesions(mask)
     shapes = []
     for index in range(total):
         first_row, last_row, first_column, last_column = map(int, boxes[index])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from doubleunet_bs.deployment.lesions import label_lesions
+from doubleunet_bs.deployment.lesions import number_lesions
 from doubleunet_bs.deployment.result_files import (
     FORMAT,
     RESULT,
@@ -117,7 +117,7 @@ def _check_lesions(result: dict[str, Any], masks: Mapping[str, np.ndarray]) -> N
     if any(lesion["view"] not in masks for lesion in result["lesions"]):
         raise ValueError("lesions of a missing view")
     for view, mask in masks.items():
-        if sum(lesion["view"] == view for lesion in result["lesions"]) != label_lesions(mask)[0]:
+        if sum(lesion["view"] == view for lesion in result["lesions"]) != number_lesions(mask)[0]:
             raise ValueError("not the lesions of its mask")
 
 

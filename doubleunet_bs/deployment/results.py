@@ -20,9 +20,8 @@ from doubleunet_bs.deployment.labelme_output import (
 )
 from doubleunet_bs.deployment.lesions import (
     BODY_DEFINITION,
-    CONNECTIVITY,
     SPACING_WARNING,
-    Lesion,
+    PredictedLesion,
     area_mm2,
     body_pixels,
     find_lesions,
@@ -34,7 +33,6 @@ from doubleunet_bs.deployment.overlay import (
     view_pictures,
 )
 from doubleunet_bs.deployment.patient_report import report_page
-from doubleunet_bs.deployment.png import png_bytes
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.deployment.replaced_folder import replaced_folder
 from doubleunet_bs.deployment.report_scan import ReportScan, report_scan
@@ -53,7 +51,9 @@ from doubleunet_bs.deployment.result_files import (
     segmentation_name,
 )
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.evaluation.lesions import CONNECTIVITY
 from doubleunet_bs.files import write_json, write_text
+from doubleunet_bs.png import png_bytes
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.source_study import SourceStudy
@@ -153,7 +153,7 @@ def describe_prediction(
     scan: BoneScan,
     prediction: Prediction,
     engine: str,
-    lesions: Collection[Lesion],
+    lesions: Collection[PredictedLesion],
     annotations: Mapping[str, ViewAnnotation],
     outputs: Collection[str] = OUTPUTS,
     identified: bool = False,

@@ -12,12 +12,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import read_folds
-from doubleunet_bs.evaluation.predictions import Segment, image_signature, load_keras_model
+from doubleunet_bs.evaluation.predictions import Segment, Segmenter, load_keras_model, mean_of
 from doubleunet_bs.evaluation.provenance import provenance
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, write_scores
 from doubleunet_bs.evaluation.scoring import EvaluationSettings, Scorer
@@ -188,31 +186,11 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
     Raises:
         RunError: a file is missing, damaged or another network, or they take images of different sizes.
     """
-    import tensorflow as tf
-
-    from doubleunet_bs.network.inputs import network_input
-    from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability, segmentation
-
     models = [load_keras_model(path) for path in paths]
     if len({model.input_shape for model in models}) > 1:
         raise RunError(f"{paths[0]} and others: the folds take images of different sizes")
-    rows, columns = models[0].input_shape[1:3]
-    members = [
-        tf.function(
-            lambda image, model=model: segmentation(model(network_input(image), training=False)),
-            input_signature=[image_signature(rows, columns)],
-            autograph=False,
-        )
-        for model in models
-    ]
-
-    def segment(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        image = tf.constant(grey, tf.uint8)
-        average = tf.add_n([tf.cast(member(image), tf.float32) for member in members]) / len(members)
-        outputs = {"output2": average}
-        return metastatic_probability(outputs).numpy(), tf.cast(metastatic_mask(outputs), tf.uint8).numpy()
-
-    return segment
+    shape = models[0].input_shape[1:3]
+    return Segmenter.from_function(mean_of(models), shape)
 
 
 def _folder(run: Run, others: ShardedDataset) -> Path:

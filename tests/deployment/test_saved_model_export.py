@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from intensity_run import LEVEL, SETTINGS, intensity_model
 
+from doubleunet_bs.deployment.engines import open_local
 from doubleunet_bs.deployment.model_description import (
     INTENDED_USE,
     ModelDescription,
     read_description,
 )
-from doubleunet_bs.deployment.engines import open_local
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.training.run_folder import open_run

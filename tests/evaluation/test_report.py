@@ -20,8 +20,8 @@ from doubleunet_bs.evaluation.report.error_maps import ErrorMaps
 from doubleunet_bs.evaluation.report.markup import table, tinted
 from doubleunet_bs.evaluation.report.scan_figures import chosen_scans, outline
 from doubleunet_bs.evaluation.report.sections import head
-from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.run_folder import open_run
 
