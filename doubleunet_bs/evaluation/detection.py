@@ -3,8 +3,8 @@
 A patient is called positive when a lesion is predicted in any of his scans. The area under the ROC curve ranks patients
 by the largest probability of their lesions. The paper's folds test positive scans only: every normal scan trains in
 every fold. Without normal scans that the model has not been trained on, specificity and the area under the curve do not
-exist; they are None then, with the reason. A normal scan of a patient with metastases counts for the false-positive lesions,
-but makes no normal patient.
+exist; they are None then, with the reason. A normal scan of a patient with metastases counts for the false-positive
+lesions, but makes no normal patient.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
     predictions/predictions.json        which weights predicted which cases of which shards
     predictions/mask/CASE.png           8 bit, 255 where metastatic is predicted
     predictions/probability/CASE.png    8 bit, round(255 x metastatic probability)
-    predictions/CASE.png                the overlay, drawn from them: it goes when they do, so that none shows other weights
+    predictions/CASE.png                the overlay drawn from them; it goes when they do
 
 Mask and probability have the size of the prepared image. All figures that need a probability are computed from the kept ones,
 so that scoring again gives the same figures: they are exact to 1/510.
