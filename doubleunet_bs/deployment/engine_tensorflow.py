@@ -1,8 +1,8 @@
 """An exported model in a TensorFlow session, as TF Serving runs it: no Keras.
 
 Its settings are the session's own, but for two: which operations bfloat16 leaves in float32 can be said to TensorFlow
-by environment variables only, which hold for the whole process (TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE and
-..._DENYLIST_ADD). They are set when the first engine with bfloat16 is opened.
+by environment variables only, which hold for the whole process (TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE
+and ..._DENYLIST_ADD). They are set when the first engine with bfloat16 is opened.
 """
 
 import logging

@@ -63,8 +63,8 @@ class Predictor:
             model must be the one in it.
         engine: "tensorflow"; "openvino", an extra; "serving", a model server; "auto": see `engines.choose_local`.
         server: "grpc://HOST:PORT" or "http://HOST:PORT", for engine "serving" and no other.
-        precision: "auto" is bfloat16 where the processor multiplies it in hardware; "float32", not with a server, which has
-            its own.
+        precision: "auto" is bfloat16 where the processor multiplies it in hardware; "float32", not with a server,
+            which has its own.
         deadline: seconds within which a server must answer, tries after the first included; None: `engines.DEADLINE`.
 
     Attributes:

@@ -194,7 +194,7 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
 
 
 def _folder(run: Run, others: ShardedDataset) -> Path:
-    """Where the scores on these shards go: folders of shards are often called alike, and no score replaces another's."""
+    """Where the scores on these shards go: folders of one name must not replace each other's."""
     folder = run.path / ENSEMBLE / others.path.resolve().name
     try:
         there = read_json(folder / SCORES, RunError, "score file")

@@ -81,7 +81,8 @@ def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: 
     """What the figures of `experiment` on these scans are.
 
     The paper's row goes with an experiment of the paper of which no setting was changed, on scans that were prepared as
-    in the paper; whether it is shown depends on what the scans are. The map of annotation labels is the user's own and changes nothing.
+    in the paper; whether it is shown depends on what the scans are. The map of annotation labels is the
+    user's own and changes nothing.
     """
     marks = {record.phantom for record in records}
     if None in marks or not marks:

@@ -116,7 +116,7 @@ class Scorer:
         return sum((threshold_counts(grey, labels, value) for grey, labels in images), PixelCounts())
 
     def draw(self, cases: Sequence[str]) -> None:
-        """Draw the overlays of `cases` that are not there; a new prediction has removed its old one. Remove all others."""
+        """Draw the overlays of `cases` that are not there; a new prediction removes the old one. Remove all others."""
         folder = self.stored.folder
         for case, index in zip(cases, self.numbers(cases), strict=True):
             path = folder / f"{case}.png"

@@ -5,8 +5,8 @@
     predictions/probability/CASE.png    8 bit, round(255 x metastatic probability)
     predictions/CASE.png                the overlay drawn from them; it goes when they do
 
-Mask and probability have the size of the prepared image. All figures that need a probability are computed from the kept ones,
-so that scoring again gives the same figures: they are exact to 1/510.
+Mask and probability have the size of the prepared image. All figures that need a probability are computed from the
+kept ones, so that scoring again gives the same figures: they are exact to 1/510.
 """
 
 import dataclasses
