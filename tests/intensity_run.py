@@ -16,8 +16,8 @@ SETTINGS = PreparationSettings(bin=4)
 FALSE_PIXELS = (4, 8, 12, 16, 20, 24)
 
 
-def make_shards(path: Path, first: int = 0, phantom: bool | None = None, settings=SETTINGS) -> Path:
-    """Six positive cases of 160 x 128 pixels and a negative one.
+def make_shards(path: Path, first: int = 0, phantom: bool | None = None, settings=SETTINGS, rounds: int = 1) -> Path:
+    """Six positive cases of 160 x 128 pixels and a negative one, or `rounds` times as many positive ones.
 
     Each positive case has 16 metastatic pixels of grey level 200, 8 of grey level 100, and 4 to 24 other pixels of
     grey level
@@ -26,32 +26,36 @@ def make_shards(path: Path, first: int = 0, phantom: bool | None = None, setting
     Args:
         first: number of the first case; pseudonyms and counts follow from it.
         phantom: what the records say of it.
-        settings: what the records say of the preparation; of the same image size.
+        settings: what the records say of the preparation. In finer images each pixel is a block.
     """
     path.mkdir(parents=True)
     writer = ShardWriter(path, settings)
-    for index, wrong in enumerate((*FALSE_PIXELS, 0)):
+    block = SETTINGS.bin // settings.bin
+    for index, wrong in enumerate((*FALSE_PIXELS * rounds, 0)):
         counts = np.full(SETTINGS.image_shape, 10, np.uint16)
         labels = np.ones(SETTINGS.image_shape, np.uint8)
         if wrong:
             for rows, columns, grey in ((slice(40, 44), slice(20, 24), 200), (slice(60, 62), slice(90, 94), 100)):
                 counts[rows, columns], labels[rows, columns] = grey, 2
             counts[100 : 100 + wrong // 4, 30:34] = 220
+        counts, labels = (image.repeat(block, axis=0).repeat(block, axis=1) for image in (counts, labels))
         group = "positive" if wrong else "negative"
         writer.add(_record(first + index, group, int((labels == 2).sum()), phantom), counts, labels)
     writer.finish()
     return path
 
 
-def make_run(path: Path, shards: Path, folds=(1, 2), experiment="focal-tversky-otsu", level=LEVEL, **changes) -> Path:
-    """A run of three folds on `shards`, of which `folds` are trained to call grey above `level` metastatic."""
+def make_run(
+    path: Path, shards: Path, folds=(1, 2), experiment="focal-tversky-otsu", level=LEVEL, folds_of=3, **changes
+) -> Path:
+    """A run of `folds_of` folds on `shards`, of which `folds` are trained to call grey above `level` metastatic."""
     import keras
 
     from doubleunet_bs.training.experiments import paper_experiment
     from doubleunet_bs.training.run_folder import create_run
 
     dataset = open_shards(shards)
-    settings = {"folds": 3, "encoder_weights": "none"} | changes
+    settings = {"folds": folds_of, "encoder_weights": "none"} | changes
     run = create_run(path, paper_experiment(experiment, **settings), dataset, shards)
     for fold in folds:
         write_fold(run, dataset, fold, intensity_model(*dataset.image_shape, level, run.experiment.classes))

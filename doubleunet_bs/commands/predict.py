@@ -90,7 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model server for --engine serving, grpc://HOST:PORT or http://HOST:PORT; the images travel unencrypted",
     )
     parser.add_argument(
-        "--deadline", type=float, default=60.0, metavar="SECONDS", help="for an answer of the server, default 60"
+        "--deadline",
+        type=float,
+        metavar="SECONDS",
+        help="for an answer of the server, default 60; for --engine serving",
     )
     parser.add_argument(
         "--precision",
@@ -104,11 +107,13 @@ def run(args: argparse.Namespace) -> int:
     """Segment the scans and print what was written."""
     from pathlib import Path
 
+    from doubleunet_bs.deployment.engines import check_choice
     from doubleunet_bs.deployment.result_files import parse_outputs
     from doubleunet_bs.deployment.scan_list import list_scans
     from doubleunet_bs.deployment.scan_reader import JobSettings
     from doubleunet_bs.errors import ScanError, SettingsError
 
+    check_choice(args.engine, args.precision, args.server, args.deadline)
     for option in ("out", "labelme"):
         path = getattr(args, option)
         if path is not None and Path(path).exists() and not Path(path).is_dir():
@@ -141,6 +146,7 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     """Everything up to the network, which is not even loaded."""
     from pathlib import Path
 
+    from doubleunet_bs.deployment.engines import check_exported
     from doubleunet_bs.deployment.model_folder import find_model
     from doubleunet_bs.deployment.previous_scan import find_previous
     from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
@@ -148,7 +154,9 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
 
     if args.server and not Path(args.model).is_dir():
         raise SettingsError(f"{args.model}: a dry run asks no server; name the folder of the model")
-    description = find_model(Path(args.model)).description
+    model = find_model(Path(args.model))
+    check_exported(Path(args.model), model.saved_model, args.engine)
+    description = model.description
     _introduce(description, f"engine {args.engine}")
     if args.previous:
         find_previous(args.previous, found.scans[0], settings.allow_missing_view)

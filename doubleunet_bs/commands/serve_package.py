@@ -7,8 +7,9 @@ DIR is what the server is given as /models (assets/serving in the source has a c
   batching_parameters.txt   batches of up to 4 scans
   monitoring.config         figures for Prometheus under /monitoring/prometheus/metrics
 
-Packaging into the same DIR again adds a version, or another model; a running server finds it by itself. The warm-up
-requests are phantoms: nothing of a patient is in a package.
+Packaging into the same DIR again adds a version, or another model. A running server finds a version by itself, another
+model when it was started as in the compose file (--model_config_file_poll_wait_seconds). The warm-up requests are
+phantoms: nothing of a patient is in a package.
 
 Examples:
   python -m doubleunet_bs serve-package RUN/fold_01 --out models

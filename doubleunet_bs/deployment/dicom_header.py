@@ -6,7 +6,7 @@ results of a case, and belong to the de-identified copy of the scan that is writ
 hospital's own instance such a segmentation does not lay.
 
 With identity (`--keep-identity`) patient and study are those of the scan's header, references name the hospital's own
-instances and frames, and results get new UIDs.
+instances and frames, and results get new UIDs: new for each run of the program, the same for all files of one series.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from doubleunet_bs import __version__
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.phantom_mark import MARK
 from doubleunet_bs.scans.source_study import PATIENT_AND_STUDY, SourceFrame, SourceStudy
 
 MANUFACTURER = MODEL = "doubleunet_bs"
@@ -39,18 +40,25 @@ class ResultHeader:
         frames: view -> the frame it is in; a missing view is not in it.
         identified: whether they are the patient's.
         moment: of creation; `LONG_AGO` without identity, since a prediction is made about when a scan is.
-        seed: what UIDs of results are derived from; None for random ones.
+        seed: what UIDs of results are derived from.
+        phantom: whether the scan is a synthetic one; no result of it may pass for a patient's.
     """
 
     values: dict[str, str]
     frames: dict[str, SourceFrame]
     identified: bool
     moment: datetime.datetime
-    seed: str | None
+    seed: str
+    phantom: bool
+
+    @property
+    def device(self) -> str:
+        """Manufacturer's Model Name, with the mark of a phantom where the scan is one."""
+        return f"{MODEL} ({MARK})" if self.phantom else MODEL
 
     def uid(self, name: str) -> str:
-        """A UID for a result or a series, under the 2.25 root: the same for the same content, or a random one."""
-        return f"2.25.{uuid.uuid4().int}" if self.seed is None else _hashed_uid(self.seed, name)
+        """A UID for a result or a series, under the 2.25 root: the same for the same seed and name."""
+        return _hashed_uid(self.seed, name)
 
     def stamp(self, dataset: Dataset) -> None:
         """Write patient, study and dates into a result, over whatever stands there."""
@@ -94,18 +102,18 @@ def header_without_identity(scan: BoneScan, prediction: Prediction, engine: str)
     for view in VIEWS:
         digest.update(prediction.masks[view].tobytes())
     seed = f"{fingerprint}/{prediction.model.weights_sha256}/{engine}/{__version__}/{digest.hexdigest()}"
-    return ResultHeader(values, frames, False, LONG_AGO, seed)
+    return ResultHeader(values, frames, False, LONG_AGO, seed, scan.phantom)
 
 
-def header_with_identity(study: SourceStudy, moment: datetime.datetime) -> ResultHeader:
-    """A header with the patient's identity, for the hospital's own archive.
+def header_with_identity(study: SourceStudy, moment: datetime.datetime, phantom: bool) -> ResultHeader:
+    """A header with the patient's identity, for the hospital's own archive; UIDs of results are new in each.
 
     Raises:
         UnicodeEncodeError: a text that could not be decoded; pydicom would write question marks for a part of a name.
     """
     for value in study.values.values():
         value.encode("utf-8")
-    return ResultHeader(study.values, study.frames, True, moment, None)
+    return ResultHeader(study.values, study.frames, True, moment, uuid.uuid4().hex, phantom)
 
 
 def reference(frame: SourceFrame) -> Dataset:

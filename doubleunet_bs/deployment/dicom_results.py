@@ -37,7 +37,7 @@ def dicom_results(
         File name -> content.
 
     Raises:
-        RunError: the header of the scan holds a value that DICOM does not allow in a result.
+        RunError: a value that DICOM does not allow in a result; with `study` it is one of the scan's header.
     """
     try:
         # highdicom and pydicom warn with the values they find, which may be a patient's name.
@@ -45,13 +45,17 @@ def dicom_results(
             if study is None:
                 header = header_without_identity(scan, prediction, engine)
             else:
-                header = header_with_identity(study, datetime.datetime.now())
+                header = header_with_identity(study, datetime.datetime.now(), scan.phantom)
             files = {segmentation_name(view): segmentation(view, prediction, header, engine) for view in header.frames}
             files[CAPTURE] = secondary_capture(picture, prediction, header, engine)
             if study is None:
                 files[SCAN_COPY] = deidentified_scan(scan, header)
             return {name: _encode(dataset) for name, dataset in files.items()}
     except ScanError as error:
+        if study is None:
+            raise RunError(
+                f"{prediction.case}: no DICOM result can be made ({error}); leave dicom out of --outputs"
+            ) from None
         raise RunError(
             f"{prediction.case}: no DICOM result can be made with this header ({error}); leave out --keep-identity"
         ) from None

@@ -10,9 +10,8 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
 from doubleunet_bs import __version__
-from doubleunet_bs.deployment.dicom_header import MANUFACTURER, MODEL, ResultHeader
+from doubleunet_bs.deployment.dicom_header import MANUFACTURER, ResultHeader
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.phantom_mark import MARK
 
 # CID 26 of the standard.
 _VIEW_CODES = {"anterior": ("399321004", "Anterior projection"), "posterior": ("399001007", "Posterior projection")}
@@ -38,8 +37,7 @@ def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
     dataset.SeriesNumber = dataset.InstanceNumber = 1
     dataset.Modality = "NM"
     dataset.Manufacturer = MANUFACTURER
-    # A copy of a phantom must not pass for a patient.
-    dataset.ManufacturerModelName = f"{MODEL} ({MARK})" if scan.phantom else MODEL
+    dataset.ManufacturerModelName = header.device
     dataset.SoftwareVersions = __version__
     dataset.SeriesDescription = "Whole-body bone scan, de-identified copy"
     dataset.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]

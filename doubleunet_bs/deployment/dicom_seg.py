@@ -15,7 +15,6 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from doubleunet_bs import __version__
 from doubleunet_bs.deployment.dicom_header import (
     MANUFACTURER,
-    MODEL,
     NOT_FOR_DIAGNOSIS,
     SERIAL_NUMBER,
     ResultHeader,
@@ -71,11 +70,12 @@ def segmentation(view: str, prediction: Prediction, header: ResultHeader, engine
         sop_instance_uid=header.uid(f"segmentation {view}"),
         instance_number=1 + VIEWS.index(view),
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL,
+        manufacturer_model_name=header.device,
         software_versions=__version__,
         device_serial_number=SERIAL_NUMBER,
         content_label="METASTASIS",
-        content_description=f"Predicted metastatic pixels, {view} view. {NOT_FOR_DIAGNOSIS}"[:64],
+        # At most 64 characters.
+        content_description=f"Predicted pixels, {view} view{'; phantom' if header.phantom else ''}; not for diagnosis",
         series_description=f"doubleunet_bs segmentation. {NOT_FOR_DIAGNOSIS}",
         omit_empty_frames=False,
     )

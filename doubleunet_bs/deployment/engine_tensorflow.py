@@ -1,4 +1,9 @@
-"""An exported model in a TensorFlow session, as TF Serving runs it: no Keras, and settings that bind nobody else."""
+"""An exported model in a TensorFlow session, as TF Serving runs it: no Keras.
+
+Its settings are the session's own, but for two: which operations bfloat16 leaves in float32 can be said to TensorFlow
+by environment variables only, which hold for the whole process (TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE
+and ..._DENYLIST_ADD). They are set when the first engine with bfloat16 is opened.
+"""
 
 import logging
 import os
@@ -7,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from doubleunet_bs.deployment.engines import check_images, damaged
+from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
 from doubleunet_bs.quiet import import_tensorflow
 
@@ -23,6 +29,7 @@ class TensorFlowEngine:
 
     Raises:
         RunError: the folder is damaged, or no model of this package.
+        SettingsError: the environment tells TensorFlow another division between bfloat16 and float32.
     """
 
     def __init__(self, path: Path, bfloat16: bool):
@@ -33,8 +40,7 @@ class TensorFlowEngine:
         if gpu:
             config.graph_options.optimizer_options.global_jit_level = tf.compat.v1.OptimizerOptions.ON_1
         elif bfloat16:
-            for change in ("INFERLIST_REMOVE", "DENYLIST_ADD"):
-                os.environ.setdefault(f"TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_{change}", _FLOAT32_OPERATIONS)
+            _keep_in_float32()
             rewriting = config.graph_options.rewrite_options
             rewriting.auto_mixed_precision_onednn_bfloat16 = type(rewriting).ON
         graph = tf.Graph()
@@ -69,3 +75,13 @@ class TensorFlowEngine:
         check_images(grey, self.image_shape)
         probability, mask = self._run(grey)
         return probability, mask
+
+
+def _keep_in_float32() -> None:
+    """Set the two variables; another value of them is the user's, and masks computed with it would be others."""
+    for change in ("INFERLIST_REMOVE", "DENYLIST_ADD"):
+        name = f"TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_{change}"
+        if os.environ.setdefault(name, _FLOAT32_OPERATIONS) != _FLOAT32_OPERATIONS:
+            raise SettingsError(
+                f"{name} is set to {os.environ[name]!r} in the environment: unset it, or choose the precision float32"
+            )

@@ -23,6 +23,8 @@ from doubleunet_bs.processor import bfloat16_instruction
 
 ENGINES = ("auto", "tensorflow", "openvino", "serving")
 PRECISIONS = ("auto", "float32")
+DEADLINE = 60.0
+"""Seconds within which a server must answer, unless the user says otherwise."""
 
 
 class Engine(Protocol):
@@ -34,13 +36,46 @@ class Engine(Protocol):
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-def check_choice(engine: str, precision: str) -> None:
-    """Raises `SettingsError` for an unknown engine or precision, or an engine that is not installed."""
+def check_choice(
+    engine: str, precision: str = "auto", server: str | None = None, deadline: float | None = None
+) -> None:
+    """Look whether what a user has chosen goes together and is there, before anything is loaded or asked.
+
+    Args:
+        engine, precision: of ENGINES and PRECISIONS.
+        server: URL of a model server; None for none.
+        deadline: seconds for its answers; None for the usual ones.
+
+    Raises:
+        SettingsError: an unknown engine or precision, an engine that is not installed, a server without the engine
+            serving or that engine without one, a setting that the engine would ignore, or an impossible value.
+    """
     for what, value, choices in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
         if value not in choices:
             raise SettingsError(f"{what} {value!r}: it must be one of {', '.join(choices)}")
     if engine == "openvino" and not has_openvino():
         raise SettingsError("engine openvino: it is not installed; pip install 'doubleunet-bs[openvino]'")
+    if (server is None) == (engine == "serving"):
+        raise SettingsError("a server and the engine serving go together: give both or neither")
+    if engine == "serving":
+        from doubleunet_bs.deployment.serving_client import check_deadline, parse_server
+
+        parse_server(server)
+        if precision != "auto":
+            raise SettingsError(f"precision {precision}: the engine serving computes in the server's own; leave it out")
+        check_deadline(DEADLINE if deadline is None else deadline)
+    elif deadline is not None:
+        raise SettingsError("a deadline is for the answers of a server, with the engine serving: leave it out")
+
+
+def check_exported(path: Path, saved_model: Path | None, engine: str) -> None:
+    """Raises `RunError` for a fold without an export that the engine needs.
+
+    Args:
+        path: the model folder. saved_model: its export of its present weights; None when it has none.
+    """
+    if engine == "openvino" and saved_model is None:
+        raise RunError(f"{path}: has no saved_model of its present weights; serve-package exports it again")
 
 
 def has_openvino() -> bool:

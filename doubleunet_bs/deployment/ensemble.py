@@ -5,12 +5,8 @@ ensemble's result on it says nothing.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import keras
-import tensorflow as tf
 
 from doubleunet_bs.deployment.model_description import (
     DESCRIPTION,
@@ -21,8 +17,8 @@ from doubleunet_bs.deployment.model_description import (
 from doubleunet_bs.deployment.replaced_folder import replaced_folder
 from doubleunet_bs.deployment.saved_model import load_network, write_saved_model
 from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.evaluation.predictions import mean_of
 from doubleunet_bs.evaluation.trained_fold import open_fold
-from doubleunet_bs.network.metrics import segmentation
 from doubleunet_bs.training.run_folder import Run
 
 
@@ -60,13 +56,3 @@ def export_ensemble(run: Run, out: str | os.PathLike, folds: Sequence[int] | Non
     with replaced_folder(out) as folder:
         write_saved_model(folder, mean_of(networks), description)
     return description
-
-
-def mean_of(networks: Sequence[keras.Model]) -> Callable[..., dict[str, Any]]:
-    """The networks as one: their input -> {"output2": mean of the class probabilities of output 2, float32}."""
-
-    def mean(image, training: bool = False):
-        probabilities = [segmentation(network(image, training=training)) for network in networks]
-        return {"output2": tf.add_n(probabilities) / len(probabilities)}
-
-    return mean

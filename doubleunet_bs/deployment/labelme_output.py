@@ -6,8 +6,9 @@ always exact and which Labelme edits point by point no longer (decided here).
 """
 
 import base64
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import numpy as np
 
 from doubleunet_bs.classes import METASTATIC
 from doubleunet_bs.deployment.contours import exact_polygon
-from doubleunet_bs.deployment.lesions import label_lesions
-from doubleunet_bs.deployment.png import png_bytes
+from doubleunet_bs.deployment.lesions import number_lesions
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import write_json
+from doubleunet_bs.files import create_file, json_text
+from doubleunet_bs.png import png_bytes
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.scans.sources import Source
 
@@ -28,7 +29,7 @@ LABEL = "metastasis"
 
 @dataclasses.dataclass(frozen=True)
 class ViewAnnotation:
-    """Attributes: shapes: those of a Labelme file, one per lesion, in the order of `label_lesions`."""
+    """Attributes: shapes: those of a Labelme file, one per lesion, in the order of `number_lesions`."""
 
     shapes: list[dict[str, Any]]
 
@@ -48,7 +49,7 @@ def annotate(mask: np.ndarray, label: str = LABEL) -> ViewAnnotation:
     Returns:
         Shapes that `scans.labelme.rasterize` draws to exactly the pixels of the mask; none for an empty mask.
     """
-    total, numbers, boxes, _ = label_lesions(mask)
+    total, numbers, boxes, _ = number_lesions(mask)
     shapes = []
     for index in range(total):
         first_row, last_row, first_column, last_column = map(int, boxes[index])
@@ -116,9 +117,7 @@ def annotation_paths(folder: Path, sources: Sequence[Source], views: Sequence[st
     paths = {view: folder / f"{stems[view]}_{view}.json" for view in views}
     for path in paths.values():
         if path.exists():
-            raise RunError(
-                f"{path}: exists already and may hold corrections; it is never overwritten: move it, or choose another folder"
-            )
+            raise _taken(path)
     return paths
 
 
@@ -128,21 +127,38 @@ def write_annotations(
     shape: tuple[int, int],
     pictures: Mapping[str, bytes],
 ) -> None:
-    """Write one self-contained Labelme file per view, all or none.
+    """Write one self-contained Labelme file per view, all or none. Of several processes one succeeds.
 
     Args:
         paths, annotations, pictures: by view; pictures as the bytes of PNGs.
         shape: (rows, columns) of a view.
+
+    Raises:
+        RunError: one of them has come to be there; it is left as it is.
     """
     written: list[Path] = []
-    try:
+    with gone_on_error(written):
         for view, path in paths.items():
             # `imagePath` is what Labelme calls the picture; no file of that name is needed, nor should one lie here,
             # where `prepare` would take it for a mask.
             content = labelme_file(annotations[view], shape, f"{path.stem}.png", pictures[view])
-            write_json(path, content)
+            if not create_file(path, json_text(content)):
+                raise _taken(path)
             written.append(path)
+
+
+@contextlib.contextmanager
+def gone_on_error(paths: Iterable[Path]) -> Iterator[None]:
+    """Remove files that this process has written when the block ends with an error."""
+    try:
+        yield
     except BaseException:
-        for path in written:
+        for path in paths:
             path.unlink(missing_ok=True)
         raise
+
+
+def _taken(path: Path) -> RunError:
+    return RunError(
+        f"{path}: exists already and may hold corrections; it is never overwritten: move it, or choose another folder"
+    )

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from doubleunet_bs.deployment.predictor import Prediction
-from doubleunet_bs.evaluation.lesions import CONNECTIVITY
+from doubleunet_bs.evaluation.lesions import connected_components
 from doubleunet_bs.preparation.background import find_uptake
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase
 from doubleunet_bs.preparation.settings import KEPT_ROWS
@@ -29,7 +29,7 @@ SPACING_WARNING = "the pixel spacing is unknown: areas in mm2 cannot be given"
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesion:
+class PredictedLesion:
     """One connected area of a predicted mask.
 
     Attributes:
@@ -59,7 +59,7 @@ class Lesion:
     max_counts: int
 
 
-def label_lesions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+def number_lesions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """Number the connected areas of a mask.
 
     Args:
@@ -70,7 +70,7 @@ def label_lesions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.nda
         (n, 4) of first row, last row, first column, last column; their centroids, (n, 2) of row and column. They are
         in the order of their first rows, then their first columns. An empty mask gives none.
     """
-    count, found, statistics, centres = cv2.connectedComponentsWithStats(mask, connectivity=CONNECTIVITY)
+    count, found, statistics, centres = connected_components(mask)
     order = 1 + np.lexsort((statistics[1:, cv2.CC_STAT_LEFT], statistics[1:, cv2.CC_STAT_TOP]))
     number = np.zeros(count, np.int32)
     number[order] = np.arange(1, count)
@@ -79,19 +79,19 @@ def label_lesions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.nda
     return count - 1, number[found], boxes, centres[order, ::-1]
 
 
-def find_lesions(scan: BoneScan, prediction: Prediction) -> tuple[Lesion, ...]:
+def find_lesions(scan: BoneScan, prediction: Prediction) -> tuple[PredictedLesion, ...]:
     """The lesions of both views with their figures; empty when nothing is predicted."""
-    lesions: list[Lesion] = []
+    lesions: list[PredictedLesion] = []
     for view in VIEWS:
         counts, probability = getattr(scan, view), prediction.probabilities[view]
-        total, labels, boxes, centres = label_lesions(prediction.masks[view])
+        total, labels, boxes, centres = number_lesions(prediction.masks[view])
         for index in range(total):
             first_row, last_row, first_column, last_column = map(int, boxes[index])
             box = np.s_[first_row : last_row + 1, first_column : last_column + 1]
             inside = labels[box] == index + 1
             pixels = int(np.count_nonzero(inside))
             lesions.append(
-                Lesion(
+                PredictedLesion(
                     number=len(lesions) + 1,
                     view=view,
                     row=float(centres[index, 0]),
@@ -129,7 +129,7 @@ def body_mask(counts: np.ndarray, prepared: PreparedCase, view: str) -> np.ndarr
     """
     smooth = cv2.GaussianBlur(counts.astype(np.float32), (0, 0), BODY_SMOOTHING)
     patient = find_uptake(smooth, smooth, "log").astype(np.uint8)
-    count, found, statistics, _ = cv2.connectedComponentsWithStats(patient, connectivity=CONNECTIVITY)
+    count, found, statistics, _ = connected_components(patient)
     if count < 2:
         return np.zeros(counts.shape, bool)
     body = found == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))

@@ -226,12 +226,8 @@ def describe_fold(trained) -> ModelDescription:
         preparation = PreparationSettings.from_json(run.data["preparation"])
     except DatasetError as error:
         raise RunError(f"{run.path / 'experiment.json'}: {error}") from None
-    experiment = run.experiment.to_json()
-    if experiment["encoder_weights"] not in ("imagenet", "none"):
-        # The folder would tell where the user keeps his files, and who he is.
-        experiment["encoder_weights"] = Path(experiment["encoder_weights"]).name
     return ModelDescription(
-        experiment=experiment,
+        experiment=run.experiment.public().to_json(),
         fold=trained.fold,
         preparation=preparation,
         image_shape=tuple(run.data["image_shape"]),

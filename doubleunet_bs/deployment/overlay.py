@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from doubleunet_bs.deployment.lesions import Lesion
+from doubleunet_bs.deployment.lesions import PredictedLesion
 from doubleunet_bs.deployment.model_description import INTENDED_USE
-from doubleunet_bs.deployment.png import png_bytes
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.evaluation.display import clinical_display, upper_level
 from doubleunet_bs.files import replace_file
+from doubleunet_bs.png import png_bytes
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.settings import KEPT_ROWS
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -49,7 +49,7 @@ def view_pictures(scan: BoneScan) -> dict[str, np.ndarray]:
     return {view: clinical_display(getattr(scan, view), window) for view in VIEWS}
 
 
-def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Lesion]) -> np.ndarray:
+def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> np.ndarray:
     """Both raw views with the predicted metastatic areas outlined and numbered.
 
     Every raw pixel is a block of 2 x 2 screen pixels. Both views have the same window. The picture names the case by
@@ -92,7 +92,7 @@ def draw_overlay(path: str | os.PathLike, picture: np.ndarray) -> None:
     replace_file(path, lambda temporary: temporary.write_bytes(png_bytes(picture)))
 
 
-def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Sequence[Lesion]) -> Image.Image:
+def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> Image.Image:
     image = Image.fromarray(grey.repeat(SCALE, axis=0).repeat(SCALE, axis=1)).convert("RGB")
     draw = ImageDraw.Draw(image)
     for place, side, anchor in zip((8, image.width - 8), SIDES[view], ("la", "ra"), strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 
 from doubleunet_bs import __version__
 from doubleunet_bs.deployment.contours import edge_path
-from doubleunet_bs.deployment.lesions import BODY_DEFINITION, label_lesions
+from doubleunet_bs.deployment.lesions import BODY_DEFINITION, number_lesions
 from doubleunet_bs.deployment.model_description import INTENDED_USE
 from doubleunet_bs.deployment.overlay import SIDES
 from doubleunet_bs.deployment.report_scan import ReportScan
@@ -99,7 +99,7 @@ def _view(scan: ReportScan, view: str, prefix: str) -> str:
         return f'<figure><figcaption>{view}</figcaption><p class="missing">view missing</p></figure>'
     mask = scan.masks[view]
     rows, columns = mask.shape
-    total, labels, boxes, _ = label_lesions(mask)
+    total, labels, boxes, _ = number_lesions(mask)
     numbers = [lesion["number"] for lesion in scan.result["lesions"] if lesion["view"] == view]
     paths, texts = [], []
     for index, number in zip(range(total), numbers, strict=True):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from doubleunet_bs.deployment.engines import Engine, check_choice, choose_local, open_local
+from doubleunet_bs.deployment.engines import DEADLINE, Engine, check_choice, check_exported, choose_local, open_local
 from doubleunet_bs.deployment.model_description import ModelDescription
 from doubleunet_bs.deployment.model_folder import find_model
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import RunError
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase, prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 
@@ -63,8 +63,9 @@ class Predictor:
             model must be the one in it.
         engine: "tensorflow"; "openvino", an extra; "serving", a model server; "auto": see `engines.choose_local`.
         server: "grpc://HOST:PORT" or "http://HOST:PORT", for engine "serving" and no other.
-        precision: "auto" is bfloat16 where the processor multiplies it in hardware; "float32". A server has its own.
-        deadline: seconds within which a server must answer, tries after the first included.
+        precision: "auto" is bfloat16 where the processor multiplies it in hardware; "float32", not with a server,
+            which has its own.
+        deadline: seconds within which a server must answer, tries after the first included; None: `engines.DEADLINE`.
 
     Attributes:
         description: the model's papers.
@@ -72,7 +73,7 @@ class Predictor:
 
     Raises:
         RunError: no such model, one of another format, or damaged.
-        SettingsError: an unknown engine, one that is not installed, or a wrong server.
+        SettingsError: see `engines.check_choice`.
         ServerError: the server does not answer, or not as it should.
 
     Example:
@@ -87,17 +88,17 @@ class Predictor:
         engine: str = "auto",
         server: str | None = None,
         precision: str = "auto",
-        deadline: float = 60.0,
+        deadline: float | None = None,
     ):
-        check_choice(engine, precision)
-        if (server is None) == (engine == "serving"):
-            raise SettingsError("a server and the engine serving go together: give both or neither")
+        check_choice(engine, precision, server, deadline)
         self.path = Path(model)
         if engine == "serving":
             from doubleunet_bs.deployment.serving_engine import open_served
 
             local = find_model(self.path).description if self.path.is_dir() else None
-            self.description, self._segmenter = open_served(server, str(model), local, deadline)
+            self.description, self._segmenter = open_served(
+                server, str(model), local, DEADLINE if deadline is None else deadline
+            )
         else:
             self.description, self._segmenter = _open_local(self.path, engine, precision)
         if self._segmenter.image_shape != self.description.image_shape:
@@ -158,8 +159,7 @@ def _open_local(path: Path, engine: str, precision: str) -> tuple[ModelDescripti
     found = find_model(path)
     if found.saved_model is not None:
         return found.description, open_local(found.saved_model, choose_local(engine), precision)
-    if engine == "openvino":
-        raise RunError(f"{path}: has no saved_model of its present weights; serve-package exports it again")
+    check_exported(path, found.saved_model, engine)
     from doubleunet_bs.quiet import import_tensorflow
 
     tensorflow = import_tensorflow()

@@ -55,8 +55,8 @@ def segment_previous(previous: ReportScan | ScanFiles, predictor, allow_missing_
         return previous
     from doubleunet_bs.deployment.lesions import find_lesions
     from doubleunet_bs.deployment.overlay import view_pictures
-    from doubleunet_bs.deployment.png import png_bytes
     from doubleunet_bs.deployment.results import describe_prediction
+    from doubleunet_bs.png import png_bytes
 
     scan = previous.read(allow_missing_view)
     prediction = predictor.predict(scan)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from doubleunet_bs.deployment.lesions import number_lesions
 from doubleunet_bs.deployment.result_files import (
     FORMAT,
     RESULT,
@@ -73,6 +75,7 @@ def read_report_scan(folder: Path) -> ReportScan:
                 if picture.size != RAW_SHAPE[::-1]:
                     raise ValueError("another size")
         _check(result)
+        _check_lesions(result, masks)
     except FileNotFoundError:
         raise RunError(
             f"{path}: is missing; segment that scan again with the outputs masks and labelme, or all of them"
@@ -85,14 +88,38 @@ def read_report_scan(folder: Path) -> ReportScan:
 
 
 def _check(result: dict[str, Any]) -> None:
-    """Look at everything the report prints as a number, so that a file changed by hand fails here."""
+    """Look at everything the report takes from the file, so that one changed by hand fails here."""
     numbers = ("number", "row", "column", "pixels", "peak_probability", "mean_probability", "sum_counts", "max_counts")
     for lesion in result["lesions"]:
-        if lesion["view"] not in VIEWS or not all(isinstance(lesion[name], int | float) for name in numbers):
+        if lesion["view"] not in VIEWS or not all(_is_number(lesion[name]) for name in numbers):
             raise ValueError("a lesion without its figures")
-    if not all(isinstance(text, str) for text in (result["case"], result["model"]["name"], *result["warnings"])):
+        if lesion["area_mm2"] is not None and not _is_number(lesion["area_mm2"]):
+            raise ValueError("no area")
+    if result["phantom"] not in (True, False, None):
+        raise ValueError("neither a phantom nor none")
+    model = result["model"]
+    texts = (result["case"], result["engine"], result["version"], model["name"], model["weights_sha256"])
+    if not all(isinstance(text, str) for text in (*texts, *result["warnings"])):
         raise ValueError("no text")
-    for name in ("lesion_pixels", "lesion_area_mm2", "body_pixels", "fraction_of_body"):
-        value = result["lesion_area"][name]
-        if value is not None and not isinstance(value, int | float):
+    area = result["lesion_area"]
+    if not _is_number(area["lesion_pixels"]):
+        raise ValueError("no number")
+    for name in ("lesion_area_mm2", "body_pixels", "fraction_of_body"):
+        if area[name] is not None and not _is_number(area[name]):
             raise ValueError("no number")
+    for view in VIEWS:
+        if type(result["views"][view]["window"]["top"]) is not int:
+            raise ValueError("no window")
+
+
+def _check_lesions(result: dict[str, Any], masks: Mapping[str, np.ndarray]) -> None:
+    """The list must be that of the masks: the report draws the areas of the masks with the numbers of the list."""
+    if any(lesion["view"] not in masks for lesion in result["lesions"]):
+        raise ValueError("lesions of a missing view")
+    for view, mask in masks.items():
+        if sum(lesion["view"] == view for lesion in result["lesions"]) != number_lesions(mask)[0]:
+            raise ValueError("not the lesions of its mask")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,5 +1,6 @@
 """The files of a prediction: one folder per scan, named by the case pseudonym, that appears whole or not at all."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Collection, Mapping
@@ -12,15 +13,15 @@ from doubleunet_bs import __version__
 from doubleunet_bs.deployment.labelme_output import (
     ViewAnnotation,
     annotate,
+    gone_on_error,
     labelme_file,
     metastatic_label,
     write_annotations,
 )
 from doubleunet_bs.deployment.lesions import (
     BODY_DEFINITION,
-    CONNECTIVITY,
     SPACING_WARNING,
-    Lesion,
+    PredictedLesion,
     area_mm2,
     body_pixels,
     find_lesions,
@@ -32,7 +33,6 @@ from doubleunet_bs.deployment.overlay import (
     view_pictures,
 )
 from doubleunet_bs.deployment.patient_report import report_page
-from doubleunet_bs.deployment.png import png_bytes
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.deployment.replaced_folder import replaced_folder
 from doubleunet_bs.deployment.report_scan import ReportScan, report_scan
@@ -51,7 +51,9 @@ from doubleunet_bs.deployment.result_files import (
     segmentation_name,
 )
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.evaluation.lesions import CONNECTIVITY
 from doubleunet_bs.files import write_json, write_text
+from doubleunet_bs.png import png_bytes
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.source_study import SourceStudy
@@ -102,7 +104,8 @@ def write_prediction(
         previous: an earlier scan for the report.
 
     Raises:
-        RunError: see `result_folder`; or the folder cannot be written; or the scan's header allows no DICOM result.
+        RunError: see `result_folder` and `write_annotations`; or the folder cannot be written; or the scan's header
+            allows no DICOM result.
     """
     folder = result_folder(out, prediction.case, overwrite)
     lesions = find_lesions(scan, prediction)
@@ -115,7 +118,7 @@ def write_prediction(
     pictures = {view: png_bytes(shown[view]) for view in present} if labelme or _PICTURED & set(outputs) else {}
     picture = overlay_picture(scan, prediction, lesions) if {"overlay", "dicom"} & set(outputs) else None
     try:
-        with replaced_folder(folder) as new:
+        with contextlib.ExitStack() as undo, replaced_folder(folder) as new:
             if "masks" in outputs:
                 for view, mask in prediction.masks.items():
                     np.save(new / mask_name(view, ".npy"), mask, allow_pickle=False)
@@ -139,6 +142,8 @@ def write_prediction(
             write_json(new / RESULT, result)
             if labelme:
                 write_annotations(labelme, annotations, scan.anterior.shape, pictures)
+                # Renaming the folder may fail still; annotations that stayed would stop the next run.
+                undo.enter_context(gone_on_error(labelme.values()))
     except OSError as cause:
         raise RunError(f"{folder}: cannot be written ({cause.strerror or cause})") from None
     return WrittenResult(folder, result)
@@ -148,7 +153,7 @@ def describe_prediction(
     scan: BoneScan,
     prediction: Prediction,
     engine: str,
-    lesions: Collection[Lesion],
+    lesions: Collection[PredictedLesion],
     annotations: Mapping[str, ViewAnnotation],
     outputs: Collection[str] = OUTPUTS,
     identified: bool = False,

@@ -76,7 +76,7 @@ def write_saved_model(folder: Path, model: Callable[..., Any], description: Mode
 
     Args:
         folder: where to.
-        model: a network, or a function of its input like `ensemble.mean_of`.
+        model: a network, or a function of its input like `predictions.mean_of`.
         description: a model of another image size than `description.preparation` gives has no endpoint `raw_counts`.
     """
     archive = keras.export.ExportArchive()

@@ -7,7 +7,6 @@ from pydicom.sequence import Sequence
 from doubleunet_bs import __version__
 from doubleunet_bs.deployment.dicom_header import (
     MANUFACTURER,
-    MODEL,
     NOT_FOR_DIAGNOSIS,
     ResultHeader,
     reference,
@@ -40,7 +39,7 @@ def secondary_capture(picture: np.ndarray, prediction: Prediction, header: Resul
         sop_instance_uid=header.uid("capture"),
         instance_number=1,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL,
+        manufacturer_model_name=header.device,
         software_versions=__version__,
         series_description=f"doubleunet_bs overlay. {NOT_FOR_DIAGNOSIS}",
         patient_orientation=("L", "F"),

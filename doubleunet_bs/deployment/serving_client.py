@@ -1,8 +1,11 @@
 """Requests to a TensorFlow Serving model server, over gRPC or REST: deadline, tries, and errors a person can act on."""
 
+import contextlib
 import dataclasses
 import http.client
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -43,8 +46,19 @@ def open_client(server: str, model: str, deadline: float) -> "GrpcClient | RestC
     Raises:
         SettingsError: another kind of URL, or a deadline that is not positive.
     """
+    scheme, address = parse_server(server)
+    check_deadline(deadline)
+    return {"grpc": GrpcClient, "http": RestClient}[scheme](server.rstrip("/"), address, model, deadline)
+
+
+def check_deadline(deadline: float) -> None:
+    """Raises `SettingsError` for a deadline that is not a positive number of seconds."""
     if not (np.isfinite(deadline) and deadline > 0):
         raise SettingsError(f"a deadline of {deadline:g} s: it must be a positive number of seconds")
+
+
+def parse_server(server: str) -> tuple[str, str]:
+    """The scheme and the address of "grpc://HOST:PORT" or "http://HOST:PORT"; `SettingsError` for anything else."""
     try:
         parts = urlsplit(server)
         host, port = parts.hostname, parts.port
@@ -52,7 +66,7 @@ def open_client(server: str, model: str, deadline: float) -> "GrpcClient | RestC
         host = port = None
     if not host or not port or parts.scheme not in ("grpc", "http") or parts.path.strip("/") or parts.query:
         raise SettingsError(f"server {server!r}: it must be grpc://HOST:PORT or http://HOST:PORT")
-    return {"grpc": GrpcClient, "http": RestClient}[parts.scheme](server.rstrip("/"), parts.netloc, model, deadline)
+    return parts.scheme, parts.netloc
 
 
 class _Client:
@@ -184,9 +198,15 @@ class RestClient(_Client):
 
     def _post(self, body: bytes, seconds: float, signature: str):
         end = time.monotonic() + seconds
-        # Not `requests`: its time limit is for each wait, and a server that drips would hold it for ever.
         connection = http.client.HTTPConnection(self._address, timeout=seconds)
+        alarm = None
         try:
+            connection.connect()
+            # A socket's time limit is for each wait: a server that drips, headers or body, would hold it for ever. Shut
+            # from outside, it ends whatever waits for it.
+            alarm = threading.Timer(self._left(end), _shut, (connection.sock,))
+            alarm.daemon = True
+            alarm.start()
             path = f"/v1/models/{quote(self.model, safe='')}:predict"
             connection.request("POST", path, body, {"Content-Type": "application/json"})
             answer, content = connection.getresponse(), bytearray()
@@ -194,17 +214,24 @@ class RestClient(_Client):
                 content += piece
                 if len(content) > MESSAGE_BYTES:
                     raise ServerError(f"its answer is larger than {MESSAGE_BYTES} bytes")
-                left = self._left(end)
-                if connection.sock is not None:
-                    connection.sock.settimeout(left)
+                self._left(end)
+            self._left(end)  # What was shut ends without an error.
+            if answer.length:
+                raise Unavailable("the answer was cut off")
         except TimeoutError:
             raise self._late() from None
-        except OSError as error:
-            # Refused, or reset before an answer; asking twice does no harm, since nothing changes on the server.
-            raise Unavailable(error.strerror or type(error).__name__) from None
-        except http.client.HTTPException as error:
+        except (OSError, http.client.HTTPException) as error:
+            if time.monotonic() >= end:
+                raise self._late() from None
+            if isinstance(error, OSError):
+                # Refused, or reset before an answer; asking twice does no harm, since nothing changes on the server.
+                raise Unavailable(error.strerror or type(error).__name__) from None
+            if isinstance(error, http.client.IncompleteRead):
+                raise Unavailable("the answer was cut off") from None
             raise ServerError(f"does not speak HTTP ({type(error).__name__})") from None
         finally:
+            if alarm is not None:
+                alarm.cancel()
             connection.close()
         return self._checked(answer.status, bytes(content), signature)
 
@@ -218,7 +245,9 @@ class RestClient(_Client):
             raise Unavailable(" ".join(reason.split())[:120] or "HTTP 503")
         if status in (408, 504):
             raise self._late()
-        if status in (400, 404) and reason:
+        if status >= 500 and reason:
+            raise ServerError(f"fails with HTTP {status} ({' '.join(reason.split())[:200]})")
+        if status != 200 and reason:
             raise self._refusal(signature, reason, status == 404)
         if status != 200 or not isinstance(answer, dict) or "outputs" not in answer:
             raise ServerError(
@@ -242,3 +271,8 @@ class RestClient(_Client):
                 raise ServerError(f"its {name} has shape {array.shape}, not {output.shape}")
             arrays[name] = array if output.dtype == "string" else array.astype(output.dtype)
         return arrays
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # Closed already.
+        sock.shutdown(socket.SHUT_RDWR)

@@ -11,14 +11,15 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.evaluate import evaluate_run, open_run_data, read_folds
+from doubleunet_bs.evaluation.evaluate import evaluate_fold, open_run_data, read_folds
 from doubleunet_bs.evaluation.paired import Comparison, compare_scans, correct
-from doubleunet_bs.evaluation.provenance import Provenance
+from doubleunet_bs.evaluation.provenance import Provenance, provenance
 from doubleunet_bs.evaluation.scores import FoldScores
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
-from doubleunet_bs.evaluation.summary import Mean, Summary, figures, mean_of_folds
+from doubleunet_bs.evaluation.summary import Mean, figures, mean_of_folds
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import write_json, write_text
+from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.run_folder import Run, open_run
 
 METHOD = (
@@ -93,7 +94,8 @@ def compare_runs(
     """Evaluate several runs on the same folds of the same shards and compare them scan by scan.
 
     Runs that cannot be compared are refused before anything is predicted. Folds that not all runs have trained are left
-    out of the comparison.
+    out of the comparison. Predictions and `scores.json` of the folds are written; tables and report of a run are left
+    as they are.
 
     Args:
         paths: two run folders or more.
@@ -111,7 +113,7 @@ def compare_runs(
         raise SettingsError("a run is named twice")
     settings = settings or EvaluationSettings()
     runs = [open_run(path) for path in paths]
-    _check_same(runs, data)
+    dataset = _check_same(runs, data)
     common = sorted(set.intersection(*(set(run.trained_folds()) for run in runs)))
     names = _names(runs)
     if fold is not None:
@@ -123,12 +125,7 @@ def compare_runs(
         )
         wanted = "no fold that all runs have trained" if fold is None else f"fold {fold} is not trained in all runs"
         raise RunError(f"{runs[0].path} and others: {wanted} ({trained})")
-    summaries: list[Summary] = []
-    for run in runs:
-        for number in common:
-            summary = evaluate_run(run.path, number, data, settings, report=False)
-        summaries.append(summary)
-    scores = tuple(tuple(score for score in summary.folds if score.fold in common) for summary in summaries)
+    scores = tuple(tuple(evaluate_fold(run, dataset, number, settings) for number in common) for run in runs)
     scans = [tuple(scan for score in folds for scan in score.scans) for folds in scores]
     pairs = [
         compare_scans(names[a], names[b], scans[a], scans[b]) for a, b in itertools.combinations(range(len(runs)), 2)
@@ -140,12 +137,12 @@ def compare_runs(
         if number not in common and fold is None
     )
     experiments = tuple(
-        summary.experiment + (f" (changed: {', '.join(summary.changed_settings)})" if summary.changed_settings else "")
-        for summary in summaries
+        run.experiment.name
+        + (f" (changed: {', '.join(changed)})" if (changed := run.experiment.changed_settings()) else "")
+        for run in runs
     )
-    return RunComparison(
-        names, experiments, tuple(common), left_out, scores, correct(pairs), summaries[0].provenance.without_paper()
-    )
+    of = provenance(runs[0].experiment, dataset.cases, dataset.settings).without_paper()
+    return RunComparison(names, experiments, tuple(common), left_out, scores, correct(pairs), of)
 
 
 def format_comparison(comparison: RunComparison) -> str:
@@ -220,8 +217,8 @@ def write_comparison(folder: str | os.PathLike, comparison: RunComparison) -> No
     write_text(folder / "comparison.txt", format_comparison(comparison) + "\n")
 
 
-def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> None:
-    """Refuse runs whose scans or folds differ."""
+def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> ShardedDataset:
+    """Refuse runs whose scans or folds differ; returns the shards of all of them."""
     first = runs[0]
     for run in runs[1:]:
         if run.data["fingerprint"] != first.data["fingerprint"]:
@@ -237,6 +234,7 @@ def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> None:
                 f"{run.path}: {_difference(folds[0], own)} in {first.path}; only runs on the same folds can be "
                 f"compared: copy {first.path / 'folds.json'} into a new run folder before training"
             )
+    return dataset
 
 
 def _difference(ours, theirs) -> str:

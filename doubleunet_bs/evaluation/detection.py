@@ -3,7 +3,8 @@
 A patient is called positive when a lesion is predicted in any of his scans. The area under the ROC curve ranks patients
 by the largest probability of their lesions. The paper's folds test positive scans only: every normal scan trains in
 every fold. Without normal scans that the model has not been trained on, specificity and the area under the curve do not
-exist; they are None then, with the reason.
+exist; they are None then, with the reason. A normal scan of a patient with metastases counts for the false-positive
+lesions, but makes no normal patient.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ class Detection:
         cleared: normals without one.
         normal_scans: number of normal scans. false_positives: lesions predicted in them.
         auc: area under the ROC curve, 0.5 when guessing; None without both kinds of patients.
-        reason: why figures that need normal scans are None; None when they are there.
+        reason: why figures that need normal patients are None; None when they are there.
     """
 
     positives: int
@@ -94,5 +95,11 @@ def detect(scans: Sequence[ScanScore], normals: Sequence[ScanScore], reason: str
         normal_scans=len(empty),
         false_positives=sum(len(scan.predicted_lesions) for scan in empty),
         auc=auc,
-        reason=None if well else reason or "no normal scan was scored",
+        reason=None if well else _reason(bool(empty), reason),
     )
+
+
+def _reason(scans: bool, given: str | None) -> str:
+    if scans:
+        return "all normal scans are of patients with metastases"
+    return given or "no normal scan was scored"

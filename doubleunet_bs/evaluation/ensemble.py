@@ -12,12 +12,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import read_folds
-from doubleunet_bs.evaluation.predictions import Segment, image_signature, load_keras_model
+from doubleunet_bs.evaluation.predictions import Segment, Segmenter, load_keras_model, mean_of
 from doubleunet_bs.evaluation.provenance import provenance
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, write_scores
 from doubleunet_bs.evaluation.scoring import EvaluationSettings, Scorer
@@ -26,7 +24,7 @@ from doubleunet_bs.evaluation.summary import SUMMARY, Summary
 from doubleunet_bs.evaluation.table_files import write_tables
 from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms
 from doubleunet_bs.evaluation.trained_fold import open_fold
-from doubleunet_bs.files import write_json
+from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
 from doubleunet_bs.training.run_folder import Run, open_run
 
@@ -51,7 +49,8 @@ def evaluate_ensemble(
         report: write `report.html`.
 
     Returns:
-        The scores, as a summary of one row, and the folder they are in: `RUN/ensemble/NAME`, named after the shards.
+        The scores, as a summary of one row, and the folder they are in: `RUN/ensemble/NAME`, named after the shards;
+        `NAME-FINGERPRINT` where other shards of that name have been scored.
 
     Raises:
         RunError: no fold is trained; the scans are not prepared as the run's; one of them was seen.
@@ -69,7 +68,7 @@ def evaluate_ensemble(
     check_prepared(own, others)
     for shards in seen:
         check_unseen(shards, others)
-    folder = run.path / ENSEMBLE / others.path.resolve().name
+    folder = _folder(run, others)
     stored = StoredPredictions(folder / PREDICTIONS, tuple(fold.weights_sha256 for fold in trained), others.fingerprint)
     scorer = Scorer(others, stored, settings)
     test = [case.case for case in others.cases if case.group == "positive"]
@@ -77,7 +76,7 @@ def evaluate_ensemble(
     reason = None if normals else "the shards hold no normal scan" if settings.normals else "not scored, as asked"
     if not test:
         raise DatasetError(f"{others.path}: no scan with metastases is in it; there is nothing to find")
-    predicted = scorer.predict(
+    scorer.predict(
         (*test, *normals), lambda: ensemble_of([fold.model_path for fold in trained]), "ensemble: unseen scans"
     )
     positives = {case for part in folds.parts for case in part}
@@ -91,7 +90,7 @@ def evaluate_ensemble(
         about={
             "version": __version__,
             "experiment": run.experiment.name,
-            "changed_settings": run.experiment.changed_settings(),
+            "changed_settings": run.experiment.public().changed_settings(),
             "scans_are": provenance(run.experiment, others.cases, others.settings).scans,
             "image": {"rows": rows, "columns": columns, "bin": others.settings.bin},
             "ensemble": [{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
@@ -103,7 +102,7 @@ def evaluate_ensemble(
         normals_reason=reason,
     )
     if settings.pictures:
-        scorer.draw(test, predicted)
+        scorer.draw(test)
     write_scores(folder / SCORES, scores)
     summary = _summary(run, others, scores)
     write_json(folder / SUMMARY, summary.to_json())
@@ -128,7 +127,7 @@ def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[Sh
     """
     given = {dataset.fingerprint: dataset for dataset in map(open_shards, trained_on)}
     seen = []
-    for data in (run.data, getattr(run, "pretrain_data", None)):
+    for data in (run.data, run.pretrain_data):
         if data is None:
             continue
         dataset = given.pop(data["fingerprint"], None)
@@ -187,37 +186,30 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
     Raises:
         RunError: a file is missing, damaged or another network, or they take images of different sizes.
     """
-    import tensorflow as tf
-
-    from doubleunet_bs.network.inputs import network_input
-    from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability, segmentation
-
     models = [load_keras_model(path) for path in paths]
     if len({model.input_shape for model in models}) > 1:
         raise RunError(f"{paths[0]} and others: the folds take images of different sizes")
-    rows, columns = models[0].input_shape[1:3]
-    members = [
-        tf.function(
-            lambda image, model=model: segmentation(model(network_input(image), training=False)),
-            input_signature=[image_signature(rows, columns)],
-            autograph=False,
-        )
-        for model in models
-    ]
+    shape = models[0].input_shape[1:3]
+    return Segmenter.from_function(mean_of(models), shape)
 
-    def segment(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        image = tf.constant(grey, tf.uint8)
-        average = tf.add_n([tf.cast(member(image), tf.float32) for member in members]) / len(members)
-        outputs = {"output2": average}
-        return metastatic_probability(outputs).numpy(), tf.cast(metastatic_mask(outputs), tf.uint8).numpy()
 
-    return segment
+def _folder(run: Run, others: ShardedDataset) -> Path:
+    """Where the scores on these shards go: folders of one name must not replace each other's."""
+    folder = run.path / ENSEMBLE / others.path.resolve().name
+    try:
+        there = read_json(folder / SCORES, RunError, "score file")
+    except RunError:
+        return folder
+    of = there.get("data_fingerprint") if isinstance(there, dict) else None
+    if of in (None, others.fingerprint):
+        return folder
+    return folder.with_name(f"{folder.name}-{others.fingerprint[:8]}")
 
 
 def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores) -> Summary:
     return Summary(
         experiment=run.experiment.name,
-        changed_settings=run.experiment.changed_settings(),
+        changed_settings=run.experiment.public().changed_settings(),
         total_folds=1,
         folds=(scores,),
         provenance=provenance(run.experiment, dataset.cases, dataset.settings).without_paper(),

@@ -106,7 +106,7 @@ def evaluate_fold(
         normals, reason = unseen_normals(run.experiment, folds, fold)
     stored = StoredPredictions(trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint)
     scorer = Scorer(dataset, stored, settings)
-    predicted = scorer.predict(
+    scorer.predict(
         (*split.test, *split.validation, *normals),
         lambda: Segmenter.from_keras(trained.model_path),
         f"fold {fold}: unseen scans",
@@ -124,7 +124,7 @@ def evaluate_fold(
         postprocessed=scorer.postprocess(split.validation, split.test, scans),
     )
     if settings.pictures:
-        scorer.draw(split.test, predicted)
+        scorer.draw(split.test)
     write_scores(trained.path / SCORES, scores)
     return scores
 
@@ -158,7 +158,7 @@ def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, overlap:
     experiment = run.experiment
     return Summary(
         experiment=experiment.name,
-        changed_settings=experiment.changed_settings(),
+        changed_settings=experiment.public().changed_settings(),
         total_folds=total_folds,
         folds=tuple(found),
         provenance=provenance(experiment, dataset.cases, dataset.settings),
@@ -201,7 +201,7 @@ def _about(trained: TrainedFold, dataset: ShardedDataset, folds: Folds, split: S
     return {
         "version": __version__,
         "experiment": experiment.name,
-        "changed_settings": experiment.changed_settings(),
+        "changed_settings": experiment.public().changed_settings(),
         "scans_are": provenance(experiment, dataset.cases, dataset.settings).scans,
         "image": {"rows": rows, "columns": columns, "bin": dataset.settings.bin},
         "model": {

@@ -3,28 +3,19 @@
 import os
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, TRUTH
 from doubleunet_bs.evaluation.display import clinical_display, upper_level  # noqa: F401 (also found here)
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import replace_file
+from doubleunet_bs.png import png_bytes
 
-# From the palette of Okabe and Ito, which readers with any colour vision tell apart, also where two pixels touch.
-TRUE_POSITIVE = (0, 158, 115)
-FALSE_POSITIVE = (213, 94, 0)
-FALSE_NEGATIVE = (0, 90, 200)
-TRUTH = (170, 51, 119)
-
-_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):
-    # Whole blocks of one colour compress as well without a filter, in half the time. OpenCV 4.10 has no such setting.
-    _PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
 _DPI = 100
 _PANEL_ROWS = 960
 """Height of a panel in screen pixels, about: image pixels are shown as whole blocks. All else grows with it."""
@@ -134,8 +125,7 @@ def draw_case(
 
 def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
     """Write a (rows, columns, 3) uint8 picture, red first, as PNG without metadata, whole or not at all."""
-    _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _PNG)
-    replace_file(path, lambda temporary: content.tofile(temporary))
+    replace_file(path, lambda temporary: temporary.write_bytes(png_bytes(picture)))
 
 
 def _over(page: np.ndarray, drawing: np.ndarray) -> np.ndarray:

@@ -158,6 +158,11 @@ def match_lesions(
     return tuple(true), tuple(predicted)
 
 
+def connected_components(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """OpenCV's connected components with statistics, by the one rule of what touches; the background is component 0."""
+    return cv2.connectedComponentsWithStats(mask, connectivity=CONNECTIVITY)
+
+
 def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Connected components of one view.
 
@@ -167,7 +172,7 @@ def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (rows, columns) int32 of 0, 1, 2...; and (components, 3) float64: pixels, centroid row, centroid column.
     """
-    count, labels, statistics, centroids = cv2.connectedComponentsWithStats(mask, connectivity=CONNECTIVITY)
+    count, labels, statistics, centroids = connected_components(mask)
     table = np.column_stack([statistics[:, cv2.CC_STAT_AREA], centroids[:, ::-1]])[1:]
     return labels, table.reshape(count - 1, 3)
 

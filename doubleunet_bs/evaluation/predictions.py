@@ -1,4 +1,4 @@
-"""Prepared grey images -> metastatic probability and mask, with a `model.keras` or an exported SavedModel."""
+"""Prepared grey images -> metastatic probability and mask, with a `model.keras`."""
 
 import dataclasses
 import os
@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
+from doubleunet_bs.evaluation.endpoint_names import INPUT, MASK, PROBABILITY
 from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability
+from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability, segmentation
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 
@@ -34,6 +34,16 @@ def segmentation_function(model: Callable[..., Any]) -> Callable[[tf.Tensor], di
         return {PROBABILITY: metastatic_probability(outputs), MASK: tf.cast(metastatic_mask(outputs), tf.uint8)}
 
     return segment
+
+
+def mean_of(networks: Sequence[keras.Model]) -> Callable[..., dict[str, tf.Tensor]]:
+    """The networks as one: their input -> {"output2": mean of the class probabilities of output 2, float32}."""
+
+    def mean(image, training: bool = False):
+        members = [tf.cast(segmentation(network(image, training=training)), tf.float32) for network in networks]
+        return {"output2": tf.add_n(members) / len(members)}
+
+    return mean
 
 
 def image_signature(rows: int, columns: int) -> tf.TensorSpec:
@@ -56,11 +66,15 @@ class Segmenter:
     @classmethod
     def from_model(cls, model: keras.Model) -> "Segmenter":
         """Of a network in memory."""
-        rows, columns = model.input_shape[1:3]
+        return cls.from_function(model, model.input_shape[1:3])
+
+    @classmethod
+    def from_function(cls, model: Callable[..., Any], image_shape: tuple[int, int]) -> "Segmenter":
+        """Of a network, or another function of its input, that takes images of `image_shape`, (rows, columns)."""
         function = tf.function(
-            segmentation_function(model), input_signature=[image_signature(rows, columns)], autograph=False
+            segmentation_function(model), input_signature=[image_signature(*image_shape)], autograph=False
         )
-        return cls(function, (rows, columns))
+        return cls(function, image_shape)
 
     @classmethod
     def from_keras(cls, path: str | os.PathLike) -> "Segmenter":
@@ -70,31 +84,6 @@ class Segmenter:
             RunError: the file is missing, damaged, or another network.
         """
         return cls.from_model(load_keras_model(path))
-
-    @classmethod
-    def from_saved_model(cls, path: str | os.PathLike) -> "Segmenter":
-        """Of a SavedModel folder with the endpoint `serving_default`.
-
-        Raises:
-            RunError: the folder is missing, damaged, or has another signature.
-        """
-        if not (Path(path) / "saved_model.pb").is_file():
-            raise RunError(f"{path}: not a SavedModel folder (saved_model.pb is missing)")
-        try:
-            loaded = tf.saved_model.load(str(path))
-            endpoint = loaded.signatures[ENDPOINT]
-            image = endpoint.structured_input_signature[1][INPUT]
-            rows, columns = image.shape[1:]
-            if image.dtype != tf.uint8 or set(endpoint.structured_outputs) != {PROBABILITY, MASK}:
-                raise ValueError("other inputs or outputs")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, tf.errors.OpError) as cause:
-            raise RunError(f"{path}: not a SavedModel of this package, or damaged ({_first_line(cause)})") from None
-
-        def function(images: tf.Tensor, keep=loaded) -> dict[str, tf.Tensor]:
-            # The variables live as long as the loaded object does.
-            return endpoint(**{INPUT: images})
-
-        return cls(function, (int(rows), int(columns)))
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Segment images.

@@ -1,7 +1,7 @@
 """What scans the figures come from, and what they may be held against.
 
 Figures on phantoms are a software check. Figures on patients may be read beside the paper's, but the patients are
-others.
+others. So the paper's row stands under the figures only where every scan is known to be of a patient (decided here).
 """
 
 import dataclasses
@@ -29,12 +29,17 @@ class Provenance:
     Attributes:
         scans: "phantoms", "patients", "mixed" or "unknown".
         changed_preparation: what differs from the paper's preparation.
-        paper: the paper's row, for an experiment of the paper with nothing changed; else None.
+        row: the paper's row, for an experiment of the paper with nothing changed; else None.
     """
 
     scans: str = UNKNOWN
     changed_preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    paper: PaperRow | None = None
+    row: PaperRow | None = None
+
+    @property
+    def paper(self) -> PaperRow | None:
+        """The paper's row to be shown: `row` where every scan is of a patient, else None."""
+        return self.row if self.scans == PATIENTS else None
 
     @property
     def notes(self) -> list[str]:
@@ -46,12 +51,10 @@ class Provenance:
         if self.paper:
             notes.append(
                 f"The paper's row (Table {self.paper.table}, {SOURCE}) is from other scans, which are not public: "
-                + (
-                    "the data differ, so that the two rows cannot be compared."
-                    if self.scans != PATIENTS
-                    else "the data differ, and so may the figures for that reason alone."
-                )
+                "the data differ, and so may the figures for that reason alone."
             )
+        elif self.row:
+            notes.append("The paper's row is left out: these are not (or not known to be) scans of patients.")
         if self.scans == PATIENTS:
             notes.append(
                 f"Physicians of one hospital agree with each other at a Dice coefficient of {PHYSICIANS_DICE:.3f} "
@@ -61,7 +64,7 @@ class Provenance:
 
     def without_paper(self) -> "Provenance":
         """The same for figures that no row of the paper has a counterpart of."""
-        return dataclasses.replace(self, paper=None)
+        return dataclasses.replace(self, row=None)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; figures of the paper in per cent, as printed."""
@@ -78,9 +81,10 @@ def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: 
     """What the figures of `experiment` on these scans are.
 
     The paper's row goes with an experiment of the paper of which no setting was changed, on scans that were prepared as
-    in the paper. The map of annotation labels is the user's own and changes nothing.
+    in the paper; whether it is shown depends on what the scans are. The map of annotation labels is the
+    user's own and changes nothing.
     """
-    marks = {getattr(record, "phantom", None) for record in records}
+    marks = {record.phantom for record in records}
     if None in marks or not marks:
         scans = UNKNOWN
     else:

@@ -67,12 +67,8 @@ class Scorer:
         self.unit: AreaUnit = area_unit(dataset.cases, dataset.settings.bin)
         self._numbers = {case.case: index for index, case in enumerate(dataset.cases)}
 
-    def predict(self, cases: Sequence[str], load: Callable[[], Segment], description: str) -> list[str]:
-        """Predict what is not kept yet; `load` gives the model and is called only when there is something to do.
-
-        Returns:
-            The cases that were predicted now.
-        """
+    def predict(self, cases: Sequence[str], load: Callable[[], Segment], description: str) -> None:
+        """Predict what is not kept yet; `load` gives the model and is called only when there is something to do."""
 
         def predictions(missing: list[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             found = predict_cases(load(), self.dataset, self.numbers(missing), self.settings.batch_size)
@@ -88,7 +84,7 @@ class Scorer:
             for prediction in bar:
                 yield self.dataset.cases[prediction.index].case, prediction.mask, prediction.probability
 
-        return complete(self.stored, cases, predictions, self.settings.again)
+        complete(self.stored, cases, predictions, self.settings.again)
 
     def numbers(self, cases: Sequence[str]) -> list[int]:
         """Their indices in the dataset."""
@@ -119,12 +115,12 @@ class Scorer:
         images = ((self.dataset.grey(index), np.asarray(self.dataset.labels(index))) for index in self.numbers(test))
         return sum((threshold_counts(grey, labels, value) for grey, labels in images), PixelCounts())
 
-    def draw(self, cases: Sequence[str], predicted: Sequence[str]) -> None:
-        """Draw the overlays of `cases`: those in `predicted`, and those that are not there yet; remove all others."""
+    def draw(self, cases: Sequence[str]) -> None:
+        """Draw the overlays of `cases` that are not there; a new prediction removes the old one. Remove all others."""
         folder = self.stored.folder
         for case, index in zip(cases, self.numbers(cases), strict=True):
             path = folder / f"{case}.png"
-            if case in predicted or not path.is_file():
+            if not path.is_file():
                 mask, _ = self.stored.read(case, self.dataset.image_shape)
                 draw_case(path, case, self.dataset.grey(index), np.asarray(self.dataset.labels(index)), mask)
         _remove_other_pictures(folder, cases)

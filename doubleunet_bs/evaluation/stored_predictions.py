@@ -3,9 +3,10 @@
     predictions/predictions.json        which weights predicted which cases of which shards
     predictions/mask/CASE.png           8 bit, 255 where metastatic is predicted
     predictions/probability/CASE.png    8 bit, round(255 x metastatic probability)
+    predictions/CASE.png                the overlay drawn from them; it goes when they do
 
-Both pictures have the size of the prepared image. All figures that need a probability are computed from the kept ones,
-so that scoring again gives the same figures: they are exact to 1/510.
+Mask and probability have the size of the prepared image. All figures that need a probability are computed from the
+kept ones, so that scoring again gives the same figures: they are exact to 1/510.
 """
 
 import dataclasses
@@ -57,6 +58,8 @@ class StoredPredictions:
         if not known:
             self.clear()
         for case, mask, probability in predictions:
+            # First, so that an interruption leaves no picture of what was predicted before.
+            (self.folder / f"{case}.png").unlink(missing_ok=True)
             mask_path, probability_path = self._paths(case)
             _write(mask_path, np.asarray(mask, bool).astype(np.uint8) * 255)
             _write(probability_path, np.rint(np.clip(probability, 0, 1) * LEVELS).astype(np.uint8))
@@ -76,10 +79,10 @@ class StoredPredictions:
         return read_prediction(self.folder, case, shape)
 
     def clear(self) -> None:
-        """Remove all kept predictions, whoever made them."""
+        """Remove all kept predictions, whoever made them, and the overlays that show them."""
         (self.folder / _INDEX).unlink(missing_ok=True)
-        for kind in (_MASK, _PROBABILITY):
-            for path in (self.folder / kind).glob("*.png"):
+        for folder in (self.folder / _MASK, self.folder / _PROBABILITY, self.folder):
+            for path in folder.glob("*.png"):
                 path.unlink()
 
     def _paths(self, case: str) -> tuple[Path, Path]:

@@ -19,7 +19,7 @@ def format_summary(summary: Summary) -> str:
     """The folds and their means as text, in per cent; an undefined figure is a dash.
 
     Beside each fold stands what the best single intensity threshold reaches on the same scans. Under the means stands
-    the row of the paper, when the run is an unchanged row of it.
+    the row of the paper, when the run is an unchanged row of it and its scans are of patients.
     """
     lines = [
         f"{'':>6}{'test':>6}   {'Double U-Net':^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",
@@ -145,7 +145,13 @@ def _detection_lines(summary: Summary) -> list[str]:
         f"{'-' if (rate := mean['false_positives_per_normal_scan']) is None else format(rate, '.2f')}"
     ]
     reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
-    lines += [f"  Specificity, AUC and false positives are undefined: {reason}." for reason in reasons]
+    names = {"specificity": "specificity", "auc": "AUC", "false_positives_per_normal_scan": "false positives"}
+    for reason in reasons:
+        # What is undefined in a fold with this reason, and nothing that is given beside it.
+        rows = [fold.detection.to_json() for fold in summary.folds if fold.detection.reason == reason]
+        *first, last = [name for key, name in names.items() if any(row[key] is None for row in rows)]
+        what = ", ".join(first) + f" and {last}"
+        lines.append(f"  {what[0].upper()}{what[1:]} are undefined: {reason}.")
     return lines
 
 

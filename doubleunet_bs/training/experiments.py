@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from doubleunet_bs.errors import RunError, SettingsError
@@ -153,6 +154,15 @@ class Experiment:
             if row is None
             else {key: own[key] for key, value in dataclasses.asdict(row).items() if own[key] != value}
         )
+
+    def public(self) -> "Experiment":
+        """The same without the folder of a file of encoder weights, for results that are meant to be handed on.
+
+        The folder would tell where the user keeps his files, and who he is.
+        """
+        if self.encoder_weights in ("imagenet", "none"):
+            return self
+        return dataclasses.replace(self, encoder_weights=Path(self.encoder_weights).name)
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values."""

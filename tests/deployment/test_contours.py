@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from doubleunet_bs.deployment.contours import edge_path, exact_polygon
-from doubleunet_bs.deployment.lesions import label_lesions
+from doubleunet_bs.deployment.lesions import number_lesions
 
 
 def fill(path: str, shape) -> np.ndarray:
@@ -57,7 +57,7 @@ def test_nearly_every_area_has_its_polygon(sigma):
     """Blobs as ragged as thresholded noise: one in a hundred at most has no exact polygon, mostly for a hole."""
     rng = np.random.default_rng(0)
     noise = cv2.GaussianBlur(rng.normal(size=(512, 256)).astype(np.float32), (0, 0), sigma)
-    total, labels, boxes, _ = label_lesions((noise > 1.2 * noise.std()).astype(np.uint8))
+    total, labels, boxes, _ = number_lesions((noise > 1.2 * noise.std()).astype(np.uint8))
     found = 0
     for number, (first_row, last_row, first_column, last_column) in enumerate(boxes, start=1):
         area = labels[first_row : last_row + 1, first_column : last_column + 1] == number

@@ -16,6 +16,7 @@ from doubleunet_bs.deployment.lesions import find_lesions
 from doubleunet_bs.deployment.overlay import overlay_picture
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.scans import read_scan
+from doubleunet_bs.scans.phantom_mark import is_phantom
 from doubleunet_bs.scans.source_study import read_source_study, same_patient
 from doubleunet_bs.scans.sources import Source
 
@@ -126,6 +127,51 @@ def test_dciodvfy_finds_no_error(kind, level, identified, phantom, tmp_path):
         said = done.stdout + done.stderr
         assert any(kind in said for kind in ("Segmentation", "SCImage", "NMImage")), said
         assert "Error" not in said, f"{path.name}: {said}"
+
+
+@pytest.mark.parametrize("identified", [True, False])
+def test_one_series_and_what_it_must_say(identified, phantom, tmp_path):
+    """Both segmentations are in one series; a phantom's results call themselves that, and none is for diagnosis."""
+    _, paths = write_results([phantom], tmp_path / "first", identified)
+    results = {name: pydicom.dcmread(path) for name, path in paths.items()}
+    both = [results[f"segmentation_{view}.dcm"] for view in VIEWS]
+    assert len({one.SeriesInstanceUID for one in both}) == len({one.SeriesNumber for one in both}) == 1
+    assert len({one.SOPInstanceUID for one in both}) == 2
+    assert results["overlay.dcm"].SeriesInstanceUID != both[0].SeriesInstanceUID
+    for view, one in zip(VIEWS, both, strict=True):
+        assert one.ContentDescription == f"Predicted pixels, {view} view; phantom; not for diagnosis"
+    assert all(is_phantom(one) for one in results.values())
+    # With identity every run makes new instances, which an archive keeps beside the old ones.
+    _, again = write_results([phantom], tmp_path / "second", identified)
+    other = pydicom.dcmread(again["segmentation_anterior.dcm"])
+    assert (other.SeriesInstanceUID != both[0].SeriesInstanceUID) is identified
+
+    dataset = pydicom.dcmread(phantom)
+    dataset.ManufacturerModelName = "Camera"
+    dataset.ImageComments = ""
+    dataset.save_as(tmp_path / "unmarked.dcm")
+    scan, paths = write_results([tmp_path / "unmarked.dcm"], tmp_path / "third", identified)
+    assert not scan.phantom
+    for name, path in paths.items():
+        one = pydicom.dcmread(path)
+        assert not is_phantom(one)
+        if name.startswith("segmentation"):
+            assert one.ContentDescription.endswith(" view; not for diagnosis")
+
+
+def test_advice_fits_what_was_asked(phantom, tmp_path, monkeypatch):
+    """Without --keep-identity nobody is told to leave it out."""
+    from doubleunet_bs.deployment import dicom_results as module
+
+    def fail(*_):
+        raise ValueError("no such value")
+
+    monkeypatch.setattr(module, "secondary_capture", fail)
+    with pytest.raises(RunError, match="no DICOM result can be made with this header .*leave out --keep-identity"):
+        write_results([phantom], tmp_path, True)
+    with pytest.raises(RunError, match="no DICOM result can be made .*leave dicom out of --outputs") as caught:
+        write_results([phantom], tmp_path, False)
+    assert "identity" not in str(caught.value)
 
 
 def test_nothing_predicted_is_an_empty_frame(phantom, tmp_path):

@@ -114,6 +114,21 @@ def test_choice(monkeypatch):
         engines.check_choice("auto", "half")
 
 
+def test_bfloat16_is_not_left_to_the_environment(trained_run, monkeypatch):
+    """A user's own value would change masks silently; in float32 nothing is read from it."""
+    import tensorflow as tf
+
+    from doubleunet_bs.deployment.engine_tensorflow import TensorFlowEngine
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("with a GPU no engine computes in bfloat16")
+    model, name = trained_run / "fold_01" / "saved_model", "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_DENYLIST_ADD"
+    monkeypatch.setenv(name, "MatMul")
+    with pytest.raises(SettingsError, match=f"{name} is set to 'MatMul' in the environment: unset it, or choose"):
+        TensorFlowEngine(model, bfloat16=True)
+    assert "float32" in TensorFlowEngine(model, bfloat16=False).name
+
+
 def test_the_choice_is_said(trained_run):
     for precision in ("auto", "float32"):
         predictor = Predictor(trained_run / "fold_01", precision=precision)

@@ -146,5 +146,5 @@ def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
         "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     experiment = paper_experiment("focal-tversky", folds=3, epochs=1, encoder_weights="none")
-    [fold] = train_and_export(tmp_path / "run", shards, dataset, experiment, 1)
+    (fold,) = train_and_export(tmp_path / "run", shards, dataset, experiment, 1)
     assert (fold / "best.weights.h5").is_file() and (fold / "saved_model" / "saved_model.pb").is_file()

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pydicom.data
 import pytest
+from dicom_variants import write_variant
 from PIL import Image
 
 from doubleunet_bs.__main__ import main
@@ -173,23 +174,7 @@ def test_wrong_arguments(command, phantoms, tmp_path, capsys):
 
 def test_two_files_of_one_view_each(command, phantoms, tmp_path, scan):
     """The frames of a scan written to two files of one study give the result of the whole scan."""
-    files = []
-    for number, view in enumerate(("ANT", "POST")):
-        dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
-        dataset.PixelData = np.ascontiguousarray(dataset.pixel_array[number]).tobytes()
-        dataset.NumberOfFrames = 1
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.{number + 1}"
-        for keyword in ("DetectorVector", "EnergyWindowVector"):
-            if keyword in dataset:
-                setattr(dataset, keyword, 1)
-        dataset.NumberOfDetectors = 1
-        dataset.DetectorInformationSequence = dataset.DetectorInformationSequence[number : number + 1]
-        private = dataset.private_block(0x0011, "GEMS_GENIE_1")
-        for element, text in ((0x12, f"WHOLE BODY_{view}"), (0x30, view)):
-            if element in private:
-                private[element].value = text
-        files.append(tmp_path / f"{view}.dcm")
-        dataset.save_as(files[-1])
+    files = write_variant(phantoms / "phantom_0001.dcm", "two-files", tmp_path / "source")
     code, out, err = command(*files)
     assert (code, err) == (0, "")
     assert [path.name for path in command.out.iterdir()] == [scan.case]

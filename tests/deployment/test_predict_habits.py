@@ -9,12 +9,17 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import pydicom
 import pytest
+from intensity_run import SETTINGS
 from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.deployment.scan_list import list_scans
+from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
+from doubleunet_bs.errors import RunError
 
 
 @pytest.fixture
@@ -176,6 +181,38 @@ def test_dry_run_tells_what_would_fail(command, phantoms, trained_run, tmp_path)
     assert command(file, "--dry-run", "--overwrite", model=trained_run / "fold_01" / "saved_model")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--engine", "serving"), "give both or neither"),
+        (("--server", "grpc://host:8500"), "give both or neither"),
+        (("--engine", "tensorflow", "--server", "grpc://host:8500"), "give both or neither"),
+        (("--engine", "serving", "--server", "grpc://host"), "it must be grpc://HOST:PORT or http://HOST:PORT"),
+        (("--engine", "serving", "--server", "http://host:1", "--deadline", "0"), "a deadline of 0 s"),
+        (("--engine", "serving", "--server", "http://host:1", "--deadline", "nan"), "a deadline of nan s"),
+        (("--engine", "serving", "--server", "http://host:1", "--precision", "float32"), "precision float32"),
+        (("--deadline", "5"), "a deadline is for the answers of a server"),
+        (("--engine", "openvino"), "engine openvino: it is not installed"),
+    ],
+)
+def test_engine_settings_are_refused_with_and_without_a_rehearsal(command, phantoms, monkeypatch, arguments, message):
+    monkeypatch.setattr("doubleunet_bs.deployment.engines.has_openvino", lambda: False)
+    for rehearsal in ((), ("--dry-run",)):
+        code, out, err = command(phantoms / "phantom_0001.dcm", *arguments, *rehearsal)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+    assert not command.out.exists()
+
+
+def test_a_rehearsal_sees_that_openvino_has_no_export(command, phantoms, trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.deployment.engines.has_openvino", lambda: True)
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    shutil.rmtree(run / "fold_01" / "saved_model")
+    for rehearsal in ((), ("--dry-run",)):
+        arguments = (phantoms / "phantom_0001.dcm", "--engine", "openvino", *rehearsal)
+        code, _, err = command(*arguments, model=run / "fold_01")
+        assert code == 1 and "has no saved_model of its present weights" in err
+
+
 def test_previous_scan_or_result(command, phantoms, tmp_path):
     first, second = phantoms / "phantom_0001.dcm", phantoms / "phantom_0002.dcm"
     assert command(first)[0] == 0
@@ -213,27 +250,70 @@ def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_
         (tmp_path / f"in{number}").mkdir()
         shutil.copy(phantoms / f"phantom_000{number}.dcm", tmp_path / f"in{number}" / "scan.dcm")
     paths = [tmp_path / f"in{number}" / "scan.dcm" for number in (1, 2)]
+    # The reader, while nothing is written yet: that a file is there is another reason, and another message.
+    settings = JobSettings(out=command.out, outputs=(), labelme=tmp_path / "labels")
+    reader = ScanReader(settings, SETTINGS)
+    first, second = list_scans([str(path) for path in paths]).scans
+    assert sorted(path.name for path in reader(first).labelme.values()) == ["scan_anterior.json", "scan_posterior.json"]
+    with pytest.raises(RunError, match=r"scan\.dcm: its annotation would have the name of that of .*scan\.dcm: rename"):
+        reader(second)
+    assert not (tmp_path / "labels").exists()
     code, _, err = command(*paths, "--labelme", tmp_path / "labels", "--outputs", "none")
-    assert code == 1
-    assert "its annotation would have the name of that of" in err or "exists already and may hold" in err
+    assert code == 1 and err.count("error: ") == 1
     assert len(list((tmp_path / "labels").iterdir())) == 2
 
 
 def test_nothing_is_left_when_annotations_cannot_be_written(command, phantoms, tmp_path, monkeypatch):
     from doubleunet_bs.deployment import labelme_output
 
-    real, calls = labelme_output.write_json, []
+    real, calls = labelme_output.create_file, []
 
-    def fail(path, content):
+    def fail(path, text):
         calls.append(path)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        real(path, content)
+        return real(path, text)
 
-    monkeypatch.setattr(labelme_output, "write_json", fail)
+    monkeypatch.setattr(labelme_output, "create_file", fail)
     code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
     assert code == 1 and "cannot be written (No space left on device)" in err
     assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
+
+
+def test_annotations_do_not_outlive_a_result_that_cannot_be_placed(command, phantoms, tmp_path, monkeypatch):
+    """The last step fails, the renaming of the folder: the next run finds nothing in its way."""
+    from doubleunet_bs.deployment import replaced_folder
+
+    def fail(source, target):
+        raise OSError(5, "Input/output error")
+
+    arguments = (phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
+    with monkeypatch.context() as patch:
+        patch.setattr(replaced_folder, "os", types.SimpleNamespace(umask=os.umask, rename=fail))
+        code, _, err = command(*arguments)
+    assert code == 1 and "cannot be written (Input/output error)" in err
+    assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
+    assert command(*arguments)[0] == 0
+    assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+def test_an_annotation_of_another_process_is_not_overwritten(command, phantoms, tmp_path, monkeypatch):
+    """It appears after this process has looked whether it is there."""
+    from doubleunet_bs.deployment import labelme_output
+
+    labels, real = tmp_path / "labels", labelme_output.labelme_file
+
+    def meanwhile(annotation, shape, image_path, *embedded):
+        if image_path == "phantom_0001_posterior.png":
+            (labels / "phantom_0001_posterior.json").write_text("corrected")
+        return real(annotation, shape, image_path, *embedded)
+
+    monkeypatch.setattr(labelme_output, "labelme_file", meanwhile)
+    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", labels)
+    assert code == 1 and "phantom_0001_posterior.json: exists already and may hold corrections" in err
+    assert [path.name for path in labels.iterdir()] == ["phantom_0001_posterior.json"]
+    assert (labels / "phantom_0001_posterior.json").read_text() == "corrected"
+    assert list(command.out.iterdir()) == []
 
 
 def test_no_network_is_used(command, phantoms, monkeypatch):

@@ -12,7 +12,7 @@ from doubleunet_bs.deployment.lesions import (
     body_mask,
     body_pixels,
     find_lesions,
-    label_lesions,
+    number_lesions,
 )
 
 
@@ -58,7 +58,7 @@ def test_without_pixel_spacing_and_without_lesions(scan):
 def test_agrees_with_scikit_image(seed):
     rng = np.random.default_rng(seed)
     mask = (rng.random((60, 40)) > 0.7).astype(np.uint8)
-    total, labels, boxes, centres = label_lesions(mask)
+    total, labels, boxes, centres = number_lesions(mask)
     regions = sorted(regionprops(label(mask, connectivity=2)), key=lambda region: region.bbox[:2])
     assert total == len(regions) > 5
     assert np.array_equal(labels > 0, mask == 1)

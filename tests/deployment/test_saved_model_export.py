@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from intensity_run import LEVEL, SETTINGS, intensity_model
 
+from doubleunet_bs.deployment.engines import open_local
 from doubleunet_bs.deployment.model_description import (
     INTENDED_USE,
     ModelDescription,
@@ -36,9 +37,7 @@ def description(shape=SHAPE, classes=3) -> ModelDescription:
 
 
 def test_any_number_of_images_of_one_size(trained_run):
-    from doubleunet_bs.evaluation.predictions import Segmenter
-
-    segmenter = Segmenter.from_saved_model(trained_run / "fold_01" / "saved_model")
+    segmenter = open_local(trained_run / "fold_01" / "saved_model", "tensorflow", "float32")
     images = np.random.default_rng(1).integers(0, 256, (3, *segmenter.image_shape), dtype=np.uint8)
     for number in (1, 2, 3):
         assert np.array_equal(segmenter(images[:number])[1] == 1, images[:number] > LEVEL)
@@ -66,11 +65,10 @@ def test_nothing_of_the_machine_is_in_it(exported_network, trained_run):
 @pytest.mark.parametrize("classes", [1, 3])
 def test_mask_and_probability_of_both_networks(classes, tmp_path, tensorflow):
     from doubleunet_bs.deployment.saved_model import write_saved_model
-    from doubleunet_bs.evaluation.predictions import Segmenter
 
     write_saved_model(tmp_path, intensity_model(*SHAPE, classes=classes), description(classes=classes))
     grey = np.arange(256, dtype=np.uint8).repeat(SHAPE[0] * SHAPE[1] // 256).reshape(1, *SHAPE)
-    probability, mask = Segmenter.from_saved_model(tmp_path)(grey)
+    probability, mask = open_local(tmp_path, "tensorflow", "float32")(grey)
     assert np.array_equal(mask == 1, grey > LEVEL)
     assert np.array_equal(probability > 0.5, grey > LEVEL)
     assert probability.min() >= 0

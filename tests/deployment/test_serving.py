@@ -1,5 +1,6 @@
 """A model behind a server that speaks TensorFlow Serving's protocols, asked by the clients of this package."""
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.deployment import Predictor
 from doubleunet_bs.deployment.serving_client import TRIES, Output, open_client
 from doubleunet_bs.deployment.serving_package import package_model
-from doubleunet_bs.errors import BoneScanError, RunError, ServerError, SettingsError
+from doubleunet_bs.errors import RunError, ServerError, SettingsError
 
 NAME = "focal-tversky-otsu-fold-01"
 PROTOCOLS = ("grpc", "rest")
@@ -105,11 +106,18 @@ def test_unavailable_is_tried_again_and_nothing_else(server, url):
     server.troubles = ["UNAVAILABLE", "UNAVAILABLE"]
     assert json.loads(client.call("model_description", query, outputs)["description"][0])["fold"] == 1
     assert len(server.requests) == 3
-    for trouble in ("INTERNAL", "NOT_FOUND", "RESOURCE_EXHAUSTED"):
+    rest = url.startswith("http")
+    for trouble, words in (
+        ("INTERNAL", "fails with HTTP 500" if rest else "fails with INTERNAL"),
+        ("NOT_FOUND", f"has no model '{NAME}' ready"),
+        ("FAILED_PRECONDITION", "refuses the request to model_description"),
+        ("RESOURCE_EXHAUSTED", "fails with HTTP 500" if rest else "fails with RESOURCE_EXHAUSTED"),
+    ):
         server.requests.clear()
         server.troubles = [trouble]
-        with pytest.raises(ServerError, match="trouble was ordered"):
+        with pytest.raises(ServerError) as caught:
             client.call("model_description", query, outputs)
+        assert str(caught.value) == f"{url}: {words} (trouble was ordered)"
         assert len(server.requests) == 1
     server.requests.clear()
     server.troubles = ["UNAVAILABLE"] * TRIES
@@ -128,28 +136,59 @@ def test_deadline(server, url):
     assert len(server.requests) <= 1
 
 
-def test_a_deadline_holds_for_a_server_that_drips():
-    """Bytes that keep coming, but slower than the deadline: no single wait is long."""
+@contextlib.contextmanager
+def answering(*pieces: bytes, pause: float = 0.0):
+    """The URL of a server that answers every request with these bytes and hangs up."""
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def drip():
-        connection, _ = listener.accept()
-        connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        try:
-            for _ in range(100):
-                connection.sendall(b" " * 700)
-                time.sleep(0.05)
-        except OSError:
-            pass
-        connection.close()
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with contextlib.suppress(OSError), connection, connection.makefile("rb") as request:
+                    # To the end: hanging up on unread bytes would be a reset.
+                    head = list(iter(request.readline, b"\r\n"))
+                    request.read(next(int(line.split()[1]) for line in head if line.startswith(b"Content-Length")))
+                    for piece in pieces:
+                        connection.sendall(piece)
+                        time.sleep(pause)
 
-    threading.Thread(target=drip, daemon=True).start()
-    start = time.monotonic()
-    with pytest.raises(ServerError, match=r"no answer within 0\.5 s"):
-        Predictor(NAME, engine="serving", server=f"http://127.0.0.1:{listener.getsockname()[1]}", deadline=0.5)
-    assert time.monotonic() - start < 3
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     listener.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (HEAD + b"\r\n", *[b" " * 700] * 100),
+        (HEAD, *[b"X-Drip: 1\r\n"] * 90),
+        (HEAD + b"Connection: close\r\n", *[b"X-Drip: 1\r\n"] * 90),
+        tuple(bytes([one]) for one in b"HTTP/1.1 200 " + b"O" * 90),
+    ],
+    ids=["body", "headers", "headers-and-close", "status-line"],
+)
+def test_a_deadline_holds_for_a_server_that_drips(pieces):
+    """Bytes that keep coming, but slower than the deadline: no single wait is long."""
+    with answering(*pieces, pause=0.05) as url:
+        start = time.monotonic()
+        with pytest.raises(ServerError, match=r"no answer within 0\.5 s; give a longer deadline"):
+            Predictor(NAME, engine="serving", server=url, deadline=0.5)
+        assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [HEAD + b'\r\n{"outputs"', b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{"outputs"'],
+    ids=["length", "chunks"],
+)
+def test_an_answer_that_is_cut_off_is_asked_for_again(answer):
+    message = rf"not available after {TRIES} tries \(the answer was cut off\)"
+    with answering(answer) as url, pytest.raises(ServerError, match=message):
+        Predictor(NAME, engine="serving", server=url, deadline=20)
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -199,16 +238,16 @@ def test_another_model_under_the_name(server, url, trained_run, tmp_path):
 @ordered
 def test_the_other_port(server):
     """gRPC sent to the REST port and the other way round."""
-    with pytest.raises(BoneScanError):
+    with pytest.raises(ServerError, match=r"does not speak HTTP \(BadStatusLine\)"):
         Predictor(NAME, engine="serving", server=server.grpc.replace("grpc:", "http:"), deadline=3)
-    with pytest.raises(BoneScanError):
+    with pytest.raises(ServerError, match=r"not available after \d+ tries .*is this its address"):
         Predictor(NAME, engine="serving", server=server.rest.replace("http:", "grpc:"), deadline=3)
 
 
 def test_raw_counts_cannot_be_asked_over_rest(server, scan):
     """As the compose file says: TensorFlow Serving reads no 16-bit numbers from JSON."""
     counts = np.stack([scan.anterior, scan.posterior])[None]
-    with pytest.raises(ServerError):
+    with pytest.raises(ServerError, match=r"\(Conversion of JSON Value of .*uint16"):
         open_client(server.rest, NAME, 60).call("raw_counts", {"counts": counts}, {"status": Output("uint8", (1,))})
 
 
@@ -225,6 +264,11 @@ def test_arguments_that_belong_together(trained_run):
         Predictor(trained_run / "fold_01", engine="serving")
     with pytest.raises(SettingsError, match="give both or neither"):
         Predictor(trained_run / "fold_01", server="grpc://host:8500")
+    # What would be ignored is refused.
+    with pytest.raises(SettingsError, match="precision float32: the engine serving computes in the server's own"):
+        Predictor(NAME, engine="serving", server="grpc://host:8500", precision="float32")
+    with pytest.raises(SettingsError, match="a deadline is for the answers of a server"):
+        Predictor(trained_run / "fold_01", deadline=60)
     with pytest.raises(SettingsError, match="deadline of 0 s"):
         Predictor(NAME, engine="serving", server="grpc://host:8500", deadline=0)
 

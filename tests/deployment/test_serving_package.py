@@ -1,6 +1,7 @@
 """A repository as TensorFlow Serving reads it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -151,3 +152,12 @@ def test_sizes_that_the_compose_file_states():
         assert f"{np.round(size / 1e6, 1)} MB" in text
     for file in ("models.config", "batching_parameters.txt", "monitoring.config"):
         assert f"/models/{file}" in text
+
+
+def test_both_ways_to_start_a_server_give_it_the_same():
+    """The compose file, and the `docker run` line in its head."""
+    text = (Path(__file__).parents[2] / "assets" / "serving" / "compose.yaml").read_text()
+    line = text.partition("#   docker run")[2].partition("#\n")[0]
+    composed = re.findall(r"^ +- (--\S+)$", text, re.MULTILINE)
+    assert "--model_config_file_poll_wait_seconds=60" in composed
+    assert sorted(re.findall(r"--[a-z_]+=\S+", line)) == sorted(composed)

@@ -15,6 +15,8 @@ from doubleunet_bs.evaluation.compare import compare_runs, format_comparison, wr
 from doubleunet_bs.evaluation.paired import Comparison, compare_scans, correct
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.training.run_folder import open_run
 
 QUICK = EvaluationSettings(pictures=False, show_progress=False)
 
@@ -139,6 +141,21 @@ def test_two_runs(runs, tmp_path):
     rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
     assert all(float(row["second"]) > float(row["first"]) for row in rows if not row["fold"].startswith("#"))
     assert (tmp_path / "out" / "comparison.txt").read_text() == text + "\n"
+
+
+def test_shards_are_opened_once_and_tables_left_alone(runs, shards, tmp_path, monkeypatch):
+    """A left-out fold that was scored by another rule is none of the comparison's business."""
+    from doubleunet_bs.evaluation import evaluate
+
+    copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
+    evaluate.evaluate_fold(open_run(copies[1]), open_shards(shards), 3, QUICK, overlap=0.5)
+    written = {path: path.read_bytes() for copy in copies for path in copy.iterdir() if path.is_file()}
+    real, opened = evaluate.open_shards, []
+    monkeypatch.setattr(evaluate, "open_shards", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs))
+    found = compare_runs(copies, settings=QUICK)
+    assert (found.folds, found.left_out, len(opened)) == ((1, 2), (("second", 3),), 1)
+    assert {path: path.read_bytes() for copy in copies for path in copy.iterdir() if path.is_file()} == written
+    assert all((copy / "fold_02" / "scores.json").is_file() for copy in copies)
 
 
 def test_three_runs_are_corrected_for_three_pairs(runs, tmp_path):

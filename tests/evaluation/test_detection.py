@@ -51,6 +51,15 @@ def test_without_normals_half_of_it_is_undefined_with_a_reason():
     assert detect([], []).sensitivity is None
 
 
+def test_normal_scans_of_patients_with_metastases_are_no_normal_patients():
+    """Their wrong lesions are counted; what needs a normal patient is undefined, and the reason says so."""
+    found = detect([scan(1, patient=1)], [scan(2, patient=1, group="negative", lesions=[lesion(probability=0.2)])])
+    assert (found.normal_scans, found.false_positives_per_normal_scan) == (1, 1.0)
+    assert (found.normals, found.specificity, found.auc) == (0, None, None)
+    assert found.reason == "all normal scans are of patients with metastases"
+    assert detect([scan(1)], []).reason == "no normal scan was scored"
+
+
 def test_agrees_with_scikit_learn():
     rng = np.random.default_rng(5)
     scans, truth, chance = [], [], []

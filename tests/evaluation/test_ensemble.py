@@ -163,6 +163,19 @@ def test_a_new_fold_makes_another_ensemble(trained_run, others, shards, tmp_path
     assert summary.folds[0].pooled.tp == 96
 
 
+def test_shards_of_one_name_do_not_replace_each_other(trained_run, others, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    _, first = evaluate_ensemble(run, others, QUICK, report=False)
+    before = {path.name: path.read_bytes() for path in first.iterdir() if path.is_file()}
+    other = make_shards(tmp_path / "elsewhere" / others.name, first=300)
+    _, second = evaluate_ensemble(run, other, QUICK, report=False)
+    assert second.name == f"{others.name}-{open_shards(other).fingerprint[:8]}"
+    assert {path.name: path.read_bytes() for path in first.iterdir() if path.is_file()} == before
+    # Each is found again.
+    assert evaluate_ensemble(run, others, QUICK, report=False)[1] == first
+    assert evaluate_ensemble(run, other, QUICK, report=False)[1] == second
+
+
 def test_without_a_positive_scan_there_is_nothing_to_find(trained_run, others, tmp_path):
     copy = shutil.copytree(others, tmp_path / "copy")
     content = read_json(copy / "dataset.json")

@@ -194,6 +194,25 @@ def test_new_weights_are_predicted_anew(own_run, shards):
     assert (pooled.tp, pooled.fp, pooled.fn) == (0, 0, 48)
 
 
+def test_a_picture_never_shows_the_prediction_of_other_weights(own_run, shards):
+    """New weights are scored without pictures; the next run draws them anew, though it predicts nothing."""
+    evaluate_run(own_run, fold=1, report=False, show_progress=False)
+    folder = own_run / "fold_01" / "predictions"
+    before = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    assert len(before) == 2
+    run, dataset = open_run(own_run), open_shards(shards)
+    shutil.rmtree(own_run / "fold_02")
+    write_fold(run, dataset, 2, intensity_model(*dataset.image_shape, level=250))
+    for name in ("model.keras", "best.weights.h5"):
+        shutil.copy(own_run / "fold_02" / name, own_run / "fold_01" / name)
+    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    assert not list(folder.glob("*.png"))
+    evaluate_run(own_run, fold=1, report=False, show_progress=False)
+    after = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in before)
+
+
 def test_folds_scored_by_different_rules_are_not_put_together(own_run):
     evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
     with pytest.raises(RunError, match=r"lesion overlap of 0, not 0\.5; evaluate all folds again"):
@@ -209,16 +228,19 @@ def test_table_files(evaluated):
 
 
 def test_where_the_scans_come_from(tmp_path, tensorflow):
-    """Phantoms, patients, and shards that do not say; the paper's row needs the paper's settings and preparation."""
+    """Phantoms, patients, and shards that do not say; the paper's row needs patients and the paper's settings."""
     for phantom, expected in ((True, "phantoms"), (False, "patients"), (None, "unknown")):
         dataset = open_shards(make_shards(tmp_path / expected, phantom=phantom))
         found = provenance(paper_experiment("dice"), dataset.cases, dataset.settings)
-        assert (found.scans, found.changed_preparation, found.paper) == (expected, {"bin": 4}, None)
+        assert (found.scans, found.changed_preparation, found.row) == (expected, {"bin": 4}, None)
         usual = PreparationSettings(classes={"meta": 2})
-        assert provenance(paper_experiment("dice"), dataset.cases, usual).paper == PAPER_ROWS["dice"]
-        assert provenance(paper_experiment("dice", epochs=3), dataset.cases, usual).paper is None
+        unchanged = provenance(paper_experiment("dice"), dataset.cases, usual)
+        assert unchanged.row == PAPER_ROWS["dice"]
+        assert unchanged.paper == (PAPER_ROWS["dice"] if expected == "patients" else None)
+        assert provenance(paper_experiment("dice", epochs=3), dataset.cases, usual).row is None
     one, other = (open_shards(tmp_path / name).cases for name in ("phantoms", "patients"))
     assert provenance(paper_experiment("dice"), (*one, *other), usual).scans == "mixed"
+    assert provenance(paper_experiment("dice"), (), usual).paper is None
 
 
 def test_pictures_of_other_scans_go(own_run, shards):

@@ -127,12 +127,16 @@ def test_what_the_figures_may_be_held_against(scans, says, physicians):
     for form in (text, table, tex):
         assert says in form
         assert ("0.704" in form) is physicians
-        assert "67.63" in form or "0.6763" in form
-        assert "the data differ" in form
-    paper = next(line.split() for line in text.splitlines() if line.split()[:1] == ["paper"])
-    assert paper[1:4] == ["67.63", "63.29", "65.39"]
+        # The paper's row is of patients, and stands under figures of patients alone.
+        assert ("67.63" in form or "0.6763" in form) is physicians
+        assert ("the data differ" in form) is physicians
+        left_out = "The paper's row is left out: these are not (or not known to be) scans of patients."
+        assert (left_out in form) is not physicians
+    paper = [line.split()[1:4] for line in text.splitlines() if line.split()[:1] == ["paper"]]
+    assert paper == ([["67.63", "63.29", "65.39"]] if physicians else [])
     content = summary.to_json()["data"]
-    assert content["paper"]["f1"] == 65.39 and says in content["notes"][0]
+    assert (content["paper"] and content["paper"]["f1"]) == (65.39 if physicians else None)
+    assert says in content["notes"][0]
     assert (content["physicians_dice"] is not None) is physicians
 
 
@@ -200,5 +204,13 @@ def test_details():
 def test_details_say_why_figures_are_undefined():
     text = format_details(Summary("dice", {}, 2, (fold(1, scan(0, 6, 4, 4), normals_reason="they are training data"),)))
     assert "specificity -, AUC -" in text
-    assert "undefined: they are training data." in text
+    assert "Specificity, AUC and false positives are undefined: they are training data." in text
     assert "No smallest-lesion filter" in text
+
+
+def test_details_call_nothing_undefined_that_is_given():
+    """The only normal scan is of a patient with metastases: a rate of wrong lesions, but no specificity."""
+    normal = scan(7, patient=0, group="negative", lesions=[lesion(probability=0.4)])
+    text = format_details(Summary("dice", {}, 1, (fold(1, scan(0, 6, 4, 4), normals=(normal,)),)))
+    assert "specificity -, AUC -, false-positive lesions per normal scan 1.00" in text
+    assert "Specificity and AUC are undefined: all normal scans are of patients with metastases." in text

@@ -2,15 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from doubleunet_bs.evaluation.figures import (
-    FALSE_NEGATIVE,
-    FALSE_POSITIVE,
-    TRUE_POSITIVE,
-    TRUTH,
-    clinical_display,
-    draw_case,
-    upper_level,
-)
+from doubleunet_bs.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, TRUTH
+from doubleunet_bs.evaluation.figures import clinical_display, draw_case, upper_level
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts
 
 

@@ -1,5 +1,8 @@
 """report.html: what is in it, and what a browser makes of it."""
 
+import dataclasses
+import html
+import json
 import re
 from html.parser import HTMLParser
 
@@ -10,10 +13,17 @@ from browser import find_browser, open_browser
 from intensity_run import make_run, make_shards
 from score_makers import scan
 
+from doubleunet_bs.evaluation.ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.evaluate import evaluate_run
+from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
 from doubleunet_bs.evaluation.report.error_maps import ErrorMaps
 from doubleunet_bs.evaluation.report.markup import table, tinted
 from doubleunet_bs.evaluation.report.scan_figures import chosen_scans, outline
+from doubleunet_bs.evaluation.report.sections import head
+from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.evaluation.tables import format_summary
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.training.run_folder import open_run
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +49,49 @@ def test_what_is_in_it(report):
             assert one.case in page
     assert "encoder_weights" in page and "not for diagnosis" in page
     assert page.count("<figure>") == 6  # four scans, two maps of errors
+
+
+def test_no_row_of_the_paper_beside_phantoms(tmp_path, tensorflow):
+    """At full size and with every setting of a row of the paper: only what the scans are keeps its figures away."""
+    shards = make_shards(tmp_path / "shards", phantom=True, settings=PreparationSettings(), rounds=2)
+    run = make_run(tmp_path / "run", shards, folds=(1,), experiment="dice", folds_of=10, encoder_weights="imagenet")
+    summary = evaluate_run(run, pictures=False, show_progress=False)
+    assert not summary.changed_settings and summary.provenance.row == PAPER_ROWS["dice"]
+    files = [run / name for name in ("report.html", "summary.csv", "summary.json", "table.tex")]
+    for written in (*(path.read_text(encoding="utf-8") for path in files), format_summary(summary)):
+        assert "The paper's row is left out: these are not" in html.unescape(written)
+        assert "aper, Table" not in written and "67.63" not in written and "0.6763" not in written
+    assert "All settings are those of the paper's row of that name." in html.unescape(files[0].read_text())
+
+
+def test_no_folder_of_the_user_is_handed_on(tmp_path, tensorflow):
+    """Weights from a file are named by the file, in the report, the summary and the scores, of folds and ensemble."""
+    shards = make_shards(tmp_path / "shards", phantom=True)
+    run = make_run(tmp_path / "run", shards, folds=(1,), encoder_weights="/home/somebody/vgg19.h5")
+    evaluate_run(run, pictures=False, show_progress=False)
+    others = make_shards(tmp_path / "others", first=100, phantom=True)
+    evaluate_ensemble(run, others, EvaluationSettings(pictures=False, show_progress=False))
+    for folder in (run, run / "ensemble" / "others"):
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert "vgg19.h5" in page and "somebody" not in page
+        content = json.loads((folder / "summary.json").read_text())
+        assert content["changed_settings"]["encoder_weights"] == "vgg19.h5"
+    for folder in (run / "fold_01", run / "ensemble" / "others"):
+        content = json.loads((folder / "scores.json").read_text())
+        assert content["changed_settings"]["encoder_weights"] == "vgg19.h5"
+    assert open_run(run).experiment.encoder_weights == "/home/somebody/vgg19.h5"
+
+
+def test_a_changed_preparation_is_said(report):
+    """The head names it, whatever the training settings are."""
+    _, summary = report
+    unchanged = dataclasses.replace(summary, changed_settings={})
+    other = dataclasses.replace(summary.provenance, changed_preparation={"bin": 2, "background": "log"})
+    page = html.unescape(head(dataclasses.replace(unchanged, provenance=other), (320, 256), "1 of 10 folds trained"))
+    says = "Settings changed against the paper's row of that name: preparation.bin, preparation.background."
+    assert says in page and "All settings are those" not in page
+    page = html.unescape(head(dataclasses.replace(summary, provenance=other), (320, 256), "1 of 10 folds trained"))
+    assert f"{', '.join(summary.changed_settings)}, preparation.bin, preparation.background." in page
 
 
 class Structure(HTMLParser):

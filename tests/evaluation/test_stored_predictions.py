@@ -62,9 +62,23 @@ def test_an_interrupted_prediction_is_not_taken_for_a_whole_one(stored):
         yield prediction(cases[0])
         raise KeyboardInterrupt
 
+    stored.folder.mkdir()
+    (stored.folder / "a.png").touch()
     with pytest.raises(KeyboardInterrupt):
         complete(stored, ["a", "b"], stops)
+    assert not (stored.folder / "a.png").exists()
     assert stored.missing(["a", "b"]) == ["a", "b"]
+
+
+def test_a_picture_goes_with_the_prediction_it_shows(stored):
+    complete(stored, ["a", "b"], predict)
+    for case in "ab":
+        (stored.folder / f"{case}.png").touch()
+    (stored.folder / "mask" / "a.png").unlink()
+    complete(stored, ["a", "b"], predict)
+    assert [path.name for path in stored.folder.glob("*.png")] == ["b.png"]
+    stored.clear()
+    assert not list(stored.folder.rglob("*.png"))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1, "cases": 3}'])

@@ -16,7 +16,8 @@ from doubleunet_bs.training.experiments import Experiment
 def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
     """Title, what the scans are, and the figures somebody looks for first."""
     name = re.sub("-", " ", summary.experiment)
-    changed = summary.changed_settings
+    prepared = (f"preparation.{setting}" for setting in summary.provenance.changed_preparation)
+    changed = [*summary.changed_settings, *prepared]
     kind = (
         f"Settings changed against the paper's row of that name: {', '.join(changed)}."
         if changed
@@ -149,6 +150,7 @@ def scan_list(summary: Summary) -> str:
 
 def settings_section(experiment: Experiment, data: Mapping[str, Any], version: str) -> str:
     """What was trained, on what."""
+    experiment = experiment.public()
     changed = experiment.changed_settings()
     rows = [[name, _plain(value), "changed" if name in changed else ""] for name, value in experiment.to_json().items()]
     prepared = [[name, _plain(value), ""] for name, value in data["preparation"].items()]
@@ -178,7 +180,7 @@ def _patients(summary: Summary) -> str:
     small = [
         "A patient is called positive when a lesion is predicted in one of his scans; the ROC curve ranks patients by "
         "the largest mean probability of a predicted lesion.",
-        *(f"Undefined without normal scans that were not trained on: {reason}." for reason in reasons),
+        *(f"Undefined without normal patients that were not trained on: {reason}." for reason in reasons),
     ]
     columns = ["", "positives detected", "normals cleared", "AUC", "wrong lesions per normal scan"]
     return table(columns, rows) + notes(small)

@@ -4,7 +4,12 @@ Layers of a picture are switched by check boxes alone: a box that is not checked
 follows it. So the report works where scripts are not allowed, in a mail viewer for instance.
 """
 
-TRUTH, PREDICTION, MISSED, WRONG = "#aa3377", "#009e73", "#005ac8", "#d55e00"
+from doubleunet_bs import colours
+
+TRUTH, PREDICTION, MISSED, WRONG = (
+    "#{:02x}{:02x}{:02x}".format(*colour)
+    for colour in (colours.TRUTH, colours.TRUE_POSITIVE, colours.FALSE_NEGATIVE, colours.FALSE_POSITIVE)
+)
 LAYERS = (
     ("truth", "true lesions", TRUTH, True),
     ("prediction", "predicted lesions", PREDICTION, True),
