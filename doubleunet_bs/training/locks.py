@@ -155,7 +155,10 @@ class Lock:
         """Who holds a lock file; None when he is gone."""
         try:
             beat = path.stat().st_mtime
-            age = self._now() - beat
+        except FileNotFoundError:
+            return None
+        age = self._now() - beat
+        try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None

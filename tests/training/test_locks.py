@@ -1,5 +1,6 @@
 """Locks of a run folder: held once, free after SIGKILL, taken over by one process only."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -133,6 +134,17 @@ def test_a_damaged_lock_file_counts_until_it_is_old(tmp_path):
     os.utime(file, (0, 0))
     with Lock(tmp_path, "fold_01"):
         pass
+
+
+def test_a_folder_that_takes_no_file_is_told_as_it_is(tmp_path, monkeypatch):
+    foreign(tmp_path)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("doubleunet_bs.training.locks.tempfile.NamedTemporaryFile", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        Lock(tmp_path, "fold_01").acquire()
 
 
 def test_a_holder_that_lives_keeps_it_alive(tmp_path, holder):
