@@ -118,13 +118,13 @@ def create_run(
     }
     pretrain_data = _pretrain_data(experiment, dataset, pretrain)
     if (path / EXPERIMENT).exists():
-        return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
+        return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
     # A folder with nothing but a folds.json is the user's own division, to be honoured. Hidden files are another
     # process's, which makes the same run at this moment.
     own_folds = path / FOLDS
     if path.exists() and (not path.is_dir() or any(not _may_be_there(file) for file in path.iterdir())):
         if (path / EXPERIMENT).exists():  # Another process has made the run since, and begun to train.
-            return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
+            return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
         raise RunError(f"{path}: not empty and not a run folder; choose another --run folder")
     source = own_folds if own_folds.exists() else folds_file
     if source is None:
@@ -147,7 +147,7 @@ def create_run(
         "pretrain_data": pretrain_data,
     }
     create_file(path / EXPERIMENT, json_text(content))
-    return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
+    return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
 
 
 def _may_be_there(file: Path) -> bool:
@@ -175,6 +175,7 @@ def _open_again(
     experiment: Experiment,
     dataset: ShardedDataset,
     data_path: str | os.PathLike,
+    fold: int,
     pretrain_data: dict[str, Any] | None,
     folds_file: str | os.PathLike | None,
 ) -> Run:
@@ -191,6 +192,7 @@ def _open_again(
         )
     if folds_file is not None and load_folds(folds_file, dataset.cases).sha256() != run.folds(dataset).sha256():
         raise RunError(f"{path}: has other folds than {folds_file}; choose another --run folder")
+    run.folds(dataset).split(fold)
     return run
 
 

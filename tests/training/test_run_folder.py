@@ -69,6 +69,13 @@ def test_an_impossible_fold_leaves_nothing_behind(tmp_path, experiment, syntheti
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("fold", [0, 6])
+def test_an_impossible_fold_of_a_run_that_is_there(tmp_path, experiment, synthetic_shards, fold):
+    create_run(tmp_path / "run", experiment, synthetic_shards, "shards")
+    with pytest.raises(SettingsError, match="folds 1 to 5"):
+        create_run(tmp_path / "run", experiment, synthetic_shards, "shards", fold)
+
+
 def test_the_users_own_folds_are_honoured(tmp_path, experiment, synthetic_shards):
     first = create_run(tmp_path / "one", experiment, synthetic_shards, "shards")
     parts = json.loads((first.path / "folds.json").read_text())
