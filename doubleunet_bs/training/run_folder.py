@@ -133,6 +133,8 @@ def create_run(
         folds = load_folds(source, dataset.cases)
         if len(folds) != experiment.folds:
             raise SettingsError(f"{source}: has {len(folds)} parts, the experiment {experiment.folds}: set --folds")
+    if folds_file is not None and source != folds_file:
+        _check_same_folds(path, folds, folds_file, dataset)
     folds.split(fold)
     create_file(own_folds, json_text(folds_to_json(folds)))
     # Last, since a folder with an experiment.json counts as a run.
@@ -170,6 +172,11 @@ def _pretrain_data(
     return {"path": str(Path(path).resolve()), "fingerprint": other.fingerprint}
 
 
+def _check_same_folds(path: Path, folds: Folds, folds_file: str | os.PathLike, dataset: ShardedDataset) -> None:
+    if load_folds(folds_file, dataset.cases).sha256() != folds.sha256():
+        raise RunError(f"{path}: has other folds than {folds_file}; choose another --run folder")
+
+
 def _open_again(
     path: Path,
     experiment: Experiment,
@@ -190,8 +197,8 @@ def _open_again(
         raise RunError(
             f"{pretrain_data['path']}: not the shards that {path} pre-trains on; choose another --run folder"
         )
-    if folds_file is not None and load_folds(folds_file, dataset.cases).sha256() != run.folds(dataset).sha256():
-        raise RunError(f"{path}: has other folds than {folds_file}; choose another --run folder")
+    if folds_file is not None:
+        _check_same_folds(path, run.folds(dataset), folds_file, dataset)
     run.folds(dataset).split(fold)
     return run
 
