@@ -105,6 +105,17 @@ def test_the_kubernetes_job_has_what_an_indexed_job_needs():
     )
 
 
+def test_the_image_holds_the_project_and_nothing_else():
+    root = CLUSTER.parents[1]
+    copied = [line.split()[1:-1] for line in (CLUSTER / "Dockerfile").read_text().splitlines() if line.startswith("COPY")]
+    names = {name for line in copied for name in line}
+    assert names == {
+        *("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "train.py", "evaluate.py"),
+        *("doubleunet_bs", "assets/cluster"),
+    }
+    assert all((root / name).exists() for name in names)
+
+
 def test_the_slurm_script_is_shell():
     for name in ("slurm_array.sh", "task.sh"):
         subprocess.run(["bash", "-n", CLUSTER / name], check=True)
