@@ -8,6 +8,7 @@ from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.quiet import import_tensorflow
 from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.training.stop_signals import StopSignals
 
 ALL_FOLDS = "all"
 PRETRAINING_ONLY = "pretrain"
@@ -51,34 +52,37 @@ def train_and_export(
 
     Raises:
         BoneScanError: whatever stands in the way; nothing of the run is written before the settings are found possible.
+        Interrupted: SIGTERM or SIGINT came. What trains is saved, what mines or exports is finished first; `resume` goes on.
+            A second signal acts as usual.
     """
-    tensorflow = import_tensorflow()
-    from doubleunet_bs.network.encoder_weights import read_encoder_weights
-    from doubleunet_bs.training.machine import choose_machine
-    from doubleunet_bs.training.memory import check_memory
-    from doubleunet_bs.training.replicas import check_batch_size, open_replicas
-    from doubleunet_bs.training.run_folder import create_run
+    with StopSignals() as signals:
+        tensorflow = import_tensorflow()
+        from doubleunet_bs.network.encoder_weights import read_encoder_weights
+        from doubleunet_bs.training.machine import choose_machine
+        from doubleunet_bs.training.memory import check_memory
+        from doubleunet_bs.training.replicas import check_batch_size, open_replicas
+        from doubleunet_bs.training.run_folder import create_run
 
-    if fold == PRETRAINING_ONLY and not experiment.transfer:
-        raise SettingsError(f"{experiment.name} does not pre-train: give a fold")
-    if deterministic:
-        tensorflow.config.experimental.enable_op_determinism()
-    replicas = open_replicas(devices)
-    check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
-    machine = choose_machine(replicas, precision, xla)
-    memory = check_memory(dataset.image_shape, experiment, replicas, machine.precision)
-    read_encoder_weights(experiment.encoder_weights)
-    run = create_run(
-        run_path, experiment, dataset, data_path, fold if isinstance(fold, int) else 1, pretrain, folds_file
-    )
-    folds = len(run.folds(dataset))
-    print(header(run, dataset, replicas, machine, memory, folds, deterministic), flush=True)
-    session = Session(run, dataset, replicas, machine, memory.advice, resume)
-    if experiment.transfer:
-        session.pretrain(pretrain[0])
-    if fold == PRETRAINING_ONLY:
-        return [run.pretrain_path]
-    return session.all_folds(folds) if fold == ALL_FOLDS else [session.fold(fold)]
+        if fold == PRETRAINING_ONLY and not experiment.transfer:
+            raise SettingsError(f"{experiment.name} does not pre-train: give a fold")
+        if deterministic:
+            tensorflow.config.experimental.enable_op_determinism()
+        replicas = open_replicas(devices)
+        check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
+        machine = choose_machine(replicas, precision, xla)
+        memory = check_memory(dataset.image_shape, experiment, replicas, machine.precision)
+        read_encoder_weights(experiment.encoder_weights)
+        number = fold if isinstance(fold, int) else 1
+        run = create_run(run_path, experiment, dataset, data_path, number, pretrain, folds_file)
+        folds = len(run.folds(dataset))
+        print(header(run, dataset, replicas, machine, memory, folds, deterministic), flush=True)
+        session = Session(run, dataset, replicas, machine, memory.advice, resume, signals)
+        signals.check()
+        if experiment.transfer:
+            session.pretrain(pretrain[0])
+        if fold == PRETRAINING_ONLY:
+            return [run.pretrain_path]
+        return session.all_folds(folds) if fold == ALL_FOLDS else [session.fold(fold)]
 
 
 class Session:
@@ -88,12 +92,15 @@ class Session:
         run: the run. dataset: its shards. replicas, machine: the devices and their arithmetic.
         advice: what to change when memory runs out.
         resume: continue what was interrupted.
+        signals: after which no further stage begins; whoever opens the session installs them.
     """
 
-    def __init__(self, run, dataset: ShardedDataset, replicas, machine, advice: str, resume: bool):
+    def __init__(
+        self, run, dataset: ShardedDataset, replicas, machine, advice: str, resume: bool, signals: StopSignals
+    ):
         self.run, self.dataset, self.replicas, self.machine = run, dataset, replicas, machine
-        self.advice, self.resume = advice, resume
-        self.options = {"precision": machine.precision, "jit_compile": machine.xla}
+        self.advice, self.resume, self.signals = advice, resume, signals
+        self.options = {"precision": machine.precision, "jit_compile": machine.xla, "signals": signals}
 
     def pretrain(self, other: ShardedDataset) -> None:
         """Pre-train, unless that is done; while another process does it, wait."""
@@ -103,7 +110,7 @@ class Session:
         def done() -> bool:
             return is_done(self.run, 0, PRETRAIN)
 
-        with lock_or_wait(Lock(self.run.path, PRETRAIN), done) as mine:
+        with lock_or_wait(Lock(self.run.path, PRETRAIN), done, signals=self.signals) as mine:
             if mine:
                 self._train(pretraining(self.run, other, self.replicas, **self.options), self.resume)
 
@@ -116,7 +123,7 @@ class Session:
         from doubleunet_bs.training.locks import Lock, acquire_unless_alive
 
         lock = Lock(self.run.path, self.run.fold_path(fold).name)
-        acquire_unless_alive(lock)
+        acquire_unless_alive(lock, signals=self.signals)
         with lock:
             return self._stages(fold)
 
@@ -135,6 +142,7 @@ class Session:
         while elsewhere and progress:
             progress = False
             for fold in list(elsewhere):
+                self.signals.check()
                 try:
                     with Lock(self.run.path, self.run.fold_path(fold).name):
                         if self._exported(fold):
@@ -175,10 +183,12 @@ class Session:
             write_stages(self.run, fold)
             print(mining_summary(stages.mine()), flush=True)
             write_stages(self.run, fold)
+            self.signals.check()
             trainer = stages.final()
         self._train(trainer, resume=True)
         export_fold(self.run, fold)
         write_stages(self.run, fold)
+        self.signals.check()
         return path
 
     def _train(self, trainer, resume: bool) -> None:
@@ -191,6 +201,7 @@ class Session:
         except tensorflow.errors.ResourceExhaustedError:
             batch = trainer.experiment.batch_size
             raise RunError(f"{trainer.path}: out of memory with a batch of {batch}; {self.advice}") from None
+        self.signals.check()
         # The next network would find this one's still in memory.
         keras.backend.clear_session()
 

@@ -15,6 +15,7 @@ import pytest
 from doubleunet_bs import files
 from doubleunet_bs.files import create_file
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError, acquire_unless_alive, lock_or_wait
+from doubleunet_bs.training.stop_signals import Interrupted, StopSignals
 
 HOLD = """
 import sys, time
@@ -257,6 +258,39 @@ def test_work_for_one_is_done_once_and_the_others_wait(tmp_path, capsys):
     assert [mine for _, mine in order] == [True, False, False]
     assert capsys.readouterr().out.count("waiting: ") == 2
     assert lock_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_waiting(tmp_path, number):
+    """Of a task that waits for the pre-training of another one, and of one that waits for a sign of life."""
+    before = signal.getsignal(number)
+    foreign(tmp_path)
+
+    def wait_for_work(lock, signals):
+        with lock_or_wait(lock, lambda: False, poll=0.05, signals=signals):
+            raise AssertionError("the lock is another's")
+
+    for wait in (wait_for_work, lambda lock, signals: acquire_unless_alive(lock, poll=0.05, signals=signals)):
+        timer = threading.Timer(0.2, os.kill, [os.getpid(), number])
+        with StopSignals() as signals, pytest.raises(Interrupted):
+            timer.start()
+            wait(Lock(tmp_path, "fold_01"), signals)
+        timer.join()
+    assert signal.getsignal(number) == before
+    assert lock_files(tmp_path) == ["fold_01.1.lock"]
+
+
+def test_blocks_of_signals_within_each_other():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals() as signals:
+        with signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.requested
+        # The second one acts as usual.
+        assert signal.getsignal(signal.SIGTERM) == before
+        with pytest.raises(Interrupted):
+            signals.check()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_where_one_fails_the_next_tries(tmp_path):

@@ -12,9 +12,12 @@ import pytest
 from synthetic_shards import SyntheticShards
 from two_convolutions import two_convolutions
 
+from doubleunet_bs.deployment import saved_model
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.session import train_and_export
+from doubleunet_bs.training import replicas as replicas_module
 from doubleunet_bs.training import stages
+from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
@@ -188,6 +191,55 @@ def stop_at_step(monkeypatch, number):
         return steps(*arguments)
 
     monkeypatch.setattr(Steps, "train", counted)
+
+
+def signal_during(monkeypatch, target, name, number=1):
+    """SIGTERM to this process in the call of this number of a function, which does its work all the same."""
+    work, calls = getattr(target, name), []
+
+    def signalled(*arguments, **options):
+        calls.append(None)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return work(*arguments, **options)
+
+    monkeypatch.setattr(target, name, signalled)
+    return calls
+
+
+@pytest.mark.parametrize("where", ["last batch", "last validation", "model", "export", "devices"])
+def test_a_signal_is_heard_wherever_it_comes(tmp_path, monkeypatch, where):
+    """And no other fold begins after it."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        # Two epochs of two batches, each with a validation.
+        target, name, number = {
+            "last batch": (trainer_module.Trainer, "_end_epoch", 2),
+            "last validation": (trainer_module.Trainer, "_validate", 2),
+            "model": (trainer_module.Trainer, "_save_model", 1),
+            "export": (saved_model, "export_fold", 1),
+            "devices": (replicas_module, "open_replicas", 1),
+        }[where]
+        calls = signal_during(patch, target, name, number)
+        with pytest.raises(Interrupted):
+            train(path, "dice", fold="all")
+        assert len(calls) == number
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert open_run(path).trained_folds() == ([] if where == "devices" else [1])
+    assert not (path / "fold_02").exists() and not list(path.glob(f"{FOLDER}/*"))
+    assert [folder.name for folder in train(path, "dice", fold="all", resume=True)][-2:] == ["fold_02", "fold_03"]
+    assert open_run(path).trained_folds() == [1, 2, 3]
+
+
+def test_a_signal_while_it_mines(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_during(patch, stages, "mine_negatives")
+        with pytest.raises(Interrupted):
+            train(tmp_path / "run", "dice-mining")
+    content = json.loads((tmp_path / "run" / "fold_01" / "stages.json").read_text())
+    assert [stage["done"] for stage in content["stages"]] == [True, True, False]
+    assert not (tmp_path / "run" / "fold_01" / "environment.json").exists(), "the next stage has not begun"
 
 
 class KilledError(BaseException):
