@@ -133,26 +133,33 @@ class Session:
         Raises:
             RunError: one was interrupted, and `resume` is off.
         """
-        from doubleunet_bs.training.locks import Lock, LockedError
+        from doubleunet_bs.training.locks import Lock, LockedError, acquire_unless_alive
 
         trained: list[Path] = []
         elsewhere: dict[int, str] = dict.fromkeys(range(1, folds + 1), "")
-        progress = True
-        # Once more after each pass that did something: who held a fold may have ended in the meantime.
-        while elsewhere and progress:
-            progress = False
+        progress, patient = True, False
+        # Once more after each pass that did something: who held a fold may have ended in the meantime. After one that did
+        # nothing, the last word is a sign of life of each holder: one on another machine may have been killed just now.
+        while elsewhere and (progress or not patient):
+            progress, patient = False, not progress
             for fold in list(elsewhere):
                 self.signals.check()
+                lock = Lock(self.run.path, self.run.fold_path(fold).name)
                 try:
-                    with Lock(self.run.path, self.run.fold_path(fold).name):
-                        if self._exported(fold):
-                            print(f"fold {fold} is trained", flush=True)
-                        else:
-                            trained.append(self._stages(fold))
-                        progress = True
-                        del elsewhere[fold]
+                    if patient:
+                        acquire_unless_alive(lock, signals=self.signals)
+                    else:
+                        lock.acquire()
                 except LockedError as error:
                     elsewhere[fold] = str(error)
+                    continue
+                with lock:
+                    if self._exported(fold):
+                        print(f"fold {fold} is trained", flush=True)
+                    else:
+                        trained.append(self._stages(fold))
+                progress = True
+                del elsewhere[fold]
         for fold, reason in elsewhere.items():
             print(f"fold {fold} is left to another process: {reason}", flush=True)
         return trained

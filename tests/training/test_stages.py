@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import keras
 import numpy as np
@@ -14,7 +15,9 @@ from two_convolutions import two_convolutions
 
 from doubleunet_bs.deployment import saved_model
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
+from doubleunet_bs.files import create_file
 from doubleunet_bs.session import train_and_export
+from doubleunet_bs.training import locks
 from doubleunet_bs.training import replicas as replicas_module
 from doubleunet_bs.training import stages
 from doubleunet_bs.training import trainer as trainer_module
@@ -350,6 +353,34 @@ def test_all_folds_that_are_not_trained_and_that_nobody_works_on(tmp_path, capsy
     # In whatever order and process a fold is trained, it is the same.
     train(tmp_path / "alone", "dice", fold=3, epochs=1)
     assert_same(result(tmp_path / "alone" / "fold_03"), result(path / "fold_03"))
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_the_fold_of_a_holder_that_was_killed_elsewhere_is_not_left(tmp_path, monkeypatch, capsys, lives):
+    """His lock looks fresh for two minutes after it. The clock is the test's: it goes on while the process waits."""
+    path = tmp_path / "run"
+    [train(path, "dice", fold=fold, epochs=1) for fold in (1, 3)]
+    lock = path / FOLDER / "fold_02.1.lock"
+    create_file(lock, json.dumps({"host": "node-7", "pid": 12, "started": 1, "boot": "other", "processes": 1}))
+    start = lock.stat().st_mtime
+    waited = []
+
+    def sleep(seconds):
+        waited.append(seconds)
+        assert sum(waited) < 300
+        if lives and lock.exists() and sum(waited) % 15 == 0:
+            os.utime(lock, (start + sum(waited),) * 2)
+
+    monkeypatch.setattr(locks.Lock, "_now", lambda lock: start + sum(waited))
+    monkeypatch.setattr(locks, "time", types.SimpleNamespace(sleep=sleep))
+    trained = train(path, "dice", fold="all", epochs=1)
+    said = capsys.readouterr().out
+    assert "waiting for a sign of life" in said
+    if lives:
+        assert trained == [] and sum(waited) == 15 and "fold 2 is left to another process" in said
+    else:
+        assert [folder.name for folder in trained] == ["fold_02"] and 110 <= sum(waited) <= 130
+        assert "is left to" not in said and not lock.exists()
 
 
 def test_the_pretraining_alone(tmp_path):
