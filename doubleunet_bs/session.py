@@ -154,9 +154,7 @@ class Session:
                     elsewhere[fold] = str(error)
                     continue
                 with lock:
-                    if self._exported(fold):
-                        print(f"fold {fold} is trained", flush=True)
-                    else:
+                    if not self._is_finished(fold):
                         trained.append(self._stages(fold))
                 progress = True
                 del elsewhere[fold]
@@ -164,11 +162,18 @@ class Session:
             print(f"fold {fold} is left to another process: {reason}", flush=True)
         return trained
 
-    def _exported(self, fold: int) -> bool:
+    def _is_finished(self, fold: int) -> bool:
+        """Whether a fold, whose lock is held, is trained and exported. Then that is said, and what a kill left goes."""
+        from doubleunet_bs.training.leftovers import remove_leftover_folders
         from doubleunet_bs.training.run_folder import SAVED_MODEL
         from doubleunet_bs.training.stages import FOLD, is_done
 
-        return is_done(self.run, fold, FOLD) and (self.run.fold_path(fold) / SAVED_MODEL / "saved_model.pb").is_file()
+        path = self.run.fold_path(fold)
+        if not (is_done(self.run, fold, FOLD) and (path / SAVED_MODEL / "saved_model.pb").is_file()):
+            return False
+        remove_leftover_folders(path)
+        print(f"fold {fold} is trained", flush=True)
+        return True
 
     def _stages(self, fold: int) -> Path:
         from doubleunet_bs.deployment.saved_model import export_fold
@@ -181,8 +186,7 @@ class Session:
         mining = MINING_MODEL in stage_names(self.run.experiment)
         # Made before anything is written: it finds out what is impossible.
         trainer = stages.mining_model() if mining else stages.final()
-        if self._exported(fold):
-            print(f"fold {fold} is trained", flush=True)
+        if self._is_finished(fold):
             return path
         write_stages(self.run, fold)
         if mining:

@@ -26,6 +26,7 @@ from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.history import Epoch, draw_progress, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
+from doubleunet_bs.training.leftovers import remove_leftovers
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.start import encoder_variables, load_initial_weights, starting_head_bias
@@ -107,13 +108,13 @@ class Trainer:
             raise RunError(f"{self.path}: has results already; go on with --resume, or choose another --run folder")
         if resume and (self.path / run_folder.KERAS_MODEL).exists():
             state.unlink(missing_ok=True)
-            self._remove_leftovers()
+            remove_leftovers(self.path)
             return self.path
         self._build()
         self.position = Position()
         if resume and state.exists():
             self._restore(state)
-        self._remove_leftovers()
+        remove_leftovers(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "environment.json", self._environment())
         self.board = TensorBoardLog(self.path)
@@ -320,12 +321,6 @@ class Trainer:
 
     def _candidate(self, epoch: int) -> Path:
         return self.path / f".best-{epoch:05d}.weights.h5"
-
-    def _remove_leftovers(self) -> None:
-        """Files that a killed process was writing: all of them have a name with a dot in front."""
-        for leftover in self.path.glob(".*"):
-            if leftover.is_file():
-                leftover.unlink()
 
     def _log_examples(self, epoch: int) -> None:
         # Called without a compiled function: a trace of its own would cost more than it saves for a few scans.

@@ -383,6 +383,21 @@ def test_the_fold_of_a_holder_that_was_killed_elsewhere_is_not_left(tmp_path, mo
         assert "is left to" not in said and not lock.exists()
 
 
+@pytest.mark.parametrize("fold", [1, "all"])
+def test_what_a_kill_left_goes_when_the_lock_is_held(copied, fold):
+    folders = [copied / "fold_01" / f".{name}-abc" for name in ("saved_model", "mined_negatives")]
+    for finished in (True, False):
+        for folder in folders:
+            (folder / "new").mkdir(parents=True)
+        if not finished:
+            shutil.rmtree(copied / "fold_01" / "saved_model")
+        # Fold 2 has not begun, and is somebody else's.
+        with Lock(copied, "fold_02"):
+            train(copied, fold=fold, resume=True)
+        assert not any(folder.exists() for folder in folders)
+        assert (copied / "fold_01" / "saved_model" / "saved_model.pb").is_file()
+
+
 def test_the_pretraining_alone(tmp_path):
     with pytest.raises(SettingsError, match="dice does not pre-train"):
         train(tmp_path / "run", "dice", fold="pretrain")
