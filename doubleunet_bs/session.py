@@ -1,6 +1,8 @@
 """From shards to SavedModels: the stages of a fold, of one or of all, in the order of `train.py`."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from doubleunet_bs.errors import RunError, SettingsError
@@ -112,7 +114,8 @@ class Session:
 
         with lock_or_wait(Lock(self.run.path, PRETRAIN), done, signals=self.signals) as mine:
             if mine:
-                self._train(pretraining(self.run, other, self.replicas, **self.options), self.resume)
+                with self._advice_on_memory(self.run.pretrain_path):
+                    self._train(pretraining(self.run, other, self.replicas, **self.options), self.resume)
 
     def fold(self, fold: int) -> Path:
         """All stages of a fold, and its export.
@@ -176,42 +179,54 @@ class Session:
         return True
 
     def _stages(self, fold: int) -> Path:
-        from doubleunet_bs.deployment.saved_model import export_fold
-        from doubleunet_bs.training.stages import MINING_MODEL, FoldStages, stage_names, write_stages
-
         path = self.run.fold_path(fold)
         if not self.resume and path.exists() and any(path.iterdir()):
             raise RunError(f"{path}: has results already; go on with --resume, or choose another --run folder")
+        with self._advice_on_memory(path):
+            self._work(fold)
+        return path
+
+    def _work(self, fold: int) -> None:
+        from doubleunet_bs.deployment.saved_model import export_fold
+        from doubleunet_bs.training.stages import MINING_MODEL, FoldStages, stage_names, write_stages
+
         stages = FoldStages(self.run, self.dataset, fold, self.replicas, **self.options)
         mining = MINING_MODEL in stage_names(self.run.experiment)
         # Made before anything is written: it finds out what is impossible.
         trainer = stages.mining_model() if mining else stages.final()
         if self._is_finished(fold):
-            return path
+            return
         write_stages(self.run, fold)
-        if mining:
+        try:
+            if mining:
+                self._train(trainer, resume=True)
+                write_stages(self.run, fold)
+                print(mining_summary(stages.mine()), flush=True)
+                write_stages(self.run, fold)
+                self.signals.check()
+                trainer = stages.final()
             self._train(trainer, resume=True)
+            export_fold(self.run, fold)
+        finally:
             write_stages(self.run, fold)
-            print(mining_summary(stages.mine()), flush=True)
-            write_stages(self.run, fold)
-            self.signals.check()
-            trainer = stages.final()
-        self._train(trainer, resume=True)
-        export_fold(self.run, fold)
-        write_stages(self.run, fold)
         self.signals.check()
-        return path
+
+    @contextlib.contextmanager
+    def _advice_on_memory(self, path: Path) -> Iterator[None]:
+        """Whatever runs out of memory within the block ends with what to change."""
+        import tensorflow
+
+        try:
+            yield
+        except tensorflow.errors.ResourceExhaustedError:
+            batch = self.run.experiment.batch_size
+            raise RunError(f"{path}: out of memory with a batch of {batch}; {self.advice}") from None
 
     def _train(self, trainer, resume: bool) -> None:
         import keras
-        import tensorflow
 
         print(trainer_line(trainer), flush=True)
-        try:
-            trainer.train(resume)
-        except tensorflow.errors.ResourceExhaustedError:
-            batch = trainer.experiment.batch_size
-            raise RunError(f"{trainer.path}: out of memory with a batch of {batch}; {self.advice}") from None
+        trainer.train(resume)
         self.signals.check()
         # The next network would find this one's still in memory.
         keras.backend.clear_session()
@@ -253,6 +268,8 @@ def trainer_line(trainer) -> str:
 
 def mining_summary(folder: Path) -> str:
     """What mining found, in one line."""
-    pixels = read_json(folder / "mined.json", RunError)["false_positive_pixels"]
+    from doubleunet_bs.training.negative_mining import DESCRIPTION
+
+    pixels = read_json(folder / DESCRIPTION, RunError)["false_positive_pixels"]
     hit = sum(bool(number) for number in pixels.values())
     return f"mining      {sum(pixels.values())} false-positive pixels on {hit} of {len(pixels)} normal scans"

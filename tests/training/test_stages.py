@@ -10,6 +10,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow
 from synthetic_shards import SyntheticShards
 from two_convolutions import two_convolutions
 
@@ -396,6 +397,31 @@ def test_what_a_kill_left_goes_when_the_lock_is_held(copied, fold):
             train(copied, fold=fold, resume=True)
         assert not any(folder.exists() for folder in folders)
         assert (copied / "fold_01" / "saved_model" / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "where"),
+    [
+        (trainer_module.Trainer, "_fit", "pretrain"),
+        (stages, "mine_negatives", "fold_01"),
+        (saved_model, "export_fold", "fold_01"),
+    ],
+)
+def test_every_stage_says_what_to_do_when_memory_runs_out(tmp_path, trained, monkeypatch, target, name, where):
+    def exhausted(*arguments):
+        raise tensorflow.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    path = tmp_path / "run"
+    if where == "fold_01":
+        shutil.copytree(trained, path)
+        shutil.rmtree(path / "fold_01" / "saved_model")
+        if name == "mine_negatives":
+            shutil.rmtree(path / "fold_01" / "mined_negatives")
+            (path / "fold_01" / "model.keras").unlink()
+    monkeypatch.setattr(target, name, exhausted)
+    with pytest.raises(RunError, match=f"{where}: out of memory with a batch of 4; .*--batch-size"):
+        train(path, resume=True)
+    assert not any((path / FOLDER).iterdir())
 
 
 def test_the_pretraining_alone(tmp_path):
