@@ -128,7 +128,12 @@ def parse_arguments(argv=None) -> argparse.Namespace:
 
 def fold_choice(text: str) -> int | str:
     """The value of --fold."""
-    return text if text in ("all", "pretrain") else int(text)
+    if text in ("all", "pretrain"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: the number of a fold, all or pretrain") from None
 
 
 SETTINGS = (

@@ -1,6 +1,8 @@
 """From shards to SavedModels: the stages of a fold, of one or of all, in the order of `train.py`."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from doubleunet_bs.errors import RunError, SettingsError
@@ -8,6 +10,7 @@ from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.quiet import import_tensorflow
 from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.training.stop_signals import StopSignals
 
 ALL_FOLDS = "all"
 PRETRAINING_ONLY = "pretrain"
@@ -51,34 +54,37 @@ def train_and_export(
 
     Raises:
         BoneScanError: whatever stands in the way; nothing of the run is written before the settings are found possible.
+        Interrupted: SIGTERM or SIGINT came. What trains is saved, what mines or exports is finished first; `resume` goes on.
+            A second signal acts as usual.
     """
-    tensorflow = import_tensorflow()
-    from doubleunet_bs.network.encoder_weights import read_encoder_weights
-    from doubleunet_bs.training.machine import choose_machine
-    from doubleunet_bs.training.memory import check_memory
-    from doubleunet_bs.training.replicas import check_batch_size, open_replicas
-    from doubleunet_bs.training.run_folder import create_run
+    with StopSignals() as signals:
+        tensorflow = import_tensorflow()
+        from doubleunet_bs.network.encoder_weights import read_encoder_weights
+        from doubleunet_bs.training.machine import choose_machine
+        from doubleunet_bs.training.memory import check_memory
+        from doubleunet_bs.training.replicas import check_batch_size, open_replicas
+        from doubleunet_bs.training.run_folder import create_run
 
-    if fold == PRETRAINING_ONLY and not experiment.transfer:
-        raise SettingsError(f"{experiment.name} does not pre-train: give a fold")
-    if deterministic:
-        tensorflow.config.experimental.enable_op_determinism()
-    replicas = open_replicas(devices)
-    check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
-    machine = choose_machine(replicas, precision, xla)
-    memory = check_memory(dataset.image_shape, experiment, replicas, machine.precision)
-    read_encoder_weights(experiment.encoder_weights)
-    run = create_run(
-        run_path, experiment, dataset, data_path, fold if isinstance(fold, int) else 1, pretrain, folds_file
-    )
-    folds = len(run.folds(dataset))
-    print(header(run, dataset, replicas, machine, memory, folds, deterministic), flush=True)
-    session = Session(run, dataset, replicas, machine, memory.advice, resume)
-    if experiment.transfer:
-        session.pretrain(pretrain[0])
-    if fold == PRETRAINING_ONLY:
-        return [run.pretrain_path]
-    return session.all_folds(folds) if fold == ALL_FOLDS else [session.fold(fold)]
+        if fold == PRETRAINING_ONLY and not experiment.transfer:
+            raise SettingsError(f"{experiment.name} does not pre-train: give a fold")
+        if deterministic:
+            tensorflow.config.experimental.enable_op_determinism()
+        replicas = open_replicas(devices)
+        check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
+        machine = choose_machine(replicas, precision, xla)
+        memory = check_memory(dataset.image_shape, experiment, replicas, machine.precision)
+        read_encoder_weights(experiment.encoder_weights)
+        number = fold if isinstance(fold, int) else 1
+        run = create_run(run_path, experiment, dataset, data_path, number, pretrain, folds_file)
+        folds = len(run.folds(dataset))
+        print(header(run, dataset, replicas, machine, memory, folds, deterministic), flush=True)
+        session = Session(run, dataset, replicas, machine, memory.advice, resume, signals)
+        signals.check()
+        if experiment.transfer:
+            session.pretrain(pretrain[0])
+        if fold == PRETRAINING_ONLY:
+            return [run.pretrain_path]
+        return session.all_folds(folds) if fold == ALL_FOLDS else [session.fold(fold)]
 
 
 class Session:
@@ -88,12 +94,15 @@ class Session:
         run: the run. dataset: its shards. replicas, machine: the devices and their arithmetic.
         advice: what to change when memory runs out.
         resume: continue what was interrupted.
+        signals: after which no further stage begins; whoever opens the session installs them.
     """
 
-    def __init__(self, run, dataset: ShardedDataset, replicas, machine, advice: str, resume: bool):
+    def __init__(
+        self, run, dataset: ShardedDataset, replicas, machine, advice: str, resume: bool, signals: StopSignals
+    ):
         self.run, self.dataset, self.replicas, self.machine = run, dataset, replicas, machine
-        self.advice, self.resume = advice, resume
-        self.options = {"precision": machine.precision, "jit_compile": machine.xla}
+        self.advice, self.resume, self.signals = advice, resume, signals
+        self.options = {"precision": machine.precision, "jit_compile": machine.xla, "signals": signals}
 
     def pretrain(self, other: ShardedDataset) -> None:
         """Pre-train, unless that is done; while another process does it, wait."""
@@ -103,9 +112,10 @@ class Session:
         def done() -> bool:
             return is_done(self.run, 0, PRETRAIN)
 
-        with lock_or_wait(Lock(self.run.path, PRETRAIN), done) as mine:
+        with lock_or_wait(Lock(self.run.path, PRETRAIN), done, signals=self.signals) as mine:
             if mine:
-                self._train(pretraining(self.run, other, self.replicas, **self.options), self.resume)
+                with self._advice_on_memory(self.run.pretrain_path):
+                    self._train(pretraining(self.run, other, self.replicas, **self.options), self.resume)
 
     def fold(self, fold: int) -> Path:
         """All stages of a fold, and its export.
@@ -116,7 +126,7 @@ class Session:
         from doubleunet_bs.training.locks import Lock, acquire_unless_alive
 
         lock = Lock(self.run.path, self.run.fold_path(fold).name)
-        acquire_unless_alive(lock)
+        acquire_unless_alive(lock, signals=self.signals)
         with lock:
             return self._stages(fold)
 
@@ -126,71 +136,98 @@ class Session:
         Raises:
             RunError: one was interrupted, and `resume` is off.
         """
-        from doubleunet_bs.training.locks import Lock, LockedError
+        from doubleunet_bs.training.locks import Lock, LockedError, acquire_unless_alive
 
         trained: list[Path] = []
         elsewhere: dict[int, str] = dict.fromkeys(range(1, folds + 1), "")
-        progress = True
-        # Once more after each pass that did something: who held a fold may have ended in the meantime.
-        while elsewhere and progress:
-            progress = False
+        progress, patient = True, False
+        # Once more after each pass that did something: who held a fold may have ended in the meantime. After one that did
+        # nothing, the last word is a sign of life of each holder: one on another machine may have been killed just now.
+        while elsewhere and (progress or not patient):
+            progress, patient = False, not progress
             for fold in list(elsewhere):
+                self.signals.check()
+                lock = Lock(self.run.path, self.run.fold_path(fold).name)
                 try:
-                    with Lock(self.run.path, self.run.fold_path(fold).name):
-                        if self._exported(fold):
-                            print(f"fold {fold} is trained", flush=True)
-                        else:
-                            trained.append(self._stages(fold))
-                        progress = True
-                        del elsewhere[fold]
+                    if patient:
+                        acquire_unless_alive(lock, signals=self.signals)
+                    else:
+                        lock.acquire()
                 except LockedError as error:
                     elsewhere[fold] = str(error)
+                    continue
+                with lock:
+                    if not self._is_finished(fold):
+                        trained.append(self._stages(fold))
+                progress = True
+                del elsewhere[fold]
         for fold, reason in elsewhere.items():
             print(f"fold {fold} is left to another process: {reason}", flush=True)
         return trained
 
-    def _exported(self, fold: int) -> bool:
+    def _is_finished(self, fold: int) -> bool:
+        """Whether a fold, whose lock is held, is trained and exported. Then that is said, and what a kill left goes."""
+        from doubleunet_bs.training.leftovers import remove_leftover_folders
         from doubleunet_bs.training.run_folder import SAVED_MODEL
         from doubleunet_bs.training.stages import FOLD, is_done
 
-        return is_done(self.run, fold, FOLD) and (self.run.fold_path(fold) / SAVED_MODEL / "saved_model.pb").is_file()
+        path = self.run.fold_path(fold)
+        if not (is_done(self.run, fold, FOLD) and (path / SAVED_MODEL / "saved_model.pb").is_file()):
+            return False
+        remove_leftover_folders(path)
+        print(f"fold {fold} is trained", flush=True)
+        return True
 
     def _stages(self, fold: int) -> Path:
-        from doubleunet_bs.deployment.saved_model import export_fold
-        from doubleunet_bs.training.stages import MINING_MODEL, FoldStages, stage_names, write_stages
-
         path = self.run.fold_path(fold)
         if not self.resume and path.exists() and any(path.iterdir()):
             raise RunError(f"{path}: has results already; go on with --resume, or choose another --run folder")
+        with self._advice_on_memory(path):
+            self._work(fold)
+        return path
+
+    def _work(self, fold: int) -> None:
+        from doubleunet_bs.deployment.saved_model import export_fold
+        from doubleunet_bs.training.stages import MINING_MODEL, FoldStages, stage_names, write_stages
+
         stages = FoldStages(self.run, self.dataset, fold, self.replicas, **self.options)
         mining = MINING_MODEL in stage_names(self.run.experiment)
         # Made before anything is written: it finds out what is impossible.
         trainer = stages.mining_model() if mining else stages.final()
-        if self._exported(fold):
-            print(f"fold {fold} is trained", flush=True)
-            return path
+        if self._is_finished(fold):
+            return
         write_stages(self.run, fold)
-        if mining:
+        try:
+            if mining:
+                self._train(trainer, resume=True)
+                write_stages(self.run, fold)
+                print(mining_summary(stages.mine()), flush=True)
+                write_stages(self.run, fold)
+                self.signals.check()
+                trainer = stages.final()
             self._train(trainer, resume=True)
+            export_fold(self.run, fold)
+        finally:
             write_stages(self.run, fold)
-            print(mining_summary(stages.mine()), flush=True)
-            write_stages(self.run, fold)
-            trainer = stages.final()
-        self._train(trainer, resume=True)
-        export_fold(self.run, fold)
-        write_stages(self.run, fold)
-        return path
+        self.signals.check()
+
+    @contextlib.contextmanager
+    def _advice_on_memory(self, path: Path) -> Iterator[None]:
+        """Whatever runs out of memory within the block ends with what to change."""
+        import tensorflow
+
+        try:
+            yield
+        except tensorflow.errors.ResourceExhaustedError:
+            batch = self.run.experiment.batch_size
+            raise RunError(f"{path}: out of memory with a batch of {batch}; {self.advice}") from None
 
     def _train(self, trainer, resume: bool) -> None:
         import keras
-        import tensorflow
 
         print(trainer_line(trainer), flush=True)
-        try:
-            trainer.train(resume)
-        except tensorflow.errors.ResourceExhaustedError:
-            batch = trainer.experiment.batch_size
-            raise RunError(f"{trainer.path}: out of memory with a batch of {batch}; {self.advice}") from None
+        trainer.train(resume)
+        self.signals.check()
         # The next network would find this one's still in memory.
         keras.backend.clear_session()
 
@@ -231,6 +268,8 @@ def trainer_line(trainer) -> str:
 
 def mining_summary(folder: Path) -> str:
     """What mining found, in one line."""
-    pixels = read_json(folder / "mined.json", RunError)["false_positive_pixels"]
+    from doubleunet_bs.training.negative_mining import DESCRIPTION
+
+    pixels = read_json(folder / DESCRIPTION, RunError)["false_positive_pixels"]
     hit = sum(bool(number) for number in pixels.values())
     return f"mining      {sum(pixels.values())} false-positive pixels on {hit} of {len(pixels)} normal scans"

@@ -86,6 +86,12 @@ def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, c
     assert script.parse_arguments([*map(str, other), "--fold", "all"]).fold == "all"
 
 
+def test_a_fold_that_is_no_number(script, capsys):
+    with pytest.raises(SystemExit):
+        script.parse_arguments(["--data", "x", "--run", "y", "--experiment", "dice", "--fold", "some"])
+    assert "argument --fold: 'some': the number of a fold, all or pretrain" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -21,8 +21,8 @@
 project=${PROJECT:-$SLURM_SUBMIT_DIR}
 srun bash "$project/assets/cluster/task.sh" "$SLURM_ARRAY_TASK_ID"
 code=$?
-if [ "$code" -eq 130 ]; then
-    # Stopped by the signal, with its state saved.
+if [ "$code" -eq 130 ] || [ "$code" -eq 143 ]; then
+    # Stopped by the signal, with its state saved; 143: before anything was begun, or by a second signal.
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 fi
 exit "$code"

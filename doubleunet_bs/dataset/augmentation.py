@@ -17,8 +17,6 @@ from doubleunet_bs.errors import DatasetError, ScanError
 from doubleunet_bs.preparation.brightness import find_scales, to_grey
 from doubleunet_bs.preparation.shards import ShardedDataset
 
-FLIPS = ("none", "merged", "per_view")
-
 
 def brightness_levels(mean: float, levels: int = 7, reach: float = 5.0) -> np.ndarray:
     """`levels` evenly spaced mean intensities in the open range (mean - reach, mean + reach), `mean` in their middle.

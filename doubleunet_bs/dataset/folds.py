@@ -148,7 +148,8 @@ def hold_out(cases: Sequence[Case], parts: int = 10, seed: int = 0, lesions: Map
     patients = {case.patient for case in cases if case.group == "positive"}
     if len(patients) < 3:
         raise SettingsError(f"{len(patients)} patients with metastases: at least 3 are needed")
-    # As fold 1 divides them, but that the part which would test trains, too.
+    # Divided as for a cross-validation. The part that tests in its fold 1 validates here; all others train, also the one
+    # that validates there.
     folds = make_folds(cases, min(parts, len(patients)), seed, lesions)
     validation = folds.parts[0]
     held_out = {folds.patients[case] for case in validation}

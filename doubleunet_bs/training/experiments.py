@@ -1,13 +1,12 @@
 """The paper's experiments as settings (paper, sections 2.5 to 3.3, Tables 1 to 3)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from doubleunet_bs.errors import RunError, SettingsError
-
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Experiment:
             differs from its row in Table 2 in the breast scans alone).
         loss_classes: the classes with a loss term of their own (decided here; air has none).
         smooth: pixels added to numerator and denominator of the losses (decided here).
-        alpha, beta, gamma: of the Focal Tversky loss (stated).
+        alpha, beta, gamma: of the Focal Tversky loss (stated); gamma is above 0, as is one of alpha and beta.
         batch_size, epochs, learning_rate: 4, 500 and 1e-4 (stated, section 3.1). The optimiser is Adam (decided here).
         schedule: "plateau": see the next line; "cosine": the learning rate falls along half a cosine to zero at the last
             step, for runs too short for a plateau (decided here).
@@ -115,6 +114,12 @@ class Experiment:
         require(self.flip in ("none", "merged", "per_view"), f"flip {self.flip}: none, merged or per_view")
         require(self.variants_per_epoch in ("all", "one"), f"variants per epoch {self.variants_per_epoch}: all or one")
         require(self.head_bias in ("prior", "zeros"), f"head bias {self.head_bias}: prior or zeros")
+        require(0 < self.smooth < math.inf, f"smooth {self.smooth}: a finite number above 0")
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"{name} {value}: a finite number, 0 or more")
+        require(self.alpha + self.beta > 0, f"alpha {self.alpha} and beta {self.beta}: one of them above 0")
+        require(0 < self.gamma < math.inf, f"gamma {self.gamma}: a finite number above 0")
         require(self.batch_size >= 1, f"batch size {self.batch_size}: at least 1")
         require(self.epochs >= 1, f"epochs {self.epochs}: at least 1")
         require(0 < self.learning_rate < 1, f"learning rate {self.learning_rate}: between 0 and 1")

@@ -29,6 +29,7 @@ from typing import Self
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import create_file, json_text
+from doubleunet_bs.training.stop_signals import StopSignals
 
 FOLDER = "locks"
 BEAT_SECONDS = 15.0
@@ -155,7 +156,10 @@ class Lock:
         """Who holds a lock file; None when he is gone."""
         try:
             beat = path.stat().st_mtime
-            age = self._now() - beat
+        except FileNotFoundError:
+            return None
+        age = self._now() - beat
+        try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
@@ -213,13 +217,13 @@ class _Holder:
         return self.words
 
 
-def acquire_unless_alive(lock: Lock, poll: float = POLL_SECONDS) -> None:
+def acquire_unless_alive(lock: Lock, poll: float = POLL_SECONDS, signals: StopSignals | None = None) -> None:
     """Take the lock; where another machine holds it, wait until its process gives a sign of life or is known to be dead.
 
     A task that is put in the queue again after a SIGKILL may start elsewhere at once: the lock then still looks fresh.
 
     Raises:
-        LockedError: the holder is alive.
+        LockedError: the holder is alive. Interrupted: `signals` has one, at the end of a `poll` at the latest.
     """
     first: LockedError | None = None
     while True:
@@ -232,20 +236,26 @@ def acquire_unless_alive(lock: Lock, poll: float = POLL_SECONDS) -> None:
             if first is None:
                 print(f"waiting for a sign of life: {error}", flush=True)
             first = first or error
-        time.sleep(poll)
+        _pause(poll, signals)
 
 
 @contextlib.contextmanager
-def lock_or_wait(lock: Lock, done: Callable[[], bool], poll: float = POLL_SECONDS) -> Iterator[bool]:
+def lock_or_wait(
+    lock: Lock, done: Callable[[], bool], poll: float = POLL_SECONDS, signals: StopSignals | None = None
+) -> Iterator[bool]:
     """Hold the lock for work that only one process needs to do, or wait until another has done it.
 
     Args:
         lock: not yet held.
         done: whether the work is done.
         poll: seconds between two looks.
+        signals: that end the waiting.
 
     Yields:
         True: the work is this process's; False: it is done, and the lock is not held.
+
+    Raises:
+        Interrupted: `signals` has one, at the end of a `poll` at the latest.
     """
     said = False
     while not done():
@@ -255,7 +265,7 @@ def lock_or_wait(lock: Lock, done: Callable[[], bool], poll: float = POLL_SECOND
             if not said:
                 print(f"waiting: {error}", flush=True)
                 said = True
-            time.sleep(poll)
+            _pause(poll, signals)
             continue
         try:
             # Done by another one between the look and the lock.
@@ -264,6 +274,14 @@ def lock_or_wait(lock: Lock, done: Callable[[], bool], poll: float = POLL_SECOND
             lock.release()
         return
     yield False
+
+
+def _pause(seconds: float, signals: StopSignals | None) -> None:
+    if signals is not None:
+        signals.check()
+    time.sleep(seconds)
+    if signals is not None:
+        signals.check()
 
 
 def _this_process() -> dict:

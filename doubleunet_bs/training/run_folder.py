@@ -118,13 +118,13 @@ def create_run(
     }
     pretrain_data = _pretrain_data(experiment, dataset, pretrain)
     if (path / EXPERIMENT).exists():
-        return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
+        return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
     # A folder with nothing but a folds.json is the user's own division, to be honoured. Hidden files are another
     # process's, which makes the same run at this moment.
     own_folds = path / FOLDS
     if path.exists() and (not path.is_dir() or any(not _may_be_there(file) for file in path.iterdir())):
         if (path / EXPERIMENT).exists():  # Another process has made the run since, and begun to train.
-            return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
+            return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
         raise RunError(f"{path}: not empty and not a run folder; choose another --run folder")
     source = own_folds if own_folds.exists() else folds_file
     if source is None:
@@ -133,6 +133,8 @@ def create_run(
         folds = load_folds(source, dataset.cases)
         if len(folds) != experiment.folds:
             raise SettingsError(f"{source}: has {len(folds)} parts, the experiment {experiment.folds}: set --folds")
+    if folds_file is not None and source != folds_file:
+        _check_same_folds(path, folds, folds_file, dataset)
     folds.split(fold)
     create_file(own_folds, json_text(folds_to_json(folds)))
     # Last, since a folder with an experiment.json counts as a run.
@@ -147,7 +149,7 @@ def create_run(
         "pretrain_data": pretrain_data,
     }
     create_file(path / EXPERIMENT, json_text(content))
-    return _open_again(path, experiment, dataset, data_path, pretrain_data, folds_file)
+    return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
 
 
 def _may_be_there(file: Path) -> bool:
@@ -170,11 +172,17 @@ def _pretrain_data(
     return {"path": str(Path(path).resolve()), "fingerprint": other.fingerprint}
 
 
+def _check_same_folds(path: Path, folds: Folds, folds_file: str | os.PathLike, dataset: ShardedDataset) -> None:
+    if load_folds(folds_file, dataset.cases).sha256() != folds.sha256():
+        raise RunError(f"{path}: has other folds than {folds_file}; choose another --run folder")
+
+
 def _open_again(
     path: Path,
     experiment: Experiment,
     dataset: ShardedDataset,
     data_path: str | os.PathLike,
+    fold: int,
     pretrain_data: dict[str, Any] | None,
     folds_file: str | os.PathLike | None,
 ) -> Run:
@@ -189,8 +197,9 @@ def _open_again(
         raise RunError(
             f"{pretrain_data['path']}: not the shards that {path} pre-trains on; choose another --run folder"
         )
-    if folds_file is not None and load_folds(folds_file, dataset.cases).sha256() != run.folds(dataset).sha256():
-        raise RunError(f"{path}: has other folds than {folds_file}; choose another --run folder")
+    if folds_file is not None:
+        _check_same_folds(path, run.folds(dataset), folds_file, dataset)
+    run.folds(dataset).split(fold)
     return run
 
 

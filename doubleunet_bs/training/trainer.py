@@ -32,19 +32,16 @@ from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.history import Epoch, draw_progress, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
+from doubleunet_bs.training.leftovers import remove_leftovers
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.machine import deterministic_kernels
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.start import encoder_variables, load_initial_weights, starting_head_bias
 from doubleunet_bs.training.steps import Steps, make_loss
-from doubleunet_bs.training.stop_signals import StopSignals
+from doubleunet_bs.training.stop_signals import Interrupted, StopSignals
 from doubleunet_bs.training.tensorboard import TensorBoardLog
 
 PROGRESS_PICTURE_SECONDS = 15.0
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop and has saved its state."""
 
 
 class Trainer:
@@ -63,6 +60,7 @@ class Trainer:
         initial_weights: a file of weights of the whole network to start from; None for the experiment's own start.
         augmented: show the training scans in the variants that the experiment asks for.
         show_progress: progress bar and one line an epoch on the terminal.
+        signals: of whoever works with several trainers; None for signals of its own.
 
     Raises:
         SettingsError: a batch smaller than replicas times pieces.
@@ -85,6 +83,7 @@ class Trainer:
         initial_weights: Path | None = None,
         augmented: bool = True,
         show_progress: bool = True,
+        signals: StopSignals | None = None,
     ):
         self.path, self.experiment, self.dataset, self.replicas = path, experiment, dataset, replicas
         self.title, self.identity, self.initial_weights = title, identity or {}, initial_weights
@@ -95,7 +94,7 @@ class Trainer:
             if not any(dataset.cases[index].metastatic_pixels for index in cases):
                 raise DatasetError(f"{path}: no metastatic pixel in the {what} scans")
         self.augmentation = self._make_augmentation() if augmented and experiment.variants > 1 else None
-        self.signals = StopSignals()
+        self.signals = StopSignals() if signals is None else signals
 
     def train(self, resume: bool = False) -> Path:
         """Fit until the last epoch and leave `best.weights.h5`, `history.csv`, `progress.png` and `model.keras`.
@@ -108,20 +107,21 @@ class Trainer:
 
         Raises:
             RunError: the folder has results and `resume` is off, or the saved state does not fit.
-            Interrupted: stopped by a signal; `resume` goes on from the last whole batch.
+            Interrupted: stopped by a signal; `resume` goes on from the last whole batch. After the last batch the training
+                is finished first, and `resume` finds it done.
         """
         state = self.path / run_folder.STATE
         if not resume and self.path.exists() and any(self.path.iterdir()):
             raise RunError(f"{self.path}: has results already; go on with --resume, or choose another --run folder")
         if resume and (self.path / run_folder.KERAS_MODEL).exists():
             state.unlink(missing_ok=True)
-            self._remove_leftovers()
+            remove_leftovers(self.path)
             return self.path
         self._build()
         self.position = Position()
         if resume and state.exists():
             self._restore(state)
-        self._remove_leftovers()
+        remove_leftovers(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "environment.json", self._environment())
         self.board = TensorBoardLog(self.path)
@@ -132,6 +132,7 @@ class Trainer:
             self.board.close()
         self._save_model()
         state.unlink(missing_ok=True)
+        self.signals.check()
         return self.path
 
     def _build(self) -> None:
@@ -331,12 +332,6 @@ class Trainer:
 
     def _candidate(self, epoch: int) -> Path:
         return self.path / f".best-{epoch:05d}.weights.h5"
-
-    def _remove_leftovers(self) -> None:
-        """Files that a killed process was writing: all of them have a name with a dot in front."""
-        for leftover in self.path.glob(".*"):
-            if leftover.is_file():
-                leftover.unlink()
 
     def _log_examples(self, epoch: int) -> None:
         # Called without a compiled function: a trace of its own would cost more than it saves for a few scans.

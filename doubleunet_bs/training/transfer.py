@@ -26,7 +26,9 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset) -> None:
         shapes = [" x ".join(map(str, cohort.image_shape)) for cohort in (other, dataset)]
         raise DatasetError(f"{other.path}: images of {shapes[0]} pixels, {dataset.path} has {shapes[1]}")
     here, there = dataset.settings.to_json(), other.settings.to_json()
-    different = [f"{name} {there[name]} there, {here[name]} here" for name in here if here[name] != there[name]]
+    # The class map translates the labels of a cohort, which may have names of their own; it is no setting of the method.
+    names = [name for name in here if name != "classes" and here[name] != there[name]]
+    different = [f"{name} {there[name]} there, {here[name]} here" for name in names]
     if different:
         raise DatasetError(
             f"{other.path}: prepared with other settings than {dataset.path} ({'; '.join(different)}); prepare one again"

@@ -105,6 +105,36 @@ def test_the_kubernetes_job_has_what_an_indexed_job_needs():
     )
 
 
+def test_the_image_holds_the_project_and_nothing_else():
+    root = CLUSTER.parents[1]
+    copied = [
+        line.split()[1:-1] for line in (CLUSTER / "Dockerfile").read_text().splitlines() if line.startswith("COPY")
+    ]
+    names = {name for line in copied for name in line}
+    assert names == {
+        *("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "train.py", "evaluate.py"),
+        *("doubleunet_bs", "assets/cluster"),
+    }
+    assert all((root / name).exists() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("code", "queued"), [(0, False), (1, False), (2, False), (130, True), (137, False), (143, True)]
+)
+def test_what_a_signal_has_stopped_is_queued_again(tmp_path, code, queued):
+    """With programs in place of Slurm's."""
+    for name, text in (("srun", f"exit {code}"), ("scontrol", f'echo "$@" >> {tmp_path}/queued')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **slurm}
+    done = subprocess.run(["bash", CLUSTER / "slurm_array.sh"], env=environment, check=False)
+    assert done.returncode == code
+    assert (tmp_path / "queued").exists() == queued
+    if queued:
+        assert (tmp_path / "queued").read_text() == "requeue 17_3\n"
+
+
 def test_the_slurm_script_is_shell():
     for name in ("slurm_array.sh", "task.sh"):
         subprocess.run(["bash", "-n", CLUSTER / name], check=True)

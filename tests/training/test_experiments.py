@@ -125,6 +125,18 @@ def test_unknown_name():
         {"seed": -1},
         {"seed": 2**32},
         {"folds": 100},
+        {"smooth": 0.0},
+        {"smooth": float("nan")},
+        {"smooth": float("inf")},
+        {"alpha": -0.1},
+        {"alpha": float("nan")},
+        {"beta": float("inf")},
+        {"beta": -1.0},
+        {"alpha": 0.0, "beta": 0.0},
+        {"gamma": 0.0},
+        {"gamma": -1.0},
+        {"gamma": float("nan")},
+        {"gamma": float("inf")},
         {"loss_classes": ()},
         {"loss_classes": (3,)},
     ],
@@ -132,6 +144,11 @@ def test_unknown_name():
 def test_impossible_settings(change):
     with pytest.raises(SettingsError):
         paper_experiment("dice", **change)
+
+
+def test_one_of_alpha_and_beta_may_be_zero():
+    assert paper_experiment("focal-tversky", alpha=0.0, beta=1.0).alpha == 0.0
+    assert paper_experiment("focal-tversky", alpha=1.0, beta=0.0).beta == 0.0
 
 
 def test_json_round_trip():

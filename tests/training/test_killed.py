@@ -24,6 +24,7 @@ from pathlib import Path
 from doubleunet_bs.quiet import import_tensorflow
 tf = import_tensorflow()
 import keras
+import numpy as np
 import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
@@ -63,7 +64,22 @@ assert os.waitpid(pid, 0)[1] == 0
 life = time.monotonic() - begin
 
 report, killed = [], 0
-state = out / "killed" / "fold_01" / "state.npz"
+fold = out / "killed" / "fold_01"
+state = fold / "state.npz"
+
+def saved_epochs():
+    # Whole epochs in the state; all of them when the result is there.
+    if (fold / "model.keras").exists():
+        return experiment.epochs
+    if not state.exists():
+        return 0
+    with np.load(state, allow_pickle=False) as content:
+        return json.loads(content["meta"].tobytes())["progress"]["position"]["epoch"]
+
+def history_rows():
+    history = fold / "history.csv"
+    return len(history.read_text().splitlines()) - 1 if history.exists() else 0
+
 while True:
     begin = time.monotonic()
     pid = start(out / "killed")
@@ -81,7 +97,7 @@ while True:
             status = os.waitpid(pid, 0)[1]
             killed += 1
         left = sorted(file.name for file in (out / "killed" / "fold_01").glob("*")) if state.parent.exists() else []
-        report.append([number.name, round(moment, 2), status, left])
+        report.append([number.name, round(moment, 2), status, left, saved_epochs(), history_rows()])
         if os.waitstatus_to_exitcode(status) == 0:
             # Finished before its time: begin again, so that the number of kills is what was asked for. A life that was
             # resumed in the middle is a short one, so that only shorter ones than known so far correct the guess.
@@ -89,6 +105,7 @@ while True:
             if killed < kills:
                 import shutil
                 shutil.rmtree(out / "killed")
+                report.append(None)
             else:
                 break
         assert os.waitstatus_to_exitcode(status) in (0, 130, -signal.SIGKILL, -signal.SIGTERM), report
@@ -137,5 +154,14 @@ def test_nothing_half_written_is_left(runs):
 @pytest.mark.slow
 def test_an_epoch_that_was_saved_is_never_lost(runs):
     """From one start to the next the state only goes on; SIGKILL costs the epoch in progress and no other."""
-    out, report, _ = runs
-    assert any("state.npz" in left for _, _, _, left in report["report"]), "no kill hit a run with a saved epoch"
+    _, report, seed = runs
+    lives = [life for life in report["report"] if life is not None]
+    assert any(0 < epochs < 10 for *_, epochs, _ in lives), f"seed {seed}: no kill hit a run with a saved epoch"
+    before = 0
+    for life in report["report"]:
+        if life is None:  # Begun again with an empty folder.
+            before = 0
+            continue
+        *_, epochs, rows_of_history = life
+        assert before <= epochs <= 10 and rows_of_history <= epochs, f"seed {seed}: {report}"
+        before = epochs

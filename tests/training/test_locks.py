@@ -1,5 +1,6 @@
 """Locks of a run folder: held once, free after SIGKILL, taken over by one process only."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import pytest
 from doubleunet_bs import files
 from doubleunet_bs.files import create_file
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError, acquire_unless_alive, lock_or_wait
+from doubleunet_bs.training.stop_signals import Interrupted, StopSignals
 
 HOLD = """
 import sys, time
@@ -135,6 +137,17 @@ def test_a_damaged_lock_file_counts_until_it_is_old(tmp_path):
         pass
 
 
+def test_a_folder_that_takes_no_file_is_told_as_it_is(tmp_path, monkeypatch):
+    foreign(tmp_path)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("doubleunet_bs.training.locks.tempfile.NamedTemporaryFile", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        Lock(tmp_path, "fold_01").acquire()
+
+
 def test_a_holder_that_lives_keeps_it_alive(tmp_path, holder):
     holder(stale=1.0)
     file = tmp_path / FOLDER / "fold_01.1.lock"
@@ -245,6 +258,39 @@ def test_work_for_one_is_done_once_and_the_others_wait(tmp_path, capsys):
     assert [mine for _, mine in order] == [True, False, False]
     assert capsys.readouterr().out.count("waiting: ") == 2
     assert lock_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_waiting(tmp_path, number):
+    """Of a task that waits for the pre-training of another one, and of one that waits for a sign of life."""
+    before = signal.getsignal(number)
+    foreign(tmp_path)
+
+    def wait_for_work(lock, signals):
+        with lock_or_wait(lock, lambda: False, poll=0.05, signals=signals):
+            raise AssertionError("the lock is another's")
+
+    for wait in (wait_for_work, lambda lock, signals: acquire_unless_alive(lock, poll=0.05, signals=signals)):
+        timer = threading.Timer(0.2, os.kill, [os.getpid(), number])
+        with StopSignals() as signals, pytest.raises(Interrupted):
+            timer.start()
+            wait(Lock(tmp_path, "fold_01"), signals)
+        timer.join()
+    assert signal.getsignal(number) == before
+    assert lock_files(tmp_path) == ["fold_01.1.lock"]
+
+
+def test_blocks_of_signals_within_each_other():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals() as signals:
+        with signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.requested
+        # The second one acts as usual.
+        assert signal.getsignal(signal.SIGTERM) == before
+        with pytest.raises(Interrupted):
+            signals.check()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_where_one_fails_the_next_tries(tmp_path):

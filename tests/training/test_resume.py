@@ -57,6 +57,29 @@ def interrupt_after(trainer, batches):
     trainer._build = build_and_count
 
 
+def count_steps(trainer):
+    """The list grows by one with each training step."""
+    build, steps = trainer._build, []
+
+    def build_and_count():
+        build()
+        train = trainer.steps.train
+
+        def counted(*arguments):
+            steps.append(None)
+            return train(*arguments)
+
+        trainer.steps.train = counted
+
+    trainer._build = build_and_count
+    return steps
+
+
+def all_steps(trainer):
+    """Of a whole run; there is one variant of each scan."""
+    return trainer.experiment.epochs * -(-len(trainer.train_cases) // trainer.experiment.batch_size)
+
+
 def result(path):
     model = keras.models.load_model(path / "model.keras")
     rows = [tuple(vars(row).items())[:-1] for row in read_history(path / "history.csv")]
@@ -88,7 +111,11 @@ def test_resumed_run_is_bit_identical(tmp_path, uninterrupted, batches, schedule
     with pytest.raises(Interrupted):
         trainer.train()
     assert (trainer.path / STATE).exists() and not (trainer.path / "model.keras").exists()
-    assert_same(result(trainer_in(tmp_path, schedule=schedule).train(resume=True)), uninterrupted[schedule])
+    resumed = trainer_in(tmp_path, schedule=schedule)
+    steps = count_steps(resumed)
+    assert_same(result(resumed.train(resume=True)), uninterrupted[schedule])
+    # From the start again would give the same result: it is what is left that is trained.
+    assert len(steps) == all_steps(resumed) - batches
     assert not (trainer.path / STATE).exists()
 
 
@@ -98,7 +125,10 @@ def test_interrupted_more_than_once(tmp_path, uninterrupted):
         interrupt_after(trainer, 2)
         with pytest.raises(Interrupted):
             trainer.train(resume=True)
-    assert_same(result(trainer_in(tmp_path).train(resume=True)), uninterrupted["plateau"])
+    resumed = trainer_in(tmp_path)
+    steps = count_steps(resumed)
+    assert_same(result(resumed.train(resume=True)), uninterrupted["plateau"])
+    assert len(steps) == all_steps(resumed) - 3 * 2
 
 
 def test_a_state_of_other_settings_or_folds_is_refused_by_name(tmp_path):

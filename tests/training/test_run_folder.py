@@ -1,6 +1,7 @@
 """A run folder belongs to one experiment on one set of shards."""
 
 import json
+import shutil
 import threading
 
 import pytest
@@ -67,6 +68,13 @@ def test_an_impossible_fold_leaves_nothing_behind(tmp_path, experiment, syntheti
     with pytest.raises(SettingsError, match="folds 1 to 5"):
         create_run(tmp_path / "run", experiment, synthetic_shards, "shards", fold)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fold", [0, 6])
+def test_an_impossible_fold_of_a_run_that_is_there(tmp_path, experiment, synthetic_shards, fold):
+    create_run(tmp_path / "run", experiment, synthetic_shards, "shards")
+    with pytest.raises(SettingsError, match="folds 1 to 5"):
+        create_run(tmp_path / "run", experiment, synthetic_shards, "shards", fold)
 
 
 def test_the_users_own_folds_are_honoured(tmp_path, experiment, synthetic_shards):
@@ -136,6 +144,14 @@ def test_a_folds_file_from_elsewhere(tmp_path, experiment, synthetic_shards):
         assert run.folds(synthetic_shards).parts == first.folds(synthetic_shards).parts[::-1]
     with pytest.raises(RunError, match="has other folds than"):
         create_run(tmp_path / "one", experiment, synthetic_shards, "shards", folds_file=own)
+    # A folds.json that lies in the new folder counts as well: nothing is made of two that contradict each other.
+    (tmp_path / "four").mkdir()
+    shutil.copy(tmp_path / "one" / "folds.json", tmp_path / "four")
+    with pytest.raises(RunError, match="four: has other folds than"):
+        create_run(tmp_path / "four", experiment, synthetic_shards, "shards", folds_file=own)
+    assert [file.name for file in (tmp_path / "four").iterdir()] == ["folds.json"]
+    same = tmp_path / "one" / "folds.json"
+    assert create_run(tmp_path / "four", experiment, synthetic_shards, "shards", folds_file=same).path.name == "four"
     with pytest.raises(SettingsError, match="own.json: has 5 parts, the experiment 10: set --folds"):
         create_run(tmp_path / "three", paper_experiment("dice"), synthetic_shards, "shards", folds_file=own)
     assert not (tmp_path / "three").exists()

@@ -5,16 +5,23 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow
 from synthetic_shards import SyntheticShards
 from two_convolutions import two_convolutions
 
+from doubleunet_bs.deployment import saved_model
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
+from doubleunet_bs.files import create_file
 from doubleunet_bs.session import train_and_export
+from doubleunet_bs.training import locks
+from doubleunet_bs.training import replicas as replicas_module
 from doubleunet_bs.training import stages
+from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
@@ -190,6 +197,55 @@ def stop_at_step(monkeypatch, number):
     monkeypatch.setattr(Steps, "train", counted)
 
 
+def signal_during(monkeypatch, target, name, number=1):
+    """SIGTERM to this process in the call of this number of a function, which does its work all the same."""
+    work, calls = getattr(target, name), []
+
+    def signalled(*arguments, **options):
+        calls.append(None)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return work(*arguments, **options)
+
+    monkeypatch.setattr(target, name, signalled)
+    return calls
+
+
+@pytest.mark.parametrize("where", ["last batch", "last validation", "model", "export", "devices"])
+def test_a_signal_is_heard_wherever_it_comes(tmp_path, monkeypatch, where):
+    """And no other fold begins after it."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        # Two epochs of two batches, each with a validation.
+        target, name, number = {
+            "last batch": (trainer_module.Trainer, "_end_epoch", 2),
+            "last validation": (trainer_module.Trainer, "_validate", 2),
+            "model": (trainer_module.Trainer, "_save_model", 1),
+            "export": (saved_model, "export_fold", 1),
+            "devices": (replicas_module, "open_replicas", 1),
+        }[where]
+        calls = signal_during(patch, target, name, number)
+        with pytest.raises(Interrupted):
+            train(path, "dice", fold="all")
+        assert len(calls) == number
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert open_run(path).trained_folds() == ([] if where == "devices" else [1])
+    assert not (path / "fold_02").exists() and not list(path.glob(f"{FOLDER}/*"))
+    assert [folder.name for folder in train(path, "dice", fold="all", resume=True)][-2:] == ["fold_02", "fold_03"]
+    assert open_run(path).trained_folds() == [1, 2, 3]
+
+
+def test_a_signal_while_it_mines(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        signal_during(patch, stages, "mine_negatives")
+        with pytest.raises(Interrupted):
+            train(tmp_path / "run", "dice-mining")
+    content = json.loads((tmp_path / "run" / "fold_01" / "stages.json").read_text())
+    assert [stage["done"] for stage in content["stages"]] == [True, True, False]
+    assert not (tmp_path / "run" / "fold_01" / "environment.json").exists(), "the next stage has not begun"
+
+
 class KilledError(BaseException):
     """In place of SIGKILL: nothing in the package catches it."""
 
@@ -298,6 +354,74 @@ def test_all_folds_that_are_not_trained_and_that_nobody_works_on(tmp_path, capsy
     # In whatever order and process a fold is trained, it is the same.
     train(tmp_path / "alone", "dice", fold=3, epochs=1)
     assert_same(result(tmp_path / "alone" / "fold_03"), result(path / "fold_03"))
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_the_fold_of_a_holder_that_was_killed_elsewhere_is_not_left(tmp_path, monkeypatch, capsys, lives):
+    """His lock looks fresh for two minutes after it. The clock is the test's: it goes on while the process waits."""
+    path = tmp_path / "run"
+    [train(path, "dice", fold=fold, epochs=1) for fold in (1, 3)]
+    lock = path / FOLDER / "fold_02.1.lock"
+    create_file(lock, json.dumps({"host": "node-7", "pid": 12, "started": 1, "boot": "other", "processes": 1}))
+    start = lock.stat().st_mtime
+    waited = []
+
+    def sleep(seconds):
+        waited.append(seconds)
+        assert sum(waited) < 300
+        if lives and lock.exists() and sum(waited) % 15 == 0:
+            os.utime(lock, (start + sum(waited),) * 2)
+
+    monkeypatch.setattr(locks.Lock, "_now", lambda lock: start + sum(waited))
+    monkeypatch.setattr(locks, "time", types.SimpleNamespace(sleep=sleep))
+    trained = train(path, "dice", fold="all", epochs=1)
+    said = capsys.readouterr().out
+    assert "waiting for a sign of life" in said
+    if lives:
+        assert trained == [] and sum(waited) == 15 and "fold 2 is left to another process" in said
+    else:
+        assert [folder.name for folder in trained] == ["fold_02"] and 110 <= sum(waited) <= 130
+        assert "is left to" not in said and not lock.exists()
+
+
+@pytest.mark.parametrize("fold", [1, "all"])
+def test_what_a_kill_left_goes_when_the_lock_is_held(copied, fold):
+    folders = [copied / "fold_01" / f".{name}-abc" for name in ("saved_model", "mined_negatives")]
+    for finished in (True, False):
+        for folder in folders:
+            (folder / "new").mkdir(parents=True)
+        if not finished:
+            shutil.rmtree(copied / "fold_01" / "saved_model")
+        # Fold 2 has not begun, and is somebody else's.
+        with Lock(copied, "fold_02"):
+            train(copied, fold=fold, resume=True)
+        assert not any(folder.exists() for folder in folders)
+        assert (copied / "fold_01" / "saved_model" / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "where"),
+    [
+        (trainer_module.Trainer, "_fit", "pretrain"),
+        (stages, "mine_negatives", "fold_01"),
+        (saved_model, "export_fold", "fold_01"),
+    ],
+)
+def test_every_stage_says_what_to_do_when_memory_runs_out(tmp_path, trained, monkeypatch, target, name, where):
+    def exhausted(*arguments):
+        raise tensorflow.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    path = tmp_path / "run"
+    if where == "fold_01":
+        shutil.copytree(trained, path)
+        shutil.rmtree(path / "fold_01" / "saved_model")
+        if name == "mine_negatives":
+            shutil.rmtree(path / "fold_01" / "mined_negatives")
+            (path / "fold_01" / "model.keras").unlink()
+    monkeypatch.setattr(target, name, exhausted)
+    with pytest.raises(RunError, match=f"{where}: out of memory with a batch of 4; .*--batch-size"):
+        train(path, resume=True)
+    assert not any((path / FOLDER).iterdir())
 
 
 def test_the_pretraining_alone(tmp_path):

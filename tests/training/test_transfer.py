@@ -53,6 +53,12 @@ def test_other_sizes_and_settings_are_refused_by_name(synthetic_shards, prostate
         check_cohorts(synthetic_shards, prostate)
 
 
+def test_the_labels_of_the_other_cohort_may_have_other_names(synthetic_shards, prostate):
+    prostate.settings = PreparationSettings(classes={"metastase": 2, "benigno": 1})
+    assert prostate.settings.to_json()["classes"] != synthetic_shards.settings.to_json()["classes"]
+    check_cohorts(synthetic_shards, prostate)
+
+
 @pytest.mark.parametrize("negatives", ["otsu", "none"])
 def test_what_trains_and_what_validates(prostate, negatives):
     experiment = paper_experiment("dice-otsu-transfer", pretrain_negatives=negatives)
