@@ -39,8 +39,8 @@ def run_command(work: Callable[[], int | None]) -> int:
             # A full disk, a folder without permission: nothing this package could have known before.
             print("error:", f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
 
 

@@ -253,7 +253,7 @@ def header(run, dataset, replicas, machine, memory, folds: int, deterministic: b
         f"arithmetic  {machine.precision} ({machine.reason}), XLA {'on' if machine.xla else 'off'}"
         f"{', deterministic kernels' if deterministic else ''}\n"
         f"memory      {memory}\n"
-        f"encoder     {experiment.encoder_weights} weights{frozen}{transfer}"
+        f"encoder     {'random start' if experiment.encoder_weights == 'none' else f'{experiment.encoder_weights} weights'}{frozen}{transfer}"
     )
 
 
@@ -262,7 +262,7 @@ def trainer_line(trainer) -> str:
     shown = f", each in {trainer.augmentation.variants} variants" if trainer.augmentation else ""
     return (
         f"{trainer.title:<11} {len(trainer.train_cases)} scans train{shown}, {len(trainer.validation_cases)} validate; "
-        f"{trainer.experiment.epochs} epochs"
+        f"{trainer.experiment.epochs} epoch{'s' if trainer.experiment.epochs > 1 else ''}"
     )
 
 

@@ -7,6 +7,9 @@ import threading
 class Interrupted(KeyboardInterrupt):
     """The work was asked to stop; what is finished and what is saved can be resumed."""
 
+    def __str__(self) -> str:
+        return "what is done is saved; go on with --resume"
+
 
 class StopSignals:
     """Within the block SIGTERM and SIGINT only set `requested`; a second one acts as usual.
