@@ -66,7 +66,7 @@ def print_ratios(taken: dict[str, list[tuple[float, float]]], base: str, unit: s
 
 def print_environment(*packages: str) -> None:
     """Processor, cores, matrix instructions, load of the machine, versions of `packages`, and the command to repeat it."""
-    from doubleunet_bs.training.machine import processor_flags
+    from doubleunet_bs.processor import processor_flags
 
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
