@@ -1,5 +1,6 @@
 """An exported model in OpenVINO, which reads the SavedModel itself. TensorFlow is not imported."""
 
+import functools
 import threading
 from pathlib import Path
 
@@ -7,6 +8,19 @@ import numpy as np
 
 from doubleunet_bs.deployment.engines import check_images, damaged
 from doubleunet_bs.evaluation.endpoint_names import INPUT, MASK, PROBABILITY
+
+
+@functools.cache
+def _core():
+    """The process's one OpenVINO core.
+
+    On processors with AMX a core gives the thread a signal stack of its own and takes it away with itself. With two of
+    them, the first one gone first, the thread keeps a stack that is no longer there, and the next SIGTERM or Ctrl-C ends
+    the process with a segmentation fault (OpenVINO 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVinoEngine:
@@ -25,7 +39,7 @@ class OpenVinoEngine:
 
         precision = "bf16" if bfloat16 else "f32"
         try:
-            core = openvino.Core()
+            core = _core()
             model = core.read_model(str(path))
             names = {name for output in model.outputs for name in output.names}
             shape = model.input(INPUT).partial_shape

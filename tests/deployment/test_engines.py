@@ -177,6 +177,36 @@ def test_openvino_needs_neither_tensorflow_nor_the_network(trained_run):
     assert done.returncode == 0, done.stderr
 
 
+# For sys.argv: model. Two engines, the first one gone before the second, then a signal.
+SIGNALLED = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+import numpy as np
+from doubleunet_bs.deployment.engines import open_local
+
+faulthandler.enable()
+engines = [open_local(Path(sys.argv[1]), "openvino") for _ in range(2)]
+for engine in engines:
+    engine(np.zeros((1, *engine.image_shape), np.uint8))
+del engine
+while engines:
+    del engines[0]
+    gc.collect()
+seen = []
+signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+os.kill(os.getpid(), signal.SIGTERM)
+assert seen == [signal.SIGTERM]
+"""
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_a_signal_is_survived_when_the_engines_are_gone(trained_run):
+    model = trained_run / "fold_01" / "saved_model"
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, model], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @needs_openvino
 def test_a_damaged_model_is_one_line(trained_run, tmp_path):
     import shutil
