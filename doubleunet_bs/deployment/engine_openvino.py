@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from doubleunet_bs.deployment.engines import check_images, damaged
+from doubleunet_bs.deployment.openvino_graph import split_convolutions
 from doubleunet_bs.evaluation.endpoint_names import INPUT, MASK, PROBABILITY
 
 
 @functools.cache
-def _core():
+def shared_core():
     """The process's one OpenVINO core.
 
     On processors with AMX a core gives the thread a signal stack of its own and takes it away with itself. With two of
@@ -39,13 +40,14 @@ class OpenVinoEngine:
 
         precision = "bf16" if bfloat16 else "f32"
         try:
-            core = _core()
+            core = shared_core()
             model = core.read_model(str(path))
             names = {name for output in model.outputs for name in output.names}
             shape = model.input(INPUT).partial_shape
             if not {PROBABILITY, MASK} <= names or shape.rank.get_length() != 3:
                 raise RuntimeError("other inputs or outputs")
             self.image_shape = (shape[1].get_length(), shape[2].get_length())
+            split_convolutions(model)
             self._model = core.compile_model(
                 model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
             )

@@ -9,6 +9,7 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.deployment import Predictor, engines
 from doubleunet_bs.deployment.engines import choose_local, has_openvino, open_local
+from doubleunet_bs.deployment.openvino_graph import split_convolutions
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.processor import bfloat16_instruction
 
@@ -81,6 +82,25 @@ def test_engines_agree_on_trained_weights(trained, capsys):
         if "float32" in name:
             assert agreement[name] >= 0.999
         assert dice[name] == pytest.approx(dice[names[0]], abs=0.01)
+
+
+@needs_openvino
+def test_split_convolutions_compute_the_same(trained):
+    """Eight of them: four levels of two decoders."""
+    from doubleunet_bs.deployment.engine_openvino import shared_core
+
+    folder, grey, _ = trained
+    core = shared_core()
+    probabilities = []
+    for split in (False, True):
+        model = core.read_model(folder)
+        if split:
+            assert split_convolutions(model) == 8
+            assert split_convolutions(model) == 0
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        probabilities.append(compiled({"image": grey})["metastatic_probability"].copy())
+    assert np.ptp(probabilities[0]) > 0.5
+    np.testing.assert_allclose(probabilities[1], probabilities[0], atol=1e-4)
 
 
 def test_any_number_of_images_from_any_thread(trained_run):
