@@ -205,7 +205,8 @@ class Session:
                 write_stages(self.run, fold)
                 self.signals.check()
                 trainer = stages.final()
-            self._train(trainer, resume=True)
+            self._train(trainer, resume=True, tests=len(stages.split.test))
+            print(f"export      {self.run.fold_path(fold)}: the best epoch as SavedModel", flush=True)
             export_fold(self.run, fold)
         finally:
             write_stages(self.run, fold)
@@ -222,10 +223,10 @@ class Session:
             batch = self.run.experiment.batch_size
             raise RunError(f"{path}: out of memory with a batch of {batch}; {self.advice}") from None
 
-    def _train(self, trainer, resume: bool) -> None:
+    def _train(self, trainer, resume: bool, tests: int = 0) -> None:
         import keras
 
-        print(trainer_line(trainer), flush=True)
+        print(trainer_line(trainer, tests), flush=True)
         trainer.train(resume)
         self.signals.check()
         # The next network would find this one's still in memory.
@@ -257,11 +258,12 @@ def header(run, dataset, replicas, machine, memory, folds: int, deterministic: b
     )
 
 
-def trainer_line(trainer) -> str:
-    """Which stage trains now, on how many scans."""
+def trainer_line(trainer, tests: int = 0) -> str:
+    """Which stage trains now, on how many scans; `tests` more are kept for `evaluate.py`."""
     shown = f", each in {trainer.augmentation.variants} variants" if trainer.augmentation else ""
     return (
-        f"{trainer.title:<11} {len(trainer.train_cases)} scans train{shown}, {len(trainer.validation_cases)} validate; "
+        f"{trainer.title:<11} {len(trainer.train_cases)} scans train{shown}, {len(trainer.validation_cases)} validate"
+        f"{f', {tests} are left to test' if tests else ''}; "
         f"{trainer.experiment.epochs} epoch{'s' if trainer.experiment.epochs > 1 else ''}"
     )
 

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="per_scan",
         help="one gain for both views, or one each",
     )
+    parser.add_argument(
+        "--bin", type=int, choices=(1, 2, 4), default=1, help="as of prepare: add up counts of blocks of pixels"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.png and args.png.suffix.lower() != ".png":
         raise SettingsError(f"--png {args.png}: the name must end in .png")
     scan = read_scan(args.scan, allow_missing_view=args.allow_missing_view)
-    prepared = prepare_scan(scan, settings=PreparationSettings(background=args.background, brightness=args.brightness))
+    settings = PreparationSettings(background=args.background, brightness=args.brightness, bin=args.bin)
+    prepared = prepare_scan(scan, settings=settings)
     figures = inspection(scan, prepared)
     print(json.dumps(figures, indent=2) if args.json else inspection_text(figures))
     if args.png:

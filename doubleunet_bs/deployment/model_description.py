@@ -15,6 +15,7 @@ from doubleunet_bs.deployment.endpoints import describe_endpoints
 from doubleunet_bs.errors import BoneScanError, DatasetError, RunError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
 FORMAT = 1
 # Inside a SavedModel folder. `assets.extra` is for files that are no part of the graph.
@@ -67,11 +68,26 @@ class ModelDescription:
     members: tuple[Member, ...] = ()
 
     @property
+    def is_paper_row(self) -> bool:
+        """Whether the model was trained as a row of the paper's tables, with no setting changed.
+
+        The map of annotation labels is the user's own and changes nothing, as in `evaluation.provenance`.
+        """
+        row = PAPER_EXPERIMENTS.get(self.experiment["name"])
+        own, usual = self.preparation.to_json(), PreparationSettings().to_json()
+        return (
+            row is not None
+            and self.experiment.items() <= row.to_json().items()
+            and all(own[name] == value for name, value in usual.items() if name != "classes")
+        )
+
+    @property
     def name(self) -> str:
-        """One line for a person: experiment and fold."""
+        """One line for a person: experiment, whether it is the paper's, and fold."""
+        experiment = self.experiment["name"] + ("" if self.is_paper_row else " (changed settings)")
         if self.members:
-            return f"{self.experiment['name']}, ensemble of folds {', '.join(str(one.fold) for one in self.members)}"
-        return f"{self.experiment['name']}, fold {self.fold}"
+            return f"{experiment}, ensemble of folds {', '.join(str(one.fold) for one in self.members)}"
+        return f"{experiment}, fold {self.fold}"
 
     @property
     def served_name(self) -> str:

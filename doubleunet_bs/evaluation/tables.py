@@ -105,7 +105,7 @@ def _interval_lines(summary: Summary) -> list[str]:
         lines[0] += "   [1] [3]"
         lines.append(f"{'':>12}   {_row(('', '', _span(found.f1_mean)))}   [2] [3]")
     else:
-        lines[0] += "   [3]"
+        lines[0] += "   [1]"
     return lines
 
 
@@ -128,7 +128,7 @@ def _notes(summary: Summary) -> list[str]:
     found = summary.intervals
     if any(interval is not None for interval in (found.precision, found.sensitivity, found.f1_mean)):
         notes.append(
-            f"[3] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} "
+            f"[{3 if scored > 1 else 1}] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} "
             "patients, within each fold."
         )
     if 0 < scored < summary.total_folds:

@@ -31,9 +31,8 @@ def find_gain(frames: Sequence[np.ndarray]) -> tuple[float, float]:
         frames: uint16 counts, one array or several of any shape; together at least one pixel.
 
     Returns:
-        The gain, exactly representable in float32: 1.0 when the mean of min(counts, 255) lies inside already, else
-            the gain whose mean is a
-        thousandth of a grey level inside the nearer end. And the mean intensity that it gives.
+        The gain, exactly representable in float32: 1.0 when the mean of min(counts, 255) lies inside already, else the
+            gain whose mean is a thousandth of a grey level inside the nearer end. And the mean intensity that it gives.
 
     Raises:
         ScanError: reason "too-dark": even fully saturated, too few pixels have counts to reach a mean of 7.

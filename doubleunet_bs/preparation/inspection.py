@@ -54,6 +54,7 @@ def inspection(scan: BoneScan, prepared: PreparedCase) -> dict[str, Any]:
         "views": views,
         "brightness": prepared.brightness,
         "background": prepared.settings.background,
+        "bin": prepared.settings.bin,
         "uptake_fraction": prepared.uptake_fraction,
         "warnings": list(prepared.warnings),
     }
@@ -80,14 +81,23 @@ def inspection_text(figures: dict[str, Any]) -> str:
             f"  body range     rows {first} to {last} ({last - first + 1}{height}), "
             f"columns {view['body_columns'][0]} to {view['body_columns'][1]}",
             f"  window         {FRAME_SHAPE[0]} x {FRAME_SHAPE[1]} from row {view['window_top']}, "
-            f"column {view['window_left']}; kept down to row {view['knee_row'] - 1}",
+            f"column {view['window_left']}{_outside(view)}",
+            f"  used           the window's first {KEPT_ROWS} rows, down to row {view['knee_row'] - 1} of the view",
             f"  gain           {view['gain']:.3f}",
         ]
-    lines.append(f"mean brightness  {figures['brightness']:.2f} (the range is 7 to 14)")
+    factor = figures["bin"]
+    summed = f"; counts of {factor} x {factor} pixels added, before the gain" if factor > 1 else ""
+    lines.append(f"mean brightness  {figures['brightness']:.2f} (the range is 7 to 14{summed})")
     if figures["background"] != "none":
         lines.append(f"uptake kept      {figures['uptake_fraction']:.1%} of the image by {figures['background']}")
     lines += [f"warning          {line}" for line in figures["warnings"]] or ["warnings         none"]
     return "\n".join(lines)
+
+
+def _outside(view: dict[str, Any]) -> str:
+    """What a window that begins outside of the view means."""
+    outside = view["window_top"] < 0 or view["window_left"] < 0
+    return " (it begins outside of the view: empty pixels are added there)" if outside else ""
 
 
 def inspection_picture(scan: BoneScan, prepared: PreparedCase, scale: int = 2) -> Image.Image:
@@ -130,7 +140,7 @@ def inspection_picture(scan: BoneScan, prepared: PreparedCase, scale: int = 2) -
     for text, colour in (
         ("body range", BODY),
         ("window", WINDOW),
-        (f"row {KEPT_ROWS}: below it nothing is used", KNEE),
+        (f"row {KEPT_ROWS} of the window: below it nothing is used", KNEE),
     ):
         draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
         draw.text((x + 11 * scale, 3 * scale), text, fill="black", font=font)

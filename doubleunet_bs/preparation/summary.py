@@ -1,7 +1,7 @@
 """What was prepared, in figures."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,17 +11,23 @@ from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
 
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
 def summarise(records: Sequence[CaseRecord]) -> dict[str, Any]:
     """Figures of a set of cases.
 
     Returns:
         "cases", "patients", "groups" and "cancers" (name -> cases; None as "unknown"), "gain", "brightness" and
-        "uptake_fraction" (minimum, median and maximum; None without cases), "warnings" (text with numbers replaced by
-        N -> cases).
+        "uptake_fraction" (minimum, median and maximum; None without cases), "warnings" (text -> cases; texts that differ
+        in their numbers alone are one, with the range of each number).
     """
-    warnings: Counter[str] = Counter()
+    alike: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
     for record in records:
-        warnings.update({re.sub(r"\d+(\.\d+)?", "N", line) for line in record.warnings})
+        of_case = {NUMBER.sub("\0", line): tuple(NUMBER.findall(line)) for line in record.warnings}
+        for form, numbers in of_case.items():
+            alike[form].append(numbers)
+    warnings = Counter({_with_ranges(form, numbers): len(numbers) for form, numbers in alike.items()})
     gains = [gain for record in records for gain in record.gains]
     return {
         "cases": len(records),
@@ -45,7 +51,7 @@ def summary_text(records: Sequence[CaseRecord], rejected: int, settings: Prepara
         f"cases            {figures['cases']} of {figures['patients']} patients ({groups}; {cancers})",
         f"rejected         {rejected}",
         f"image            {rows} x {columns}"
-        + (f", counts of {settings.bin} x {settings.bin} pixels added" * (settings.bin > 1)),
+        + (f", counts of {settings.bin} x {settings.bin} pixels added before the gain" * (settings.bin > 1)),
         f"gain             {_shown(figures['gain'], '{:.2f}')}",
         f"mean brightness  {_shown(figures['brightness'], '{:.2f}')}",
     ]
@@ -53,6 +59,16 @@ def summary_text(records: Sequence[CaseRecord], rejected: int, settings: Prepara
         lines.append(f"uptake kept      {_shown(figures['uptake_fraction'], '{:.1%}')} by {settings.background}")
     lines += [f"warning          {number} x {text}" for text, number in figures["warnings"].items()]
     return "\n".join(lines)
+
+
+def _with_ranges(form: str, numbers: Sequence[tuple[str, ...]]) -> str:
+    """A text whose numbers were taken out, with what stood in each place: one number, or the smallest to the largest."""
+    parts = form.split("\0")
+    text = parts[0]
+    for part, values in zip(parts[1:], zip(*numbers, strict=True), strict=True):
+        low, high = min(values, key=float), max(values, key=float)
+        text += (low if low == high else f"{low} to {high}") + part
+    return text
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -1,6 +1,7 @@
 """The paper's experiments as settings (paper, sections 2.5 to 3.3, Tables 1 to 3)."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -225,7 +226,9 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
         name, equals, text = assignment.partition("=")
         name, text = name.strip().replace("-", "_"), text.strip()
         if not equals or name not in names:
-            raise SettingsError(f"{assignment!r}: not NAME=VALUE with a name out of {', '.join(names)}")
+            near = difflib.get_close_matches(name, names, 1)
+            meant = f"; did you mean {near[0]}?" if near and name not in names else ""
+            raise SettingsError(f"{assignment!r}: not NAME=VALUE with a name out of {', '.join(names)}{meant}")
         if name in changes:
             raise SettingsError(f"{name} is set twice")
         try:

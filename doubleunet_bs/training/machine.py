@@ -49,7 +49,7 @@ def choose_machine(replicas: Replicas, precision: str = "float32", xla: str = "a
     if xla == "on" and replicas.count > 1:
         raise SettingsError(f"--xla on works with one device; there are {replicas.count}: use --xla off or --devices 0")
     gpu = all(name.startswith("GPU") for name in replicas.devices)
-    reason = "not chosen by the device"
+    reason = "fixed; --precision auto chooses by the device"
     if precision == "auto":
         precision, reason = _gpu_precision(replicas) if gpu else _cpu_precision()
     if xla == "on" and precision != "float32":

@@ -106,7 +106,9 @@ def table(out: Path) -> str:
         for fold in sorted(single.keys() & half.keys()):
             first, second = 100 * single[fold]["f1"], 100 * half[fold]["f1"]
             differences.append(second - first)
-            lines.append(f"{row}, fold {fold}: F1 {first:.1f} in float32, {second:.1f} in bfloat16 ({second - first:+.1f})")
+            lines.append(
+                f"{row}, fold {fold}: F1 {first:.1f} in float32, {second:.1f} in bfloat16 ({second - first:+.1f})"
+            )
     if differences:
         lines.append(f"bfloat16 - float32: {mean_sd(differences)} points (mean ± SD of {len(differences)} pairs)")
     return "\n".join(lines)

@@ -44,6 +44,19 @@ def test_json_and_text_say_the_same(phantom, file, capsys):
     assert f"gain           {anterior['gain']:.3f}" in text and "told apart by: " in text
 
 
+def test_binned_as_prepare_would(phantom, file, capsys):
+    assert main(["inspect", file, "--bin", "4", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert main(["inspect", file, "--json"]) == 0
+    full = json.loads(capsys.readouterr().out)
+    # Sums of 16 pixels need about a sixteenth of the gain.
+    gains = [one["views"]["anterior"]["gain"] for one in (figures, full)]
+    assert (figures["bin"], full["bin"]) == (4, 1) and gains[0] < gains[1] / 4
+    assert figures["views"]["anterior"]["counts"] == full["views"]["anterior"]["counts"]
+    assert main(["inspect", file, "--bin", "4"]) == 0
+    assert "counts of 4 x 4 pixels added" in capsys.readouterr().out
+
+
 def test_the_picture_shows_body_window_and_row_640(file, tmp_path, capsys):
     path = tmp_path / "look.png"
     assert main(["inspect", file, "--png", str(path), "--json"]) == 0

@@ -62,7 +62,7 @@ def test_it_is_the_mean_by_hand(run, ensemble, scan, tensorflow):
 
 def test_its_papers_name_its_members(run, ensemble):
     description = read_description(ensemble / "assets.extra" / "model.json")
-    assert description.name == "focal-tversky-otsu, ensemble of folds 1, 2, 3"
+    assert description.name == "focal-tversky-otsu (changed settings), ensemble of folds 1, 2, 3"
     assert description.served_name == "focal-tversky-otsu-folds-01-02-03"
     assert (description.fold, description.best_epoch, description.validation_f1) == (None, None, None)
     assert [(one.fold, one.best_epoch, one.validation_f1) for one in description.members] == [

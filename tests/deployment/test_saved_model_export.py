@@ -1,5 +1,6 @@
 """What is exported runs without this package and says what the live network says."""
 
+import dataclasses
 import getpass
 import json
 import shutil
@@ -163,3 +164,16 @@ def test_descriptions_that_are_refused(trained_run, tmp_path, change, message):
         write_json(tmp_path / "model.json", {name: value for name, value in read_json(source).items() if name != key})
         with pytest.raises(RunError, match="model.json"):
             read_description(tmp_path / "model.json")
+
+
+def test_only_an_unchanged_row_goes_by_the_name_of_the_papers(tensorflow):
+    from doubleunet_bs.preparation.settings import PreparationSettings
+    from doubleunet_bs.training.experiments import paper_experiment
+
+    def name(bin=1, **changes):
+        experiment = paper_experiment("dice-otsu", **changes).to_json()
+        model = dataclasses.replace(description(), experiment=experiment, preparation=PreparationSettings(bin=bin))
+        return model.name
+
+    assert name() == "dice-otsu, fold 1"
+    assert name(epochs=499) == name(bin=2) == "dice-otsu (changed settings), fold 1"

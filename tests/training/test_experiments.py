@@ -73,6 +73,7 @@ def test_every_setting_can_be_given_as_text():
         (["colour=red"], "with a name out of classes, loss"),
         (["flip"], "not NAME=VALUE"),
         (["name=mine"], "not NAME=VALUE"),
+        (["epoch=3"], "did you mean epochs[?]"),
         (["epochs=many"], "epochs 'many': must be a whole number"),
         (["gamma=x"], "must be a number"),
         (["transfer=maybe"], "must be yes or no"),

@@ -1,0 +1,24 @@
+"""What `prepare` says at its end."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from doubleunet_bs.preparation.summary import summarise
+
+
+@pytest.mark.parametrize(
+    "texts, said",
+    [
+        ((["sums over 65535 are kept as 65535"],) * 3, {"sums over 65535 are kept as 65535": 3}),
+        (
+            (["gain 21.5 is large"], ["gain 107 is large", "no spacing"], ["gain 9.25 is large"]),
+            {"gain 9.25 to 107 is large": 3, "no spacing": 1},
+        ),
+        (([], [], []), {}),
+    ],
+)
+def test_warnings_that_differ_in_numbers_are_one_with_their_range(texts, said):
+    figures = {"group": "positive", "cancer": None, "gains": (1.0, 1.0), "brightness": 10.0, "uptake_fraction": 0.2}
+    records = [SimpleNamespace(patient=str(number), warnings=own, **figures) for number, own in enumerate(texts)]
+    assert summarise(records)["warnings"] == said
