@@ -1,4 +1,4 @@
-"""What every test needs: TensorFlow without its start-up chatter, and small shards in memory."""
+"""What every test needs: TensorFlow without its start-up chatter, small shards in memory, and notes at the end."""
 
 import pytest
 from synthetic_shards import SyntheticShards
@@ -15,3 +15,13 @@ def tensorflow():
 def synthetic_shards():
     """32 x 32 images with square lesions, quacking like `preparation.shards.ShardedDataset`."""
     return SyntheticShards()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests noted by `record_property("note", text)`: figures and what stood in for what."""
+    reports = terminalreporter.getreports("passed")
+    notes = [text for report in reports for name, text in report.user_properties if name == "note"]
+    if notes:
+        terminalreporter.section("notes")
+    for text in dict.fromkeys(notes):
+        terminalreporter.line(text)

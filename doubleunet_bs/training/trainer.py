@@ -1,6 +1,7 @@
 """The training loop: a network, the cases it trains on and those it is validated on (paper, sections 2.6 to 2.10 and 3.1)."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,7 +205,7 @@ class Trainer:
             initial=position.epoch * batches + position.batch,
             desc=self.title,
             unit="batch",
-            disable=not self.show_progress,
+            disable=None if self.show_progress else True,  # None: where the output is no terminal, lines are enough.
             dynamic_ncols=True,
             smoothing=0.05,
         )
@@ -277,10 +278,13 @@ class Trainer:
         write_history(self.path / run_folder.HISTORY, position.history)
         self.board.epoch(row)
         if self.show_progress:
+            left = np.mean([done.seconds for done in position.history]) * (self.experiment.epochs - row.epoch)
             bar.write(
                 f"epoch {row.epoch:>3}/{self.experiment.epochs}  loss {row.loss:.4f}  F1 {_percent(row.f1)}  |  "
-                f"validation loss {row.val_loss:.4f}  F1 {_percent(row.val_f1)}  |  {row.seconds:.1f} s{'  best' if best else ''}"
+                f"validation loss {row.val_loss:.4f}  F1 {_percent(row.val_f1)}  |  {row.seconds:.1f} s, "
+                f"{tqdm.format_interval(left)} left{'  best' if best else ''}"
             )
+            sys.stdout.flush()
 
     def _validate(self) -> tuple[float, list[int]]:
         pieces = evaluation_pieces(self.dataset, self.validation_cases, self.experiment.batch_size, self.replicas.count)

@@ -50,14 +50,8 @@ def url(request, server):
     return getattr(server, request.param)
 
 
-def test_a_server_was_asked(capsys):
-    with capsys.disabled():
-        print(
-            f"\n  model server: {BINARY or 'a stand-in on loopback; TENSORFLOW_MODEL_SERVER names no binary'}", end=""
-        )
-
-
-def test_same_masks_as_here(url, trained_run, scan):
+def test_same_masks_as_here(url, trained_run, scan, record_property):
+    record_property("note", f"model server: {BINARY or 'a stand-in; TENSORFLOW_MODEL_SERVER names no binary'}")
     expected = Predictor(trained_run / "fold_01", precision="float32").predict(scan)
     for model in (trained_run / "fold_01", NAME):
         predictor = Predictor(model, engine="serving", server=url)
