@@ -36,7 +36,7 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
     experiment = paper_experiment("dice", folds=3, epochs=1, encoder_weights="none")
     # The real training loop on a network of one convolution: what is written is the same, in a hundredth of the time.
     monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     monkeypatch.setattr("sys.argv", ["train.py", "--data", f"/home/{SECRET}/shards", "--run", "run"])
     [fold_path] = train_and_export(out / "run", out / "shards", shards, experiment, 1)

@@ -47,7 +47,7 @@ def run(script, *arguments):
 
 def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, capsys):
     monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     breast, prostate = cohorts
     common = ["--data", breast, "--run", tmp_path / "run", "--experiment", "dice-mining-transfer", "--folds", 3]

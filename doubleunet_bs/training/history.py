@@ -6,6 +6,8 @@ import io
 import os
 from collections.abc import Sequence
 
+from tqdm import tqdm
+
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import replace_file, write_text
 
@@ -58,6 +60,21 @@ def read_history(path: str | os.PathLike) -> list[Epoch]:
         return [Epoch(int(row[0]), *(float(cell) if cell else None for cell in row[1:])) for row in rows[1:]]
     except (OSError, ValueError, IndexError, TypeError) as cause:
         raise RunError(f"{path}: not a training history ({cause})") from None
+
+
+def epoch_line(epochs: Sequence[Epoch], planned: int, best: bool) -> str:
+    """The last epoch for the terminal, with the time that the rest of `planned` epochs will take."""
+    row = epochs[-1]
+    left = sum(epoch.seconds for epoch in epochs) / len(epochs) * (planned - row.epoch)
+    return (
+        f"epoch {row.epoch:>3}/{planned}  loss {row.loss:.4f}  F1 {_percent(row.f1)}  |  "
+        f"validation loss {row.val_loss:.4f}  F1 {_percent(row.val_f1)}  |  {row.seconds:.1f} s, "
+        f"{tqdm.format_interval(left)} left{'  best' if best else ''}"
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "  –   " if value is None else f"{100 * value:5.1f} %"
 
 
 def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) -> None:

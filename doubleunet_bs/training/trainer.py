@@ -22,22 +22,21 @@ from doubleunet_bs.dataset.pipeline import (
 )
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
-from doubleunet_bs.network import double_unet
 from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.network.metrics import metastatic_mask, precision_sensitivity_f1
 from doubleunet_bs.preparation.shards import ShardedDataset, file_sha256
 from doubleunet_bs.training import run_folder, tensorboard
+from doubleunet_bs.training.build import build_network, tested_model
 from doubleunet_bs.training.checkpoints import load_state, save_state
 from doubleunet_bs.training.environment import describe_environment
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.fused_adam import FusedAdam
-from doubleunet_bs.training.history import Epoch, draw_progress, write_history
+from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.leftovers import remove_leftovers
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.machine import deterministic_kernels
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
-from doubleunet_bs.training.start import encoder_variables, load_initial_weights, starting_head_bias
+from doubleunet_bs.training.start import encoder_variables
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.stop_signals import Interrupted, StopSignals
 from doubleunet_bs.training.tensorboard import TensorBoardLog
@@ -138,31 +137,13 @@ class Trainer:
 
     def _build(self) -> None:
         experiment = self.experiment
-        keras.utils.set_random_seed(experiment.seed)
-        keras.config.set_dtype_policy(self.precision)
-        try:
-            with self.replicas.strategy.scope():
-                self.model = double_unet(
-                    (*self.dataset.image_shape, 3),
-                    experiment.classes,
-                    experiment.encoder_weights if self.initial_weights is None else None,
-                    starting_head_bias(self.experiment, self.dataset, self.train_cases),
-                    synchronized=self.replicas.count > 1,
-                    bn_momentum=experiment.bn_momentum,
-                )
-                if self.initial_weights is not None:
-                    load_initial_weights(self.model, self.initial_weights)
-                optimizer = FusedAdam(experiment.learning_rate, name="adam")
-                if self.precision == "mixed_float16":
-                    optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
-                optimizer.build(self.model.trainable_variables)
-        finally:
-            keras.config.set_dtype_policy("float32")
-        self.optimizer = optimizer
+        self.model, self.optimizer = build_network(
+            experiment, self.dataset, self.train_cases, self.replicas, self.precision, self.initial_weights
+        )
         self.plateau = Plateau(experiment.plateau_factor, experiment.plateau_patience)
         self.steps = Steps(
             self.model,
-            optimizer,
+            self.optimizer,
             make_loss(experiment),
             self.replicas,
             self.jit_compile,
@@ -238,7 +219,7 @@ class Trainer:
             bar.update()
 
     def _end_epoch(self, bar: tqdm) -> None:
-        position = self.position
+        position, experiment = self.position, self.experiment
         start = time.monotonic()
         val_loss, val_counts = self._validate()
         if not np.isfinite(val_loss):
@@ -278,12 +259,7 @@ class Trainer:
         write_history(self.path / run_folder.HISTORY, position.history)
         self.board.epoch(row)
         if self.show_progress:
-            left = np.mean([done.seconds for done in position.history]) * (self.experiment.epochs - row.epoch)
-            bar.write(
-                f"epoch {row.epoch:>3}/{self.experiment.epochs}  loss {row.loss:.4f}  F1 {_percent(row.f1)}  |  "
-                f"validation loss {row.val_loss:.4f}  F1 {_percent(row.val_f1)}  |  {row.seconds:.1f} s, "
-                f"{tqdm.format_interval(left)} left{'  best' if best else ''}"
-            )
+            bar.write(epoch_line(position.history, experiment.epochs, best))
             sys.stdout.flush()
 
     def _validate(self) -> tuple[float, list[int]]:
@@ -345,9 +321,7 @@ class Trainer:
         self.board.examples(epoch, piece["grey"], piece["labels"], keras.ops.convert_to_numpy(mask))
 
     def _save_model(self) -> None:
-        """The tested model: the best weights in a plain float32 network that any single device opens."""
-        model = double_unet((*self.dataset.image_shape, 3), self.experiment.classes)
-        model.load_weights(self.path / run_folder.BEST_WEIGHTS)
+        model = tested_model(self.dataset.image_shape, self.experiment.classes, self.path / run_folder.BEST_WEIGHTS)
         replace_file(self.path / run_folder.KERAS_MODEL, model.save)
 
     def _save_bad_batch(self, loss: float) -> None:
@@ -380,7 +354,3 @@ class Trainer:
             "data_fingerprint": self.dataset.fingerprint,
             **self.identity,
         }
-
-
-def _percent(value: float | None) -> str:
-    return "  –   " if value is None else f"{100 * value:5.1f} %"

@@ -143,7 +143,7 @@ def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
         assert expected[int(row - place.top) // 4, int(column - place.left) // 4]
 
     monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     experiment = paper_experiment("focal-tversky", folds=3, epochs=1, encoder_weights="none")
     (fold,) = train_and_export(tmp_path / "run", shards, dataset, experiment, 1)

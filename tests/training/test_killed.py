@@ -25,6 +25,7 @@ from doubleunet_bs.quiet import import_tensorflow
 tf = import_tensorflow()
 import keras
 import numpy as np
+import doubleunet_bs.training.build as build_module
 import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
@@ -32,7 +33,7 @@ from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.replicas import open_replicas
 from doubleunet_bs.training.run_folder import create_run
 from doubleunet_bs.training.fold_training import fold_trainer
-trainer_module.double_unet = small_network
+build_module.double_unet = small_network
 out, kills, seed = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 rng = random.Random(seed)
 shards = SyntheticShards(scans=18)

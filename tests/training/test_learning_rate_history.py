@@ -9,6 +9,7 @@ from doubleunet_bs.training.history import (
     COLUMNS,
     Epoch,
     draw_progress,
+    epoch_line,
     read_history,
     write_history,
 )
@@ -65,3 +66,15 @@ def test_progress_picture(tmp_path, rows):
     with Image.open(tmp_path / "progress.png") as image:
         assert image.size[0] > 800 and len(image.convert("RGB").getcolors(1 << 20)) > 50
     assert [path.name for path in tmp_path.iterdir()] == ["progress.png"]
+
+
+def test_the_line_of_an_epoch():
+    rows = [
+        Epoch(1, 1.5, None, 0.0, None, 1.25, None, None, None, 1e-4, 50.0),
+        Epoch(2, 1.0, 0.5, 0.5, 0.5, 0.75, 0.25, 0.25, 0.25, 1e-4, 30.0),
+    ]
+    # Eight epochs of 40 seconds are left.
+    said = "epoch   2/10  loss 1.0000  F1  50.0 %  |  validation loss 0.7500  F1  25.0 %  |  30.0 s, 05:20 left"
+    assert epoch_line(rows, 10, best=False) == said
+    assert epoch_line(rows, 10, best=True) == f"{said}  best"
+    assert "F1   –     |" in epoch_line(rows[:1], 10, best=False)

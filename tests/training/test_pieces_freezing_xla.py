@@ -12,6 +12,7 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.dataset.pipeline import training_pieces
 from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.training import build as build_module
 from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
@@ -86,7 +87,7 @@ def test_pieces_without_an_image_are_refused():
 
 
 def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "double_unet", small_network)
+    monkeypatch.setattr(build_module, "double_unet", small_network)
     monkeypatch.setattr(
         trainer_module, "encoder_variables", lambda model: model.get_layer("encoder_conv1").trainable_variables
     )

@@ -73,10 +73,11 @@ EPOCHS = (
     START
     + """
 from pathlib import Path
+import doubleunet_bs.training.build as build_module
 import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from doubleunet_bs.training.history import read_history
-trainer_module.double_unet = small_network
+build_module.double_unet = small_network
 experiment = paper_experiment(
     "focal-tversky-otsu", epochs=6, learning_rate=1e-2, encoder_weights="none", bn_momentum=0.9)
 trainer = trainer_module.Trainer(Path(sys.argv[3]).with_suffix(""), experiment, SyntheticShards(scans=20), range(10), [12, 13, 14, 15, 18],

@@ -22,7 +22,7 @@ SHARDS = SyntheticShards(scans=18)
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
 
 
 def trainer_in(path, **changes):
@@ -90,7 +90,7 @@ def result(path):
 def uninterrupted(tmp_path_factory):
     """Results of whole runs, by schedule."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
         return {
             schedule: result(trainer_in(tmp_path_factory.mktemp(schedule), schedule=schedule).train())
             for schedule in ("plateau", "cosine")

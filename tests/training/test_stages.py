@@ -53,7 +53,7 @@ def write_mark(run, fold):
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
     monkeypatch.setattr("doubleunet_bs.deployment.saved_model.export_fold", write_mark)
 
@@ -89,7 +89,7 @@ def assert_same(found, expected):
 def trained(tmp_path_factory):
     """A whole run of transfer and mining, two folds of it trained."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
         path = tmp_path_factory.mktemp("trained") / "run"
         train(path)
         patch.setattr("doubleunet_bs.deployment.saved_model.export_fold", write_mark)
