@@ -146,7 +146,7 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     """Everything up to the network, which is not even loaded."""
     from pathlib import Path
 
-    from doubleunet_bs.deployment.engines import check_exported
+    from doubleunet_bs.deployment.engines import check_exported, choose_local
     from doubleunet_bs.deployment.model_folder import find_model
     from doubleunet_bs.deployment.previous_scan import find_previous
     from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
@@ -157,7 +157,7 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     model = find_model(Path(args.model))
     check_exported(Path(args.model), model.saved_model, args.engine)
     description = model.description
-    _introduce(description, f"engine {args.engine}")
+    _introduce(description, f"engine {choose_local(args.engine) if model.saved_model else 'tensorflow'}")
     if args.previous:
         find_previous(args.previous, found.scans[0], settings.allow_missing_view)
     reader = ScanReader(settings, description.preparation)

@@ -17,6 +17,7 @@ from intensity_run import SETTINGS
 from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.deployment.engines import choose_local
 from doubleunet_bs.deployment.scan_list import list_scans
 from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
 from doubleunet_bs.errors import RunError
@@ -164,6 +165,7 @@ def test_dry_run_writes_nothing_and_loads_no_network(phantoms, trained_run, tmp_
     assert (done.returncode, done.stderr) == (0, "")
     *said, modules = done.stdout.splitlines()
     assert modules == "[]"
+    assert said[0].endswith(f"engine {choose_local('auto')}")
     assert said[-1] == "dry run: 2 of 2 scans would be segmented; nothing was written"
     assert any(str(tmp_path / "out" / scan.case) in line for line in said)
     assert any("phantom_0001_anterior.json" in line for line in said)
