@@ -166,7 +166,7 @@ def _conclusion(folder: Path, run_path: Path, fold_path: Path, cohort: Path, sec
         f"  {fold_path / 'model.keras'}   for Keras",
         f"  {cohort / 'scans'}   the phantoms as DICOM; {cohort / 'labels'}   their lesions for Labelme",
         "",
-        f"Done in {seconds / 60:.1f} minutes. Segment a scan with the trained fold:",
+        f"Done in {seconds / 60:.1f} minutes. Segment a scan with the trained fold (which may have trained on this one):",
         f"  python -m doubleunet_bs predict {cohort / 'scans' / 'phantom_0001.dcm'} --model {fold_path} --out {folder / 'predicted'}",
         "A phantom score shows that the software works, nothing else: it says nothing about patients, and it cannot be",
         "compared with the paper's figures.",
