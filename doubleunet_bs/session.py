@@ -226,7 +226,10 @@ class Session:
     def _train(self, trainer, resume: bool, tests: int = 0) -> None:
         import keras
 
-        print(trainer_line(trainer, tests), flush=True)
+        from doubleunet_bs.training.run_folder import KERAS_MODEL
+
+        done = (trainer.path / KERAS_MODEL).is_file()
+        print(f"{trainer.title:<11} is trained" if done else trainer_line(trainer, tests), flush=True)
         trainer.train(resume)
         self.signals.check()
         # The next network would find this one's still in memory.

@@ -19,6 +19,7 @@ class SyntheticCase:
     source_sha256: str = ""
     gains: tuple[float, float] = (1.0, 1.0)
     brightness: float = 10.0
+    phantom: bool | None = None
 
 
 class SyntheticShards:

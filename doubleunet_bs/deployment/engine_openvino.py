@@ -11,7 +11,9 @@ from doubleunet_bs.deployment.openvino_graph import split_convolutions
 from doubleunet_bs.evaluation.endpoint_names import INPUT, MASK, PROBABILITY
 
 
-@functools.cache
+_creation = threading.Lock()
+
+
 def shared_core():
     """The process's one OpenVINO core.
 
@@ -19,6 +21,12 @@ def shared_core():
     them, the first one gone first, the thread keeps a stack that is no longer there, and the next SIGTERM or Ctrl-C ends
     the process with a segmentation fault (OpenVINO 2026.4).
     """
+    with _creation:
+        return _make_core()
+
+
+@functools.cache
+def _make_core():
     import openvino
 
     return openvino.Core()

@@ -14,6 +14,7 @@ from doubleunet_bs.classes import CLASS_NAMES
 from doubleunet_bs.deployment.endpoints import describe_endpoints
 from doubleunet_bs.errors import BoneScanError, DatasetError, RunError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
@@ -54,6 +55,7 @@ class ModelDescription:
             for an ensemble, which has no validation scans of its own.
         version: of the package that wrote the description.
         members: the folds of an ensemble, at least two; empty for a single fold.
+        trained_on: "phantoms", "patients", "mixed" or "unknown".
     """
 
     experiment: dict[str, Any]
@@ -66,28 +68,24 @@ class ModelDescription:
     validation_f1: float | None
     version: str = __version__
     members: tuple[Member, ...] = ()
+    trained_on: str = UNKNOWN
 
     @property
     def is_paper_row(self) -> bool:
-        """Whether the model was trained as a row of the paper's tables, with no setting changed.
-
-        The map of annotation labels is the user's own and changes nothing, as in `evaluation.provenance`.
-        """
+        """Whether the model was trained as a row of the paper's tables, with no setting changed."""
         row = PAPER_EXPERIMENTS.get(self.experiment["name"])
-        own, usual = self.preparation.to_json(), PreparationSettings().to_json()
-        return (
-            row is not None
-            and self.experiment.items() <= row.to_json().items()
-            and all(own[name] == value for name, value in usual.items() if name != "classes")
-        )
+        same = row is not None and self.experiment.items() <= row.to_json().items()
+        return same and not self.preparation.changes()
 
     @property
     def name(self) -> str:
-        """One line for a person: experiment, whether it is the paper's, and fold."""
+        """One line for a person: experiment, whether it is the paper's, fold, and whether it knows phantoms only."""
         experiment = self.experiment["name"] + ("" if self.is_paper_row else " (changed settings)")
+        folds = f"fold {self.fold}"
         if self.members:
-            return f"{experiment}, ensemble of folds {', '.join(str(one.fold) for one in self.members)}"
-        return f"{experiment}, fold {self.fold}"
+            folds = f"ensemble of folds {', '.join(str(one.fold) for one in self.members)}"
+        trained = {PHANTOMS: ", trained on phantoms", MIXED: ", trained on phantoms as well"}.get(self.trained_on, "")
+        return f"{experiment}, {folds}{trained}"
 
     @property
     def served_name(self) -> str:
@@ -115,6 +113,7 @@ class ModelDescription:
             "validation_f1": self.validation_f1,
             "weights_sha256": self.weights_sha256,
             "data_fingerprint": self.data_fingerprint,
+            "trained_on": self.trained_on,
             "preparation": self.preparation.to_json(),
             "image_shape": list(self.image_shape),
             "class_names": self.class_names,
@@ -179,6 +178,7 @@ def parse_description(content: Any, path: str) -> ModelDescription:
             validation_f1=content["validation_f1"],
             version=content["version"],
             members=tuple(Member(**one) for one in content.get("members", ())),
+            trained_on=content.get("trained_on", UNKNOWN),
         )
         _check(description)
     except (KeyError, TypeError, ValueError, BoneScanError) as cause:
@@ -197,6 +197,7 @@ def _check(description: ModelDescription) -> None:
         and all(type(length) is int and length > 0 for length in description.image_shape),
         "data_fingerprint": isinstance(description.data_fingerprint, str),
         "version": isinstance(description.version, str),
+        "trained_on": description.trained_on in (PHANTOMS, PATIENTS, MIXED, UNKNOWN),
     }
     if description.members:
         checks |= {
@@ -251,6 +252,7 @@ def describe_fold(trained) -> ModelDescription:
         weights_sha256=trained.weights_sha256,
         best_epoch=trained.best_epoch,
         validation_f1=trained.validation_f1,
+        trained_on=run.data.get("scans", UNKNOWN),
     )
 
 

@@ -137,8 +137,7 @@ def compare_runs(
         if number not in common and fold is None
     )
     experiments = tuple(
-        run.experiment.name
-        + (f" (changed: {', '.join(changed)})" if (changed := run.experiment.changed_settings()) else "")
+        run.experiment.name + (f" (changed: {', '.join(changed)})" if (changed := run.changed_settings()) else "")
         for run in runs
     )
     of = provenance(runs[0].experiment, dataset.cases, dataset.settings).without_paper()

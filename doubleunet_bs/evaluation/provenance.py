@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, PHYSICIANS_DICE, SOURCE, PaperRow
-from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN, CaseRecord, scans_are
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import Experiment
 
-PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
 _NOTES = {
     PHANTOMS: "Phantom scans: a software check, not comparable with any figure of patients.",
     MIXED: "Some of the scans are phantoms: the figures say nothing about patients.",
@@ -84,12 +83,6 @@ def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: 
     in the paper; whether it is shown depends on what the scans are. The map of annotation labels is the
     user's own and changes nothing.
     """
-    marks = {record.phantom for record in records}
-    if None in marks or not marks:
-        scans = UNKNOWN
-    else:
-        scans = {(True,): PHANTOMS, (False,): PATIENTS}.get(tuple(marks), MIXED)
-    usual, own = PreparationSettings().to_json(), settings.to_json()
-    changed = {name: own[name] for name in usual if name != "classes" and own[name] != usual[name]}
+    changed = settings.changes()
     row = PAPER_ROWS.get(experiment.name) if experiment.is_paper_row and not changed else None
-    return Provenance(scans, changed, row)
+    return Provenance(scans_are(records), changed, row)

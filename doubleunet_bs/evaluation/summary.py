@@ -77,7 +77,8 @@ class Summary:
 
     Attributes:
         experiment: its name.
-        changed_settings: what differs from the paper's row of that name; empty for an unchanged row.
+        changed_settings: of the experiment, what differs from the paper's row of that name; of the preparation,
+            `provenance` knows.
         total_folds: number of folds of the cross-validation, scored or not.
         folds: scores in the order of the folds.
         provenance: of the scans.

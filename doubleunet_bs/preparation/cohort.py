@@ -121,7 +121,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
 def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, unfinished: Unfinished) -> CohortResult:
     state = _Progress(job, inputs, unfinished)
     arguments = (job.settings, job.allow_missing_view, _emptied(pseudonyms), str(job.labels))
-    bar = tqdm(desc="prepare", unit="scan", total=len(inputs.tasks), initial=state.next, disable=None if job.progress else True)
+    bar = tqdm(desc="prepare", unit="scan", total=len(inputs.tasks), initial=state.next, disable=not job.progress)
     outcomes = in_order(_prepare_task, inputs.tasks[state.next :], _make_state, arguments, job.workers)
     with contextlib.closing(outcomes), bar:
         for outcome in outcomes:

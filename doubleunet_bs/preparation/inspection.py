@@ -81,7 +81,7 @@ def inspection_text(figures: dict[str, Any]) -> str:
             f"  body range     rows {first} to {last} ({last - first + 1}{height}), "
             f"columns {view['body_columns'][0]} to {view['body_columns'][1]}",
             f"  window         {FRAME_SHAPE[0]} x {FRAME_SHAPE[1]} from row {view['window_top']}, "
-            f"column {view['window_left']}{_outside(view)}",
+            f"column {view['window_left']}{_outside(view, rows, columns)}",
             f"  used           the window's first {KEPT_ROWS} rows, down to row {view['knee_row'] - 1} of the view",
             f"  gain           {view['gain']:.3f}",
         ]
@@ -94,10 +94,11 @@ def inspection_text(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _outside(view: dict[str, Any]) -> str:
-    """What a window that begins outside of the view means."""
-    outside = view["window_top"] < 0 or view["window_left"] < 0
-    return " (it begins outside of the view: empty pixels are added there)" if outside else ""
+def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
+    """What a window that does not lie within the view means."""
+    top, left = view["window_top"], view["window_left"]
+    within = top >= 0 and left >= 0 and top + FRAME_SHAPE[0] <= rows and left + FRAME_SHAPE[1] <= columns
+    return "" if within else " (where it reaches outside of the view, pixels are empty)"
 
 
 def inspection_picture(scan: BoneScan, prepared: PreparedCase, scale: int = 2) -> Image.Image:

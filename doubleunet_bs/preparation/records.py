@@ -6,6 +6,7 @@ import math
 import re
 import struct
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from doubleunet_bs.errors import DatasetError
@@ -14,6 +15,7 @@ from doubleunet_bs.preparation.geometry import BodyRange, Placement
 
 GROUPS = ("positive", "negative")
 CANCERS = ("breast", "prostate")
+PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -198,3 +200,11 @@ def _is_table(value: Any, kind: type) -> bool:
         and all(type(n) is int and abs(n) < 10**6 for n in entry.values())
         for entry in value.values()
     )
+
+
+def scans_are(records: Iterable[CaseRecord]) -> str:
+    """ "phantoms", "patients", "mixed", or "unknown" when the shards of one do not say, or there is none."""
+    marks = {record.phantom for record in records}
+    if None in marks or not marks:
+        return UNKNOWN
+    return {(True,): PHANTOMS, (False,): PATIENTS}.get(tuple(marks), MIXED)

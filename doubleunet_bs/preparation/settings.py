@@ -73,6 +73,14 @@ class PreparationSettings:
         """(rows, columns) of a prepared image: (640, 512) divided by `bin`."""
         return KEPT_ROWS // self.bin, 2 * RAW_SHAPE[1] // self.bin
 
+    def changes(self, other: "PreparationSettings | None" = None) -> dict[str, Any]:
+        """The settings that differ from another preparation's, by name; None: from the paper's.
+
+        The class map translates the labels of a cohort, which may have names of their own; it is no setting of the method.
+        """
+        there = (PreparationSettings() if other is None else other).to_json()
+        return {name: value for name, value in self.to_json().items() if name != "classes" and value != there[name]}
+
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""
         return {

@@ -11,7 +11,8 @@ from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
 
 
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
+# With thousands separators, as warnings about counts have them.
+NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?")
 
 
 def summarise(records: Sequence[CaseRecord]) -> dict[str, Any]:
@@ -23,11 +24,12 @@ def summarise(records: Sequence[CaseRecord]) -> dict[str, Any]:
         in their numbers alone are one, with the range of each number).
     """
     alike: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    cases: Counter[str] = Counter()
     for record in records:
-        of_case = {NUMBER.sub("\0", line): tuple(NUMBER.findall(line)) for line in record.warnings}
-        for form, numbers in of_case.items():
-            alike[form].append(numbers)
-    warnings = Counter({_with_ranges(form, numbers): len(numbers) for form, numbers in alike.items()})
+        for line in record.warnings:
+            alike[NUMBER.sub("\0", line)].append(tuple(NUMBER.findall(line)))
+        cases.update({NUMBER.sub("\0", line) for line in record.warnings})
+    warnings = Counter({_with_ranges(form, numbers): cases[form] for form, numbers in alike.items()})
     gains = [gain for record in records for gain in record.gains]
     return {
         "cases": len(records),
@@ -66,9 +68,13 @@ def _with_ranges(form: str, numbers: Sequence[tuple[str, ...]]) -> str:
     parts = form.split("\0")
     text = parts[0]
     for part, values in zip(parts[1:], zip(*numbers, strict=True), strict=True):
-        low, high = min(values, key=float), max(values, key=float)
+        low, high = min(values, key=_value), max(values, key=_value)
         text += (low if low == high else f"{low} to {high}") + part
     return text
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -66,8 +66,9 @@ def check_memory(
     needed = share if on_gpu else share * replicas.count
     total = _device_bytes(replicas) if total is None else total
     changes = []
-    if experiment.accumulate * replicas.count < experiment.batch_size:
-        changes.append(f"--accumulate {min(2 * experiment.accumulate, experiment.batch_size // replicas.count)}")
+    pieces = min(2 * experiment.accumulate, experiment.batch_size // replicas.count)
+    if pieces > experiment.accumulate:
+        changes.append(f"--accumulate {pieces}")
     if precision == "float32":
         changes.append("--precision mixed_bfloat16")
     changes += ["a smaller --batch-size", "more devices" if on_gpu else "a coarser matrix (prepare --bin 2)"]

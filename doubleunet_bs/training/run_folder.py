@@ -10,6 +10,7 @@ from doubleunet_bs.dataset.folds import Folds, folds_to_json, load_folds, make_f
 from doubleunet_bs.dataset.lesions import lesions_of_cases
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text, read_json
+from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
@@ -34,7 +35,8 @@ class Run:
     Attributes:
         path: the folder.
         experiment: its settings.
-        data: {"path", "fingerprint", "image_shape", "preparation"} of the shards it trains on.
+        data: {"path", "fingerprint", "image_shape", "preparation", "scans"} of the shards it trains on; the last one is
+            "phantoms", "patients", "mixed" or "unknown".
         pretrain_data: {"path", "fingerprint"} of the shards it pre-trains on; None without transfer.
     """
 
@@ -49,10 +51,11 @@ class Run:
 
     def changed_settings(self) -> dict[str, Any]:
         """What differs from the paper's row of the same name: settings, and how the scans were prepared."""
-        paper, own = PreparationSettings().to_json(), self.data["preparation"]
-        # The class map translates the user's own labels; it is no setting of the method.
-        names = [name for name in paper if name != "classes" and own.get(name) != paper[name]]
-        return {**self.experiment.changed_settings(), **{f"preparation.{name}": own.get(name) for name in names}}
+        prepared = PreparationSettings.from_json(self.data["preparation"]).changes()
+        return {
+            **self.experiment.changed_settings(),
+            **{f"preparation.{name}": value for name, value in prepared.items()},
+        }
 
     @property
     def is_paper_row(self) -> bool:
@@ -115,6 +118,7 @@ def create_run(
         "fingerprint": dataset.fingerprint,
         "image_shape": list(dataset.image_shape),
         "preparation": dataset.settings.to_json(),
+        "scans": scans_are(dataset.cases),
     }
     pretrain_data = _pretrain_data(experiment, dataset, pretrain)
     if (path / EXPERIMENT).exists():

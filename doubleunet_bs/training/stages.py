@@ -64,7 +64,8 @@ def is_done(run: Run, fold: int, stage: str) -> bool:
 def write_stages(run: Run, fold: int) -> None:
     """Write `stages.json` of a fold: what each stage trains on, what it starts from, and whether it is done."""
     experiment = run.experiment
-    own_start = f"{experiment.encoder_weights} weights of the encoder"
+    encoder = experiment.public().encoder_weights
+    own_start = "random weights" if encoder == "none" else f"{encoder} weights of the encoder"
     start = f"pretrain/{BEST_WEIGHTS}" if experiment.transfer else own_start
     folder = run.fold_path(fold).name
     negatives = {

@@ -1,5 +1,6 @@
 """The training loop: a network, the cases it trains on and those it is validated on (paper, sections 2.6 to 2.10 and 3.1)."""
 
+import functools
 import os
 import sys
 import time
@@ -33,8 +34,8 @@ from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.leftovers import remove_leftovers
-from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.machine import deterministic_kernels
+from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.start import encoder_variables
 from doubleunet_bs.training.steps import Steps, make_loss
@@ -291,13 +292,23 @@ class Trainer:
             "data": self.dataset.fingerprint,
             "training scans": [self.dataset.cases[index].case for index in self.train_cases],
             "validation scans": [self.dataset.cases[index].case for index in self.validation_cases],
-            "initial weights": None if self.initial_weights is None else file_sha256(self.initial_weights),
+            **self._start_files,
             "precision": self.precision,
             # They decide the last digits, and those the rest of a training.
             "xla": self.jit_compile,
             "replicas": self.replicas.count,
             "deterministic": deterministic_kernels(),
             **self.identity,
+        }
+
+    @functools.cached_property
+    def _start_files(self) -> dict[str, str | None]:
+        """The contents of the files that the weights come from."""
+        encoder = self.experiment.encoder_weights
+        own = self.initial_weights is None and encoder not in ("none", "imagenet")
+        return {
+            "initial weights": None if self.initial_weights is None else file_sha256(self.initial_weights),
+            "encoder weights": file_sha256(encoder) if own else None,
         }
 
     def _restore(self, path: Path) -> None:
@@ -334,7 +345,7 @@ class Trainer:
         replace_file(path, lambda temporary: np.savez(temporary, case=cases, **piece))
         raise RunError(
             f"{path}: the loss became {loss} in epoch {self.position.epoch + 1} with the batch saved there; "
-            "lower --learning-rate or use --precision float32"
+            "lower --learning-rate or use --precision float32 in a new --run"
         )
 
     def _draw(self) -> None:
@@ -349,8 +360,9 @@ class Trainer:
             "precision": self.precision,
             "xla": self.jit_compile,
             "deterministic": deterministic_kernels(),
-            "experiment": self.experiment.to_json(),
+            "experiment": self.experiment.public().to_json(),
             "scans": {"training": len(self.train_cases), "validation": len(self.validation_cases)},
             "data_fingerprint": self.dataset.fingerprint,
+            **self._start_files,
             **self.identity,
         }

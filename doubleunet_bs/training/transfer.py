@@ -7,6 +7,7 @@ folds of a run, since none of their scans is in it; that is checked here and not
 from doubleunet_bs.dataset.folds import hold_out
 from doubleunet_bs.dataset.lesions import lesions_of_cases
 from doubleunet_bs.errors import DatasetError, SettingsError
+from doubleunet_bs.preparation.records import PHANTOMS, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
 
@@ -25,13 +26,18 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset) -> None:
     if other.image_shape != dataset.image_shape:
         shapes = [" x ".join(map(str, cohort.image_shape)) for cohort in (other, dataset)]
         raise DatasetError(f"{other.path}: images of {shapes[0]} pixels, {dataset.path} has {shapes[1]}")
-    here, there = dataset.settings.to_json(), other.settings.to_json()
-    # The class map translates the labels of a cohort, which may have names of their own; it is no setting of the method.
-    names = [name for name in here if name != "classes" and here[name] != there[name]]
-    different = [f"{name} {there[name]} there, {here[name]} here" for name in names]
+    here = dataset.settings.to_json()
+    different = [
+        f"{name} {there} there, {here[name]} here" for name, there in other.settings.changes(dataset.settings).items()
+    ]
     if different:
         raise DatasetError(
             f"{other.path}: prepared with other settings than {dataset.path} ({'; '.join(different)}); prepare one again"
+        )
+    kinds = [scans_are(cohort.cases) for cohort in (other, dataset)]
+    if PHANTOMS in kinds and kinds[0] != kinds[1]:
+        raise DatasetError(
+            f"{other.path}: scans of {kinds[0]}, {dataset.path} has scans of {kinds[1]}; phantoms go together with phantoms only"
         )
     for what, attribute in (("patient", "patient"), ("scan", "pixel_sha256"), ("source file", "source_sha256")):
         known = {getattr(case, attribute): case.case for case in dataset.cases}

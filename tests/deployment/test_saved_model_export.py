@@ -15,6 +15,7 @@ from doubleunet_bs.deployment.engines import open_local
 from doubleunet_bs.deployment.model_description import (
     INTENDED_USE,
     ModelDescription,
+    parse_description,
     read_description,
 )
 from doubleunet_bs.errors import RunError, SettingsError
@@ -177,3 +178,20 @@ def test_only_an_unchanged_row_goes_by_the_name_of_the_papers(tensorflow):
 
     assert name() == "dice-otsu, fold 1"
     assert name(epochs=499) == name(bin=2) == "dice-otsu (changed settings), fold 1"
+
+
+@pytest.mark.parametrize(
+    "trained_on, said",
+    [
+        ("phantoms", ", trained on phantoms"),
+        ("mixed", ", trained on phantoms as well"),
+        ("patients", ""),
+        ("unknown", ""),
+    ],
+)
+def test_a_model_of_phantoms_says_so(trained_on, said):
+    model = dataclasses.replace(description(), trained_on=trained_on)
+    assert model.name.endswith(f"fold 1{said}")
+    assert parse_description(model.to_json(), "model.json") == model
+    with pytest.raises(RunError, match="trained_on is impossible"):
+        parse_description({**model.to_json(), "trained_on": "mice"}, "model.json")

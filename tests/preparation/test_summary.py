@@ -15,6 +15,10 @@ from doubleunet_bs.preparation.summary import summarise
             (["gain 21.5 is large"], ["gain 107 is large", "no spacing"], ["gain 9.25 is large"]),
             {"gain 9.25 to 107 is large": 3, "no spacing": 1},
         ),
+        (
+            (["sum to 998,120 counts"], ["sum to 3,001,596 counts", "sum to 1,000,001 counts"], []),
+            {"sum to 998,120 to 3,001,596 counts": 2},
+        ),
         (([], [], []), {}),
     ],
 )

@@ -40,7 +40,17 @@ shards = SyntheticShards(scans=18)
 experiment = paper_experiment("focal-tversky-otsu", folds=3, epochs=10, learning_rate=1e-2, encoder_weights="none",
                               plateau_patience=1, bn_momentum=0.8)
 
+def noted(run_path):
+    return run_path.with_suffix(".validated")
+
 def child(run_path):
+    validate = trainer_module.Trainer._validate
+    def noting(trainer):
+        value = validate(trainer)
+        with open(noted(run_path), "a") as file:
+            file.write(f"{trainer.position.epoch + 1}\n")
+        return value
+    trainer_module.Trainer._validate = noting
     tf.config.experimental.enable_op_determinism()
     run = create_run(run_path, experiment, shards, "shards")
     try:
@@ -81,6 +91,11 @@ def history_rows():
     history = fold / "history.csv"
     return len(history.read_text().splitlines()) - 1 if history.exists() else 0
 
+def trained_epochs():
+    # Whole epochs that any life so far has come to the end of, saved or not.
+    path = noted(out / "killed")
+    return max(map(int, path.read_text().split())) if path.exists() else 0
+
 while True:
     begin = time.monotonic()
     pid = start(out / "killed")
@@ -98,7 +113,7 @@ while True:
             status = os.waitpid(pid, 0)[1]
             killed += 1
         left = sorted(file.name for file in (out / "killed" / "fold_01").glob("*")) if state.parent.exists() else []
-        report.append([number.name, round(moment, 2), status, left, saved_epochs(), history_rows()])
+        report.append([number.name, round(moment, 2), status, left, trained_epochs(), saved_epochs(), history_rows()])
         if os.waitstatus_to_exitcode(status) == 0:
             # Finished before its time: begin again, so that the number of kills is what was asked for. A life that was
             # resumed in the middle is a short one, so that only shorter ones than known so far correct the guess.
@@ -106,6 +121,7 @@ while True:
             if killed < kills:
                 import shutil
                 shutil.rmtree(out / "killed")
+                noted(out / "killed").unlink()
                 report.append(None)
             else:
                 break
@@ -163,6 +179,7 @@ def test_an_epoch_that_was_saved_is_never_lost(runs):
         if life is None:  # Begun again with an empty folder.
             before = 0
             continue
-        *_, epochs, rows_of_history = life
+        *_, trained, epochs, rows_of_history = life
         assert before <= epochs <= 10 and rows_of_history <= epochs, f"seed {seed}: {report}"
+        assert trained - epochs <= 1, f"seed {seed}: more than one epoch is lost, {report}"
         before = epochs

@@ -129,20 +129,26 @@ def test_a_fold_without_lesions_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, monkeypatch):
-    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
+    run = create_run(tmp_path, paper_experiment("dice", **{**SETTINGS, "batch_size": 2}), SHARDS, "shards")
     trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+
+    batches = []
 
     class BadSteps:
         def __init__(self, *args):
             pass
 
         def train(self, iterator, frozen):
-            return float("nan"), [0, 0, 0], next(iterator)["index"].numpy().tolist()
+            batches.append(next(iterator)["index"].numpy().tolist())
+            return 1.0 if len(batches) < 3 else float("nan"), [0, 0, 0], batches[-1]
 
     monkeypatch.setattr("doubleunet_bs.training.trainer.Steps", BadSteps)
     with pytest.raises(RunError, match="bad_batch.npz: the loss became nan in epoch 1"):
         trainer.train()
     with np.load(trainer.path / "bad_batch.npz", allow_pickle=False) as saved:
-        assert saved["grey"].shape == (4, 32, 32)
+        assert saved["grey"].shape == (2, 32, 32)
+        # The third batch of the epoch, and no other.
+        assert len(batches) == 3 and len({tuple(batch) for batch in batches}) == 3
+        assert saved["case"].tolist() == [SHARDS.cases[index].case for index in batches[2]]
         for row, case in enumerate(saved["case"]):
             np.testing.assert_array_equal(saved["grey"][row], SHARDS.grey(int(str(case)[-3:])))

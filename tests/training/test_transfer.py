@@ -53,6 +53,16 @@ def test_other_sizes_and_settings_are_refused_by_name(synthetic_shards, prostate
         check_cohorts(synthetic_shards, prostate)
 
 
+@pytest.mark.parametrize("here, there", [(False, True), (None, True), (True, False)])
+def test_phantoms_and_patients_do_not_go_together(synthetic_shards, prostate, here, there):
+    for shards, phantom in ((synthetic_shards, here), (prostate, there)):
+        shards.cases = tuple(dataclasses.replace(case, phantom=phantom) for case in shards.cases)
+    with pytest.raises(DatasetError, match="phantoms go together with phantoms only"):
+        check_cohorts(synthetic_shards, prostate)
+    prostate.cases = tuple(dataclasses.replace(case, phantom=here) for case in prostate.cases)
+    check_cohorts(synthetic_shards, prostate)
+
+
 def test_the_labels_of_the_other_cohort_may_have_other_names(synthetic_shards, prostate):
     prostate.settings = PreparationSettings(classes={"metastase": 2, "benigno": 1})
     assert prostate.settings.to_json()["classes"] != synthetic_shards.settings.to_json()["classes"]

@@ -7,9 +7,10 @@ from typing import Any
 from doubleunet_bs.evaluation.bootstrap import Interval
 from doubleunet_bs.evaluation.breakdown import by_size, by_view
 from doubleunet_bs.evaluation.lesions import LesionCounts
-from doubleunet_bs.evaluation.provenance import PATIENTS
 from doubleunet_bs.evaluation.report.markup import notes, percent, table, text, with_unit
 from doubleunet_bs.evaluation.summary import Mean, Summary, figures, postprocessed_figures, threshold_figures
+from doubleunet_bs.preparation.records import PATIENTS
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import Experiment
 
 
@@ -153,7 +154,8 @@ def settings_section(experiment: Experiment, data: Mapping[str, Any], version: s
     experiment = experiment.public()
     changed = experiment.changed_settings()
     rows = [[name, _plain(value), "changed" if name in changed else ""] for name, value in experiment.to_json().items()]
-    prepared = [[name, _plain(value), ""] for name, value in data["preparation"].items()]
+    differs = PreparationSettings.from_json(data["preparation"]).changes()
+    prepared = [[name, _plain(value), "changed" * (name in differs)] for name, value in data["preparation"].items()]
     return (
         f"<h2>Settings</h2><details><summary>Experiment, preparation, version</summary>"
         f"{table(['experiment', '', ''], rows)}{table(['preparation', '', ''], prepared)}"

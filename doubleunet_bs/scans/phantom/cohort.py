@@ -69,7 +69,7 @@ def make_cohort(
         (folder / "scans").mkdir()
         (folder / "labels").mkdir()
         tasks = [(str(folder), seed, index, cancer, positive) for index, positive in enumerate(positives)]
-        with tqdm(total=patients, desc="phantoms", unit="scan", disable=None if progress else True) as bar:
+        with tqdm(total=patients, desc="phantoms", unit="scan", disable=not progress) as bar:
             for _ in _run(tasks, min(workers, patients)):
                 bar.update()
         with open(folder / "labels" / "patients.csv", "w", encoding="utf-8", newline="") as file:
