@@ -12,26 +12,21 @@ import argparse
 import collections
 import contextlib
 import os
-import subprocess
-import sys
+import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from measuring import print_environment
+from bench_predict import save_network
+from bench_startup import make_shards
+from measuring import print_environment, take_turns, timed
 
 
 def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
     """Phantoms, shards, and a run whose folds all are trained to the same random weights."""
-    verb = [sys.executable, "-m", "doubleunet_bs"]
-    cohort = ["phantom", "--out", folder / "phantoms", "--patients", scans, "--positive-fraction", "1.0"]
-    shards = ["prepare", "--scans", folder / "phantoms" / "scans", "--labels", folder / "phantoms" / "labels"]
-    shards += ["--out", folder / "shards", "--bin", bin]
-    for arguments in (cohort, shards):
-        done = subprocess.run([*verb, *map(str, arguments)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{arguments[0]} failed: {done.stderr[-400:]}")
+    make_shards(folder, scans, bin)
 
     import keras
 
@@ -61,7 +56,7 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
 
 
 @contextlib.contextmanager
-def timed(seconds: dict[str, float]):
+def timed_parts(seconds: dict[str, float]):
     """Add up the time in each part of an evaluation."""
     from doubleunet_bs.evaluation import evaluate, report
     from doubleunet_bs.evaluation.predictions import Segmenter
@@ -108,33 +103,15 @@ def timed(seconds: dict[str, float]):
 def faster_seconds(folder: Path, bin: int, rounds: int = 5) -> tuple[str, float]:
     """Name and seconds an image of the engine that `predict` takes on this machine."""
     from doubleunet_bs.deployment.engines import choose_local, open_local
-    from doubleunet_bs.deployment.model_description import ModelDescription
-    from doubleunet_bs.deployment.saved_model import write_saved_model
     from doubleunet_bs.evaluation.predictions import load_keras_model
     from doubleunet_bs.preparation.settings import PreparationSettings
 
     settings = PreparationSettings(bin=bin)
-    description = ModelDescription(
-        experiment={"name": "dice", "classes": 3},
-        fold=1,
-        preparation=settings,
-        image_shape=settings.image_shape,
-        data_fingerprint="random weights",
-        weights_sha256="0" * 64,
-        best_epoch=1,
-        validation_f1=0.0,
-    )
-    (folder / "saved_model").mkdir()
-    write_saved_model(folder / "saved_model", load_keras_model(folder / "model.keras"), description)
+    save_network(folder / "saved_model", load_keras_model(folder / "model.keras"), settings)
     engine = open_local(folder / "saved_model", choose_local("auto"))
     grey = np.random.default_rng(0).poisson(10, (1, *settings.image_shape)).astype(np.uint8)
-    engine(grey)
-    taken = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        engine(grey)
-        taken.append(time.perf_counter() - begun)
-    return engine.name, float(np.median(taken))
+    taken = take_turns({engine.name: partial(timed, engine, grey)}, rounds)[engine.name]
+    return engine.name, statistics.median(found.wall for found in taken)
 
 
 def main() -> None:
@@ -153,14 +130,11 @@ def main() -> None:
 
         print_environment("tensorflow", "keras")
         seconds = collections.defaultdict(float)
-        begun, processor = time.perf_counter(), time.process_time()
-        with timed(seconds):
-            summary = evaluate_run(run, show_progress=False)
-        whole, processor = time.perf_counter() - begun, time.process_time() - processor
+        with timed_parts(seconds):
+            whole, processor = timed(evaluate_run, run, show_progress=False)
+        folds = len(list(run.glob("fold_*/scores.json")))
         predicted = sum(len(list((fold / "predictions" / "mask").iterdir())) for fold in run.glob("fold_*"))
-        print(
-            f"\n{len(summary.folds)} folds, {args.scans} scans, {predicted} predictions of 1/{args.bin} resolution, float32"
-        )
+        print(f"\n{folds} folds, {args.scans} scans, {predicted} predictions of 1/{args.bin} resolution, float32")
         seconds["everything else"] = whole - sum(seconds.values())
         for name, value in sorted(seconds.items(), key=lambda part: -part[1]):
             print(f"  {name:24}{value:8.2f} s{value / whole:8.1%}")

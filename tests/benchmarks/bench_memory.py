@@ -8,10 +8,9 @@ per pixel, and the constant part.
 """
 
 import argparse
-import json
-import subprocess
 import sys
-from pathlib import Path
+
+from measuring import ROOT, print_environment, run_for_json
 
 STEP = """
 import json, resource, sys
@@ -50,12 +49,7 @@ print(json.dumps({"device": replicas.devices[0], "before": before, "peak": peak}
 
 def measure(rows: int, columns: int, batch: int, accumulate: int, precision: str) -> dict:
     """Peak memory of a process that takes two steps."""
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", STEP, str(root), *map(str, (rows, columns, batch, accumulate)), precision]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"a step of batch {batch} in {precision} failed ({done.returncode}): {done.stderr[-500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_for_json([sys.executable, "-c", STEP, ROOT, rows, columns, batch, accumulate, precision])
 
 
 def main() -> None:
@@ -77,6 +71,8 @@ def main() -> None:
             more = (batch - first[0]) * args.rows * args.columns
             slope = f"{(found['peak'] - first[1]) / more:.0f}" if more else "-"
             print(f"{precision:16}{batch:>6}{found['peak'] / 1e9:>9.2f}{slope:>15}  {found['device']}", flush=True)
+    print()
+    print_environment("tensorflow", "keras")
 
 
 if __name__ == "__main__":

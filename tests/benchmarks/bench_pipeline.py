@@ -19,15 +19,15 @@ import argparse
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from bench_prepare import make_scans
-from side_by_side import in_turn, print_environment, print_table, timed
+from measuring import print_environment, print_table, run_for_json, spread, take_turns, timed
 
 BATCH = 4
 LEVELS, REACH = 7, 5.0
@@ -104,14 +104,15 @@ def measure_warm(shards: Path, images: int, repeats: int) -> None:
     cases = range(len(dataset))
     augmentation = Augmentation(dataset, cases)
     images -= images % BATCH
-    sides = {
-        "float32, one-hot, generator": lambda: timed(lambda: plain_pieces(dataset, cases, augmentation, images)),
-        "this pipeline, 14 variants": lambda: timed(lambda: pieces(dataset, cases, augmentation, images)),
-        "this pipeline, as prepared": lambda: timed(lambda: pieces(dataset, cases, None, images)),
+    base = "float32, one-hot, generator"
+    ways = {
+        base: partial(timed, plain_pieces, dataset, cases, augmentation, images),
+        "this pipeline, 14 variants": partial(timed, pieces, dataset, cases, augmentation, images),
+        "this pipeline, as prepared": partial(timed, pieces, dataset, cases, None, images),
     }
-    seconds = in_turn(sides, repeats)
+    seconds = take_turns(ways, repeats)
     print(f"warm: {images} images of {len(dataset)} scans")
-    print_table(seconds, images, "scan", "float32, one-hot, generator")
+    print_table(seconds, base, "ms", images, "scan")
     for name, found in seconds.items():
         clock, processor = (sorted(images / pair[kind] for pair in found)[len(found) // 2] for kind in (0, 1))
         print(f"{name:<34}{clock:>10.0f} scans/s on the clock{2 * processor:>10.0f} scans/s of two cores")
@@ -119,11 +120,7 @@ def measure_warm(shards: Path, images: int, repeats: int) -> None:
 
 
 def child(folder: Path, images: int, mode: str) -> dict:
-    command = [sys.executable, __file__, "--measure", str(folder), "--images", str(images), "--mode", mode]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr[-800:])
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_for_json([sys.executable, __file__, "--measure", folder, "--images", images, "--mode", mode])
 
 
 def forget(folder: Path) -> None:
@@ -135,14 +132,16 @@ def forget(folder: Path) -> None:
 
 
 def measure_cold(shards: Path, scans: int, repeats: int) -> None:
-    print(f"each of {scans} scans once, in random order{'scans/s (clock)':>24}{'MB from disk':>14}")
-    for turn in range(repeats):
-        for name in ("cold", "warm"):
-            if name == "cold":
-                forget(shards)
-            found = child(shards, scans, "once")
-            print(f"turn {turn + 1}, {name:<32}{found['rate']:>27.0f}{found['read'] / 1e6:>14.0f}", flush=True)
-    print()
+    def cold() -> dict:
+        forget(shards)
+        return child(shards, scans, "once")
+
+    found = take_turns({"cold": cold, "warm": partial(child, shards, scans, "once")}, repeats, warm_up=False)
+    print(f"each of {scans} scans once, in random order{'scans/s (clock)':>24}{'MB from disk':>24}")
+    for name, rounds in found.items():
+        rate, read = spread([one["rate"] for one in rounds], 0), spread([one["read"] / 1e6 for one in rounds], 0)
+        print(f"{name:<40}{rate:>27}{read:>24}")
+    print(flush=True)
 
 
 def measure_sizes(folder: Path, shards: Path, sizes: list[int], images: int) -> None:
@@ -224,7 +223,7 @@ def main() -> None:
         measure_cold(shards, args.scans, min(3, args.repeats))
         measure_warm(shards, args.images, args.repeats)
         measure_sizes(folder, shards, args.sizes, args.images)
-    print_environment(("tensorflow", "numpy", "opencv-python-headless"))
+    print_environment("tensorflow", "cv2")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,27 @@ Needed for this alone: pip install torch onnxruntime onnx openvino
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from measuring import largest_difference, needed, print_environment, print_ratios, take_turns
+from measuring import (
+    Seconds,
+    largest_difference,
+    needed,
+    print_environment,
+    print_table,
+    run_for_json,
+    take_turns,
+    timed,
+)
 
 BIN = {640: 1, 320: 2, 160: 4}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
@@ -30,8 +41,6 @@ Segment = Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
 
 def make_files(folder: Path, size: int) -> None:
     """A phantom as DICOM file, and the network in the formats that the ways read."""
-    from doubleunet_bs.deployment.model_description import ModelDescription
-    from doubleunet_bs.deployment.saved_model import write_saved_model
     from doubleunet_bs.network import double_unet
     from doubleunet_bs.preparation.settings import PreparationSettings
     from doubleunet_bs.quiet import import_tensorflow
@@ -46,6 +55,14 @@ def make_files(folder: Path, size: int) -> None:
     keras.utils.set_random_seed(0)
     model = double_unet((*settings.image_shape, 3))
     model.save(folder / "model.keras")
+    save_network(folder / "saved_model", model, settings)
+
+
+def save_network(folder: Path, model, settings) -> None:
+    """The SavedModel of a network with random weights and (rows, columns) of the preparation `settings`."""
+    from doubleunet_bs.deployment.model_description import ModelDescription
+    from doubleunet_bs.deployment.saved_model import write_saved_model
+
     description = ModelDescription(
         experiment={"name": "dice", "classes": 3},
         fold=1,
@@ -56,8 +73,8 @@ def make_files(folder: Path, size: int) -> None:
         best_epoch=1,
         validation_f1=0.0,
     )
-    (folder / "saved_model").mkdir()
-    write_saved_model(folder / "saved_model", model, description)
+    folder.mkdir()
+    write_saved_model(folder, model, description)
 
 
 def make_foreign_files(folder: Path, ways) -> None:
@@ -205,15 +222,11 @@ WAYS = {
 }
 
 
-def cold_seconds(name: str, folder: Path) -> float:
+def cold_seconds(name: str, folder: Path) -> Seconds:
     """From the start of a process to its first mask."""
     begun = time.time()
-    done = subprocess.run(
-        [sys.executable, __file__, "--cold", name, "--folder", str(folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{name}: {done.stderr[-500:]}")
-    return float(done.stdout.splitlines()[-1]) - begun
+    ended, processor = run_for_json([sys.executable, __file__, "--cold", name, "--folder", folder])
+    return Seconds(ended - begun, processor)
 
 
 def print_parts(folder: Path, engine: str, rounds: int) -> None:
@@ -226,13 +239,13 @@ def print_parts(folder: Path, engine: str, rounds: int) -> None:
     case = predictor.prepare(scan)
     taken = take_turns(
         {
-            "read_scan": lambda: read_scan(folder / "scan.dcm"),
-            "prepare": lambda: predictor.prepare(scan),
-            "network and laying back": lambda: predictor.segment([case]),
+            "read_scan": partial(timed, read_scan, folder / "scan.dcm"),
+            "prepare": partial(timed, predictor.prepare, scan),
+            "network and laying back": partial(timed, predictor.segment, [case]),
         },
         rounds,
     )
-    medians = {name: float(np.median([wall for wall, _ in times])) for name, times in taken.items()}
+    medians = {name: float(np.median([found.wall for found in rounds])) for name, rounds in taken.items()}
     whole = sum(medians.values())
     print(
         f"parts with {predictor.engine}: " + ", ".join(f"{k} {v:.3f} s ({v / whole:.0%})" for k, v in medians.items())
@@ -251,7 +264,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.cold:
         WAYS[args.cold](args.folder)()
-        print(time.time())
+        print(json.dumps((time.time(), time.process_time())))
         return
     if args.export:
         export_foreign(args.folder)
@@ -275,22 +288,16 @@ def main() -> None:
             if "float32" in name and difference > TOLERANCE["float32"]:
                 raise SystemExit(f"{name} does not compute the same network")
         print("\nwarm: DICOM file to masks")
-        print_ratios(take_turns(ways, args.rounds), BASE)
+        warm = {name: partial(timed, way) for name, way in ways.items()}
+        print_table(take_turns(warm, args.rounds), BASE, of="scan")
         for engine in ("tensorflow", "openvino"):
             if f"this project, {engine}" in ways:
                 print_parts(folder, engine, args.rounds)
-        del ways
+        del ways, way, warm
         if args.cold_rounds:
             print("\ncold: start of the process to the first mask")
-            seconds = {name: [] for name in chosen}
-            for _ in range(args.cold_rounds):
-                for name in chosen:
-                    seconds[name].append(cold_seconds(name, folder))
-            for name, values in seconds.items():
-                ratio = np.median([a / b for a, b in zip(seconds[BASE], values, strict=True)])
-                print(
-                    f"{name:34}{np.median(values):9.2f} s  ({min(values):.2f} - {max(values):.2f}){ratio:8.2f} times faster"
-                )
+            cold = {name: partial(cold_seconds, name, folder) for name in chosen}
+            print_table(take_turns(cold, args.cold_rounds, warm_up=False), BASE, of="start")
 
 
 if __name__ == "__main__":

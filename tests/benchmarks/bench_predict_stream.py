@@ -2,21 +2,22 @@
 
     python tests/benchmarks/bench_predict_stream.py --model RUN/fold_01 [--scans 16] [--repeats 3] [--outputs all] [--engine auto]
 
-Both ways call the same three steps and write the same files. They alternate, and the ratio is taken of the medians. Memory
-is the largest resident set of a process that segments 4 scans, and of one that segments all.
+Both ways call the same three steps and write the same files. They alternate. Memory is the largest resident set of a
+process that segments 4 scans, and of one that segments all.
 """
 
 import argparse
+import itertools
 import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from measuring import print_environment, print_table, run_for_json, take_turns, timed
 
 
 def make_scans(folder: Path, number: int) -> None:
@@ -44,79 +45,65 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--rss", nargs=2, metavar=("FOLDER", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    from doubleunet_bs.deployment.predictor import Predictor
+    from doubleunet_bs.deployment.scan_list import list_scans
+
+    predictor = Predictor(args.model, args.engine)
     if args.rss:
         with tempfile.TemporaryDirectory() as out:
-            run(args, Path(args.rss[0]), int(args.rss[1]), Path(out), streamed=True)
+            items = list_scans(args.rss[:1]).scans[: int(args.rss[1])]
+            segment(predictor, items, Path(out) / "out", args.outputs, True)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        scans = Path(folder) / "scans"
-        make_scans(scans, args.scans)
-        work = run(args, scans, args.scans, Path(folder), streamed=None)
-        for streamed in (False, True):
-            work(Path(folder) / f"warm-{streamed}", streamed)
-        seconds = {False: [], True: []}
-        for repeat in range(args.repeats):
-            for streamed in (False, True):
-                seconds[streamed].append(work(Path(folder) / f"{repeat}-{streamed}", streamed)[0])
-        parts = work(Path(folder) / "parts", False)[1]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_scans(folder / "scans", args.scans)
+        items = list_scans([str(folder / "scans")]).scans
+        numbers = itertools.count()
+
+        def work(streamed: bool) -> dict[str, float]:
+            return segment(predictor, items, folder / f"out{next(numbers)}", args.outputs, streamed)
+
+        ways = {"one after the other": partial(timed, work, False), "streamed": partial(timed, work, True)}
+        taken = take_turns(ways, args.repeats)
+        print(f"engine {predictor.engine}, {args.scans} scans, outputs {args.outputs}")
+        print_table(taken, "one after the other", per=args.scans, of="scan")
+        parts = work(False)
         total = sum(parts.values())
-        print(f"engine {work.engine}")
-        print(f"{args.scans} scans, outputs {args.outputs}, {args.repeats} alternating runs, seconds per scan")
-        for streamed, name in ((False, "one after the other"), (True, "streamed")):
-            times = [value / args.scans for value in seconds[streamed]]
-            print(f"  {name:<22}{statistics.median(times):7.3f}   ({min(times):.3f} - {max(times):.3f})")
-        print(f"  ratio                 {statistics.median(seconds[False]) / statistics.median(seconds[True]):7.2f}")
-        print(
-            "  share of the steps    "
-            + ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in parts.items())
-        )
+        print("share of the steps: " + ", ".join(f"{name} {value / total:.0%}" for name, value in parts.items()))
+        command = [sys.executable, __file__, "--model", args.model, "--outputs", args.outputs, "--engine", args.engine]
         for number in (min(4, args.scans), args.scans):
-            arguments = [sys.executable, __file__, "--model", args.model, "--outputs", args.outputs]
-            arguments += ["--engine", args.engine]
-            done = subprocess.run(
-                [*arguments, "--rss", str(scans), str(number)], capture_output=True, text=True, check=True
-            )
-            print(f"  largest memory, {number:>3} scans: {done.stdout.split()[-1]} MB")
+            megabytes = run_for_json([*command, "--rss", folder / "scans", number])
+            print(f"largest memory, {number:>3} scans: {megabytes} MB")
+    print_environment("tensorflow", "openvino")
 
 
-def run(args, scans: Path, number: int, out: Path, streamed: bool | None):
+def segment(predictor, items, out: Path, outputs: str, streamed: bool) -> dict[str, float]:
+    """Segment the scans and write the results to `out`; seconds of each step, of scans one after the other."""
     from doubleunet_bs.deployment.prediction_job import PredictionJob
-    from doubleunet_bs.deployment.predictor import Predictor
     from doubleunet_bs.deployment.result_files import parse_outputs
-    from doubleunet_bs.deployment.scan_list import list_scans
     from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
     from doubleunet_bs.deployment.streaming import stream
 
-    predictor = Predictor(args.model, args.engine)
-    items = list_scans([str(scans)]).scans[:number]
-
-    def work(folder: Path, streamed: bool) -> tuple[float, dict[str, float]]:
-        settings = JobSettings(folder, parse_outputs(args.outputs))
-        reader = ScanReader(settings, predictor.description.preparation)
-        job = PredictionJob(settings, predictor)
-        parts = dict.fromkeys(("read", "compute", "write"), 0.0)
-        start = time.perf_counter()
-        if streamed:
-            errors = [outcome.error for outcome in stream(items, reader, job.compute, job.write) if outcome.error]
-            assert not errors, errors[0]
-        else:
-            for item in items:
-                moments = [time.perf_counter()]
-                content = reader(item)
-                moments.append(time.perf_counter())
-                prediction = job.compute(content)
-                moments.append(time.perf_counter())
-                job.write(content, prediction)
-                moments.append(time.perf_counter())
-                for name, begun, ended in zip(parts, moments[:-1], moments[1:], strict=True):
-                    parts[name] += ended - begun
-        return time.perf_counter() - start, parts
-
-    if streamed is None:
-        work.engine = predictor.engine
-        return work
-    return work(out / "out", streamed)
+    settings = JobSettings(out, parse_outputs(outputs))
+    reader = ScanReader(settings, predictor.description.preparation)
+    job = PredictionJob(settings, predictor)
+    parts = dict.fromkeys(("read", "compute", "write"), 0.0)
+    if streamed:
+        errors = [outcome.error for outcome in stream(items, reader, job.compute, job.write) if outcome.error]
+        assert not errors, errors[0]
+        return parts
+    for item in items:
+        moments = [time.perf_counter()]
+        content = reader(item)
+        moments.append(time.perf_counter())
+        prediction = job.compute(content)
+        moments.append(time.perf_counter())
+        job.write(content, prediction)
+        moments.append(time.perf_counter())
+        for name, (begun, ended) in zip(parts, itertools.pairwise(moments), strict=True):
+            parts[name] += ended - begun
+    return parts
 
 
 if __name__ == "__main__":

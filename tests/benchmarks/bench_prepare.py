@@ -23,12 +23,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pydicom
-from side_by_side import in_turn, print_environment, print_table, timed
+from measuring import print_environment, print_table, take_turns, timed
 
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
@@ -95,14 +96,12 @@ def whole_cohort(folder: Path) -> None:
 
 def measure_whole(folder: Path, scans: int, repeats: int) -> None:
     cv2.setNumThreads(1)
-    sides = {
-        "plain pydicom and NumPy": lambda: timed(lambda: plain_cohort(folder)),
-        "prepare": lambda: timed(lambda: whole_cohort(folder)),
-    }
-    seconds = in_turn(sides, repeats)
+    base = "plain pydicom and NumPy"
+    ways = {base: partial(timed, plain_cohort, folder), "prepare": partial(timed, whole_cohort, folder)}
+    seconds = take_turns(ways, repeats)
     print(f"{scans} scans in one process")
-    print_table(seconds, scans, "scan", "plain pydicom and NumPy")
-    each = statistics.median(processor for _, processor in seconds["prepare"]) / scans
+    print_table(seconds, base, "ms", scans, "scan")
+    each = statistics.median(found.processor for found in seconds["prepare"]) / scans
     print(f"{1 / each:.0f} scans per second and core; goal 100\n", flush=True)
 
 
@@ -183,7 +182,7 @@ def main() -> None:
             rate, each = args.scans / seconds, processor / args.scans
             print(f"{workers:>8}  {rate:>8.1f}  {each:>10.4f}  {peak / 2**20:>8.0f}", flush=True)
     print()
-    print_environment(("numpy", "pydicom", "opencv-python-headless"))
+    print_environment("pydicom", "cv2")
 
 
 if __name__ == "__main__":

@@ -8,28 +8,31 @@ a Keras loss, one `train_on_batch`. Phantoms and shards for it are made in a tem
 """
 
 import argparse
-import json
+import itertools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from side_by_side import Seconds, in_turn, print_environment, print_table, spread, timed_process
+from measuring import ROOT, Seconds, print_environment, print_table, run_command, run_for_json, take_turns, timed
 
-ROOT = Path(__file__).resolve().parents[2]
 GOAL_SECONDS = 0.3
 
-# Both print seconds since the parent started them: imported, about to take the first step, done with it.
-OURS = """
-import json, os, resource, runpy, sys, time
+# With NOTE before them both print seconds since the parent started them: imported, about to take the first step, done
+# with it.
+NOTE = """
+import json, os, resource, sys, time
 began = float(os.environ["BEGAN"])
 moments = []
 def note():
     used = resource.getrusage(resource.RUSAGE_SELF)
     moments.append((time.time() - began, used.ru_utime + used.ru_stime))
+"""
+OURS = """
+import runpy
 from doubleunet_bs.quiet import import_tensorflow
 import_tensorflow()
 note()
@@ -46,12 +49,6 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 PLAIN = """
-import json, os, resource, sys, time
-began = float(os.environ["BEGAN"])
-moments = []
-def note():
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    moments.append((time.time() - began, used.ru_utime + used.ru_stime))
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras, tensorflow
 note()
@@ -80,66 +77,50 @@ def commands() -> dict[str, list[str]]:
 
 
 def measure_help(repeats: int) -> None:
-    sides = {"python -c pass": lambda: timed_process([sys.executable, "-c", "pass"], cwd=ROOT)}
-    for name, arguments in commands().items():
-        command = [sys.executable, *arguments, "--help"]
-        sides[f"{name} --help"] = lambda command=command: timed_process(command, cwd=ROOT)
-    seconds = in_turn(sides, repeats)
-    print_table(seconds)
-    slowest = max(statistics.median(pair[0] for pair in found) for found in seconds.values())
+    everything = {"python -c pass": ["-c", "pass"]}
+    everything |= {f"{name} --help": [*arguments, "--help"] for name, arguments in commands().items()}
+    run = partial(timed, run_command, cwd=ROOT)
+    seconds = take_turns({name: partial(run, [sys.executable, *rest]) for name, rest in everything.items()}, repeats)
+    print_table(seconds, unit="ms")
+    slowest = max(statistics.median(found.wall for found in rounds) for rounds in seconds.values())
     print(f"slowest median {slowest:.2f} s on the clock; goal under {GOAL_SECONDS} s\n", flush=True)
 
 
 def measure_training(repeats: int, bin: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make_shards(folder, bin)
-        moments: dict[str, list[list[Seconds]]] = {"train.py": [], "plain Keras script": []}
-        number = 0
+        make_shards(folder, 6, bin)
 
-        def ours() -> Seconds:
-            nonlocal number
-            number += 1
-            command = [ROOT / "train.py", "--data", folder / "shards", "--run", folder / f"run{number}", "--fold", 1]
-            command += ["--experiment", "dice", "--folds", 3, "--encoder-weights", "none", "--precision", "auto"]
-            moments["train.py"].append(first_step([sys.executable, "-c", OURS, *command]))
-            return moments["train.py"][-1][-1]
+        def ours() -> list[Seconds]:
+            with tempfile.TemporaryDirectory(dir=folder) as empty:
+                command = [ROOT / "train.py", "--data", folder / "shards", "--run", Path(empty) / "run", "--fold", 1]
+                command += ["--experiment", "dice", "--folds", 3, "--encoder-weights", "none", "--precision", "auto"]
+                return first_step([sys.executable, "-c", NOTE + OURS, *command])
 
-        def plain() -> Seconds:
-            moments["plain Keras script"].append(first_step([sys.executable, "-c", PLAIN, folder / "shards"]))
-            return moments["plain Keras script"][-1][-1]
-
-        in_turn({"train.py": ours, "plain Keras script": plain}, repeats)
+        base = "plain Keras script"
+        plain = partial(first_step, [sys.executable, "-c", NOTE + PLAIN, folder / "shards"])
+        taken = take_turns({base: plain, "train.py": ours}, repeats)
     print(f"from the command to the end of the first training step, 640/{bin} x 512/{bin} pixels, batch 4")
-    for kind, name in ((1, "processor seconds"), (0, "clock seconds")):
-        print(f"{name:<22}{'imports':>22}{'until the step':>22}{'the step':>22}{'all':>24}")
-        for side, runs in moments.items():
-            parts = [
-                [run[0][kind], run[1][kind] - run[0][kind], run[2][kind] - run[1][kind], run[2][kind]]
-                for run in runs[1:]
-            ]
-            columns = [spread(column) for column in zip(*parts, strict=True)]
-            print(f"{side:<22}" + "".join(f"{column:>22}" for column in columns[:3]) + f"{columns[3]:>24}", flush=True)
-        pairs = zip(moments["plain Keras script"][1:], moments["train.py"][1:], strict=True)
-        print(f"plain / train.py      {spread([one[2][kind] / other[2][kind] for one, other in pairs])}")
+    for number, part in enumerate(("training to the end of its first step", "import", "way to the step", "step")):
+        print_table({name: [parts[number] for parts in rounds] for name, rounds in taken.items()}, base, of=part)
     print()
 
 
 def first_step(command: list) -> list[Seconds]:
-    """(clock, processor) at the three moments that the process reports."""
+    """Of a process that reports three moments: from its start to the last, to the first, and between them."""
     environment = {**os.environ, "BEGAN": str(time.time()), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"the training failed: {done.stderr[-800:]}")
-    return [tuple(moment) for moment in json.loads(done.stdout.strip().splitlines()[-1])]
+    moments = [(0.0, 0.0), *run_for_json(command, cwd=ROOT, env=environment)]
+    parts = [(moments[0], moments[3]), *itertools.pairwise(moments)]
+    return [Seconds(end[0] - begin[0], end[1] - begin[1]) for begin, end in parts]
 
 
-def make_shards(folder: Path, bin: int) -> None:
+def make_shards(folder: Path, patients: int, bin: int) -> None:
+    """Phantoms with metastases in `folder`/phantoms, and `folder`/shards of them."""
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
     from doubleunet_bs.scans.phantom import make_cohort
 
-    cohort = make_cohort(folder / "phantoms", 6, positive_fraction=1.0, workers=2, progress=False)
+    cohort = make_cohort(folder / "phantoms", patients, positive_fraction=1.0, workers=2, progress=False)
     prepare_cohort(
         CohortJob(
             scans=cohort / "scans",
@@ -161,7 +142,7 @@ def main() -> None:
     measure_help(args.repeats)
     if not args.without_training:
         measure_training(args.repeats, args.bin)
-    print_environment(("tensorflow", "keras", "numpy"))
+    print_environment("tensorflow", "keras")
 
 
 if __name__ == "__main__":

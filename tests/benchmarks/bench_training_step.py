@@ -20,11 +20,11 @@ import collections
 import gc
 import glob
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-from measuring import free_memory_gb, print_environment, print_ratios, take_turns
+from measuring import free_memory_gb, print_environment, print_table, take_turns, timed
 
 BYTES_PER_PIXEL = {"float32": 12_000, "mixed_bfloat16": 7_000}
 Step = Callable[[np.ndarray, np.ndarray], float]
@@ -122,9 +122,7 @@ def profile(rows: int, columns: int, batch: int, precision: str, xla: bool) -> N
     step = own_trainer(rows, columns, precision, xla)
     grey, labels = make_batch(rows, columns, batch)
     for _ in range(3):
-        wall, processor = time.perf_counter(), time.process_time()
-        step(grey, labels)
-        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        wall, processor = timed(step, grey, labels)
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
         step(grey, labels)
@@ -185,10 +183,9 @@ def main() -> None:
         print(f"  {name:32}{first[name]:.5f}", flush=True)
         if not abs(first[name] - first[BASE]) < (1e-3 if "float32" in name else 3e-2):
             raise SystemExit(f"{name} does not take the same step")
-    print("\nseconds a step")
-    print_ratios(
-        take_turns({name: lambda step=step: step(grey, labels) for name, step in steps.items()}, args.rounds), BASE
-    )
+    print()
+    ways = {name: partial(timed, step, grey, labels) for name, step in steps.items()}
+    print_table(take_turns(ways, args.rounds), BASE, of="step")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,38 @@
-"""What the benchmarks share: turns taken in one run, medians and spread, the environment, and packages that only they need."""
+"""What the benchmarks share: ways measured in turn, their table, the environment, and packages that only they need.
+
+Ways alternate within one run, so that whatever else the machine does falls on all of them. Beside the time on the clock
+stands that of the processor, which says what was computed while others had the cores.
+"""
 
 import importlib
+import json
 import os
 import platform
+import resource
 import shlex
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+Found = TypeVar("Found")
+
+
+class Seconds(NamedTuple):
+    """On the clock and of the processor."""
+
+    wall: float
+    processor: float
+
+    def __repr__(self) -> str:
+        return f"{self.wall:.3f} s, processor {self.processor:.3f} s"
 
 
 def needed(module: str, command: str):
@@ -22,50 +44,90 @@ def needed(module: str, command: str):
         raise SystemExit(2) from None
 
 
-def take_turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """(wall seconds, processor seconds of this process) of each way in each round; every way once before, unmeasured.
+def timed(work: Callable, *arguments, **options) -> Seconds:
+    """Seconds that a call takes: all threads of this process, and the processes that it starts and waits for."""
+    before = _clocks()
+    work(*arguments, **options)
+    return Seconds(*(end - begin for begin, end in zip(before, _clocks(), strict=True)))
 
-    The ways alternate, so that whatever else the machine does is shared by all of them.
+
+def _clocks() -> Seconds:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Seconds(time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime)
+
+
+def run_command(command: Sequence, **options) -> str:
+    """What a command prints.
+
+    Raises:
+        SystemExit: it fails.
     """
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for way in ways.values():
-        way()
-    for number in range(1, rounds + 1):
+    command = [str(part) for part in command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)[-200:]} failed ({done.returncode}): {done.stderr[-800:]}")
+    return done.stdout
+
+
+def run_for_json(command: Sequence, **options):
+    """The last line that a command prints, read as JSON."""
+    return json.loads(run_command(command, **options).splitlines()[-1])
+
+
+def take_turns(ways: dict[str, Callable[[], Found]], rounds: int, warm_up: bool = True) -> dict[str, list[Found]]:
+    """What each way returns in each round, the ways in turn. With `warm_up`, one round before them does not count."""
+    taken: dict[str, list[Found]] = {name: [] for name in ways}
+    for number in range(0 if warm_up else 1, rounds + 1):
         for name, way in ways.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            way()
-            taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
-            wall, processor = taken[name][-1]
-            print(f"round {number}, {name}: {wall:.3f} s, processor {processor:.3f} s", file=sys.stderr, flush=True)
+            found = way()
+            if number:
+                taken[name].append(found)
+                print(f"round {number}, {name}: {found}", file=sys.stderr, flush=True)
     return taken
 
 
-def print_ratios(taken: dict[str, list[tuple[float, float]]], base: str, unit: str = "s") -> None:
-    """One line per way: medians and range, and how many times faster than `base`, by either clock.
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """ "median (smallest - largest)"."""
+    median, low, high = (f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return f"{median} ({low} - {high})"
 
-    The ratio is the median of the rounds' ratios: both times of a ratio come from the same minute.
+
+def print_table(
+    taken: dict[str, list[Seconds]], base: str | None = None, unit: str = "s", per: int = 1, of: str = "run"
+) -> None:
+    """One line per way: medians and ranges by either clock, and how many times faster than `base` it is.
+
+    A ratio is the median of the rounds' ratios: both times of it come from the same minute.
+
+    Args:
+        taken: of `take_turns`. base: the way that all are compared with.
+        unit: "s" or "ms". per: how many of what `of` names were done in one measurement.
     """
-    print(
-        f"{'':34}{'wall ' + unit:>9}  {'(range)':<17}{'processor ' + unit:>12}{'times faster, wall':>20}{'processor':>11}"
-    )
-    for name, times in taken.items():
-        wall, processor = zip(*times, strict=True)
-        ratios = [
-            statistics.median(
-                ours[clock] and theirs[clock] / ours[clock] for ours, theirs in zip(times, taken[base], strict=True)
-            )
-            for clock in (0, 1)
-        ]
-        spread = f"({min(wall):.3f} - {max(wall):.3f})"
-        print(
-            f"{name:34}{statistics.median(wall):>9.3f}  {spread:<17}{statistics.median(processor):>12.3f}"
-            f"{ratios[0]:>20.2f}{ratios[1]:>11.2f}"
-        )
-    print(f"(times faster than: {base}; medians of {len(taken[base])} rounds in turn)", flush=True)
+    scale, digits = {"s": (1 / per, 3), "ms": (1000 / per, 2)}[unit]
+    clocks = ("wall", "processor")
+    lines = [[f"{unit} a {of}", *clocks, *(f"times faster, {clock}" for clock in clocks if base)]]
+    for name, rounds in taken.items():
+        cells = [spread([scale * value for value in values], digits) for values in zip(*rounds, strict=True)]
+        if base:
+            pairs = list(zip(taken[base], rounds, strict=True))
+            cells += [
+                # A processor may have been used for less than its clock can tell.
+                spread([other[clock] / ours[clock] if ours[clock] else float("nan") for other, ours in pairs])
+                for clock in (0, 1)
+            ]
+        lines.append([name, *cells])
+    first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
+    for name, *cells in lines:
+        print(f"{name:{first}}" + "".join(f"{cell:>{width + 3}}" for cell, width in zip(cells, widths, strict=True)))
+    rounds = len(next(iter(taken.values())))
+    print(f"(median and range; rounds in turn: {rounds}{f'; times faster than: {base}' if base else ''})", flush=True)
 
 
-def print_environment(*packages: str) -> None:
-    """Processor, cores, matrix instructions, load of the machine, versions of `packages`, and the command to repeat it."""
+def print_environment(*modules: str) -> None:
+    """Processor, cores, matrix instructions, load of the machine, versions of `modules`, and the command to repeat it.
+
+    What is not installed is left out.
+    """
     from doubleunet_bs.processor import processor_flags
 
     try:
@@ -75,15 +137,14 @@ def print_environment(*packages: str) -> None:
         model = platform.processor() or platform.machine()
     flags = processor_flags()
     wanted = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
-    print(
-        f"{model}, {os.cpu_count()} cores, {', '.join(wanted) or 'no flags known'}; Python {platform.python_version()}"
-    )
+    print(f"{model}, {os.cpu_count()} cores, {', '.join(wanted) or 'no flags known'}")
     print("load averages " + ", ".join(f"{value:.1f}" for value in os.getloadavg()) + " (other programs included)")
-    versions = [f"{name} {getattr(sys.modules[name], '__version__', '?')}" for name in packages if name in sys.modules]
-    print(", ".join(versions))
-    root = Path(__file__).resolve().parents[2]
+    found = metadata.packages_distributions()
+    packages = [package for module in ("numpy", *modules) for package in sorted(set(found.get(module, ())))]
+    versions = [f"{package} {metadata.version(package)}" for package in packages]
+    print(", ".join([f"Python {platform.python_version()}", *versions]))
     script = Path(sys.argv[0]).resolve()
-    shown = script.relative_to(root) if script.is_relative_to(root) else script.name
+    shown = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
     print(f"repeat with: python {shlex.join([str(shown), *sys.argv[1:]])}", flush=True)
 
 
