@@ -1,6 +1,6 @@
 """`evaluate.py` on all folds: how much of the time is prediction, and what the rest is.
 
-    python tests/benchmarks/bench_evaluate.py [--scans 20] [--folds 10] [--bin 1] [--threads N]
+    python tests/benchmarks/bench_evaluate.py [--scans 20] [--folds 10] [--bin 1]
 
 A phantom cohort is made and prepared, and every fold of a run gets the real network with the same random weights: what
 a network finds changes the scores and the pictures, and little of the time. Then the run is evaluated once, with tables,

@@ -143,8 +143,10 @@ def onnxruntime_float32(folder: Path) -> Segment:
 
 
 def openvino_plain(folder: Path, **settings) -> Segment:
-    openvino = needed("openvino", "pip install openvino")
-    compiled = openvino.Core().compile_model(str(folder / "saved_model"), "CPU", settings)
+    needed("openvino", "pip install openvino")
+    from doubleunet_bs.deployment.engine_openvino import shared_core
+
+    compiled = shared_core().compile_model(str(folder / "saved_model"), "CPU", settings)
 
     def segment(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answer = compiled({"image": grey[None]})

@@ -10,8 +10,6 @@ way in float32; several ways keep weights only, but the largest has to fit: the 
 
 `--profile` prints where the time of this project's step goes, by kind of operation.
 
-No complete run of it has been seen yet: expect to mend it first.
-
 Needed for this alone: pip install torch
 """
 
