@@ -48,7 +48,7 @@ def child(run_path):
     def noting(trainer):
         value = validate(trainer)
         with open(noted(run_path), "a") as file:
-            file.write(f"{trainer.position.epoch + 1}\n")
+            file.write(f"{trainer.position.epoch + 1}\\n")
         return value
     trainer_module.Trainer._validate = noting
     tf.config.experimental.enable_op_determinism()
