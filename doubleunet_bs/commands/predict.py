@@ -195,6 +195,7 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
     from doubleunet_bs.deployment.run_log import RunLog
     from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
     from doubleunet_bs.deployment.streaming import stream
+    from doubleunet_bs.training.stop_signals import StopSignals
 
     previous = find_previous(args.previous, found.scans[0], settings.allow_missing_view) if args.previous else None
     total = len(found.scans) + len(found.rejected)
@@ -216,7 +217,8 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
         bar = tqdm(
             total=len(found.scans), desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None
         )
-        with bar, contextlib.closing(stream(found.scans, reader, job.compute, job.write)) as outcomes:
+        signals = StopSignals()
+        with signals, bar, contextlib.closing(stream(found.scans, reader, job.compute, job.write)) as outcomes:
             for number, outcome in enumerate(outcomes, start=1):
                 bar.update()
                 files = outcome.item
@@ -224,6 +226,7 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
                     log.failure(reader.cases.get(files, f"scan {number} of {total}"), outcome.error)
                     with tqdm.external_write_mode(file=sys.stderr):
                         _complain(_named(outcome.error, files.sources))
+                    _stop_if(signals.requested)
                     continue
                 done += 1
                 written, seconds = outcome.written
@@ -234,9 +237,16 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
                     f"{written.result['case']}: {areas} areas, {written.result['metastatic_pixels']} pixels, "
                     f"{warnings} warnings, {seconds:.2f} s"
                 )
+                _stop_if(signals.requested)
         log.line(f"end: {done} of {total} scans segmented")
     print(f"\n{done} of {total} scans segmented; results in {args.out}")
     return 0 if done == total else 1
+
+
+def _stop_if(requested: bool) -> None:
+    # A flag that is looked at, since Python swallows a KeyboardInterrupt that comes while it clears up objects.
+    if requested:
+        raise KeyboardInterrupt
 
 
 def _summary(written) -> str:

@@ -328,17 +328,18 @@ def test_no_network_is_used(command, phantoms, monkeypatch):
 
 
 @pytest.mark.slow
-def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path):
-    """Ctrl-C in the middle of a folder: exit code 130, every result complete, nothing hidden beside them."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path, number):
+    """Ctrl-C or a request to end in the middle of a folder: exit code 130, every result complete, nothing hidden beside them."""
     folder = tmp_path / "scans"
     folder.mkdir()
-    for number in range(40):
+    for count in range(40):
         dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
         frames = dataset.pixel_array.copy()
-        frames[0, 500, 128] += number
+        frames[0, 500, 128] += count
         dataset.PixelData = frames.tobytes()
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}"
-        dataset.save_as(folder / f"{number:02d}.dcm")
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{count + 1}"
+        dataset.save_as(folder / f"{count:02d}.dcm")
     arguments = ["predict", folder, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]
     process = subprocess.Popen(
         [sys.executable, "-m", "doubleunet_bs", *map(str, arguments)],
@@ -350,7 +351,7 @@ def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path):
     deadline = time.monotonic() + 90
     while len(list((tmp_path / "out").glob("case-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in err and "Traceback" not in err
