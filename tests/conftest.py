@@ -17,6 +17,12 @@ def synthetic_shards():
     return SyntheticShards()
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_terminal_summary(terminalreporter):
     """What tests noted by `record_property("note", text)`: figures and what stood in for what."""
     reports = terminalreporter.getreports("passed")

@@ -54,6 +54,7 @@ def test_loss_falls_for_every_loss_and_head(tmp_path, name):
     assert not unchanged, "both networks and the VGG19 encoder must train"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains_with_float32_heads_and_losses(tmp_path, precision):
     trainer = built(tmp_path, precision=precision)
