@@ -19,6 +19,7 @@ from doubleunet_bs.processor import bfloat16_instruction
 from doubleunet_bs.scans.phantom import make_cohort
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.words import counted
 
 EXPERIMENT = "focal-tversky-otsu"
 PATIENTS = 130
@@ -139,7 +140,7 @@ def _introduction(experiment, patients: int) -> str:
         f"  scans       {patients} phantoms instead of the paper's patients\n"
         f"  matrix      {rows} x {columns} instead of 640 x 512: counts summed over {BIN} x {BIN} pixels, "
         "as a gamma camera with a coarser matrix would\n"
-        f"  training    {experiment.epochs} epochs in batches of {experiment.batch_size} instead of 500 in batches of 4,\n"
+        f"  training    {counted(experiment.epochs, 'epoch')} in batches of {experiment.batch_size} instead of 500 in batches of 4,\n"
         f"              learning rate {experiment.learning_rate:g} ({experiment.schedule}) instead of 0.0001, "
         f"momentum of batch normalisation {experiment.bn_momentum:g} instead of 0.99\n"
         f"  loss        {experiment.loss}, term of {terms} only\n"
@@ -152,7 +153,7 @@ def _conclusion(folder: Path, run_path: Path, fold_path: Path, cohort: Path, sec
     scores = read_json(fold_path / "scores.json")
     lines = [
         "",
-        f"{len(scores['scans'])} phantoms that the network has never seen, metastatic pixels:",
+        f"{counted(len(scores['scans']), 'phantom')} that the network has never seen, metastatic pixels:",
         f"  {'':28}  precision  sensitivity      F1",
         _row("Double U-Net", scores["pooled"]),
         _row(f"best threshold (grey >= {scores['threshold']['value']})", scores["threshold"]),

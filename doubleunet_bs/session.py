@@ -11,6 +11,7 @@ from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.quiet import import_tensorflow
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.stop_signals import StopSignals
+from doubleunet_bs.words import counted
 
 ALL_FOLDS = "all"
 PRETRAINING_ONLY = "pretrain"
@@ -252,7 +253,7 @@ def header(run, dataset, replicas, machine, memory, folds: int, deterministic: b
     return (
         f"experiment  {experiment.name}{changed}\n"
         f"scans       {len(dataset)} in {folds} folds; {rows} x {columns} pixels\n"
-        f"devices     {', '.join(replicas.devices)}; {replicas.count} replica{'s' if replicas.count > 1 else ''}, "
+        f"devices     {', '.join(replicas.devices)}; {counted(replicas.count, 'replica')}, "
         f"batch {experiment.batch_size} ({share} on each{pieces})\n"
         f"arithmetic  {machine.precision} ({machine.reason}), XLA {'on' if machine.xla else 'off'}"
         f"{', deterministic kernels' if deterministic else ''}\n"
@@ -265,9 +266,8 @@ def trainer_line(trainer, tests: int = 0) -> str:
     """Which stage trains now, on how many scans; `tests` more are kept for `evaluate.py`."""
     shown = f", each in {trainer.augmentation.variants} variants" if trainer.augmentation else ""
     return (
-        f"{trainer.title:<11} {len(trainer.train_cases)} scans train{shown}, {len(trainer.validation_cases)} validate"
-        f"{f', {tests} are left to test' if tests else ''}; "
-        f"{trainer.experiment.epochs} epoch{'s' if trainer.experiment.epochs > 1 else ''}"
+        f"{trainer.title:<11} {counted(len(trainer.train_cases), 'scan')} to train on{shown}, {len(trainer.validation_cases)} to validate on"
+        f"{f', {tests} left for the test' if tests else ''}; {counted(trainer.experiment.epochs, 'epoch')}"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.classes import CLASS_NAMES
 from doubleunet_bs.deployment.endpoints import describe_endpoints
-from doubleunet_bs.errors import BoneScanError, DatasetError, RunError
+from doubleunet_bs.errors import BoneScanError, RunError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -234,19 +234,12 @@ def describe_fold(trained) -> ModelDescription:
 
     Args:
         trained: an `evaluation.trained_fold.TrainedFold`.
-
-    Raises:
-        RunError: the run does not say how its scans were prepared.
     """
     run = trained.run
-    try:
-        preparation = PreparationSettings.from_json(run.data["preparation"])
-    except DatasetError as error:
-        raise RunError(f"{run.path / 'experiment.json'}: {error}") from None
     return ModelDescription(
         experiment=run.experiment.public().to_json(),
         fold=trained.fold,
-        preparation=preparation,
+        preparation=PreparationSettings.from_json(run.data["preparation"]),
         image_shape=tuple(run.data["image_shape"]),
         data_fingerprint=run.data["fingerprint"],
         weights_sha256=trained.weights_sha256,

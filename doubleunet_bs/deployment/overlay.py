@@ -16,6 +16,7 @@ from doubleunet_bs.png import png_bytes
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.settings import KEPT_ROWS
 from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.words import counted
 
 CONTOUR = (225, 87, 0)
 """Orange red: stands out from grey for any colour vision."""
@@ -71,14 +72,18 @@ def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Pr
             draw.text((centre, _TOP + height // 2), "view missing", _DIM, _font(28), anchor="mm")
             continue
         found = [lesion for lesion in lesions if lesion.view == view]
-        title = f"{view}: {_plural(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
+        title = f"{view}: {counted(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
         draw.text((centre, _TOP - 12), title, _TEXT, _font(21), anchor="ms")
         page.paste(_draw_view(pictures[view], view, prediction, found), (left, _TOP))
     name = f"{prediction.case}   synthetic phantom, not a patient" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
-    draw.text((_MARGIN, 58), f"Outlined: predicted metastatic by {prediction.model.name}", CONTOUR, _font(20))
+    outlined = f"Outlined: predicted metastatic by {prediction.model.name}"
+    size = 20
+    while draw.textlength(outlined, _font(size)) > page.width - 2 * _MARGIN:  # An ensemble has a long name.
+        size -= 1
+    draw.text((_MARGIN, 58), outlined, CONTOUR, _font(size))
     if prediction.warnings:
-        warned = f"{_plural(len(prediction.warnings), 'warning')}: see result.json"
+        warned = f"{counted(len(prediction.warnings), 'warning')}: see result.json"
         draw.text((_MARGIN, 88), warned, _TEXT, _font(17))
     draw.text((_MARGIN, page.height - _BOTTOM + 12), "NOT FOR DIAGNOSIS", _TEXT, _font(22))
     for place, sentence in enumerate(INTENDED_USE.split(". ", 1)):
@@ -113,10 +118,6 @@ def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Seq
     # Last, so that no number hides a part of an outline.
     picture[outline(prediction.masks[view])] = CONTOUR
     return Image.fromarray(picture)
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _font(size: int) -> ImageFont.ImageFont:

@@ -11,6 +11,7 @@ from doubleunet_bs.evaluation.summary import (
     postprocessed_figures,
     threshold_figures,
 )
+from doubleunet_bs.words import counted
 
 _WIDTH = 13
 
@@ -72,7 +73,9 @@ def format_details(summary: Summary) -> str:
     dice = summary.dice
     lines += [
         "",
-        f"Dice per scan, {dice.scans} scans" + (f" ({dice.undefined} undefined)" if dice.undefined else "") + ": "
+        f"Dice per scan, {counted(dice.scans, 'scan')}"
+        + (f" ({dice.undefined} undefined)" if dice.undefined else "")
+        + ": "
         f"median {percent(dice.median)}, quartiles {percent(dice.lower_quartile)} to {percent(dice.upper_quartile)}, "
         f"range {percent(dice.minimum)} to {percent(dice.maximum)}, mean {percent(dice.mean)}, SD {percent(dice.sd)}",
     ]
@@ -128,8 +131,8 @@ def _notes(summary: Summary) -> list[str]:
     found = summary.intervals
     if any(interval is not None for interval in (found.precision, found.sensitivity, found.f1_mean)):
         notes.append(
-            f"[{3 if scored > 1 else 1}] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} "
-            "patients, within each fold."
+            f"[{3 if scored > 1 else 1}] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of "
+            f"{counted(found.patients, 'patient')}, within each fold."
         )
     if 0 < scored < summary.total_folds:
         notes.append(f"{scored} of {summary.total_folds} folds are scored.")

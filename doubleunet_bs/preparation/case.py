@@ -114,13 +114,12 @@ def prepare_scan(
         if any(frame.max(initial=0) > LARGEST_COUNT for frame in frames.values()):
             warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
         frames = {name: np.minimum(frame, LARGEST_COUNT).astype(np.uint16) for name, frame in frames.items()}
-    if settings.bin == 1:
+        histograms = {name: count_values(frame) for name, frame in frames.items()}
+    else:
         histograms = {
             name: geometry.crop_histogram(counts, placements[name], histograms[name])
             for name, counts in present.items()
         }
-    else:
-        histograms = {name: count_values(frame) for name, frame in frames.items()}
     if settings.brightness == "per_view":
         found = {name: gain_of_histograms([numbers]) for name, numbers in histograms.items()}
     else:

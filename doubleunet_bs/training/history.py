@@ -105,6 +105,8 @@ def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) 
     right.set_ylim(0, 100)
     for axes in (left, right):
         axes.set_xlabel("epoch")
+        if len(epochs) < 2:
+            axes.set_xlim(0, 2)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

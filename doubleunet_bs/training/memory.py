@@ -2,9 +2,9 @@
 
 The network is the same for every image size and its activations grow with the pixels, so that two measured numbers tell
 the need of any batch: bytes per pixel that is in the device at once, and a part that is always there (weights, their
-gradients, Adam's two averages, the libraries). Both are from `tests/benchmarks/bench_memory.py` on CPUs, rounded up, in float32
-and bfloat16; float16 is taken to need what bfloat16 does. On a GPU the convolutions' work space differs, and no GPU was at
-hand to measure it: there a batch that does not seem to fit is warned of and not refused.
+gradients, Adam's two averages, the libraries). Both are from `tests/benchmarks/bench_memory.py` on CPUs, rounded up. On a GPU
+the convolutions' work space differs, and no GPU was at hand to measure it: there a batch that does not seem to fit is
+warned of and not refused.
 """
 
 import dataclasses
@@ -17,6 +17,9 @@ from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.replicas import Replicas, gpu_numbers
 
 BYTES_PER_PIXEL = {"float32": 10_000, "mixed_bfloat16": 7_200, "mixed_float16": 7_200}
+"""With Keras' own layers, as on GPUs; float16 is taken to need what bfloat16 does."""
+CPU_BYTES_PER_PIXEL = {**BYTES_PER_PIXEL, "float32": 9_200, "mixed_bfloat16": 4_800}
+"""With the kernels of `training.cpu_kernels`, which float16 does not have."""
 CONSTANT_BYTES = 1.5e9
 
 
@@ -61,8 +64,9 @@ def check_memory(
         SettingsError: the processor's memory is smaller; the message says what to change.
     """
     images = -(-experiment.batch_size // (replicas.count * experiment.accumulate))
-    share = CONSTANT_BYTES + images * image_shape[0] * image_shape[1] * BYTES_PER_PIXEL[precision]
     on_gpu = replicas.devices[0].startswith("GPU")
+    per_pixel = (BYTES_PER_PIXEL if on_gpu else CPU_BYTES_PER_PIXEL)[precision]
+    share = CONSTANT_BYTES + images * image_shape[0] * image_shape[1] * per_pixel
     needed = share if on_gpu else share * replicas.count
     total = _device_bytes(replicas) if total is None else total
     changes = []

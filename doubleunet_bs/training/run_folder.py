@@ -8,7 +8,7 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds, folds_to_json, load_folds, make_folds
 from doubleunet_bs.dataset.lesions import lesions_of_cases
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text, read_json
 from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -224,6 +224,10 @@ def open_run(path: str | os.PathLike) -> Run:
     kinds = {"path": str, "fingerprint": str, "image_shape": list, "preparation": dict}
     if not isinstance(data, dict) or not all(isinstance(data.get(key), kind) for key, kind in kinds.items()):
         raise RunError(f"{source}: the description of the data is incomplete")
+    try:
+        PreparationSettings.from_json(data["preparation"])
+    except DatasetError as error:
+        raise RunError(f"{source}: {error}") from None
     experiment = Experiment.from_json(content.get("experiment") or {}, str(source))
     pretrain_data = content.get("pretrain_data")
     if experiment.transfer and not (

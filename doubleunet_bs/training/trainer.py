@@ -1,6 +1,5 @@
 """The training loop: a network, the cases it trains on and those it is validated on (paper, sections 2.6 to 2.10 and 3.1)."""
 
-import functools
 import os
 import sys
 import time
@@ -25,16 +24,15 @@ from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.network.metrics import metastatic_mask, precision_sensitivity_f1
-from doubleunet_bs.preparation.shards import ShardedDataset, file_sha256
+from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training import run_folder, tensorboard
 from doubleunet_bs.training.build import build_network, tested_model
 from doubleunet_bs.training.checkpoints import load_state, save_state
-from doubleunet_bs.training.environment import describe_environment
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
+from doubleunet_bs.training.identity import training_environment, training_identity
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.leftovers import remove_leftovers
-from doubleunet_bs.training.machine import deterministic_kernels
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.start import encoder_variables
@@ -119,12 +117,12 @@ class Trainer:
             remove_leftovers(self.path)
             return self.path
         self._build()
-        self.position = Position()
+        self.position, self._identity = Position(), training_identity(self)
         if resume and state.exists():
             self._restore(state)
         remove_leftovers(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "environment.json", self._environment())
+        write_json(self.path / "environment.json", training_environment(self, self._identity))
         self.board = TensorBoardLog(self.path)
         try:
             with self.signals:
@@ -283,36 +281,10 @@ class Trainer:
 
     def _progress(self) -> dict:
         plateau = {"best": self.plateau.best, "wait": self.plateau.wait}
-        return {"position": self.position.to_json(), "plateau": plateau, "identity": self._identity()}
-
-    def _identity(self) -> dict:
-        """What must be the same for a state to be continued."""
-        return {
-            "experiment": self.experiment.to_json(),
-            "data": self.dataset.fingerprint,
-            "training scans": [self.dataset.cases[index].case for index in self.train_cases],
-            "validation scans": [self.dataset.cases[index].case for index in self.validation_cases],
-            **self._start_files,
-            "precision": self.precision,
-            # They decide the last digits, and those the rest of a training.
-            "xla": self.jit_compile,
-            "replicas": self.replicas.count,
-            "deterministic": deterministic_kernels(),
-            **self.identity,
-        }
-
-    @functools.cached_property
-    def _start_files(self) -> dict[str, str | None]:
-        """The contents of the files that the weights come from."""
-        encoder = self.experiment.encoder_weights
-        own = self.initial_weights is None and encoder not in ("none", "imagenet")
-        return {
-            "initial weights": None if self.initial_weights is None else file_sha256(self.initial_weights),
-            "encoder weights": file_sha256(encoder) if own else None,
-        }
+        return {"position": self.position.to_json(), "plateau": plateau, "identity": self._identity}
 
     def _restore(self, path: Path) -> None:
-        progress = load_state(path, self.model, self.optimizer, self._identity())
+        progress = load_state(path, self.model, self.optimizer, self._identity)
         self.position = Position.from_json(progress["position"])
         self.plateau.best, self.plateau.wait = progress["plateau"]["best"], progress["plateau"]["wait"]
         candidate = self._candidate(self.position.best_epoch)
@@ -351,18 +323,3 @@ class Trainer:
     def _draw(self) -> None:
         title = f"{self.experiment.name}, {self.title}"
         draw_progress(self.path / run_folder.PROGRESS, self.position.history, title)
-
-    def _environment(self) -> dict:
-        return {
-            **describe_environment(),
-            "devices": list(self.replicas.devices),
-            "replicas": self.replicas.count,
-            "precision": self.precision,
-            "xla": self.jit_compile,
-            "deterministic": deterministic_kernels(),
-            "experiment": self.experiment.public().to_json(),
-            "scans": {"training": len(self.train_cases), "validation": len(self.validation_cases)},
-            "data_fingerprint": self.dataset.fingerprint,
-            **self._start_files,
-            **self.identity,
-        }

@@ -7,7 +7,7 @@ folds of a run, since none of their scans is in it; that is checked here and not
 from doubleunet_bs.dataset.folds import hold_out
 from doubleunet_bs.dataset.lesions import lesions_of_cases
 from doubleunet_bs.errors import DatasetError, SettingsError
-from doubleunet_bs.preparation.records import PHANTOMS, scans_are
+from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
 
@@ -19,7 +19,7 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset) -> None:
     scans are compared by their counts and their files as well, which needs no key.
 
     Raises:
-        DatasetError: naming the two folders and the case.
+        DatasetError: naming the two folders and the case. Also when one holds phantoms and the other patients.
     """
     if other.fingerprint == dataset.fingerprint:
         raise DatasetError(f"{other.path}: the same shards as {dataset.path}; pre-train on another cohort")
@@ -35,9 +35,11 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset) -> None:
             f"{other.path}: prepared with other settings than {dataset.path} ({'; '.join(different)}); prepare one again"
         )
     kinds = [scans_are(cohort.cases) for cohort in (other, dataset)]
-    if PHANTOMS in kinds and kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1]:
+        # What is said of the figures rests on the scans of the folds alone.
         raise DatasetError(
-            f"{other.path}: scans of {kinds[0]}, {dataset.path} has scans of {kinds[1]}; phantoms go together with phantoms only"
+            f"{other.path}: its scans are {kinds[0]}, those of {dataset.path} {kinds[1]}; pre-train on scans of the same kind, "
+            "and prepare shards again that do not know theirs"
         )
     for what, attribute in (("patient", "patient"), ("scan", "pixel_sha256"), ("source file", "source_sha256")):
         known = {getattr(case, attribute): case.case for case in dataset.cases}

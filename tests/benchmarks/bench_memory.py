@@ -21,6 +21,7 @@ tf = import_tensorflow()
 import keras, numpy as np
 from doubleunet_bs.network import double_unet
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.replicas import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 experiment = paper_experiment("focal-tversky-otsu")
@@ -28,7 +29,7 @@ replicas = open_replicas("all")
 keras.config.set_dtype_policy(precision)
 with replicas.strategy.scope():
     model = double_unet((rows, columns, 3), 3)
-    optimizer = keras.optimizers.Adam(1e-4)
+    optimizer = FusedAdam(1e-4)
     optimizer.build(model.trainable_variables)
 steps = Steps(model, optimizer, make_loss(experiment), replicas, accumulate=accumulate)
 share = batch // accumulate

@@ -1,5 +1,6 @@
 """DICOM results: valid to an independent judge, laid on the source to the pixel, with the patient only where asked."""
 
+import dataclasses
 import shutil
 import subprocess
 
@@ -13,12 +14,14 @@ from pydicom.uid import NuclearMedicineImageStorage
 
 from doubleunet_bs.deployment.dicom_results import dicom_names, dicom_results
 from doubleunet_bs.deployment.lesions import find_lesions
-from doubleunet_bs.deployment.overlay import overlay_picture
+from doubleunet_bs.deployment.model_description import Member
+from doubleunet_bs.deployment.overlay import CONTOUR, overlay_picture
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.phantom_mark import is_phantom
 from doubleunet_bs.scans.source_study import read_source_study, same_patient
 from doubleunet_bs.scans.sources import Source
+from doubleunet_bs.training.experiments import paper_experiment
 
 LEVEL = 60
 
@@ -181,6 +184,26 @@ def test_nothing_predicted_is_an_empty_frame(phantom, tmp_path):
         assert segmentation.pixel_array.shape == (1024, 256)
         assert not segmentation.pixel_array.any()
         assert len(segmentation.SegmentSequence) == 1
+
+
+def test_the_longest_name_of_a_model_fits_the_overlay(phantom):
+    scan = read_scan([phantom])
+    prediction = make_prediction(scan, {view: getattr(scan, view) > LEVEL for view in VIEWS})
+    members = tuple(Member(fold, f"{fold:064x}", 1, 0.5) for fold in range(1, 11))
+    row = paper_experiment("focal-tversky-otsu-transfer-augmented", epochs=1).to_json()
+    model = dataclasses.replace(
+        prediction.model,
+        experiment=row,
+        fold=None,
+        best_epoch=None,
+        validation_f1=None,
+        members=members,
+        trained_on="mixed",
+    )
+    picture = overlay_picture(scan, dataclasses.replace(prediction, model=model), ())
+    written = (picture[50:84] == CONTOUR).all(axis=-1).any(axis=0)
+    # The line reaches far to the right, and ends where the views do.
+    assert written[-200:-30].any() and not written[-30:].any()
 
 
 @pytest.mark.parametrize("identified", [True, False])

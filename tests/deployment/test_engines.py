@@ -171,6 +171,12 @@ def test_an_export_of_other_weights_is_not_used(trained_run, tmp_path, scan):
             Predictor(run / "fold_01", engine="openvino")
 
 
+def run_alone(script, model):
+    """A script in a process of its own, which must end well."""
+    done = subprocess.run([sys.executable, "-c", script, model], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # For sys.argv: model. Prepares nothing: opens the engine, computes once, and says what was imported and connected to.
 ALONE = """
 import sys
@@ -190,9 +196,7 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 @pytest.mark.slow
 @needs_openvino
 def test_openvino_needs_neither_tensorflow_nor_the_network(trained_run):
-    model = trained_run / "fold_01" / "saved_model"
-    done = subprocess.run([sys.executable, "-c", ALONE, model], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_alone(ALONE, trained_run / "fold_01" / "saved_model")
 
 
 # For sys.argv: model. Two engines, the first one gone before the second, then a signal.
@@ -220,9 +224,7 @@ assert seen == [signal.SIGTERM]
 @pytest.mark.slow
 @needs_openvino
 def test_a_signal_is_survived_when_the_engines_are_gone(trained_run):
-    model = trained_run / "fold_01" / "saved_model"
-    done = subprocess.run([sys.executable, "-c", SIGNALLED, model], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_alone(SIGNALLED, trained_run / "fold_01" / "saved_model")
 
 
 @needs_openvino

@@ -108,7 +108,7 @@ def test_interval_stands_under_the_table():
     text = format_summary(summary)
     line = next(line for line in text.splitlines() if line.split()[:2] == ["95", "%"])
     assert re.findall(r"\d+\.\d to \d+\.\d", line) == ["0.0 to 100.0"] * 3
-    assert "2000 bootstrap draws (seed 0) of the 2 patients, within each fold" in text
+    assert "2000 bootstrap draws (seed 0) of 2 patients, within each fold" in text
     assert summary.to_json()["interval_95"]["precision"] == [0.0, 1.0]
 
 
@@ -196,7 +196,7 @@ def test_details():
     row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["all"])
     assert row == ["all", "1", "1", "2", "1", "50.00", "100.00", "66.67"]
     assert "sensitivity 100.00, specificity 100.00, AUC 1.000, false-positive lesions per normal scan 0.00" in text
-    assert "Dice per scan, 1 scans: median 60.00" in text
+    assert "Dice per scan, 1 scan: median 60.00" in text
     # The raw figures are what the table shows.
     assert summary.mean.f1_mean == 0.6 and summary.postprocessed_mean.f1_mean == 0.75
 

@@ -138,6 +138,7 @@ def test_a_compiled_step_gives_the_same_as_a_plain_one():
     (plain, plain_weights), (compiled, compiled_weights) = results
     for one, other in zip(plain, compiled, strict=True):
         assert other[0] == pytest.approx(one[0], rel=1e-4) and other[2] == one[2]
+        assert other[1] == pytest.approx(one[1], abs=5), "of thousands of pixels those on the edge may change sides"
     for one, other in zip(plain_weights, compiled_weights, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
 

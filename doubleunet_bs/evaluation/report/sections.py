@@ -1,6 +1,5 @@
 """The parts of the report that are text and tables."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +11,11 @@ from doubleunet_bs.evaluation.summary import Mean, Summary, figures, postprocess
 from doubleunet_bs.preparation.records import PATIENTS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.words import counted
 
 
 def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
     """Title, what the scans are, and the figures somebody looks for first."""
-    name = re.sub("-", " ", summary.experiment)
     prepared = (f"preparation.{setting}" for setting in summary.provenance.changed_preparation)
     changed = [*summary.changed_settings, *prepared]
     kind = (
@@ -42,8 +41,8 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
     )
     rows, columns = image
     return (
-        f"<h1>Double U-Net, {text(name)}</h1>"
-        f"<p>Bone-metastasis lesions on whole-body bone scans. {len(summary.scans)} scans that the network had not "
+        f"<h1>Double U-Net, {text(summary.experiment)}</h1>"
+        f"<p>Bone-metastasis lesions on whole-body bone scans. {counted(len(summary.scans), 'scan')} that the network had not "
         f"seen, {rows} x {columns} pixels; {text(trained)}. {text(kind)}</p>"
         f"{warning}<div class='headline'>{boxes}</div>"
         "<p class='small'>Research software, not a medical device, not for diagnosis.</p>"

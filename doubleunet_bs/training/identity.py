@@ -1,0 +1,53 @@
+"""What makes a training what it is: what an interrupted one must share to be continued, and what `environment.json` says of it."""
+
+from typing import TYPE_CHECKING, Any
+
+from doubleunet_bs.preparation.shards import file_sha256
+from doubleunet_bs.training.environment import describe_environment
+from doubleunet_bs.training.machine import deterministic_kernels
+
+if TYPE_CHECKING:
+    from doubleunet_bs.training.trainer import Trainer
+
+
+def training_identity(trainer: "Trainer") -> dict[str, Any]:
+    """What must be the same for a saved state to be continued, by name; plain JSON values. Files count by their content."""
+    dataset, encoder = trainer.dataset, trainer.experiment.encoder_weights
+    own_encoder = trainer.initial_weights is None and encoder not in ("none", "imagenet")
+    return {
+        "experiment": trainer.experiment.to_json(),
+        "data": dataset.fingerprint,
+        "training scans": [dataset.cases[index].case for index in trainer.train_cases],
+        "validation scans": [dataset.cases[index].case for index in trainer.validation_cases],
+        "initial weights": None if trainer.initial_weights is None else file_sha256(trainer.initial_weights),
+        "encoder weights": file_sha256(encoder) if own_encoder else None,
+        "precision": trainer.precision,
+        # They decide the last digits, and those the rest of a training.
+        "xla": trainer.jit_compile,
+        "replicas": trainer.replicas.count,
+        "deterministic": deterministic_kernels(),
+        **trainer.identity,
+    }
+
+
+def training_environment(trainer: "Trainer", identity: dict[str, Any]) -> dict[str, Any]:
+    """The content of `environment.json`: versions, machine, devices, settings and hashes, no path and no name of a user.
+
+    Args:
+        trainer: about to train.
+        identity: its `training_identity`.
+    """
+    return {
+        **describe_environment(),
+        "devices": list(trainer.replicas.devices),
+        "replicas": trainer.replicas.count,
+        "precision": trainer.precision,
+        "xla": trainer.jit_compile,
+        "deterministic": identity["deterministic"],
+        "experiment": trainer.experiment.public().to_json(),
+        "scans": {"training": len(trainer.train_cases), "validation": len(trainer.validation_cases)},
+        "data_fingerprint": trainer.dataset.fingerprint,
+        "initial_weights_sha256": identity["initial weights"],
+        "encoder_weights_sha256": identity["encoder weights"],
+        **trainer.identity,
+    }
