@@ -119,7 +119,7 @@ def run_demo(
     from doubleunet_bs.evaluation.evaluate import evaluate_run
 
     evaluate_run(run_path, fold)
-    print(_conclusion(folder, run_path, fold_path, cohort, time.monotonic() - start))
+    print(_conclusion(folder, experiment, run_path, fold_path, cohort, time.monotonic() - start))
 
 
 def _step(number: int, name: str, start: float) -> None:
@@ -149,7 +149,7 @@ def _introduction(experiment, patients: int) -> str:
     )
 
 
-def _conclusion(folder: Path, run_path: Path, fold_path: Path, cohort: Path, seconds: float) -> str:
+def _conclusion(folder: Path, experiment, run_path: Path, fold_path: Path, cohort: Path, seconds: float) -> str:
     scores = read_json(fold_path / "scores.json")
     lines = [
         "",
@@ -157,7 +157,7 @@ def _conclusion(folder: Path, run_path: Path, fold_path: Path, cohort: Path, sec
         f"  {'':28}  precision  sensitivity      F1",
         _row("Double U-Net", scores["pooled"]),
         _row(f"best threshold (grey >= {scores['threshold']['value']})", scores["threshold"]),
-        _gain(scores),
+        *_gain(scores, experiment.epochs),
         "",
         f"  {run_path / 'report.html'}   figures, lesions, distributions and scans on one page",
         f"  {fold_path / 'predictions'}   pictures: truth, prediction, errors",
@@ -169,17 +169,23 @@ def _conclusion(folder: Path, run_path: Path, fold_path: Path, cohort: Path, sec
         "",
         f"Done in {seconds / 60:.1f} minutes. Segment a scan with the trained fold (which may have trained on this one):",
         f"  python -m doubleunet_bs predict {cohort / 'scans' / 'phantom_0001.dcm'} --model {fold_path} --out {folder / 'predicted'}",
+        "Score it again, from the predictions that were kept (other overlap of lesions, comparisons: --help):",
+        f"  python evaluate.py {run_path}",
         "A phantom score shows that the software works, nothing else: it says nothing about patients, and it cannot be",
         "compared with the paper's figures.",
     ]
     return "\n".join(lines)
 
 
-def _gain(scores: dict) -> str:
+def _gain(scores: dict, epochs: int) -> list[str]:
     network, threshold = scores["pooled"]["f1"], scores["threshold"]["f1"]
     if network is None or threshold is None:
-        return "  (F1 is undefined where nothing is predicted and nothing is there)"
-    return f"  The network's F1 is {abs(100 * (network - threshold)):.1f} points {'above' if network > threshold else 'below'} the threshold's."
+        return ["  (F1 is undefined where nothing is predicted and nothing is there)"]
+    gain = 100 * (network - threshold)
+    lines = [f"  The network's F1 is {abs(gain):.1f} points {'above' if gain > 0 else 'below'} the threshold's."]
+    if gain <= 0:
+        lines.append(f"  {counted(epochs, 'epoch')} on so few scans did not teach it to segment; a full demo does.")
+    return lines
 
 
 def _row(name: str, figures: dict) -> str:

@@ -29,14 +29,16 @@ def test_help_of_every_verb_imports_nothing_heavy(verb):
     assert "usage:" in said and "heavy: []" in said
 
 
-def test_the_package_and_its_shards_need_neither_tensorflow_nor_pydicom():
+def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydicom():
     said = run(
         "import sys, doubleunet_bs\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
         "import doubleunet_bs.preparation.shards, doubleunet_bs.training.experiments, doubleunet_bs.session\n"
-        "print([name for name in ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy') if name in sys.modules])"
+        "print([name for name in ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy') if name in sys.modules])\n"
+        "import doubleunet_bs.evaluation.scores, doubleunet_bs.evaluation.paired\n"
+        "print([name for name in ('tensorflow', 'keras', 'matplotlib', 'scipy') if name in sys.modules])"
     )
-    assert said.splitlines() == ["[]", "[]"]
+    assert said.splitlines() == ["[]", "[]", "[]"]
 
 
 def test_what_is_imported_late_is_there_under_its_name():

@@ -46,7 +46,8 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, scrip
     assert len(printed) >= 6 and all(Path(path).exists() for path in printed)
     scores = read_json(demo / "run" / "fold_01" / "scores.json")
     f1 = [scores[which]["f1"] for which in ("pooled", "threshold")]
-    assert f"{abs(100 * (f1[0] - f1[1])):.1f} points" in said
+    assert f"{abs(100 * (f1[0] - f1[1])):.1f} points" in said and ("did not teach it" in said) == (f1[0] <= f1[1])
+    assert f"python evaluate.py {demo / 'run'}" in said
     # A second start touches nothing; --resume finds everything done.
     assert run(script, "--demo", demo) == 2
     assert "--resume" in capsys.readouterr().err

@@ -10,7 +10,6 @@ from doubleunet_bs.deployment.engines import check_images, damaged
 from doubleunet_bs.deployment.openvino_graph import split_convolutions
 from doubleunet_bs.evaluation.endpoint_names import INPUT, MASK, PROBABILITY
 
-
 _creation = threading.Lock()
 
 

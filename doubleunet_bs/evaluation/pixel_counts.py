@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs.classes import METASTATIC
-from doubleunet_bs.network.metrics import precision_sensitivity_f1
+from doubleunet_bs.confusion import precision_sensitivity_f1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,16 +49,3 @@ def confusion_counts(labels, mask):
     truth = ops.equal(labels, METASTATIC)
     pairs = ((truth, mask), (ops.logical_not(truth), mask), (truth, ops.logical_not(mask)))
     return ops.stack([ops.sum(ops.cast(ops.logical_and(a, b), "int32"), axis=(1, 2)) for a, b in pairs], axis=-1)
-
-
-def precision_sensitivity_f1(tp: int, fp: int, fn: int) -> tuple[float | None, float | None, float | None]:
-    """Fractions between 0 and 1 from pixel counts.
-
-    Returns:
-        precision, None when nothing was predicted; sensitivity, None when there is nothing to find; F1, None when there
-        is neither a metastatic pixel nor a predicted one.
-    """
-    precision = tp / (tp + fp) if tp + fp else None
-    sensitivity = tp / (tp + fn) if tp + fn else None
-    f1 = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None
-    return precision, sensitivity, f1

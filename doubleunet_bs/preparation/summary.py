@@ -10,7 +10,6 @@ import numpy as np
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
 
-
 # With thousands separators, as warnings about counts have them.
 NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?")
 

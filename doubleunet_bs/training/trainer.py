@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from doubleunet_bs.confusion import precision_sensitivity_f1
 from doubleunet_bs.dataset.augmentation import Augmentation
 from doubleunet_bs.dataset.pipeline import (
     epoch_images,
@@ -23,7 +24,7 @@ from doubleunet_bs.dataset.pipeline import (
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import metastatic_mask, precision_sensitivity_f1
+from doubleunet_bs.network.metrics import metastatic_mask
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training import run_folder, tensorboard
 from doubleunet_bs.training.build import build_network, tested_model

@@ -9,31 +9,34 @@ summed over 4 x 4 pixels, 5 folds (27 scans train, 9 validate, 9 test), few epoc
 learning rate, schedule and batch normalisation as the demo has them for short runs. Loss terms are the paper's unless
 `--lesion-loss` leaves the metastatic one alone, as the demo does; Otsu's and mined negatives are then the same to the loss. A
 row with augmentation shows one of its fourteen variants a scan and epoch. Rows with normal scans take more steps in as
-many epochs; rows with transfer have been trained before, as in the paper.
+many epochs; rows with transfer have been trained before, for half as many epochs: on 50 scans instead of 27 about as many steps.
 
-Each row is trained in DIR/PRECISION/ROW. What is finished is kept: an interrupted run goes on; once the cohorts are made, several
-processes may train different rows in DIR. With rows in both precisions the table says how far they are apart, fold by fold.
-Phantom scores say nothing about patients.
+Each row is trained in DIR/PRECISION/ROW, and its folds, averaged, are scored on 60 other phantoms, half of them without
+metastases. What is finished is kept: an interrupted run goes on; once the cohorts are made, several processes may train different
+rows in DIR. What the table says is explained in `phantom_table.py`. Phantom scores say nothing about patients.
 """
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 from measuring import print_environment
+from phantom_table import PRECISIONS, UNSEEN, table
 
 from doubleunet_bs.demo import PHANTOM_KEY, SETTINGS
-from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
-COHORTS = {"breast": 0.9, "prostate": 0.5}  # cancer: part with metastases (paper, sections 2.1 and 2.6)
-PATIENTS, BIN, FOLDS = 50, 4, 5
-SEED = 100  # Phantoms that the demo, on which settings were tried, does not have.
-PRECISIONS = ("float32", "mixed_bfloat16")
+# Name -> cancer, patients, part with metastases (paper, sections 2.1 and 2.6), seed. Seeds of phantoms that the demo, on which
+# settings were tried, does not have.
+COHORTS = {
+    "breast": ("breast", 50, 0.9, 100),
+    "prostate": ("prostate", 50, 0.5, 101),
+    UNSEEN: ("breast", 60, 0.5, 102),
+}
+BIN, FOLDS = 4, 5
 
 
 def run(*command) -> None:
@@ -41,21 +44,23 @@ def run(*command) -> None:
 
 
 def make_cohorts(out: Path) -> None:
-    """DIR/breast and DIR/prostate: shards with common pseudonyms."""
+    """DIR/NAME: shards. Those that train together have common pseudonyms."""
     from doubleunet_bs.scans.phantom import make_cohort
     from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
     key = out / "key.json"
     if not key.exists():
         Pseudonyms(PHANTOM_KEY).save(key)
-    for seed, (cancer, part) in enumerate(COHORTS.items(), start=SEED):
-        phantoms = out / f"{cancer}_phantoms"
+    for name, (cancer, patients, part, seed) in COHORTS.items():
+        phantoms = out / f"{name}_phantoms"
         if not phantoms.exists():
-            make_cohort(phantoms, PATIENTS, cancer=cancer, positive_fraction=part, seed=seed, workers=2)
-        if not (out / cancer).exists():
+            make_cohort(phantoms, patients, cancer=cancer, positive_fraction=part, seed=seed, workers=2)
+        if not (out / name).exists():
+            # Phantoms of any seed are numbered alike; with a key of their own the unseen ones are other patients.
+            same = () if name == UNSEEN else ("--key", key)
             run(
                 *("-m", "doubleunet_bs", "prepare", "--scans", phantoms / "scans", "--labels", phantoms / "labels"),
-                *("--out", out / cancer, "--bin", BIN, "--key", key),
+                *("--out", out / name, "--bin", BIN, *same),
             )
 
 
@@ -73,7 +78,7 @@ def train_and_score(out: Path, row: str, fold: int, epochs: int, precision: str,
         # One of the variants a scan and epoch, drawn anew: all of them would be fourteen times the steps of other rows.
         options += ["--set", "variants_per_epoch=one"]
     if PAPER_EXPERIMENTS[row].transfer:
-        options += ["--pretrain-data", out / "prostate"]
+        options += ["--pretrain-data", out / "prostate", "--set", f"pretrain_epochs={max(1, epochs // 2)}"]
     run(
         *("train.py", "--data", out / "breast", "--run", folder, "--experiment", row, "--folds", FOLDS, "--fold", fold),
         *("--precision", precision, "--resume", *options),
@@ -81,63 +86,20 @@ def train_and_score(out: Path, row: str, fold: int, epochs: int, precision: str,
     run("evaluate.py", folder, "--fold", fold, "--no-pictures")
 
 
+def score_unseen(out: Path, row: str, precision: str) -> None:
+    """The folds of a row as one model on the cohort that none of them has seen; anew when folds have been added."""
+    folder = out / precision / row
+    file = folder / "ensemble" / UNSEEN / "scores.json"
+    folds = sorted(int(path.parent.name.removeprefix("fold_")) for path in folder.glob("fold_*/scores.json"))
+    if file.exists() and [fold["fold"] for fold in json.loads(file.read_text())["ensemble"]] == folds:
+        return
+    run("evaluate.py", folder, "--ensemble", "--data", out / UNSEEN, "--no-pictures", "--no-report")
+
+
 def epochs_of(folder: Path) -> int | None:
     """What a run was trained for; None when there is none."""
     file = folder / "experiment.json"
     return json.loads(file.read_text())["experiment"]["epochs"] if file.exists() else None
-
-
-def scores(folder: Path) -> dict[int, dict]:
-    """Fold -> its pooled scores, of the folds that have been scored."""
-    return {
-        int(file.parent.name.removeprefix("fold_")): json.loads(file.read_text())["pooled"]
-        for file in sorted(folder.glob("fold_*/scores.json"))
-    }
-
-
-def mean_sd(values: list[float], digits: int = 1) -> str:
-    if not values:
-        return "–"
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{deviation}"
-
-
-def table(out: Path) -> str:
-    """Markdown: mean and standard deviation over the folds of each row, and the pairs of precisions."""
-    lines = []
-    for precision in PRECISIONS:
-        found = {row: scores(out / precision / row) for row in PAPER_EXPERIMENTS}
-        found = {row: folds for row, folds in found.items() if folds}
-        if not found:
-            continue
-        epochs = sorted({epochs_of(out / precision / row) for row in found})
-        rows, columns = PreparationSettings(bin=BIN).image_shape
-        lines += [
-            f"**On phantoms**, {precision}, {rows} x {columns} pixels, {' or '.join(map(str, epochs))} epochs, settings changed "
-            "against the paper's rows of these names; mean ± SD over the folds:",
-            "",
-            "| experiment | folds | precision | sensitivity | F1 |",
-            "|---|---|---|---|---|",
-        ]
-        for row, folds in found.items():
-            columns = [
-                mean_sd([100 * score[key] for score in folds.values() if score[key] is not None])
-                for key in ("precision", "sensitivity", "f1")
-            ]
-            lines.append(f"| {row} | {', '.join(map(str, folds))} | {' | '.join(columns)} |")
-        lines.append("")
-    differences = []
-    for row in PAPER_EXPERIMENTS:
-        single, half = (scores(out / precision / row) for precision in PRECISIONS)
-        for fold in sorted(single.keys() & half.keys()):
-            first, second = 100 * single[fold]["f1"], 100 * half[fold]["f1"]
-            differences.append(second - first)
-            lines.append(
-                f"{row}, fold {fold}: F1 {first:.1f} in float32, {second:.1f} in bfloat16 ({second - first:+.1f})"
-            )
-    if differences:
-        lines.append(f"bfloat16 - float32: {mean_sd(differences)} points (mean ± SD of {len(differences)} pairs)")
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -158,7 +120,12 @@ def main() -> None:
         for row in args.rows:
             for fold in map(int, args.folds.split(",")):
                 train_and_score(args.out, row, fold, args.epochs, args.precision, args.lesion_loss)
-    text = table(args.out)
+            score_unseen(args.out, row, args.precision)
+    epochs = {
+        precision: sorted({epochs_of(file.parent) for file in (args.out / precision).glob("*/experiment.json")})
+        for precision in PRECISIONS
+    }
+    text = table(args.out, BIN, epochs)
     print(text)
     if args.table:
         args.table.write_text(text + "\n", encoding="utf-8")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.confusion import precision_sensitivity_f1
 from doubleunet_bs.dataset.pipeline import training_pieces
-from doubleunet_bs.network.metrics import precision_sensitivity_f1
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.bone_scan import BoneScan

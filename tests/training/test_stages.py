@@ -18,9 +18,8 @@ from doubleunet_bs.deployment import saved_model
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import create_file
 from doubleunet_bs.session import train_and_export
-from doubleunet_bs.training import locks
+from doubleunet_bs.training import locks, stages
 from doubleunet_bs.training import replicas as replicas_module
-from doubleunet_bs.training import stages
 from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from synthetic_shards import SyntheticShards
 
+from doubleunet_bs.confusion import precision_sensitivity_f1
 from doubleunet_bs.dataset.pipeline import load_piece
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.network import double_unet
@@ -14,7 +15,6 @@ from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.network.metrics import (
     confusion_counts,
     metastatic_mask,
-    precision_sensitivity_f1,
 )
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fold_training import fold_trainer
