@@ -3,7 +3,7 @@
 Folds: precision, sensitivity and F1 of metastatic pixels, mean and standard deviation over the folds that were scored.
 Other phantoms: the folds averaged as one model, on a cohort that none of them has seen, half of it without metastases.
 
-A step (say: Otsu's negatives) is the difference between rows that it alone separates, second minus first: of F1 by fold, mean
+A step (say: Otsu's negatives) is the difference between rows that it alone separates, second minus first: of the same by fold, mean
 and standard deviation over pairs of rows and folds; of the Dice per other phantom with metastases, averaged over the pairs, with
 Wilcoxon's signed-rank test over the phantoms and Holm's correction over the steps; of the false positives. The test does not see
 what another training of the same rows would give: the standard deviation over the folds is the only hint of that.
@@ -21,6 +21,7 @@ from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 UNSEEN = "unseen"  # the cohort's name, and so that of its folder under RUN/ensemble
 PRECISIONS = ("float32", "mixed_bfloat16")
 LOSSES = ("dice", "focal-tversky")
+FIGURES = ("precision", "sensitivity", "f1")
 # What -> pairs of rows that nothing else separates.
 STEPS = {
     "background removal (3 classes instead of 1)": [("baseline", "dice")],
@@ -89,10 +90,7 @@ def rows_table(found: dict[str, Row]) -> str:
     ]
     for name, row in found.items():
         pooled = [scores.pooled for scores in row.folds.values()]
-        cells = [
-            mean_sd([100 * getattr(counts, figure) for counts in pooled if getattr(counts, figure) is not None])
-            for figure in ("precision", "sensitivity", "f1")
-        ]
+        cells = [mean_sd([100 * getattr(counts, figure) for counts in pooled]) for figure in FIGURES]
         if row.unseen:
             detection = row.unseen.detection
             false = detection.false_positives_per_normal_scan
@@ -111,18 +109,22 @@ def steps_table(found: dict[str, Row]) -> str:
     }
     tested = {c.first: c for c in correct([compare_unseen(*item) for item in pairs_of.items()])}
     lines = [
-        "| step | differences by fold | F1 | other phantoms: Dice a scan, median (95 %) | p (Holm) | false-positive lesions a normal scan |",
-        "|---|---|---|---|---|---|",
+        "| step | differences by fold | precision | sensitivity | F1 | other phantoms: Dice a scan, median (95 %) | p (Holm) "
+        "| false-positive lesions a normal scan |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for step, pairs in pairs_of.items():
         by_fold = [
-            100 * (second.folds[fold].pooled.f1 - first.folds[fold].pooled.f1)
+            (first.folds[fold].pooled, second.folds[fold].pooled)
             for first, second in pairs
             for fold in sorted(first.folds.keys() & second.folds.keys())
         ]
         if not by_fold:
             continue
-        cells = [str(len(by_fold)), mean_sd(by_fold, sign="+")]
+        cells = [str(len(by_fold))] + [
+            mean_sd([100 * (getattr(b, figure) - getattr(a, figure)) for a, b in by_fold], sign="+")
+            for figure in FIGURES
+        ]
         comparison = tested[step]
         if comparison.p_holm is None:
             cells += ["–"] * 3
