@@ -46,7 +46,7 @@ class ServingEngine:
 def open_served(
     server: str, model: str, local: ModelDescription | None, deadline: float
 ) -> tuple[ModelDescription, ServingEngine]:
-    """Ask a server what its model is.
+    """Ask a server what its model is, and stay with that version of it.
 
     Args:
         server: "grpc://HOST:PORT" or "http://HOST:PORT".
@@ -62,7 +62,7 @@ def open_served(
     name = local.served_name if local else model
     client = open_client(server, name, deadline)
     query = {PAPERS_INPUT: np.zeros(1, np.uint8)}
-    text = client.call(PAPERS_ENDPOINT, query, {PAPERS: Output("string", (1,))})[PAPERS][0]
+    text = client.pin(PAPERS_ENDPOINT, query, {PAPERS: Output("string", (1,))})[PAPERS][0]
     try:
         content = json.loads(text)
     except (ValueError, TypeError):

@@ -98,16 +98,19 @@ PredictRequest, PredictResponse = _CLASSES["PredictRequest"], _CLASSES["PredictR
 PredictionLog = _CLASSES["PredictionLog"]
 
 
-def predict_request(model: str, signature: str, inputs: dict[str, np.ndarray]):
+def predict_request(model: str, signature: str, inputs: dict[str, np.ndarray], version: int | None = None):
     """A request to an endpoint of a model.
 
     Args:
         model: its name on the server.
         signature: the endpoint.
         inputs: name -> array of type float32, int32, uint8 or uint16.
+        version: of the model; None for the server's newest.
     """
     request = PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model, signature
+    if version is not None:
+        request.model_spec.version.value = version
     for name, array in inputs.items():
         tensor = request.inputs[name]
         tensor.dtype = _TYPES[array.dtype.name][0]

@@ -63,6 +63,52 @@ def test_same_masks_as_here(url, trained_run, scan, record_property):
             assert np.allclose(found.probabilities[view], expected.probabilities[view], rtol=0, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory, tensorflow):
+    """The SavedModel of a fold that calls grey levels above 60 metastatic, not 150."""
+    from intensity_run import make_run, make_shards
+
+    from doubleunet_bs.deployment.saved_model import export_fold
+    from doubleunet_bs.training.run_folder import open_run
+
+    folder = tmp_path_factory.mktemp("other")
+    run = make_run(folder / "run", make_shards(folder / "shards"), folds=(1,), level=60)
+    return export_fold(open_run(run), 1)
+
+
+@ordered
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_run_stays_with_the_version_whose_description_it_has(trained_run, other_model, scan, protocol):
+    server = LoopbackServer(trained_run / "fold_01" / "saved_model", NAME)
+    try:
+        for model in (trained_run / "fold_01", NAME):
+            predictor = Predictor(model, engine="serving", server=getattr(server, protocol))
+            before = predictor.predict(scan)
+            server.load(2, other_model)
+            after = predictor.predict(scan)
+            assert after.lesion_pixels == before.lesion_pixels
+            assert after.model == before.model
+            # Whoever begins now gets the new version, its name and its results.
+            newest = Predictor(NAME, engine="serving", server=getattr(server, protocol)).predict(scan)
+            assert newest.model.weights_sha256 != before.model.weights_sha256
+            assert sum(newest.lesion_pixels.values()) > sum(before.lesion_pixels.values())
+            with pytest.raises(ServerError, match="has other weights than the one named with --model"):
+                Predictor(trained_run / "fold_01", engine="serving", server=getattr(server, protocol))
+            first = server.versions.pop(1)
+            with pytest.raises(ServerError, match=f"has no version 1 of its model '{NAME}' any more, .*start again"):
+                predictor.predict(scan)
+            server.versions = {1: first}
+    finally:
+        server.close()
+
+
+@ordered
+def test_a_server_that_names_no_version_is_not_believed(server, monkeypatch):
+    monkeypatch.setattr(server, "names_version", False)
+    with pytest.raises(ServerError, match="does not say which version of its model"):
+        Predictor(NAME, engine="serving", server=server.grpc)
+
+
 def test_more_scans_than_one_request_takes(url):
     predictor = Predictor(NAME, engine="serving", server=url)
     images = np.random.default_rng(0).integers(0, 256, (6, 160, 128), dtype=np.uint8)
@@ -142,7 +188,7 @@ def answering(*pieces: bytes, pause: float = 0.0):
                 with contextlib.suppress(OSError), connection, connection.makefile("rb") as request:
                     # To the end: hanging up on unread bytes would be a reset.
                     head = list(iter(request.readline, b"\r\n"))
-                    request.read(next(int(line.split()[1]) for line in head if line.startswith(b"Content-Length")))
+                    request.read(sum(int(line.split()[1]) for line in head if line.startswith(b"Content-Length")))
                     for piece in pieces:
                         connection.sendall(piece)
                         time.sleep(pause)
