@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from doubleunet_bs.deployment.serving_messages import PREDICT, PredictResponse, predict_request, read_tensor
+from doubleunet_bs.deployment.serving_messages import PREDICT, PredictResponse, exact, predict_request, read_tensor
 from doubleunet_bs.errors import ServerError, SettingsError
 
 TRIES = 5
@@ -321,7 +321,7 @@ class RestClient(_Client):
                 raise ServerError(f"its {name} is not an array of {output.dtype}") from None
             if array.shape != output.shape:
                 raise ServerError(f"its {name} has shape {array.shape}, not {output.shape}")
-            arrays[name] = array if output.dtype == "string" else array.astype(output.dtype)
+            arrays[name] = array if output.dtype == "string" else exact(array, output.dtype, name)
         return arrays
 
 

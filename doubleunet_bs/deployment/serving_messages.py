@@ -140,7 +140,7 @@ def read_tensor(tensor, dtype: str, shape: tuple[int, ...], name: str) -> np.nda
         Array of that type and shape; of bytes objects for "string".
 
     Raises:
-        ServerError: it has another type or shape, or less or more values.
+        ServerError: it has another type or shape, less or more values, or values that the type cannot hold.
     """
     found = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
     number, field = (_STRING, "string_val") if dtype == "string" else _TYPES[dtype]
@@ -154,6 +154,19 @@ def read_tensor(tensor, dtype: str, shape: tuple[int, ...], name: str) -> np.nda
     values = getattr(tensor, field)
     if not 0 < len(values) <= size and size:
         raise ServerError(f"its {name} has {len(values)} values instead of {size}")
-    array = np.array(values, object if dtype == "string" else None).astype(object if dtype == "string" else dtype)
+    array = np.array(values, object) if dtype == "string" else exact(np.array(values), dtype, name)
     # Values that are left out are equal to the last one.
     return np.concatenate([array, np.repeat(array[-1:], size - len(values))]).reshape(shape)
+
+
+def exact(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """Numbers of an answer in another type. An integer type must hold every one: NumPy would wrap 257 to 1.
+
+    Raises:
+        ServerError: it cannot; `name` is whose values they are.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        array = values.astype(dtype)
+    if np.issubdtype(array.dtype, np.integer) and not np.array_equal(array, values):
+        raise ServerError(f"its {name} has values that are not {dtype}")
+    return array

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed: pip install -e '.[test]'")
 
-from model_server import BINARY, LoopbackServer, RealServer
+from model_server import BINARY, LoopbackServer, RealServer, fill_as_values
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.deployment import Predictor
@@ -330,6 +330,40 @@ def test_command(url, phantoms, tmp_path, capsys):
     assert main([*arguments, "--server", "grpc://nowhere"]) == 2
     assert main([*arguments[:-2]]) == 1
     assert "no such model folder" in capsys.readouterr().err
+
+
+@ordered
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("metastatic_probability", lambda values: values * np.float32("nan"), "is not everywhere between 0 and 1"),
+        ("metastatic_probability", lambda values: values + np.float32(3), "is not everywhere between 0 and 1"),
+        ("metastatic_probability", lambda values: values - np.float32(2), "is not everywhere between 0 and 1"),
+        ("mask", lambda values: values * np.uint8(2), "has other values than 0 and 1"),
+        ("mask", lambda values: values.astype(np.int32) + 256, "has values that are not uint8"),
+    ],
+    ids=["nan", "above", "below", "2", "256"],
+)
+def test_values_that_cannot_be_are_refused(server, url, phantoms, tmp_path, monkeypatch, capsys, name, spoil, message):
+    real, fill = server.predict, fill_as_values
+
+    def spoilt(*request):
+        version, outputs = real(*request)
+        return version, outputs | ({name: spoil(outputs[name])} if name in outputs else {})
+
+    def as_announced(tensor, array):
+        fill(tensor, array)
+        if array.dtype == np.int32:
+            tensor.dtype = 4  # uint8, in whose field larger numbers fit.
+
+    monkeypatch.setattr(server, "predict", spoilt)
+    monkeypatch.setattr("model_server.fill_as_values", as_announced)
+    arguments = ["predict", str(phantoms), "--model", NAME, "--out", str(tmp_path / "out"), "--engine", "serving"]
+    assert main([*arguments, "--server", url, "--outputs", "masks,report"]) == 1
+    printed = capsys.readouterr()
+    assert "0 of 2 scans segmented" in printed.out
+    assert printed.err.count(f"{url}: its {name} {message}") == 2
+    assert not list(tmp_path.glob("out/*"))
 
 
 # For sys.argv: name of the model, server. Asks the server, and says what was imported.
