@@ -27,8 +27,8 @@ def find_previous(path: str, current: ScanFiles, allow_missing_view: bool = Fals
 
     Raises:
         SettingsError: nothing is there.
-        RunError: it is not one scan, a damaged result, or the scan of another patient: its Patient ID differs from that
-            of `current`. A result folder names no patient; there the user is believed.
+        RunError: it is not one scan, a damaged result, or the scan of another patient than `current`: see
+            `same_patient`. A result folder names no patient; there the user is believed.
     """
     if (Path(path) / RESULT).is_file():
         return read_report_scan(Path(path))
@@ -40,7 +40,8 @@ def find_previous(path: str, current: ScanFiles, allow_missing_view: bool = Fals
         )
     if same_patient(current.sources, found.scans[0].sources) is False:
         raise RunError(
-            f"{path}: has another Patient ID than the new scan; a result folder may be given instead, if they are the same person"
+            f"{path}: has another Patient ID, issuer of it, or birth date than the new scan; a result folder may be given "
+            "instead, if they are the same person"
         )
     return found.scans[0]
 

@@ -4,7 +4,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
+from doubleunet_bs.files import read_json
 
 FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
@@ -51,6 +52,15 @@ def parse_outputs(text: str) -> tuple[str, ...]:
         if name not in OUTPUTS:
             raise SettingsError(f"output {name!r}: choose among {', '.join(OUTPUTS)}, or all, or none")
     return tuple(name for name in OUTPUTS if name in names)
+
+
+def is_result(folder: Path) -> bool:
+    """Whether a folder is the result of a prediction, of this version of the package or another."""
+    try:
+        content = read_json(folder / RESULT)
+    except BoneScanError:
+        return False
+    return isinstance(content, dict) and {"format", "case", "intended_use"} <= set(content)
 
 
 def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> Path:

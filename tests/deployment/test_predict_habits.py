@@ -128,6 +128,35 @@ def test_one_scan_that_cannot_be_referred_to_does_not_stop_the_others(command, p
     assert len(list(command.out.iterdir())) == 1
 
 
+def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_path):
+    """The copy in "predicted" comes before "scan.dcm" and has the same counts."""
+    folder = tmp_path / "hospital"
+    folder.mkdir()
+    shutil.copy(phantoms / "phantom_0001.dcm", folder / "scan.dcm")
+    arguments = (folder, "--outputs", "dicom")
+    assert command(*arguments, out=folder / "predicted")[0] == 0
+    code, out, err = command(*arguments, "--overwrite", "--keep-identity", out=folder / "predicted")
+    assert (code, err) == (0, "") and "1 of 1 scans segmented" in out
+    (case,) = (folder / "predicted").iterdir()
+    assert pydicom.dcmread(case / "overlay.dcm").PatientID == pydicom.dcmread(folder / "scan.dcm").PatientID
+    # Named themselves, results are read; a file of that name that is none of this package hides nothing.
+    assert command(*arguments, "--overwrite", out=folder / "predicted")[0] == 0
+    assert "1 of 4 scans" in command(case, "--outputs", "none", out=tmp_path / "a")[1]
+    assert command(case / "scan.dcm", "--outputs", "none", out=tmp_path / "b")[0] == 0
+    code, _, err = command(folder / "predicted", "--outputs", "none", out=tmp_path / "c")
+    assert code == 1 and "predicted: holds results of earlier predictions only; name a scan.dcm" in err
+    (case / "result.json").write_text("[]")
+    assert "1 of 4 scans" in command(folder / "predicted", "--outputs", "none", out=tmp_path / "d")[1]
+
+
+def test_identity_that_has_been_removed_cannot_be_kept(command, phantoms):
+    assert command(phantoms / "phantom_0001.dcm", "--outputs", "dicom")[0] == 0
+    (case,) = command.out.iterdir()
+    code, _, err = command(case / "scan.dcm", "--outputs", "dicom", "--overwrite", "--keep-identity")
+    assert code == 1 and "scan.dcm: says that the patient's identity has been removed" in err
+    assert pydicom.dcmread(case / "overlay.dcm").PatientIdentityRemoved == "YES"
+
+
 def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
     shutil.copy(phantoms / "phantom_0001.dcm", tmp_path / "Jane_Doe.dcm")
     (tmp_path / "Doe_notes.txt").write_text("nothing")
