@@ -20,8 +20,8 @@ from doubleunet_bs.deployment.labelme_output import (
 )
 from doubleunet_bs.deployment.lesions import (
     BODY_DEFINITION,
-    SPACING_WARNING,
     PredictedLesion,
+    all_warnings,
     area_mm2,
     body_pixels,
     find_lesions,
@@ -167,7 +167,7 @@ def describe_prediction(
         identified: whether the DICOM files carry the patient's identity.
     """
     prepared, model = prediction.prepared, prediction.model
-    warnings = [*prediction.warnings, *([SPACING_WARNING] if scan.pixel_spacing_mm is None else [])]
+    warnings = all_warnings(scan, prediction)
     bodies = body_pixels(scan, prediction)
 
     def file(output: str, name: str, exists: bool = True) -> str | None:
