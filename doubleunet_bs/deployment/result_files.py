@@ -63,6 +63,11 @@ def is_result(folder: Path) -> bool:
     return isinstance(content, dict) and {"format", "case", "intended_use"} <= set(content)
 
 
+def exists_already(folder: Path) -> RunError:
+    """The error for a result that would have to be replaced."""
+    return RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
+
+
 def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> Path:
     """Where the result of a case goes.
 
@@ -72,7 +77,7 @@ def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) ->
     folder = Path(out) / case
     if folder.exists():
         if not overwrite:
-            raise RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
+            raise exists_already(folder)
         if not (folder / RESULT).is_file():
             raise RunError(f"{folder}: is not a result of this package and is left alone; choose another --out folder")
     return folder

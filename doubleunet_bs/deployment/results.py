@@ -118,7 +118,7 @@ def write_prediction(
     pictures = {view: png_bytes(shown[view]) for view in present} if labelme or _PICTURED & set(outputs) else {}
     picture = overlay_picture(scan, prediction, lesions) if {"overlay", "dicom"} & set(outputs) else None
     try:
-        with contextlib.ExitStack() as undo, replaced_folder(folder) as new:
+        with contextlib.ExitStack() as undo, replaced_folder(folder, overwrite) as new:
             if "masks" in outputs:
                 for view, mask in prediction.masks.items():
                     np.save(new / mask_name(view, ".npy"), mask, allow_pickle=False)
