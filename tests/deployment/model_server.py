@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+LARGEST_TASK = 4
+"""`max_batch_size` of the batching parameters that `serve-package` writes."""
 BINARY = os.environ.get("TENSORFLOW_MODEL_SERVER")
 
 
@@ -93,6 +95,12 @@ class LoopbackServer:
         arrays = convert({name: tf.as_dtype(one.dtype).as_numpy_dtype for name, one in endpoint.inputs.items()})
         if set(arrays) != set(endpoint.inputs):
             raise Refused("INVALID_ARGUMENT", "input size does not match signature")
+        size = max(len(array) for array in arrays.values())
+        if size > LARGEST_TASK:
+            # `batching_util/shared_batch_scheduler.h`
+            raise Refused(
+                "INVALID_ARGUMENT", f"Task size {size} is larger than maximum input batch size {LARGEST_TASK}"
+            )
         fetches = {name: one.name for name, one in endpoint.outputs.items()}
         try:
             feeds = {endpoint.inputs[name].name: array for name, array in arrays.items()}

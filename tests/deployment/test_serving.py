@@ -112,6 +112,9 @@ def test_a_server_that_names_no_version_is_not_believed(server, monkeypatch):
 def test_more_scans_than_one_request_takes(url):
     predictor = Predictor(NAME, engine="serving", server=url)
     images = np.random.default_rng(0).integers(0, 256, (6, 160, 128), dtype=np.uint8)
+    image, outputs = {"image": images}, {"mask": Output("uint8", images.shape)}
+    with pytest.raises(ServerError, match=r"refuses .*Task size 6 is larger than maximum input batch size 4"):
+        open_client(url, NAME, 20).call("serving_default", image, outputs)
     probability, mask = predictor._segmenter(images)
     assert np.array_equal(mask == 1, images > 150)
     assert np.array_equal(probability > 0.5, images > 150)
