@@ -1,7 +1,8 @@
 """Segment bone scans with a trained fold.
 
 SCAN is a DICOM file, a folder that is searched to the bottom, or a zip archive; the two files of a scan with one view
-per file are given side by side or found in the folder. Scans are prepared exactly as those the model was trained on.
+per file are given side by side or found in the folder. Results of this program below a folder are passed over. Scans
+are prepared exactly as those the model was trained on.
 For each scan DIR gets a folder named by a pseudonym made from its counts, with
 
   result.json                       always: lesions, areas, model, warnings; nothing of the patient
@@ -16,7 +17,8 @@ For each scan DIR gets a folder named by a pseudonym made from its counts, with
   report   report.html              a page to read: views, contours, table of lesions
 
 Without --keep-identity no name, id, date or UID of the patient is in any of them. With it, the DICOM files, and they
-alone, carry the patient and the study of the scan and refer to its own instances, so that an archive can file them.
+alone, carry the patient and the study of the scan and refer to its own instances, so that an archive can file them. A
+file that says that the patient's identity has been removed from it is then refused.
 
 To correct and learn: --labelme LABELS writes STEM_anterior.json and STEM_posterior.json for the scan STEM.dcm, complete
 with their pictures; correct them in Labelme, then `prepare --scans ... --labels LABELS` takes them as annotations. They
