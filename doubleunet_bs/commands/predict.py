@@ -1,7 +1,8 @@
 """Segment bone scans with a trained fold.
 
 SCAN is a DICOM file, a folder that is searched to the bottom, or a zip archive; the two files of a scan with one view
-per file are given side by side or found in the folder. Scans are prepared exactly as those the model was trained on.
+per file are given side by side or found in the folder. Results of this program below a folder are passed over. Scans
+are prepared exactly as those the model was trained on.
 For each scan DIR gets a folder named by a pseudonym made from its counts, with
 
   result.json                       always: lesions, areas, model, warnings; nothing of the patient
@@ -16,7 +17,8 @@ For each scan DIR gets a folder named by a pseudonym made from its counts, with
   report   report.html              a page to read: views, contours, table of lesions
 
 Without --keep-identity no name, id, date or UID of the patient is in any of them. With it, the DICOM files, and they
-alone, carry the patient and the study of the scan and refer to its own instances, so that an archive can file them.
+alone, carry the patient and the study of the scan and refer to its own instances, so that an archive can file them. A
+file that says that the patient's identity has been removed from it is then refused.
 
 To correct and learn: --labelme LABELS writes STEM_anterior.json and STEM_posterior.json for the scan STEM.dcm, complete
 with their pictures; correct them in Labelme, then `prepare --scans ... --labels LABELS` takes them as annotations. They
@@ -116,8 +118,10 @@ def run(args: argparse.Namespace) -> int:
     check_choice(args.engine, args.precision, args.server, args.deadline)
     for option in ("out", "labelme"):
         path = getattr(args, option)
-        if path is not None and Path(path).exists() and not Path(path).is_dir():
-            raise SettingsError(f"{path}: is a file; --{option} names a folder")
+        if path is not None:
+            there = next(part for part in (Path(path), *Path(path).absolute().parents) if part.exists())
+            if not there.is_dir():
+                raise SettingsError(f"{there}: is a file; --{option} names a folder")
     settings = JobSettings(
         out=Path(args.out),
         outputs=parse_outputs(args.outputs),
@@ -133,12 +137,12 @@ def run(args: argparse.Namespace) -> int:
     found = list_scans(args.scans, args.allow_missing_view)
     if not found.scans and not found.rejected:
         raise ScanError(f"{', '.join(args.scans)}: no file in it", "empty")
-    if args.previous and len(found.scans) != 1:
-        raise SettingsError(f"--previous belongs to one scan, and {len(found.scans)} are given")
     for file in found.rejected:
         _complain(f"{file.path}: {file.message}")
     if not found.scans:
         raise ScanError("no scan can be used", "empty")
+    if args.previous and len(found.scans) != 1:
+        raise SettingsError(f"--previous belongs to one scan, and {len(found.scans)} are given")
     return (_rehearse if args.dry_run else _predict)(args, settings, found)
 
 
@@ -148,23 +152,31 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
 
     from doubleunet_bs.deployment.engines import check_exported, choose_local
     from doubleunet_bs.deployment.model_folder import find_model
-    from doubleunet_bs.deployment.previous_scan import find_previous
+    from doubleunet_bs.deployment.previous_scan import check_another, find_previous, previous_case
+    from doubleunet_bs.deployment.run_log import check_log
     from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
     from doubleunet_bs.errors import BoneScanError, SettingsError
 
     if args.server and not Path(args.model).is_dir():
         raise SettingsError(f"{args.model}: a dry run asks no server; name the folder of the model")
+    if args.log:
+        check_log(Path(args.log))
     model = find_model(Path(args.model))
     check_exported(Path(args.model), model.saved_model, args.engine)
     description = model.description
-    _introduce(description, f"engine {choose_local(args.engine) if model.saved_model else 'tensorflow'}")
+    exported = model.saved_model or args.engine == "serving"
+    _introduce(description, f"engine {choose_local(args.engine) if exported else 'tensorflow'}")
+    previous = None
     if args.previous:
-        find_previous(args.previous, found.scans[0], settings.allow_missing_view)
+        earlier = find_previous(args.previous, found.scans[0], settings.allow_missing_view)
+        previous = previous_case(earlier, description.preparation, settings.allow_missing_view)
     reader = ScanReader(settings, description.preparation)
     ready = 0
     for files in found.scans:
         try:
             content = reader(files)
+            if previous is not None:
+                check_another(content.scan.case, previous)
         except BoneScanError as error:
             _complain(_named(error, files.sources))
             continue
@@ -218,7 +230,8 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
             total=len(found.scans), desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None
         )
         signals = StopSignals()
-        with signals, bar, contextlib.closing(stream(found.scans, reader, job.compute, job.write)) as outcomes:
+        outcomes = stream(found.scans, reader, job.compute, job.write, stop=lambda: signals.requested)
+        with signals, bar, contextlib.closing(outcomes):
             for number, outcome in enumerate(outcomes, start=1):
                 bar.update()
                 files = outcome.item
@@ -226,7 +239,6 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
                     log.failure(reader.cases.get(files, f"scan {number} of {total}"), outcome.error)
                     with tqdm.external_write_mode(file=sys.stderr):
                         _complain(_named(outcome.error, files.sources))
-                    _stop_if(signals.requested)
                     continue
                 done += 1
                 written, seconds = outcome.written
@@ -237,16 +249,12 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
                     f"{written.result['case']}: {areas} areas, {written.result['metastatic_pixels']} pixels, "
                     f"{warnings} warnings, {seconds:.2f} s"
                 )
-                _stop_if(signals.requested)
+            # A flag that is looked at, since Python swallows a KeyboardInterrupt that comes while it clears up objects.
+            if signals.requested:
+                raise KeyboardInterrupt
         log.line(f"end: {done} of {total} scans segmented")
     print(f"\n{done} of {total} scans segmented; results in {args.out}")
     return 0 if done == total else 1
-
-
-def _stop_if(requested: bool) -> None:
-    # A flag that is looked at, since Python swallows a KeyboardInterrupt that comes while it clears up objects.
-    if requested:
-        raise KeyboardInterrupt
 
 
 def _summary(written) -> str:
@@ -279,8 +287,9 @@ def _named(error, sources) -> str:
     """The error, with the file's name before it unless it names it itself."""
     from doubleunet_bs.deployment.scan_reader import scan_name
 
-    message = str(error)
-    return message if any(source.label in message for source in sources) else f"{scan_name(sources)}: {message}"
+    message, name = str(error), scan_name(sources)
+    names = tuple(f"{one}: " for one in (name, *(source.label for source in sources)))
+    return message if message.startswith(names) else f"{name}: {message}"
 
 
 def _complain(message: str) -> None:

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import NuclearMedicineImageStorage
 
 from doubleunet_bs import __version__
+from doubleunet_bs.deployment.lesions import all_warnings
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -81,7 +82,7 @@ class ResultHeader:
 
 
 def header_without_identity(scan: BoneScan, prediction: Prediction, engine: str) -> ResultHeader:
-    """A header made from counts and masks alone: the same scan, model and engine give the same bytes."""
+    """A header made from counts, masks and warnings alone: the same scan, model and engine give the same bytes."""
     values = dict.fromkeys(PATIENT_AND_STUDY, "")
     # A name of one component ends with a caret, so that no reader takes it for a damaged one.
     values |= {"PatientName": f"{scan.case}^", "PatientID": scan.case}
@@ -101,6 +102,8 @@ def header_without_identity(scan: BoneScan, prediction: Prediction, engine: str)
     digest = hashlib.sha256()
     for view in VIEWS:
         digest.update(prediction.masks[view].tobytes())
+    # They are written into the capture, and decide on the orientation.
+    digest.update("\n".join(all_warnings(scan, prediction)).encode())
     seed = f"{fingerprint}/{prediction.model.weights_sha256}/{engine}/{__version__}/{digest.hexdigest()}"
     return ResultHeader(values, frames, False, LONG_AGO, seed, scan.phantom)
 
@@ -123,11 +126,6 @@ def reference(frame: SourceFrame) -> Dataset:
     if frame.frame is not None:
         item.ReferencedFrameNumber = frame.frame
     return item
-
-
-def orientation(view: str) -> list[str]:
-    """Patient Orientation of a view: rows run to the patient's left seen from the front, to his right from behind."""
-    return ["L" if view == "anterior" else "R", "F"]
 
 
 def _hashed_uid(seed: str, name: str) -> str:

@@ -13,6 +13,7 @@ from doubleunet_bs.deployment.dicom_header import (
 )
 from doubleunet_bs.deployment.dicom_scan import deidentified_scan
 from doubleunet_bs.deployment.dicom_seg import segmentation
+from doubleunet_bs.deployment.lesions import all_warnings
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.deployment.result_files import CAPTURE, SCAN_COPY, segmentation_name
 from doubleunet_bs.deployment.secondary_capture import secondary_capture
@@ -47,7 +48,7 @@ def dicom_results(
             else:
                 header = header_with_identity(study, datetime.datetime.now(), scan.phantom)
             files = {segmentation_name(view): segmentation(view, prediction, header, engine) for view in header.frames}
-            files[CAPTURE] = secondary_capture(picture, prediction, header, engine)
+            files[CAPTURE] = secondary_capture(picture, prediction, header, engine, all_warnings(scan, prediction))
             if study is None:
                 files[SCAN_COPY] = deidentified_scan(scan, header)
             return {name: _encode(dataset) for name, dataset in files.items()}

@@ -18,9 +18,9 @@ from doubleunet_bs.deployment.dicom_header import (
     NOT_FOR_DIAGNOSIS,
     SERIAL_NUMBER,
     ResultHeader,
-    orientation,
 )
 from doubleunet_bs.deployment.predictor import Prediction
+from doubleunet_bs.deployment.sides import orientation
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.scans.source_study import SourceFrame
 
@@ -79,7 +79,7 @@ def segmentation(view: str, prediction: Prediction, header: ResultHeader, engine
         series_description=f"doubleunet_bs segmentation. {NOT_FOR_DIAGNOSIS}",
         omit_empty_frames=False,
     )
-    dataset.PatientOrientation = orientation(view)
+    dataset.PatientOrientation = orientation(view, prediction.warnings)
     _refer(dataset, frame)
     organization = header.uid(f"dimension organization {view}")
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization

@@ -17,12 +17,15 @@ PAPERS_ENDPOINT, PAPERS_INPUT, PAPERS = "model_description", "query", "descripti
 """The model's papers as a string, since a model server gives out no files: how a client knows what it talks to."""
 
 
+_LIMIT = "a model server has a largest number of scans in one request, its max_batch_size"
+
+
 def describe_endpoints(image_shape: tuple[int, int], preparation: PreparationSettings) -> dict[str, Any]:
     """A JSON object: endpoint -> inputs and outputs -> type, shape (null: any number of scans) and meaning."""
     image, raw = [None, *image_shape], [None, 2, *RAW_SHAPE]
     endpoints = {
         ENDPOINT: {
-            "inputs": {INPUT: _tensor("uint8", image, "prepared grey images")},
+            "inputs": {INPUT: _tensor("uint8", image, f"prepared grey images; {_LIMIT}")},
             "outputs": {
                 MASK: _tensor("uint8", image, "1 where metastatic is the most probable class"),
                 PROBABILITY: _tensor("float32", image, "probability of the metastatic class"),
@@ -36,7 +39,9 @@ def describe_endpoints(image_shape: tuple[int, int], preparation: PreparationSet
     if has_raw_counts(image_shape, preparation):
         endpoints[RAW_ENDPOINT] = {
             "inputs": {
-                RAW_INPUT: _tensor("uint16", raw, "raw anterior and posterior view; a view of zeros is missing")
+                RAW_INPUT: _tensor(
+                    "uint16", raw, f"raw anterior and posterior view; a view of zeros is missing; {_LIMIT}"
+                )
             },
             "outputs": {
                 MASK: _tensor("uint8", raw, "as above, in raw pixels; 0 outside of the prepared window"),

@@ -134,7 +134,7 @@ def write_annotations(
         shape: (rows, columns) of a view.
 
     Raises:
-        RunError: one of them has come to be there; it is left as it is.
+        RunError: one of them has come to be there; it is left as it is. Or one cannot be written.
     """
     written: list[Path] = []
     with gone_on_error(written):
@@ -142,7 +142,11 @@ def write_annotations(
             # `imagePath` is what Labelme calls the picture; no file of that name is needed, nor should one lie here,
             # where `prepare` would take it for a mask.
             content = labelme_file(annotations[view], shape, f"{path.stem}.png", pictures[view])
-            if not create_file(path, json_text(content)):
+            try:
+                created = create_file(path, json_text(content))
+            except OSError as cause:
+                raise RunError(f"{path}: cannot be written ({cause.strerror or cause})") from None
+            if not created:
                 raise _taken(path)
             written.append(path)
 

@@ -28,6 +28,11 @@ BODY_DEFINITION = (
 SPACING_WARNING = "the pixel spacing is unknown: areas in mm2 cannot be given"
 
 
+def all_warnings(scan: BoneScan, prediction: Prediction) -> list[str]:
+    """The warnings of a result, one line each: those of the prediction, and that areas are unknown."""
+    return [*prediction.warnings, *([SPACING_WARNING] if scan.pixel_spacing_mm is None else [])]
+
+
 @dataclasses.dataclass(frozen=True)
 class PredictedLesion:
     """One connected area of a predicted mask.

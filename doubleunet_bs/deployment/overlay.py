@@ -1,5 +1,6 @@
 """A picture of a prediction on the raw views, as a physician looks at a bone scan."""
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -7,9 +8,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from doubleunet_bs.deployment.lesions import PredictedLesion
+from doubleunet_bs.deployment.lesions import PredictedLesion, all_warnings
 from doubleunet_bs.deployment.model_description import INTENDED_USE
 from doubleunet_bs.deployment.predictor import Prediction
+from doubleunet_bs.deployment.sides import sides
 from doubleunet_bs.evaluation.display import clinical_display, upper_level
 from doubleunet_bs.files import replace_file
 from doubleunet_bs.png import png_bytes
@@ -22,10 +24,10 @@ CONTOUR = (225, 87, 0)
 """Orange red: stands out from grey for any colour vision."""
 
 SCALE = 2
-SIDES = {"anterior": "RL", "posterior": "LR"}
-"""The patient's sides at the left and the right edge of each view."""
-
 _MARGIN, _GAP, _TOP, _BOTTOM = 30, 24, 150, 92
+_SMALL = 17
+_LINE = 22
+"""Rows of a line of a warning; `_TOP` has room for one."""
 _TEXT, _DIM, _FRAME = (0, 0, 0), (90, 90, 90), (178, 178, 178)
 
 
@@ -54,27 +56,31 @@ def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Pr
     """Both raw views with the predicted metastatic areas outlined and numbered.
 
     Every raw pixel is a block of 2 x 2 screen pixels. Both views have the same window. The picture names the case by
-    its pseudonym and carries the statement of intended use.
+    its pseudonym and carries the warnings and the statement of intended use: it may be all that someone sees of a result.
 
     Returns:
-        uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix.
+        uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix, and 22 rows more for each line of
+        warnings after the first.
     """
     height, width = (length * SCALE for length in scan.anterior.shape)
-    page = Image.new("RGB", (2 * _MARGIN + 2 * width + _GAP, _TOP + height + _BOTTOM), "white")
+    page_width = 2 * _MARGIN + 2 * width + _GAP
+    lines = [line for warning in all_warnings(scan, prediction) for line in _wrapped(warning, page_width - 2 * _MARGIN)]
+    top = _TOP + _LINE * max(len(lines) - 1, 0)
+    page = Image.new("RGB", (page_width, top + height + _BOTTOM), "white")
     draw = ImageDraw.Draw(page)
     pictures = view_pictures(scan)
     for number, view in enumerate(VIEWS):
         left = _MARGIN + number * (width + _GAP)
         centre = left + width // 2
-        draw.rectangle((left - 1, _TOP - 1, left + width, _TOP + height), outline=_FRAME)
+        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=_FRAME)
         if view in scan.missing_views:
-            draw.text((centre, _TOP - 12), view, _TEXT, _font(21), anchor="ms")
-            draw.text((centre, _TOP + height // 2), "view missing", _DIM, _font(28), anchor="mm")
+            draw.text((centre, top - 12), view, _TEXT, _font(21), anchor="ms")
+            draw.text((centre, top + height // 2), "view missing", _DIM, _font(28), anchor="mm")
             continue
         found = [lesion for lesion in lesions if lesion.view == view]
         title = f"{view}: {counted(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
-        draw.text((centre, _TOP - 12), title, _TEXT, _font(21), anchor="ms")
-        page.paste(_draw_view(pictures[view], view, prediction, found), (left, _TOP))
+        draw.text((centre, top - 12), title, _TEXT, _font(21), anchor="ms")
+        page.paste(_draw_view(pictures[view], view, prediction, found), (left, top))
     name = f"{prediction.case}   synthetic phantom, not a patient" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     outlined = f"Outlined: predicted metastatic by {prediction.model.name}"
@@ -82,9 +88,8 @@ def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Pr
     while draw.textlength(outlined, _font(size)) > page.width - 2 * _MARGIN:  # An ensemble has a long name.
         size -= 1
     draw.text((_MARGIN, 58), outlined, CONTOUR, _font(size))
-    if prediction.warnings:
-        warned = f"{counted(len(prediction.warnings), 'warning')}: see result.json"
-        draw.text((_MARGIN, 88), warned, _TEXT, _font(17))
+    for place, line in enumerate(lines):
+        draw.text((_MARGIN, 88 + _LINE * place), line, _TEXT, _font(_SMALL))
     draw.text((_MARGIN, page.height - _BOTTOM + 12), "NOT FOR DIAGNOSIS", _TEXT, _font(22))
     for place, sentence in enumerate(INTENDED_USE.split(". ", 1)):
         line = sentence.rstrip(".") + "."
@@ -100,7 +105,8 @@ def draw_overlay(path: str | os.PathLike, picture: np.ndarray) -> None:
 def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> Image.Image:
     image = Image.fromarray(grey.repeat(SCALE, axis=0).repeat(SCALE, axis=1)).convert("RGB")
     draw = ImageDraw.Draw(image)
-    for place, side, anchor in zip((8, image.width - 8), SIDES[view], ("la", "ra"), strict=True):
+    letters = sides(view, prediction.warnings)
+    for place, side, anchor in zip((8, image.width - 8), letters, ("la", "ra"), strict=True):
         draw.text((place, 8), side, _DIM, _font(20), anchor=anchor)
     last = (prediction.prepared.placements[view].top + KEPT_ROWS) * SCALE
     if 0 <= last < image.height:
@@ -109,15 +115,28 @@ def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Seq
         text = (image.width - 6, last + 8)
         draw.multiline_text(text, "not segmented\nbelow", _DIM, _font(16), anchor="ra", align="right")
     for lesion in lesions:
-        corner = ((lesion.last_column + 1) * SCALE + 5, lesion.first_row * SCALE - 5)
-        anchor = "ls"
-        if corner[0] > image.width - 30:
-            corner, anchor = (lesion.first_column * SCALE - 5, corner[1]), "rs"
-        draw.text(corner, str(lesion.number), _TEXT, _font(16), anchor=anchor, stroke_width=2, stroke_fill="white")
+        number = str(lesion.number)
+        # At the edges it comes to lie on the lesion: no number is cut off.
+        x, y, anchor = (lesion.last_column + 1) * SCALE + 5, max(lesion.first_row * SCALE - 5, 16), "ls"
+        if x > image.width - 30:
+            x, anchor = max(lesion.first_column * SCALE - 5, math.ceil(draw.textlength(number, _font(16))) + 3), "rs"
+        draw.text((x, y), number, _TEXT, _font(16), anchor=anchor, stroke_width=2, stroke_fill="white")
     picture = np.array(image)
     # Last, so that no number hides a part of an outline.
     picture[outline(prediction.masks[view])] = CONTOUR
     return Image.fromarray(picture)
+
+
+def _wrapped(warning: str, width: int) -> list[str]:
+    """A warning in lines of at most `width` screen pixels, the further ones indented."""
+    lines, font = [], _font(_SMALL)
+    line = "Warning:"
+    for word in warning.split():
+        if font.getlength(f"{line} {word}") > width:
+            lines.append(line)
+            line = "   "
+        line = f"{line} {word}"
+    return [*lines, line]
 
 
 def _font(size: int) -> ImageFont.ImageFont:

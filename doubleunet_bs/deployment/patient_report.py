@@ -10,8 +10,8 @@ from doubleunet_bs import __version__
 from doubleunet_bs.deployment.contours import edge_path
 from doubleunet_bs.deployment.lesions import BODY_DEFINITION, number_lesions
 from doubleunet_bs.deployment.model_description import INTENDED_USE
-from doubleunet_bs.deployment.overlay import SIDES
 from doubleunet_bs.deployment.report_scan import ReportScan
+from doubleunet_bs.deployment.sides import sides
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.settings import KEPT_ROWS
 
@@ -108,7 +108,7 @@ def _view(scan: ReportScan, view: str, prefix: str) -> str:
         place = f"translate({first_column} {first_row})"
         paths.append(f'<path id="{prefix}-{number}" transform="{place}" d="{edge_path(area)}"/>')
         right = last_column < columns - 24
-        x = last_column + 4 if right else first_column - 3
+        x = last_column + 4 if right else max(first_column - 3, 8 * len(str(number)))
         anchor = "" if right else ' text-anchor="end"'
         texts.append(f'<text x="{x}" y="{max(9, first_row)}"{anchor}>{number}</text>')
     last = scan.result["views"][view]["window"]["top"] + KEPT_ROWS
@@ -118,13 +118,14 @@ def _view(scan: ReportScan, view: str, prefix: str) -> str:
             f'<path class="limit" d="M0 {last}h{columns}"/>'
             f'<text class="hint" x="{columns - 3}" y="{last + 16}" text-anchor="end">not segmented below</text>'
         )
-    sides = f'<text class="hint" x="4" y="17">{SIDES[view][0]}</text>'
-    sides += f'<text class="hint" x="{columns - 4}" y="17" text-anchor="end">{SIDES[view][1]}</text>'
+    left, right = sides(view, scan.result["warnings"])
+    letters = f'<text class="hint" x="4" y="17">{left}</text>'
+    letters += f'<text class="hint" x="{columns - 4}" y="17" text-anchor="end">{right}</text>'
     data = base64.b64encode(scan.pictures[view]).decode("ascii")
     return (
         f"<figure><figcaption>{view}: {total}</figcaption>"
         f'<svg viewBox="0 0 {columns} {rows}" role="img" aria-label="{view} view, {total} predicted areas">'
-        f'<image width="{columns}" height="{rows}" href="data:image/png;base64,{data}"/>{limit}{sides}'
+        f'<image width="{columns}" height="{rows}" href="data:image/png;base64,{data}"/>{limit}{letters}'
         f'<g class="contours">{"".join(paths)}</g><g class="numbers">{"".join(texts)}</g></svg></figure>'
     )
 

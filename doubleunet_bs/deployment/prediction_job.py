@@ -4,10 +4,10 @@ import dataclasses
 import time
 
 from doubleunet_bs.deployment.predictor import Prediction, Predictor
+from doubleunet_bs.deployment.previous_scan import check_another
 from doubleunet_bs.deployment.report_scan import ReportScan
 from doubleunet_bs.deployment.results import WrittenResult, write_prediction
 from doubleunet_bs.deployment.scan_reader import JobSettings, ReadScan
-from doubleunet_bs.errors import RunError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class PredictionJob:
         Raises:
             RunError: the scan is the previous one itself.
         """
-        if self.previous is not None and self.previous.result["case"] == content.scan.case:
-            raise RunError(f"{content.scan.case}: is the scan that was given as the previous one as well")
+        if self.previous is not None:
+            check_another(content.scan.case, self.previous.result["case"])
         return self.predictor.segment([content.prepared])[0]
 
     def write(self, content: ReadScan, prediction: Prediction) -> tuple[WrittenResult, float]:

@@ -10,6 +10,8 @@ from doubleunet_bs.deployment.report_scan import (
 from doubleunet_bs.deployment.result_files import RESULT
 from doubleunet_bs.deployment.scan_list import list_scans
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.preparation.case import prepare_scan
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.folder import ScanFiles
 from doubleunet_bs.scans.source_study import same_patient
 
@@ -27,8 +29,8 @@ def find_previous(path: str, current: ScanFiles, allow_missing_view: bool = Fals
 
     Raises:
         SettingsError: nothing is there.
-        RunError: it is not one scan, a damaged result, or the scan of another patient: its Patient ID differs from that
-            of `current`. A result folder names no patient; there the user is believed.
+        RunError: it is not one scan, a damaged result, or the scan of another patient than `current`: see
+            `same_patient`. A result folder names no patient; there the user is believed.
     """
     if (Path(path) / RESULT).is_file():
         return read_report_scan(Path(path))
@@ -40,9 +42,31 @@ def find_previous(path: str, current: ScanFiles, allow_missing_view: bool = Fals
         )
     if same_patient(current.sources, found.scans[0].sources) is False:
         raise RunError(
-            f"{path}: has another Patient ID than the new scan; a result folder may be given instead, if they are the same person"
+            f"{path}: has another Patient ID, issuer of it, or birth date than the new scan; a result folder may be given "
+            "instead, if they are the same person"
         )
     return found.scans[0]
+
+
+def previous_case(
+    previous: ReportScan | ScanFiles, preparation: PreparationSettings, allow_missing_view: bool = False
+) -> str:
+    """The pseudonym of the earlier scan, which is read and prepared for that but not segmented.
+
+    Raises:
+        ScanError: it cannot be read or prepared.
+    """
+    if isinstance(previous, ReportScan):
+        return previous.result["case"]
+    scan = previous.read(allow_missing_view)
+    prepare_scan(scan, settings=preparation)
+    return scan.case
+
+
+def check_another(case: str, previous: str) -> None:
+    """Raises `RunError` when the new scan is the previous one itself."""
+    if case == previous:
+        raise RunError(f"{case}: is the scan that was given as the previous one as well")
 
 
 def segment_previous(previous: ReportScan | ScanFiles, predictor, allow_missing_view: bool = False) -> ReportScan:

@@ -4,7 +4,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
+from doubleunet_bs.files import read_json
 
 FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
@@ -53,6 +54,20 @@ def parse_outputs(text: str) -> tuple[str, ...]:
     return tuple(name for name in OUTPUTS if name in names)
 
 
+def is_result(folder: Path) -> bool:
+    """Whether a folder is the result of a prediction, of this version of the package or another."""
+    try:
+        content = read_json(folder / RESULT)
+    except BoneScanError:
+        return False
+    return isinstance(content, dict) and {"format", "case", "intended_use"} <= set(content)
+
+
+def exists_already(folder: Path) -> RunError:
+    """The error for a result that would have to be replaced."""
+    return RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
+
+
 def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> Path:
     """Where the result of a case goes.
 
@@ -62,7 +77,7 @@ def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) ->
     folder = Path(out) / case
     if folder.exists():
         if not overwrite:
-            raise RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
+            raise exists_already(folder)
         if not (folder / RESULT).is_file():
             raise RunError(f"{folder}: is not a result of this package and is left alone; choose another --out folder")
     return folder

@@ -20,8 +20,8 @@ from doubleunet_bs.deployment.labelme_output import (
 )
 from doubleunet_bs.deployment.lesions import (
     BODY_DEFINITION,
-    SPACING_WARNING,
     PredictedLesion,
+    all_warnings,
     area_mm2,
     body_pixels,
     find_lesions,
@@ -118,7 +118,7 @@ def write_prediction(
     pictures = {view: png_bytes(shown[view]) for view in present} if labelme or _PICTURED & set(outputs) else {}
     picture = overlay_picture(scan, prediction, lesions) if {"overlay", "dicom"} & set(outputs) else None
     try:
-        with contextlib.ExitStack() as undo, replaced_folder(folder) as new:
+        with contextlib.ExitStack() as undo, replaced_folder(folder, overwrite) as new:
             if "masks" in outputs:
                 for view, mask in prediction.masks.items():
                     np.save(new / mask_name(view, ".npy"), mask, allow_pickle=False)
@@ -167,7 +167,7 @@ def describe_prediction(
         identified: whether the DICOM files carry the patient's identity.
     """
     prepared, model = prediction.prepared, prediction.model
-    warnings = [*prediction.warnings, *([SPACING_WARNING] if scan.pixel_spacing_mm is None else [])]
+    warnings = all_warnings(scan, prediction)
     bodies = body_pixels(scan, prediction)
 
     def file(output: str, name: str, exists: bool = True) -> str | None:

@@ -1,10 +1,29 @@
 """The log of a prediction run, which may be read by others than those who may see file names: pseudonyms only."""
 
 import datetime
+import os
 from pathlib import Path
 from types import TracebackType
 
 from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError
+
+
+def check_log(path: Path) -> None:
+    """Look whether a log can be written, without writing anything.
+
+    Raises:
+        SettingsError: there is a folder in its place, a file in the place of a folder, or it is not allowed.
+    """
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if path.is_dir():
+        reason = "Is a directory"
+    elif there != path and not there.is_dir():
+        reason = "Not a directory"
+    elif not os.access(there, os.W_OK):
+        reason = "Permission denied"
+    else:
+        return
+    raise SettingsError(f"{path}: the log cannot be written ({reason})")
 
 
 class RunLog:
@@ -23,6 +42,7 @@ class RunLog:
     def __init__(self, path: Path | None):
         self._file = None
         if path is not None:
+            check_log(path)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = open(path, "a", encoding="utf-8")

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+from doubleunet_bs.deployment.result_files import RESULT, is_result
 from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.scans.dicom import naming
 from doubleunet_bs.scans.dicom_file import load_header
@@ -16,8 +18,11 @@ from doubleunet_bs.scans.sources import Source, is_archive
 def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFolder:
     """All scans of some files, folders and zip archives, from the headers alone.
 
+    Results of this package that lie below a folder are passed over: the copy of a scan in one of them is no further scan,
+    and must not come before the scan itself.
+
     Args:
-        paths: in any mixture; a folder is searched to the bottom.
+        paths: in any mixture; a folder is searched to the bottom. Results are read where they are named themselves.
         allow_missing_view: accept a study with one view only.
 
     Returns:
@@ -35,9 +40,16 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
     for path in dict.fromkeys(map(os.path.normpath, paths)):
         if os.path.isdir(path) or is_archive(path):
             found = find_scans(path, allow_missing_view)
-            scans += found.scans
             join = "!" if is_archive(path) else os.sep
-            rejected += [Rejection(f"{path}{join}{file.path}", file.reason, file.message) for file in found.rejected]
+            refused = [Rejection(f"{path}{join}{file.path}", file.reason, file.message) for file in found.rejected]
+            within = _results(path)
+            kept = [scan for scan in found.scans if _folder(scan.sources[0].path) not in within]
+            refused = [file for file in refused if _folder(file.path) not in within]
+            if within and not kept and not refused:
+                message = "holds results of earlier predictions only; name a scan.dcm in them to segment it again"
+                refused = [Rejection(path, "results", message)]
+            scans += kept
+            rejected += refused
             continue
         source = Source(path)
         try:
@@ -55,6 +67,19 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
     scans += [ScanFiles((view.source,), ".") for view in alone]
     rejected += [Rejection(view.source.path, "ambiguous-pair", f"cannot be paired: {why}") for view, why in unclear]
     return ScanFolder(tuple(scans), tuple(rejected))
+
+
+def _results(path: str) -> set[str]:
+    """The result folders below `path`, not itself."""
+    return {
+        _folder(os.path.join(where, RESULT))
+        for where, _, names in os.walk(path)
+        if RESULT in names and where != path and is_result(Path(where))
+    }
+
+
+def _folder(path: str) -> str:
+    return os.path.normpath(os.path.dirname(path))
 
 
 def _one_view(source: Source) -> OneView | None:

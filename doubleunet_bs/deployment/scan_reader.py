@@ -84,20 +84,24 @@ class ScanReader:
         settings, name = self.settings, scan_name(files.sources)
         scan = files.read(settings.allow_missing_view)
         self.cases[files] = scan.case
-        first = self._first.setdefault(scan.case, name)
-        if first is not name:
+        first = self._first.get(scan.case)
+        if first is not None:
             raise RunError(f"{name}: has the same counts as {first}; one result is enough")
         result_folder(settings.out, scan.case, settings.overwrite)
         study = read_source_study(files.sources) if settings.keep_identity else None
-        labelme = None
+        labelme: dict[str, Path] | None = None
         if settings.labelme is not None:
             present = [view for view in VIEWS if view not in scan.missing_views]
             labelme = annotation_paths(settings.labelme, files.sources, present)
             for path in labelme.values():
-                other = self._taken.setdefault(path, name)
-                if other is not name:
+                other = self._taken.get(path)
+                if other is not None:
                     raise RunError(f"{name}: its annotation would have the name of that of {other}: rename one of them")
-        return ReadScan(scan, prepare_scan(scan, settings=self.preparation), study, labelme, begun)
+        prepared = prepare_scan(scan, settings=self.preparation)
+        # Last: a scan that gets no result does not keep another from getting it.
+        self._first[scan.case] = name
+        self._taken.update(dict.fromkeys((labelme or {}).values(), name))
+        return ReadScan(scan, prepared, study, labelme, begun)
 
 
 def scan_name(sources: Sequence[Source]) -> str:

@@ -1,8 +1,11 @@
 """The overlay as a DICOM secondary capture, for viewers that do not show segmentations (DICOM PS3.3, A.8.1)."""
 
+import textwrap
+from collections.abc import Sequence
+
 import numpy as np
 from highdicom.sc import SCImage
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as DicomSequence
 
 from doubleunet_bs import __version__
 from doubleunet_bs.deployment.dicom_header import (
@@ -14,9 +17,13 @@ from doubleunet_bs.deployment.dicom_header import (
 from doubleunet_bs.deployment.predictor import Prediction
 
 SERIES_NUMBER = 9002
+LONGEST_DESCRIPTION = 1024
+"""Characters of Derivation Description, a short text (ST)."""
 
 
-def secondary_capture(picture: np.ndarray, prediction: Prediction, header: ResultHeader, engine: str) -> SCImage:
+def secondary_capture(
+    picture: np.ndarray, prediction: Prediction, header: ResultHeader, engine: str, warnings: Sequence[str] = ()
+) -> SCImage:
     """An RGB image of one frame, uncompressed: any viewer can show it.
 
     Burned In Annotation is NO: by its definition it tells of text that identifies the patient, and the picture names the
@@ -27,6 +34,7 @@ def secondary_capture(picture: np.ndarray, prediction: Prediction, header: Resul
         prediction: what it shows.
         header: of the results of this scan.
         engine: what computed the prediction.
+        warnings: of the scan; in an archive no other file tells of them.
     """
     dataset = SCImage(
         pixel_array=picture,
@@ -50,10 +58,13 @@ def secondary_capture(picture: np.ndarray, prediction: Prediction, header: Resul
     dataset.ConversionType = "WSD"
     dataset.BurnedInAnnotation = "NO"
     dataset.RecognizableVisualFeatures = "NO"
-    dataset.DerivationDescription = (
+    description = (
         f"Both views with predicted metastatic areas outlined, by doubleunet_bs {__version__}, "
         f"{prediction.model.name}, engine {engine}. {NOT_FOR_DIAGNOSIS}."
     )
-    dataset.SourceImageSequence = Sequence([reference(frame) for frame in header.frames.values()])
+    if warnings:
+        description += f" {'Warning' if len(warnings) == 1 else 'Warnings'}: {'; '.join(warnings)}."
+    dataset.DerivationDescription = textwrap.shorten(description, LONGEST_DESCRIPTION, placeholder=" ...")
+    dataset.SourceImageSequence = DicomSequence([reference(frame) for frame in header.frames.values()])
     header.stamp(dataset)
     return dataset

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from doubleunet_bs.deployment.serving_messages import PREDICT, PredictResponse, predict_request, read_tensor
+from doubleunet_bs.deployment.serving_messages import PREDICT, PredictResponse, exact, predict_request, read_tensor
 from doubleunet_bs.errors import ServerError, SettingsError
 
 TRIES = 5
@@ -70,9 +70,22 @@ def parse_server(server: str) -> tuple[str, str]:
 
 
 class _Client:
+    """Attributes: version: of the model, asked for in every request; None, until `pin`, for the server's newest."""
+
     def __init__(self, server: str, address: str, model: str, deadline: float):
         self.server, self.model, self.deadline = server, model, deadline
+        self.version: int | None = None
         self._address = address
+
+    def pin(self, signature: str, inputs: dict[str, np.ndarray], outputs: dict[str, Output]) -> dict[str, np.ndarray]:
+        """`call` the newest version, and ask no other one from then on.
+
+        A running server changes to a new version by itself; what was learnt of the model would then be of another one.
+
+        Raises:
+            ServerError: as `call`, or the server does not say which version that is.
+        """
+        raise NotImplementedError
 
     def call(self, signature: str, inputs: dict[str, np.ndarray], outputs: dict[str, Output]) -> dict[str, np.ndarray]:
         """Ask an endpoint. May be called from several threads.
@@ -86,14 +99,18 @@ class _Client:
             name -> array, exactly `outputs`.
 
         Raises:
-            ServerError: no answer within the deadline, a refusal, or an answer that is not what it must be.
+            ServerError: no answer within the deadline, a refusal (the pinned version is gone, say), or an answer that is
+                not what it must be.
         """
+        return self._ask(self._prepare(signature, inputs), lambda answer: self._read(answer, outputs))
+
+    def _ask(self, send: Callable[[float], Any], read: Callable[[Any], Any]) -> Any:
+        """What `read` makes of the answer; `send` gets the seconds that are left."""
         end = time.monotonic() + self.deadline
-        send = self._prepare(signature, inputs)
         pause = FIRST_PAUSE
         for number in range(1, TRIES + 1):
             try:
-                return self._read(send(self._left(end)), outputs)
+                return read(send(self._left(end)))
             except Unavailable as cause:
                 if number == TRIES or time.monotonic() + pause >= end:
                     raise ServerError(
@@ -122,6 +139,11 @@ class _Client:
             return ServerError(
                 f"its model {self.model!r} has no endpoint {signature}: not a model of this package, or exported by an "
                 "older version of it; package it again"
+            )
+        if not_found and self.version is not None:
+            return ServerError(
+                f"has no version {self.version} of its model {self.model!r} any more, with which this run began; "
+                f"start again for the present one ({reason})"
             )
         if not_found:
             return ServerError(f"has no model {self.model!r} ready ({reason})")
@@ -155,8 +177,17 @@ class GrpcClient(_Client):
             response_deserializer=PredictResponse.FromString,
         )
 
+    def pin(self, signature, inputs, outputs):
+        def read(answer):
+            if not answer.model_spec.HasField("version"):
+                raise ServerError(f"does not say which version of its model {self.model!r} has answered")
+            return answer.model_spec.version.value, self._read(answer, outputs)
+
+        self.version, values = self._ask(self._prepare(signature, inputs), read)
+        return values
+
     def _prepare(self, signature, inputs):
-        request = predict_request(self.model, signature, inputs)
+        request = predict_request(self.model, signature, inputs, self.version)
 
         def send(seconds: float):
             try:
@@ -191,12 +222,34 @@ class GrpcClient(_Client):
 class RestClient(_Client):
     """Over HTTP, without encryption. Numbers travel as text: several times the bytes of gRPC."""
 
+    def pin(self, signature, inputs, outputs):
+        # An answer of the predict API names no version.
+        self.version = self._ask(
+            lambda seconds: self._send("GET", self._path(), None, seconds, "the model's status", "model_version_status"),
+            self._newest,
+        )
+        return self.call(signature, inputs, outputs)
+
+    def _newest(self, status: Any) -> int:
+        try:
+            versions = [int(one["version"]) for one in status if one["state"] == "AVAILABLE"]
+        except (TypeError, ValueError, KeyError):
+            raise ServerError(f"its status of the model {self.model!r} is not that of a model server") from None
+        if not versions:
+            raise ServerError(f"has no model {self.model!r} ready (no version of it is available)")
+        return max(versions)
+
+    def _path(self) -> str:
+        path = f"/v1/models/{quote(self.model, safe='')}"
+        return path if self.version is None else f"{path}/versions/{self.version}"
+
     def _prepare(self, signature, inputs):
         content = {"signature_name": signature, "inputs": {name: array.tolist() for name, array in inputs.items()}}
         body = json.dumps(content, separators=(",", ":")).encode()
-        return lambda seconds: self._post(body, seconds, signature)
+        return lambda seconds: self._send("POST", f"{self._path()}:predict", body, seconds, signature, "outputs")
 
-    def _post(self, body: bytes, seconds: float, signature: str):
+    def _send(self, method: str, path: str, body: bytes | None, seconds: float, what: str, key: str) -> Any:
+        """What the JSON answer has under `key`; `what` names for messages what is asked."""
         end = time.monotonic() + seconds
         connection = http.client.HTTPConnection(self._address, timeout=seconds)
         alarm = None
@@ -207,8 +260,7 @@ class RestClient(_Client):
             alarm = threading.Timer(self._left(end), _shut, (connection.sock,))
             alarm.daemon = True
             alarm.start()
-            path = f"/v1/models/{quote(self.model, safe='')}:predict"
-            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             answer, content = connection.getresponse(), bytearray()
             while piece := answer.read1(2**16):
                 content += piece
@@ -233,9 +285,9 @@ class RestClient(_Client):
             if alarm is not None:
                 alarm.cancel()
             connection.close()
-        return self._checked(answer.status, bytes(content), signature)
+        return self._checked(answer.status, bytes(content), what, key)
 
-    def _checked(self, status: int, content: bytes, signature: str) -> Any:
+    def _checked(self, status: int, content: bytes, what: str, key: str) -> Any:
         try:
             answer = json.loads(content)
         except ValueError:
@@ -248,12 +300,12 @@ class RestClient(_Client):
         if status >= 500 and reason:
             raise ServerError(f"fails with HTTP {status} ({' '.join(reason.split())[:200]})")
         if status != 200 and reason:
-            raise self._refusal(signature, reason, status == 404)
-        if status != 200 or not isinstance(answer, dict) or "outputs" not in answer:
+            raise self._refusal(what, reason, status == 404)
+        if status != 200 or not isinstance(answer, dict) or key not in answer:
             raise ServerError(
                 f"is not the REST port of a TensorFlow Serving model server (HTTP {status}) {reason[:120]}"
             )
-        return answer["outputs"]
+        return answer[key]
 
     def _read(self, answer, outputs):
         if len(outputs) == 1 and not isinstance(answer, dict):
@@ -269,7 +321,7 @@ class RestClient(_Client):
                 raise ServerError(f"its {name} is not an array of {output.dtype}") from None
             if array.shape != output.shape:
                 raise ServerError(f"its {name} has shape {array.shape}, not {output.shape}")
-            arrays[name] = array if output.dtype == "string" else array.astype(output.dtype)
+            arrays[name] = array if output.dtype == "string" else exact(array, output.dtype, name)
         return arrays
 
 

@@ -12,6 +12,8 @@ from doubleunet_bs.errors import ServerError
 from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
 
 LARGEST_BATCH = 4
+ROUNDING = 1e-5
+"""By which a probability may be above 1: a server has its own arithmetic."""
 
 
 class ServingEngine:
@@ -30,14 +32,20 @@ class ServingEngine:
         """Segment images: see `engines`.
 
         Raises:
-            ServerError: see `serving_client`.
+            ServerError: see `serving_client`; or a probability that is none, or a mask of other values than 0 and 1.
         """
         check_images(grey, self.image_shape)
         answers = []
         for start in range(0, len(grey), LARGEST_BATCH):
             batch = grey[start : start + LARGEST_BATCH]
             outputs = {PROBABILITY: Output("float32", batch.shape), MASK: Output("uint8", batch.shape)}
-            answers.append(self._client.call(ENDPOINT, {INPUT: batch}, outputs))
+            answer = self._client.call(ENDPOINT, {INPUT: batch}, outputs)
+            # Written so that NaN fails: it compares as false.
+            if not ((answer[PROBABILITY] >= 0) & (answer[PROBABILITY] <= 1 + ROUNDING)).all():
+                raise ServerError(f"{self._client.server}: its {PROBABILITY} is not everywhere between 0 and 1")
+            if not (answer[MASK] <= 1).all():
+                raise ServerError(f"{self._client.server}: its {MASK} has other values than 0 and 1")
+            answers.append(answer)
         if len(answers) == 1:
             return answers[0][PROBABILITY], answers[0][MASK]
         return tuple(np.concatenate([answer[name] for answer in answers]) for name in (PROBABILITY, MASK))
@@ -46,7 +54,7 @@ class ServingEngine:
 def open_served(
     server: str, model: str, local: ModelDescription | None, deadline: float
 ) -> tuple[ModelDescription, ServingEngine]:
-    """Ask a server what its model is.
+    """Ask a server what its model is, and stay with that version of it.
 
     Args:
         server: "grpc://HOST:PORT" or "http://HOST:PORT".
@@ -62,7 +70,7 @@ def open_served(
     name = local.served_name if local else model
     client = open_client(server, name, deadline)
     query = {PAPERS_INPUT: np.zeros(1, np.uint8)}
-    text = client.call(PAPERS_ENDPOINT, query, {PAPERS: Output("string", (1,))})[PAPERS][0]
+    text = client.pin(PAPERS_ENDPOINT, query, {PAPERS: Output("string", (1,))})[PAPERS][0]
     try:
         content = json.loads(text)
     except (ValueError, TypeError):

@@ -98,16 +98,19 @@ PredictRequest, PredictResponse = _CLASSES["PredictRequest"], _CLASSES["PredictR
 PredictionLog = _CLASSES["PredictionLog"]
 
 
-def predict_request(model: str, signature: str, inputs: dict[str, np.ndarray]):
+def predict_request(model: str, signature: str, inputs: dict[str, np.ndarray], version: int | None = None):
     """A request to an endpoint of a model.
 
     Args:
         model: its name on the server.
         signature: the endpoint.
         inputs: name -> array of type float32, int32, uint8 or uint16.
+        version: of the model; None for the server's newest.
     """
     request = PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model, signature
+    if version is not None:
+        request.model_spec.version.value = version
     for name, array in inputs.items():
         tensor = request.inputs[name]
         tensor.dtype = _TYPES[array.dtype.name][0]
@@ -137,7 +140,7 @@ def read_tensor(tensor, dtype: str, shape: tuple[int, ...], name: str) -> np.nda
         Array of that type and shape; of bytes objects for "string".
 
     Raises:
-        ServerError: it has another type or shape, or less or more values.
+        ServerError: it has another type or shape, less or more values, or values that the type cannot hold.
     """
     found = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
     number, field = (_STRING, "string_val") if dtype == "string" else _TYPES[dtype]
@@ -151,6 +154,19 @@ def read_tensor(tensor, dtype: str, shape: tuple[int, ...], name: str) -> np.nda
     values = getattr(tensor, field)
     if not 0 < len(values) <= size and size:
         raise ServerError(f"its {name} has {len(values)} values instead of {size}")
-    array = np.array(values, object if dtype == "string" else None).astype(object if dtype == "string" else dtype)
+    array = np.array(values, object) if dtype == "string" else exact(np.array(values), dtype, name)
     # Values that are left out are equal to the last one.
     return np.concatenate([array, np.repeat(array[-1:], size - len(values))]).reshape(shape)
+
+
+def exact(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """Numbers of an answer in another type. An integer type must hold every one: NumPy would wrap 257 to 1.
+
+    Raises:
+        ServerError: it cannot; `name` is whose values they are.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        array = values.astype(dtype)
+    if np.issubdtype(array.dtype, np.integer) and not np.array_equal(array, values):
+        raise ServerError(f"its {name} has values that are not {dtype}")
+    return array

@@ -26,6 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 BATCHING = f"""\
 # Scans of different clients are computed together: up to {BATCH_SIZES[-1]}, or what has come within 10 ms.
+# A request with more than {BATCH_SIZES[-1]} scans is refused (INVALID_ARGUMENT): a client sends them in several.
 max_batch_size {{ value: {BATCH_SIZES[-1]} }}
 batch_timeout_micros {{ value: 10000 }}
 # A full queue is UNAVAILABLE, which clients take as a reason to try again.

@@ -34,6 +34,7 @@ def stream(
     compute: Callable[[Content], Answer],
     write: Callable[[Content, Answer], Written],
     ahead: int = AHEAD,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome[Item, Written]]:
     """Send items through three steps.
 
@@ -45,11 +46,13 @@ def stream(
         items: taken from the iterator when their turn comes.
         read, compute, write: the steps. A `BoneScanError` stops its item only; any other exception stops the stream.
         ahead: 1 or more.
+        stop: whether to end early; asked between items.
 
     Yields:
-        One outcome per item, in their order, as soon as it is written or has failed.
+        One outcome per item, in their order, as soon as it is written or has failed. After `stop` those of the items that
+        are written or being written, so that nothing is on disk that was not told of.
 
-    When the stream ends early (an exception, Ctrl-C, `close`), an item that is being written is written to its end and no
+    When the stream ends early (`stop`, an exception, Ctrl-C, `close`), an item that is being written is written to its end and no
     further one is begun.
     """
     source = iter(items)
@@ -66,7 +69,7 @@ def stream(
                 reading.append((item, reader.submit(read, item)))
 
         read_ahead()
-        while reading:
+        while reading and not stop():
             item, future = reading.popleft()
             try:
                 content = future.result()
@@ -81,7 +84,13 @@ def stream(
             while writing and (len(writing) > ahead or writing[0][1].done()):
                 yield _outcome(*writing.popleft())
         while writing:
-            yield _outcome(*writing.popleft())
+            if stop():
+                # From the last to the first: none begins meanwhile.
+                for _, written in reversed(writing):
+                    written.cancel()
+            item, written = writing.popleft()
+            if not written.cancelled():
+                yield _outcome(item, written)
 
 
 @contextlib.contextmanager

@@ -87,12 +87,13 @@ def read_source_study(sources: Sequence[Source]) -> SourceStudy:
         sources: one file, or two of one view each in either order, that `read_scan` could read.
 
     Raises:
-        ScanError: `unreferable` when a file lacks one of the UIDs that a reference consists of, or has an invalid one;
-            else as `read_scan`.
+        ScanError: `unreferable` when a file lacks one of the UIDs that a reference consists of, or has an invalid one, or
+            says that the patient's identity has been removed: a pseudonym must not become a patient. Else as `read_scan`.
     """
     files = [_read(source) for source in sources]
     for source, (file, _) in zip(sources, files, strict=True):
         with naming(source):
+            _check_identity(file.dataset)
             _check_uids(file.dataset)
     with naming(sources[0]):
         frames = _frames(sources, files)
@@ -102,19 +103,38 @@ def read_source_study(sources: Sequence[Source]) -> SourceStudy:
 
 
 def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | None:
-    """Whether two scans name the same Patient ID; None when one of them names none."""
+    """Whether the headers of two scans name one patient.
+
+    Returns:
+        False when their Patient IDs differ, or the issuers of them, or the birth dates, where both scans have these: an ID
+        is unique at the institution that issued it only. None when one has no ID, and the birth dates say nothing else.
+    """
     found = []
     for sources in (first, second):
         file, _ = _read(sources[0])
         with naming(sources[0]):
-            found.append(identifier(file.dataset, "PatientID"))
-    return found[0] == found[1] if all(found) else None
+            identity = identifier(file.dataset, "PatientID")
+        found.append((identity, _value(file.dataset, "IssuerOfPatientID"), _value(file.dataset, "PatientBirthDate")))
+    identities, issuers, birth_dates = zip(*found, strict=True)
+    if all(birth_dates) and birth_dates[0] != birth_dates[1]:
+        return False
+    if not all(identities):
+        return None
+    return identities[0] == identities[1] and (not all(issuers) or issuers[0] == issuers[1])
 
 
 def _read(source: Source) -> tuple[DicomFile, Layout]:
     with naming(source):
         file = load_header(*source.read(MAX_HEADER_BYTES))
         return file, understand(file)
+
+
+def _check_identity(dataset: Dataset) -> None:
+    if identifier(dataset, "PatientIdentityRemoved").upper() == "YES":
+        raise ScanError(
+            "says that the patient's identity has been removed from it: there is none to keep; leave out --keep-identity",
+            "unreferable",
+        )
 
 
 def _check_uids(dataset: Dataset) -> None:

@@ -7,6 +7,7 @@ set to a `tensorflow_model_server` binary that one is started instead, on a repo
 
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+LARGEST_TASK = 4
+"""`max_batch_size` of the batching parameters that `serve-package` writes."""
 BINARY = os.environ.get("TENSORFLOW_MODEL_SERVER")
 
 
@@ -29,55 +32,79 @@ class Refused(Exception):
 
 
 class LoopbackServer:
-    """One model under one name.
+    """One model under one name, in versions of which a request without a version gets the newest.
 
     Attributes:
         name: of the model.
+        versions: number -> (session, signatures) of those that can be asked.
         grpc, rest: URLs for `--server`.
         troubles: names of status codes with which the next requests are answered, for instance ["UNAVAILABLE"].
         requests: (protocol, endpoint) of every request that has come in.
         delay: seconds before every answer.
+        names_version: whether answers over gRPC say which version they are of, as TensorFlow Serving's do.
     """
 
-    def __init__(self, saved_model: Path, name: str):
-        import tensorflow as tf
+    names_version = True
 
+    def __init__(self, saved_model: Path, name: str):
         self.name, self.troubles, self.requests, self.delay = name, [], [], 0.0
-        # A session, as in TensorFlow Serving: it holds what is fed against the shape of the signature.
-        graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
-        with graph.as_default():
-            meta = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(saved_model))
-        self._signatures = dict(meta.signature_def)
+        self.versions: dict[int, tuple] = {}
+        self.load(1, saved_model)
         self._start_grpc()
         self._start_rest()
+
+    def load(self, version: int, saved_model: Path) -> None:
+        """Add a version, as a running server does when a folder of that number appears."""
+        import tensorflow as tf
+
+        # A session, as in TensorFlow Serving: it holds what is fed against the shape of the signature.
+        graph = tf.Graph()
+        session = tf.compat.v1.Session(graph=graph)
+        with graph.as_default():
+            meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(saved_model))
+        self.versions[version] = (session, dict(meta.signature_def))
 
     def close(self) -> None:
         self._grpc_server.stop(None)
         self._rest_server.shutdown()
         self._rest_server.server_close()
 
-    def predict(self, protocol: str, model: str, signature: str, convert) -> dict[str, np.ndarray]:
-        """The part both protocols share; `convert` turns the request's inputs into arrays, given the signature's types."""
+    def predict(
+        self, protocol: str, model: str, version: int | None, signature: str, convert
+    ) -> tuple[int, dict[str, np.ndarray]]:
+        """The part both protocols share; `convert` turns the request's inputs into arrays, given the signature's types.
+
+        Also returns the version that has answered.
+        """
         import tensorflow as tf
 
         self.requests.append((protocol, signature))
         time.sleep(self.delay)
         if self.troubles:
             raise Refused(self.troubles.pop(0), "trouble was ordered")
-        if model != self.name:
-            raise Refused("NOT_FOUND", f"Servable not found for request: Latest({model})")
-        if signature not in self._signatures:
+        asked = f"Latest({model})" if version is None else f"Specific({model}, {version})"
+        version = max(self.versions) if version is None else version
+        if model != self.name or version not in self.versions:
+            raise Refused("NOT_FOUND", f"Servable not found for request: {asked}")
+        session, signatures = self.versions[version]
+        if signature not in signatures:
             if protocol == "rest":
                 raise Refused("INVALID_ARGUMENT", f'Serving signature name: "{signature}" not found in signature def')
             raise Refused("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
-        endpoint = self._signatures[signature]
+        endpoint = signatures[signature]
         arrays = convert({name: tf.as_dtype(one.dtype).as_numpy_dtype for name, one in endpoint.inputs.items()})
         if set(arrays) != set(endpoint.inputs):
             raise Refused("INVALID_ARGUMENT", "input size does not match signature")
+        size = max(len(array) for array in arrays.values())
+        if size > LARGEST_TASK:
+            # `batching_util/shared_batch_scheduler.h`
+            raise Refused(
+                "INVALID_ARGUMENT", f"Task size {size} is larger than maximum input batch size {LARGEST_TASK}"
+            )
         fetches = {name: one.name for name, one in endpoint.outputs.items()}
         try:
-            return self._session.run(fetches, {endpoint.inputs[name].name: array for name, array in arrays.items()})
+            feeds = {endpoint.inputs[name].name: array for name, array in arrays.items()}
+            return version, session.run(fetches, feeds)
         except (tf.errors.OpError, ValueError, TypeError) as cause:
             raise Refused("INVALID_ARGUMENT", str(cause)) from None
 
@@ -92,9 +119,10 @@ class LoopbackServer:
             def Predict(self, request, context):  # noqa: N802
                 spec = request.model_spec
                 try:
-                    outputs = outer.predict(
+                    version, outputs = outer.predict(
                         "grpc",
                         spec.name,
+                        spec.version.value if spec.HasField("version") else None,
                         spec.signature_name,
                         lambda types: {name: tf.make_ndarray(one) for name, one in request.inputs.items()},
                     )
@@ -102,6 +130,8 @@ class LoopbackServer:
                     context.abort(getattr(grpc.StatusCode, cause.code), str(cause))
                 response = predict_pb2.PredictResponse()
                 response.model_spec.CopyFrom(spec)
+                if outer.names_version:
+                    response.model_spec.version.value = version
                 for name, array in outputs.items():
                     fill_as_values(response.outputs[name], array)
                 return response
@@ -120,11 +150,14 @@ class LoopbackServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):  # noqa: N802
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                model, _, verb = self.path.removeprefix("/v1/models/").rpartition(":")
                 try:
-                    if not self.path.startswith("/v1/models/") or verb != "predict":
+                    found = re.fullmatch(r"/v1/models/([^/:]+)(?:/versions/(\d+))?:predict", self.path)
+                    if not found:
                         raise Refused("INVALID_ARGUMENT", f"Malformed request: POST {self.path}")
-                    outputs = outer.predict("rest", model, body["signature_name"], lambda types: from_json(body, types))
+                    version = None if found[2] is None else int(found[2])
+                    _, outputs = outer.predict(
+                        "rest", found[1], version, body["signature_name"], lambda types: from_json(body, types)
+                    )
                 except Refused as cause:
                     return self.answer(statuses.get(cause.code, 500), {"error": str(cause)})
                 lists = {
@@ -133,6 +166,16 @@ class LoopbackServer:
                 }
                 # One output comes without its name.
                 return self.answer(200, {"outputs": lists if len(lists) > 1 else next(iter(lists.values()))})
+
+            def do_GET(self):  # noqa: N802
+                if self.path != f"/v1/models/{outer.name}":
+                    return self.answer(404, {"error": f"Could not find any versions of model {self.path[11:]}"})
+                # An older version stays in the list after it has gone; numbers are text.
+                states = {str(max(outer.versions) + 1): "LOADING", "0": "END"}
+                states |= {str(version): "AVAILABLE" for version in sorted(outer.versions)}
+                fine = {"error_code": "OK", "error_message": ""}
+                status = [{"version": one, "state": state, "status": fine} for one, state in states.items()]
+                return self.answer(200, {"model_version_status": status})
 
             def answer(self, status: int, content) -> None:
                 data = json.dumps(content).encode()

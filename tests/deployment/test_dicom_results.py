@@ -302,6 +302,13 @@ def test_headers_that_cannot_be_referred_to(phantom, tmp_path):
     assert error.value.reason == "unreferable"
 
 
+def test_a_pseudonym_does_not_become_a_patient(phantom, tmp_path):
+    """The copy without the patient has nothing to keep."""
+    _, paths = write_results([phantom], tmp_path, False)
+    with pytest.raises(ScanError, match=r"scan\.dcm: says that the patient's identity has been removed.*leave out"):
+        read_source_study([Source(str(paths["scan.dcm"]))])
+
+
 def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
     """Dates and sex outside of the standard become empty; an ID is never changed. Nobody is warned with the value."""
     dataset = pydicom.dcmread(phantom)
@@ -331,3 +338,30 @@ def test_the_same_patient(phantoms, phantom, tmp_path):
     dataset.PatientID = ""
     dataset.save_as(tmp_path / "nameless.dcm")
     assert same_patient(first, [Source(str(tmp_path / "nameless.dcm"))]) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ({"IssuerOfPatientID": "A"}, {"IssuerOfPatientID": "B"}, False),
+        ({"IssuerOfPatientID": "A"}, {}, True),
+        ({"PatientBirthDate": "19400101"}, {"PatientBirthDate": "19800101"}, False),
+        ({"PatientBirthDate": "19400101"}, {"PatientBirthDate": ""}, True),
+        ({"PatientBirthDate": "19400101"}, {"PatientBirthDate": "1940.01.01"}, True),
+        ({"PatientBirthDate": "19400101", "IssuerOfPatientID": "A"}, {"PatientBirthDate": "19400101"}, True),
+        ({"PatientID": "", "PatientBirthDate": "19400101"}, {"PatientBirthDate": "19800101"}, False),
+        ({"PatientID": "", "IssuerOfPatientID": "A"}, {"IssuerOfPatientID": "B"}, None),
+    ],
+)
+def test_the_same_id_may_be_another_patient(phantom, tmp_path, first, second, expected):
+    """Two hospitals both have a patient 12345."""
+    sources = []
+    for number, values in enumerate((first, second)):
+        dataset = pydicom.dcmread(phantom)
+        with pydicom.config.disable_value_validation():
+            for keyword, value in ({"PatientID": "12345", "PatientBirthDate": ""} | values).items():
+                setattr(dataset, keyword, value)
+            dataset.save_as(tmp_path / f"{number}.dcm")
+        sources.append([Source(str(tmp_path / f"{number}.dcm"))])
+    assert same_patient(*sources) is expected
+    assert same_patient(*sources[::-1]) is expected

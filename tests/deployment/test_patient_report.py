@@ -7,15 +7,20 @@ import shutil
 import subprocess
 
 import numpy as np
+import pydicom
 import pytest
 from handmade_prediction import make_prediction
 from PIL import Image
 
+from doubleunet_bs.deployment.lesions import SPACING_WARNING, find_lesions
 from doubleunet_bs.deployment.model_description import INTENDED_USE
+from doubleunet_bs.deployment.overlay import overlay_picture
 from doubleunet_bs.deployment.report_scan import read_report_scan
 from doubleunet_bs.deployment.results import write_prediction
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.scans import read_scan
+from doubleunet_bs.scans.view_check import MIRRORED_WARNING
 
 CONTOUR = np.array((225, 87, 0))
 
@@ -62,10 +67,81 @@ def written(scan, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def earlier(phantoms, tmp_path_factory):
-    from doubleunet_bs.scans import read_scan
-
     scan = read_scan(phantoms / "phantom_0002.dcm")
     return write_prediction(tmp_path_factory.mktemp("earlier"), scan, make_prediction(scan))
+
+
+@pytest.fixture(scope="module")
+def mirrored(phantoms, tmp_path_factory):
+    """A scan whose posterior view is stored as if seen from the front."""
+    folder = tmp_path_factory.mktemp("mirrored")
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    frames = dataset.pixel_array.copy()
+    frames[1] = frames[1][:, ::-1]
+    dataset.PixelData = frames.tobytes()
+    del dataset.PixelSpacing
+    dataset.save_as(folder / "scan.dcm")
+    scan = read_scan(folder / "scan.dcm")
+    assert MIRRORED_WARNING in scan.warnings and scan.pixel_spacing_mm is None
+    return write_prediction(folder / "out", scan, make_prediction(scan))
+
+
+def test_no_side_is_stated_where_it_is_in_doubt(written, mirrored):
+    """Report, overlay and segmentations; sure ones have their letters."""
+
+    def letters(result):
+        return re.findall(r'<text class="hint" x="\d+" y="17"[^>]*>(.)</text>', page_of(result))
+
+    def glyphs(result):
+        picture = np.asarray(Image.open(result.folder / "overlay.png").convert("L"))
+        top = picture.shape[0] - 92 - 2048
+        corners = [(top + 9, left + column) for left in (30, 566) for column in (4, 486)]
+        dark = [picture[row : row + 20, column : column + 22] < 128 for row, column in corners]
+        assert all(one.any() for one in dark)
+        return [one[np.ix_(one.any(axis=1), one.any(axis=0))] for one in dark]
+
+    def orientations(result):
+        paths = [result.folder / f"segmentation_{view}.dcm" for view in ("anterior", "posterior")]
+        return [pydicom.dcmread(path).PatientOrientation for path in paths]
+
+    assert letters(written) == ["R", "L", "L", "R"]
+    assert letters(mirrored) == ["?"] * 4
+    sure, doubtful = glyphs(written), glyphs(mirrored)
+    assert np.array_equal(sure[0], sure[3]) and np.array_equal(sure[1], sure[2])
+    assert not np.array_equal(sure[0], sure[1])
+    assert all(np.array_equal(doubtful[0], other) for other in doubtful[1:])
+    assert not any(np.array_equal(doubtful[0], other) for other in sure)
+    assert orientations(written) == [["L", "F"], ["R", "F"]]
+    assert not any(orientations(mirrored))
+
+
+def test_the_overlay_says_what_is_wrong(written, mirrored):
+    """In an archive nothing else does: every warning of result.json, in words."""
+    warnings = mirrored.result["warnings"]
+    assert len(warnings) > 1 and SPACING_WARNING in warnings
+    capture = pydicom.dcmread(mirrored.folder / "overlay.dcm")
+    assert all(warning in capture.DerivationDescription for warning in warnings)
+    assert len(capture.DerivationDescription) <= 1024
+    assert "arning" not in pydicom.dcmread(written.folder / "overlay.dcm").DerivationDescription
+    picture = np.asarray(Image.open(mirrored.folder / "overlay.png").convert("L"))
+    # One line for each, above the views, which have moved down for them.
+    written_rows = (picture[80 : 80 + 22 * len(warnings) + 14] < 128).any(axis=1).astype(int)
+    assert (np.diff(written_rows) == 1).sum() >= len(warnings)
+    assert picture.shape[0] == Image.open(written.folder / "overlay.png").height + 22 * (len(warnings) - 1)
+
+
+def test_a_number_is_never_cut_off(scan):
+    """A lesion in the first rows, and one as wide as the view."""
+    for box in ((0, 4, 120, 126), (0, 4, 0, 256), (300, 306, 0, 256)):
+        mask = np.zeros((1024, 256), np.uint8)
+        mask[box[0] : box[1], box[2] : box[3]] = 1
+        prediction = make_prediction(scan, {"anterior": mask})
+        bare = overlay_picture(scan, prediction, ())
+        numbered = overlay_picture(scan, prediction, find_lesions(scan, prediction))
+        # The rows of the titles change as well.
+        rows, columns = (numbered != bare).any(axis=2)[149:].nonzero()
+        assert rows.max() - rows.min() >= 10 and columns.max() - columns.min() >= 4, box
+        assert rows.min() > 1 and columns.min() >= 30, box
 
 
 def page_of(written) -> str:

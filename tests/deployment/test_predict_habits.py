@@ -128,6 +128,35 @@ def test_one_scan_that_cannot_be_referred_to_does_not_stop_the_others(command, p
     assert len(list(command.out.iterdir())) == 1
 
 
+def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_path):
+    """The copy in "predicted" comes before "scan.dcm" and has the same counts."""
+    folder = tmp_path / "hospital"
+    folder.mkdir()
+    shutil.copy(phantoms / "phantom_0001.dcm", folder / "scan.dcm")
+    arguments = (folder, "--outputs", "dicom")
+    assert command(*arguments, out=folder / "predicted")[0] == 0
+    code, out, err = command(*arguments, "--overwrite", "--keep-identity", out=folder / "predicted")
+    assert (code, err) == (0, "") and "1 of 1 scans segmented" in out
+    (case,) = (folder / "predicted").iterdir()
+    assert pydicom.dcmread(case / "overlay.dcm").PatientID == pydicom.dcmread(folder / "scan.dcm").PatientID
+    # Named themselves, results are read; a file of that name that is none of this package hides nothing.
+    assert command(*arguments, "--overwrite", out=folder / "predicted")[0] == 0
+    assert "1 of 4 scans" in command(case, "--outputs", "none", out=tmp_path / "a")[1]
+    assert command(case / "scan.dcm", "--outputs", "none", out=tmp_path / "b")[0] == 0
+    code, _, err = command(folder / "predicted", "--outputs", "none", out=tmp_path / "c")
+    assert code == 1 and "predicted: holds results of earlier predictions only; name a scan.dcm" in err
+    (case / "result.json").write_text("[]")
+    assert "1 of 4 scans" in command(folder / "predicted", "--outputs", "none", out=tmp_path / "d")[1]
+
+
+def test_identity_that_has_been_removed_cannot_be_kept(command, phantoms):
+    assert command(phantoms / "phantom_0001.dcm", "--outputs", "dicom")[0] == 0
+    (case,) = command.out.iterdir()
+    code, _, err = command(case / "scan.dcm", "--outputs", "dicom", "--overwrite", "--keep-identity")
+    assert code == 1 and "scan.dcm: says that the patient's identity has been removed" in err
+    assert pydicom.dcmread(case / "overlay.dcm").PatientIdentityRemoved == "YES"
+
+
 def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
     shutil.copy(phantoms / "phantom_0001.dcm", tmp_path / "Jane_Doe.dcm")
     (tmp_path / "Doe_notes.txt").write_text("nothing")
@@ -181,6 +210,53 @@ def test_dry_run_tells_what_would_fail(command, phantoms, trained_run, tmp_path)
     assert "1 of 2 scans would be segmented" in out
     assert command(file, "--dry-run", model=tmp_path)[0] == 1
     assert command(file, "--dry-run", "--overwrite", model=trained_run / "fold_01" / "saved_model")[0] == 0
+
+
+def test_dry_run_refuses_what_a_run_would(command, phantoms, trained_run, tmp_path):
+    """Exit code and message of both."""
+    file = phantoms / "phantom_0001.dcm"
+    (tmp_path / "file").touch()
+    assert command(file, "--outputs", "masks,labelme", out=tmp_path / "earlier")[0] == 0
+    (earlier,) = (tmp_path / "earlier").iterdir()
+    for arguments, expected, message in (
+        (("--previous", file), 1, "is the scan that was given as the previous one as well"),
+        (("--previous", earlier), 1, "is the scan that was given as the previous one as well"),
+        (("--log", tmp_path), 2, "the log cannot be written (Is a directory)"),
+        (("--log", tmp_path / "file" / "log"), 2, "the log cannot be written (Not a directory)"),
+        (("--labelme", tmp_path / "file" / "labels"), 2, f"{tmp_path / 'file'}: is a file; --labelme names a folder"),
+    ):
+        for rehearsal in ((), ("--dry-run",)):
+            code, _, err = command(file, *arguments, *rehearsal)
+            assert code == expected and message in err, (arguments, rehearsal, err)
+    assert list(command.out.glob("*")) == []
+
+
+def test_dry_run_names_the_engine_of_the_run(command, phantoms, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    shutil.rmtree(run / "fold_01" / "saved_model")
+    file = phantoms / "phantom_0001.dcm"
+    for arguments, engine in (((), "tensorflow"), (("--engine", "serving", "--server", "grpc://host:1"), "serving")):
+        code, out, _ = command(file, *arguments, "--dry-run", model=run / "fold_01")
+        assert code == 0 and out.splitlines()[0].endswith(f", engine {engine}")
+
+
+def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, monkeypatch):
+    (tmp_path / "broken.dcm").write_text("no scan")
+    code, _, err = command(tmp_path / "broken.dcm", "--previous", phantoms / "phantom_0001.dcm")
+    assert code == 1 and "broken.dcm: is not a DICOM file" in err and "no scan can be used" in err
+    # A file whose name is a part of any message.
+    monkeypatch.chdir(tmp_path)
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    dataset.StudyInstanceUID = ""
+    dataset.save_as("1")
+    assert command("1", "--outputs", "none")[0] == 0
+    code, _, err = command("1", "--outputs", "none")
+    assert code == 1 and err.startswith("error: 1: ") and "exists already" in err
+    # The first file fails by itself: its copy of the same counts does not, and gets the result.
+    shutil.copy(phantoms / "phantom_0001.dcm", "2")
+    code, out, err = command("1", "2", "--outputs", "dicom", "--overwrite", "--keep-identity")
+    assert code == 1 and "1 of 2 scans segmented" in out
+    assert err.count("error: ") == 1 and "1: has no valid StudyInstanceUID" in err
 
 
 @pytest.mark.parametrize(
@@ -278,7 +354,7 @@ def test_nothing_is_left_when_annotations_cannot_be_written(command, phantoms, t
 
     monkeypatch.setattr(labelme_output, "create_file", fail)
     code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
-    assert code == 1 and "cannot be written (No space left on device)" in err
+    assert code == 1 and "phantom_0001_posterior.json: cannot be written (No space left on device)" in err
     assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
 
 
@@ -341,6 +417,7 @@ def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path, 
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{count + 1}"
         dataset.save_as(folder / f"{count:02d}.dcm")
     arguments = ["predict", folder, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]
+    arguments += ["--log", tmp_path / "log.txt"]
     process = subprocess.Popen(
         [sys.executable, "-m", "doubleunet_bs", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -352,11 +429,15 @@ def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path, 
     while len(list((tmp_path / "out").glob("case-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in err and "Traceback" not in err
     results = list((tmp_path / "out").iterdir())
     assert 2 <= len(results) < 40
+    # What is there has been printed and logged.
+    log = (tmp_path / "log.txt").read_text()
+    assert all(f"  {result}\n" in out and f" {result.name}: " in log for result in results)
+    assert log.endswith(" stopped: KeyboardInterrupt\n")
     for result in results:
         assert result.name.startswith("case-")
         assert {"result.json", "report.html", "overlay.dcm"} <= {path.name for path in result.iterdir()}

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed: pip install -e '.[test]'")
 
-from model_server import BINARY, LoopbackServer, RealServer
+from model_server import BINARY, LoopbackServer, RealServer, fill_as_values
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.deployment import Predictor
@@ -63,9 +63,58 @@ def test_same_masks_as_here(url, trained_run, scan, record_property):
             assert np.allclose(found.probabilities[view], expected.probabilities[view], rtol=0, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory, tensorflow):
+    """The SavedModel of a fold that calls grey levels above 60 metastatic, not 150."""
+    from intensity_run import make_run, make_shards
+
+    from doubleunet_bs.deployment.saved_model import export_fold
+    from doubleunet_bs.training.run_folder import open_run
+
+    folder = tmp_path_factory.mktemp("other")
+    run = make_run(folder / "run", make_shards(folder / "shards"), folds=(1,), level=60)
+    return export_fold(open_run(run), 1)
+
+
+@ordered
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_run_stays_with_the_version_whose_description_it_has(trained_run, other_model, scan, protocol):
+    server = LoopbackServer(trained_run / "fold_01" / "saved_model", NAME)
+    try:
+        for model in (trained_run / "fold_01", NAME):
+            predictor = Predictor(model, engine="serving", server=getattr(server, protocol))
+            before = predictor.predict(scan)
+            server.load(2, other_model)
+            after = predictor.predict(scan)
+            assert after.lesion_pixels == before.lesion_pixels
+            assert after.model == before.model
+            # Whoever begins now gets the new version, its name and its results.
+            newest = Predictor(NAME, engine="serving", server=getattr(server, protocol)).predict(scan)
+            assert newest.model.weights_sha256 != before.model.weights_sha256
+            assert sum(newest.lesion_pixels.values()) > sum(before.lesion_pixels.values())
+            with pytest.raises(ServerError, match="has other weights than the one named with --model"):
+                Predictor(trained_run / "fold_01", engine="serving", server=getattr(server, protocol))
+            first = server.versions.pop(1)
+            with pytest.raises(ServerError, match=f"has no version 1 of its model '{NAME}' any more, .*start again"):
+                predictor.predict(scan)
+            server.versions = {1: first}
+    finally:
+        server.close()
+
+
+@ordered
+def test_a_server_that_names_no_version_is_not_believed(server, monkeypatch):
+    monkeypatch.setattr(server, "names_version", False)
+    with pytest.raises(ServerError, match="does not say which version of its model"):
+        Predictor(NAME, engine="serving", server=server.grpc)
+
+
 def test_more_scans_than_one_request_takes(url):
     predictor = Predictor(NAME, engine="serving", server=url)
     images = np.random.default_rng(0).integers(0, 256, (6, 160, 128), dtype=np.uint8)
+    image, outputs = {"image": images}, {"mask": Output("uint8", images.shape)}
+    with pytest.raises(ServerError, match=r"refuses .*Task size 6 is larger than maximum input batch size 4"):
+        open_client(url, NAME, 20).call("serving_default", image, outputs)
     probability, mask = predictor._segmenter(images)
     assert np.array_equal(mask == 1, images > 150)
     assert np.array_equal(probability > 0.5, images > 150)
@@ -142,7 +191,7 @@ def answering(*pieces: bytes, pause: float = 0.0):
                 with contextlib.suppress(OSError), connection, connection.makefile("rb") as request:
                     # To the end: hanging up on unread bytes would be a reset.
                     head = list(iter(request.readline, b"\r\n"))
-                    request.read(next(int(line.split()[1]) for line in head if line.startswith(b"Content-Length")))
+                    request.read(sum(int(line.split()[1]) for line in head if line.startswith(b"Content-Length")))
                     for piece in pieces:
                         connection.sendall(piece)
                         time.sleep(pause)
@@ -284,6 +333,40 @@ def test_command(url, phantoms, tmp_path, capsys):
     assert main([*arguments, "--server", "grpc://nowhere"]) == 2
     assert main([*arguments[:-2]]) == 1
     assert "no such model folder" in capsys.readouterr().err
+
+
+@ordered
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("metastatic_probability", lambda values: values * np.float32("nan"), "is not everywhere between 0 and 1"),
+        ("metastatic_probability", lambda values: values + np.float32(3), "is not everywhere between 0 and 1"),
+        ("metastatic_probability", lambda values: values - np.float32(2), "is not everywhere between 0 and 1"),
+        ("mask", lambda values: values * np.uint8(2), "has other values than 0 and 1"),
+        ("mask", lambda values: values.astype(np.int32) + 256, "has values that are not uint8"),
+    ],
+    ids=["nan", "above", "below", "2", "256"],
+)
+def test_values_that_cannot_be_are_refused(server, url, phantoms, tmp_path, monkeypatch, capsys, name, spoil, message):
+    real, fill = server.predict, fill_as_values
+
+    def spoilt(*request):
+        version, outputs = real(*request)
+        return version, outputs | ({name: spoil(outputs[name])} if name in outputs else {})
+
+    def as_announced(tensor, array):
+        fill(tensor, array)
+        if array.dtype == np.int32:
+            tensor.dtype = 4  # uint8, in whose field larger numbers fit.
+
+    monkeypatch.setattr(server, "predict", spoilt)
+    monkeypatch.setattr("model_server.fill_as_values", as_announced)
+    arguments = ["predict", str(phantoms), "--model", NAME, "--out", str(tmp_path / "out"), "--engine", "serving"]
+    assert main([*arguments, "--server", url, "--outputs", "masks,report"]) == 1
+    printed = capsys.readouterr()
+    assert "0 of 2 scans segmented" in printed.out
+    assert printed.err.count(f"{url}: its {name} {message}") == 2
+    assert not list(tmp_path.glob("out/*"))
 
 
 # For sys.argv: name of the model, server. Asks the server, and says what was imported.

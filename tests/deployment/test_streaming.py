@@ -115,6 +115,31 @@ def test_few_items_are_in_memory(slow):
     assert not alive
 
 
+@pytest.mark.parametrize("step", ["compute", "write"])
+def test_after_stop_every_written_item_is_told_of(step):
+    """Slow writing, so that several items wait; what has not begun is not begun."""
+    begun, stopped = [], []
+
+    def compute(item):
+        if step == "compute" and item == 4:
+            stopped.append(True)
+        return item
+
+    def write(item, _):
+        begun.append(item)
+        time.sleep(0.05)
+        if step == "write" and item == 4:
+            stopped.append(True)
+        if item == 1:
+            raise RunError("one that fails is told of as well")
+        return item
+
+    outcomes = list(stream(range(100), lambda item: item, compute, write, stop=lambda: bool(stopped)))
+    assert [outcome.item for outcome in outcomes] == begun
+    assert [outcome.item for outcome in outcomes if outcome.error] == [1]
+    assert 1 < len(begun) <= 6
+
+
 @pytest.mark.parametrize("how", ["interrupt", "close"])
 def test_an_early_end_finishes_the_write_that_runs(how):
     begun, finished = [], []
