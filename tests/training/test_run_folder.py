@@ -190,7 +190,9 @@ def without_normal_scans(shards: SyntheticShards) -> SyntheticShards:
 def test_a_row_with_normal_scans_needs_normal_scans(tmp_path, synthetic_shards, name):
     row = paper_experiment(name, folds=5)
     without_normal_scans(synthetic_shards)
-    with pytest.raises(SettingsError, match=f"^shards: {name} trains with normal scans, and none of these is; .*patients"):
+    with pytest.raises(
+        SettingsError, match=f"^shards: {name} trains with normal scans, and none of these is; .*patients"
+    ):
         create_run(tmp_path / "run", row, synthetic_shards, "shards")
     assert not (tmp_path / "run").exists()
     run = create_run(tmp_path / "run", dataclasses.replace(row, negatives="none"), synthetic_shards, "shards")
