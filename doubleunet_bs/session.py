@@ -1,6 +1,7 @@
 """From shards to SavedModels: the stages of a fold, of one or of all, in the order of `train.py`."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,10 +61,12 @@ def train_and_export(
     """
     with StopSignals() as signals:
         import_tensorflow()
+        from doubleunet_bs.network.encoder_weights import known_source
         from doubleunet_bs.training.run_folder import create_run
 
         if fold == PRETRAINING_ONLY and not experiment.transfer:
             raise SettingsError(f"{experiment.name} does not pre-train: give a fold")
+        experiment = dataclasses.replace(experiment, encoder_weights=known_source(experiment.encoder_weights))
         replicas, machine, memory = settle_machine(
             dataset.image_shape, experiment, devices, precision, xla, deterministic
         )
