@@ -44,6 +44,11 @@ class MemoryNeed:
         return f"about {self.needed / 1e9:.1f} GB needed{has}{warning}"
 
 
+def images_at_once(experiment: Experiment, replicas: int = 1) -> int:
+    """The most images that a device has in a training step; validation and mining take no more."""
+    return -(-experiment.batch_size // (replicas * experiment.accumulate))
+
+
 def check_memory(
     image_shape: Sequence[int],
     experiment: Experiment,
@@ -63,7 +68,7 @@ def check_memory(
     Raises:
         SettingsError: the processor's memory is smaller; the message says what to change.
     """
-    images = -(-experiment.batch_size // (replicas.count * experiment.accumulate))
+    images = images_at_once(experiment, replicas.count)
     on_gpu = replicas.devices[0].startswith("GPU")
     per_pixel = (BYTES_PER_PIXEL if on_gpu else CPU_BYTES_PER_PIXEL)[precision]
     share = CONSTANT_BYTES + images * image_shape[0] * image_shape[1] * per_pixel

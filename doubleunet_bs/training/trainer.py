@@ -34,6 +34,7 @@ from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, wri
 from doubleunet_bs.training.identity import training_environment, training_identity
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.leftovers import remove_leftovers
+from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.start import encoder_variables
@@ -263,10 +264,12 @@ class Trainer:
             sys.stdout.flush()
 
     def _validate(self) -> tuple[float, list[int]]:
-        pieces = evaluation_pieces(self.dataset, self.validation_cases, self.experiment.batch_size, self.replicas.count)
+        # As many as a piece of a training batch has over all replicas: the sums add up the same, and the memory suffices.
+        images = images_at_once(self.experiment)
+        pieces = evaluation_pieces(self.dataset, self.validation_cases, images, self.replicas.count)
         total, counts = None, [0, 0, 0]
         iterator = iter(self._distribute(pieces))
-        for _ in range(-(-len(self.validation_cases) // self.experiment.batch_size)):
+        for _ in range(-(-len(self.validation_cases) // images)):
             sums, batch_counts = self.steps.evaluate(iterator)
             total = sums if total is None else total + sums
             counts = [a + b for a, b in zip(counts, batch_counts, strict=True)]

@@ -11,13 +11,14 @@ import tensorflow as tf
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 
-from doubleunet_bs.dataset.pipeline import training_pieces
+from doubleunet_bs.dataset.pipeline import evaluation_pieces, training_pieces
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.training import build as build_module
 from doubleunet_bs.training import start as start_module
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.history import read_history
+from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.replicas import check_batch_size, open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.trainer import Trainer
@@ -79,6 +80,36 @@ def _order(images):
     from doubleunet_bs.dataset.pipeline import epoch_order
 
     return epoch_order(images, 0, 0)
+
+
+@pytest.mark.parametrize(("accumulate", "images"), [(1, [4, 1]), (2, [2, 2, 1]), (4, [1] * 5)])
+def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeypatch, accumulate, images):
+    monkeypatch.setattr(build_module, "double_unet", small_network)
+    experiment = paper_experiment("dice", epochs=1, accumulate=accumulate, encoder_weights="none")
+    trainer = Trainer(
+        tmp_path / "run",
+        experiment,
+        SHARDS,
+        range(4),
+        [6, 7, 8, 9, 10],
+        open_replicas("cpu"),
+        title="t",
+        show_progress=False,
+    )
+    trainer._build()
+    shown = []
+
+    def noting(*arguments):
+        shown.extend(len(piece["grey"]) for piece in evaluation_pieces(*arguments))
+        return evaluation_pieces(*arguments)
+
+    monkeypatch.setattr("doubleunet_bs.training.trainer.evaluation_pieces", noting)
+    found = trainer._validate()
+    assert shown == images and max(images) == images_at_once(experiment)
+    # And what is found does not depend on it.
+    trainer.experiment = paper_experiment("dice", batch_size=5)
+    loss, counts = trainer._validate()
+    assert found[0] == pytest.approx(loss, rel=1e-5) and found[1] == counts
 
 
 def test_pieces_without_an_image_are_refused():
@@ -185,6 +216,7 @@ tf = import_tensorflow()
 import keras, numpy as np
 from small_network import small_network
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.replicas import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 replicas = open_replicas("cpu")
