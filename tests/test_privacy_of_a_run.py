@@ -47,7 +47,17 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
     assert main(["predict", str(scan), "--model", str(fold_path), "--out", str(out / "predicted")]) == 0
 
     said = read_json(fold_path / "environment.json")["command"]
-    assert said == ["train.py", "--data", "shards", "--run=run", "x", "--seed=3", "--set", "encoder_weights=vgg19.h5", "/"]
+    assert said == [
+        "train.py",
+        "--data",
+        "shards",
+        "--run=run",
+        "x",
+        "--seed=3",
+        "--set",
+        "encoder_weights=vgg19.h5",
+        "/",
+    ]
 
     written = {path.name for path in out.rglob("*")}
     assert {

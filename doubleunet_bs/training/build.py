@@ -46,7 +46,9 @@ def build_network(
             if initial_weights is not None:
                 load_initial_weights(model, initial_weights)
             optimizer = FusedAdam(
-                experiment.learning_rate, late=encoder_variables(model) if experiment.freeze_encoder else (), name="adam"
+                experiment.learning_rate,
+                late=encoder_variables(model) if experiment.freeze_encoder else (),
+                name="adam",
             )
             if precision == "mixed_float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
