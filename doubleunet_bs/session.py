@@ -273,7 +273,7 @@ def header(run, dataset, replicas, machine, memory, folds: int, deterministic: b
     changed = f"  (not the paper's row; changed: {', '.join(changes)})" if changes else "  (the paper's row)"
     share = -(-experiment.batch_size // replicas.count)
     pieces = f" in {experiment.accumulate} pieces" if experiment.accumulate > 1 else ""
-    frozen = f", frozen for {experiment.freeze_encoder} epochs" if experiment.freeze_encoder else ""
+    frozen = f", frozen for {counted(experiment.freeze_encoder, 'epoch')}" if experiment.freeze_encoder else ""
     transfer = (
         "\ntransfer    nobody and no scan is in both cohorts (patients compare only under the same `prepare --key`)"
         if experiment.transfer

@@ -108,15 +108,43 @@ def _device_bytes(replicas: Replicas) -> float | None:
     return physical if limit is None else min(physical, limit)
 
 
-def container_limit(
-    files: Sequence[str] = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-):
-    """Bytes that the container may use (Linux control groups), None when there is no limit or no such file."""
-    for file in files:
+def container_limit(files: Sequence[str | os.PathLike] | None = None) -> float | None:
+    """Bytes that this process may use, the least of its Linux control groups; None when there is no limit or no such file.
+
+    Args:
+        files: that hold the limits; None: those of this process, see `limit_files`.
+    """
+    limits = []
+    for file in limit_files() if files is None else files:
         try:
             text = Path(file).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
             continue
         if text.isdigit() and int(text) < 2**60:
-            return float(text)
-    return None
+            limits.append(float(text))
+    return min(limits, default=None)
+
+
+def limit_files(
+    membership: str | os.PathLike = "/proc/self/cgroup", root: str | os.PathLike = "/sys/fs/cgroup"
+) -> list[Path]:
+    """Where the memory limits of this process may stand: its control group's and those above it, of both versions.
+
+    A batch system, or a service of systemd, sets them far below the root. Within a container the root is its own.
+    """
+    root = Path(root)
+    versions = {"": (root, "memory.max"), "memory": (root / "memory", "memory.limit_in_bytes")}
+    files = [folder / name for folder, name in versions.values()]
+    try:
+        lines = Path(membership).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return files
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller in controllers.split(","):
+            if controller in versions and ".." not in path:
+                folder, name = versions[controller]
+                group = folder / path.lstrip("/")
+                files += [level / name for level in (group, *group.parents) if level.is_relative_to(folder)]
+    return list(dict.fromkeys(files))
