@@ -21,6 +21,7 @@ from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardedDataset, file_sha256
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fold_training import fold_trainer
+from doubleunet_bs.training.identity import ENVIRONMENT
 from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.negative_mining import (
     DESCRIPTION,
@@ -37,7 +38,6 @@ from doubleunet_bs.training.transfer import pretraining_cases
 
 PRETRAIN, MINING_MODEL, MINED_NEGATIVES, FOLD = "pretrain", "mining_model", "mined_negatives", "fold"
 STAGES = "stages.json"
-ENVIRONMENT = "environment.json"
 FORMAT = 1
 
 

@@ -32,7 +32,7 @@ from doubleunet_bs.training.build import build_network, tested_model
 from doubleunet_bs.training.checkpoints import load_state, save_state
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
-from doubleunet_bs.training.identity import training_environment, training_identity
+from doubleunet_bs.training.identity import ENVIRONMENT, training_environment, training_identity
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.leftovers import remove_leftovers
 from doubleunet_bs.training.memory import images_at_once
@@ -125,7 +125,7 @@ class Trainer:
             self._restore(state)
         remove_leftovers(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "environment.json", training_environment(self, self._identity))
+        write_json(self.path / ENVIRONMENT, training_environment(self, self._identity))
         self.board = TensorBoardLog(self.path)
         try:
             with self.signals, self.reading_errors:
