@@ -3,6 +3,7 @@
 What is reduced against the paper is written out at the start; what the result is worth is written out at the end.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -58,30 +59,46 @@ def run_demo(
         folder: made when new; one with results is refused unless `resume` is set.
         changes: settings of the experiment that replace the demo's.
         fold: which of the folds.
-        patients: size of the cohort, nine in ten with metastases; None for `PATIENTS`.
+        patients: size of the cohort, nine in ten with metastases; None for that of the phantoms that are there, or
+            `PATIENTS`.
         devices, precision, xla, deterministic: as for a real run.
         resume: keep what an interrupted demo has finished.
 
     Raises:
-        SettingsError: `folder` has something in it and `resume` is off; an impossible fold or number of patients.
+        SettingsError: `folder` has something in it and `resume` is off, or phantoms of another number; an impossible fold or
+            number of patients; settings that one cohort or this machine cannot be trained with.
     """
     start = time.monotonic()
     folder = Path(folder)
-    patients = PATIENTS if patients is None else patients
+    cohort, shards, run_path = folder / "phantoms", folder / "shards", folder / "run"
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise SettingsError(
             f"{folder}: not empty; continue an interrupted demo with --resume, or name a new folder: --demo DIR"
         )
     fast = precision in ("auto", "mixed_bfloat16") and bfloat16_instruction() is not None
     experiment = paper_experiment(EXPERIMENT, **{"epochs": EPOCHS_FAST if fast else EPOCHS, **SETTINGS, **changes})
-    positives = round(patients * POSITIVE_FRACTION)
+    if experiment.transfer:
+        raise SettingsError("the demo has one cohort and cannot pre-train on another: leave out --set transfer=yes")
+    there = len(list((cohort / "scans").glob("*.dcm")))
+    if there and patients not in (None, there):
+        raise SettingsError(
+            f"{cohort}: has {there} phantoms, not {patients}: leave out --demo-patients, or name a new folder"
+        )
+    patients = (there or PATIENTS) if patients is None else patients
+    positives = positives_of(patients)
     if positives < experiment.folds:
         raise SettingsError(f"{patients} patients, {positives} with metastases, cannot fill {experiment.folds} folds")
     if not 1 <= fold <= experiment.folds:
         raise SettingsError(f"fold {fold} is out of range: there are folds 1 to {experiment.folds}")
+    if experiment.negatives != "none" and positives == patients:
+        raise SettingsError(
+            f"{patients} patients, all with metastases; {experiment.name} trains with normal scans as well: at least 10 patients"
+        )
     print(_introduction(experiment, patients))
+    from doubleunet_bs.session import settle_machine, train_and_export
 
-    cohort, shards, run_path = folder / "phantoms", folder / "shards", folder / "run"
+    # What this machine cannot do shows before the phantoms are made, not minutes later.
+    settle_machine(PreparationSettings(bin=BIN).image_shape, experiment, devices, precision, xla, deterministic)
     if not cohort.exists():
         _step(1, "phantoms", start)
         make_cohort(cohort, patients, positive_fraction=POSITIVE_FRACTION, workers=2)
@@ -99,8 +116,6 @@ def run_demo(
         print(summary_text(result.records, len(result.problems), settings))
 
     _step(3, "training", start)
-    from doubleunet_bs.session import train_and_export
-
     dataset = open_shards(shards)
     [fold_path] = train_and_export(
         run_path,
@@ -120,6 +135,11 @@ def run_demo(
 
     evaluate_run(run_path, fold)
     print(_conclusion(folder, experiment, run_path, fold_path, cohort, time.monotonic() - start))
+
+
+def positives_of(patients: int) -> int:
+    """How many of so many phantoms `make_cohort` gives metastases; it rounds up."""
+    return math.ceil(patients * POSITIVE_FRACTION - 1e-9)
 
 
 def _step(number: int, name: str, start: float) -> None:

@@ -1,6 +1,7 @@
 """From shards to SavedModels: the stages of a fold, of one or of all, in the order of `train.py`."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,22 +60,16 @@ def train_and_export(
             A second signal acts as usual.
     """
     with StopSignals() as signals:
-        tensorflow = import_tensorflow()
-        from doubleunet_bs.network.encoder_weights import read_encoder_weights
-        from doubleunet_bs.training.machine import choose_machine
-        from doubleunet_bs.training.memory import check_memory
-        from doubleunet_bs.training.replicas import check_batch_size, open_replicas
+        import_tensorflow()
+        from doubleunet_bs.network.encoder_weights import known_source
         from doubleunet_bs.training.run_folder import create_run
 
         if fold == PRETRAINING_ONLY and not experiment.transfer:
             raise SettingsError(f"{experiment.name} does not pre-train: give a fold")
-        if deterministic:
-            tensorflow.config.experimental.enable_op_determinism()
-        replicas = open_replicas(devices)
-        check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
-        machine = choose_machine(replicas, precision, xla)
-        memory = check_memory(dataset.image_shape, experiment, replicas, machine.precision)
-        read_encoder_weights(experiment.encoder_weights)
+        experiment = dataclasses.replace(experiment, encoder_weights=known_source(experiment.encoder_weights))
+        replicas, machine, memory = settle_machine(
+            dataset.image_shape, experiment, devices, precision, xla, deterministic
+        )
         number = fold if isinstance(fold, int) else 1
         run = create_run(run_path, experiment, dataset, data_path, number, pretrain, folds_file)
         folds = len(run.folds(dataset))
@@ -86,6 +81,40 @@ def train_and_export(
         if fold == PRETRAINING_ONLY:
             return [run.pretrain_path]
         return session.all_folds(folds) if fold == ALL_FOLDS else [session.fold(fold)]
+
+
+def settle_machine(
+    image_shape: tuple[int, int],
+    experiment: Experiment,
+    devices: str = "all",
+    precision: str = "float32",
+    xla: str = "auto",
+    deterministic: bool = False,
+):
+    """Find out whether this machine can train an experiment, and how. Nothing is written but a download of the encoder.
+
+    Args: see `train_and_export`; `image_shape` is (rows, columns).
+
+    Returns:
+        `training.replicas.Replicas`, `training.machine.Machine` and `training.memory.MemoryNeed`.
+
+    Raises:
+        SettingsError, RunError: devices, precision, memory or encoder weights stand in the way.
+    """
+    tensorflow = import_tensorflow()
+    from doubleunet_bs.network.encoder_weights import read_encoder_weights
+    from doubleunet_bs.training.machine import choose_machine
+    from doubleunet_bs.training.memory import check_memory
+    from doubleunet_bs.training.replicas import check_batch_size, open_replicas
+
+    if deterministic:
+        tensorflow.config.experimental.enable_op_determinism()
+    replicas = open_replicas(devices)
+    check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
+    machine = choose_machine(replicas, precision, xla)
+    memory = check_memory(image_shape, experiment, replicas, machine.precision)
+    read_encoder_weights(experiment.encoder_weights)
+    return replicas, machine, memory
 
 
 class Session:
@@ -244,7 +273,7 @@ def header(run, dataset, replicas, machine, memory, folds: int, deterministic: b
     changed = f"  (not the paper's row; changed: {', '.join(changes)})" if changes else "  (the paper's row)"
     share = -(-experiment.batch_size // replicas.count)
     pieces = f" in {experiment.accumulate} pieces" if experiment.accumulate > 1 else ""
-    frozen = f", frozen for {experiment.freeze_encoder} epochs" if experiment.freeze_encoder else ""
+    frozen = f", frozen for {counted(experiment.freeze_encoder, 'epoch')}" if experiment.freeze_encoder else ""
     transfer = (
         "\ntransfer    nobody and no scan is in both cohorts (patients compare only under the same `prepare --key`)"
         if experiment.transfer

@@ -9,9 +9,10 @@ import pytest
 from intensity_run import intensity_model
 
 from doubleunet_bs.__main__ import run_command
-from doubleunet_bs.demo import run_demo
-from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.demo import POSITIVE_FRACTION, positives_of, run_demo
+from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json
+from doubleunet_bs.scans.phantom import make_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,9 +39,9 @@ def run(script, *arguments):
 
 def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, script, small_network, capsys):
     demo = tmp_path / "demo"
-    assert run(script, "--demo", demo, "--demo-patients", 6, "--folds", 3, "--epochs", 1) == 0
+    assert run(script, "--demo", demo, "--demo-patients", 10, "--folds", 3, "--epochs", 1) == 0
     said = capsys.readouterr().out
-    for text in ("Reduced against the paper", "6 phantoms instead", "best threshold", "says nothing about patients"):
+    for text in ("Reduced against the paper", "10 phantoms instead", "best threshold", "says nothing about patients"):
         assert text in said
     printed = [word for line in said.splitlines() for word in line.split()[:1] if word.startswith(str(demo))]
     assert len(printed) >= 6 and all(Path(path).exists() for path in printed)
@@ -52,8 +53,14 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, scrip
     assert run(script, "--demo", demo) == 2
     assert "--resume" in capsys.readouterr().err
     before = (demo / "run" / "fold_01" / "best.weights.h5").stat().st_mtime_ns
-    assert run(script, "--demo", demo, "--demo-patients", 6, "--folds", 3, "--epochs", 1, "--resume") == 0
+    assert run(script, "--demo", demo, "--demo-patients", 10, "--folds", 3, "--epochs", 1, "--resume") == 0
     assert (demo / "run" / "fold_01" / "best.weights.h5").stat().st_mtime_ns == before
+    capsys.readouterr()
+    # Without the number it is that of the phantoms that are there; another one is refused.
+    assert run(script, "--demo", demo, "--folds", 3, "--epochs", 1, "--resume") == 0
+    assert "10 phantoms instead" in capsys.readouterr().out
+    assert run(script, "--demo", demo, "--demo-patients", 11, "--folds", 3, "--epochs", 1, "--resume") == 2
+    assert "phantoms: has 10 phantoms, not 11" in capsys.readouterr().err
 
     # The same shards with the plain command: another fold of the same experiment, then every refusal.
     common = ["--data", demo / "shards", "--encoder-weights", "none", "--epochs", 1, "--folds", 3]
@@ -89,11 +96,31 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, scrip
     assert "labels-00000.npy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("changes", "options"), [({"folds": 8}, {}), ({"folds": 3}, {"fold": 4})])
-def test_demo_refuses_the_impossible_before_it_makes_anything(tmp_path, changes, options):
-    with pytest.raises(SettingsError):
-        run_demo(tmp_path / "demo", changes, patients=6, **options)
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"folds": 11}, {}, "10 patients, 9 with metastases, cannot fill 11 folds"),
+        ({"folds": 3}, {"fold": 4}, "folds 1 to 3"),
+        ({"folds": 3}, {"patients": 0}, "0 patients"),
+        ({"folds": 3}, {"patients": 9}, "9 patients, all with metastases; .* at least 10"),
+        ({"folds": 3, "transfer": True}, {}, "leave out --set transfer=yes"),
+        ({"folds": 3}, {"precision": "mixed_bfloat16", "xla": "on"}, "--xla on works with --precision float32"),
+        ({"folds": 3}, {"devices": "7"}, "this machine has"),
+        ({"folds": 3, "encoder_weights": "gone.h5"}, {}, "gone.h5: no such file"),
+    ],
+)
+def test_demo_refuses_the_impossible_before_it_makes_anything(tmp_path, changes, options, message):
+    with pytest.raises((SettingsError, RunError), match=message):
+        run_demo(tmp_path / "demo", changes, **{"patients": 10, **options})
     assert not (tmp_path / "demo").exists()
+
+
+def test_demo_counts_the_patients_with_metastases_as_the_cohort_does(monkeypatch, tmp_path):
+    monkeypatch.setattr("doubleunet_bs.scans.phantom.cohort._write_scan", lambda task: None)
+    for patients in (9, 10, 16, 19, 25, 130):
+        make_cohort(tmp_path / str(patients), patients, positive_fraction=POSITIVE_FRACTION, progress=False)
+        table = (tmp_path / str(patients) / "labels" / "patients.csv").read_text().splitlines()[1:]
+        assert len(table) == patients and positives_of(patients) == sum(row.endswith(",yes") for row in table)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@
 #
 #   DATA           shards of the cohort (needed)
 #   RUNS           folder for the runs, one for each experiment, on a file system that all tasks share (needed)
-#   PRETRAIN_DATA  shards of the other cohort; needed for the rows with transfer
+#   PRETRAIN_DATA  shards of the other cohort; needed for the rows with transfer, or with --set transfer=yes in OPTIONS
 #   EXPERIMENTS    names, with spaces between them; default: the twelve rows of the paper
 #   FOLDS          default 10
 #   OPTIONS        further options of train.py, as "--precision auto --encoder-weights vgg19.h5"
@@ -24,13 +24,18 @@ default="$default focal-tversky-otsu-transfer-augmented"
 read -ra experiments <<< "${EXPERIMENTS:-$default}"
 read -ra options <<< "${OPTIONS:-}"
 
-if ! [[ $index =~ ^[0-9]+$ ]] || ((index >= ${#experiments[@]} * folds)); then
+# 10#: a number that begins with a zero is not one of base 8.
+if ! [[ $index =~ ^[0-9]+$ ]] || ((index = 10#$index, index >= ${#experiments[@]} * folds)); then
     echo "task.sh: there are tasks 0 to $((${#experiments[@]} * folds - 1)), not $index" >&2
     exit 2
 fi
 experiment=${experiments[index % ${#experiments[@]}]}
 fold=$((index / ${#experiments[@]} + 1))
-if [[ $experiment == *-transfer* ]]; then
+transfer=no
+[[ $experiment != *-transfer* ]] || transfer=yes
+# As `--set transfer=...` in OPTIONS changes it.
+[[ ! ${OPTIONS:-} =~ transfer=(yes|no) ]] || transfer=${BASH_REMATCH[1]}
+if [[ $transfer == yes ]]; then
     options+=(--pretrain-data "${PRETRAIN_DATA:?task.sh: $experiment needs PRETRAIN_DATA}")
 fi
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from doubleunet_bs.errors import DatasetError, SettingsError
-from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.files import read_json
 
 FORMAT = 1
 
@@ -170,11 +170,6 @@ def folds_to_json(folds: Folds) -> dict[str, Any]:
         "parts": [list(part) for part in folds.parts],
         "negatives": list(folds.negatives),
     }
-
-
-def save_folds(folds: Folds, path: str | os.PathLike) -> None:
-    """Write `folds.json`."""
-    write_json(path, folds_to_json(folds))
 
 
 def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:

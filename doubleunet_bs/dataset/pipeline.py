@@ -9,6 +9,7 @@ With augmentation an epoch shows each case in all of its variants, in a common r
 each case and epoch: which, is a function of (seed, epoch, case) alone.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,6 +19,21 @@ from doubleunet_bs.dataset.augmentation import Augmentation
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 Piece = dict[str, np.ndarray]
+
+
+class ReadingErrors(contextlib.AbstractContextManager):
+    """What reading a piece raised: tf.data hands on its text only, in an error of its own with a traceback of TensorFlow's.
+
+    Given to the pieces as `errors`, and used as a context around whatever takes them: where TensorFlow fails within it and
+    reading has, the first error of reading is raised in its place.
+    """
+
+    def __init__(self):
+        self.first: Exception | None = None
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if self.first is not None and isinstance(error, tf.errors.OpError):
+            raise self.first from None
 
 
 def epoch_order(cases: int, seed: int, epoch: int) -> np.ndarray:
@@ -133,6 +149,7 @@ def training_pieces(
     first_batch: int = 0,
     augmentation: Augmentation | None = None,
     all_variants: bool = True,
+    errors: ReadingErrors | None = None,
 ) -> tf.data.Dataset:
     """Pieces of all batches of the epochs `first_epoch` ... `last_epoch` - 1, `replicas` pieces for each batch.
 
@@ -143,6 +160,7 @@ def training_pieces(
         seed: governs the order, together with the number of the epoch.
         first_batch: how many batches of the first epoch to pass over, for a run that goes on within an epoch.
         augmentation, all_variants: see `epoch_images`; the augmentation must know all `cases`.
+        errors: where an error of reading is kept.
     """
     variants = augmentation.variants if augmentation else 1
 
@@ -156,11 +174,15 @@ def training_pieces(
                     shown = [batch[position] for position in share]
                     yield [case for case, _ in shown], [weight] * len(share), [variant for _, variant in shown]
 
-    return _load_pieces(dataset, plan, augmentation)
+    return _load_pieces(dataset, plan, augmentation, errors)
 
 
 def evaluation_pieces(
-    dataset: ShardedDataset, cases: Sequence[int], batch_size: int, replicas: int = 1
+    dataset: ShardedDataset,
+    cases: Sequence[int],
+    batch_size: int,
+    replicas: int = 1,
+    errors: ReadingErrors | None = None,
 ) -> tf.data.Dataset:
     """Pieces of all batches of `cases` in their order, `replicas` pieces for each batch."""
 
@@ -169,17 +191,24 @@ def evaluation_pieces(
             for indices, weights in evaluation_shares(list(cases[start : start + batch_size]), replicas):
                 yield indices, weights, [0] * len(indices)
 
-    return _load_pieces(dataset, plan)
+    return _load_pieces(dataset, plan, errors=errors)
 
 
-def _load_pieces(dataset: ShardedDataset, plan, augmentation: Augmentation | None = None) -> tf.data.Dataset:
+def _load_pieces(
+    dataset: ShardedDataset, plan, augmentation: Augmentation | None = None, errors: ReadingErrors | None = None
+) -> tf.data.Dataset:
     rows, columns = dataset.image_shape
     signature = tuple(tf.TensorSpec((None,), dtype) for dtype in (tf.int64, tf.float32, tf.int64))
     names = ("grey", "labels", "weights", "index", "variant")
     shapes = ((None, rows, columns), (None, rows, columns), (None,), (None,), (None,))
 
     def load(indices: np.ndarray, weights: np.ndarray, variants: np.ndarray):
-        piece = load_piece(dataset, indices, weights, variants, augmentation)
+        try:
+            piece = load_piece(dataset, indices, weights, variants, augmentation)
+        except Exception as error:
+            if errors is not None and errors.first is None:
+                errors.first = error
+            raise
         return tuple(piece[name] for name in names)
 
     def shaped(indices: tf.Tensor, weights: tf.Tensor, variants: tf.Tensor) -> dict[str, tf.Tensor]:

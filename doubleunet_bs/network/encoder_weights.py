@@ -1,16 +1,21 @@
 """VGG19 ImageNet weights for the encoder, loaded layer by layer so that a wrong file is named (paper, section 2.9)."""
 
+import hashlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import keras
 
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import replace_file
 
 URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
     "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
+_NAME = URL.rsplit("/", 1)[1]
 MD5 = "253f8cb515780f3b799900260a226db6"
 CONV_LAYERS = tuple(
     f"block{block}_conv{conv}" for block, count in enumerate((2, 2, 4, 4, 4), start=1) for conv in range(1, count + 1)
@@ -68,9 +73,33 @@ def read_encoder_weights(source: str | os.PathLike | None) -> dict[str, list]:
     return weights
 
 
+def known_source(source: str) -> str:
+    """ "imagenet" when `source` is a copy of the file that Keras downloads, which is then put into Keras' cache; else itself.
+
+    So a run that is given a copy, for want of a network, is the same as one that downloads, and either continues the other.
+    """
+    path = Path(source)
+    if source in ("none", "imagenet") or not path.is_file() or not _is_the_file(path):
+        return source
+    cached = _cache() / _NAME
+    if not _is_the_file(cached):
+        replace_file(cached, lambda temporary: shutil.copyfile(path, temporary))
+    return "imagenet"
+
+
 def _download() -> Path:
+    """The file in Keras' cache, downloaded when it is not there or damaged.
+
+    Several processes may do so at once. Keras writes a download to its final place, and removes or cuts there what another
+    process has just finished: each downloads into a folder of its own and puts the whole, checked file in its place.
+    """
     try:
-        return Path(keras.utils.get_file(URL.rsplit("/", 1)[1], URL, cache_subdir="models", file_hash=MD5))
+        cached = _cache() / _NAME
+        if not _is_the_file(cached):
+            with tempfile.TemporaryDirectory(prefix=".download-", dir=cached.parent) as own:
+                file = keras.utils.get_file(_NAME, URL, cache_dir=own, cache_subdir="", file_hash=MD5)
+                os.replace(file, cached)
+        return cached
     # get_file raises bare Exception for every network failure, and ValueError for a bad hash.
     except Exception as cause:
         raise RunError(
@@ -78,6 +107,30 @@ def _download() -> Path:
             f"({' '.join(str(cause).split())}). Fetch {URL} on a machine with a network and give it with "
             "--encoder-weights FILE, or start from random weights with --encoder-weights none"
         ) from None
+
+
+def _cache() -> Path:
+    """Where Keras keeps such files, as its documentation has it: KERAS_HOME or ~/.keras; beside temporary files if need be."""
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    for folder in (home / "models", Path(tempfile.gettempdir()) / ".keras" / "models"):
+        # A cache that is only to be read, of an image say, will do when the file is in it.
+        if _is_the_file(folder / _NAME):
+            return folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise RunError(f"{home}: the weights cannot be kept there; name another folder with the variable KERAS_HOME")
+
+
+def _is_the_file(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest() == MD5
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> dict:

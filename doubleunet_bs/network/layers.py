@@ -82,10 +82,12 @@ def upsample_concat(x, skips, name: str):
 def class_head(x, classes: int, name: str):
     """1 x 1 convolution to one map per class, then softmax; with one class, sigmoid.
 
-    The result is float32 in any mixed precision; float64 under that policy, in which runs are compared beyond rounding.
+    Both are float32 in any mixed precision, into which the convolution casts its input: a class that covers a thousandth of
+    the pixels is told by small differences of the logits. They are float64 under that policy, in which runs are compared
+    beyond rounding.
     """
-    x = layers.Conv2D(classes, 1, padding="same", name=f"{name}_logits")(x)
     dtype = backend.result_type(x.dtype, "float32")
+    x = layers.Conv2D(classes, 1, padding="same", dtype=dtype, name=f"{name}_logits")(x)
     return layers.Activation("sigmoid" if classes == 1 else "softmax", dtype=dtype, name=name)(x)
 
 

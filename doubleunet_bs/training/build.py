@@ -10,7 +10,7 @@ from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.replicas import Replicas
-from doubleunet_bs.training.start import load_initial_weights, starting_head_bias
+from doubleunet_bs.training.start import encoder_variables, load_initial_weights, starting_head_bias
 
 
 def build_network(
@@ -45,7 +45,11 @@ def build_network(
             )
             if initial_weights is not None:
                 load_initial_weights(model, initial_weights)
-            optimizer = FusedAdam(experiment.learning_rate, name="adam")
+            optimizer = FusedAdam(
+                experiment.learning_rate,
+                late=encoder_variables(model) if experiment.freeze_encoder else (),
+                name="adam",
+            )
             if precision == "mixed_float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
             optimizer.build(model.trainable_variables)

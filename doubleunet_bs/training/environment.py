@@ -21,8 +21,16 @@ def describe_environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "source": _git_state(),
-        "command": [argument.rsplit(os.sep, 1)[-1] or argument for argument in sys.argv],
+        "command": [_without_folders(argument) for argument in sys.argv],
     }
+
+
+def _without_folders(argument: str) -> str:
+    """The last part of a path, whether it ends in a slash or not and whether or not it stands behind `--name=`."""
+    name, equals, path = argument.partition("=")
+    if os.sep in name or not equals:
+        name, equals, path = "", "", argument
+    return name + equals + (path.rstrip(os.sep).rsplit(os.sep, 1)[-1] or path[:1])
 
 
 def _version(name: str) -> str | None:

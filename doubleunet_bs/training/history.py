@@ -32,6 +32,14 @@ class Epoch:
     learning_rate: float
     seconds: float
 
+    @property
+    def score(self) -> tuple[float, float]:
+        """By which the best epoch is chosen, the first of the highest: validation F1, then the lower loss.
+
+        An undefined F1 counts as zero. The loss decides above all while F1 is still zero.
+        """
+        return self.val_f1 or 0.0, -self.val_loss
+
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Epoch))
 
@@ -95,12 +103,11 @@ def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) 
     for values, label, colour in (("f1", "training", "#4477aa"), ("val_f1", "validation", "#cc6677")):
         y = [float("nan") if getattr(epoch, values) is None else 100 * getattr(epoch, values) for epoch in epochs]
         right.plot(x, y, label=label, color=colour, marker=marker)
-    scored = [epoch for epoch in epochs if epoch.val_f1 is not None]
-    if scored:
-        best = max(scored, key=lambda epoch: epoch.val_f1)
-        right.plot(
-            best.epoch, 100 * best.val_f1, "*", color="#117733", markersize=11, label=f"best: epoch {best.epoch}"
-        )
+    if epochs:
+        best = max(epochs, key=lambda epoch: epoch.score)
+        # Without an F1 it stands in the legend alone.
+        height = float("nan") if best.val_f1 is None else 100 * best.val_f1
+        right.plot(best.epoch, height, "*", color="#117733", markersize=11, label=f"best: epoch {best.epoch}")
     right.set_ylabel("metastatic F1 (%)")
     right.set_ylim(0, 100)
     for axes in (left, right):

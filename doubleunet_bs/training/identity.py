@@ -1,13 +1,18 @@
 """What makes a training what it is: what an interrupted one must share to be continued, and what `environment.json` says of it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.shards import file_sha256
 from doubleunet_bs.training.environment import describe_environment
 from doubleunet_bs.training.machine import deterministic_kernels
 
 if TYPE_CHECKING:
     from doubleunet_bs.training.trainer import Trainer
+
+ENVIRONMENT = "environment.json"
 
 
 def training_identity(trainer: "Trainer") -> dict[str, Any]:
@@ -33,13 +38,24 @@ def training_identity(trainer: "Trainer") -> dict[str, Any]:
 def training_environment(trainer: "Trainer", identity: dict[str, Any]) -> dict[str, Any]:
     """The content of `environment.json`: versions, machine, devices, settings and hashes, no path and no name of a user.
 
+    Versions and devices are those of this start; "starts" has those of all whose epochs are in the result, in their order,
+    each with the epochs and batches that were done before it.
+
     Args:
-        trainer: about to train.
+        trainer: about to train, at its position.
         identity: its `training_identity`.
+
+    Raises:
+        RunError: the `environment.json` of what is continued is damaged.
     """
+    start = {**describe_environment(), "devices": list(trainer.replicas.devices)}
+    done = {"epochs": trainer.position.epoch, "batches": trainer.position.batch}
     return {
-        **describe_environment(),
-        "devices": list(trainer.replicas.devices),
+        **start,
+        "starts": [
+            *(_earlier_starts(trainer.path / ENVIRONMENT) if any(done.values()) else ()),
+            {"after": done, **start},
+        ],
         "replicas": trainer.replicas.count,
         "precision": trainer.precision,
         "xla": trainer.jit_compile,
@@ -51,3 +67,13 @@ def training_environment(trainer: "Trainer", identity: dict[str, Any]) -> dict[s
         "encoder_weights_sha256": identity["encoder weights"],
         **trainer.identity,
     }
+
+
+def _earlier_starts(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    content = read_json(path, RunError, "description of a training environment")
+    starts = content.get("starts", []) if isinstance(content, dict) else None
+    if not isinstance(starts, list):
+        raise RunError(f"{path}: not a description of a training environment; remove it to continue without")
+    return starts

@@ -198,12 +198,12 @@ class Lock:
             suspicious = taken
 
     def _end_process(self) -> None:
-        print(
-            f"error: {self._own}: this process did not run for {self._stale:.0f} s and another one has taken over; it "
-            "ends here",
-            file=sys.stderr,
-            flush=True,
-        )
+        later = any(number > self._number for number, _ in self._files())
+        if later or (self._own.exists() and not self._is_mine(self._own)):
+            reason = f"this process did not run for {self._stale:.0f} s and another one has taken over"
+        else:
+            reason = "its lock file is gone (was the run folder moved or removed?)"
+        print(f"error: {self._own}: {reason}; it ends here", file=sys.stderr, flush=True)
         os._exit(1)
 
 

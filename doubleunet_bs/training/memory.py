@@ -44,6 +44,11 @@ class MemoryNeed:
         return f"about {self.needed / 1e9:.1f} GB needed{has}{warning}"
 
 
+def images_at_once(experiment: Experiment, replicas: int = 1) -> int:
+    """The most images that a device has in a training step; validation and mining take no more."""
+    return -(-experiment.batch_size // (replicas * experiment.accumulate))
+
+
 def check_memory(
     image_shape: Sequence[int],
     experiment: Experiment,
@@ -63,7 +68,7 @@ def check_memory(
     Raises:
         SettingsError: the processor's memory is smaller; the message says what to change.
     """
-    images = -(-experiment.batch_size // (replicas.count * experiment.accumulate))
+    images = images_at_once(experiment, replicas.count)
     on_gpu = replicas.devices[0].startswith("GPU")
     per_pixel = (BYTES_PER_PIXEL if on_gpu else CPU_BYTES_PER_PIXEL)[precision]
     share = CONSTANT_BYTES + images * image_shape[0] * image_shape[1] * per_pixel
@@ -103,15 +108,43 @@ def _device_bytes(replicas: Replicas) -> float | None:
     return physical if limit is None else min(physical, limit)
 
 
-def container_limit(
-    files: Sequence[str] = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-):
-    """Bytes that the container may use (Linux control groups), None when there is no limit or no such file."""
-    for file in files:
+def container_limit(files: Sequence[str | os.PathLike] | None = None) -> float | None:
+    """Bytes that this process may use, the least of its Linux control groups; None when there is no limit or no such file.
+
+    Args:
+        files: that hold the limits; None: those of this process, see `limit_files`.
+    """
+    limits = []
+    for file in limit_files() if files is None else files:
         try:
             text = Path(file).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
             continue
         if text.isdigit() and int(text) < 2**60:
-            return float(text)
-    return None
+            limits.append(float(text))
+    return min(limits, default=None)
+
+
+def limit_files(
+    membership: str | os.PathLike = "/proc/self/cgroup", root: str | os.PathLike = "/sys/fs/cgroup"
+) -> list[Path]:
+    """Where the memory limits of this process may stand: its control group's and those above it, of both versions.
+
+    A batch system, or a service of systemd, sets them far below the root. Within a container the root is its own.
+    """
+    root = Path(root)
+    versions = {"": (root, "memory.max"), "memory": (root / "memory", "memory.limit_in_bytes")}
+    files = [folder / name for folder, name in versions.values()]
+    try:
+        lines = Path(membership).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return files
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller in controllers.split(","):
+            if controller in versions and ".." not in path:
+                folder, name = versions[controller]
+                group = folder / path.lstrip("/")
+                files += [level / name for level in (group, *group.parents) if level.is_relative_to(folder)]
+    return list(dict.fromkeys(files))

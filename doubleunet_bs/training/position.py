@@ -37,16 +37,12 @@ class Position:
         self.seconds += seconds
 
     def end_epoch(self, row: Epoch) -> bool:
-        """Account for a finished epoch; True when its validation is the best so far.
-
-        The lower loss decides between equal F1, above all while F1 is still zero.
-        """
+        """Account for a finished epoch; True when its validation is the best so far, see `Epoch.score`."""
         self.history.append(row)
         self.epoch, self.batch, self.losses, self.counts, self.seconds = row.epoch, 0, [], [0, 0, 0], 0.0
-        score = (row.val_f1 or 0.0, -row.val_loss)
-        if self.best is not None and score <= self.best:
+        if self.best is not None and row.score <= self.best:
             return False
-        self.best, self.best_epoch = score, row.epoch
+        self.best, self.best_epoch = row.score, row.epoch
         return True
 
     def to_json(self) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def create_run(
     Raises:
         RunError: the folder holds another experiment, other settings or other data; each difference is named.
         SettingsError: the folds cannot be made, or `fold` is not among them; transfer without another cohort, or a
-            cohort without transfer.
+            cohort without transfer; normal scans are to train, and there are none for some fold or for the pre-training.
         DatasetError: the two cohorts do not go together, or the folds file does not fit.
     """
     path = Path(path)
@@ -140,6 +140,7 @@ def create_run(
     if folds_file is not None and source != folds_file:
         _check_same_folds(path, folds, folds_file, dataset)
     folds.split(fold)
+    _check_negatives(data_path, experiment, folds)
     create_file(own_folds, json_text(folds_to_json(folds)))
     # Last, since a folder with an experiment.json counts as a run.
     run = Run(path, experiment, data, pretrain_data)
@@ -173,7 +174,29 @@ def _pretrain_data(
             f"{experiment.name} does not pre-train: leave out --pretrain-data, or use --set transfer=yes"
         )
     check_cohorts(dataset, other)
+    if experiment.pretrain_negatives != "none" and not any(case.group == "negative" for case in other.cases):
+        raise SettingsError(
+            f"{path}: {experiment.name} pre-trains with normal scans as well, and none of these is; say which are normal in "
+            "patients.csv and prepare them again, or use --set pretrain_negatives=none"
+        )
     return {"path": str(Path(path).resolve()), "fingerprint": other.fingerprint}
+
+
+def _check_negatives(data_path: str | os.PathLike, experiment: Experiment, folds: Folds) -> None:
+    """Without this a row with normal scans would train without one, and bear the row's name all the same."""
+    if experiment.negatives == "none":
+        return
+    if not folds.negatives:
+        raise SettingsError(
+            f"{data_path}: {experiment.name} trains with normal scans, and none of these is; say which are normal in "
+            "patients.csv and prepare them again, or use --set negatives=none"
+        )
+    for fold in range(1, len(folds) + 1):
+        if not folds.split(fold).negatives:
+            raise SettingsError(
+                f"{data_path}: {experiment.name} trains with normal scans, and all of them are of patients who test or "
+                f"validate in fold {fold}; prepare normal scans of other patients, or use --set negatives=none"
+            )
 
 
 def _check_same_folds(path: Path, folds: Folds, folds_file: str | os.PathLike, dataset: ShardedDataset) -> None:
@@ -203,7 +226,9 @@ def _open_again(
         )
     if folds_file is not None:
         _check_same_folds(path, run.folds(dataset), folds_file, dataset)
-    run.folds(dataset).split(fold)
+    folds = run.folds(dataset)
+    folds.split(fold)
+    _check_negatives(data_path, experiment, folds)
     return run
 
 

@@ -21,6 +21,8 @@ from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardedDataset, file_sha256
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fold_training import fold_trainer
+from doubleunet_bs.training.identity import ENVIRONMENT
+from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.negative_mining import (
     DESCRIPTION,
     MinedDataset,
@@ -36,7 +38,6 @@ from doubleunet_bs.training.transfer import pretraining_cases
 
 PRETRAIN, MINING_MODEL, MINED_NEGATIVES, FOLD = "pretrain", "mining_model", "mined_negatives", "fold"
 STAGES = "stages.json"
-ENVIRONMENT = "environment.json"
 FORMAT = 1
 
 
@@ -155,7 +156,7 @@ class FoldStages:
         self._check_mining_model(model_path)
         if not is_done(self.run, self.fold, MINED_NEGATIVES):
             model = keras.models.load_model(model_path / KERAS_MODEL, compile=False)
-            masks = mine_negatives(model, self.dataset, self._normal_scans(), self.run.experiment.batch_size)
+            masks = mine_negatives(model, self.dataset, self._normal_scans(), images_at_once(self.run.experiment))
             save_mined(path, self.dataset, masks, file_sha256(model_path / BEST_WEIGHTS))
         return path
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from doubleunet_bs.confusion import precision_sensitivity_f1
 from doubleunet_bs.dataset.augmentation import Augmentation
 from doubleunet_bs.dataset.pipeline import (
+    ReadingErrors,
     epoch_images,
     evaluation_pieces,
     images_per_epoch,
@@ -31,9 +32,10 @@ from doubleunet_bs.training.build import build_network, tested_model
 from doubleunet_bs.training.checkpoints import load_state, save_state
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
-from doubleunet_bs.training.identity import training_environment, training_identity
+from doubleunet_bs.training.identity import ENVIRONMENT, training_environment, training_identity
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.leftovers import remove_leftovers
+from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.position import Position
 from doubleunet_bs.training.replicas import Replicas, check_batch_size
 from doubleunet_bs.training.start import encoder_variables
@@ -94,7 +96,7 @@ class Trainer:
             if not any(dataset.cases[index].metastatic_pixels for index in cases):
                 raise DatasetError(f"{path}: no metastatic pixel in the {what} scans")
         self.augmentation = self._make_augmentation() if augmented and experiment.variants > 1 else None
-        self.signals = StopSignals() if signals is None else signals
+        self.signals, self.reading_errors = StopSignals() if signals is None else signals, ReadingErrors()
 
     def train(self, resume: bool = False) -> Path:
         """Fit until the last epoch and leave `best.weights.h5`, `history.csv`, `progress.png` and `model.keras`.
@@ -123,10 +125,10 @@ class Trainer:
             self._restore(state)
         remove_leftovers(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "environment.json", training_environment(self, self._identity))
+        write_json(self.path / ENVIRONMENT, training_environment(self, self._identity))
         self.board = TensorBoardLog(self.path)
         try:
-            with self.signals:
+            with self.signals, self.reading_errors:
                 self._fit()
         finally:
             self.board.close()
@@ -179,6 +181,7 @@ class Trainer:
             first_batch=position.batch,
             augmentation=self.augmentation,
             all_variants=all_variants,
+            errors=self.reading_errors,
         )
         iterator = iter(self._distribute(pieces))
         bar = tqdm(
@@ -263,10 +266,13 @@ class Trainer:
             sys.stdout.flush()
 
     def _validate(self) -> tuple[float, list[int]]:
-        pieces = evaluation_pieces(self.dataset, self.validation_cases, self.experiment.batch_size, self.replicas.count)
+        # As many as a piece of a training batch has over all replicas: the sums add up the same, and the memory suffices.
+        images = images_at_once(self.experiment)
+        cases, errors = self.validation_cases, self.reading_errors
+        pieces = evaluation_pieces(self.dataset, cases, images, self.replicas.count, errors)
         total, counts = None, [0, 0, 0]
         iterator = iter(self._distribute(pieces))
-        for _ in range(-(-len(self.validation_cases) // self.experiment.batch_size)):
+        for _ in range(-(-len(cases) // images)):
             sums, batch_counts = self.steps.evaluate(iterator)
             total = sums if total is None else total + sums
             counts = [a + b for a, b in zip(counts, batch_counts, strict=True)]

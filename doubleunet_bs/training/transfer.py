@@ -62,12 +62,17 @@ def pretraining_cases(experiment: Experiment, dataset: ShardedDataset) -> tuple[
         Indices into `dataset`, in its order.
 
     Raises:
-        DatasetError: fewer than 3 patients with metastases.
+        DatasetError: fewer than 3 patients with metastases, or no normal scan where they are to train.
     """
     try:
         split = hold_out(dataset.cases, experiment.folds, experiment.seed, lesions_of_cases(dataset))
     except SettingsError as error:
         raise DatasetError(f"{dataset.path}: cannot pre-train: {error}") from None
+    if experiment.pretrain_negatives == "otsu" and not split.negatives:
+        raise DatasetError(
+            f"{dataset.path}: cannot pre-train: no normal scan is left to train on beside the validating patients; prepare "
+            "more of them, or use --set pretrain_negatives=none"
+        )
     train = set(split.train + (split.negatives if experiment.pretrain_negatives == "otsu" else ()))
     validation = set(split.validation)
     return (

@@ -64,14 +64,36 @@ def test_what_train_py_is_given_it_understands(task):
         (["120"], {}, "there are tasks 0 to 119"),
         (["-1"], {}, "there are tasks"),
         (["x"], {}, "there are tasks"),
+        (["0120"], {}, "there are tasks 0 to 119, not 120"),
         ([], {}, "number of the task is missing"),
         (["3"], {}, "dice-otsu-transfer needs PRETRAIN_DATA"),
         (["0"], {"DATA": ""}, "DATA"),
+        (["0"], {"OPTIONS": "--set transfer=yes"}, "baseline needs PRETRAIN_DATA"),
     ],
 )
 def test_wrong_tasks(task, arguments, settings, message):
     code, error = task(*arguments, **settings)
     assert code != 0 and message in error
+
+
+@pytest.mark.parametrize("index", ["08", "8"])
+def test_a_number_with_zeros_before_it_is_a_decimal_one(task, index):
+    code, arguments = task(index, EXPERIMENTS="dice", FOLDS="10")
+    assert code == 0 and arguments[arguments.index("--fold") + 1] == "9"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "given"),
+    [
+        ("dice", "--epochs 2 --set transfer=yes", True),
+        ("dice", "--set epochs=2", False),
+        ("dice-otsu-transfer", "--set transfer=no", False),
+        ("dice-otsu-transfer", "", True),
+    ],
+)
+def test_the_other_cohort_goes_with_transfer_however_it_is_set(task, experiment, options, given):
+    code, arguments = task("0", EXPERIMENTS=experiment, OPTIONS=options, PRETRAIN_DATA="/p")
+    assert code == 0 and ("--pretrain-data" in arguments) == given
 
 
 def test_kubernetes_gives_the_number_in_its_environment(task):

@@ -6,9 +6,10 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from doubleunet_bs.dataset.folds import hold_out, load_folds, make_folds, save_folds
+from doubleunet_bs.dataset.folds import folds_to_json, hold_out, load_folds, make_folds
 from doubleunet_bs.dataset.lesions import count_lesions
 from doubleunet_bs.errors import DatasetError, SettingsError
+from doubleunet_bs.files import write_json
 
 Case = namedtuple("Case", "case patient group metastatic_pixels")
 
@@ -94,7 +95,7 @@ def test_too_few_patients_or_folds():
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
     made = make_folds(cohort(), 10, seed=4)
-    save_folds(made, tmp_path / "folds.json")
+    write_json(tmp_path / "folds.json", folds_to_json(made))
     again = load_folds(tmp_path / "folds.json", cohort()[::-1])
     assert again.parts == made.parts and again.negatives == made.negatives and again.seed == 4
     assert again.sha256() == made.sha256() != make_folds(cohort(), 10, seed=5).sha256()
@@ -110,7 +111,7 @@ def test_the_users_own_file_is_honoured(tmp_path):
 
 def _edited(tmp_path, edit, cases):
     path = tmp_path / "folds.json"
-    save_folds(make_folds(cases, 5), path)
+    write_json(path, folds_to_json(make_folds(cases, 5)))
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))

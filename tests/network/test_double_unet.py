@@ -10,7 +10,7 @@ import pytest
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.network.layers import multiply_by_classes
+from doubleunet_bs.network.layers import class_head, multiply_by_classes
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +182,19 @@ def test_network_and_losses_do_not_import_tensorflow_themselves():
     assert not [
         path.name for path in sources if "tensorflow as" in path.read_text() or "import tensorflow" in path.read_text()
     ]
+
+
+@pytest.mark.parametrize(("policy", "features"), [("mixed_bfloat16", "bfloat16"), ("mixed_float16", "float16")])
+def test_the_convolution_of_a_head_computes_in_float32(policy, features):
+    keras.config.set_dtype_policy(policy)
+    try:
+        image = keras.Input((4, 4, 16), dtype=features)
+        model = keras.Model(image, class_head(image, 3, "head"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    values = np.random.default_rng(0).normal(size=(1, 4, 4, 16))
+    kernel, bias = model.get_weights()
+    exact = np.asarray(keras.ops.cast(values, features), np.float64) @ kernel[0, 0].astype(np.float64) + bias
+    found = model(keras.ops.cast(values, features))
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    np.testing.assert_allclose(found, keras.ops.softmax(exact.astype(np.float32)), rtol=1e-5)

@@ -1,6 +1,7 @@
 """The learning-rate rule against Keras' own, and the history file."""
 
 import keras
+import matplotlib.axes
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from doubleunet_bs.training.history import (
     write_history,
 )
 from doubleunet_bs.training.learning_rate import Plateau, cosine
+from doubleunet_bs.training.position import Position
 
 
 def test_learning_rate_follows_keras_reduce_lr_on_plateau():
@@ -66,6 +68,33 @@ def test_progress_picture(tmp_path, rows):
     with Image.open(tmp_path / "progress.png") as image:
         assert image.size[0] > 800 and len(image.convert("RGB").getcolors(1 << 20)) > 50
     assert [path.name for path in tmp_path.iterdir()] == ["progress.png"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "best"),
+    [
+        ([(None, 1.0), (0.0, 0.9), (None, 0.8), (0.0, 0.85)], 3),
+        ([(0.2, 1.0), (0.5, 0.9), (0.5, 0.8), (0.5, 0.8)], 3),
+        ([(None, 0.5), (0.0, 0.5)], 1),
+    ],
+)
+def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatch, figures, best):
+    rows = [
+        Epoch(number, 1.0, None, 0.0, 0.0, loss, None, 0.0, f1, 1e-4, 1.0)
+        for number, (f1, loss) in enumerate(figures, start=1)
+    ]
+    position = Position()
+    for row in rows:
+        position.end_epoch(row)
+    labels, legend = [], matplotlib.axes.Axes.legend
+
+    def noting(axes, **options):
+        labels.extend(axes.get_legend_handles_labels()[1])
+        return legend(axes, **options)
+
+    monkeypatch.setattr(matplotlib.axes.Axes, "legend", noting)
+    draw_progress(tmp_path / "progress.png", rows, "dice, fold 1")
+    assert position.best_epoch == best and labels[-1] == f"best: epoch {best}"
 
 
 def test_the_line_of_an_epoch():

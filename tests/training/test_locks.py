@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,10 @@ def holder(tmp_path):
 
     def start(stale=60.0):
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, tmp_path, str(stale)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", HOLD, tmp_path, str(stale)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         started.append(process)
         assert process.stdout.readline() == "held\n"
@@ -44,6 +48,7 @@ def holder(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+        process.stderr.close()
 
 
 def lock_files(path):
@@ -169,6 +174,20 @@ def test_a_holder_that_was_suspended_notices_and_ends(tmp_path, holder):
     with Lock(tmp_path, "fold_01", stale=0.8):
         process.send_signal(signal.SIGCONT)
         assert process.wait(10) == 1
+    assert "fold_01.1.lock: this process did not run for 1 s and another one has taken over" in process.stderr.read()
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_holder_whose_run_folder_is_moved_says_so(tmp_path, holder, removed):
+    process = holder()
+    if removed:
+        shutil.rmtree(tmp_path / FOLDER)
+    else:
+        (tmp_path / FOLDER).rename(tmp_path / "elsewhere")
+    assert process.wait(10) == 1
+    said = process.stderr.read()
+    assert "its lock file is gone (was the run folder moved or removed?)" in said and "taken over" not in said
+    assert len(said.splitlines()) == 1
 
 
 def test_the_owner_is_told_when_it_is_taken(tmp_path):

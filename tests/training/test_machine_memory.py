@@ -9,7 +9,7 @@ from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.processor import processor_flags
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.machine import choose_machine
-from doubleunet_bs.training.memory import BYTES_PER_PIXEL, check_memory, container_limit
+from doubleunet_bs.training.memory import BYTES_PER_PIXEL, check_memory, container_limit, limit_files
 from doubleunet_bs.training.replicas import Replicas
 
 
@@ -119,3 +119,31 @@ def test_the_limit_of_a_container_counts(tmp_path):
     files[1].write_text("4294967296\n")
     assert container_limit(files) == 4294967296
     assert np.isfinite(check_memory((32, 32), paper_experiment("dice"), CPU, "float32").total)
+
+
+@pytest.mark.parametrize(
+    ("membership", "folder", "name"),
+    [
+        ("0::/system.slice/job_7/step_0\n", "system.slice", "memory.max"),
+        (
+            "12:cpu,cpuacct:/x\n7:memory:/system.slice/job_7/step_0\n0::/y\n",
+            "memory/system.slice",
+            "memory.limit_in_bytes",
+        ),
+    ],
+)
+def test_the_least_limit_of_the_control_groups_above_the_process_counts(tmp_path, membership, folder, name):
+    (tmp_path / "membership").write_text(membership)
+    step = tmp_path / "root" / folder / "job_7" / "step_0"
+    step.mkdir(parents=True)
+    (step / name).write_text("max\n")
+    (step.parent / name).write_text("8000000000\n")
+    (step.parent.parent / name).write_text("9000000000\n")
+    files = limit_files(tmp_path / "membership", tmp_path / "root")
+    assert container_limit(files) == 8e9
+    # What is not above it has no say.
+    (tmp_path / name).write_text("1\n")
+    (tmp_path / "root" / "x").mkdir()
+    (tmp_path / "root" / "x" / name).write_text("1\n")
+    assert container_limit(limit_files(tmp_path / "membership", tmp_path / "root")) == 8e9
+    assert container_limit(limit_files(tmp_path / "none", tmp_path / "none")) is None

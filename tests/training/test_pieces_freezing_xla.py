@@ -7,15 +7,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 
-from doubleunet_bs.dataset.pipeline import training_pieces
+from doubleunet_bs.dataset.pipeline import evaluation_pieces, training_pieces
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.training import build as build_module
-from doubleunet_bs.training import trainer as trainer_module
+from doubleunet_bs.training import start as start_module
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.history import read_history
+from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.replicas import check_batch_size, open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.trainer import Trainer
@@ -79,6 +82,36 @@ def _order(images):
     return epoch_order(images, 0, 0)
 
 
+@pytest.mark.parametrize(("accumulate", "images"), [(1, [4, 1]), (2, [2, 2, 1]), (4, [1] * 5)])
+def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeypatch, accumulate, images):
+    monkeypatch.setattr(build_module, "double_unet", small_network)
+    experiment = paper_experiment("dice", epochs=1, accumulate=accumulate, encoder_weights="none")
+    trainer = Trainer(
+        tmp_path / "run",
+        experiment,
+        SHARDS,
+        range(4),
+        [6, 7, 8, 9, 10],
+        open_replicas("cpu"),
+        title="t",
+        show_progress=False,
+    )
+    trainer._build()
+    shown = []
+
+    def noting(*arguments):
+        shown.extend(len(piece["grey"]) for piece in evaluation_pieces(*arguments))
+        return evaluation_pieces(*arguments)
+
+    monkeypatch.setattr("doubleunet_bs.training.trainer.evaluation_pieces", noting)
+    found = trainer._validate()
+    assert shown == images and max(images) == images_at_once(experiment)
+    # And what is found does not depend on it.
+    trainer.experiment = paper_experiment("dice", batch_size=5)
+    loss, counts = trainer._validate()
+    assert found[0] == pytest.approx(loss, rel=1e-5) and found[1] == counts
+
+
 def test_pieces_without_an_image_are_refused():
     with pytest.raises(SettingsError, match="5 pieces for a batch of 4"):
         paper_experiment("dice", accumulate=5)
@@ -88,9 +121,7 @@ def test_pieces_without_an_image_are_refused():
 
 def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "double_unet", small_network)
-    monkeypatch.setattr(
-        trainer_module, "encoder_variables", lambda model: model.get_layer("encoder_conv1").trainable_variables
-    )
+    monkeypatch.setattr(start_module, "CONV_LAYERS", ("encoder_conv1",))
     experiment = paper_experiment("dice", epochs=2, freeze_encoder=1, learning_rate=1e-2, encoder_weights="none")
     trainer = Trainer(
         tmp_path / "run", experiment, SHARDS, range(4), [6, 7], open_replicas("cpu"), title="t", show_progress=False
@@ -108,8 +139,36 @@ def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
     start = small_network((32, 32, 3))
     assert np.array_equal(kernels[0][0], start.get_layer("encoder_conv1").kernel.numpy())
     assert not np.array_equal(kernels[0][1], start.get_layer("decoder_conv1").kernel.numpy())
-    assert not np.array_equal(kernels[1][0], kernels[0][0])
+    # The first step of Adam is the learning rate, for the encoder as for all others, whenever it comes.
+    np.testing.assert_allclose(np.abs(kernels[0][1] - start.get_layer("decoder_conv1").kernel).mean(), 1e-2, rtol=0.05)
+    np.testing.assert_allclose(np.abs(kernels[1][0] - kernels[0][0]).mean(), 1e-2, rtol=0.05)
     assert len(read_history(tmp_path / "run" / "history.csv")) == 2
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_what_joins_adam_late_begins_as_the_others_did(scaled):
+    """As an optimizer of its own would, and without an effect on the others; under the scaling of float16 losses as well."""
+    rng = np.random.default_rng(0)
+    early, late, alone = (keras.Variable(np.zeros(50, np.float32), name=name) for name in ("early", "late", "alone"))
+    optimizer = FusedAdam(1e-2, late=[late], name="adam")
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=8.0)
+    fresh = keras.optimizers.Adam(1e-2)
+    optimizer.build([early, late])
+    fresh.build([alone])
+    assert [variable.path for variable in optimizer.variables][-1].endswith("late_steps")
+    assert len({variable.path for variable in optimizer.variables}) == len(optimizer.variables)
+    both = tf.function(lambda one, other: optimizer.apply([one, other], [early, late]))
+    first = tf.function(lambda one: optimizer.apply([one], [early]))
+    for step in range(60):
+        gradients = [tf.constant(rng.normal(1, 3, 50).astype(np.float32)) * (8 if scaled else 1) for _ in range(2)]
+        if step < 50:
+            first(gradients[0])
+            continue
+        both(*gradients)
+        fresh.apply([gradients[1] / (8 if scaled else 1)], [alone])
+        np.testing.assert_allclose(late.numpy(), alone.numpy(), rtol=1e-4, atol=1e-7)
+    assert int(optimizer.iterations) == 60
 
 
 def test_encoder_variables_are_the_sixteen_convolutions_of_vgg19():
@@ -157,6 +216,7 @@ tf = import_tensorflow()
 import keras, numpy as np
 from small_network import small_network
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.replicas import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 replicas = open_replicas("cpu")

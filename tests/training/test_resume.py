@@ -1,5 +1,6 @@
 """An interrupted run goes on as if nothing had happened: the same weights, to the bit, and the same history."""
 
+import contextlib
 import os
 import signal
 
@@ -10,6 +11,7 @@ from synthetic_shards import SyntheticShards
 from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import read_json
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fold_training import fold_trainer
 from doubleunet_bs.training.history import read_history
@@ -158,3 +160,31 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_f1(tmp_path):
     rows = read_history(trainer.train() / "history.csv")
     best = max(rows, key=lambda row: (row.val_f1 or 0.0, -row.val_loss)).epoch
     assert len(rows) == best + 2 < 50
+
+
+def test_resuming_after_a_frozen_encoder_is_bit_identical(tmp_path, monkeypatch):
+    """Interrupted two batches after it has begun to train: its own count of steps is part of the state."""
+    monkeypatch.setattr("doubleunet_bs.training.start.CONV_LAYERS", ("conv",))
+    expected = result(trainer_in(tmp_path / "whole", freeze_encoder=2).train())
+    trainer = trainer_in(tmp_path / "run", freeze_encoder=2)
+    interrupt_after(trainer, 2 * all_steps(trainer) // trainer.experiment.epochs + 2)
+    with pytest.raises(Interrupted):
+        trainer.train()
+    assert_same(result(trainer_in(tmp_path / "run", freeze_encoder=2).train(resume=True)), expected)
+
+
+def test_environment_names_every_start_that_the_result_comes_from(tmp_path, monkeypatch):
+    """A training that goes on under another version of the source or of TensorFlow is not that of the last one alone."""
+    first = trainer_in(tmp_path)
+    interrupt_after(first, 3)
+    for commit, trainer in (("a" * 40, first), ("b" * 40, trainer_in(tmp_path))):
+        source = {"commit": commit, "modified": False}
+        monkeypatch.setattr("doubleunet_bs.training.environment._git_state", lambda source=source: source)
+        with contextlib.suppress(Interrupted):
+            trainer.train(resume=True)
+    content = read_json(trainer.path / "environment.json")
+    assert [start["source"]["commit"][0] for start in content["starts"]] == ["a", "b"]
+    batches = all_steps(trainer) // trainer.experiment.epochs
+    done = [start["after"]["epochs"] * batches + start["after"]["batches"] for start in content["starts"]]
+    assert done == [0, 3] and content["source"]["commit"] == "b" * 40
+    assert content["starts"][0]["packages"]["tensorflow"] and content["starts"][0]["devices"] == ["CPU:0"]

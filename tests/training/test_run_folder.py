@@ -1,5 +1,6 @@
 """A run folder belongs to one experiment on one set of shards."""
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -7,10 +8,11 @@ import threading
 import pytest
 from synthetic_shards import SyntheticShards
 
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import KERAS_MODEL, create_run, open_run
+from doubleunet_bs.training.transfer import pretraining_cases
 
 
 @pytest.fixture
@@ -175,3 +177,53 @@ def test_another_cohort_goes_with_transfer_and_only_with_it(tmp_path, synthetic_
     (run.path / "experiment.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match="pre-training is incomplete"):
         open_run(run.path)
+
+
+def without_normal_scans(shards: SyntheticShards) -> SyntheticShards:
+    """The same with the cases that have metastases alone, as a cohort prepared without a patients.csv."""
+    shards.cases = tuple(case for case in shards.cases if case.group == "positive")
+    shards.fingerprint += "-positive"
+    return shards
+
+
+@pytest.mark.parametrize("name", ["dice-otsu", "focal-tversky-mining"])
+def test_a_row_with_normal_scans_needs_normal_scans(tmp_path, synthetic_shards, name):
+    row = paper_experiment(name, folds=5)
+    without_normal_scans(synthetic_shards)
+    with pytest.raises(
+        SettingsError, match=f"^shards: {name} trains with normal scans, and none of these is; .*patients"
+    ):
+        create_run(tmp_path / "run", row, synthetic_shards, "shards")
+    assert not (tmp_path / "run").exists()
+    run = create_run(tmp_path / "run", dataclasses.replace(row, negatives="none"), synthetic_shards, "shards")
+    assert run.changed_settings()["negatives"] == "none" and not run.is_paper_row
+    # The same in a run folder that is there already, as an earlier version may have left it.
+    content = json.loads((run.path / "experiment.json").read_text())
+    content["experiment"]["negatives"] = row.negatives
+    (run.path / "experiment.json").write_text(json.dumps(content))
+    with pytest.raises(SettingsError, match="none of these is"):
+        create_run(run.path, row, synthetic_shards, "shards")
+
+
+def test_each_fold_needs_a_normal_scan_of_its_own(tmp_path, synthetic_shards):
+    held_out = next(case.patient for case in synthetic_shards.cases if case.group == "positive")
+    synthetic_shards.cases = tuple(
+        dataclasses.replace(case, patient=held_out) if case.group == "negative" else case
+        for case in synthetic_shards.cases
+    )
+    with pytest.raises(SettingsError, match="all of them are of patients who test or validate in fold [1-5]; prepare"):
+        create_run(tmp_path / "run", paper_experiment("dice-otsu", folds=5), synthetic_shards, "shards")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pre_training_with_normal_scans_needs_normal_scans(tmp_path, synthetic_shards):
+    row = paper_experiment("dice-otsu-transfer", folds=5)
+    prostate = without_normal_scans(SyntheticShards(seed=1, patient="other"))
+    with pytest.raises(SettingsError, match="^p: dice-otsu-transfer pre-trains with normal scans as well, and none"):
+        create_run(tmp_path / "run", row, synthetic_shards, "shards", pretrain=(prostate, "p"))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(DatasetError, match="cannot pre-train: no normal scan is left"):
+        pretraining_cases(row, prostate)
+    row = dataclasses.replace(row, pretrain_negatives="none")
+    run = create_run(tmp_path / "run", row, synthetic_shards, "shards", pretrain=(prostate, "p"))
+    assert run.changed_settings() == {"folds": 5, "pretrain_negatives": "none"}

@@ -1,6 +1,7 @@
 """Transfer and negative mining from shards to a SavedModel, interrupted at every stage and between them."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -452,3 +453,16 @@ def test_augmentation_is_for_the_training_scans_of_the_folds(trained):
         augmentation = stages.pretraining(run, PROSTATE, open_replicas("cpu")).augmentation
         assert (augmentation and augmentation.variants) == expected
         assert FoldStages(run, BREAST, 2, open_replicas("cpu")).final().augmentation.variants == 14
+
+
+def test_a_copy_of_the_imagenet_file_makes_the_same_run_as_the_download(tmp_path, monkeypatch):
+    """The file is never read here, since this network has no encoder; what it counts as is the matter."""
+    monkeypatch.setattr("doubleunet_bs.network.encoder_weights.read_encoder_weights", lambda source: {})
+    (tmp_path / "copy.h5").write_bytes(b"weights")
+    monkeypatch.setattr("doubleunet_bs.network.encoder_weights.MD5", hashlib.md5(b"weights").hexdigest())
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
+    train(tmp_path / "run", "dice", epochs=1, encoder_weights=str(tmp_path / "copy.h5"))
+    run = open_run(tmp_path / "run")
+    assert run.experiment.encoder_weights == "imagenet" and "encoder_weights" not in run.changed_settings()
+    train(run.path, "dice", epochs=1, encoder_weights="imagenet", fold=2)
+    assert run.trained_folds() == [1, 2]

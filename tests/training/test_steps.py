@@ -59,7 +59,8 @@ def test_loss_falls_for_every_loss_and_head(tmp_path, name):
 def test_mixed_precision_trains_with_float32_heads_and_losses(tmp_path, precision):
     trainer = built(tmp_path, precision=precision)
     assert trainer.model.get_layer("decoder2_level4_conv1").compute_dtype == precision.removeprefix("mixed_")
-    assert trainer.model.get_layer("output2").compute_dtype == "float32"
+    for head in ("output1", "output1_logits", "output2", "output2_logits"):
+        assert trainer.model.get_layer(head).compute_dtype == "float32"
     assert all(weight.dtype == "float32" for weight in trainer.model.trainable_weights)
     assert isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
     losses = losses_of(trainer, 3, batch=2)  # Float16 is computed number by number on a CPU.

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from synthetic_shards import SyntheticShards
+from two_convolutions import two_convolutions
 
 from doubleunet_bs.confusion import precision_sensitivity_f1
 from doubleunet_bs.dataset.pipeline import load_piece
@@ -152,3 +153,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, m
         assert saved["case"].tolist() == [SHARDS.cases[index].case for index in batches[1]]
         for row, case in enumerate(saved["case"]):
             np.testing.assert_array_equal(saved["grey"][row], SHARDS.grey(int(str(case)[-3:])))
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_an_error_of_reading_arrives_as_it_was_raised(tmp_path, monkeypatch, where):
+    """Not as TensorFlow's, with its traceback: the line says which file it is and what to do."""
+    monkeypatch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
+    trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+    damaged = trainer.train_cases[1] if where == "training" else trainer.validation_cases[-1]
+
+    class Damaged(SyntheticShards):
+        def grey(self, index):
+            if index == damaged:
+                raise DatasetError("shards/counts-00000.npy: changed since it was opened; prepare the scans again")
+            return super().grey(index)
+
+    trainer.dataset = Damaged(scans=18)
+    with pytest.raises(DatasetError, match="^shards/counts-00000.npy: changed since it was opened; prepare"):
+        trainer.train()
