@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from doubleunet_bs.errors import RunError, SettingsError
@@ -256,11 +256,13 @@ class Session:
     def _train(self, trainer, resume: bool, tests: int = 0) -> None:
         import keras
 
-        from doubleunet_bs.training.run_folder import KERAS_MODEL
+        from doubleunet_bs.training.history import read_history
+        from doubleunet_bs.training.run_folder import HISTORY, KERAS_MODEL
 
         done = (trainer.path / KERAS_MODEL).is_file()
         print(f"{trainer.title:<11} is trained" if done else trainer_line(trainer, tests), flush=True)
         trainer.train(resume)
+        print(nothing_found(trainer.title, read_history(trainer.path / HISTORY)), end="", flush=True)
         self.signals.check()
         # The next network would find this one's still in memory.
         keras.backend.clear_session()
@@ -297,6 +299,20 @@ def trainer_line(trainer, tests: int = 0) -> str:
     return (
         f"{trainer.title:<11} {counted(len(trainer.train_cases), 'scan')} to train on{shown}, {len(trainer.validation_cases)} to validate on"
         f"{f', {tests} left for the test' if tests else ''}; {counted(trainer.experiment.epochs, 'epoch')}"
+    )
+
+
+def nothing_found(title: str, history: Sequence) -> str:
+    """A warning, one line with its end, when no epoch of a training found a metastatic pixel; else nothing.
+
+    Such a network may never begin to find any, nor may what starts from it: batches without a lesion teach it to call nothing
+    metastatic (seen with Focal Tversky, batches of two and a cohort of which half was normal).
+    """
+    if any(epoch.val_f1 for epoch in history):
+        return ""
+    return (
+        f"warning     {title}: no epoch found a metastatic pixel on the validation scans, and what starts from it may not "
+        "either; more epochs, larger batches or another --seed may help\n"
     )
 
 

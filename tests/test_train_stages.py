@@ -45,6 +45,19 @@ def run(script, *arguments):
     return run_command(lambda: script.train(args))
 
 
+def test_a_training_that_finds_nothing_says_so(tmp_path, script, cohorts, monkeypatch, capsys):
+    run_with = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
+    found = {}
+    for name, options in (("seeing", {}), ("blind", {"level": 1000})):
+        monkeypatch.setattr(
+            "doubleunet_bs.training.build.double_unet",
+            lambda shape, *args, options=options, **kwargs: intensity_model(*shape[:2], **options),
+        )
+        assert run(script, *run_with, "--run", tmp_path / name, "--fold", 1) == 0
+        found[name] = "fold 1: no epoch found a metastatic pixel" in capsys.readouterr().out
+    assert found == {"seeing": False, "blind": True}
+
+
 def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, capsys):
     monkeypatch.setattr(
         "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
