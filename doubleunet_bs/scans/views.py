@@ -36,7 +36,8 @@ _POSTERIOR_WORD = re.compile(r"(?:WB|BODY)?POST(?:ERIOR|ERO)?(?:WB|WHOLEBODY)?")
 _AFTER = re.compile(
     r"\bPOST[\s_-]*(?:INJ\w*|THERAP\w*|TREATM\w*|TX|RX|OP|OPERATIV\w*|CHEMO\w*|VOID\w*|MICT\w*|SURG\w*)\b"
 )
-_OTHER_PROJECTION = re.compile(r"OBL|LAT|\b[LR][AP]O\b")
+# Lateral in any form, but not the "late" of a late image.
+_OTHER_PROJECTION = re.compile(r"OBL|LAT(?!E(?!RAL))|(?<![A-Z])[LR][AP]O(?![A-Z])")
 
 
 def view_in_text(text: str) -> View:

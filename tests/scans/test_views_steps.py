@@ -47,6 +47,9 @@ def names(*values: str, element: int = 0x12) -> Dataset:
         ("WHOLE BODY_E", None), ("", None), ("ANT POST", None), ("LEFT ANTERIOR OBLIQUE", None), ("RAO ANT", None),
         ("BONE POST INJECTION", None), ("ANT POST THERAPY", ANTERIOR), ("POSTTHERAPY", None), ("IMPLANT", None),
         ("SANTOS^ANTONIA", None), ("LATERAL POST", None),
+        ("WB LATE_ANT", ANTERIOR), ("ANT LATE", ANTERIOR), ("WB LATE POST", POSTERIOR), ("POST LATER", POSTERIOR),
+        ("LAT ANT", None), ("ANT LLAT", None), ("LATE LT LAT ANT", None), ("ANT_LAT_LATE", None), ("POST RTLAT2", None),
+        ("ANT_LAO", None), ("RPO45 POST", None), ("WB_OBL ANT", None), ("ANT POSTEROLATERAL", None),
     ],
 )  # fmt: skip
 def test_a_text_names_a_view_only_when_it_is_plain(text, view):
@@ -86,6 +89,15 @@ def test_the_detector_vector_orders_the_items():
 def test_step_2_private_names(element):
     assert from_private_name(names("WB_ANT", "WB_POST", element=element), 2) == FORWARD
     assert from_private_name(names("POSTERIOR_E", element=element), 1) == (POSTERIOR,)
+
+
+def test_step_2_believes_the_names_of_late_images(tmp_path):
+    front, back = body()
+    dataset = image(np.stack([back, front]))
+    ge_names(dataset, ["WB LATE_POST", "WB LATE_ANT"])
+    scan = read_scan(write(dataset, tmp_path / "scan"))
+    assert scan.view_source == "private-view-name" and scan.warnings == ()
+    assert np.array_equal(scan.anterior, front) and np.array_equal(scan.posterior, back)
 
 
 def test_step_2_needs_a_name_for_each_frame():
