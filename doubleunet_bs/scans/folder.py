@@ -223,8 +223,9 @@ def _walk(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[
             continue
         with archive:
             for member in list_members(archive):
-                if not _is_litter(member.split("/")):
-                    yield Source(path, member), archive
+                source = Source(path, member)
+                if not _is_litter(source.steps):
+                    yield source, archive
 
 
 def _files(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[str]:

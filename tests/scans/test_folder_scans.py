@@ -168,6 +168,21 @@ def test_members_of_an_archive_made_from_the_folder_it_lies_in(tmp_path):
     assert np.array_equal(found.scans[0].read().anterior, FRONT)
 
 
+def test_an_archive_with_backslashes_as_some_windows_programs_write_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "export.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("export\\", b"")
+        archive.writestr("export\\a.dcm", write(ge_discovery()))
+        archive.writestr("export\\.hidden\\b.dcm", b"x")
+        archive.writestr("export\\Thumbs.db", b"x")
+        archive.writestr("export\\readme", b"hello")
+    found = find_scans(tmp_path)
+    assert [(scan.paths, scan.names) for scan in found.scans] == [(("export.zip!export/a.dcm",), ("a",))]
+    assert reasons(found) == {"export.zip!export/readme": "not-dicom"}
+    assert np.array_equal(found.scans[0].read().anterior, FRONT)
+    (inside,) = find_scans(tmp_path / "export.zip").scans
+    assert inside.paths == ("export/a.dcm",)
+
+
 def test_zip_bombs_are_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(20 << 20))
