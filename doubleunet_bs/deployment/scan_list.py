@@ -9,7 +9,7 @@ from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.scans.dicom import naming
 from doubleunet_bs.scans.dicom_file import load_header
 from doubleunet_bs.scans.dicom_layout import understand
-from doubleunet_bs.scans.folder import Rejection, ScanFiles, ScanFolder, find_scans
+from doubleunet_bs.scans.folder import Rejection, ScanFiles, ScanFolder, find_scans, walk_folders
 from doubleunet_bs.scans.limits import MAX_HEADER_BYTES
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.sources import Source, is_archive
@@ -73,7 +73,7 @@ def _results(path: str) -> set[str]:
     """The result folders below `path`, not itself."""
     return {
         _folder(os.path.join(where, RESULT))
-        for where, _, names in os.walk(path)
+        for where, names in walk_folders(path)
         if RESULT in names and where != path and is_result(Path(where))
     }
 

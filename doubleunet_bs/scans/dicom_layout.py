@@ -11,6 +11,7 @@ from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import check_decoder
 from doubleunet_bs.scans.dicom_file import DicomFile
 from doubleunet_bs.scans.dicom_values import integer, numbers, text, texts
+from doubleunet_bs.scans.views import check_upright
 
 # The raw matrix of one view (paper, section 2.3), and the finer one that is summed over 2 x 2 pixels to it.
 VIEW_SHAPE = (1024, 256)
@@ -81,7 +82,8 @@ def understand(file: DicomFile) -> Layout:
     Raises:
         ScanError: with one of the reasons `dicomdir`, `screen-capture`, `other-modality`, `tomographic`, `dynamic`,
             `gated`, `static`, `colour`, `burned-in-annotation`, `decompression-bomb`, `too-many-frames`,
-            `energy-windows`, `wrong-matrix`, `no-pixel-data`, `transfer-syntax`, `missing-decoder`, `damaged-header`.
+            `energy-windows`, `wrong-matrix`, `feet-up`, `no-pixel-data`, `transfer-syntax`, `missing-decoder`,
+            `damaged-header`.
     """
     dataset = file.dataset
     capture = _check_kind(dataset)
@@ -102,6 +104,7 @@ def understand(file: DicomFile) -> Layout:
     if rows * columns * frames * bits > 8 * _MAX_CLAIMED_BYTES:
         raise ScanError(f"claims {rows} x {columns} pixels in {frames} frames, far beyond a scan", "decompression-bomb")
     layout = _find_layout(dataset, rows, columns, frames)
+    check_upright(dataset)
     check_decoder(file.transfer_syntax)
     return layout
 

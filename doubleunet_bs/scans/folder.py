@@ -88,7 +88,7 @@ class ScanFolder:
 
 
 def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> ScanFolder:
-    """Look through a folder, its subfolders and the zip archives in them; names and suffixes do not matter.
+    """Look through a folder, its subfolders (linked ones, too) and the zip archives in them; names do not matter.
 
     Only headers are read, so that thousands of files take seconds: what is wrong with pixels shows when a scan is read.
     Hidden files and annotation files (.json, .csv, .png) are passed over; every other file is a scan, part of
@@ -145,6 +145,41 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     )
 
 
+def walk_folders(
+    folder: str | os.PathLike, unreadable: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """The folder and all folders below it, also those that are linked, each once.
+
+    Hidden folders and what operating systems leave are passed over.
+
+    Args:
+        folder: where to begin.
+        unreadable: told of folders that cannot be listed; without it they are passed over.
+
+    Yields:
+        The path of a folder, which begins with `folder`, and the sorted names in it that are not folders, hidden ones
+        included.
+    """
+    # A link may lead back to what has been searched, or round in circles.
+    seen: set[tuple[int, int]] = set()
+    for where, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        try:
+            status = os.stat(where)
+        except OSError as gone:
+            folders.clear()
+            if unreadable is not None:
+                unreadable(gone)
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        kept = [name for name in folders if not _is_litter([name])]
+        # Links last: of two ways to a folder its own name is the one to report.
+        folders[:] = sorted(kept, key=lambda name: (os.path.islink(os.path.join(where, name)), name))
+        yield where, sorted(names)
+
+
 def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Source], folder: str) -> OneView | None:
     """What is in a file: None for both views, otherwise the one view. Raises `ScanError` without the file's name."""
     with silence(), contained():
@@ -188,8 +223,9 @@ def _walk(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[
             continue
         with archive:
             for member in list_members(archive):
-                if not _is_litter(member.split("/")):
-                    yield Source(path, member), archive
+                source = Source(path, member)
+                if not _is_litter(source.steps):
+                    yield source, archive
 
 
 def _files(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[str]:
@@ -200,19 +236,20 @@ def _files(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator
     def unreadable(error: OSError) -> None:
         reject(Source(str(error.filename)), ScanError(f"cannot be read ({error.strerror})", "unreadable"))
 
-    for where, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not _is_litter([name]))
-        for name in sorted(names):
+    for where, names in walk_folders(folder, unreadable):
+        for name in names:
             if not _is_litter([name]):
                 yield os.path.join(where, name)
 
 
 def _is_litter(parts: list[str]) -> bool:
-    return any(part.startswith(".") or part.lower() in _LITTER for part in parts)
+    # "." and ".." are steps of a path, not hidden files: archives are full of "./name".
+    return any((part.startswith(".") and part not in (".", "..")) or part.lower() in _LITTER for part in parts)
 
 
 def _relative(source: Source, folder: str) -> str:
     if source.path == folder:
         # The folder is itself an archive.
         return source.label.removeprefix(f"{folder}!") if source.member else os.path.basename(folder)
-    return Path(os.path.relpath(source.label, folder)).as_posix()
+    # Without the member, whose name is no path of this file system.
+    return Source(Path(os.path.relpath(source.path, folder)).as_posix(), source.member).label

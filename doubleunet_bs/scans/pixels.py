@@ -116,14 +116,19 @@ def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnin
             # Bytes written as 16-bit words change places in big endian.
             data = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").byteswap().tobytes()
         array = _native_array(data, f"{order}u{allocated // 8}", shape, warnings)
-        # Unsigned counts stay in the type in which they are stored: that is an eighth of the memory to go through.
-        return _signed(array.astype(np.int64) if signed else array, stored, bool(signed))
-    return np.stack(
-        [
-            _compressed_frame(frame, syntax, layout, allocated, stored, bool(signed))
-            for frame in _fragments_to_frames(data, layout, allocated)
-        ]
-    )
+    else:
+        frames = _fragments_to_frames(data, layout, allocated)
+        if syntax != RLE_LOSSLESS:
+            return np.stack([_compressed_frame(frame, syntax, layout, stored, bool(signed)) for frame in frames])
+        array = np.stack([decode_rle(frame, layout.rows, layout.columns, allocated) for frame in frames])
+    cut = _pixels_with_more_bits(array, stored, allocated, bool(signed))
+    if cut:
+        warnings.append(
+            f"{cut:,} pixels have bits set above the {stored} that the header gives; these bits were ignored: "
+            "an overlay, or counts that have lost their highest part"
+        )
+    # Unsigned counts stay in the type in which they are stored: that is an eighth of the memory to go through.
+    return _signed(array.astype(np.int64) if signed else array, stored, bool(signed))
 
 
 def _native_array(data: bytes, dtype: str, shape: tuple[int, int, int], warnings: list[str]) -> np.ndarray:
@@ -155,12 +160,7 @@ def _fragments_to_frames(data: bytes, layout: Layout, allocated: int) -> list[by
     return frames
 
 
-def _compressed_frame(
-    frame: bytes, syntax: str, layout: Layout, allocated: int, stored: int, signed: bool
-) -> np.ndarray:
-    if syntax == RLE_LOSSLESS:
-        array = decode_rle(frame, layout.rows, layout.columns, allocated)
-        return _signed(array.astype(np.int64), stored, signed)
+def _compressed_frame(frame: bytes, syntax: str, layout: Layout, stored: int, signed: bool) -> np.ndarray:
     array, stream = decode_frame(frame, syntax, layout.rows, layout.columns)
     # JPEG-LS and JPEG 2000 know their own depth. Other JPEG streams may be deeper or shallower than their samples.
     bits = stream.precision if DECODERS[syntax].library != "gdcm" else max(stored, stream.precision)
@@ -171,8 +171,19 @@ def _compressed_frame(
     return values
 
 
+def _pixels_with_more_bits(words: np.ndarray, stored: int, allocated: int, signed: bool) -> int:
+    """The number of unsigned words with bits above the stored ones, other than a sign repeated in all of them."""
+    if stored == allocated or words.max() < 1 << stored:
+        return 0
+    above = words >> stored
+    more = above != 0
+    if signed:
+        more &= (above != (1 << (allocated - stored)) - 1) | (words >> (stored - 1) & 1 == 0)
+    return int(np.count_nonzero(more))
+
+
 def _signed(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
-    """Take the lowest `bits` of each value, as two's complement when `signed`; bits above may hold overlays.
+    """Take the lowest `bits` of each value, as two's complement when `signed`; the bits above are dropped.
 
     A new array of the same type, in the byte order of this machine.
     """

@@ -41,23 +41,30 @@ class Source:
 
     Attributes:
         path: the file, or the archive.
-        member: name of the member inside the archive, or "" for a file of its own.
+        member: name of the member inside the archive, exactly as its table of contents has it, or "" for a file of
+            its own.
     """
 
     path: str
     member: str = ""
 
     @property
+    def steps(self) -> list[str]:
+        """The folders and the name of the member. Some programs on Windows separate them by backslashes."""
+        return self.member.replace("\\", "/").split("/")
+
+    @property
     def label(self) -> str:
         """How messages name it: the path, and behind a "!" the member."""
-        label = f"{self.path}!{self.member}" if self.member else self.path
+        label = f"{self.path}!{'/'.join(self.steps)}" if self.member else self.path
         # A name may hold line breaks, or bytes that no terminal can show.
         return "".join(character if character.isprintable() else "?" for character in label)
 
     @property
     def stem(self) -> str:
         """The file name without folders and without a DICOM suffix: what label files are named after."""
-        name = self.member.rstrip("/").rpartition("/")[2] if self.member else os.path.basename(self.path)
+        # A member may be called like a folder and hold something all the same.
+        name = next(filter(None, reversed(self.steps)), "") if self.member else os.path.basename(self.path)
         for suffix in _SUFFIXES:
             if name.lower().endswith(suffix) and len(name) > len(suffix):
                 return name[: -len(suffix)]
@@ -152,7 +159,11 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_FILE_BYTES
 
 def list_members(archive: zipfile.ZipFile) -> list[str]:
     """The names of the files in the archive, sorted, without folders."""
-    return sorted({member.filename for member in archive.infolist() if not member.is_dir()})
+    return sorted({member.filename for member in archive.infolist() if not _is_folder(member)})
+
+
+def _is_folder(member: zipfile.ZipInfo) -> bool:
+    return member.is_dir() or (member.filename.endswith("\\") and member.file_size == 0)
 
 
 def _read_bounded(file: BinaryIO, limit: int) -> tuple[bytes, bool]:

@@ -4,7 +4,7 @@ The steps are tried in the order of `STEPS`; the first that tells the frames apa
 
 1. `view-code`: the View Code Sequence says so (Siemens, and what the standard wants);
 2. `private-view-name`: GE's private data set names, (0011,1012) and (0011,1030);
-3. `orientation`: the row direction of Image Orientation (Patient): towards the patient's left seen from the front;
+3. `orientation`: the direction of view in Image Orientation (Patient): towards the patient's back seen from the front;
 4. `detector-angle`: Start Angle 180 is the detector in front, 0 the one behind;
 5. `frame-order`: nothing did. The first frame is taken as anterior, with a warning.
 
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from pydicom.dataset import Dataset
 
+from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom_values import items, numbers, texts
 
 ANTERIOR = "anterior"
@@ -35,7 +36,8 @@ _POSTERIOR_WORD = re.compile(r"(?:WB|BODY)?POST(?:ERIOR|ERO)?(?:WB|WHOLEBODY)?")
 _AFTER = re.compile(
     r"\bPOST[\s_-]*(?:INJ\w*|THERAP\w*|TREATM\w*|TX|RX|OP|OPERATIV\w*|CHEMO\w*|VOID\w*|MICT\w*|SURG\w*)\b"
 )
-_OTHER_PROJECTION = re.compile(r"OBL|LAT|\b[LR][AP]O\b")
+# Lateral in any form, but not the "late" of a late image.
+_OTHER_PROJECTION = re.compile(r"OBL|LAT(?!E(?!RAL))|(?<![A-Z])[LR][AP]O(?![A-Z])")
 
 
 def view_in_text(text: str) -> View:
@@ -79,8 +81,11 @@ def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
 
 
 def from_orientation(dataset: Dataset, frames: int) -> tuple[View, ...]:
-    """Step 3: the x component of the row direction; positive is towards the patient's left, seen from the front."""
-    return tuple(_view_of_rows(numbers(where, "ImageOrientationPatient")) for where in _per_frame(dataset, frames))
+    """Step 3: the y component of row direction x column direction, which points into the picture.
+
+    Positive is towards the patient's back: seen from the front.
+    """
+    return tuple(_view_of_axes(numbers(where, "ImageOrientationPatient")) for where in _per_frame(dataset, frames))
 
 
 def from_detector_angle(dataset: Dataset, frames: int) -> tuple[View, ...]:
@@ -119,6 +124,24 @@ def view_of_file(dataset: Dataset) -> tuple[View, str]:
         if view:
             return view, name
     return None, FRAME_ORDER
+
+
+def check_upright(dataset: Dataset) -> None:
+    """Refuse a picture whose rows run from the feet up, whichever step names its views.
+
+    Only the header is asked: an orientation that is absent, empty or unreadable passes.
+
+    Raises:
+        ScanError: `feet-up` when the column direction of any Image Orientation (Patient) is towards the head.
+    """
+    for where in (dataset, *items(dataset, "DetectorInformationSequence")):
+        orientation = numbers(where, "ImageOrientationPatient")
+        if len(orientation) == 6 and orientation[5] > 0.5:
+            raise ScanError(
+                "lies with the feet up, as Image Orientation (Patient) in its header says; export it with the head up, "
+                "or, if the picture has the head up already, with a corrected header",
+                "feet-up",
+            )
 
 
 def detector_numbers(dataset: Dataset) -> tuple[int | None, int | None]:
@@ -182,10 +205,15 @@ def _whole(values: tuple[str, ...]) -> tuple[float, ...]:
     return tuple(float(value) for value in values if value.isdecimal())
 
 
-def _view_of_rows(orientation: tuple[float, ...]) -> View:
-    if len(orientation) != 6 or not 0.5 < abs(orientation[0]) <= 1.01:
+def _view_of_axes(orientation: tuple[float, ...]) -> View:
+    if len(orientation) != 6:
         return None
-    return ANTERIOR if orientation[0] > 0 else POSTERIOR
+    row, column = orientation[:3], orientation[3:]
+    # In DICOM x grows towards the patient's left, y towards the back and z towards the head.
+    into_picture = row[2] * column[0] - row[0] * column[2]
+    if not 0.5 < abs(into_picture) <= 1.01:
+        return None
+    return ANTERIOR if into_picture > 0 else POSTERIOR
 
 
 def _view_at_angle(angle: tuple[float, ...]) -> View:

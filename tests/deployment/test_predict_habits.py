@@ -149,6 +149,22 @@ def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_
     assert "1 of 4 scans" in command(folder / "predicted", "--outputs", "none", out=tmp_path / "d")[1]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need special rights on this system")
+def test_results_in_a_linked_folder_are_no_scans(phantoms, tmp_path):
+    case = tmp_path / "results" / "case-1"
+    case.mkdir(parents=True)
+    shutil.copy(phantoms / "phantom_0002.dcm", case / "scan.dcm")
+    (case / "result.json").write_text(json.dumps({"format": 1, "case": "case-1", "intended_use": "research"}))
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    shutil.copy(phantoms / "phantom_0001.dcm", scans / "a.dcm")
+    (scans / "results").symlink_to(tmp_path / "results")
+    found = list_scans([str(scans)])
+    assert [scan.paths for scan in found.scans] == [("a.dcm",)] and found.rejected == ()
+    (case / "result.json").unlink()
+    assert [scan.names for scan in list_scans([str(scans)]).scans] == [("a",), ("scan",)]
+
+
 def test_identity_that_has_been_removed_cannot_be_kept(command, phantoms):
     assert command(phantoms / "phantom_0001.dcm", "--outputs", "dicom")[0] == 0
     (case,) = command.out.iterdir()

@@ -156,6 +156,33 @@ def test_zip_archives_are_read_in_memory(tmp_path):
     assert [scan.paths for scan in inside.scans] == [("DICOM/IM1",), ("DICOM/a",)]
 
 
+def test_members_of_an_archive_made_from_the_folder_it_lies_in(tmp_path):
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.writestr("./", b"")
+        archive.writestr("./b.dcm", write(ge_discovery()))
+        archive.writestr("./x/../readme", b"hello")
+        archive.writestr("./.DS_Store", b"x")
+    found = find_scans(tmp_path)
+    assert [(scan.paths, scan.names) for scan in found.scans] == [(("export.zip!./b.dcm",), ("b",))]
+    assert reasons(found) == {"export.zip!./x/../readme": "not-dicom"}
+    assert np.array_equal(found.scans[0].read().anterior, FRONT)
+
+
+def test_an_archive_with_backslashes_as_some_windows_programs_write_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "export.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("export\\", b"")
+        archive.writestr("export\\a.dcm", write(ge_discovery()))
+        archive.writestr("export\\.hidden\\b.dcm", b"x")
+        archive.writestr("export\\Thumbs.db", b"x")
+        archive.writestr("export\\readme", b"hello")
+    found = find_scans(tmp_path)
+    assert [(scan.paths, scan.names) for scan in found.scans] == [(("export.zip!export/a.dcm",), ("a",))]
+    assert reasons(found) == {"export.zip!export/readme": "not-dicom"}
+    assert np.array_equal(found.scans[0].read().anterior, FRONT)
+    (inside,) = find_scans(tmp_path / "export.zip").scans
+    assert inside.paths == ("export/a.dcm",)
+
+
 def test_zip_bombs_are_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(20 << 20))
@@ -209,8 +236,24 @@ def test_damaged_and_encrypted_archives(tmp_path):
 def test_pipes_and_dangling_links_are_listed(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "loop").symlink_to(tmp_path)
-    assert set(reasons(find_scans(tmp_path)).values()) == {"unreadable"}
+    assert reasons(find_scans(tmp_path)) == {"pipe": "unreadable", "link": "unreadable"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need special rights on this system")
+def test_linked_folders_are_searched_once(tmp_path):
+    scans, archive = tmp_path / "scans", tmp_path / "archive"
+    write(ge_discovery(seed=0, number=1), scans / "here" / "a.dcm")
+    write(ge_discovery(seed=1, number=2), archive / "2019" / "b.dcm")
+    (archive / "notes.txt").write_text("hello")
+    (scans / "linked").symlink_to(archive)
+    # Ways back to what has been searched already: to a folder above, to one beside, and from within the archive.
+    (scans / "here" / "up").symlink_to(scans)
+    (scans / "also_here").symlink_to(scans / "here")
+    (archive / "2019" / "loop").symlink_to(archive)
+    found = find_scans(scans)
+    assert [scan.paths for scan in found.scans] == [("here/a.dcm",), ("linked/2019/b.dcm",)]
+    assert reasons(found) == {"linked/notes.txt": "not-dicom"}
+    assert np.array_equal(found.scans[1].read().anterior, body(seed=1)[0])
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind this user")

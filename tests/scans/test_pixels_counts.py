@@ -60,23 +60,41 @@ def test_big_endian(tmp_path, bits, kind):
     assert_exact(read(tmp_path, dataset))
 
 
-def test_unused_bits_are_ignored(tmp_path):
-    # An overlay in the bits above the stored ones.
-    dataset = plain(FRAMES | 0x3000)
+@pytest.mark.parametrize("syntax", ["native", RLELossless])
+def test_bits_above_the_stored_ones_are_ignored_with_a_warning(tmp_path, syntax):
+    # An overlay in the bits above, or a count of 4,097 in a file of 12 bits: the pixels do not say which.
+    frames = FRAMES.copy()
+    frames[0, 5, 5] |= 0x1000
+    frames[1, 6, 6:8] |= 0x2000
+    dataset = plain(frames)
     dataset.BitsStored, dataset.HighBit = 12, 11
-    assert_exact(read(tmp_path, dataset))
+    warning = (
+        "3 pixels have bits set above the 12 that the header gives; these bits were ignored: "
+        "an overlay, or counts that have lost their highest part"
+    )
+    assert_exact(read(tmp_path, dataset if syntax == "native" else encode(dataset, syntax)), (warning,))
     dataset.HighBit = 15
     assert reason(tmp_path, dataset) == "pixel-layout"
 
 
-def test_signed_values_of_few_bits(tmp_path):
+@pytest.mark.parametrize("above", [0x0FFF, 0xFFFF])
+def test_signed_values_of_few_bits(tmp_path, above):
+    """With the bits above the stored ones zero, and with the sign repeated in them; neither loses anything."""
     frames = FRAMES.copy()
     frames[0, 0, :4] = -1
-    dataset = plain(frames & 0x0FFF)
+    dataset = plain(frames & above)
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 1
+    trace = "4 negative pixels (4 counts together) were set to 0"
     scan = read(tmp_path, dataset)
-    assert scan.warnings == ("4 negative pixels (4 counts together) were set to 0",)
+    assert scan.warnings == (trace,)
     assert np.array_equal(scan.anterior, FRONT)
+    words = frames & above
+    words[0, 5, 5] |= 0x1000
+    # All bits above set, but the value is positive: no repeated sign.
+    words[0, 6, 6] |= 0xF000
+    dataset.PixelData = words.astype("<u2").tobytes()
+    first, last = read(tmp_path, dataset).warnings
+    assert first.startswith("2 pixels have bits set above the 12") and last == trace
 
 
 @pytest.mark.parametrize(("keyword", "kind"), [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8")])

@@ -6,7 +6,8 @@ from dicom_headers import body, detector, ge_discovery, ge_millennium, ge_names,
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from doubleunet_bs.scans import read_scan
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans import find_scans, read_scan
 from doubleunet_bs.scans.views import (
     STEPS,
     from_detector_angle,
@@ -46,6 +47,9 @@ def names(*values: str, element: int = 0x12) -> Dataset:
         ("WHOLE BODY_E", None), ("", None), ("ANT POST", None), ("LEFT ANTERIOR OBLIQUE", None), ("RAO ANT", None),
         ("BONE POST INJECTION", None), ("ANT POST THERAPY", ANTERIOR), ("POSTTHERAPY", None), ("IMPLANT", None),
         ("SANTOS^ANTONIA", None), ("LATERAL POST", None),
+        ("WB LATE_ANT", ANTERIOR), ("ANT LATE", ANTERIOR), ("WB LATE POST", POSTERIOR), ("POST LATER", POSTERIOR),
+        ("LAT ANT", None), ("ANT LLAT", None), ("LATE LT LAT ANT", None), ("ANT_LAT_LATE", None), ("POST RTLAT2", None),
+        ("ANT_LAO", None), ("RPO45 POST", None), ("WB_OBL ANT", None), ("ANT POSTEROLATERAL", None),
     ],
 )  # fmt: skip
 def test_a_text_names_a_view_only_when_it_is_plain(text, view):
@@ -87,6 +91,15 @@ def test_step_2_private_names(element):
     assert from_private_name(names("POSTERIOR_E", element=element), 1) == (POSTERIOR,)
 
 
+def test_step_2_believes_the_names_of_late_images(tmp_path):
+    front, back = body()
+    dataset = image(np.stack([back, front]))
+    ge_names(dataset, ["WB LATE_POST", "WB LATE_ANT"])
+    scan = read_scan(write(dataset, tmp_path / "scan"))
+    assert scan.view_source == "private-view-name" and scan.warnings == ()
+    assert np.array_equal(scan.anterior, front) and np.array_equal(scan.posterior, back)
+
+
 def test_step_2_needs_a_name_for_each_frame():
     assert from_private_name(names("WB_ANT"), 2) == (None, None)
 
@@ -118,6 +131,51 @@ def test_step_2_finds_the_block_wherever_the_creator_put_it():
 def test_step_3_orientation(rows, view):
     item = detector(ImageOrientationPatient=[*rows, 0, 0, -1])
     assert from_orientation(header(item), 1) == (view,)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "view"),
+    [
+        # The two views, each also turned by 180 degrees in its plane: the side they are seen from stays.
+        ([1, 0, 0, 0, 0, -1], ANTERIOR),
+        ([-1, 0, 0, 0, 0, 1], ANTERIOR),
+        ([-1, 0, 0, 0, 0, -1], POSTERIOR),
+        ([1, 0, 0, 0, 0, 1], POSTERIOR),
+        # An axial picture shows neither view, and two equal directions are no picture.
+        ([1, 0, 0, 0, 1, 0], None),
+        ([1, 0, 0, 1, 0, 0], None),
+        ([2, 0, 0, 0, 0, -1], None),
+    ],
+)
+def test_step_3_reads_rows_and_columns_together(orientation, view):
+    assert from_orientation(header(detector(ImageOrientationPatient=orientation)), 1) == (view,)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_scan_with_the_feet_up_is_refused_whatever_names_its_views(tmp_path, named, turned):
+    frames = np.stack(body())[:, ::-1, :: -1 if turned else 1]
+    dataset = image(frames)
+    left = -1 if turned else 1
+    dataset.DetectorInformationSequence = Sequence(
+        [detector(ImageOrientationPatient=[x, 0, 0, 0, 0, 1]) for x in (left, -left)]
+    )
+    if named:
+        ge_names(dataset, ["WB_ANT", "WB_POST"])
+    path = write(dataset, tmp_path / "scan")
+    with pytest.raises(ScanError, match="feet up") as caught:
+        read_scan(path)
+    assert caught.value.reason == "feet-up"
+    (rejection,) = find_scans(tmp_path).rejected
+    assert (rejection.path, rejection.reason) == ("scan", "feet-up")
+
+
+def test_one_view_with_the_feet_up_is_refused(tmp_path):
+    dataset = ge_millennium(ANTERIOR)
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 0.17, 0.98]
+    with pytest.raises(ScanError) as caught:
+        read_scan(write(dataset, tmp_path / "scan"), allow_missing_view=True)
+    assert caught.value.reason == "feet-up"
 
 
 def test_step_3_takes_an_empty_orientation_for_none():
