@@ -157,6 +157,7 @@ class _Progress:
         self.writer = ShardWriter(unfinished.shards, job.settings, [entry["shard"] for entry in done], cases)
         self.problems = [Problem(**problem) for entry in done for problem in entry["problems"]]
         self.header_patients = [patient for entry in done for patient in entry["header_patients"]]
+        self.declared = [declared for entry in done for declared in entry["declared"]]
         self.paths = [path for entry in done for path in entry["paths"]]
         self.next = done[-1]["next"] if done else 0
         self.inputs = inputs
@@ -189,6 +190,7 @@ class _Progress:
             return False
         self.paths.append(path)
         self.header_patients.append(outcome.header_patient)
+        self.declared.append(outcome.declared)
         if self.job.pictures:
             grey = to_grey(outcome.counts, record.gains)
             write_pictures(self.unfinished.shards / "png", record.case, grey, outcome.labels)
@@ -204,6 +206,7 @@ class _Progress:
                 "cases": [case.to_json() for case in self.writer.cases[begin:]],
                 "paths": self.paths[begin:],
                 "header_patients": self.header_patients[begin:],
+                "declared": self.declared[begin:],
                 "problems": [dataclasses.asdict(problem) for problem in self.problems[self._noted_problems :]],
             }
         )
@@ -212,7 +215,7 @@ class _Progress:
     def finish(self) -> None:
         """Complete the shard folder."""
         self.writer.flush()
-        self.writer.cases = _same_patients(self.writer.cases, self.header_patients)
+        self.writer.cases = _same_patients(self.writer.cases, self.header_patients, self.declared)
         self.writer.finish()
 
     def _refuse_duplicate(self, outcome: Outcome, path: str) -> Outcome:
@@ -229,17 +232,20 @@ class _Progress:
         return outcome
 
 
-def _same_patients(cases: list[CaseRecord], header_patients: list[str | None]) -> list[CaseRecord]:
+def _same_patients(
+    cases: list[CaseRecord], header_patients: list[str | None], declared: list[bool]
+) -> list[CaseRecord]:
     """Let a scan that patients.csv does not assign join the patient of the other scans with its PatientID."""
     assigned = defaultdict(set)
-    for case, header in zip(cases, header_patients, strict=True):
-        if header is not None and case.patient != header:
+    for case, header, by_table in zip(cases, header_patients, declared, strict=True):
+        if by_table and header is not None:
             assigned[header].add(case.patient)
+    # What the table says holds, also where it says the same as another scan's header, which may be wrong.
     return [
-        dataclasses.replace(case, patient=next(iter(assigned[case.patient])))
-        if case.patient == header and len(assigned.get(header, ())) == 1
+        dataclasses.replace(case, patient=next(iter(assigned[header])))
+        if not by_table and len(assigned.get(header, ())) == 1
         else case
-        for case, header in zip(cases, header_patients, strict=True)
+        for case, header, by_table in zip(cases, header_patients, declared, strict=True)
     ]
 
 
