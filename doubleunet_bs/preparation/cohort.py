@@ -104,13 +104,13 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
         inputs = find_inputs(job)
         if not inputs.tasks and not inputs.problems:
             raise DatasetError(f"{job.scans}: no scan is in it")
-        new_key = not job.key_file.exists()
-        pseudonyms = _open_key(job.key_file)
+        pseudonyms, new_key = Pseudonyms.open(job.key_file)
         with open_unfinished(job.out, inputs.fingerprint(job, _emptied(pseudonyms).patient("which key"))) as unfinished:
             result = _prepare(job, inputs, pseudonyms, unfinished)
         if new_key and not result.written:
-            # Nothing was prepared, so nothing needs the way back. (An interrupted run keeps the key to go on with.)
-            job.key_file.unlink(missing_ok=True)
+            # Nothing was prepared, so nothing needs the way back, unless another run shares the key by now. (An
+            # interrupted run keeps the key to go on with.)
+            pseudonyms.remove_unused(job.key_file)
         return result
     except OSError as cause:
         raise BoneScanError(
@@ -247,14 +247,6 @@ def _same_patients(
         else case
         for case, header, by_table in zip(cases, header_patients, declared, strict=True)
     ]
-
-
-def _open_key(path: Path) -> Pseudonyms:
-    if path.exists():
-        return Pseudonyms.load(path)
-    pseudonyms = Pseudonyms.new()
-    pseudonyms.save(path)
-    return pseudonyms
 
 
 def _emptied(pseudonyms: Pseudonyms) -> Pseudonyms:
