@@ -70,14 +70,14 @@ def find_inputs(job: "CohortJob") -> Inputs:
     """
     if not job.labels.is_dir():
         raise SettingsError(f"{job.labels}: no such folder")
-    table = job.patients or (job.labels / FILE if (job.labels / FILE).exists() else None)
+    table = job.patients or _find_table(job.labels)
     declared = read_patients(table) if table else {}
     labels = index_labels(job.labels, [path for path in (job.classes_file,) if path])
     found = find_scans(job.scans, allow_missing_view=job.allow_missing_view)
     rejected = [Problem(rejection.path, rejection.reason, rejection.message) for rejection in found.rejected]
 
     times = Counter(name for source in found.scans for name in source.names)
-    tasks, problems = [], list(rejected)
+    tasks, problems = [], [*rejected, *_unread_tables(job, table)]
     for source in found.scans:
         path = " + ".join(source.paths)
         stems = stems_of(source.names)
@@ -112,6 +112,37 @@ def find_inputs(job: "CohortJob") -> Inputs:
         if name not in known
     ]
     return Inputs(tuple(tasks), tuple(problems))
+
+
+def _find_table(labels: Path) -> Path | None:
+    """`patients.csv` of the labels folder, in capitals or not."""
+    names = sorted(name for name in os.listdir(labels) if name.lower() == FILE)
+    if len(names) > 1:
+        raise DatasetError(f"{labels}: holds {shown(names[0])} and {shown(names[1])}; keep one of the two")
+    return labels / names[0] if names else None
+
+
+def _unread_tables(job: "CohortJob", table: Path | None) -> list[Problem]:
+    """Tables that somebody may have meant to be read. When one was named there is no doubt about the others."""
+    if job.patients:
+        return []
+    found = []
+    for place, folders, names in os.walk(job.labels):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            (path, str(path.relative_to(job.labels)), f"a table that is not read: only {FILE} in the labels folder is")
+            for path in (Path(place, name) for name in sorted(names))
+            if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path != table
+        ]
+    if job.scans.is_dir() and not os.path.samefile(job.scans, job.labels):
+        known = {path for path, _, _ in found}
+        found += [
+            (job.scans / name, name, f"lies in the scans folder: {FILE} is read in the labels folder only")
+            for name in sorted(os.listdir(job.scans))
+            if name.lower() == FILE and job.scans / name not in known
+        ]
+    advice = "name it with --patients, or move it"
+    return [Problem(shown_path, "unread-table", f"{message}; {advice}") for _, shown_path, message in found]
 
 
 def _declaration(names: tuple[str, ...], declared: dict[str, Declaration]) -> Declaration | None:

@@ -74,7 +74,8 @@ def read_patients(path: str | os.PathLike) -> dict[str, Declaration]:
             raise DatasetError(f"{path}: line {line}: the column cancer must say breast or prostate, or nothing")
         if metastases not in ("yes", "no", ""):
             raise DatasetError(f"{path}: line {line}: the column metastases must say yes or no, or nothing")
-        if not cells["scan"]:
+        # A short row may not even have the cell.
+        if not cells.get("scan"):
             raise DatasetError(f"{path}: line {line}: the column scan is empty")
         if cells["scan"] in found:
             raise DatasetError(f"{path}: line {line}: this scan has a line already")
