@@ -8,6 +8,8 @@ kilobytes each.
 import contextlib
 import copy
 import dataclasses
+import os
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -96,9 +98,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     if job.workers < 1:
         raise SettingsError(f"{job.workers} workers: at least 1 is needed")
     job = dataclasses.replace(job, **{name: Path(getattr(job, name)).absolute() for name in ("scans", "labels", "out")})
-    for folder in (job.scans, job.labels):
-        if job.out == folder or folder in job.out.parents:
-            raise SettingsError(f"{job.out}: lies inside {folder}; choose a place outside of the input")
+    _check_places(job)
     check_free(job.out)
     try:
         inputs = find_inputs(job)
@@ -118,7 +118,18 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
         ) from None
 
 
+def _check_places(job: CohortJob) -> None:
+    """Nothing is written among what is read, and the way back to the patients not among what is handed on."""
+    scans, labels, out, key = (Path(os.path.realpath(path)) for path in (job.scans, job.labels, job.out, job.key_file))
+    for place, folder in ((out, scans), (out, labels), (key, scans), (key, labels), (key, out)):
+        if place == folder or folder in place.parents:
+            raise SettingsError(f"{place}: lies inside {folder}; choose a place outside of it")
+
+
 def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, unfinished: Unfinished) -> CohortResult:
+    if unfinished.lost:
+        # At once: work of hours may be done again.
+        print(f"{job.out}: {unfinished.lost}", file=sys.stderr, flush=True)
     state = _Progress(job, inputs, unfinished)
     arguments = (job.settings, job.allow_missing_view, _emptied(pseudonyms), str(job.labels))
     bar = tqdm(desc="prepare", unit="scan", total=len(inputs.tasks), initial=state.next, disable=not job.progress)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from doubleunet_bs.preparation.cohort import CohortJob
 
 
+JOURNAL_VERSION = 2
+"""Of what the journal of an interrupted run says of a shard."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """Attributes: tasks: scans in the order of the output. problems: what is wrong before any pixel is read."""
@@ -29,36 +33,41 @@ class Inputs:
     tasks: tuple[Task, ...]
     problems: tuple[Problem, ...]
 
-    def fingerprint(self, job: "CohortJob", key: str) -> str:
-        """Hash of everything the shards depend on: an interrupted run is continued only when it is the same.
+    def fingerprint(self, job: "CohortJob", key: str) -> dict[str, str]:
+        """Hashes of everything the shards depend on: an interrupted run is continued only when all are the same.
 
-        Files count by name, size and time of change.
+        Only the files of `tasks` count, by name, size and time of change: what else comes and goes in the folders (the
+        operating system's files, those of an editor) changes no shard, and problems are looked for in each run.
 
         Args:
             job: what is prepared, and how.
             key: a pseudonym that tells one key from another.
+
+        Returns:
+            What can change, in words -> its hash.
         """
-        files = []
-        if job.scans.is_file():
-            status = job.scans.stat()
-            files.append((status.st_size, status.st_mtime_ns))
-        for folder in (job.scans, job.labels):
-            for place, folders, names in os.walk(folder):
-                folders.sort()
-                for name in sorted(names):
-                    status = os.stat(os.path.join(place, name), follow_symlinks=True)
-                    files.append((os.path.relpath(place, folder), name, status.st_size, status.st_mtime_ns))
-        declared = job.patients.read_bytes() if job.patients else b""
         parts = {
-            "version": (__version__, VERSION),
-            "settings": job.settings.to_json(),
-            "choices": (job.allow_missing_view, job.pictures),
-            "folders": (str(job.scans), str(job.labels)),
-            "files": files,
-            "patients": hashlib.sha256(declared).hexdigest(),
-            "key": key,
+            "the version of this program": (__version__, VERSION, JOURNAL_VERSION),
+            "the settings": (job.settings.to_json(), job.allow_missing_view, job.pictures),
+            "the key": key,
+            "the folders": (str(job.scans), str(job.labels)),
+            "the scans": [
+                [_stamp(source.path, source.member) for source in task.source.sources] for task in self.tasks
+            ],
+            "the annotations": [[_stamp(path) for path in task.labels] for task in self.tasks],
+            "the table of patients": [task.declared and dataclasses.astuple(task.declared) for task in self.tasks],
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        texts = {name: json.dumps(part, sort_keys=True) for name, part in parts.items()}
+        return {name: hashlib.sha256(text.encode("ascii")).hexdigest() for name, text in texts.items()}
+
+
+def _stamp(path: str | os.PathLike, *more: str | None) -> list:
+    try:
+        status = os.stat(path)
+    except OSError:
+        # The scan will be refused for it, with a reason.
+        return [str(path), *more]
+    return [str(path), *more, status.st_size, status.st_mtime_ns]
 
 
 def find_inputs(job: "CohortJob") -> Inputs:
