@@ -5,7 +5,8 @@
     scan-002,A-17,breast,no
 
 `scan` is the file's name without its ending. The other columns may be empty or left out. A normal scan says `no`; a
-scan without an annotation that says nothing is a forgotten annotation.
+scan without an annotation that says nothing is a forgotten annotation. Capitals in the file's name do not matter. A
+patient given here holds whatever the header says.
 """
 
 import csv
