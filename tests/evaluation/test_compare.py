@@ -45,6 +45,14 @@ def test_by_hand():
     assert found.p == pytest.approx(0.25)
 
 
+def test_an_equal_scan_leaves_the_test_exact():
+    """Twenty scans differ, by 1 to 20 points, all but the smallest difference upwards; one is equal."""
+    found = compare_scans("a", "b", with_dice([50] * 21), with_dice([50, 49, *range(52, 71)]))
+    assert (found.scans, found.ties) == (21, 1)
+    # Of the 2^20 signs of the ranks two have a sum of at most 1 on this side, and as many on the other.
+    assert found.p == pytest.approx(4 / 2**20, rel=1e-9)
+
+
 def test_agrees_with_scipy_and_turns_around():
     rng = np.random.default_rng(1)
     first, second = (with_dice([int(v) for v in rng.integers(10, 90, 30)]) for _ in range(2))
