@@ -10,7 +10,8 @@ For each fold it writes RUN/fold_01/scores.json (per scan and pooled, as fractio
 picture per test scan: true positives, false positives and false negatives in their own colours; beside them the kept
 predictions, so that nothing is predicted twice), then for all scored folds RUN/summary.json, summary.csv, table.tex and
 report.html, one file for a browser. Beside the network stands what the best single intensity threshold reaches on the
-same scans: the least a model has to beat.
+same scans: the least a model has to beat. A comparison of several runs keeps their predictions, writes into DIR and
+leaves the runs' other files as they are.
 
 It takes about as long as the network takes to predict the test and the validation scans (two CPU cores: 0.6 to 2.5
 seconds a scan of 640 x 512 pixels), and seconds when they are predicted already. What to expect: the paper's own ten

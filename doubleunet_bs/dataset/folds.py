@@ -7,7 +7,7 @@ others train; the negative scans are in every training set and in no other. With
 import dataclasses
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -188,7 +188,8 @@ def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:
     listed = [case for part in parts for case in part]
     groups = {case.case: case.group for case in cases}
     for names, group in ((listed, "positive"), (negatives, "negative")):
-        repeated = [name for name in names if names.count(name) > 1]
+        times = Counter(names)
+        repeated = [name for name in names if times[name] > 1]
         if repeated:
             raise DatasetError(f"{path}: {repeated[0]} stands in it twice")
         wrong = [name for name in names if groups.get(name) != group]
@@ -196,7 +197,7 @@ def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:
             raise DatasetError(
                 f"{path}: {wrong[0]} is not a {group} case of this dataset; was it made for another one?"
             )
-        missing = [name for name, own in groups.items() if own == group and name not in set(names)]
+        missing = [name for name, own in groups.items() if own == group and name not in times]
         if missing:
             raise DatasetError(f"{path}: {missing[0]} of this dataset is not in it; was it made for another one?")
     patients = {case.case: case.patient for case in cases}

@@ -11,7 +11,7 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.evaluate import evaluate_fold, open_run_data, read_folds
+from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds, score_fold
 from doubleunet_bs.evaluation.paired import Comparison, compare_scans, correct
 from doubleunet_bs.evaluation.provenance import Provenance, provenance
 from doubleunet_bs.evaluation.scores import FoldScores
@@ -94,8 +94,8 @@ def compare_runs(
     """Evaluate several runs on the same folds of the same shards and compare them scan by scan.
 
     Runs that cannot be compared are refused before anything is predicted. Folds that not all runs have trained are left
-    out of the comparison. Predictions and `scores.json` of the folds are written; tables and report of a run are left
-    as they are.
+    out of the comparison. Predictions of the folds are kept; scores, tables and report of a run are left as they are,
+    since they may belong to other settings.
 
     Args:
         paths: two run folders or more.
@@ -125,7 +125,7 @@ def compare_runs(
         )
         wanted = "no fold that all runs have trained" if fold is None else f"fold {fold} is not trained in all runs"
         raise RunError(f"{runs[0].path} and others: {wanted} ({trained})")
-    scores = tuple(tuple(evaluate_fold(run, dataset, number, settings) for number in common) for run in runs)
+    scores = tuple(tuple(score_fold(run, dataset, number, settings) for number in common) for run in runs)
     scans = [tuple(scan for score in folds for scan in score.scans) for folds in scores]
     pairs = [
         compare_scans(names[a], names[b], scans[a], scans[b]) for a, b in itertools.combinations(range(len(runs)), 2)

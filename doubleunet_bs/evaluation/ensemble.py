@@ -18,7 +18,7 @@ from doubleunet_bs.evaluation.evaluate import read_folds
 from doubleunet_bs.evaluation.predictions import Segment, Segmenter, load_keras_model, mean_of
 from doubleunet_bs.evaluation.provenance import provenance
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, write_scores
-from doubleunet_bs.evaluation.scoring import EvaluationSettings, Scorer
+from doubleunet_bs.evaluation.scoring import NOT_ASKED, EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import SUMMARY, Summary
 from doubleunet_bs.evaluation.table_files import write_tables
@@ -73,7 +73,7 @@ def evaluate_ensemble(
     scorer = Scorer(others, stored, settings)
     test = [case.case for case in others.cases if case.group == "positive"]
     normals = [case.case for case in others.cases if case.group == "negative"] if settings.normals else []
-    reason = None if normals else "the shards hold no normal scan" if settings.normals else "not scored, as asked"
+    reason = None if normals else "the shards hold no normal scan" if settings.normals else NOT_ASKED
     if not test:
         raise DatasetError(f"{others.path}: no scan with metastases is in it; there is nothing to find")
     scorer.predict(

@@ -11,7 +11,7 @@ from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.predictions import Segmenter
 from doubleunet_bs.evaluation.provenance import provenance
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, read_scores, write_scores
-from doubleunet_bs.evaluation.scoring import EvaluationSettings, Scorer
+from doubleunet_bs.evaluation.scoring import NOT_ASKED, EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import SUMMARY, Summary
 from doubleunet_bs.evaluation.table_files import write_tables
@@ -46,7 +46,8 @@ def evaluate_run(
         All folds with scores of their present weights, also those scored before.
 
     Raises:
-        RunError: not a run folder, no trained fold, other shards than it was trained on.
+        RunError: not a run folder, no trained fold, other shards than it was trained on; another fold has been scored
+            by other settings.
         SettingsError: fold out of range, an impossible setting.
         DatasetError: the shards or the folds file are missing or damaged.
     """
@@ -61,9 +62,13 @@ def evaluate_run(
         folds.split(fold)  # complains about a number out of range
         if fold not in trained:
             raise RunError(f"{run.path}: fold {fold} is not trained; trained: {', '.join(map(str, trained))}")
+        # Before anything is predicted or written: folds scored by another rule could not be put together afterwards.
+        for number in trained:
+            if number != fold:
+                _scores(run, number, settings)
     for number in trained if fold is None else [fold]:
         evaluate_fold(run, dataset, number, settings)
-    summary = collect_scores(run, dataset, len(folds), settings.overlap)
+    summary = collect_scores(run, dataset, len(folds), settings)
     write_json(run.path / SUMMARY, summary.to_json())
     write_tables(run.path, summary)
     if report:
@@ -76,7 +81,19 @@ def evaluate_run(
 def evaluate_fold(
     run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings | None = None, **changes: Any
 ) -> FoldScores:
-    """Predict with `model.keras` of a fold what is not predicted yet; write `predictions/` and then `scores.json`.
+    """`score_fold`, then write `scores.json`.
+
+    Args, Raises: as there.
+    """
+    scores = score_fold(run, dataset, fold, settings, **changes)
+    write_scores(run.fold_path(fold) / SCORES, scores)
+    return scores
+
+
+def score_fold(
+    run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings | None = None, **changes: Any
+) -> FoldScores:
+    """Predict with `model.keras` of a fold what is not predicted yet, into `predictions/`, and score it.
 
     Predicted are the test scans, the validation scans (for the smallest-lesion filter) and normal scans that the fold
     has not been trained on.
@@ -101,7 +118,7 @@ def evaluate_fold(
             f"{run.path / 'folds.json'}: not the division that fold {fold} was trained with: its test scans may have "
             "been trained on; restore the file, or train the fold again"
         )
-    normals, reason = (), "normal scans were not scored, as asked"
+    normals, reason = (), NOT_ASKED
     if settings.normals:
         normals, reason = unseen_normals(run.experiment, folds, fold)
     stored = StoredPredictions(trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint)
@@ -125,36 +142,22 @@ def evaluate_fold(
     )
     if settings.pictures:
         scorer.draw(split.test)
-    write_scores(trained.path / SCORES, scores)
     return scores
 
 
-def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, overlap: float = 0.0) -> Summary:
+def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, settings: EvaluationSettings) -> Summary:
     """The scores of all trained folds that have been evaluated with their present weights.
 
     Args:
         run: the opened run.
         dataset: the shards it was trained on.
         total_folds: number of folds of its cross-validation.
-        overlap: the overlap of lesions that all of them must have been scored with.
+        settings: that all of them must have been scored with, as far as they change figures: overlap and normals.
 
     Raises:
-        RunError: a score file is damaged, of another format, or of another overlap.
+        RunError: a score file is damaged, of another format, or of other settings.
     """
-    found = []
-    for fold in run.trained_folds():
-        path = run.fold_path(fold) / SCORES
-        if path.exists():
-            scores = read_scores(path)
-            # Scores of weights that have been replaced since belong to another model.
-            if scores.about.get("model", {}).get("weights_sha256") != open_fold(run, fold).weights_sha256:
-                continue
-            if scores.overlap != overlap:
-                raise RunError(
-                    f"{path}: scored with a lesion overlap of {scores.overlap:g}, not {overlap:g}; "
-                    "evaluate all folds again"
-                )
-            found.append(scores)
+    found = [scores for fold in run.trained_folds() if (scores := _scores(run, fold, settings))]
     experiment = run.experiment
     return Summary(
         experiment=experiment.name,
@@ -193,6 +196,32 @@ def read_folds(run: Run, dataset: ShardedDataset) -> Folds:
     if not (run.path / "folds.json").is_file():
         raise RunError(f"{run.path}: folds.json is missing; without it nobody knows which scans are unseen")
     return run.folds(dataset)
+
+
+def _scores(run: Run, fold: int, settings: EvaluationSettings) -> FoldScores | None:
+    """The written scores of a fold's present weights; None when there are none.
+
+    Raises:
+        RunError: they are damaged, of another format, or of other settings.
+    """
+    path = run.fold_path(fold) / SCORES
+    if not path.exists():
+        return None
+    scores = read_scores(path)
+    # Scores of weights that have been replaced since belong to another model.
+    if scores.about.get("model", {}).get("weights_sha256") != open_fold(run, fold).weights_sha256:
+        return None
+    if scores.overlap != settings.overlap:
+        raise RunError(
+            f"{path}: scored with a lesion overlap of {scores.overlap:g}, not {settings.overlap:g}; "
+            "evaluate all folds again"
+        )
+    if (scores.normals_reason != NOT_ASKED) != settings.normals:
+        raise RunError(
+            f"{path}: scored {'without' if settings.normals else 'with'} normal scans, unlike now; "
+            "evaluate all folds again"
+        )
+    return scores
 
 
 def _about(trained: TrainedFold, dataset: ShardedDataset, folds: Folds, split: Split) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from doubleunet_bs.evaluation.postprocessing import SizeFilter
 from doubleunet_bs.evaluation.scan_score import ScanScore, counts_from_json, scan_from_json
 from doubleunet_bs.files import read_json, write_json
 
-FORMAT = 2
+FORMAT = 3
 SCORES = "scores.json"
 MEANING = (
     "pixels of the metastatic class on the fold's test scans: tp found, fp wrongly called metastatic, fn missed; "
@@ -177,7 +177,7 @@ def read_scores(path: str | os.PathLike) -> FoldScores:
     """
     content = read_json(path, RunError, "score file")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunError(f"{path}: not a score file of format {FORMAT}; evaluate the fold again")
+        raise RunError(f"{path}: not a score file of format {FORMAT}; evaluate all folds again")
     try:
         threshold, after = content["threshold"], content["postprocessed"]
         return FoldScores(

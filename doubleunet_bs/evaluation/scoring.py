@@ -22,6 +22,9 @@ from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms, 
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 
+NOT_ASKED = "normal scans were not scored, as asked"
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
     """How a model is evaluated. Nothing here changes the pixel-wise figures of the paper.

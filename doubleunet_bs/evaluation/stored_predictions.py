@@ -2,11 +2,13 @@
 
     predictions/predictions.json        which weights predicted which cases of which shards
     predictions/mask/CASE.png           8 bit, 255 where metastatic is predicted
-    predictions/probability/CASE.png    8 bit, round(255 x metastatic probability)
+    predictions/probability/CASE.png    16 bit, the logit of the metastatic probability, see `encode_probability`
     predictions/CASE.png                the overlay drawn from them; it goes when they do
 
 Mask and probability have the size of the prepared image. All figures that need a probability are computed from the
-kept ones, so that scoring again gives the same figures: they are exact to 1/510.
+kept ones, so that scoring again gives the same figures. The logit is kept and not the probability itself: lesions are
+ranked by their probabilities (`evaluation.detection`), and a trained network's crowd together just below 1, where equal
+steps of the probability would make ties of them.
 """
 
 import dataclasses
@@ -21,9 +23,10 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, replace_file, write_json
 
 PREDICTIONS = "predictions"
-FORMAT = 1
+FORMAT = 2
 _INDEX, _MASK, _PROBABILITY = "predictions.json", "mask", "probability"
-LEVELS = 255
+_STEPS, _ZERO, _ONE = 2000, 0, 2**16 - 1
+_HALF = 2**15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,7 @@ class StoredPredictions:
             (self.folder / f"{case}.png").unlink(missing_ok=True)
             mask_path, probability_path = self._paths(case)
             _write(mask_path, np.asarray(mask, bool).astype(np.uint8) * 255)
-            _write(probability_path, np.rint(np.clip(probability, 0, 1) * LEVELS).astype(np.uint8))
+            _write(probability_path, encode_probability(probability))
             known.append(case)
         write_json(
             self.folder / _INDEX,
@@ -129,8 +132,8 @@ def complete(
 
 
 def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A kept prediction: the mask, (rows, columns) bool, and the probability, (rows, columns) float32 in steps of
-    1/255.
+    """A kept prediction: the mask, (rows, columns) bool, and the probability, (rows, columns) float32, as
+    `decode_probability` gives it.
 
     Args:
         folder: `RUN/fold_01/predictions`. case: pseudonym. shape: (rows, columns) that both must have.
@@ -138,15 +141,34 @@ def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np
     Raises:
         RunError: a file is missing, damaged or of another size.
     """
-    images = []
-    for path in _files(folder, case):
-        # imdecode and not imread: OpenCV's reader writes its complaints to standard error.
-        content = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
-        if image is None or image.shape != tuple(shape):
-            raise RunError(f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --again")
-        images.append(image)
-    return images[0] > 0, images[1].astype(np.float32) / LEVELS
+    mask_path, probability_path = _files(folder, case)
+    mask = _read(mask_path, np.uint8, shape)
+    return mask > 0, decode_probability(_read(probability_path, np.uint16, shape))
+
+
+def encode_probability(probability: np.ndarray) -> np.ndarray:
+    """Probabilities as they are kept: logits in steps of 1/2000 (decided here).
+
+    Args:
+        probability: of any shape, 0 to 1; what lies outside counts as 0 or 1.
+
+    Returns:
+        uint16 of the same shape: 32768 + round(2000 x logit), from 1 to 65534, and 0 and 65535 for the probabilities 0
+        and 1. Logits beyond 16.38 are cut off there: float32 has one number between that probability and 1.
+    """
+    value = np.clip(np.asarray(probability, np.float64), 0, 1)
+    with np.errstate(divide="ignore"):
+        logit = np.log(value) - np.log1p(-value)
+    code = np.clip(np.rint(_STEPS * logit) + _HALF, _ZERO + 1, _ONE - 1)
+    return np.where(value == 0, _ZERO, np.where(value == 1, _ONE, code)).astype(np.uint16)
+
+
+def decode_probability(code: np.ndarray) -> np.ndarray:
+    """The inverse of `encode_probability`, float32: 0 and 1 exactly, others within 0.0001 and in the order they had."""
+    logit = (np.arange(_ONE + 1) - _HALF) / _STEPS
+    table = 1 / (1 + np.exp(-logit))
+    table[[_ZERO, _ONE]] = 0, 1
+    return table.astype(np.float32)[code]
 
 
 def _files(folder: Path, case: str) -> tuple[Path, Path]:
@@ -156,3 +178,12 @@ def _files(folder: Path, case: str) -> tuple[Path, Path]:
 def _write(path: str | os.PathLike, image: np.ndarray) -> None:
     _, content = cv2.imencode(".png", image)
     replace_file(path, lambda temporary: content.tofile(temporary))
+
+
+def _read(path: Path, kind: type[np.unsignedinteger], shape: tuple[int, int]) -> np.ndarray:
+    # imdecode and not imread: OpenCV's reader writes its complaints to standard error.
+    content = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+    if image is None or image.dtype != kind or image.shape != tuple(shape):
+        raise RunError(f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --again")
+    return image

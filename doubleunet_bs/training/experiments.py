@@ -39,7 +39,8 @@ class Experiment:
             calls the data set 14 times as large); "one": in one, drawn for each scan and epoch.
         pretrain_augmentation: whether the pre-training shows variants as well (decided here: no, so that Table 3
             differs from its row in Table 2 in the breast scans alone).
-        loss_classes: the classes with a loss term of their own (decided here; air has none).
+        loss_classes: the classes with a loss term of their own, each once, in ascending order however they are given
+            (decided here; air has none).
         smooth: pixels added to numerator and denominator of the losses (decided here).
         alpha, beta, gamma: of the Focal Tversky loss (stated); gamma is above 0, as is one of alpha and beta.
         batch_size, epochs, learning_rate: 4, 500 and 1e-4 (stated, section 3.1). The optimiser is Adam (decided here).
@@ -140,6 +141,12 @@ class Experiment:
             set(self.loss_classes) <= {0, 1, 2} and bool(self.loss_classes),
             f"loss classes {self.loss_classes}: some of 0, 1, 2",
         )
+        require(
+            len(set(self.loss_classes)) == len(self.loss_classes),
+            f"loss classes {self.loss_classes}: each of them once",
+        )
+        # The loss is the mean of their terms, in any order: 2,1 is no other experiment than 1,2.
+        object.__setattr__(self, "loss_classes", tuple(sorted(self.loss_classes)))
 
     @property
     def variants(self) -> int:
@@ -198,17 +205,35 @@ def _rows() -> dict[str, Experiment]:
 
 PAPER_EXPERIMENTS = _rows()
 """Name -> row: `baseline` is Table 1, `focal-tversky-otsu-transfer-augmented` Table 3, the ten others Table 2."""
+_OF_PRETRAINING = ("pretrain_epochs", "pretrain_negatives", "pretrain_augmentation")
 
 
 def paper_experiment(name: str, **changes: Any) -> Experiment:
     """The experiment of a row of the paper, with settings changed.
 
     Raises:
-        SettingsError: for a name that is no row, or a setting out of its range.
+        SettingsError: for a name that is no row, a setting out of its range, or one of the pre-training or the mining in
+            an experiment without it. (A run that was made with such a setting can still be opened.)
     """
     if name not in PAPER_EXPERIMENTS:
         raise SettingsError(f"no experiment {name!r}; there are {', '.join(PAPER_EXPERIMENTS)}")
-    return dataclasses.replace(PAPER_EXPERIMENTS[name], **changes)
+    experiment = dataclasses.replace(PAPER_EXPERIMENTS[name], **changes)
+    _check_effect(experiment)
+    return experiment
+
+
+def _check_effect(experiment: Experiment) -> None:
+    """Refuse what would be taken for part of the experiment and change nothing."""
+    without = []
+    if not experiment.transfer:
+        without += [(field, "pre-training (transfer=yes)") for field in _OF_PRETRAINING]
+    if experiment.negatives != "mining":
+        without.append(("mining_start", "mining (negatives=mining)"))
+    for field, what in without:
+        value = getattr(experiment, field)
+        if value != getattr(PAPER_EXPERIMENTS[experiment.name], field):
+            shown = "yes" if value is True else value
+            raise SettingsError(f"{field}={shown} has no effect without {what}; leave it out")
 
 
 def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:

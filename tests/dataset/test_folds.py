@@ -1,6 +1,7 @@
 """Folds: by patient, stratified, reproducible, honoured when a user writes them."""
 
 import json
+import time
 from collections import namedtuple
 
 import numpy as np
@@ -107,6 +108,17 @@ def test_the_users_own_file_is_honoured(tmp_path):
     (tmp_path / "folds.json").write_text(json.dumps({"format": 1, "parts": parts, "negatives": ["normal-0"]}))
     folds = load_folds(tmp_path / "folds.json", cases)
     assert folds.split(2).test == ("case-001-0", "case-002-0") and folds.seed is None
+
+
+def test_a_folds_file_of_many_scans_is_read_at_once(tmp_path):
+    """Comparing every scan with every other took minutes for these."""
+    cases = cohort(40_000, 2_000)
+    names = [case.case for case in cases[:40_000]]
+    parts, negatives = [names[place::10] for place in range(10)], [case.case for case in cases[40_000:]]
+    (tmp_path / "folds.json").write_text(json.dumps({"format": 1, "parts": parts, "negatives": negatives}))
+    start = time.process_time()
+    assert load_folds(tmp_path / "folds.json", cases).parts[0][1] == names[10]
+    assert time.process_time() - start < 5
 
 
 def _edited(tmp_path, edit, cases):

@@ -1,6 +1,7 @@
 """Runs side by side: the paired test by hand and against SciPy, and what cannot be compared."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -43,6 +44,14 @@ def test_by_hand():
     assert found.rank_biserial == pytest.approx(0.8)
     # Two of the sixteen signs of four ranks have a smaller rank sum of at most 1 on this side: 2 x 2 / 16.
     assert found.p == pytest.approx(0.25)
+
+
+def test_an_equal_scan_leaves_the_test_exact():
+    """Twenty scans differ, by 1 to 20 points, all but the smallest difference upwards; one is equal."""
+    found = compare_scans("a", "b", with_dice([50] * 21), with_dice([50, 49, *range(52, 71)]))
+    assert (found.scans, found.ties) == (21, 1)
+    # Of the 2^20 signs of the ranks two have a sum of at most 1 on this side, and as many on the other.
+    assert found.p == pytest.approx(4 / 2**20, rel=1e-9)
 
 
 def test_agrees_with_scipy_and_turns_around():
@@ -143,19 +152,29 @@ def test_two_runs(runs, tmp_path):
     assert (tmp_path / "out" / "comparison.txt").read_text() == text + "\n"
 
 
-def test_shards_are_opened_once_and_tables_left_alone(runs, shards, tmp_path, monkeypatch):
+def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shards, tmp_path, monkeypatch):
     """A left-out fold that was scored by another rule is none of the comparison's business."""
     from doubleunet_bs.evaluation import evaluate
 
     copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
     evaluate.evaluate_fold(open_run(copies[1]), open_shards(shards), 3, QUICK, overlap=0.5)
-    written = {path: path.read_bytes() for copy in copies for path in copy.iterdir() if path.is_file()}
+    evaluate.evaluate_run(copies[0], settings=QUICK, report=False)
+
+    def files():
+        found = (path for copy in copies for path in (*copy.glob("*"), *copy.glob("fold_*/*.json")))
+        return {path: path.read_bytes() for path in found if path.is_file()}
+
+    written = files()
     real, opened = evaluate.open_shards, []
     monkeypatch.setattr(evaluate, "open_shards", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs))
-    found = compare_runs(copies, settings=QUICK)
+    stricter = dataclasses.replace(QUICK, overlap=0.9, normals=False)
+    found = compare_runs(copies, settings=stricter)
     assert (found.folds, found.left_out, len(opened)) == ((1, 2), (("second", 3),), 1)
-    assert {path: path.read_bytes() for copy in copies for path in copy.iterdir() if path.is_file()} == written
-    assert all((copy / "fold_02" / "scores.json").is_file() for copy in copies)
+    assert {score.overlap for folds in found.scores for score in folds} == {0.9}
+    assert files() == written
+    # What is not scored again still fits the run's other files, and nothing is predicted twice.
+    assert len(evaluate.evaluate_run(copies[0], fold=1, settings=QUICK, report=False).folds) == 2
+    assert (copies[1] / "fold_02" / "predictions" / "predictions.json").is_file()
 
 
 def test_three_runs_are_corrected_for_three_pairs(runs, tmp_path):

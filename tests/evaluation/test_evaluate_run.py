@@ -217,6 +217,15 @@ def test_folds_scored_by_different_rules_are_not_put_together(own_run):
     evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
     with pytest.raises(RunError, match=r"lesion overlap of 0, not 0\.5; evaluate all folds again"):
         evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False, overlap=0.5)
+    with pytest.raises(RunError, match=r"fold_01.scores\.json: scored with normal scans, unlike now; evaluate all"):
+        evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False, normals=False)
+    # Refused before anything was done.
+    assert not (own_run / "fold_02" / "scores.json").exists() and not (own_run / "fold_02" / "predictions").exists()
+    evaluate_run(own_run, pictures=False, report=False, show_progress=False, normals=False)
+    before = (own_run / "fold_02" / "scores.json").read_bytes()
+    with pytest.raises(RunError, match=r"fold_01.scores\.json: scored without normal scans, unlike now"):
+        evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False)
+    assert (own_run / "fold_02" / "scores.json").read_bytes() == before
 
 
 def test_table_files(evaluated):

@@ -2,11 +2,20 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete, read_prediction
+from doubleunet_bs.evaluation.detection import detect
+from doubleunet_bs.evaluation.scan_score import score_scan
+from doubleunet_bs.evaluation.stored_predictions import (
+    StoredPredictions,
+    complete,
+    decode_probability,
+    encode_probability,
+    read_prediction,
+)
 
 SHAPE = (6, 8)
 
@@ -31,7 +40,67 @@ def test_there_and_back(stored):
         kept, chance = stored.read(case, SHAPE)
         np.testing.assert_array_equal(kept, mask.astype(bool))
         assert chance.dtype == np.float32
-        np.testing.assert_allclose(chance, probability, atol=1 / 510 + 1e-6)
+        np.testing.assert_allclose(chance, probability, atol=1e-4)
+
+
+def test_probabilities_close_to_0_and_1_stay_apart(stored):
+    """Equal steps of the probability would make one of them: 8 bits call all above 0.998 the same."""
+    high = [0.9990, 0.9991, 0.9999, 0.99999, 0.999999, 0.9999999, 1.0]
+    values = np.array([high, np.subtract(1, high), np.linspace(0, 1, len(high))], np.float32)
+    stored.keep([("a", np.ones(values.shape, bool), values)])
+    _, kept = stored.read("a", values.shape)
+    for row, direction in zip(kept, (1, -1, 1), strict=True):
+        assert (np.diff(row) * direction > 0).all()
+    assert (kept == 0).tolist() == (values == 0).tolist() and (kept == 1).tolist() == (values == 1).tolist()
+    np.testing.assert_allclose(kept, values, atol=1e-4)
+
+
+def test_every_float32_between_is_close_and_in_order():
+    below = np.linspace(0, 1, 1_000_001, dtype=np.float32)
+    nearest = np.nextafter(np.float32(1), np.float32(0))
+    values = np.concatenate([[0, 1e-30, 1e-9, 1e-7], below[1:-1], [nearest, 1, 1.5]]).astype(np.float32)
+    kept = decode_probability(encode_probability(values))
+    assert kept.dtype == np.float32 and (np.diff(kept) >= 0).all()
+    np.testing.assert_allclose(kept, np.clip(values, 0, 1), atol=1e-4)
+    # Only 0 and 1 themselves become 0 and 1; twice through changes nothing.
+    assert np.flatnonzero(kept == 0).tolist() == [0] and np.flatnonzero(kept == 1).tolist() == [
+        len(kept) - 2,
+        len(kept) - 1,
+    ]
+    assert np.array_equal(decode_probability(encode_probability(kept)), kept)
+
+
+def test_patients_are_ranked_the_same_from_kept_predictions(stored):
+    """Saturated probabilities: the area under the curve of the kept ones is that of the network's own."""
+    chances = [0.9990, 0.99995, 0.9999, 0.999999, 0.99995, 0.9999999, 0.99]
+    mask = np.zeros(SHAPE, bool)
+    mask[1:3, 1:3] = True
+    pictures = {f"case-{number}": np.where(mask, np.float32(chance), 0) for number, chance in enumerate(chances)}
+    stored.keep([(case, mask, probability) for case, probability in pictures.items()])
+
+    def area(probability_of):
+        scans = [
+            score_scan(case, f"patient of {case}", group, np.zeros(SHAPE, np.uint8), mask, probability_of(case))
+            for case, group in zip(pictures, ["negative", "positive"] * 3 + ["negative"], strict=True)
+        ]
+        return detect([s for s in scans if s.group == "positive"], [s for s in scans if s.group == "negative"]).auc
+
+    # Of twelve pairs eleven stand in the right order, and one is equal.
+    own = area(pictures.get)
+    assert own == pytest.approx(11.5 / 12)
+    assert area(lambda case: stored.read(case, SHAPE)[1]) == own
+
+
+def test_predictions_of_the_former_format_are_made_again(stored):
+    complete(stored, ["a"], predict)
+    index = stored.folder / "predictions.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "format": 1}))
+    probability = stored.folder / "probability" / "a.png"
+    probability.write_bytes(cv2.imencode(".png", np.zeros(SHAPE, np.uint8))[1].tobytes())
+    with pytest.raises(RunError, match=r"probability.a\.png: not a kept prediction of 6 x 8 pixels"):
+        stored.read("a", SHAPE)
+    assert complete(stored, ["a"], predict) == ["a"]
+    assert stored.read("a", SHAPE)[1].any()
 
 
 def test_nothing_is_predicted_twice(stored):
@@ -81,7 +150,7 @@ def test_a_picture_goes_with_the_prediction_it_shows(stored):
     assert not list(stored.folder.rglob("*.png"))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1, "cases": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2, "cases": 3}'])
 def test_an_unreadable_index_means_predicting_again(stored, content):
     complete(stored, ["a"], predict)
     (stored.folder / "predictions.json").write_text(content)
@@ -102,4 +171,4 @@ def test_a_lost_picture_is_predicted_again_and_a_damaged_one_is_named(stored):
 def test_the_index_says_what_it_belongs_to(stored):
     complete(stored, ["a"], predict)
     content = json.loads((stored.folder / "predictions.json").read_text())
-    assert content == {"format": 1, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["a"]}
+    assert content == {"format": 2, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["a"]}

@@ -48,11 +48,12 @@ def test_a_changed_row_says_so():
 
 def test_every_setting_can_be_given_as_text():
     """And a run with any of them changed is no longer the paper's row."""
-    row = paper_experiment("focal-tversky-otsu-transfer-augmented")
+    augmented, mined = map(paper_experiment, ("focal-tversky-otsu-transfer-augmented", "dice-mining"))
     other = {str: ["none", "dice", "zeros", "per_view", "one", "mined", "cosine"], int: ["3", "1"], float: ["0.5"]}
     for field in dataclasses.fields(Experiment):
         if field.name == "name":
             continue
+        row = mined if field.name == "mining_start" else augmented
         value = getattr(row, field.name)
         kind = type(value)
         texts = other.get(kind, ["no", "yes"] if kind is bool else ["2"])
@@ -140,11 +141,37 @@ def test_unknown_name():
         {"gamma": float("inf")},
         {"loss_classes": ()},
         {"loss_classes": (3,)},
+        {"loss_classes": (1, 1, 2)},
     ],
 )
 def test_impossible_settings(change):
     with pytest.raises(SettingsError):
         paper_experiment("dice", **change)
+
+
+def test_loss_classes_have_no_order():
+    assert paper_experiment("dice", **parse_changes(["loss_classes=2,1"])) == paper_experiment("dice")
+    assert Experiment("mine", loss_classes=(2, 0)).loss_classes == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "assignment", "missing"),
+    [
+        ("dice", "pretrain_epochs=50", "pre-training"),
+        ("dice-otsu", "pretrain_negatives=none", "pre-training"),
+        ("dice-mining", "pretrain_augmentation=yes", "pre-training"),
+        ("dice-otsu-transfer", "mining_start=mined", "mining"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(name, assignment, missing):
+    changes = parse_changes([assignment])
+    with pytest.raises(SettingsError, match=f"^{assignment} has no effect without {missing} .*; leave it out$"):
+        paper_experiment(name, **changes)
+    assert paper_experiment("dice-mining-transfer", **changes).changed_settings() == changes
+    # What is as in the paper's row may be said; and a run that was made with more can be opened.
+    assert paper_experiment(name, **{field: getattr(paper_experiment(name), field) for field in changes}).is_paper_row
+    content = {**paper_experiment(name).to_json(), **changes}
+    assert Experiment.from_json(content, "run.json").changed_settings() == changes
 
 
 def test_one_of_alpha_and_beta_may_be_zero():
