@@ -87,6 +87,32 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
+def span(interval: Interval) -> str:
+    """An interval of fractions in per cent with one decimal, "-" when undefined."""
+    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def interval_note(summary: Summary) -> str:
+    """What the 95 % intervals are of, as a sentence; "" when there is none."""
+    found = summary.intervals
+    if found.precision is None and found.sensitivity is None and found.f1_mean is None:
+        return ""
+    return (
+        f"95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of "
+        f"{counted(found.patients, 'patient')}, within each fold."
+    )
+
+
+def undefined_note(summary: Summary) -> str:
+    """Which means leave folds out, as a sentence; "" when none does, and for a single fold."""
+    scored = len(summary.folds)
+    partial = {name: count for name, count in summary.mean.folds.items() if count < scored}
+    if scored < 2 or not partial:
+        return ""
+    left_out = ", ".join(f"{name} ({scored - count})" for name, count in partial.items())
+    return f"Undefined in some folds, which are left out of that mean: {left_out}."
+
+
 def _mean_lines(mean: Mean, threshold: Mean) -> list[str]:
     def line(label: str, *rows: tuple[float | str | None, ...]) -> str:
         return f"{label:>12}   {_row(rows[0])}   {'':>8}{_row(rows[1])}"
@@ -101,19 +127,15 @@ def _mean_lines(mean: Mean, threshold: Mean) -> list[str]:
 
 def _interval_lines(summary: Summary) -> list[str]:
     found = summary.intervals
-    if found.precision is None and found.sensitivity is None and found.f1_mean is None:
+    if not interval_note(summary):
         return []
-    lines = [f"{'95 %':>12}   {_row(tuple(map(_span, (found.precision, found.sensitivity, found.f1_of_means))))}"]
+    lines = [f"{'95 %':>12}   {_row(tuple(map(span, (found.precision, found.sensitivity, found.f1_of_means))))}"]
     if len(summary.folds) > 1:
         lines[0] += "   [1] [3]"
-        lines.append(f"{'':>12}   {_row(('', '', _span(found.f1_mean)))}   [2] [3]")
+        lines.append(f"{'':>12}   {_row(('', '', span(found.f1_mean)))}   [2] [3]")
     else:
         lines[0] += "   [1]"
     return lines
-
-
-def _span(interval: Interval) -> str:
-    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 def _notes(summary: Summary) -> list[str]:
@@ -124,16 +146,10 @@ def _notes(summary: Summary) -> list[str]:
             "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
             "[2] mean of the folds' own F1; SD is the sample standard deviation over the folds.",
         ]
-        partial = {name: count for name, count in summary.mean.folds.items() if count < scored}
-        if partial:
-            left_out = ", ".join(f"{name} ({scored - count})" for name, count in partial.items())
-            notes.append(f"Undefined in some folds, which are left out of that mean: {left_out}.")
-    found = summary.intervals
-    if any(interval is not None for interval in (found.precision, found.sensitivity, found.f1_mean)):
-        notes.append(
-            f"[{3 if scored > 1 else 1}] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of "
-            f"{counted(found.patients, 'patient')}, within each fold."
-        )
+    if undefined := undefined_note(summary):
+        notes.append(undefined)
+    if drawn := interval_note(summary):
+        notes.append(f"[{3 if scored > 1 else 1}] {drawn}")
     if 0 < scored < summary.total_folds:
         notes.append(f"{scored} of {summary.total_folds} folds are scored.")
     return notes + summary.provenance.notes

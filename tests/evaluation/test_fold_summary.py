@@ -168,6 +168,40 @@ def test_latex_is_whole():
             assert line.count(" & ") == 3 and line.endswith(r"\\")
 
 
+@pytest.mark.parametrize("folds", [1, 2])
+def test_latex_notes_do_not_widen_the_table_and_intervals_are_there(folds):
+    rows = tuple(fold(n, scan(2 * n, 10, 0, 0), scan(2 * n + 1, 0, 10, 10)) for n in range(1, folds + 1))
+    changed = {"labels": "a_b & 50 % \\\\ ~^<{}>#$"}
+    summary = Summary("dice", {}, folds, rows, Provenance("patients", changed, PAPER_ROWS["dice"]))
+    tex = summary_tex(summary)
+    table, _, below = tex.partition(r"\end{tabular}")
+    # A cell does not break: the widest row decides how wide the table is.
+    assert max(map(len, table.partition(r"\toprule")[2].splitlines())) < 90
+    assert r"\parbox{\linewidth}" in below
+    for note in summary.provenance.notes:
+        assert f"% {note}\n" in table
+    said = (
+        r"\textbackslash{}\textbackslash{} \textasciitilde{}\textasciicircum{}\textless{}\{\}"
+        r"\textgreater{}\#\$"
+    )
+    assert r"a\_b \& 50 \% " + said in below
+    assert f"95 \\% interval: 2000 bootstrap draws (seed 0) of {2 * folds} patients" in below
+    spans = [
+        re.findall(r"\d+\.\d to \d+\.\d", line) for line in table.splitlines() if "interval" in line and "&" in line
+    ]
+    found = summary.intervals
+    expected = [found.precision, found.sensitivity, found.f1_of_means]
+    expected = [[f"{100 * low:.1f} to {100 * high:.1f}" for low, high in expected]]
+    if folds > 1:
+        expected.append([f"{100 * found.f1_mean[0]:.1f} to {100 * found.f1_mean[1]:.1f}"])
+    assert spans == expected
+
+
+def test_latex_says_which_means_leave_folds_out():
+    assert "Undefined in some folds, which are left out of that mean: precision (1)." in summary_tex(two_folds())
+    assert "interval" not in summary_tex(two_folds())  # one patient in each fold: nobody to draw
+
+
 def test_details():
     after = Postprocessed(SizeFilter(120.0, "mm2", 0.6, 0.5), (scan(0, 6, 0, 4),))
     summary = Summary(
