@@ -14,6 +14,14 @@ from doubleunet_bs.evaluation.summary import (
 from doubleunet_bs.words import counted
 
 _WIDTH = 13
+_NEED_NORMALS = {"specificity": "specificity", "AUC": "auc", "false positives": "false_positives_per_normal_scan"}
+_DETECTION = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "AUC": "auc",
+    "false-positive lesions per normal scan": "false_positives_per_normal_scan",
+}
+_DIGITS = {"auc": ".3f", "false_positives_per_normal_scan": ".2f"}
 
 
 def format_summary(summary: Summary) -> str:
@@ -113,6 +121,32 @@ def undefined_note(summary: Summary) -> str:
     return f"Undefined in some folds, which are left out of that mean: {left_out}."
 
 
+def folds_in_mean(summary: Summary, key: str) -> str:
+    """ "mean of 1 of 3 folds" where a patient-level figure is defined in some folds only, else "".
+
+    Args:
+        summary: of the run.
+        key: of `Summary.detection_mean`.
+    """
+    defined = sum(fold.detection.to_json()[key] is not None for fold in summary.folds)
+    some = 0 < defined < len(summary.folds)
+    return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
+
+
+def undefined_detection(summary: Summary) -> list[str]:
+    """Which patient-level figures are undefined, in which folds, and why: a sentence for each reason."""
+    lines = []
+    for reason in dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason):
+        # What is undefined in a fold with this reason, and nothing that is given beside it.
+        folds = [fold for fold in summary.folds if fold.detection.reason == reason]
+        rows = [fold.detection.to_json() for fold in folds]
+        *first, last = [name for name, key in _NEED_NORMALS.items() if any(row[key] is None for row in rows)]
+        what = ", ".join(first) + f" and {last}"
+        where = f" in fold {', '.join(str(f.fold) for f in folds)}" if len(folds) < len(summary.folds) else ""
+        lines.append(f"{what[0].upper()}{what[1:]} are undefined{where}: {reason}.")
+    return lines
+
+
 def _mean_lines(mean: Mean, threshold: Mean) -> list[str]:
     def line(label: str, *rows: tuple[float | str | None, ...]) -> str:
         return f"{label:>12}   {_row(rows[0])}   {'':>8}{_row(rows[1])}"
@@ -157,21 +191,13 @@ def _notes(summary: Summary) -> list[str]:
 
 def _detection_lines(summary: Summary) -> list[str]:
     mean = summary.detection_mean
+    parts = []
+    for name, key in _DETECTION.items():
+        value = mean[key]
+        figure = "-" if value is None else format(value, _DIGITS[key]) if key in _DIGITS else percent(value)
+        parts.append(f"{name} {figure}" + (f" ({of})" if (of := folds_in_mean(summary, key)) else ""))
     head = "Patients" + (", mean over the folds: " if len(summary.folds) > 1 else ": ")
-    lines = [
-        f"{head}sensitivity {percent(mean['sensitivity'])}, specificity {percent(mean['specificity'])}, "
-        f"AUC {'-' if mean['auc'] is None else format(mean['auc'], '.3f')}, false-positive lesions per normal scan "
-        f"{'-' if (rate := mean['false_positives_per_normal_scan']) is None else format(rate, '.2f')}"
-    ]
-    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
-    names = {"specificity": "specificity", "auc": "AUC", "false_positives_per_normal_scan": "false positives"}
-    for reason in reasons:
-        # What is undefined in a fold with this reason, and nothing that is given beside it.
-        rows = [fold.detection.to_json() for fold in summary.folds if fold.detection.reason == reason]
-        *first, last = [name for key, name in names.items() if any(row[key] is None for row in rows)]
-        what = ", ".join(first) + f" and {last}"
-        lines.append(f"  {what[0].upper()}{what[1:]} are undefined: {reason}.")
-    return lines
+    return [head + ", ".join(parts), *(f"  {line}" for line in undefined_detection(summary))]
 
 
 def _lesion_header() -> str:

@@ -248,3 +248,25 @@ def test_details_call_nothing_undefined_that_is_given():
     text = format_details(Summary("dice", {}, 1, (fold(1, scan(0, 6, 4, 4), normals=(normal,)),)))
     assert "specificity -, AUC -, false-positive lesions per normal scan 1.00" in text
     assert "Specificity and AUC are undefined: all normal scans are of patients with metastases." in text
+
+
+def test_details_say_in_which_folds_figures_are_undefined():
+    """Fold 1 tests a normal patient, folds 2 and 3 have none left for two reasons: every mean says of what it is."""
+    found = [lesion(probability=0.9)]
+    rows = (
+        fold(1, scan(0, 6, 4, 4, lesions=found), normals=(scan(9, group="negative"),)),
+        fold(2, scan(1, 6, 4, 4, lesions=found), normals_reason="they are training data"),
+        fold(3, scan(2, 6, 4, 4), normals=(scan(8, patient=2, group="negative"),)),
+    )
+    lines = format_details(Summary("dice", {}, 3, rows)).splitlines()
+    assert (
+        "Patients, mean over the folds: sensitivity 66.67, specificity 100.00 (mean of 1 of 3 folds), "
+        "AUC 1.000 (mean of 1 of 3 folds), false-positive lesions per normal scan 0.00 (mean of 2 of 3 folds)"
+    ) in lines
+    assert "  Specificity, AUC and false positives are undefined in fold 2: they are training data." in lines
+    assert "  Specificity and AUC are undefined in fold 3: all normal scans are of patients with metastases." in lines
+    twice = format_details(Summary("dice", {}, 3, (rows[0], rows[1], rows[1])))
+    assert "false positives are undefined in fold 2, 2: they" in twice
+    # Undefined everywhere: no fold needs a name.
+    everywhere = format_details(Summary("dice", {}, 2, (rows[1], rows[1])))
+    assert "false positives are undefined: they are training data." in everywhere and "mean of" not in everywhere
