@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from browser import find_browser, open_browser
 from intensity_run import make_run, make_shards
-from score_makers import scan
+from score_makers import fold, lesion, scan
 
 from doubleunet_bs.evaluation.ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.evaluate import evaluate_run
@@ -21,6 +21,7 @@ from doubleunet_bs.evaluation.report.markup import table, tinted
 from doubleunet_bs.evaluation.report.scan_figures import chosen_scans, outline
 from doubleunet_bs.evaluation.report.sections import head
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.run_folder import open_run
@@ -92,6 +93,27 @@ def test_a_changed_preparation_is_said(report):
     assert says in page and "All settings are those" not in page
     page = html.unescape(head(dataclasses.replace(summary, provenance=other), (320, 256), "1 of 10 folds trained"))
     assert f"{', '.join(summary.changed_settings)}, preparation.bin, preparation.background." in page
+
+
+def test_detected_patients_do_not_stand_alone(report):
+    """Beside the sensitivity stands what became of the normal patients, or why nobody knows."""
+    found = [lesion(probability=0.9)]
+    cleared = fold(1, scan(0, 6, 4, 4, lesions=found), normals=(scan(9, group="negative"),))
+    called = fold(2, scan(1, 6, 4, 4, lesions=found), normals=(scan(8, group="negative", lesions=found),))
+    untested = fold(3, scan(2, 6, 4, 4, lesions=found), normals_reason="they are <training> data")
+
+    def tile(*folds):
+        page = head(Summary("dice", {}, len(folds), folds), (320, 256), "")
+        assert "patients detected<b>100.0 %</b>" in page
+        return re.search(r"normal patients cleared<b>(.*?)</b><span class='small'>(.*?)</span>", page).groups()
+
+    assert tile(cleared) == ("100.0 %", "")
+    assert tile(cleared, called) == ("50.0 %", "mean over folds")
+    assert tile(cleared, called, untested) == ("50.0 %", "mean of 2 of 3 folds")
+    assert tile(untested, untested) == ("not tested", "they are &lt;training&gt; data")
+    _, summary = report
+    assert "normal patients cleared" in report[0].read_text(encoding="utf-8")
+    assert summary.detection_mean["specificity"] is not None
 
 
 class Structure(HTMLParser):

@@ -8,6 +8,7 @@ from doubleunet_bs.evaluation.breakdown import by_size, by_view
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.report.markup import notes, percent, table, text, with_unit
 from doubleunet_bs.evaluation.summary import Mean, Summary, figures, postprocessed_figures, threshold_figures
+from doubleunet_bs.evaluation.tables import folds_in_mean, undefined_detection
 from doubleunet_bs.preparation.records import PATIENTS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import Experiment
@@ -26,14 +27,14 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
     notes_of = summary.provenance.notes
     warning = f'<p class="banner">{text(notes_of[0])}</p>' if summary.provenance.scans != PATIENTS else ""
     mean, lesions, found = summary.mean, summary.lesions, summary.detection_mean
-    several = len(summary.folds) > 1
     tiles = [
         ("F1, pixels", with_unit(mean.f1_of_means), _labelled(summary.intervals.f1_of_means)),
         ("precision, pixels", with_unit(mean.precision), _labelled(summary.intervals.precision)),
         ("sensitivity, pixels", with_unit(mean.sensitivity), _labelled(summary.intervals.sensitivity)),
         ("lesions found", with_unit(lesions.sensitivity), f"{lesions.found} of {lesions.true}"),
         ("predicted lesions right", with_unit(lesions.precision), f"{lesions.right} of {lesions.predicted}"),
-        ("patients detected", with_unit(found["sensitivity"]), "mean over folds" if several else ""),
+        ("patients detected", with_unit(found["sensitivity"]), _of_folds(summary, "sensitivity")),
+        _normals_tile(summary),
     ]
     boxes = "".join(
         f"<div>{text(label)}<b>{value}</b><span class='small'>{text(extra)}</span></div>"
@@ -162,6 +163,19 @@ def settings_section(experiment: Experiment, data: Mapping[str, Any], version: s
     )
 
 
+def _normals_tile(summary: Summary) -> tuple[str, str, str]:
+    """What stands beside the detected patients: without it a model that calls everybody positive looks perfect."""
+    specificity = summary.detection_mean["specificity"]
+    if specificity is not None:
+        return "normal patients cleared", with_unit(specificity), _of_folds(summary, "specificity")
+    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
+    return "normal patients cleared", "not tested", "; ".join(reasons)
+
+
+def _of_folds(summary: Summary, key: str) -> str:
+    return folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
+
+
 def _patients(summary: Summary) -> str:
     rows = []
     for fold in summary.folds:
@@ -177,11 +191,10 @@ def _patients(summary: Summary) -> str:
                 else f"{found.false_positives_per_normal_scan:.2f}",
             ]
         )
-    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
     small = [
         "A patient is called positive when a lesion is predicted in one of his scans; the ROC curve ranks patients by "
         "the largest mean probability of a predicted lesion.",
-        *(f"Undefined without normal patients that were not trained on: {reason}." for reason in reasons),
+        *undefined_detection(summary),
     ]
     columns = ["", "positives detected", "normals cleared", "AUC", "wrong lesions per normal scan"]
     return table(columns, rows) + notes(small)
