@@ -8,7 +8,7 @@ from doubleunet_bs.evaluation.breakdown import by_size, by_view
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.report.markup import notes, percent, table, text, with_unit
 from doubleunet_bs.evaluation.summary import Mean, Summary, figures, postprocessed_figures, threshold_figures
-from doubleunet_bs.evaluation.tables import folds_in_mean, undefined_detection
+from doubleunet_bs.evaluation.tables import folds_in_mean, interval_note, undefined_detection
 from doubleunet_bs.preparation.records import PATIENTS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import Experiment
@@ -80,22 +80,27 @@ def table_section(summary: Summary) -> str:
         rows.append(row("SD", (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd), "f1_sd"))
     spans = tuple(_span(interval) for interval in (found.precision, found.sensitivity, found.f1_of_means))
     if any(spans):
-        rows.append(["95 % interval [3]", "", *spans, "", ""])
+        several = len(summary.folds) > 1
+        rows.append(["95 % [1] [3]" if several else "95 % [3]", "", *spans, "", ""])
+        if several:
+            rows.append(["95 % [2] [3]", "", "", "", _span(found.f1_mean), "", ""])
     paper = summary.provenance.paper
     if paper:
         cells = [f"{value:.2f}" for value in (paper.precision, paper.sensitivity, paper.f1)]
         rows.append([f"paper, Table {paper.table}: other scans", "", *cells, "", ""])
-    small = ["Pixels of the metastatic class in per cent, pooled over the test scans of a fold."]
+    small = [
+        "Pixels of the metastatic class in per cent, pooled over the test scans of a fold.",
+        "Precision (positive predictive value): share of the predicted pixels that are metastatic. Sensitivity "
+        "(recall): share of the metastatic pixels that are predicted. F1: the harmonic mean of the two, "
+        "2 TP / (2 TP + FP + FN). Dice: the same formula on the pixels of one scan.",
+    ]
     if len(summary.folds) > 1:
         small += [
             "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
             "[2] Mean of the folds' own F1; SD is the sample standard deviation over the folds.",
         ]
     if any(spans):
-        small.append(
-            f"[3] {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} patients, "
-            "within each fold."
-        )
+        small.append(f"[3] {interval_note(summary)}")
     small.append(
         "Threshold: the best single grey level, chosen on the validation scans. Filter: predicted lesions under an "
         "area are dropped where that helps on the validation scans; the raw figures stay the result."
@@ -192,8 +197,9 @@ def _patients(summary: Summary) -> str:
             ]
         )
     small = [
-        "A patient is called positive when a lesion is predicted in one of his scans; the ROC curve ranks patients by "
-        "the largest mean probability of a predicted lesion.",
+        "A patient is called positive when a lesion is predicted in one of his scans. Sensitivity: share of the "
+        "positives detected; specificity: share of the normals cleared; AUC: area under the ROC curve, which ranks "
+        "patients by the largest mean probability of a predicted lesion (0.5: no better than guessing).",
         *undefined_detection(summary),
     ]
     columns = ["", "positives detected", "normals cleared", "AUC", "wrong lesions per normal scan"]
