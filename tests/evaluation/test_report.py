@@ -77,6 +77,7 @@ def test_what_is_in_it(report):
         for one in fold.scans:
             assert one.case in page
     assert "encoder_weights" in page and "not for diagnosis" in page
+    assert f"shards of these scans {open_run(path.parent).data['fingerprint'][:16]}…</p>" in page
     assert page.count("<figure>") == 6  # four scans, two maps of errors
 
 

@@ -154,17 +154,27 @@ def scan_list(summary: Summary) -> str:
     return f"<details><summary>All {len(rows)} scans, the worst first</summary>{table(columns, rows)}</details>"
 
 
-def settings_section(experiment: Experiment, data: Mapping[str, Any], version: str) -> str:
-    """What was trained, on what."""
+def settings_section(experiment: Experiment, data: Mapping[str, Any], version: str, shown: str) -> str:
+    """What was trained, on what, and what is shown.
+
+    Args:
+        experiment: of the run.
+        data: of the run: "preparation" and "fingerprint" of the shards that it was trained on.
+        version: of the package.
+        shown: fingerprint of the shards of the scans in the report; an ensemble's are others.
+    """
     experiment = experiment.public()
     changed = experiment.changed_settings()
     rows = [[name, _plain(value), "changed" if name in changed else ""] for name, value in experiment.to_json().items()]
     differs = PreparationSettings.from_json(data["preparation"]).changes()
     prepared = [[name, _plain(value), "changed" * (name in differs)] for name, value in data["preparation"].items()]
+    shards = f"shards of these scans {shown[:16]}…"
+    if shown != data["fingerprint"]:
+        shards += f", trained on the shards {data['fingerprint'][:16]}…"
     return (
         f"<h2>Settings</h2><details><summary>Experiment, preparation, version</summary>"
         f"{table(['experiment', '', ''], rows)}{table(['preparation', '', ''], prepared)}"
-        f"<p class='small'>doubleunet_bs {text(version)}; shards {text(data['fingerprint'][:16])}…</p></details>"
+        f"<p class='small'>doubleunet_bs {text(version)}; {text(shards)}</p></details>"
     )
 
 
