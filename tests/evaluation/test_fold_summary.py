@@ -1,19 +1,24 @@
 """The paper's own fold rows give the paper's own means, in every form the table is printed in."""
 
 import csv
+import html
 import io
 import re
+import types
 
 import pytest
 from score_makers import fold, fold_of, lesion, scan
 
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS
 from doubleunet_bs.evaluation.postprocessing import SizeFilter
-from doubleunet_bs.evaluation.provenance import Provenance
+from doubleunet_bs.evaluation.provenance import Provenance, provenance
+from doubleunet_bs.evaluation.report.sections import table_section
 from doubleunet_bs.evaluation.scores import Postprocessed
 from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
 from doubleunet_bs.evaluation.table_files import summary_csv, summary_tex
 from doubleunet_bs.evaluation.tables import format_details, format_summary
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.training.experiments import paper_experiment
 
 TABLES = [
     ("baseline", TABLE_1_FOLDS, 60.43),
@@ -145,6 +150,31 @@ def test_no_row_of_the_paper_beside_a_changed_run():
     for form in (format_summary(summary), summary_csv(summary), summary_tex(summary)):
         assert "aper, Table" not in form and "67.63" not in form and "0.6763" not in form
     assert "The preparation is not the paper's (bin 4)." in format_summary(summary)
+
+
+@pytest.mark.parametrize(
+    ("cancers", "others"), [((None, "breast"), []), (("breast", "prostate", None), ["prostate"]), ((), [])]
+)
+def test_no_row_of_the_paper_beside_another_cancer(cancers, others):
+    records = (types.SimpleNamespace(phantom=False, cancer=cancer) for cancer in cancers)
+    found = provenance(paper_experiment("dice"), records, PreparationSettings())
+    assert found.row == PAPER_ROWS["dice"] and found.to_json()["other_cancers"] == others
+    shown = bool(cancers) and not others
+    summary = two_folds(provenance=found)
+    for form in (format_summary(summary), summary_csv(summary), summary_tex(summary), table_section(summary)):
+        assert ("67.63" in form or "0.6763" in form) is shown
+        form = html.unescape(form)
+        says = (
+            "The paper's row is left out: scans are recorded as of prostate cancer, the paper's are of breast cancer."
+        )
+        assert (says in form) is bool(others)
+    assert (found.to_json()["paper"] is not None) is shown
+
+
+def test_what_phantoms_are_called_does_not_depend_on_their_cancer():
+    notes = Provenance("phantoms", {}, PAPER_ROWS["dice"], ("prostate",)).notes
+    assert "The paper's row is left out: these are not (or not known to be) scans of patients." in notes
+    assert not any("prostate" in note for note in notes)
 
 
 def test_csv():
