@@ -89,8 +89,8 @@ def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: 
     """What the figures of `experiment` on these scans are.
 
     The paper's row goes with an experiment of the paper of which no setting was changed, on scans that were prepared as
-    in the paper; whether it is shown depends on what the scans are, and of what cancer. The map of annotation labels is the
-    user's own and changes nothing.
+    in the paper; whether it is shown depends on what the scans are, and of what cancer. The map of annotation labels is
+    the user's own and changes nothing.
     """
     changed = settings.changes()
     row = PAPER_ROWS.get(experiment.name) if experiment.is_paper_row and not changed else None

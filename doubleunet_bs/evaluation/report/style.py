@@ -34,7 +34,8 @@ p {{ max-width: 46rem; }}
 .banner {{ background: #fff4d6; border-left: 4px solid #e0a100; padding: 0.6rem 0.9rem; max-width: 52rem; }}
 .headline {{ display: flex; flex-wrap: wrap; gap: 0.6rem; margin: 1rem 0; }}
 .headline div {{ background: var(--tint); border-radius: 8px; padding: 0.6rem 1rem; flex: 1 1 13rem; }}
-.headline b {{ display: block; font-size: 1.5rem; line-height: 1.2; white-space: nowrap; font-variant-numeric: tabular-nums; }}
+.headline b {{ display: block; font-size: 1.5rem; line-height: 1.2; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }}
 /* A table that is cut off has a shadow at that edge; covers that move with the table hide it where nothing is cut. */
 .wide {{ overflow-x: auto; margin: 0.6rem 0; background:
   linear-gradient(to right, var(--paper) 40%, transparent) 0 0 / 2rem 100% no-repeat local,
