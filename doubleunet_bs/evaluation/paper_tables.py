@@ -8,6 +8,8 @@ cross-validation over the scans of 90 breast-cancer patients with bone metastase
 import dataclasses
 
 SOURCE = "Chen et al. 2023, doi:10.20944/preprints202307.0674.v1"
+CANCER = "breast"
+"""Of the patients whose scans were scored; those with prostate cancer served for pre-training only."""
 Row = tuple[float, float, float]
 
 TABLE_1_FOLDS: tuple[Row, ...] = (

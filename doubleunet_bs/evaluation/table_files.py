@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from doubleunet_bs.evaluation.bootstrap import Interval
 from doubleunet_bs.evaluation.summary import (
     Figures,
     Mean,
@@ -13,11 +14,21 @@ from doubleunet_bs.evaluation.summary import (
     postprocessed_figures,
     threshold_figures,
 )
-from doubleunet_bs.evaluation.tables import percent
+from doubleunet_bs.evaluation.tables import interval_note, percent, span, undefined_note
 from doubleunet_bs.files import write_text
 
 CSV, TEX = "summary.csv", "table.tex"
 COLUMNS = ("method", "row", "scans", "precision", "sensitivity", "f1", "f1_is")
+_ESCAPED = str.maketrans(
+    {
+        **{character: rf"\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
 OF_MEANS, OF_FOLDS, POOLED = "of the means", "mean over folds", "pooled over scans"
 
 
@@ -62,9 +73,13 @@ def summary_csv(summary: Summary) -> str:
 
 
 def summary_tex(summary: Summary) -> str:
-    """A `tabular` in per cent as the paper prints it (package booktabs); notes are comments and a last row."""
+    """A `tabular` in per cent as the paper prints it (package booktabs), the 95 % intervals among its rows.
+
+    Notes stand as comments above it and, in lines as long as the text is wide, below it.
+    """
+    notes = [note for note in (undefined_note(summary), interval_note(summary)) if note] + summary.provenance.notes
     lines = [
-        *(f"% {note}" for note in summary.provenance.notes),
+        *(f"% {note}" for note in notes),
         r"\begin{tabular}{lrrr}",
         r"\toprule",
         r"Fold & Precision & Sensitivity & F1-score \\",
@@ -79,13 +94,20 @@ def summary_tex(summary: Summary) -> str:
             _tex_row("Mean of F1", (None, None, mean.f1_mean), blank=True),
             _tex_row("SD", (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd)),
         ]
+    lines += _tex_intervals(summary)
     paper = summary.provenance.paper
     if paper:
         cells = " & ".join(f"{value:.2f}" for value in (paper.precision, paper.sensitivity, paper.f1))
         lines += [r"\midrule", rf"Paper, Table {paper.table} (other scans) & {cells} \\"]
-    lines += [r"\midrule"]
-    lines += [rf"\multicolumn{{4}}{{l}}{{\footnotesize {_escape(note)}}} \\" for note in summary.provenance.notes]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    # Not a row: a note is a sentence, and as a cell that cannot break it would push the figures off the page.
+    lines += [
+        r"\par\smallskip",
+        r"\parbox{\linewidth}{\footnotesize\raggedright",
+        *(rf"{_escape(note)}\par" for note in notes),
+        "}",
+    ]
+    return "\n".join([*lines, ""])
 
 
 def _mean_rows(mean: Mean) -> list[tuple[str, Figures, str]]:
@@ -114,6 +136,24 @@ def _interval_rows(summary: Summary) -> list[tuple[str, Figures, str]]:
     return rows
 
 
+def _tex_intervals(summary: Summary) -> list[str]:
+    found = summary.intervals
+    if not interval_note(summary):
+        return []
+    first = (found.precision, found.sensitivity, found.f1_of_means)
+    if len(summary.folds) == 1:
+        return [r"\midrule", _tex_spans(r"95\,\% interval", first)]
+    return [
+        _tex_spans(r"95\,\% interval (F1 of the means)", first),
+        _tex_spans(r"95\,\% interval, mean of F1", (found.f1_mean,)),
+    ]
+
+
+def _tex_spans(name: str, intervals: Sequence[Interval]) -> str:
+    cells = [""] * (3 - len(intervals)) + ["--" if interval is None else span(interval) for interval in intervals]
+    return rf"{name} & {' & '.join(cells)} \\"
+
+
 def _cells(row: Sequence[float | None]) -> list[str]:
     return ["" if value is None else repr(float(value)) for value in row]
 
@@ -124,6 +164,4 @@ def _tex_row(name: str, row: Figures, blank: bool = False) -> str:
 
 
 def _escape(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, rf"\{character}")
-    return text
+    return text.translate(_ESCAPED)

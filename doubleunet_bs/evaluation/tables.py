@@ -14,6 +14,14 @@ from doubleunet_bs.evaluation.summary import (
 from doubleunet_bs.words import counted
 
 _WIDTH = 13
+_NEED_NORMALS = {"specificity": "specificity", "AUC": "auc", "false positives": "false_positives_per_normal_scan"}
+_DETECTION = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "AUC": "auc",
+    "false-positive lesions per normal scan": "false_positives_per_normal_scan",
+}
+_DIGITS = {"auc": ".3f", "false_positives_per_normal_scan": ".2f"}
 
 
 def format_summary(summary: Summary) -> str:
@@ -87,6 +95,58 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
+def span(interval: Interval) -> str:
+    """An interval of fractions in per cent with one decimal, "-" when undefined."""
+    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def interval_note(summary: Summary) -> str:
+    """What the 95 % intervals are of, as a sentence; "" when there is none."""
+    found = summary.intervals
+    if found.precision is None and found.sensitivity is None and found.f1_mean is None:
+        return ""
+    return (
+        f"95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of "
+        f"{counted(found.patients, 'patient')}, within each fold."
+    )
+
+
+def undefined_note(summary: Summary) -> str:
+    """Which means leave folds out, as a sentence; "" when none does, and for a single fold."""
+    scored = len(summary.folds)
+    partial = {name: count for name, count in summary.mean.folds.items() if count < scored}
+    if scored < 2 or not partial:
+        return ""
+    left_out = ", ".join(f"{name} ({scored - count})" for name, count in partial.items())
+    return f"Undefined in some folds, which are left out of that mean: {left_out}."
+
+
+def folds_in_mean(summary: Summary, key: str) -> str:
+    """ "mean of 1 of 3 folds" where a patient-level figure is defined in some folds only, else "".
+
+    Args:
+        summary: of the run.
+        key: of `Summary.detection_mean`.
+    """
+    defined = sum(fold.detection.to_json()[key] is not None for fold in summary.folds)
+    some = 0 < defined < len(summary.folds)
+    return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
+
+
+def undefined_detection(summary: Summary) -> list[str]:
+    """Which patient-level figures are undefined, in which folds, and why: a sentence for each reason."""
+    lines = []
+    for reason in dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason):
+        # What is undefined in a fold with this reason, and nothing that is given beside it.
+        folds = [fold for fold in summary.folds if fold.detection.reason == reason]
+        rows = [fold.detection.to_json() for fold in folds]
+        *first, last = [name for name, key in _NEED_NORMALS.items() if any(row[key] is None for row in rows)]
+        what = ", ".join(first) + f" and {last}"
+        where = f" in fold {', '.join(str(f.fold) for f in folds)}" if len(folds) < len(summary.folds) else ""
+        lines.append(f"{what[0].upper()}{what[1:]} are undefined{where}: {reason}.")
+    return lines
+
+
 def _mean_lines(mean: Mean, threshold: Mean) -> list[str]:
     def line(label: str, *rows: tuple[float | str | None, ...]) -> str:
         return f"{label:>12}   {_row(rows[0])}   {'':>8}{_row(rows[1])}"
@@ -101,19 +161,15 @@ def _mean_lines(mean: Mean, threshold: Mean) -> list[str]:
 
 def _interval_lines(summary: Summary) -> list[str]:
     found = summary.intervals
-    if found.precision is None and found.sensitivity is None and found.f1_mean is None:
+    if not interval_note(summary):
         return []
-    lines = [f"{'95 %':>12}   {_row(tuple(map(_span, (found.precision, found.sensitivity, found.f1_of_means))))}"]
+    lines = [f"{'95 %':>12}   {_row(tuple(map(span, (found.precision, found.sensitivity, found.f1_of_means))))}"]
     if len(summary.folds) > 1:
         lines[0] += "   [1] [3]"
-        lines.append(f"{'':>12}   {_row(('', '', _span(found.f1_mean)))}   [2] [3]")
+        lines.append(f"{'':>12}   {_row(('', '', span(found.f1_mean)))}   [2] [3]")
     else:
         lines[0] += "   [1]"
     return lines
-
-
-def _span(interval: Interval) -> str:
-    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 def _notes(summary: Summary) -> list[str]:
@@ -124,16 +180,10 @@ def _notes(summary: Summary) -> list[str]:
             "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
             "[2] mean of the folds' own F1; SD is the sample standard deviation over the folds.",
         ]
-        partial = {name: count for name, count in summary.mean.folds.items() if count < scored}
-        if partial:
-            left_out = ", ".join(f"{name} ({scored - count})" for name, count in partial.items())
-            notes.append(f"Undefined in some folds, which are left out of that mean: {left_out}.")
-    found = summary.intervals
-    if any(interval is not None for interval in (found.precision, found.sensitivity, found.f1_mean)):
-        notes.append(
-            f"[{3 if scored > 1 else 1}] 95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of "
-            f"{counted(found.patients, 'patient')}, within each fold."
-        )
+    if undefined := undefined_note(summary):
+        notes.append(undefined)
+    if drawn := interval_note(summary):
+        notes.append(f"[{3 if scored > 1 else 1}] {drawn}")
     if 0 < scored < summary.total_folds:
         notes.append(f"{scored} of {summary.total_folds} folds are scored.")
     return notes + summary.provenance.notes
@@ -141,21 +191,13 @@ def _notes(summary: Summary) -> list[str]:
 
 def _detection_lines(summary: Summary) -> list[str]:
     mean = summary.detection_mean
+    parts = []
+    for name, key in _DETECTION.items():
+        value = mean[key]
+        figure = "-" if value is None else format(value, _DIGITS[key]) if key in _DIGITS else percent(value)
+        parts.append(f"{name} {figure}" + (f" ({of})" if (of := folds_in_mean(summary, key)) else ""))
     head = "Patients" + (", mean over the folds: " if len(summary.folds) > 1 else ": ")
-    lines = [
-        f"{head}sensitivity {percent(mean['sensitivity'])}, specificity {percent(mean['specificity'])}, "
-        f"AUC {'-' if mean['auc'] is None else format(mean['auc'], '.3f')}, false-positive lesions per normal scan "
-        f"{'-' if (rate := mean['false_positives_per_normal_scan']) is None else format(rate, '.2f')}"
-    ]
-    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
-    names = {"specificity": "specificity", "auc": "AUC", "false_positives_per_normal_scan": "false positives"}
-    for reason in reasons:
-        # What is undefined in a fold with this reason, and nothing that is given beside it.
-        rows = [fold.detection.to_json() for fold in summary.folds if fold.detection.reason == reason]
-        *first, last = [name for key, name in names.items() if any(row[key] is None for row in rows)]
-        what = ", ".join(first) + f" and {last}"
-        lines.append(f"  {what[0].upper()}{what[1:]} are undefined: {reason}.")
-    return lines
+    return [head + ", ".join(parts), *(f"  {line}" for line in undefined_detection(summary))]
 
 
 def _lesion_header() -> str:

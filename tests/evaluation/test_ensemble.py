@@ -61,6 +61,15 @@ def test_files(scored):
     assert "averaged" in (folder / "report.html").read_text()
 
 
+def test_the_report_names_the_shards_of_its_scans(scored, others):
+    """An ensemble's scans are not those the run was trained on: both fingerprints are there, each as what it is."""
+    run, _, folder = scored
+    own, shown = open_run(run).data["fingerprint"][:16], open_shards(others).fingerprint[:16]
+    assert own != shown
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"shards of these scans {shown}…, trained on the shards {own}…" in page
+
+
 def test_nothing_is_predicted_twice(scored, others, monkeypatch):
     run, summary, _ = scored
     monkeypatch.setattr(

@@ -1,19 +1,24 @@
 """The paper's own fold rows give the paper's own means, in every form the table is printed in."""
 
 import csv
+import html
 import io
 import re
+import types
 
 import pytest
 from score_makers import fold, fold_of, lesion, scan
 
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS
 from doubleunet_bs.evaluation.postprocessing import SizeFilter
-from doubleunet_bs.evaluation.provenance import Provenance
+from doubleunet_bs.evaluation.provenance import Provenance, provenance
+from doubleunet_bs.evaluation.report.sections import table_section
 from doubleunet_bs.evaluation.scores import Postprocessed
 from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
 from doubleunet_bs.evaluation.table_files import summary_csv, summary_tex
 from doubleunet_bs.evaluation.tables import format_details, format_summary
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.training.experiments import paper_experiment
 
 TABLES = [
     ("baseline", TABLE_1_FOLDS, 60.43),
@@ -147,6 +152,31 @@ def test_no_row_of_the_paper_beside_a_changed_run():
     assert "The preparation is not the paper's (bin 4)." in format_summary(summary)
 
 
+@pytest.mark.parametrize(
+    ("cancers", "others"), [((None, "breast"), []), (("breast", "prostate", None), ["prostate"]), ((), [])]
+)
+def test_no_row_of_the_paper_beside_another_cancer(cancers, others):
+    records = (types.SimpleNamespace(phantom=False, cancer=cancer) for cancer in cancers)
+    found = provenance(paper_experiment("dice"), records, PreparationSettings())
+    assert found.row == PAPER_ROWS["dice"] and found.to_json()["other_cancers"] == others
+    shown = bool(cancers) and not others
+    summary = two_folds(provenance=found)
+    for form in (format_summary(summary), summary_csv(summary), summary_tex(summary), table_section(summary)):
+        assert ("67.63" in form or "0.6763" in form) is shown
+        form = html.unescape(form)
+        says = (
+            "The paper's row is left out: scans are recorded as of prostate cancer, the paper's are of breast cancer."
+        )
+        assert (says in form) is bool(others)
+    assert (found.to_json()["paper"] is not None) is shown
+
+
+def test_what_phantoms_are_called_does_not_depend_on_their_cancer():
+    notes = Provenance("phantoms", {}, PAPER_ROWS["dice"], ("prostate",)).notes
+    assert "The paper's row is left out: these are not (or not known to be) scans of patients." in notes
+    assert not any("prostate" in note for note in notes)
+
+
 def test_csv():
     rows = list(csv.DictReader(io.StringIO(summary_csv(two_folds()))))
     first = rows[0]
@@ -166,6 +196,40 @@ def test_latex_is_whole():
     for line in body.splitlines():
         if " & " in line:
             assert line.count(" & ") == 3 and line.endswith(r"\\")
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_latex_notes_do_not_widen_the_table_and_intervals_are_there(folds):
+    rows = tuple(fold(n, scan(2 * n, 10, 0, 0), scan(2 * n + 1, 0, 10, 10)) for n in range(1, folds + 1))
+    changed = {"labels": "a_b & 50 % \\\\ ~^<{}>#$"}
+    summary = Summary("dice", {}, folds, rows, Provenance("patients", changed, PAPER_ROWS["dice"]))
+    tex = summary_tex(summary)
+    table, _, below = tex.partition(r"\end{tabular}")
+    # A cell does not break: the widest row decides how wide the table is.
+    assert max(map(len, table.partition(r"\toprule")[2].splitlines())) < 90
+    assert r"\parbox{\linewidth}" in below
+    for note in summary.provenance.notes:
+        assert f"% {note}\n" in table
+    said = (
+        r"\textbackslash{}\textbackslash{} \textasciitilde{}\textasciicircum{}\textless{}\{\}"
+        r"\textgreater{}\#\$"
+    )
+    assert r"a\_b \& 50 \% " + said in below
+    assert f"95 \\% interval: 2000 bootstrap draws (seed 0) of {2 * folds} patients" in below
+    spans = [
+        re.findall(r"\d+\.\d to \d+\.\d", line) for line in table.splitlines() if "interval" in line and "&" in line
+    ]
+    found = summary.intervals
+    expected = [found.precision, found.sensitivity, found.f1_of_means]
+    expected = [[f"{100 * low:.1f} to {100 * high:.1f}" for low, high in expected]]
+    if folds > 1:
+        expected.append([f"{100 * found.f1_mean[0]:.1f} to {100 * found.f1_mean[1]:.1f}"])
+    assert spans == expected
+
+
+def test_latex_says_which_means_leave_folds_out():
+    assert "Undefined in some folds, which are left out of that mean: precision (1)." in summary_tex(two_folds())
+    assert "interval" not in summary_tex(two_folds())  # one patient in each fold: nobody to draw
 
 
 def test_details():
@@ -214,3 +278,25 @@ def test_details_call_nothing_undefined_that_is_given():
     text = format_details(Summary("dice", {}, 1, (fold(1, scan(0, 6, 4, 4), normals=(normal,)),)))
     assert "specificity -, AUC -, false-positive lesions per normal scan 1.00" in text
     assert "Specificity and AUC are undefined: all normal scans are of patients with metastases." in text
+
+
+def test_details_say_in_which_folds_figures_are_undefined():
+    """Fold 1 tests a normal patient, folds 2 and 3 have none left for two reasons: every mean says of what it is."""
+    found = [lesion(probability=0.9)]
+    rows = (
+        fold(1, scan(0, 6, 4, 4, lesions=found), normals=(scan(9, group="negative"),)),
+        fold(2, scan(1, 6, 4, 4, lesions=found), normals_reason="they are training data"),
+        fold(3, scan(2, 6, 4, 4), normals=(scan(8, patient=2, group="negative"),)),
+    )
+    lines = format_details(Summary("dice", {}, 3, rows)).splitlines()
+    assert (
+        "Patients, mean over the folds: sensitivity 66.67, specificity 100.00 (mean of 1 of 3 folds), "
+        "AUC 1.000 (mean of 1 of 3 folds), false-positive lesions per normal scan 0.00 (mean of 2 of 3 folds)"
+    ) in lines
+    assert "  Specificity, AUC and false positives are undefined in fold 2: they are training data." in lines
+    assert "  Specificity and AUC are undefined in fold 3: all normal scans are of patients with metastases." in lines
+    twice = format_details(Summary("dice", {}, 3, (rows[0], rows[1], rows[1])))
+    assert "false positives are undefined in fold 2, 2: they" in twice
+    # Undefined everywhere: no fold needs a name.
+    everywhere = format_details(Summary("dice", {}, 2, (rows[1], rows[1])))
+    assert "false positives are undefined: they are training data." in everywhere and "mean of" not in everywhere

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from browser import find_browser, open_browser
 from intensity_run import make_run, make_shards
-from score_makers import scan
+from score_makers import fold, lesion, scan
 
 from doubleunet_bs.evaluation.ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.evaluate import evaluate_run
@@ -19,8 +19,9 @@ from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
 from doubleunet_bs.evaluation.report.error_maps import ErrorMaps
 from doubleunet_bs.evaluation.report.markup import table, tinted
 from doubleunet_bs.evaluation.report.scan_figures import chosen_scans, outline
-from doubleunet_bs.evaluation.report.sections import head
+from doubleunet_bs.evaluation.report.sections import head, table_section
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.run_folder import open_run
@@ -36,6 +37,34 @@ def report(tmp_path_factory, tensorflow):
     return run / "report.html", summary
 
 
+def cells(page):
+    """The rows of all tables of a page, as lists of text."""
+    rows = re.findall(r"<tr.*?>(.*?)</tr>", page)
+    return [[html.unescape(cell) for cell in re.findall(r"<t[dh]>(.*?)</t[dh]>", row)] for row in rows]
+
+
+def test_the_table_has_both_intervals_of_f1(report):
+    path, summary = report
+    rows = [row for row in cells(path.read_text(encoding="utf-8")) if row[0].startswith("95 %")]
+    found = summary.intervals
+    expected = [found.precision, found.sensitivity, found.f1_of_means, found.f1_mean]
+    expected = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in expected]
+    assert rows == [["95 % [1] [3]", "", *expected[:3], "", ""], ["95 % [2] [3]", "", "", "", expected[3], "", ""]]
+    one = Summary("dice", {}, 1, (fold(1, scan(0, 10, 0, 0), scan(1, 0, 10, 10)),))
+    assert [row for row in cells(table_section(one)) if row[0].startswith("95 %")] == [
+        ["95 % [3]", "", *["0.0 to 100.0"] * 3, "", ""]
+    ]
+
+
+def test_figures_are_said_to_be_what_they_are(report):
+    path, summary = report
+    page = html.unescape(path.read_text(encoding="utf-8"))
+    dice = summary.dice
+    assert f"Dice of {dice.scans} scans: median {100 * dice.median:.1f} %, the middle half between" in page
+    assert "F1: the harmonic mean of the two, 2 TP / (2 TP + FP + FN). Dice: the same formula" in page
+    assert "Precision (positive predictive value): share of the predicted pixels that are metastatic." in page
+
+
 def test_what_is_in_it(report):
     path, summary = report
     page = path.read_text(encoding="utf-8")
@@ -48,6 +77,7 @@ def test_what_is_in_it(report):
         for one in fold.scans:
             assert one.case in page
     assert "encoder_weights" in page and "not for diagnosis" in page
+    assert f"shards of these scans {open_run(path.parent).data['fingerprint'][:16]}…</p>" in page
     assert page.count("<figure>") == 6  # four scans, two maps of errors
 
 
@@ -92,6 +122,27 @@ def test_a_changed_preparation_is_said(report):
     assert says in page and "All settings are those" not in page
     page = html.unescape(head(dataclasses.replace(summary, provenance=other), (320, 256), "1 of 10 folds trained"))
     assert f"{', '.join(summary.changed_settings)}, preparation.bin, preparation.background." in page
+
+
+def test_detected_patients_do_not_stand_alone(report):
+    """Beside the sensitivity stands what became of the normal patients, or why nobody knows."""
+    found = [lesion(probability=0.9)]
+    cleared = fold(1, scan(0, 6, 4, 4, lesions=found), normals=(scan(9, group="negative"),))
+    called = fold(2, scan(1, 6, 4, 4, lesions=found), normals=(scan(8, group="negative", lesions=found),))
+    untested = fold(3, scan(2, 6, 4, 4, lesions=found), normals_reason="they are <training> data")
+
+    def tile(*folds):
+        page = head(Summary("dice", {}, len(folds), folds), (320, 256), "")
+        assert "patients detected<b>100.0 %</b>" in page
+        return re.search(r"normal patients cleared<b>(.*?)</b><span class='small'>(.*?)</span>", page).groups()
+
+    assert tile(cleared) == ("100.0 %", "")
+    assert tile(cleared, called) == ("50.0 %", "mean over folds")
+    assert tile(cleared, called, untested) == ("50.0 %", "mean of 2 of 3 folds")
+    assert tile(untested, untested) == ("not tested", "they are &lt;training&gt; data")
+    _, summary = report
+    assert "normal patients cleared" in report[0].read_text(encoding="utf-8")
+    assert summary.detection_mean["specificity"] is not None
 
 
 class Structure(HTMLParser):
@@ -160,7 +211,7 @@ def scans_of(*percents):
 @pytest.mark.parametrize(
     ("percents", "expected"),
     [
-        ((10, 20, 30, 40, 50, 60, 70), ["best 70", "best 60", "median 50", "median 40", "worst 20", "worst 10"]),
+        ((10, 20, 30, 40, 50, 60, 70), ["best 70", "best 60", "median 50", "median 40", "worst 10", "worst 20"]),
         ((10, 20, 30), ["best 30", "median 20", "worst 10"]),
         ((10, 20), ["best 20", "worst 10"]),
         ((10,), ["best 10"]),
@@ -202,6 +253,9 @@ def test_error_maps_show_where_the_errors_are():
     assert maps.wrong.sum() == maps.missed.sum() == 32
     assert maps.wrong[61, 51] == 2 and maps.missed[11, 11] == 2
     assert maps.figures().count("<figure>") == 2
+    # Both scans are wrong there, and the figure in the caption is less: it is that of the smoothed map.
+    peak = re.search(r"False positives: up to (\d+\.\d) %, at the darkest place \(share of the scans", maps.figures())
+    assert 0 < float(peak[1]) < 100
     maps.add(np.zeros((80, 64), np.uint8), labels, labels == 2)
     assert maps.wrong[61, 51] == 2 and maps.scans == 3
 
@@ -252,6 +306,9 @@ def test_it_fits_the_screen_and_nobody_complains(page, report, width, height, ph
     widths = page.evaluate("[...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect().width)")
     assert min(widths) > 200 and max(widths) <= width
     assert page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") >= 16
+    # The tables that are open at the start are not cut off.
+    cut = "[...document.querySelectorAll('.wide')].filter(box => !box.closest('details') && "
+    assert page.evaluate(cut + "box.scrollWidth > box.clientWidth).length") == 0
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.complaints == []

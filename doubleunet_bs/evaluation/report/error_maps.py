@@ -79,8 +79,8 @@ def _figure(mean: np.ndarray, share: np.ndarray, colour: tuple[int, int, int], n
     if peak > 0:
         layers.append(picture(tinted(np.sqrt(smooth / peak), colour, least=0.12), share.shape))
     caption = (
-        f"{name}: at the darkest place in {100 * peak:.1f} % of the scans (smoothed; the colour "
-        "goes with the square root)."
+        f"{name}: up to {100 * peak:.1f} %, at the darkest place (share of the scans in which a pixel is one, smoothed "
+        "over its surroundings; the colour goes with the square root)."
         if peak > 0
         else f"{name}: none."
     )

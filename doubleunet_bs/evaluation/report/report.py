@@ -18,6 +18,7 @@ from doubleunet_bs.files import write_text
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.run_folder import HISTORY, Run
+from doubleunet_bs.words import counted
 
 REPORT = "report.html"
 
@@ -75,8 +76,9 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
             lesion_section(summary, size_chart(by_size(summary.scans, summary.unit))),
             "<h2>Where the errors are</h2>",
             f"<p class='small'>All {maps.scans} test scans laid over each other, each body centred in its window; "
-            f"behind them their mean.</p><div class='grid'>{maps.figures()}</div>",
-            settings_section(run.experiment, run.data, __version__),
+            "behind them their mean. The colour says in what share of the scans a pixel is wrong, smoothed over the "
+            f"pixels around it, so that single errors are spread out.</p><div class='grid'>{maps.figures()}</div>",
+            settings_section(run.experiment, run.data, __version__, dataset.fingerprint),
         ]
     )
     path = (folder or run.path) / REPORT
@@ -112,9 +114,11 @@ def _dice_text(summary: Summary) -> str:
     if dice.median is None:
         return "<p>No scan has a Dice coefficient.</p>"
     sd = "" if dice.sd is None else f", SD {100 * dice.sd:.1f}"
-    undefined = f" {dice.undefined} scans have none: nothing there and nothing predicted." if dice.undefined else ""
+    undefined = (
+        f" {counted(dice.undefined, 'scan')} without: nothing there, nothing predicted." if dice.undefined else ""
+    )
     return (
-        f"<p>Half of the {dice.scans} scans lie between {100 * dice.lower_quartile:.1f} and "
-        f"{100 * dice.upper_quartile:.1f} %, the median is {100 * dice.median:.1f} %, the range "
-        f"{100 * dice.minimum:.1f} to {100 * dice.maximum:.1f} % (mean {100 * dice.mean:.1f}{sd}).{undefined}</p>"
+        f"<p>Dice of {counted(dice.scans, 'scan')}: median {100 * dice.median:.1f} %, the middle half between "
+        f"{100 * dice.lower_quartile:.1f} and {100 * dice.upper_quartile:.1f} %, range {100 * dice.minimum:.1f} to "
+        f"{100 * dice.maximum:.1f} %, mean {100 * dice.mean:.1f} %{sd}.{undefined}</p>"
     )

@@ -23,7 +23,7 @@ def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[
         each: how many of each, at most; no scan is taken twice.
 
     Returns:
-        (what it is, fold, score); none without scans.
+        (what it is, fold, score), the best and the worst one first among their like; none without scans.
     """
     ranked = sorted(
         (item for item in scans if item[1].dice is not None), key=lambda item: (-item[1].dice, item[1].case)
@@ -41,7 +41,7 @@ def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[
         for number in numbers:
             places.setdefault(number, name)
     order = ("best", "median", "worst")
-    found = sorted(places.items(), key=lambda item: (order.index(item[1]), item[0]))
+    found = sorted(places.items(), key=lambda item: (order.index(item[1]), -item[0] if item[1] == "worst" else item[0]))
     return [(name, *ranked[place]) for place, name in found]
 
 

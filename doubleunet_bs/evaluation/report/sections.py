@@ -8,6 +8,7 @@ from doubleunet_bs.evaluation.breakdown import by_size, by_view
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.report.markup import notes, percent, table, text, with_unit
 from doubleunet_bs.evaluation.summary import Mean, Summary, figures, postprocessed_figures, threshold_figures
+from doubleunet_bs.evaluation.tables import folds_in_mean, interval_note, undefined_detection
 from doubleunet_bs.preparation.records import PATIENTS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import Experiment
@@ -26,14 +27,14 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
     notes_of = summary.provenance.notes
     warning = f'<p class="banner">{text(notes_of[0])}</p>' if summary.provenance.scans != PATIENTS else ""
     mean, lesions, found = summary.mean, summary.lesions, summary.detection_mean
-    several = len(summary.folds) > 1
     tiles = [
         ("F1, pixels", with_unit(mean.f1_of_means), _labelled(summary.intervals.f1_of_means)),
         ("precision, pixels", with_unit(mean.precision), _labelled(summary.intervals.precision)),
         ("sensitivity, pixels", with_unit(mean.sensitivity), _labelled(summary.intervals.sensitivity)),
         ("lesions found", with_unit(lesions.sensitivity), f"{lesions.found} of {lesions.true}"),
         ("predicted lesions right", with_unit(lesions.precision), f"{lesions.right} of {lesions.predicted}"),
-        ("patients detected", with_unit(found["sensitivity"]), "mean over folds" if several else ""),
+        ("patients detected", with_unit(found["sensitivity"]), _of_folds(summary, "sensitivity")),
+        _normals_tile(summary),
     ]
     boxes = "".join(
         f"<div>{text(label)}<b>{value}</b><span class='small'>{text(extra)}</span></div>"
@@ -79,22 +80,27 @@ def table_section(summary: Summary) -> str:
         rows.append(row("SD", (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd), "f1_sd"))
     spans = tuple(_span(interval) for interval in (found.precision, found.sensitivity, found.f1_of_means))
     if any(spans):
-        rows.append(["95 % interval [3]", "", *spans, "", ""])
+        several = len(summary.folds) > 1
+        rows.append(["95 % [1] [3]" if several else "95 % [3]", "", *spans, "", ""])
+        if several:
+            rows.append(["95 % [2] [3]", "", "", "", _span(found.f1_mean), "", ""])
     paper = summary.provenance.paper
     if paper:
         cells = [f"{value:.2f}" for value in (paper.precision, paper.sensitivity, paper.f1)]
         rows.append([f"paper, Table {paper.table}: other scans", "", *cells, "", ""])
-    small = ["Pixels of the metastatic class in per cent, pooled over the test scans of a fold."]
+    small = [
+        "Pixels of the metastatic class in per cent, pooled over the test scans of a fold.",
+        "Precision (positive predictive value): share of the predicted pixels that are metastatic. Sensitivity "
+        "(recall): share of the metastatic pixels that are predicted. F1: the harmonic mean of the two, "
+        "2 TP / (2 TP + FP + FN). Dice: the same formula on the pixels of one scan.",
+    ]
     if len(summary.folds) > 1:
         small += [
             "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
             "[2] Mean of the folds' own F1; SD is the sample standard deviation over the folds.",
         ]
     if any(spans):
-        small.append(
-            f"[3] {found.resamples} bootstrap draws (seed {found.seed}) of the {found.patients} patients, "
-            "within each fold."
-        )
+        small.append(f"[3] {interval_note(summary)}")
     small.append(
         "Threshold: the best single grey level, chosen on the validation scans. Filter: predicted lesions under an "
         "area are dropped where that helps on the validation scans; the raw figures stay the result."
@@ -148,18 +154,41 @@ def scan_list(summary: Summary) -> str:
     return f"<details><summary>All {len(rows)} scans, the worst first</summary>{table(columns, rows)}</details>"
 
 
-def settings_section(experiment: Experiment, data: Mapping[str, Any], version: str) -> str:
-    """What was trained, on what."""
+def settings_section(experiment: Experiment, data: Mapping[str, Any], version: str, shown: str) -> str:
+    """What was trained, on what, and what is shown.
+
+    Args:
+        experiment: of the run.
+        data: of the run: "preparation" and "fingerprint" of the shards that it was trained on.
+        version: of the package.
+        shown: fingerprint of the shards of the scans in the report; an ensemble's are others.
+    """
     experiment = experiment.public()
     changed = experiment.changed_settings()
     rows = [[name, _plain(value), "changed" if name in changed else ""] for name, value in experiment.to_json().items()]
     differs = PreparationSettings.from_json(data["preparation"]).changes()
     prepared = [[name, _plain(value), "changed" * (name in differs)] for name, value in data["preparation"].items()]
+    shards = f"shards of these scans {shown[:16]}…"
+    if shown != data["fingerprint"]:
+        shards += f", trained on the shards {data['fingerprint'][:16]}…"
     return (
         f"<h2>Settings</h2><details><summary>Experiment, preparation, version</summary>"
         f"{table(['experiment', '', ''], rows)}{table(['preparation', '', ''], prepared)}"
-        f"<p class='small'>doubleunet_bs {text(version)}; shards {text(data['fingerprint'][:16])}…</p></details>"
+        f"<p class='small'>doubleunet_bs {text(version)}; {text(shards)}</p></details>"
     )
+
+
+def _normals_tile(summary: Summary) -> tuple[str, str, str]:
+    """What stands beside the detected patients: without it a model that calls everybody positive looks perfect."""
+    specificity = summary.detection_mean["specificity"]
+    if specificity is not None:
+        return "normal patients cleared", with_unit(specificity), _of_folds(summary, "specificity")
+    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
+    return "normal patients cleared", "not tested", "; ".join(reasons)
+
+
+def _of_folds(summary: Summary, key: str) -> str:
+    return folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
 
 
 def _patients(summary: Summary) -> str:
@@ -177,11 +206,11 @@ def _patients(summary: Summary) -> str:
                 else f"{found.false_positives_per_normal_scan:.2f}",
             ]
         )
-    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
     small = [
-        "A patient is called positive when a lesion is predicted in one of his scans; the ROC curve ranks patients by "
-        "the largest mean probability of a predicted lesion.",
-        *(f"Undefined without normal patients that were not trained on: {reason}." for reason in reasons),
+        "A patient is called positive when a lesion is predicted in one of his scans. Sensitivity: share of the "
+        "positives detected; specificity: share of the normals cleared; AUC: area under the ROC curve, which ranks "
+        "patients by the largest mean probability of a predicted lesion (0.5: no better than guessing).",
+        *undefined_detection(summary),
     ]
     columns = ["", "positives detected", "normals cleared", "AUC", "wrong lesions per normal scan"]
     return table(columns, rows) + notes(small)

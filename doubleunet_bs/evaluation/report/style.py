@@ -33,9 +33,15 @@ p {{ max-width: 46rem; }}
 .notes {{ padding-left: 1.1rem; max-width: 52rem; }}
 .banner {{ background: #fff4d6; border-left: 4px solid #e0a100; padding: 0.6rem 0.9rem; max-width: 52rem; }}
 .headline {{ display: flex; flex-wrap: wrap; gap: 0.6rem; margin: 1rem 0; }}
-.headline div {{ background: var(--tint); border-radius: 8px; padding: 0.6rem 1rem; flex: 1 1 8rem; }}
-.headline b {{ display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }}
-.wide {{ overflow-x: auto; margin: 0.6rem 0; }}
+.headline div {{ background: var(--tint); border-radius: 8px; padding: 0.6rem 1rem; flex: 1 1 13rem; }}
+.headline b {{ display: block; font-size: 1.5rem; line-height: 1.2; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }}
+/* A table that is cut off has a shadow at that edge; covers that move with the table hide it where nothing is cut. */
+.wide {{ overflow-x: auto; margin: 0.6rem 0; background:
+  linear-gradient(to right, var(--paper) 40%, transparent) 0 0 / 2rem 100% no-repeat local,
+  linear-gradient(to left, var(--paper) 40%, transparent) 100% 0 / 2rem 100% no-repeat local,
+  linear-gradient(to right, #0003, transparent) 0 0 / 0.8rem 100% no-repeat scroll,
+  linear-gradient(to left, #0003, transparent) 100% 0 / 0.8rem 100% no-repeat scroll; }}
 table {{ border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.28rem 0.7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }}
 th {{ color: var(--soft); font-weight: 600; vertical-align: bottom; }}
@@ -53,7 +59,11 @@ path.prediction {{ stroke: {PREDICTION}; stroke-dasharray: 4 2; }}
 .switch + label {{ display: inline-block; margin: 0 1.1rem 0.6rem 0.3rem; cursor: pointer; }}
 .switch {{ width: 1.1rem; height: 1.1rem; vertical-align: -0.15rem; }}
 .switch + label + br {{ display: none; }}
-@media (max-width: 40rem) {{ .switch + label + br {{ display: inline; }} }}
+@media (max-width: 40rem) {{ .switch + label + br {{ display: inline; }}
+  table {{ font-size: 0.8rem; }} th, td {{ padding: 0.28rem 0.25rem; white-space: normal; }}
+  /* Names of columns upright: the columns need no more room than their figures. */
+  th:not(:first-child) {{ writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; max-height: 7rem; }}
+  .headline div {{ flex-basis: 8rem; }} }}
 .swatch {{ display: inline-block; width: 0.9em; height: 0.9em; border-radius: 2px; margin-right: 0.35em;
   vertical-align: -0.08em; }}
 details {{ margin: 0.8rem 0; }}
