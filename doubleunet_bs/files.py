@@ -12,11 +12,15 @@ from typing import Any
 from doubleunet_bs.errors import BoneScanError
 
 
-def replace_file(path: str | os.PathLike, write: Callable[[Path], None]) -> None:
+def replace_file(path: str | os.PathLike, write: Callable[[Path], None], mode: int | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it over `path`.
 
     A reader sees the old content or the new one, never a part. The temporary name keeps the suffix of
     `path`, since several writers choose their format by it.
+
+    Args:
+        path, write: the file, and what fills it.
+        mode: permissions; None leaves them to the umask. With 0o600 nobody but the owner can read it at any time.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +31,7 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], None]) -> None
     temporary = Path(name)
     try:
         write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -35,9 +39,9 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], None]) -> None
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text to `path` atomically."""
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def write_text(path: str | os.PathLike, text: str, mode: int | None = None) -> None:
+    """Write UTF-8 text to `path` atomically; `mode` as for `replace_file`."""
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), mode)
 
 
 def json_text(content: Any) -> str:
@@ -45,13 +49,16 @@ def json_text(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write `json_text(content)` to `path` atomically."""
-    write_text(path, json_text(content))
+def write_json(path: str | os.PathLike, content: Any, mode: int | None = None) -> None:
+    """Write `json_text(content)` to `path` atomically; `mode` as for `replace_file`."""
+    write_text(path, json_text(content), mode)
 
 
-def create_file(path: str | os.PathLike, text: str) -> bool:
+def create_file(path: str | os.PathLike, text: str, mode: int | None = None) -> bool:
     """Write UTF-8 text to `path` unless something is there already. Of several processes, on any machine, one succeeds.
+
+    Args:
+        path, text: the file and its content. mode: as for `replace_file`.
 
     Returns:
         Whether this call made the file. A file that is there, with all of its content at once, is left alone.
@@ -64,7 +71,7 @@ def create_file(path: str | os.PathLike, text: str) -> bool:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
+        os.chmod(name, 0o666 & ~_umask() if mode is None else mode)
         try:
             os.link(name, path)
         except FileExistsError:
@@ -72,15 +79,15 @@ def create_file(path: str | os.PathLike, text: str) -> bool:
             return os.stat(name).st_nlink > 1
         except OSError:
             # A file system without hard links: exclusive as well, but for a moment the file is there without content.
-            return _create_in_place(path, text)
+            return _create_in_place(path, text, 0o666 if mode is None else mode)
         return True
     finally:
         os.unlink(name)
 
 
-def _create_in_place(path: Path, text: str) -> bool:
+def _create_in_place(path: Path, text: str, mode: int = 0o666) -> bool:
     try:
-        with open(path, "x", encoding="utf-8") as file:
+        with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -9,7 +9,7 @@ scan,patient,cancer,metastases) says who is who and which scans are normal.
 All problems of the folder are listed at once, and in SHARDS.rejected.json. With any, nothing is written, unless
 --skip-invalid is given. The key of the pseudonyms and the table that leads back from them are in
 SHARDS.identities.json, for its owner only: keep it, and do not hand it on with the shards. An interrupted run goes on
-where it stopped when it is started again.
+where it stopped when it is started again; it says so when it must start over, and why.
 
 examples:
   doubleunet-bs prepare --scans export/ --labels labels/ --out breast
@@ -65,7 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--patients", type=Path, metavar="FILE", help="table of patients instead of patients.csv in the labels folder"
     )
     parser.add_argument(
-        "--key", type=Path, metavar="FILE", help="key and lookup table; share it between data sets of the same patients"
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="key and lookup table; share it between data sets of the same patients, prepared at once or in turn",
     )
     parser.add_argument(
         "--write-png", action="store_true", help="also write image, label and overlay PNGs, to look at, into SHARDS/png"

@@ -8,6 +8,8 @@ kilobytes each.
 import contextlib
 import copy
 import dataclasses
+import os
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -96,21 +98,19 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     if job.workers < 1:
         raise SettingsError(f"{job.workers} workers: at least 1 is needed")
     job = dataclasses.replace(job, **{name: Path(getattr(job, name)).absolute() for name in ("scans", "labels", "out")})
-    for folder in (job.scans, job.labels):
-        if job.out == folder or folder in job.out.parents:
-            raise SettingsError(f"{job.out}: lies inside {folder}; choose a place outside of the input")
+    _check_places(job)
     check_free(job.out)
     try:
         inputs = find_inputs(job)
         if not inputs.tasks and not inputs.problems:
             raise DatasetError(f"{job.scans}: no scan is in it")
-        new_key = not job.key_file.exists()
-        pseudonyms = _open_key(job.key_file)
+        pseudonyms, new_key = Pseudonyms.open(job.key_file)
         with open_unfinished(job.out, inputs.fingerprint(job, _emptied(pseudonyms).patient("which key"))) as unfinished:
             result = _prepare(job, inputs, pseudonyms, unfinished)
         if new_key and not result.written:
-            # Nothing was prepared, so nothing needs the way back. (An interrupted run keeps the key to go on with.)
-            job.key_file.unlink(missing_ok=True)
+            # Nothing was prepared, so nothing needs the way back, unless another run shares the key by now. (An
+            # interrupted run keeps the key to go on with.)
+            pseudonyms.remove_unused(job.key_file)
         return result
     except OSError as cause:
         raise BoneScanError(
@@ -118,7 +118,18 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
         ) from None
 
 
+def _check_places(job: CohortJob) -> None:
+    """Nothing is written among what is read, and the way back to the patients not among what is handed on."""
+    scans, labels, out, key = (Path(os.path.realpath(path)) for path in (job.scans, job.labels, job.out, job.key_file))
+    for place, folder in ((out, scans), (out, labels), (key, scans), (key, labels), (key, out)):
+        if place == folder or folder in place.parents:
+            raise SettingsError(f"{place}: lies inside {folder}; choose a place outside of it")
+
+
 def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, unfinished: Unfinished) -> CohortResult:
+    if unfinished.lost:
+        # At once: work of hours may be done again.
+        print(f"{job.out}: {unfinished.lost}", file=sys.stderr, flush=True)
     state = _Progress(job, inputs, unfinished)
     arguments = (job.settings, job.allow_missing_view, _emptied(pseudonyms), str(job.labels))
     bar = tqdm(desc="prepare", unit="scan", total=len(inputs.tasks), initial=state.next, disable=not job.progress)
@@ -157,6 +168,7 @@ class _Progress:
         self.writer = ShardWriter(unfinished.shards, job.settings, [entry["shard"] for entry in done], cases)
         self.problems = [Problem(**problem) for entry in done for problem in entry["problems"]]
         self.header_patients = [patient for entry in done for patient in entry["header_patients"]]
+        self.declared = [declared for entry in done for declared in entry["declared"]]
         self.paths = [path for entry in done for path in entry["paths"]]
         self.next = done[-1]["next"] if done else 0
         self.inputs = inputs
@@ -189,6 +201,7 @@ class _Progress:
             return False
         self.paths.append(path)
         self.header_patients.append(outcome.header_patient)
+        self.declared.append(outcome.declared)
         if self.job.pictures:
             grey = to_grey(outcome.counts, record.gains)
             write_pictures(self.unfinished.shards / "png", record.case, grey, outcome.labels)
@@ -204,6 +217,7 @@ class _Progress:
                 "cases": [case.to_json() for case in self.writer.cases[begin:]],
                 "paths": self.paths[begin:],
                 "header_patients": self.header_patients[begin:],
+                "declared": self.declared[begin:],
                 "problems": [dataclasses.asdict(problem) for problem in self.problems[self._noted_problems :]],
             }
         )
@@ -212,7 +226,7 @@ class _Progress:
     def finish(self) -> None:
         """Complete the shard folder."""
         self.writer.flush()
-        self.writer.cases = _same_patients(self.writer.cases, self.header_patients)
+        self.writer.cases = _same_patients(self.writer.cases, self.header_patients, self.declared)
         self.writer.finish()
 
     def _refuse_duplicate(self, outcome: Outcome, path: str) -> Outcome:
@@ -229,26 +243,21 @@ class _Progress:
         return outcome
 
 
-def _same_patients(cases: list[CaseRecord], header_patients: list[str | None]) -> list[CaseRecord]:
+def _same_patients(
+    cases: list[CaseRecord], header_patients: list[str | None], declared: list[bool]
+) -> list[CaseRecord]:
     """Let a scan that patients.csv does not assign join the patient of the other scans with its PatientID."""
     assigned = defaultdict(set)
-    for case, header in zip(cases, header_patients, strict=True):
-        if header is not None and case.patient != header:
+    for case, header, by_table in zip(cases, header_patients, declared, strict=True):
+        if by_table and header is not None:
             assigned[header].add(case.patient)
+    # What the table says holds, also where it says the same as another scan's header, which may be wrong.
     return [
-        dataclasses.replace(case, patient=next(iter(assigned[case.patient])))
-        if case.patient == header and len(assigned.get(header, ())) == 1
+        dataclasses.replace(case, patient=next(iter(assigned[header])))
+        if not by_table and len(assigned.get(header, ())) == 1
         else case
-        for case, header in zip(cases, header_patients, strict=True)
+        for case, header, by_table in zip(cases, header_patients, declared, strict=True)
     ]
-
-
-def _open_key(path: Path) -> Pseudonyms:
-    if path.exists():
-        return Pseudonyms.load(path)
-    pseudonyms = Pseudonyms.new()
-    pseudonyms.save(path)
-    return pseudonyms
 
 
 def _emptied(pseudonyms: Pseudonyms) -> Pseudonyms:

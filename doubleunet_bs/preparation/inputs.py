@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from doubleunet_bs.preparation.cohort import CohortJob
 
 
+JOURNAL_VERSION = 2
+"""Of what the journal of an interrupted run says of a shard."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Inputs:
     """Attributes: tasks: scans in the order of the output. problems: what is wrong before any pixel is read."""
@@ -29,36 +33,41 @@ class Inputs:
     tasks: tuple[Task, ...]
     problems: tuple[Problem, ...]
 
-    def fingerprint(self, job: "CohortJob", key: str) -> str:
-        """Hash of everything the shards depend on: an interrupted run is continued only when it is the same.
+    def fingerprint(self, job: "CohortJob", key: str) -> dict[str, str]:
+        """Hashes of everything the shards depend on: an interrupted run is continued only when all are the same.
 
-        Files count by name, size and time of change.
+        Only the files of `tasks` count, by name, size and time of change: what else comes and goes in the folders (the
+        operating system's files, those of an editor) changes no shard, and problems are looked for in each run.
 
         Args:
             job: what is prepared, and how.
             key: a pseudonym that tells one key from another.
+
+        Returns:
+            What can change, in words -> its hash.
         """
-        files = []
-        if job.scans.is_file():
-            status = job.scans.stat()
-            files.append((status.st_size, status.st_mtime_ns))
-        for folder in (job.scans, job.labels):
-            for place, folders, names in os.walk(folder):
-                folders.sort()
-                for name in sorted(names):
-                    status = os.stat(os.path.join(place, name), follow_symlinks=True)
-                    files.append((os.path.relpath(place, folder), name, status.st_size, status.st_mtime_ns))
-        declared = job.patients.read_bytes() if job.patients else b""
         parts = {
-            "version": (__version__, VERSION),
-            "settings": job.settings.to_json(),
-            "choices": (job.allow_missing_view, job.pictures),
-            "folders": (str(job.scans), str(job.labels)),
-            "files": files,
-            "patients": hashlib.sha256(declared).hexdigest(),
-            "key": key,
+            "the version of this program": (__version__, VERSION, JOURNAL_VERSION),
+            "the settings": (job.settings.to_json(), job.allow_missing_view, job.pictures),
+            "the key": key,
+            "the folders": (str(job.scans), str(job.labels)),
+            "the scans": [
+                [_stamp(source.path, source.member) for source in task.source.sources] for task in self.tasks
+            ],
+            "the annotations": [[_stamp(path) for path in task.labels] for task in self.tasks],
+            "the table of patients": [task.declared and dataclasses.astuple(task.declared) for task in self.tasks],
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        texts = {name: json.dumps(part, sort_keys=True) for name, part in parts.items()}
+        return {name: hashlib.sha256(text.encode("ascii")).hexdigest() for name, text in texts.items()}
+
+
+def _stamp(path: str | os.PathLike, *more: str | None) -> list:
+    try:
+        status = os.stat(path)
+    except OSError:
+        # The scan will be refused for it, with a reason.
+        return [str(path), *more]
+    return [str(path), *more, status.st_size, status.st_mtime_ns]
 
 
 def find_inputs(job: "CohortJob") -> Inputs:
@@ -70,14 +79,14 @@ def find_inputs(job: "CohortJob") -> Inputs:
     """
     if not job.labels.is_dir():
         raise SettingsError(f"{job.labels}: no such folder")
-    table = job.patients or (job.labels / FILE if (job.labels / FILE).exists() else None)
+    table = job.patients or _find_table(job.labels)
     declared = read_patients(table) if table else {}
     labels = index_labels(job.labels, [path for path in (job.classes_file,) if path])
     found = find_scans(job.scans, allow_missing_view=job.allow_missing_view)
     rejected = [Problem(rejection.path, rejection.reason, rejection.message) for rejection in found.rejected]
 
     times = Counter(name for source in found.scans for name in source.names)
-    tasks, problems = [], list(rejected)
+    tasks, problems = [], [*rejected, *_unread_tables(job, table)]
     for source in found.scans:
         path = " + ".join(source.paths)
         stems = stems_of(source.names)
@@ -112,6 +121,37 @@ def find_inputs(job: "CohortJob") -> Inputs:
         if name not in known
     ]
     return Inputs(tuple(tasks), tuple(problems))
+
+
+def _find_table(labels: Path) -> Path | None:
+    """`patients.csv` of the labels folder, in capitals or not."""
+    names = sorted(name for name in os.listdir(labels) if name.lower() == FILE)
+    if len(names) > 1:
+        raise DatasetError(f"{labels}: holds {shown(names[0])} and {shown(names[1])}; keep one of the two")
+    return labels / names[0] if names else None
+
+
+def _unread_tables(job: "CohortJob", table: Path | None) -> list[Problem]:
+    """Tables that somebody may have meant to be read. When one was named there is no doubt about the others."""
+    if job.patients:
+        return []
+    found = []
+    for place, folders, names in os.walk(job.labels):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            (path, str(path.relative_to(job.labels)), f"a table that is not read: only {FILE} in the labels folder is")
+            for path in (Path(place, name) for name in sorted(names))
+            if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path != table
+        ]
+    if job.scans.is_dir() and not os.path.samefile(job.scans, job.labels):
+        known = {path for path, _, _ in found}
+        found += [
+            (job.scans / name, name, f"lies in the scans folder: {FILE} is read in the labels folder only")
+            for name in sorted(os.listdir(job.scans))
+            if name.lower() == FILE and job.scans / name not in known
+        ]
+    advice = "name it with --patients, or move it"
+    return [Problem(shown_path, "unread-table", f"{message}; {advice}") for _, shown_path, message in found]
 
 
 def _declaration(names: tuple[str, ...], declared: dict[str, Declaration]) -> Declaration | None:

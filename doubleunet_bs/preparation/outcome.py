@@ -40,6 +40,7 @@ class Outcome:
 
     Attributes:
         header_patient: pseudonym of the header's PatientID, or None; `record.patient` is who it is taken for.
+        declared: whether patients.csv says who the patient is.
         identities: key and lookup table of the pseudonyms that this task met.
     """
 
@@ -48,6 +49,7 @@ class Outcome:
     counts: np.ndarray | None = None
     labels: np.ndarray | None = None
     header_patient: str | None = None
+    declared: bool = False
     identities: Pseudonyms | None = None
 
 
@@ -73,7 +75,8 @@ def prepare_task(
         return Outcome(problem=Problem(task.path, refused.reason, message), identities=pseudonyms)
     warnings = list(annotation.warnings)
     patient = scan.patient
-    if task.declared and task.declared.patient:
+    declared = bool(task.declared and task.declared.patient)
+    if declared:
         patient = pseudonyms.patient(task.declared.patient)
     elif patient is None:
         patient = pseudonyms.patient(f"scan {scan.case}")
@@ -87,5 +90,6 @@ def prepare_task(
         counts=prepared.counts,
         labels=prepared.labels,
         header_patient=scan.patient,
+        declared=declared,
         identities=pseudonyms,
     )

@@ -5,7 +5,8 @@
     scan-002,A-17,breast,no
 
 `scan` is the file's name without its ending. The other columns may be empty or left out. A normal scan says `no`; a
-scan without an annotation that says nothing is a forgotten annotation.
+scan without an annotation that says nothing is a forgotten annotation. Capitals in the file's name do not matter. A
+patient given here holds whatever the header says.
 """
 
 import csv
@@ -74,7 +75,8 @@ def read_patients(path: str | os.PathLike) -> dict[str, Declaration]:
             raise DatasetError(f"{path}: line {line}: the column cancer must say breast or prostate, or nothing")
         if metastases not in ("yes", "no", ""):
             raise DatasetError(f"{path}: line {line}: the column metastases must say yes or no, or nothing")
-        if not cells["scan"]:
+        # A short row may not even have the cell.
+        if not cells.get("scan"):
             raise DatasetError(f"{path}: line {line}: the column scan is empty")
         if cells["scan"] in found:
             raise DatasetError(f"{path}: line {line}: this scan has a line already")

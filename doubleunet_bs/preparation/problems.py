@@ -45,6 +45,5 @@ def write_problems(path: str | os.PathLike, problems: Sequence[Problem]) -> None
         }
         for problem in problems
     ]
-    write_json(path, clean)
     # File names of a hospital's export often are the patients' names.
-    os.chmod(path, 0o600)
+    write_json(path, clean, mode=0o600)

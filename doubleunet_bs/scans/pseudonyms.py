@@ -7,10 +7,12 @@ import json
 import os
 import secrets
 import stat
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from doubleunet_bs.errors import BoneScanError
+from doubleunet_bs.files import create_file, json_text, write_text
 
 FORMAT = "doubleunet-bs pseudonyms 1"
 _DIGITS = 12
@@ -96,37 +98,68 @@ class Pseudonyms:
             raise BoneScanError(f"{path}: not a pseudonym file of this program, or changed by hand") from None
         return pseudonyms
 
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> tuple[Self, bool]:
+        """Load a file, or make it with a new key when it is not there. Of several processes only one makes it.
+
+        Returns:
+            The pseudonyms, and whether this call made the file.
+
+        Raises:
+            BoneScanError: as for `load`, or the file cannot be written.
+        """
+        path = Path(path)
+        if not path.exists():
+            pseudonyms = cls.new()
+            with _writing(path):
+                if create_file(path, pseudonyms._text(), mode=0o600):
+                    return pseudonyms, True
+        return cls.load(path), False
+
     def save(self, path: str | os.PathLike) -> None:
         """Write key and table as JSON, atomically; from its first byte on only the owner can read the file.
 
+        What is in the table of the file already, of other data sets that share the key, stays in it. Several processes
+        may save at the same time.
+
         Raises:
-            BoneScanError: when the file cannot be written.
+            BoneScanError: when the file cannot be written, or is there with another key.
         """
         path = Path(path)
-        content = {
-            "format": FORMAT,
-            "key": self._key.hex(),
-            "cases": dict(sorted(self.cases.items())),
-            "patients": dict(sorted(self.patients.items())),
-        }
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # mkstemp creates with mode 0600.
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-            with open(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, ensure_ascii=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            temporary = None
-        except OSError as cause:
-            raise BoneScanError(f"{path}: the pseudonym file cannot be written ({cause.strerror})") from None
-        finally:
-            if temporary is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
+        with _writing(path):
+            while not create_file(path, self._text(), mode=0o600):
+                # It may be gone again before it is locked: the loop then makes it.
+                with contextlib.suppress(FileNotFoundError), _locked(path):
+                    together = self.load(path)
+                    before = together._text()
+                    if not hmac.compare_digest(self._key, together._key):
+                        raise BoneScanError(f"{path}: holds another key; choose another file")
+                    together.merge(self)
+                    if together._text() != before:
+                        write_text(path, together._text(), mode=0o600)
+                    return
+
+    def remove_unused(self, path: str | os.PathLike) -> None:
+        """Remove a file that holds this key and an empty table. Any other file is left alone.
+
+        Raises:
+            BoneScanError: when it cannot be read or removed.
+        """
+        path = Path(path)
+        with _writing(path), contextlib.suppress(FileNotFoundError), _locked(path):
+            found = self.load(path)
+            if hmac.compare_digest(self._key, found._key) and not found.cases and not found.patients:
+                path.unlink()
+
+    def _text(self) -> str:
+        return json_text(
+            {
+                "format": FORMAT,
+                "key": self._key.hex(),
+                "cases": dict(sorted(self.cases.items())),
+                "patients": dict(sorted(self.patients.items())),
+            }
+        )
 
     def _remember(self, table: dict[str, str], kind: str, identifier: str) -> str:
         if not isinstance(identifier, str) or not identifier:
@@ -138,3 +171,29 @@ class Pseudonyms:
             # 48 bits: one chance in a hundred million among a thousand scans.
             raise BoneScanError(f"two {kind}s would share the pseudonym {pseudonym}; use another key")
         return pseudonym
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        raise BoneScanError(f"{path}: the pseudonym file cannot be written ({cause.strerror})") from None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file for this process alone. FileNotFoundError when it is not there.
+
+    The file itself carries the lock, so that nothing else has to lie beside it.
+    """
+    # POSIX only; reading scans must work elsewhere, too.
+    import fcntl
+
+    while True:
+        with open(path, "rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held it before may have put another file in its place.
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                yield
+                return

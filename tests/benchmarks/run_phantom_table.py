@@ -58,7 +58,7 @@ def make_cohorts(out: Path) -> None:
         if not phantoms.exists():
             make_cohort(phantoms, patients, cancer=cancer, positive_fraction=part, seed=seed, workers=2)
         if not (out / name).exists():
-            # Phantoms of any seed are numbered alike; with a key of their own the unseen ones are other patients.
+            # Other phantoms than the two cohorts': with a key of their own they share no pseudonym either.
             same = () if name == UNSEEN else ("--key", key)
             run(
                 *("-m", "doubleunet_bs", "prepare", "--scans", phantoms / "scans", "--labels", phantoms / "labels"),

@@ -151,6 +151,25 @@ def test_patients_come_from_the_table_then_from_the_header(cohort):
     assert all(patient.startswith("patient-") for patient in (a, c, d, e))
 
 
+def test_what_the_table_says_is_never_changed(cohort):
+    # a2 is an older scan of ID-1, from before the numbers were changed; the header of b holds the number of somebody else.
+    for name, number, header in (("a", 1, "ID-1"), ("a2", 2, "OLD-1"), ("b", 3, "ID-1"), ("c", 4, "OLD-1")):
+        cohort.positive(name, number, header)
+    cohort.declare("a,ID-1,breast,", "a2,ID-1,breast,", "b,ID-2,breast,")
+    a, a2, b, c = (record.patient for record in prepare(cohort).records)
+    names = json.loads((cohort.root / "shards.identities.json").read_text())["patients"]
+    # c has no line and follows a2, with which it shares the PatientID.
+    assert [names[patient] for patient in (a, a2, b, c)] == ["ID-1", "ID-1", "ID-2", "ID-1"]
+
+
+def test_a_header_that_stands_for_two_patients_assigns_nobody(cohort):
+    for name, number in (("a", 1), ("b", 2), ("c", 3)):
+        cohort.positive(name, number, "ID-1")
+    cohort.declare("a,ID-1,breast,", "b,ID-2,breast,")
+    a, b, c = (record.patient for record in prepare(cohort).records)
+    assert a == c != b
+
+
 def test_without_any_patient_each_scan_is_its_own(cohort):
     for name, number in (("a", 1), ("b", 2)):
         cohort.positive(name, number)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from doubleunet_bs.errors import BoneScanError
+from doubleunet_bs.errors import BoneScanError, SettingsError
 from doubleunet_bs.preparation import PreparationSettings, shard_writer
 from doubleunet_bs.preparation import cohort as module
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
@@ -76,9 +76,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(six, monkeypatch):
     assert not (six.root / ".shards.unfinished").exists()
 
 
-@pytest.mark.parametrize("change", ["settings", "labels", "journal"])
-def test_an_interrupted_run_starts_over_when_something_has_changed(six, monkeypatch, change):
-    options = {"skip_invalid": True, "key": six.root / "key.json"}
+def interrupt(six, monkeypatch, **options):
+    """A run that is stopped after two finished shards."""
     prepare_task = module.prepare_task
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -86,17 +85,101 @@ def test_an_interrupted_run_starts_over_when_something_has_changed(six, monkeypa
         )
         with pytest.raises(ZeroDivisionError):
             prepare(six, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("settings", "the settings"),
+        ("labels", "the annotations"),
+        ("table", "the table of patients"),
+        ("journal", "journal"),
+    ],
+)
+def test_an_interrupted_run_starts_over_when_something_has_changed(six, monkeypatch, capsys, change, said):
+    options = {"skip_invalid": True, "key": six.root / "key.json"}
+    interrupt(six, monkeypatch, **options)
+    assert capsys.readouterr().err == ""
     if change == "settings":
         options["settings"] = PreparationSettings(background="log")
     elif change == "labels":
         six.label("scan0_anterior", (130, 400), (150, 300))
+    elif change == "table":
+        six.declare("scan0,Ann,breast,yes")
     else:
         journal = six.root / ".shards.unfinished" / "journal.jsonl"
         journal.write_bytes(journal.read_bytes()[:20])
     result = prepare(six, **options)
     assert result.resumed == 0 and len(result.records) == 6
+    [line] = capsys.readouterr().err.splitlines()
+    assert "starts over" in line and line.endswith(said if change != "journal" else "damaged")
     assert result.records[0].metastatic_pixels == (242 if change == "labels" else 121)
     assert open_shards(six.out, verify=True).settings.background == ("log" if change == "settings" else "otsu")
+
+
+def test_files_that_nobody_reads_do_not_matter(six, monkeypatch, capsys):
+    options = {"skip_invalid": True}
+    interrupt(six, monkeypatch, **options)
+    # What operating systems and editors leave, and a refused file: none of it changes a shard.
+    (six.scans / ".DS_Store").write_bytes(b"x")
+    (six.scans / "Thumbs.db").write_bytes(b"x")
+    (six.scans / "letter.txt").write_text("not DICOM")
+    (six.labels / ".~lock.patients.csv#").write_text("x")
+    (six.labels / ".#patients.csv").symlink_to("somebody@somewhere.1")
+    (six.scans / ".#scan0.dcm").symlink_to("somebody@somewhere.1")
+    result = prepare(six, **options)
+    assert result.written and result.resumed == 4
+    assert problems(result) == {("scan3x.dcm", "label-missing"), ("letter.txt", "not-dicom")}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+@pytest.mark.parametrize(("name", "resumed"), [("counts-00000.npy", 0), ("labels-00001.npy", 2)])
+def test_a_damaged_shard_is_made_again(six, monkeypatch, capsys, damage, name, resumed):
+    options = {"skip_invalid": True, "key": six.root / "key.json", "settings": PreparationSettings(bin=4)}
+    prepare(six, out=six.root / "whole", **options)
+    interrupt(six, monkeypatch, **options)
+    path = six.root / ".shards.unfinished" / "shards" / name
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:1000] if damage == "cut" else content[:-1] + bytes([content[-1] ^ 1]))
+    result = prepare(six, **options)
+    assert result.resumed == resumed and everything(six.out) == everything(six.root / "whole")
+    assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["scans/key.json", "labels/below/key.json", "shards/key.json"])
+def test_a_key_among_inputs_or_shards_is_refused(six, place):
+    with pytest.raises(SettingsError, match="key.json: lies inside"):
+        prepare(six, key=six.root / place)
+    assert not (six.root / place).exists()
+    assert prepare(six, key=six.labels / ".." / "key.json", skip_invalid=True).written
+
+
+def test_nobody_else_reads_the_names_of_files(six, monkeypatch):
+    hidden, listed = six.root / ".shards.unfinished", six.root / "shards.rejected.json"
+    interrupt(six, monkeypatch, skip_invalid=True)
+    assert "scan0" in (hidden / "journal.jsonl").read_text() and hidden.stat().st_mode & 0o777 == 0o700
+    # An older version left it open to all.
+    hidden.chmod(0o755)
+    interrupt(six, monkeypatch, skip_invalid=True)
+    assert hidden.stat().st_mode & 0o777 == 0o700
+    modes, replace = [], os.replace
+
+    def spy(source, target):
+        modes.append((os.path.basename(target), os.stat(source).st_mode & 0o777))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", spy)
+    mask = os.umask(0o022)
+    try:
+        prepare(six, skip_invalid=True)
+    finally:
+        os.umask(mask)
+    assert (listed.name, 0o600) in modes and listed.stat().st_mode & 0o777 == 0o600
+    assert six.out.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_killed_run_leaves_no_process_and_goes_on(six):
@@ -151,6 +234,5 @@ def processes_of_session(session):
 
 def test_two_runs_at_once_do_not_mix(six):
     job = CohortJob(six.scans, six.labels, six.out)
-    with module.open_unfinished(job.out, "x"):
-        with pytest.raises(BoneScanError, match="another process"):
-            prepare(six)
+    with module.open_unfinished(job.out, {"x": "x"}), pytest.raises(BoneScanError, match="another process"):
+        prepare(six)

@@ -45,6 +45,7 @@ def test_what_spreadsheets_make_of_it(tmp_path, table):
         ("scan,patient\na,SECRET,x\n", "line 2"),
         ("scan,patient\na,SECRET\na,SECRET\n", "line 3"),
         ("scan,patient\n,SECRET\n", "line 2"),
+        ("patient,cancer,metastases,scan\nSECRET,breast\n", "line 2"),
         ('scan,patient\na,"SECRET\n', "line"),
         (b"scan,patient\na,\xff\xfe\n", "UTF-8"),
     ],

@@ -43,7 +43,7 @@ def test_layout(folder):
     with open(folder / "labels" / "patients.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["metastases"] for row in rows] == ["yes", "yes", "no"]
-    assert rows[2] == {"scan": "phantom_0003", "patient": "PHANTOM-0003", "cancer": "breast", "metastases": "no"}
+    assert rows[2] == {"scan": "phantom_0003", "patient": "PHANTOM-S4-0003", "cancer": "breast", "metastases": "no"}
 
 
 def test_bytes_do_not_depend_on_workers_or_cohort_size(folder, tmp_path):
@@ -90,8 +90,8 @@ def test_dicom_header_is_that_of_a_ge_discovery(folder):
         1000 * dataset.ScanLength / dataset.ActualFrameDuration, rel=0.01
     )
     assert (
-        dataset.PatientName == "PHANTOM^0001"
-        and dataset.PatientID == "PHANTOM-0001"
+        dataset.PatientName == "PHANTOM^S4^0001"
+        and dataset.PatientID == "PHANTOM-S4-0001"
         and "SYNTHETIC" in dataset.ImageComments
     )
     assert dataset.StudyDate == "19000101"
@@ -183,15 +183,17 @@ def test_command_line(tmp_path, capsys):
     assert not (tmp_path / "no").exists()
 
 
-def test_nobody_is_in_a_breast_and_a_prostate_cohort(tmp_path):
-    """Numbers start at 1 in both; prepared with one key, equal identifiers would be the same patient."""
+def test_nobody_is_in_two_cohorts(tmp_path):
+    """Numbers start at 1 in all; prepared with one key, equal identifiers would be the same patient."""
     ids = {}
-    for cancer in ("breast", "prostate"):
-        folder = make_cohort(tmp_path / cancer, 2, cancer, progress=False)
+    for cancer, seed in (("breast", 0), ("prostate", 0), ("breast", 7), ("prostate", 7)):
+        folder = make_cohort(tmp_path / f"{cancer}{seed}", 2, cancer, seed=seed, progress=False)
         with open(folder / "labels" / "patients.csv", newline="") as file:
             listed = [row["patient"] for row in csv.DictReader(file)]
         headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("scans/*.dcm"))]
         assert listed == [header.PatientID for header in headers]
         assert [str(header.PatientName).replace("^", "-") for header in headers] == listed
-        ids[cancer] = set(listed)
-    assert not ids["breast"] & ids["prostate"]
+        ids[cancer, seed] = set(listed)
+    assert len(set.union(*ids.values())) == 8
+    assert ids["breast", 0] == {"PHANTOM-0001", "PHANTOM-0002"}
+    assert ids["prostate", 7] == {"PHANTOM-S7-P0001", "PHANTOM-S7-P0002"}

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import multiprocessing
 import os
 import pickle
 import stat
@@ -112,3 +113,52 @@ def test_an_unwritable_place_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BoneScanError, match="cannot be written"):
         Pseudonyms(KEY).save(tmp_path / "file" / "pseudonyms.json")
+
+
+def test_saving_adds_to_what_others_have_saved(tmp_path):
+    path = tmp_path / "pseudonyms.json"
+    (one, made), (two, made_again) = Pseudonyms.open(path), Pseudonyms.open(path)
+    assert (made, made_again) == (True, False)
+    cases = {one.case("1.2.3"): "1.2.3", two.case("4.5.6"): "4.5.6"}
+    one.save(path)
+    two.save(path)
+    assert Pseudonyms.load(path).cases == cases and two.cases != cases
+    before = path.read_bytes()
+    with pytest.raises(BoneScanError, match="holds another key"):
+        Pseudonyms.new().save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_only_an_unused_file_of_the_same_key_is_removed(tmp_path):
+    path = tmp_path / "pseudonyms.json"
+    one, _ = Pseudonyms.open(path)
+    Pseudonyms(KEY).remove_unused(path)
+    assert path.exists()
+    one.remove_unused(path)
+    assert not path.exists()
+    one.remove_unused(path)
+    one.case("1.2.3")
+    one.save(path)
+    Pseudonyms.load(path).remove_unused(path)
+    assert path.exists()
+
+
+def _save_many(path, number):
+    for index in range(20):
+        pseudonyms, _ = Pseudonyms.open(path)
+        pseudonyms.case(f"{number}.{index}")
+        pseudonyms.save(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the lock is one of POSIX systems")
+def test_many_processes_save_at_once(tmp_path):
+    path = tmp_path / "pseudonyms.json"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_save_many, args=(path, number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    expected = {f"{number}.{index}" for number in range(3) for index in range(20)}
+    assert set(Pseudonyms.load(path).cases.values()) == expected and list(tmp_path.iterdir()) == [path]

@@ -76,7 +76,7 @@ def make_cohort(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["scan", "patient", "cancer", "metastases"])
             for index, positive in enumerate(positives):
-                writer.writerow([stem(index), patient_id(index, cancer), cancer, "yes" if positive else "no"])
+                writer.writerow([stem(index), patient_id(index, cancer, seed), cancer, "yes" if positive else "no"])
     return Path(out)
 
 

@@ -28,10 +28,11 @@ def phantom_uid(*parts) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
-def patient_id(index: int, cancer: str) -> str:
-    """PatientID of a phantom: "PHANTOM-0001", and "PHANTOM-P0001" for prostate cancer, so that a phantom of one cohort is
-    nobody in the other when both are prepared with the same key."""
-    return f"PHANTOM-{'P' if cancer == 'prostate' else ''}{index + 1:04d}"
+def patient_id(index: int, cancer: str, seed: int = 0) -> str:
+    """PatientID of a phantom: "PHANTOM-0001", "PHANTOM-P0001" for prostate cancer, and "PHANTOM-S7-0001" of seed 7, so that a
+    phantom of one cohort is nobody in the other when both are prepared with the same key."""
+    cohort = f"S{seed}-" if seed else ""
+    return f"PHANTOM-{cohort}{'P' if cancer == 'prostate' else ''}{index + 1:04d}"
 
 
 def write_dicom(scan: PhantomScan, path: str | os.PathLike) -> None:
@@ -78,7 +79,7 @@ def _patient_and_study(dataset: Dataset, scan: PhantomScan, identity: tuple) -> 
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "Whole Body Bone (synthetic)"
     dataset.SeriesDescription = "WHOLE BODY"
-    dataset.PatientID = patient_id(scan.index, scan.cancer)
+    dataset.PatientID = patient_id(scan.index, scan.cancer, scan.seed)
     dataset.PatientName = dataset.PatientID.replace("-", "^")
     dataset.PatientBirthDate = ""
     dataset.PatientSex = scan.patient.sex
