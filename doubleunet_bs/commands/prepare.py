@@ -4,7 +4,8 @@ Every scan of the folder is read, cut to the paper's 950 x 256 window per view w
 a mean brightness in (7, 14), cut off under the knee, and merged to 640 x 512. Annotations of the file S.dcm are
 S_anterior.json and S_posterior.json (drawn on the raw views), or S.json (drawn on both raw views side by side, or on
 the prepared image); PNG masks of the same names are taken, too. patients.csv in the labels folder (columns
-scan,patient,cancer,metastases) says who is who and which scans are normal.
+scan,patient,cancer,metastases) says who is who and which scans are normal. Where scans in several folders have one
+name, the table calls them FOLDER/S, and their annotations lie in the folders FOLDER of the labels folder.
 
 All problems of the folder are listed at once, and in SHARDS.rejected.json. With any, nothing is written, unless
 --skip-invalid is given. The key of the pseudonyms and the table that leads back from them are in

@@ -3,11 +3,13 @@
 Of a scan in the file `S.dcm`: `S_anterior.json` and `S_posterior.json`, each drawn on one raw view, or `S.json`,
 drawn on both raw views side by side or on the prepared image, told apart by size. Of a scan in two one-view files:
 `FILE.json` for each as well. PNG masks may stand in the place of JSON files. A file may lie in any folder below the
-labels folder.
+labels folder; where scans in several folders have one name, in the folder of the labels folder that is called like the
+scan's. The view may be written in capitals.
 """
 
 import dataclasses
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from doubleunet_bs.classes import METASTATIC
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.patients import Declaration
+from doubleunet_bs.scans.folder import walk_folders
 from doubleunet_bs.scans.label_frames import frame_of
 from doubleunet_bs.scans.labelme import rasterize
 from doubleunet_bs.scans.mask_png import read_mask
@@ -25,27 +28,40 @@ from doubleunet_bs.scans.mask_png import read_mask
 ENDINGS = (".json", ".png")
 
 
-def index_labels(folder: str | os.PathLike, leave_out: Collection[Path] = ()) -> dict[str, list[Path]]:
-    """Stem -> annotation files of that stem, sorted.
+def index_labels(
+    folder: str | os.PathLike, names: Collection[str], leave_out: Collection[Path] = ()
+) -> dict[str, list[Path]]:
+    """Stem (see `annotation_stem`) -> annotation files of that stem, sorted.
 
     Args:
-        folder: searched with all folders below it, except hidden ones and files.
-        leave_out: files that are no annotations, for instance the class map.
+        folder: searched with all folders below it, linked ones as well, except hidden folders and files.
+        names: of all scans. leave_out: files that are no annotations, for instance the class map.
     """
     out = {Path(path).resolve() for path in leave_out}
     found = defaultdict(list)
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
+    for place, files in walk_folders(folder):
+        for name in files:
             path = Path(place) / name
             if not name.startswith(".") and path.suffix.lower() in ENDINGS and path.resolve() not in out:
-                found[path.stem].append(path)
+                found[annotation_stem(path, names)].append(path)
     return dict(found)
+
+
+def annotation_stem(path: Path, names: Collection[str]) -> str:
+    """The file's name without its ending, as `stems_of` would have it.
+
+    Letters with accents are composed, as in the names of scans, and the view is in small letters, unless a scan itself
+    is called so.
+    """
+    stem = unicodedata.normalize("NFC", path.stem)
+    name, _, view = stem.rpartition("_")
+    return f"{name}_{view.lower()}" if view.lower() in VIEWS and stem not in names else stem
 
 
 def stems_of(names: Sequence[str]) -> list[str]:
     """All stems that annotation files of a scan with these names can have."""
-    return [stem for name in names for stem in (name, *(f"{name}_{view}" for view in VIEWS))]
+    # The two files of a scan may have one name, in two folders.
+    return [stem for name in dict.fromkeys(names) for stem in (name, *(f"{name}_{view}" for view in VIEWS))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +91,18 @@ def read_annotation(
         missing_views: views the scan lacks.
 
     Raises:
-        LabelError: a file that cannot be read; reason "label-ambiguous" when two files claim the same view.
+        LabelError: a file that cannot be read; reason "label-ambiguous" when two files claim the same view, or a PNG
+            lies beside a JSON file of its name, as the picture does on which Labelme has drawn.
     """
+    drawn = {annotation_stem(path, names): path for path in files if path.suffix.lower() == ".json"}
+    for path in files:
+        beside = drawn.get(annotation_stem(path, names), path)
+        if path.suffix.lower() == ".png" and beside is not path:
+            raise LabelError(
+                f"{path}: a mask, or the picture on which {beside.name} was drawn? In the labels folder a PNG is a mask: "
+                "move the picture out of it, or keep one of the two annotations",
+                "label-ambiguous",
+            )
     lesions: dict[str, np.ndarray] = {}
     origin: dict[str, Path] = {}
     for path in files:
@@ -122,13 +148,14 @@ def decide_group(annotation: Annotation, declared: Declaration | None) -> str:
 
 
 def _place(path: Path, frame: str, names: Sequence[str], missing_views: Sequence[str]) -> str:
-    suffix = next((view for view in VIEWS if any(path.stem == f"{name}_{view}" for name in names)), None)
+    stem = annotation_stem(path, names)
+    suffix = next((view for view in VIEWS if any(stem == f"{name}_{view}" for name in names)), None)
     if suffix and frame != "view":
         raise LabelError(f"{path}: named after one view, but not drawn on an image of 1024 x 256 pixels", "label-frame")
     if suffix or frame != "view":
         return suffix or frame
-    if len(names) == 2:
-        return VIEWS[list(names).index(path.stem)]
+    if len(set(names)) == 2:
+        return VIEWS[list(names).index(stem)]
     if len(missing_views) == 1:
         return next(view for view in VIEWS if view not in missing_views)
     raise LabelError(

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import os
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from doubleunet_bs.errors import BoneScanError, DatasetError, SettingsError
 from doubleunet_bs.preparation.brightness import to_grey
+from doubleunet_bs.preparation.header_patients import same_patients, warn_of_issuers
 from doubleunet_bs.preparation.inputs import Inputs, find_inputs
 from doubleunet_bs.preparation.outcome import Outcome, Task, prepare_task
 from doubleunet_bs.preparation.pictures import write_pictures
@@ -152,7 +152,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, unfinished:
         unfinished.discard()
         return CohortResult((), problems, False, state.resumed)
     pseudonyms.save(job.key_file)
-    state.finish()
+    state.finish(pseudonyms)
     unfinished.finish(job.out)
     return CohortResult(tuple(state.writer.cases), problems, True, state.resumed)
 
@@ -223,10 +223,11 @@ class _Progress:
         )
         self._noted_problems = len(self.problems)
 
-    def finish(self) -> None:
+    def finish(self, pseudonyms: Pseudonyms) -> None:
         """Complete the shard folder."""
         self.writer.flush()
-        self.writer.cases = _same_patients(self.writer.cases, self.header_patients, self.declared)
+        known = self.header_patients, self.declared
+        self.writer.cases = warn_of_issuers(same_patients(self.writer.cases, *known), *known, pseudonyms.patients)
         self.writer.finish()
 
     def _refuse_duplicate(self, outcome: Outcome, path: str) -> Outcome:
@@ -241,23 +242,6 @@ class _Progress:
             message = f"the same identity in the header as {twin}, but other counts: one of the two headers is wrong"
             return Outcome(problem=Problem(path, "duplicate-identity", message))
         return outcome
-
-
-def _same_patients(
-    cases: list[CaseRecord], header_patients: list[str | None], declared: list[bool]
-) -> list[CaseRecord]:
-    """Let a scan that patients.csv does not assign join the patient of the other scans with its PatientID."""
-    assigned = defaultdict(set)
-    for case, header, by_table in zip(cases, header_patients, declared, strict=True):
-        if by_table and header is not None:
-            assigned[header].add(case.patient)
-    # What the table says holds, also where it says the same as another scan's header, which may be wrong.
-    return [
-        dataclasses.replace(case, patient=next(iter(assigned[header])))
-        if not by_table and len(assigned.get(header, ())) == 1
-        else case
-        for case, header, by_table in zip(cases, header_patients, declared, strict=True)
-    ]
 
 
 def _emptied(pseudonyms: Pseudonyms) -> Pseudonyms:

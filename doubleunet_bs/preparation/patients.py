@@ -4,7 +4,8 @@
     scan-001,A-17,breast,yes
     scan-002,A-17,breast,no
 
-`scan` is the file's name without its ending. The other columns may be empty or left out. A normal scan says `no`; a
+`scan` is the file's name without its ending; where scans in several folders have one name, with the folders in front:
+`2019/scan-001`. The other columns may be empty or left out. A normal scan says `no`; a
 scan without an annotation that says nothing is a forgotten annotation. Capitals in the file's name do not matter. A
 patient given here holds whatever the header says.
 """
@@ -13,6 +14,7 @@ import csv
 import dataclasses
 import io
 import os
+import unicodedata
 from pathlib import Path
 
 from doubleunet_bs.errors import DatasetError
@@ -49,7 +51,8 @@ def read_patients(path: str | os.PathLike) -> dict[str, Declaration]:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise DatasetError(f"{path}: too large for a table of patients")
-        text = path.read_text(encoding="utf-8-sig")
+        # Names of files and of patients may come with composed accents or with separate ones.
+        text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such table of patients") from None
     except (OSError, UnicodeDecodeError) as cause:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,19 @@ class ScanFiles:
     def names(self) -> tuple[str, ...]:
         """File names without folder and DICOM suffix: what label files are named after. One or two."""
         return tuple(source.stem for source in self.sources)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """For each file its folder below the one that was searched, "" for that one itself.
+
+        Folders are separated by "/"; an archive and the folders in it count as well: "2019/export.zip/DICOM".
+        """
+        found = []
+        for source in self.sources:
+            steps = [] if source.path == self.folder else list(Path(os.path.relpath(source.path, self.folder)).parts)
+            steps += [step for step in source.steps if step not in ("", ".")] if source.member else []
+            found.append(unicodedata.normalize("NFC", "/".join(steps[:-1])))
+        return tuple(found)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class OneView:
         source: the file.
         view: "anterior", "posterior" or None when the header does not say.
         view_source: the step that decided (see `views`).
-        study, series, patient: identifiers, "" when absent.
+        study, series, patient: identifiers, "" when absent. issuer: of the patient's identifier, "" when absent.
         acquired: date and time of acquisition, "" when absent.
         order: what orders two views that say nothing of themselves: GE's detector number, Detector Vector and
             Instance Number, None when absent.
@@ -39,6 +39,7 @@ class OneView:
     study: str
     series: str
     patient: str
+    issuer: str
     acquired: str
     order: tuple[int | None, int | None, int | None]
     shape: tuple[int, int, int]
@@ -60,6 +61,7 @@ def describe_view(source: Source, dataset: Dataset, layout: Layout) -> OneView:
         study=identifier(dataset, "StudyInstanceUID"),
         series=identifier(dataset, "SeriesInstanceUID"),
         patient=identifier(dataset, "PatientID"),
+        issuer=identifier(dataset, "IssuerOfPatientID"),
         acquired=_acquired(dataset),
         order=(*detector_numbers(dataset), int(instance[0]) if len(instance) == 1 else None),
         shape=(layout.rows, layout.columns, layout.bin),
@@ -75,7 +77,8 @@ def settle_pair(first: OneView, second: OneView) -> tuple[OneView, OneView, str]
     Raises:
         ScanError: `ambiguous-pair` when they are not, or may not be, the two views of one scan.
     """
-    for name in ("study", "patient"):
+    # A patient's identifier is only unique at the institution that issued it; one file may lack the issuer.
+    for name in ("study", "patient", *(["issuer"] if first.patient and second.patient else [])):
         one, other = getattr(first, name), getattr(second, name)
         if one and other and one != other:
             what = "studies" if name == "study" else "patients"

@@ -5,6 +5,7 @@ import lzma
 import os
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from typing import BinaryIO
@@ -62,9 +63,13 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """The file name without folders and without a DICOM suffix: what label files are named after."""
+        """The file name without folders and without a DICOM suffix: what label files are named after.
+
+        Letters with accents are composed: file systems and archives have them in either form.
+        """
         # A member may be called like a folder and hold something all the same.
         name = next(filter(None, reversed(self.steps)), "") if self.member else os.path.basename(self.path)
+        name = unicodedata.normalize("NFC", name)
         for suffix in _SUFFIXES:
             if name.lower().endswith(suffix) and len(name) > len(suffix):
                 return name[: -len(suffix)]

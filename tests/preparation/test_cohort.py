@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from doubleunet_bs.errors import BoneScanError, SettingsError
+from doubleunet_bs.preparation import cohort as module
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.shards import open_shards
 
@@ -108,11 +109,33 @@ def test_when_nothing_is_left_nothing_is_written(cohort):
 def test_two_headers_with_one_identity_and_other_counts_are_refused(cohort):
     cohort.positive("a", 1)
     cohort.positive("b", 2)
-    dataset = cohort.dataset(2)
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.2"
-    dataset.save_as(cohort.scans / "b.dcm", enforce_file_format=True)
-    assert {reason for _, reason in problems(prepare(cohort))} <= {"duplicate", "duplicate-identity"}
+    write_as(cohort, "b", 2, "2.25.2")
+    result = prepare(cohort)
+    assert problems(result) == {("b.dcm", "duplicate")} and "copy of a.dcm" in result.problems[0].message
     assert not cohort.out.exists()
+
+
+def test_a_file_that_takes_the_identity_of_another_while_preparing_is_refused(cohort, monkeypatch):
+    """Headers are looked at first, files are read later: what came in between shows then."""
+    cohort.positive("a", 1)
+    cohort.positive("b", 2)
+    prepare_task = module.prepare_task
+
+    def changed_meanwhile(task, *others):
+        if task.path == "b.dcm":
+            write_as(cohort, "b", 2, "2.25.2")
+        return prepare_task(task, *others)
+
+    monkeypatch.setattr(module, "prepare_task", changed_meanwhile)
+    result = prepare(cohort)
+    assert problems(result) == {("b.dcm", "duplicate-identity")} and "header as a.dcm" in result.problems[0].message
+    assert not cohort.out.exists()
+
+
+def write_as(cohort, name, number, instance):
+    dataset = cohort.dataset(number)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = instance
+    dataset.save_as(cohort.scans / f"{name}.dcm", enforce_file_format=True)
 
 
 def test_one_name_in_two_folders_cannot_be_annotated(cohort):

@@ -110,6 +110,18 @@ def test_two_anterior_views_are_not_a_pair(tmp_path):
         assert "two anterior views" in found.rejected[0].message
 
 
+@pytest.mark.parametrize(
+    ("patient", "issuers", "paired"),
+    [("1", ("A", "B"), False), ("1", ("A", "A"), True), ("1", ("A", None), True), (None, ("A", "B"), True)],
+)
+def test_an_identifier_of_two_institutions_is_not_one_patient(tmp_path, patient, issuers, paired):
+    for view, issuer in zip(("anterior", "posterior"), issuers, strict=True):
+        write(millennium(view, PatientID=patient, IssuerOfPatientID=issuer), tmp_path / view)
+    found = find_scans(tmp_path)
+    assert len(found.scans) == paired
+    assert [file.reason for file in found.rejected] == ([] if paired else ["ambiguous-pair"] * 2)
+
+
 def test_views_without_a_study_are_not_paired(tmp_path):
     for view in ("anterior", "posterior"):
         write(millennium(view, StudyInstanceUID=None), tmp_path / view)
