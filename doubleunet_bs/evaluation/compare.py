@@ -14,7 +14,7 @@ from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds, score_fold
 from doubleunet_bs.evaluation.paired import Comparison, compare_scans, correct
 from doubleunet_bs.evaluation.provenance import Provenance, provenance
-from doubleunet_bs.evaluation.scores import FoldScores
+from doubleunet_bs.evaluation.scores import FoldScores, arithmetic_of
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
 from doubleunet_bs.evaluation.summary import Mean, figures, mean_of_folds
 from doubleunet_bs.evaluation.tables import percent
@@ -35,7 +35,7 @@ class RunComparison:
 
     Attributes:
         names: of the runs, as they are called in tables: the folder names, or whole paths where those repeat.
-        experiments: name of each run's experiment, with the settings that were changed.
+        experiments: name of each run's experiment, with the settings that were changed and the arithmetic, if noted.
         folds: those that all runs have.
         left_out: (name, fold) of folds that only some have.
         scores: for each run its scores of `folds`.
@@ -136,10 +136,7 @@ def compare_runs(
         for number in run.trained_folds()
         if number not in common and fold is None
     )
-    experiments = tuple(
-        run.experiment.name + (f" (changed: {', '.join(changed)})" if (changed := run.changed_settings()) else "")
-        for run in runs
-    )
+    experiments = tuple(_label(run, folds) for run, folds in zip(runs, scores, strict=True))
     of = provenance(runs[0].experiment, dataset.cases, dataset.settings).without_paper()
     return RunComparison(names, experiments, tuple(common), left_out, scores, correct(pairs), of)
 
@@ -248,6 +245,17 @@ def _difference(ours, theirs) -> str:
 def _names(runs: Sequence[Run]) -> tuple[str, ...]:
     short = [run.path.resolve().name for run in runs]
     return tuple(short if len(set(short)) == len(short) else map(str, (run.path for run in runs)))
+
+
+def _label(run: Run, folds: Sequence[FoldScores]) -> str:
+    """What the run trained, so that two that differ in their settings or their arithmetic are told apart."""
+    changed = run.changed_settings()
+    arithmetic = arithmetic_of(fold.arithmetic for fold in folds).get("arithmetic")
+    return (
+        run.experiment.name
+        + (f" (changed: {', '.join(changed)})" if changed else "")
+        + (f", trained in {arithmetic}" if arithmetic else "")
+    )
 
 
 def _p(value: float) -> str:

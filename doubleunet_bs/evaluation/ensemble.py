@@ -17,7 +17,7 @@ from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import read_folds
 from doubleunet_bs.evaluation.predictions import Segment, Segmenter, load_keras_model, mean_of
 from doubleunet_bs.evaluation.provenance import provenance
-from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, write_scores
+from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, arithmetic_of, write_scores
 from doubleunet_bs.evaluation.scoring import NOT_ASKED, EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import SUMMARY, Summary
@@ -90,10 +90,11 @@ def evaluate_ensemble(
         about={
             "version": __version__,
             "experiment": run.experiment.name,
-            "changed_settings": run.experiment.public().changed_settings(),
+            "changed_settings": run.public_changes(),
             "scans_are": provenance(run.experiment, others.cases, others.settings).scans,
             "image": {"rows": rows, "columns": columns, "bin": others.settings.bin},
             "ensemble": [{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
+            **arithmetic_of(fold.arithmetic for fold in trained),
             "data_fingerprint": others.fingerprint,
         },
         unit=scorer.unit.name,
@@ -209,7 +210,7 @@ def _folder(run: Run, others: ShardedDataset) -> Path:
 def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores) -> Summary:
     return Summary(
         experiment=run.experiment.name,
-        changed_settings=run.experiment.public().changed_settings(),
+        changed_settings=run.public_changes(),
         total_folds=1,
         folds=(scores,),
         provenance=provenance(run.experiment, dataset.cases, dataset.settings).without_paper(),

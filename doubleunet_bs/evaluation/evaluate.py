@@ -10,7 +10,7 @@ from doubleunet_bs.dataset.folds import Folds, Split
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.predictions import Segmenter
 from doubleunet_bs.evaluation.provenance import provenance
-from doubleunet_bs.evaluation.scores import SCORES, FoldScores, read_scores, write_scores
+from doubleunet_bs.evaluation.scores import SCORES, FoldScores, arithmetic_of, read_scores, write_scores
 from doubleunet_bs.evaluation.scoring import NOT_ASKED, EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import SUMMARY, Summary
@@ -161,7 +161,7 @@ def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, settings
     experiment = run.experiment
     return Summary(
         experiment=experiment.name,
-        changed_settings=experiment.public().changed_settings(),
+        changed_settings=run.public_changes(),
         total_folds=total_folds,
         folds=tuple(found),
         provenance=provenance(experiment, dataset.cases, dataset.settings),
@@ -230,7 +230,7 @@ def _about(trained: TrainedFold, dataset: ShardedDataset, folds: Folds, split: S
     return {
         "version": __version__,
         "experiment": experiment.name,
-        "changed_settings": experiment.public().changed_settings(),
+        "changed_settings": trained.run.public_changes(),
         "scans_are": provenance(experiment, dataset.cases, dataset.settings).scans,
         "image": {"rows": rows, "columns": columns, "bin": dataset.settings.bin},
         "model": {
@@ -238,6 +238,7 @@ def _about(trained: TrainedFold, dataset: ShardedDataset, folds: Folds, split: S
             "best_epoch": trained.best_epoch,
             "validation_f1": trained.validation_f1,
         },
+        **arithmetic_of([trained.arithmetic]),
         "data_fingerprint": dataset.fingerprint,
         "folds_sha256": folds.sha256(),
         "validation_scans": list(split.validation),

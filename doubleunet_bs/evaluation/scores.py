@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from doubleunet_bs.errors import RunError
@@ -123,6 +124,11 @@ class FoldScores:
         return sum((scan.lesions for scan in self.scans), LesionCounts())
 
     @property
+    def arithmetic(self) -> str | None:
+        """In which the model was trained, "float32" for instance; None where nobody has noted it."""
+        return self.about.get("arithmetic")
+
+    @property
     def detection(self) -> Detection:
         """Patient-level figures."""
         return detect(self.scans, self.normals, self.normals_reason)
@@ -162,6 +168,12 @@ _OWN = {
     "scans",
     "normals",
 }
+
+
+def arithmetic_of(folds: Iterable[str | None]) -> dict[str, str]:
+    """{"arithmetic": the different ones of several folds, "float32" for instance}; empty when none of them says it."""
+    known = list(dict.fromkeys(arithmetic for arithmetic in folds if arithmetic))
+    return {"arithmetic": ", ".join(known)} if known else {}
 
 
 def write_scores(path: str | os.PathLike, scores: FoldScores) -> None:

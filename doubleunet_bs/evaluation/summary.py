@@ -17,7 +17,7 @@ from doubleunet_bs.evaluation.distribution import Distribution, distribution
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.provenance import Provenance
 from doubleunet_bs.evaluation.scan_score import ScanScore
-from doubleunet_bs.evaluation.scores import FoldScores
+from doubleunet_bs.evaluation.scores import FoldScores, arithmetic_of
 
 FORMAT = 2
 SUMMARY = "summary.json"
@@ -77,8 +77,7 @@ class Summary:
 
     Attributes:
         experiment: its name.
-        changed_settings: of the experiment, what differs from the paper's row of that name; of the preparation,
-            `provenance` knows.
+        changed_settings: what differs from the paper's row of that name, in the experiment and in the preparation.
         total_folds: number of folds of the cross-validation, scored or not.
         folds: scores in the order of the folds.
         provenance: of the scans.
@@ -143,6 +142,11 @@ class Summary:
         return {name: statistics.fmean(column) if column else None for name, column in columns.items()}
 
     @property
+    def arithmetic(self) -> str | None:
+        """In which the folds were trained, "float32" for instance; None where nobody has noted it."""
+        return arithmetic_of(fold.arithmetic for fold in self.folds).get("arithmetic")
+
+    @property
     def unit(self) -> str:
         """Of areas."""
         return self.folds[0].unit if self.folds else "pixels"
@@ -154,6 +158,7 @@ class Summary:
             "version": __version__,
             "experiment": self.experiment,
             "changed_settings": self.changed_settings,
+            **arithmetic_of(fold.arithmetic for fold in self.folds),
             "data": self.provenance.to_json(),
             "cross_validation_folds": self.total_folds,
             "f1_of_means": "harmonic mean of mean precision and mean sensitivity, as in the paper's tables",

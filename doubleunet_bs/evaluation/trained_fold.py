@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json
@@ -23,6 +24,7 @@ class TrainedFold:
         folds_sha256: hash of the division it was trained with, None when the folder does not say.
         best_epoch: the epoch of the weights.
         validation_f1: pooled F1 of the metastatic class on the validation scans after that epoch, None when undefined.
+        arithmetic: "float32" or "mixed_bfloat16" for instance, in which it was trained; None when the folder does not say.
     """
 
     run: Run
@@ -32,6 +34,7 @@ class TrainedFold:
     folds_sha256: str | None
     best_epoch: int
     validation_f1: float | None
+    arithmetic: str | None = None
 
     @property
     def model_path(self) -> Path:
@@ -60,8 +63,17 @@ def open_fold(run: Run, fold: int) -> TrainedFold:
     # The rule by which training keeps its best weights: the lower loss decides between equal F1.
     best = max(epochs, key=lambda epoch: (epoch.val_f1 or 0.0, -epoch.val_loss))
     environment = path / "environment.json"
-    folds_sha256 = None
+    content: Any = None
     if environment.exists():
         content = read_json(environment, RunError, "description of a training environment")
-        folds_sha256 = content.get("folds_sha256") if isinstance(content, dict) else None
-    return TrainedFold(run, fold, path, file_sha256(weights), folds_sha256, best.epoch, best.val_f1)
+    said = content if isinstance(content, dict) else {}
+    return TrainedFold(
+        run=run,
+        fold=fold,
+        path=path,
+        weights_sha256=file_sha256(weights),
+        folds_sha256=said.get("folds_sha256"),
+        best_epoch=best.epoch,
+        validation_f1=best.val_f1,
+        arithmetic=said.get("precision"),
+    )

@@ -57,6 +57,10 @@ class Run:
             **{f"preparation.{name}": value for name, value in prepared.items()},
         }
 
+    def public_changes(self) -> dict[str, Any]:
+        """`changed_settings` for results that are meant to be handed on, see `Experiment.public`."""
+        return dataclasses.replace(self, experiment=self.experiment.public()).changed_settings()
+
     @property
     def is_paper_row(self) -> bool:
         """Whether this is a row of the paper in settings and preparation; its data are another matter."""

@@ -177,6 +177,17 @@ def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shard
     assert (copies[1] / "fold_02" / "predictions" / "predictions.json").is_file()
 
 
+def test_runs_of_other_arithmetic_are_told_apart(runs, tmp_path):
+    """Precision decides the figures as well; a run that does not say which it had is labelled without."""
+    float32, mixed = (shutil.copytree(runs[0], tmp_path / name) for name in ("float32", "mixed"))
+    for run, precision in ((float32, "float32"), (mixed, "mixed_bfloat16")):
+        environment = run / "fold_01" / "environment.json"
+        write_json(environment, {**read_json(environment), "precision": precision})
+    found = compare_runs([float32, mixed, runs[0]], fold=1, settings=QUICK)
+    label = "focal-tversky-otsu (changed: encoder_weights, folds, preparation.bin)"
+    assert found.experiments == (f"{label}, trained in float32", f"{label}, trained in mixed_bfloat16", label)
+
+
 def test_three_runs_are_corrected_for_three_pairs(runs, tmp_path):
     third = shutil.copytree(runs[0], tmp_path / "third")
     found = compare_runs([*runs, third], settings=QUICK)

@@ -78,7 +78,7 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
             f"<p class='small'>All {maps.scans} test scans laid over each other, each body centred in its window; "
             "behind them their mean. The colour says in what share of the scans a pixel is wrong, smoothed over the "
             f"pixels around it, so that single errors are spread out.</p><div class='grid'>{maps.figures()}</div>",
-            settings_section(run.experiment, run.data, __version__, dataset.fingerprint),
+            settings_section(run.experiment, run.data, __version__, dataset.fingerprint, summary.arithmetic),
         ]
     )
     path = (folder or run.path) / REPORT

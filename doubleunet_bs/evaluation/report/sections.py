@@ -17,8 +17,7 @@ from doubleunet_bs.words import counted
 
 def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
     """Title, what the scans are, and the figures somebody looks for first."""
-    prepared = (f"preparation.{setting}" for setting in summary.provenance.changed_preparation)
-    changed = [*summary.changed_settings, *prepared]
+    changed = summary.changed_settings
     kind = (
         f"Settings changed against the paper's row of that name: {', '.join(changed)}."
         if changed
@@ -154,7 +153,9 @@ def scan_list(summary: Summary) -> str:
     return f"<details><summary>All {len(rows)} scans, the worst first</summary>{table(columns, rows)}</details>"
 
 
-def settings_section(experiment: Experiment, data: Mapping[str, Any], version: str, shown: str) -> str:
+def settings_section(
+    experiment: Experiment, data: Mapping[str, Any], version: str, shown: str, arithmetic: str | None
+) -> str:
     """What was trained, on what, and what is shown.
 
     Args:
@@ -162,6 +163,7 @@ def settings_section(experiment: Experiment, data: Mapping[str, Any], version: s
         data: of the run: "preparation" and "fingerprint" of the shards that it was trained on.
         version: of the package.
         shown: fingerprint of the shards of the scans in the report; an ensemble's are others.
+        arithmetic: in which it was trained, None where nobody has noted it.
     """
     experiment = experiment.public()
     changed = experiment.changed_settings()
@@ -171,6 +173,8 @@ def settings_section(experiment: Experiment, data: Mapping[str, Any], version: s
     shards = f"shards of these scans {shown[:16]}…"
     if shown != data["fingerprint"]:
         shards += f", trained on the shards {data['fingerprint'][:16]}…"
+    if arithmetic:
+        shards += f"; trained in {arithmetic} arithmetic"
     return (
         f"<h2>Settings</h2><details><summary>Experiment, preparation, version</summary>"
         f"{table(['experiment', '', ''], rows)}{table(['preparation', '', ''], prepared)}"
