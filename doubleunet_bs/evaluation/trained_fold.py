@@ -60,8 +60,7 @@ def open_fold(run: Run, fold: int) -> TrainedFold:
     epochs = read_history(path / run_folder.HISTORY)
     if not epochs:
         raise RunError(f"{path / run_folder.HISTORY}: no epoch is in it; train the fold again")
-    # The rule by which training keeps its best weights: the lower loss decides between equal F1.
-    best = max(epochs, key=lambda epoch: (epoch.val_f1 or 0.0, -epoch.val_loss))
+    best = max(epochs, key=lambda epoch: epoch.score)
     environment = path / "environment.json"
     content: Any = None
     if environment.exists():

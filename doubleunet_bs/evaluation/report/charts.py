@@ -102,10 +102,9 @@ def _curves(
                 marker="o" if len(epochs) < 2 else None,
                 label=what if not number else None,
             )
-        scored = [epoch for epoch in epochs if epoch.val_f1 is not None]
-        if factor != 1.0 and scored:
-            best = max(scored, key=lambda epoch: (epoch.val_f1, -epoch.val_loss))
-            axes.plot(best.epoch, factor * best.val_f1, "*", color="#117733", markersize=9)
+        if factor != 1.0 and epochs:
+            best = max(epochs, key=lambda epoch: epoch.score)
+            axes.plot(best.epoch, factor * (best.val_f1 or 0.0), "*", color="#117733", markersize=9)
     if factor != 1.0:
         axes.set_ylim(0, 100)
     axes.set_xlabel("epoch")
