@@ -31,7 +31,7 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], None], mode: i
     temporary = Path(name)
     try:
         write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)
+        os.chmod(temporary, 0o666 & ~umask() if mode is None else mode)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -71,7 +71,7 @@ def create_file(path: str | os.PathLike, text: str, mode: int | None = None) -> 
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask() if mode is None else mode)
+        os.chmod(name, 0o666 & ~umask() if mode is None else mode)
         try:
             os.link(name, path)
         except FileExistsError:
@@ -126,7 +126,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
+        os.chmod(temporary, 0o777 & ~umask())
         if path.exists():
             path.rmdir()
         os.rename(temporary, path)
@@ -134,7 +134,14 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _umask() -> int:
+def nearest_existing(path: str | os.PathLike) -> Path:
+    """The path itself, or the innermost folder above it that is there."""
+    path = Path(path)
+    return next(part for part in (path, *path.absolute().parents) if part.exists())
+
+
+def umask() -> int:
+    """The permissions that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -114,12 +114,13 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.deployment.scan_list import list_scans
     from doubleunet_bs.deployment.scan_reader import JobSettings
     from doubleunet_bs.errors import ScanError, SettingsError
+    from doubleunet_bs.files import nearest_existing
 
     check_choice(args.engine, args.precision, args.server, args.deadline)
     for option in ("out", "labelme"):
         path = getattr(args, option)
         if path is not None:
-            there = next(part for part in (Path(path), *Path(path).absolute().parents) if part.exists())
+            there = nearest_existing(path)
             if not there.is_dir():
                 raise SettingsError(f"{there}: is a file; --{option} names a folder")
     settings = JobSettings(

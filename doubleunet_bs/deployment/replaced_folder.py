@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from doubleunet_bs.deployment.result_files import exists_already
+from doubleunet_bs.files import umask
 
 
 @contextmanager
@@ -27,11 +28,9 @@ def replaced_folder(path: Path, replace: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     # mkdtemp is for the owner alone; a server under another account must be able to read.
-    mask = os.umask(0)
-    os.umask(mask)
     new, old = aside / "new", aside / "old"
     try:
-        new.mkdir(mode=0o777 & ~mask)
+        new.mkdir(mode=0o777 & ~umask())
         yield new
         try:
             if replace and path.exists():

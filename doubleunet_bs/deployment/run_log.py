@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError
+from doubleunet_bs.files import nearest_existing
 
 
 def check_log(path: Path) -> None:
@@ -14,7 +15,7 @@ def check_log(path: Path) -> None:
     Raises:
         SettingsError: there is a folder in its place, a file in the place of a folder, or it is not allowed.
     """
-    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    there = nearest_existing(path)
     if path.is_dir():
         reason = "Is a directory"
     elif there != path and not there.is_dir():

@@ -225,7 +225,9 @@ class RestClient(_Client):
     def pin(self, signature, inputs, outputs):
         # An answer of the predict API names no version.
         self.version = self._ask(
-            lambda seconds: self._send("GET", self._path(), None, seconds, "the model's status", "model_version_status"),
+            lambda seconds: self._send(
+                "GET", self._path(), None, seconds, "the model's status", "model_version_status"
+            ),
             self._newest,
         )
         return self.call(signature, inputs, outputs)

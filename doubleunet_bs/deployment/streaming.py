@@ -52,8 +52,8 @@ def stream(
         One outcome per item, in their order, as soon as it is written or has failed. After `stop` those of the items that
         are written or being written, so that nothing is on disk that was not told of.
 
-    When the stream ends early (`stop`, an exception, Ctrl-C, `close`), an item that is being written is written to its end and no
-    further one is begun.
+    When the stream ends early (`stop`, an exception, Ctrl-C, `close`), an item that is being written is written to its end
+    and no further one is begun.
     """
     source = iter(items)
     reading: deque[tuple[Item, Future]] = deque()

@@ -21,8 +21,8 @@ from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, compl
 from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms, threshold_counts
 from doubleunet_bs.preparation.shards import ShardedDataset
 
-
 NOT_ASKED = "normal scans were not scored, as asked"
+"""The reason of scores without them, by which they are told from scores that had none to score."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs.errors import BoneScanError
+from doubleunet_bs.files import umask
 from doubleunet_bs.preparation.shards import KINDS, file_sha256, shard_name
 
 JOURNAL = "journal.jsonl"
@@ -50,7 +51,7 @@ class Unfinished:
 
     def finish(self, out: Path) -> None:
         """Let the shards appear as `out` and remove the rest."""
-        os.chmod(self.shards, 0o777 & ~_umask())
+        os.chmod(self.shards, 0o777 & ~umask())
         os.rename(self.shards, out)
         self.discard()
 
@@ -69,12 +70,11 @@ def check_free(out: Path) -> None:
 def open_unfinished(out: Path, fingerprint: Mapping[str, str]) -> Iterator[Unfinished]:
     """Make the hidden folder of `out`, or go on in the one that an interrupted run with the same fingerprint left.
 
-    Each entry after the first is expected to have "shard", the shard's entry in `dataset.json`.
+    The folder stays when the block is left by an exception; `finish` or `discard` remove it. Each entry after the first
+    is expected to have "shard", the shard's entry in `dataset.json`.
 
     Args:
         out: the folder to make. fingerprint: what the result depends on, in words -> its hash.
-
-    The folder stays when the block is left by an exception; `finish` or `discard` remove it.
 
     Raises:
         BoneScanError: `out` exists, or another process is preparing it.
@@ -153,9 +153,3 @@ def _read_journal(path: Path) -> list[tuple[int, dict[str, Any]]]:
     if good < len(data):
         os.truncate(path, good)
     return lines
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

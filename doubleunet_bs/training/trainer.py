@@ -96,7 +96,8 @@ class Trainer:
             if not any(dataset.cases[index].metastatic_pixels for index in cases):
                 raise DatasetError(f"{path}: no metastatic pixel in the {what} scans")
         self.augmentation = self._make_augmentation() if augmented and experiment.variants > 1 else None
-        self.signals, self.reading_errors = StopSignals() if signals is None else signals, ReadingErrors()
+        self.signals = StopSignals() if signals is None else signals
+        self.reading_errors = ReadingErrors()
 
     def train(self, resume: bool = False) -> Path:
         """Fit until the last epoch and leave `best.weights.h5`, `history.csv`, `progress.png` and `model.keras`.
@@ -120,7 +121,8 @@ class Trainer:
             remove_leftovers(self.path)
             return self.path
         self._build()
-        self.position, self._identity = Position(), training_identity(self)
+        self.position = Position()
+        self._identity = training_identity(self)
         if resume and state.exists():
             self._restore(state)
         remove_leftovers(self.path)

@@ -49,6 +49,21 @@ class Cohort:
     def scan(self, name: str, number: int, patient: str | None = None):
         self.dataset(number, patient).save_as(self.scans / f"{name}.dcm", enforce_file_format=True)
 
+    def one_view_files(self, number: int, *paths: str):
+        """One scan in two files below the scans folder, the anterior view first."""
+        for index, path in enumerate(paths):
+            dataset = self.dataset(number)
+            frames = np.frombuffer(dataset.PixelData, "<u2").reshape(2, 1024, 256)
+            dataset.PixelData, dataset.NumberOfFrames = frames[index].tobytes(), 1
+            dataset.CountsAccumulated = int(frames[index].sum(dtype=np.int64))
+            dataset.DetectorInformationSequence = dataset.DetectorInformationSequence[index : index + 1]
+            dataset.DetectorVector = dataset.NumberOfDetectors = 1
+            dataset.remove_private_tags()
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}.{index}"
+            target = self.scans / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            dataset.save_as(target, enforce_file_format=True)
+
     def label(self, stem: str, *points, size=(1024, 256), label="metastasis", **others):
         """An annotation with one square of 11 x 11 pixels at each point."""
         shapes = [

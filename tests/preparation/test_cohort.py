@@ -276,16 +276,7 @@ def test_one_view_goes_in_when_allowed(cohort):
 
 
 def test_two_files_of_one_view_each_have_an_annotation_each(cohort):
-    for index, name in enumerate(("front", "back")):
-        dataset = cohort.dataset(1)
-        frames = np.frombuffer(dataset.PixelData, "<u2").reshape(2, 1024, 256)
-        dataset.PixelData, dataset.NumberOfFrames = frames[index].tobytes(), 1
-        dataset.CountsAccumulated = int(frames[index].sum(dtype=np.int64))
-        dataset.DetectorInformationSequence = dataset.DetectorInformationSequence[index : index + 1]
-        dataset.DetectorVector = dataset.NumberOfDetectors = 1
-        dataset.remove_private_tags()
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.1.{index}"
-        dataset.save_as(cohort.scans / f"{name}.dcm", enforce_file_format=True)
+    cohort.one_view_files(1, "front.dcm", "back.dcm")
     cohort.label("front", (120, 400))
     cohort.label("back", (100, 300), (140, 300))
     cohort.declare("back,Ann,breast,yes")

@@ -19,22 +19,6 @@ def problems(result):
     return {(problem.path, problem.reason) for problem in result.problems}
 
 
-def one_view_files(cohort, number, *paths):
-    """One scan in two files, the anterior view first."""
-    for index, path in enumerate(paths):
-        dataset = cohort.dataset(number)
-        frames = np.frombuffer(dataset.PixelData, "<u2").reshape(2, 1024, 256)
-        dataset.PixelData, dataset.NumberOfFrames = frames[index].tobytes(), 1
-        dataset.CountsAccumulated = int(frames[index].sum(dtype=np.int64))
-        dataset.DetectorInformationSequence = dataset.DetectorInformationSequence[index : index + 1]
-        dataset.DetectorVector = dataset.NumberOfDetectors = 1
-        dataset.remove_private_tags()
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}.{index}"
-        target = cohort.scans / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(target, enforce_file_format=True)
-
-
 def below(cohort, *folders):
     for folder in folders:
         for root in (cohort.scans, cohort.labels):
@@ -85,7 +69,7 @@ def test_capitals_in_the_view_do_not_lose_an_annotation(cohort, suffix):
 
 
 def test_a_view_in_the_name_of_a_scan_stays_a_part_of_it(cohort):
-    one_view_files(cohort, 1, "x_Anterior.dcm", "x_Posterior.dcm")
+    cohort.one_view_files(1, "x_Anterior.dcm", "x_Posterior.dcm")
     cohort.label("x_Anterior", (120, 400))
     cohort.label("x_Posterior", (100, 300), (140, 300))
     result = prepare(cohort)
@@ -147,7 +131,7 @@ def test_two_files_of_one_name_in_one_folder_have_no_longer_name(cohort):
 
 @pytest.mark.parametrize("name", ["IM0001", "ant/IM0001", "post/IM0001"])
 def test_two_files_of_one_scan_may_have_one_name(cohort, name):
-    one_view_files(cohort, 1, "ant/IM0001", "post/IM0001")
+    cohort.one_view_files(1, "ant/IM0001", "post/IM0001")
     cohort.label("IM0001_anterior", (120, 400))
     cohort.label("IM0001_posterior", (100, 300), (140, 300))
     cohort.declare(f"{name},Ann,prostate,yes")
@@ -158,7 +142,7 @@ def test_two_files_of_one_scan_may_have_one_name(cohort, name):
 
 
 def test_of_two_files_of_one_name_an_annotation_must_say_the_view(cohort):
-    one_view_files(cohort, 1, "ant/IM0001", "post/IM0001")
+    cohort.one_view_files(1, "ant/IM0001", "post/IM0001")
     cohort.label("IM0001", (120, 400))
     [problem] = prepare(cohort).problems
     assert problem.reason == "label-frame" and "IM0001_posterior.json" in problem.message

@@ -104,7 +104,13 @@ def _curves(
             )
         if factor != 1.0 and epochs:
             best = max(epochs, key=lambda epoch: epoch.score)
-            axes.plot(best.epoch, factor * (best.val_f1 or 0.0), "*", color="#117733", markersize=9)
+            axes.plot(
+                best.epoch,
+                factor * (np.nan if best.val_f1 is None else best.val_f1),
+                "*",
+                color="#117733",
+                markersize=9,
+            )
     if factor != 1.0:
         axes.set_ylim(0, 100)
     axes.set_xlabel("epoch")

@@ -85,9 +85,14 @@ def stem(index: int) -> str:
     return f"phantom_{index + 1:04d}"
 
 
+def count_positives(patients: int, fraction: float) -> int:
+    """How many of the first so many scans of a cohort have metastases; rounded up."""
+    return math.ceil(patients * fraction - 1e-9)
+
+
 def _is_positive(index: int, fraction: float) -> bool:
     """Positives spread evenly: scan k of the cohort does not depend on how many follow."""
-    return math.ceil((index + 1) * fraction - 1e-9) > math.ceil(index * fraction - 1e-9)
+    return count_positives(index + 1, fraction) > count_positives(index, fraction)
 
 
 def _run(tasks: list[tuple], workers: int):
