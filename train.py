@@ -54,6 +54,12 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         metavar="SHARDS",
         help="the other cohort of the rows with transfer, prepared with the same --key and settings",
     )
+    what.add_argument(
+        "--pretrain-other-patients",
+        action="store_true",
+        help="your word that no patient of --pretrain-data is in --data, for shards of another key (another hospital's), "
+        "whose patients cannot be compared",
+    )
     what.add_argument("--folds-file", metavar="FILE", help="your own folds.json for a new run")
     settings = parser.add_argument_group(
         "settings", "The defaults are the paper's; a changed run says so in experiment.json."
@@ -117,7 +123,14 @@ def parse_arguments(argv=None) -> argparse.Namespace:
         missing = [f"--{name}" for name in ("data", "run", "experiment", "fold") if getattr(args, name) is None]
         if missing:
             parser.error(f"{', '.join(missing)} missing (or --demo, which needs no data)")
-    elif args.data or args.run or args.experiment or args.pretrain_data or args.folds_file:
+    elif (
+        args.data
+        or args.run
+        or args.experiment
+        or args.pretrain_data
+        or args.pretrain_other_patients
+        or args.folds_file
+    ):
         parser.error("--demo makes its own data and run; it does not go with options that name data, run or experiment")
     elif isinstance(args.fold, str):
         parser.error("--demo trains one fold")
@@ -195,6 +208,7 @@ def train(args: argparse.Namespace) -> int:
         resume=args.resume,
         pretrain=pretrain,
         folds_file=args.folds_file,
+        other_patients=args.pretrain_other_patients,
     )
     for path in paths:
         print(f"done: {path}")

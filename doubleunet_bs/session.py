@@ -16,6 +16,12 @@ from doubleunet_bs.words import counted
 
 ALL_FOLDS = "all"
 PRETRAINING_ONLY = "pretrain"
+# `patients_compared` of the run -> what is said of it.
+_PATIENTS_COMPARED = {
+    True: "nor is a patient",
+    False: "patients could not be compared, their keys differ",
+    None: "nor is a patient, if both were prepared with the same `prepare --key`",
+}
 
 
 def train_and_export(
@@ -31,6 +37,7 @@ def train_and_export(
     resume: bool = False,
     pretrain: tuple[ShardedDataset, str | os.PathLike] | None = None,
     folds_file: str | os.PathLike | None = None,
+    other_patients: bool = False,
 ) -> list[Path]:
     """Train one fold, or all of them, through all stages of the experiment, and export each.
 
@@ -50,6 +57,7 @@ def train_and_export(
         resume: continue what was interrupted; what was not begun begins.
         pretrain: the other cohort of a run with transfer, and where it was opened.
         folds_file: the user's own division of the scans.
+        other_patients: the user's word that nobody is in both cohorts, where their keys differ.
 
     Returns:
         The folders of the folds that are trained now, each with `saved_model/` in it, or that of the pre-training.
@@ -71,7 +79,7 @@ def train_and_export(
             dataset.image_shape, experiment, devices, precision, xla, deterministic
         )
         number = fold if isinstance(fold, int) else 1
-        run = create_run(run_path, experiment, dataset, data_path, number, pretrain, folds_file)
+        run = create_run(run_path, experiment, dataset, data_path, number, pretrain, folds_file, other_patients)
         folds = len(run.folds(dataset))
         print(header(run, dataset, replicas, machine, memory, folds, deterministic), flush=True)
         session = Session(run, dataset, replicas, machine, memory.advice, resume, signals)
@@ -277,7 +285,7 @@ def header(run, dataset, replicas, machine, memory, folds: int, deterministic: b
     pieces = f" in {experiment.accumulate} pieces" if experiment.accumulate > 1 else ""
     frozen = f", frozen for {counted(experiment.freeze_encoder, 'epoch')}" if experiment.freeze_encoder else ""
     transfer = (
-        "\ntransfer    nobody and no scan is in both cohorts (patients compare only under the same `prepare --key`)"
+        f"\ntransfer    no scan is in both cohorts; {_PATIENTS_COMPARED[run.pretrain_data.get('patients_compared')]}"
         if experiment.transfer
         else ""
     )

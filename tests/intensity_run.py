@@ -16,7 +16,9 @@ SETTINGS = PreparationSettings(bin=4)
 FALSE_PIXELS = (4, 8, 12, 16, 20, 24)
 
 
-def make_shards(path: Path, first: int = 0, phantom: bool | None = None, settings=SETTINGS, rounds: int = 1) -> Path:
+def make_shards(
+    path: Path, first: int = 0, phantom: bool | None = None, settings=SETTINGS, rounds: int = 1, key_mark=None
+) -> Path:
     """Six positive cases of 160 x 128 pixels and a negative one, or `rounds` times as many positive ones.
 
     Each positive case has 16 metastatic pixels of grey level 200, 8 of grey level 100, and 4 to 24 other pixels of
@@ -27,9 +29,10 @@ def make_shards(path: Path, first: int = 0, phantom: bool | None = None, setting
         first: number of the first case; pseudonyms and counts follow from it.
         phantom: what the records say of it.
         settings: what the records say of the preparation. In finer images each pixel is a block.
+        key_mark: of the key of its pseudonyms.
     """
     path.mkdir(parents=True)
-    writer = ShardWriter(path, settings)
+    writer = ShardWriter(path, settings, key_mark=key_mark)
     block = SETTINGS.bin // settings.bin
     for index, wrong in enumerate((*FALSE_PIXELS * rounds, 0)):
         counts = np.full(SETTINGS.image_shape, 10, np.uint16)

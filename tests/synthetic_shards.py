@@ -33,6 +33,7 @@ class SyntheticShards:
         self.image_shape = (size, size)
         self.settings = PreparationSettings()
         self.fingerprint = f"synthetic-{scans}-{size}-{seed}-{patient}"
+        self.key_mark = None
         self.path = Path(f"{patient}-shards")
         self._grey = rng.poisson(10, (scans, size, size)).astype(np.uint8)
         self._labels = np.zeros((scans, size, size), np.uint8)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 from intensity_run import intensity_model, make_shards
 
 from doubleunet_bs.__main__ import run_command
+from doubleunet_bs.evaluation.evaluate import evaluate_run
+from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shard_writer import ShardWriter
 from doubleunet_bs.preparation.shards import open_shards
@@ -99,6 +103,25 @@ def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, c
     assert script.parse_arguments([*map(str, other), "--fold", "all"]).fold == "all"
 
 
+def test_a_cohort_of_another_key_needs_the_users_word(tmp_path, script, cohorts, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+    )
+    copies = []
+    for number, cohort in enumerate(cohorts):
+        copies.append(shutil.copytree(cohort, tmp_path / str(number)))
+        write_json(copies[-1] / "dataset.json", {**read_json(cohort / "dataset.json"), "key_mark": f"key {number}"})
+    path = tmp_path / "run"
+    options = ["--data", copies[0], "--run", path, "--experiment", "dice-otsu-transfer", "--folds", 3, "--epochs", 1]
+    options += ["--encoder-weights", "none", "--fold", 1, "--pretrain-data", copies[1]]
+    assert run(script, *options) == 1
+    assert "its pseudonyms are of another key" in capsys.readouterr().err and not path.exists()
+    assert run(script, *options, "--pretrain-other-patients") == 0
+    assert read_json(path / "experiment.json")["pretrain_data"]["patients_compared"] is False
+    summary = evaluate_run(path, 1, settings=EvaluationSettings(pictures=False, show_progress=False), report=False)
+    assert "The shards of the pre-training have pseudonyms of another key" in format_summary(summary)
+
+
 def test_a_fold_that_is_no_number(script, capsys):
     with pytest.raises(SystemExit):
         script.parse_arguments(["--data", "x", "--run", "y", "--experiment", "dice", "--fold", "some"])
@@ -111,6 +134,7 @@ def test_a_fold_that_is_no_number(script, capsys):
         ["--data", "x", "--run", "y", "--experiment", "dice", "--fold", "some"],
         ["--demo", "--fold", "all"],
         ["--demo", "--pretrain-data", "x"],
+        ["--demo", "--pretrain-other-patients"],
         ["--data", "x", "--run", "y", "--experiment", "dice"],
     ],
 )

@@ -8,6 +8,7 @@ The intensity threshold beside it is chosen on all positive scans of the run, wh
 is no smallest-lesion filter: no scan is left to learn it on that none of the folds has seen.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from doubleunet_bs.evaluation.table_files import write_tables
 from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms
 from doubleunet_bs.evaluation.trained_fold import open_fold
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
+from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
 from doubleunet_bs.training.run_folder import Run, open_run
 
 ENSEMBLE = "ensemble"
@@ -105,7 +106,9 @@ def evaluate_ensemble(
     if settings.pictures:
         scorer.draw(test)
     write_scores(folder / SCORES, scores)
-    summary = _summary(run, others, scores)
+    summary = _summary(
+        run, others, scores, comparable=all(patients_comparable(shards, others) is not False for shards in seen)
+    )
     write_json(folder / SUMMARY, summary.to_json())
     write_tables(folder, summary)
     if report:
@@ -165,7 +168,7 @@ def check_unseen(seen: ShardedDataset, others: ShardedDataset) -> None:
     """Refuse shards with a scan or a patient of the shards `seen`.
 
     Pseudonyms of two shard folders differ when their keys do: scans are compared by their counts as well. A patient
-    whose other scan was seen is found by his pseudonym only.
+    whose other scan was seen is found by his pseudonym only; where the keys differ, the tables say that he was not looked for.
 
     Raises:
         RunError: naming the first such scan.
@@ -207,11 +210,12 @@ def _folder(run: Run, others: ShardedDataset) -> Path:
     return folder.with_name(f"{folder.name}-{others.fingerprint[:8]}")
 
 
-def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores) -> Summary:
+def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores, comparable: bool) -> Summary:
+    of = provenance(run.experiment, dataset.cases, dataset.settings).without_paper()
     return Summary(
         experiment=run.experiment.name,
         changed_settings=run.public_changes(),
         total_folds=1,
         folds=(scores,),
-        provenance=provenance(run.experiment, dataset.cases, dataset.settings).without_paper(),
+        provenance=of if comparable else dataclasses.replace(of, trained_elsewhere="training"),
     )

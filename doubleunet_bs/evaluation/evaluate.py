@@ -159,12 +159,15 @@ def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, settings
     """
     found = [scores for fold in run.trained_folds() if (scores := _scores(run, fold, settings))]
     experiment = run.experiment
+    of = provenance(experiment, dataset.cases, dataset.settings)
+    if run.pretrain_data and run.pretrain_data.get("patients_compared") is False:
+        of = dataclasses.replace(of, trained_elsewhere="pre-training")
     return Summary(
         experiment=experiment.name,
         changed_settings=run.public_changes(),
         total_folds=total_folds,
         folds=tuple(found),
-        provenance=provenance(experiment, dataset.cases, dataset.settings),
+        provenance=of,
     )
 
 

@@ -31,12 +31,15 @@ class Provenance:
         changed_preparation: what differs from the paper's preparation.
         row: the paper's row, for an experiment of the paper with nothing changed; else None.
         other_cancers: those recorded of a scan that are not the paper's; a scan of which nobody said is of none.
+        trained_elsewhere: what the network was trained on beside these scans, "pre-training" or "training", with pseudonyms of
+            another key: whether a patient of these scans is among them could not be checked. Else None.
     """
 
     scans: str = UNKNOWN
     changed_preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     row: PaperRow | None = None
     other_cancers: tuple[str, ...] = ()
+    trained_elsewhere: str | None = None
 
     @property
     def paper(self) -> PaperRow | None:
@@ -62,6 +65,11 @@ class Provenance:
             )
         elif self.row:
             notes.append("The paper's row is left out: these are not (or not known to be) scans of patients.")
+        if self.trained_elsewhere:
+            notes.append(
+                f"The shards of the {self.trained_elsewhere} have pseudonyms of another key: that none of their scans is among "
+                "these was checked, that none of their patients is could not be."
+            )
         if self.scans == PATIENTS:
             notes.append(
                 f"Physicians of one hospital agree with each other at a Dice coefficient of {PHYSICIANS_DICE:.3f} "
@@ -79,6 +87,7 @@ class Provenance:
             "scans": self.scans,
             "changed_preparation": dict(self.changed_preparation),
             "other_cancers": list(self.other_cancers),
+            "trained_elsewhere": self.trained_elsewhere,
             "paper": {"source": SOURCE, "unit": "per cent", **dataclasses.asdict(self.paper)} if self.paper else None,
             "physicians_dice": PHYSICIANS_DICE if self.scans == PATIENTS else None,
             "notes": self.notes,

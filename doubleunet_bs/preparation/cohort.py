@@ -105,7 +105,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
         if not inputs.tasks and not inputs.problems:
             raise DatasetError(f"{job.scans}: no scan is in it")
         pseudonyms, new_key = Pseudonyms.open(job.key_file)
-        with open_unfinished(job.out, inputs.fingerprint(job, _emptied(pseudonyms).patient("which key"))) as unfinished:
+        with open_unfinished(job.out, inputs.fingerprint(job, pseudonyms.key_mark)) as unfinished:
             result = _prepare(job, inputs, pseudonyms, unfinished)
         if new_key and not result.written:
             # Nothing was prepared, so nothing needs the way back, unless another run shares the key by now. (An
@@ -130,7 +130,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, unfinished:
     if unfinished.lost:
         # At once: work of hours may be done again.
         print(f"{job.out}: {unfinished.lost}", file=sys.stderr, flush=True)
-    state = _Progress(job, inputs, unfinished)
+    state = _Progress(job, inputs, unfinished, pseudonyms.key_mark)
     arguments = (job.settings, job.allow_missing_view, _emptied(pseudonyms), str(job.labels))
     bar = tqdm(desc="prepare", unit="scan", total=len(inputs.tasks), initial=state.next, disable=not job.progress)
     outcomes = in_order(_prepare_task, inputs.tasks[state.next :], _make_state, arguments, job.workers)
@@ -160,12 +160,13 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, unfinished:
 class _Progress:
     """What has been done, as it is in the journal and in memory."""
 
-    def __init__(self, job: CohortJob, inputs: Inputs, unfinished: Unfinished):
+    def __init__(self, job: CohortJob, inputs: Inputs, unfinished: Unfinished, key_mark: str):
         self.job = job
         self.unfinished = unfinished
         done = unfinished.entries
         cases = [parse_record(case) for entry in done for case in entry["cases"]]
-        self.writer = ShardWriter(unfinished.shards, job.settings, [entry["shard"] for entry in done], cases)
+        shards = [entry["shard"] for entry in done]
+        self.writer = ShardWriter(unfinished.shards, job.settings, shards, cases, key_mark)
         self.problems = [Problem(**problem) for entry in done for problem in entry["problems"]]
         self.header_patients = [patient for entry in done for patient in entry["header_patients"]]
         self.declared = [declared for entry in done for declared in entry["declared"]]

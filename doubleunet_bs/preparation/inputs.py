@@ -45,7 +45,7 @@ class Inputs:
 
         Args:
             job: what is prepared, and how.
-            key: a pseudonym that tells one key from another.
+            key: the mark of the key.
 
         Returns:
             What can change, in words -> its hash.

@@ -22,6 +22,7 @@ class ShardWriter:
         folder: an existing folder that nobody takes for a data set, for instance that of `files.new_folder`.
         settings: of the preparation.
         shards, cases: what is in the folder already, when an interrupted preparation goes on.
+        key_mark: `Pseudonyms.key_mark` of the key that made the pseudonyms; None where no key did.
 
     Attributes:
         shards: one entry of `dataset.json` per finished shard. cases: the records of all cases in finished shards.
@@ -33,11 +34,13 @@ class ShardWriter:
         settings: PreparationSettings,
         shards: list[dict[str, Any]] | None = None,
         cases: list[CaseRecord] | None = None,
+        key_mark: str | None = None,
     ):
         self.folder = folder
         self.settings = settings
         self.shards = shards or []
         self.cases = cases or []
+        self.key_mark = key_mark
         self._waiting: list[CaseRecord] = []
         self._arrays = {
             kind: np.zeros((CASES_PER_SHARD, *settings.image_shape), dtype) for kind, dtype in KINDS.items()
@@ -62,7 +65,7 @@ class ShardWriter:
     def finish(self) -> None:
         """Write the last shard and `dataset.json`."""
         self.flush()
-        write_json(self.folder / DATASET, describe(self.settings, self.shards, self.cases))
+        write_json(self.folder / DATASET, describe(self.settings, self.shards, self.cases, self.key_mark))
 
     def _write(self) -> None:
         entry: dict[str, Any] = {"cases": len(self._waiting)}

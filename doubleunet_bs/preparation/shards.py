@@ -1,11 +1,10 @@
 """Shard folders: prepared cases as plain NumPy files beside one `dataset.json`.
 
-    dataset.json        format, settings, shape, one entry per shard and one per case
+    dataset.json        format, settings, shape, mark of the pseudonyms' key, one entry per shard and one per case
     counts-00000.npy    uint16 (n, 640, 512): cropped and merged counts, before brightness
     labels-00000.npy    uint8  (n, 640, 512): 0 air, 1 non-metastatic, 2 metastatic
 
-Counts and a gain instead of grey levels: the shard stays exact, and a change of brightness is a change of the gain
-    (decided
+Counts and a gain instead of grey levels: the shard stays exact, and a change of brightness is a change of the gain (decided
 here). The files are mapped into memory and opened without pickle.
 """
 
@@ -53,6 +52,8 @@ class ShardedDataset:
         settings: what all of them were prepared with.
         image_shape: (rows, columns) of every image: (640, 512) at binning 1.
         fingerprint: SHA-256 of `dataset.json`, which in turn holds that of every shard file.
+        key_mark: of the key that made the pseudonyms (`scans.pseudonyms`); None where it is not known. One person has
+            the same pseudonym in two data sets only when their keys are the same.
 
     However many files there are, only the `MAPPED_FILES` that were last used are mapped; an array that was handed out stays
     good in any case.
@@ -69,12 +70,14 @@ class ShardedDataset:
         settings: PreparationSettings,
         fingerprint: str,
         files: dict[str, list["_ShardFile"]],
+        key_mark: str | None = None,
     ):
         self.path = path
         self.cases = cases
         self.settings = settings
         self.image_shape = settings.image_shape
         self.fingerprint = fingerprint
+        self.key_mark = key_mark
         # Mapped now, as many as stay mapped: whatever becomes of the folder, they are what was opened.
         self._mapped = {}
         for kind, each in files.items():
@@ -138,13 +141,20 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
             files[kind].append(_ShardFile.find(file, (shard["cases"], *settings.image_shape), dtype))
             if verify and file_sha256(file) != shard[f"{kind}_sha256"]:
                 raise DatasetError(f"{file}: its content has changed since it was written; prepare the scans again")
-    return ShardedDataset(path, cases, settings, fingerprint, files)
+    return ShardedDataset(path, cases, settings, fingerprint, files, content.get("key_mark"))
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def patients_comparable(one: ShardedDataset, other: ShardedDataset) -> bool | None:
+    """Whether a patient of two data sets has the same pseudonym in both: their keys are the same. None: not known."""
+    if one.key_mark is None or other.key_mark is None:
+        return None
+    return one.key_mark == other.key_mark
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -171,6 +181,8 @@ def _check_head(path: Path, content: dict[str, Any]) -> tuple[PreparationSetting
         raise DatasetError(f"{path}: {error}") from None
     if content.get("image_shape") != list(settings.image_shape):
         raise DatasetError(f"{path}: image_shape is not {list(settings.image_shape)}, as its settings demand")
+    if not isinstance(content.get("key_mark"), str | None):
+        raise DatasetError(f"{path}: `key_mark` is damaged; prepare the scans again")
     shards, cases = content.get("shards"), content.get("cases")
     names = {"cases", *(f"{kind}_sha256" for kind in KINDS)}
     if not (
@@ -240,13 +252,16 @@ def _shard_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def describe(settings: PreparationSettings, shards: list[dict[str, Any]], cases: list[CaseRecord]) -> dict[str, Any]:
+def describe(
+    settings: PreparationSettings, shards: list[dict[str, Any]], cases: list[CaseRecord], key_mark: str | None
+) -> dict[str, Any]:
     """The content of `dataset.json`."""
     return {
         "format": FORMAT,
         "version": VERSION,
         "settings": settings.to_json(),
         "image_shape": list(settings.image_shape),
+        "key_mark": key_mark,
         "shards": shards,
         "cases": [dataclasses.asdict(case) for case in cases],
     }

@@ -50,6 +50,11 @@ class Pseudonyms:
         """Pseudonyms under a new random key, with an empty table."""
         return cls(secrets.token_bytes(32))
 
+    @property
+    def key_mark(self) -> str:
+        """16 hexadecimal digits that tell one key from another and give nothing of it away."""
+        return hmac.new(self._key, b"which key", hashlib.sha256).hexdigest()[:16]
+
     def case(self, source_id: str) -> str:
         """The pseudonym of a scan, "case-" and 12 hexadecimal digits."""
         return self._remember(self.cases, "case", source_id)

@@ -12,7 +12,7 @@ from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text, read_json
 from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.transfer import check_cohorts
 
@@ -100,6 +100,7 @@ def create_run(
     fold: int = 1,
     pretrain: tuple[ShardedDataset, str | os.PathLike] | None = None,
     folds_file: str | os.PathLike | None = None,
+    other_patients: bool = False,
 ) -> Run:
     """Open `path` for this experiment on these shards, creating it with its folds when it is new.
 
@@ -109,6 +110,7 @@ def create_run(
         fold: a fold that must exist; an impossible one leaves nothing behind.
         pretrain: the other cohort, with its path; given when, and only when, the experiment has transfer.
         folds_file: the user's own division; None takes a `folds.json` that lies in the new folder, or makes one.
+        other_patients: the user's word that nobody is in both cohorts, see `check_cohorts`.
 
     Raises:
         RunError: the folder holds another experiment, other settings or other data; each difference is named.
@@ -124,7 +126,7 @@ def create_run(
         "preparation": dataset.settings.to_json(),
         "scans": scans_are(dataset.cases),
     }
-    pretrain_data = _pretrain_data(experiment, dataset, pretrain)
+    pretrain_data = _pretrain_data(experiment, dataset, pretrain, other_patients)
     if (path / EXPERIMENT).exists():
         return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
     # A folder with nothing but a folds.json is the user's own division, to be honoured. Hidden files are another
@@ -166,7 +168,10 @@ def _may_be_there(file: Path) -> bool:
 
 
 def _pretrain_data(
-    experiment: Experiment, dataset: ShardedDataset, pretrain: tuple[ShardedDataset, str | os.PathLike] | None
+    experiment: Experiment,
+    dataset: ShardedDataset,
+    pretrain: tuple[ShardedDataset, str | os.PathLike] | None,
+    other_patients: bool,
 ) -> dict[str, Any] | None:
     if experiment.transfer and pretrain is None:
         raise SettingsError(f"{experiment.name} starts from another cohort: name its shards with --pretrain-data")
@@ -177,13 +182,17 @@ def _pretrain_data(
         raise SettingsError(
             f"{experiment.name} does not pre-train: leave out --pretrain-data, or use --set transfer=yes"
         )
-    check_cohorts(dataset, other)
+    check_cohorts(dataset, other, other_patients)
     if experiment.pretrain_negatives != "none" and not any(case.group == "negative" for case in other.cases):
         raise SettingsError(
             f"{path}: {experiment.name} pre-trains with normal scans as well, and none of these is; say which are normal in "
             "patients.csv and prepare them again, or use --set pretrain_negatives=none"
         )
-    return {"path": str(Path(path).resolve()), "fingerprint": other.fingerprint}
+    return {
+        "path": str(Path(path).resolve()),
+        "fingerprint": other.fingerprint,
+        "patients_compared": patients_comparable(dataset, other),
+    }
 
 
 def _check_negatives(data_path: str | os.PathLike, experiment: Experiment, folds: Folds) -> None:

@@ -8,18 +8,22 @@ from doubleunet_bs.dataset.folds import hold_out
 from doubleunet_bs.dataset.lesions import lesions_of_cases
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.preparation.records import scans_are
-from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable
 from doubleunet_bs.training.experiments import Experiment
 
 
-def check_cohorts(dataset: ShardedDataset, other: ShardedDataset) -> None:
+def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients: bool = False) -> None:
     """Refuse to pre-train for `dataset` on `other` when they share a patient or a scan, or were not prepared alike.
 
     Patients are compared by pseudonym, which tells only when both cohorts were prepared with the same key (`prepare --key`);
     scans are compared by their counts and their files as well, which needs no key.
 
+    Args:
+        other_patients: the user's word that no patient is in both, for cohorts with different keys.
+
     Raises:
-        DatasetError: naming the two folders and the case. Also when one holds phantoms and the other patients.
+        DatasetError: naming the two folders and the case. Also when one holds phantoms and the other patients, and when
+            their keys differ and nobody gave his word.
     """
     if other.fingerprint == dataset.fingerprint:
         raise DatasetError(f"{other.path}: the same shards as {dataset.path}; pre-train on another cohort")
@@ -40,6 +44,12 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset) -> None:
         raise DatasetError(
             f"{other.path}: its scans are {kinds[0]}, those of {dataset.path} {kinds[1]}; pre-train on scans of the same kind, "
             "and prepare shards again that do not know theirs"
+        )
+    if patients_comparable(dataset, other) is False and not other_patients:
+        raise DatasetError(
+            f"{other.path}: its pseudonyms are of another key than those of {dataset.path}, so nobody can tell whether a patient "
+            "is in both, who would be tested by a network that has seen him; prepare it again with --key and the key file of "
+            "the other, or say with --pretrain-other-patients that you know of none"
         )
     for what, attribute in (("patient", "patient"), ("scan", "pixel_sha256"), ("source file", "source_sha256")):
         known = {getattr(case, attribute): case.case for case in dataset.cases}

@@ -12,6 +12,7 @@ from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.ensemble import check_unseen, ensemble_of, evaluate_ensemble, open_seen
 from doubleunet_bs.evaluation.scores import read_scores
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
@@ -137,6 +138,18 @@ def test_scans_without_a_hash_are_not_taken_for_each_other(shards, others, tmp_p
         write_json(copy / "dataset.json", content)
         opened.append(open_shards(copy))
     check_unseen(*opened)
+
+
+@pytest.mark.parametrize(("here", "there", "said"), [("a", "b", True), ("a", "a", False), (None, "b", False)])
+def test_the_tables_say_that_patients_could_not_be_compared(tmp_path, here, there, said):
+    shards = make_shards(tmp_path / "own", key_mark=here)
+    others = make_shards(tmp_path / "others", first=100, key_mark=there)
+    run = make_run(tmp_path / "run", shards)
+    summary, folder = evaluate_ensemble(run, others, QUICK)
+    sentence = "The shards of the training have pseudonyms of another key"
+    assert (sentence in format_summary(summary)) is said
+    for name in ("summary.csv", "summary.json", "table.tex", "report.html"):
+        assert (sentence in (folder / name).read_text(encoding="utf-8")) is said
 
 
 def test_the_runs_own_shards_are_refused(trained_run, shards):

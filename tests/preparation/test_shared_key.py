@@ -1,11 +1,14 @@
 """One file of key and lookup table for several preparations, also at the same time."""
 
 import json
+import shutil
 
 import pytest
 
+from doubleunet_bs.errors import DatasetError
 from doubleunet_bs.preparation import cohort as module
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
+from doubleunet_bs.preparation.shards import open_shards, patients_comparable
 
 
 def prepare(cohort, key):
@@ -52,6 +55,27 @@ def test_two_preparations_at_once_keep_each_others_patients(tmp_path, breast, pr
     for result in results:
         assert result.records[0].case in table["cases"] and result.records[0].patient in table["patients"]
     assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_shards_say_whether_their_patients_can_be_compared(tmp_path, breast, prostate):
+    breast.positive("breast", 2, "BREAST-ID")
+    for folder, key in ((breast, "one.json"), (prostate, "two.json")):
+        assert prepare(folder, tmp_path / key).written
+    one, two = open_shards(breast.out), open_shards(prostate.out)
+    assert patients_comparable(one, two) is False
+    shutil.rmtree(prostate.out)
+    assert prepare(prostate, tmp_path / "one.json").written
+    assert patients_comparable(one, open_shards(prostate.out)) is True
+    assert json.loads((tmp_path / "one.json").read_text())["key"] not in (breast.out / "dataset.json").read_text()
+    # Shards that do not know their key, as those made without one.
+    content = json.loads((breast.out / "dataset.json").read_text())
+    for content["key_mark"], says in ((None, None), (5, "damaged")):
+        (breast.out / "dataset.json").write_text(json.dumps(content))
+        if says:
+            with pytest.raises(DatasetError, match="`key_mark` is damaged"):
+                open_shards(breast.out)
+        else:
+            assert patients_comparable(open_shards(breast.out), two) is None
 
 
 def test_a_key_that_is_used_meanwhile_outlives_a_preparation_with_problems(tmp_path, breast, prostate, monkeypatch):

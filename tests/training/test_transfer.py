@@ -35,6 +35,26 @@ def test_a_patient_or_scan_in_both_is_refused(synthetic_shards, prostate, attrib
         check_cohorts(synthetic_shards, prostate)
 
 
+@pytest.mark.parametrize("here, there", [("a", "b"), ("a", "a"), ("a", None), (None, "b"), (None, None)])
+def test_pseudonyms_of_two_keys_are_refused_until_the_user_gives_his_word(synthetic_shards, prostate, here, there):
+    synthetic_shards.key_mark, prostate.key_mark = here, there
+    if here and there and here != there:
+        with pytest.raises(
+            DatasetError, match="other-shards: its pseudonyms are of another key .*--pretrain-other-pat"
+        ):
+            check_cohorts(synthetic_shards, prostate)
+        check_cohorts(synthetic_shards, prostate, other_patients=True)
+    else:
+        check_cohorts(synthetic_shards, prostate)
+
+
+def test_his_word_does_not_hide_a_scan_in_both(synthetic_shards, prostate):
+    synthetic_shards.key_mark, prostate.key_mark = "a", "b"
+    changed_case(prostate, 11, pixel_sha256=synthetic_shards.cases[7].pixel_sha256)
+    with pytest.raises(DatasetError, match="of the same scan as case-007"):
+        check_cohorts(synthetic_shards, prostate, other_patients=True)
+
+
 def test_scans_from_memory_have_no_source_file_in_common(synthetic_shards, prostate):
     assert synthetic_shards.cases[0].source_sha256 == prostate.cases[0].source_sha256 == ""
     check_cohorts(synthetic_shards, prostate)
