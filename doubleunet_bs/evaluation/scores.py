@@ -133,8 +133,23 @@ class FoldScores:
         """Patient-level figures."""
         return detect(self.scans, self.normals, self.normals_reason)
 
+    @property
+    def postprocessed_detection(self) -> Detection | None:
+        """Patient-level figures with the smallest-lesion filter; None where there are no scans to learn it on."""
+        if self.postprocessed is None:
+            return None
+        smallest = self.postprocessed.filter.smallest or 0.0
+        normals = [
+            dataclasses.replace(
+                scan, predicted_lesions=tuple(found for found in scan.predicted_lesions if found.area >= smallest)
+            )
+            for scan in self.normals
+        ]
+        return detect(self.postprocessed.scans, normals, self.normals_reason)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; every figure follows from the counts in it."""
+        after = self.postprocessed
         return {
             "format": FORMAT,
             "meaning": MEANING,
@@ -147,7 +162,7 @@ class FoldScores:
             "area_unit": self.unit,
             "lesions": self.lesions.to_json(),
             "detection": self.detection.to_json(),
-            "postprocessed": self.postprocessed.to_json() if self.postprocessed else None,
+            "postprocessed": after and {**after.to_json(), "detection": self.postprocessed_detection.to_json()},
             "scans": [scan.to_json() for scan in self.scans],
             "normals": {"reason": self.normals_reason, "scans": [scan.to_json() for scan in self.normals]},
         }

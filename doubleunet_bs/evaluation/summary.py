@@ -13,6 +13,7 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.evaluation.bootstrap import Intervals, bootstrap_means
 from doubleunet_bs.evaluation.breakdown import by_size, by_view, sizes_to_json, views_to_json
+from doubleunet_bs.evaluation.detection import Detection
 from doubleunet_bs.evaluation.distribution import Distribution, distribution
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.provenance import Provenance
@@ -136,10 +137,17 @@ class Summary:
 
         Folds are not pooled: each has its own model, whose probabilities are on its own scale.
         """
-        names = ("sensitivity", "specificity", "auc", "false_positives_per_normal_scan")
-        rows = [fold.detection.to_json() for fold in self.folds]
-        columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
-        return {name: statistics.fmean(column) if column else None for name, column in columns.items()}
+        return _detection_mean([fold.detection for fold in self.folds])
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the smallest-lesion filter was kept in any fold."""
+        return any(fold.postprocessed and fold.postprocessed.filter.smallest is not None for fold in self.folds)
+
+    @property
+    def postprocessed_detection_mean(self) -> dict[str, float | None]:
+        """`detection_mean` with the smallest-lesion filter, over the folds that have one to try."""
+        return _detection_mean([found for fold in self.folds if (found := fold.postprocessed_detection)])
 
     @property
     def arithmetic(self) -> str | None:
@@ -176,6 +184,7 @@ class Summary:
             "views": views_to_json(by_view(self.scans)),
             "sizes": sizes_to_json(by_size(self.scans, self.unit)),
             "detection_mean": self.detection_mean,
+            "postprocessed_detection_mean": self.postprocessed_detection_mean,
             "dice_per_scan": dataclasses.asdict(self.dice),
         }
 
@@ -198,6 +207,13 @@ def postprocessed_figures(fold: FoldScores) -> Figures:
         return None, None, None
     counts = fold.postprocessed.pooled
     return counts.precision, counts.sensitivity, counts.f1
+
+
+def _detection_mean(found: Sequence[Detection]) -> dict[str, float | None]:
+    names = ("sensitivity", "specificity", "auc", "false_positives_per_normal_scan")
+    rows = [detection.to_json() for detection in found]
+    columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+    return {name: statistics.fmean(column) if column else None for name, column in columns.items()}
 
 
 def _fold_row(fold: FoldScores) -> dict[str, Any]:

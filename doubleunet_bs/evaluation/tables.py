@@ -190,14 +190,21 @@ def _notes(summary: Summary) -> list[str]:
 
 
 def _detection_lines(summary: Summary) -> list[str]:
-    mean = summary.detection_mean
+    head = "Patients" + (", mean over the folds: " if len(summary.folds) > 1 else ": ")
+    lines = [head + _detection_figures(summary, summary.detection_mean)]
+    if summary.filtered:
+        after = _detection_figures(summary, summary.postprocessed_detection_mean)
+        lines.append(f"  with the smallest-lesion filter: {after}")
+    return lines + [f"  {line}" for line in undefined_detection(summary)]
+
+
+def _detection_figures(summary: Summary, mean: dict[str, float | None]) -> str:
     parts = []
     for name, key in _DETECTION.items():
         value = mean[key]
         figure = "-" if value is None else format(value, _DIGITS[key]) if key in _DIGITS else percent(value)
         parts.append(f"{name} {figure}" + (f" ({of})" if (of := folds_in_mean(summary, key)) else ""))
-    head = "Patients" + (", mean over the folds: " if len(summary.folds) > 1 else ": ")
-    return [head + ", ".join(parts), *(f"  {line}" for line in undefined_detection(summary))]
+    return ", ".join(parts)
 
 
 def _lesion_header() -> str:

@@ -1,6 +1,7 @@
 """The paper's own fold rows give the paper's own means, in every form the table is printed in."""
 
 import csv
+import dataclasses
 import html
 import io
 import re
@@ -263,6 +264,29 @@ def test_details():
     assert "Dice per scan, 1 scan: median 60.00" in text
     # The raw figures are what the table shows.
     assert summary.mean.f1_mean == 0.6 and summary.postprocessed_mean.f1_mean == 0.75
+
+
+def test_details_say_what_the_filter_does_to_patients():
+    """A normal scan whose only lesion is too small is cleared by it; so is a patient whose lesions all are."""
+    small, large = lesion(area=50, probability=0.8), lesion(area=120, common=6, probability=0.7)
+    raw = (scan(0, 6, 4, 4, lesions=[large, small]), scan(1, 1, 0, 9, lesions=[lesion(area=60, probability=0.9)]))
+    after = (scan(0, 6, 2, 4, lesions=[large]), scan(1, 0, 0, 10))
+    normals = (scan(5, group="negative", lesions=[small]), scan(6, group="negative", lesions=[small, large]))
+    fitted = Postprocessed(SizeFilter(120.0, "mm2", 0.6, 0.5), after)
+    first = fold(1, *raw, unit="mm2", normals=normals, postprocessed=fitted)
+    text = format_details(Summary("dice", {}, 2, (first,)))
+    assert "sensitivity 100.00, specificity 0.00, AUC 0.750, false-positive lesions per normal scan 1.50" in text
+    assert (
+        "  with the smallest-lesion filter: sensitivity 50.00, specificity 50.00, AUC 0.500, "
+        "false-positive lesions per normal scan 0.50"
+    ) in text
+    content = first.to_json()
+    assert (content["detection"]["cleared"], content["postprocessed"]["detection"]["cleared"]) == (0, 1)
+    # Nothing is said where no fold has a filter.
+    none = dataclasses.replace(first, postprocessed=Postprocessed(SizeFilter(None, "mm2", 0.5, 0.5), raw))
+    summary = Summary("dice", {}, 2, (none,))
+    assert "with the smallest-lesion filter:" not in format_details(summary)
+    assert summary.to_json()["postprocessed_detection_mean"] == summary.to_json()["detection_mean"]
 
 
 def test_details_say_why_figures_are_undefined():

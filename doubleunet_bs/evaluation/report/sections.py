@@ -216,6 +216,14 @@ def _patients(summary: Summary) -> str:
         "patients by the largest mean probability of a predicted lesion (0.5: no better than guessing).",
         *undefined_detection(summary),
     ]
+    if summary.filtered:
+        after = summary.postprocessed_detection_mean
+        wrong = after["false_positives_per_normal_scan"]
+        small.append(
+            f"With the smallest-lesion filter{', mean over the folds' if len(summary.folds) > 1 else ''}: positives "
+            f"detected {with_unit(after['sensitivity'])}, normals cleared {with_unit(after['specificity'])}, wrong lesions "
+            f"per normal scan {'undefined' if wrong is None else format(wrong, '.2f')}."
+        )
     columns = ["", "positives detected", "normals cleared", "AUC", "wrong lesions per normal scan"]
     return table(columns, rows) + notes(small)
 
