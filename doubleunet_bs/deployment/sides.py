@@ -7,6 +7,7 @@ no result states a side.
 from collections.abc import Collection
 
 from doubleunet_bs.preparation.case import VIEWS
+from doubleunet_bs.preparation.head_end import FEET_UP_WARNING
 from doubleunet_bs.scans.view_check import MIRRORED_WARNING, SAME_WARNING
 from doubleunet_bs.scans.views import FRAME_ORDER_WARNING, ONE_VIEW_WARNING
 
@@ -14,6 +15,7 @@ _SIDES = {"anterior": "RL", "posterior": "LR"}
 _DOUBTS = {
     MIRRORED_WARNING,
     SAME_WARNING,
+    FEET_UP_WARNING,
     FRAME_ORDER_WARNING,
     *(ONE_VIEW_WARNING.format(view=view) for view in VIEWS),
 }

@@ -19,6 +19,7 @@ import math
 import numpy as np
 
 from doubleunet_bs.errors import ScanError
+from doubleunet_bs.preparation.head_end import check_head_end
 from doubleunet_bs.preparation.histogram import clip_counts, count_values, percentile
 from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS
 
@@ -92,6 +93,7 @@ def find_body(
         warnings.append(f"the body is longer than the window of {FRAME_SHAPE[0]} rows and is cut at both ends")
     if first == 0 or last == len(next(iter(profiles.values()))) - 1:
         warnings.append("the body reaches the edge of the scan: it may be cut off, and the knee not at its usual row")
+    warnings += check_head_end(list(clipped.values()), first, last)
     if len(profiles) > 1:
         own = [_row_range(profile) for profile in profiles.values()]
         if max(abs(a - b) for a, b in zip(*own, strict=True)) > VIEWS_AGREE_WITHIN:
