@@ -14,8 +14,9 @@ same scans: the least a model has to beat. A comparison of several runs keeps th
 leaves the runs' other files as they are.
 
 It takes about as long as the network takes to predict the test and the validation scans (two CPU cores: 0.6 to 2.5
-seconds a scan of 640 x 512 pixels), and seconds when they are predicted already. What to expect: the paper's own ten
-folds of breast-cancer scans have a mean F1 between 62 and 67 (Tables 1 to 3); those scans are not public.
+seconds a scan of 640 x 512 pixels), and seconds when they are predicted already. The paper's ten folds have a mean
+F1 between 62 and 67 (Tables 1 to 3), on scans of its own patients, which are not public: other hospitals' scans may give
+other figures, and phantoms compare with neither.
 
 Exit code: 0 done, 1 the work failed, 2 wrong arguments.
 """

@@ -8,7 +8,7 @@
 The first line needs no data: it makes synthetic scans, prepares them, trains on a coarse matrix, evaluates and exports, in
 about ten minutes on two CPU cores (README). The second trains at the paper's settings (640 x 512 pixels, batch 4, 500 epochs,
 Adam 1e-4) on shards made by `python -m doubleunet_bs prepare`, on all GPUs of the machine. The paper's scans are not
-public; on its own 90 breast-cancer scans it reports the F1 printed for each row in its Table 2.
+public: figures on others are others.
 
 Several processes, on any machines that share RUN, may train its folds at the same time.
 

@@ -12,7 +12,7 @@ from doubleunet_bs.deployment.lesions import PredictedLesion, all_warnings
 from doubleunet_bs.deployment.model_description import INTENDED_USE
 from doubleunet_bs.deployment.predictor import Prediction
 from doubleunet_bs.deployment.sides import sides
-from doubleunet_bs.evaluation.display import clinical_display, upper_level
+from doubleunet_bs.evaluation.display import PHANTOM_NOTE, clinical_display, upper_level
 from doubleunet_bs.files import replace_file
 from doubleunet_bs.png import png_bytes
 from doubleunet_bs.preparation.case import VIEWS
@@ -81,7 +81,7 @@ def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Pr
         title = f"{view}: {counted(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
         draw.text((centre, top - 12), title, _TEXT, _font(21), anchor="ms")
         page.paste(_draw_view(pictures[view], view, prediction, found), (left, top))
-    name = f"{prediction.case}   synthetic phantom, not a patient" if scan.phantom else prediction.case
+    name = f"{prediction.case}   {PHANTOM_NOTE}" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     outlined = f"Outlined: predicted metastatic by {prediction.model.name}"
     size = 20

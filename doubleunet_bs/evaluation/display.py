@@ -2,6 +2,8 @@
 
 import numpy as np
 
+PHANTOM_NOTE = "synthetic phantom, not a patient"
+
 UPPER_PERCENTILE = 99.0
 """Of the pixels above zero: shown in full black (decided here). An injection site or a full bladder is about one per
 cent of them, so that it cannot turn the skeleton pale."""

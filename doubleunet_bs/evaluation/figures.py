@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from doubleunet_bs.classes import METASTATIC
 from doubleunet_bs.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, TRUTH
-from doubleunet_bs.evaluation.display import clinical_display, upper_level  # noqa: F401 (also found here)
+from doubleunet_bs.evaluation.display import PHANTOM_NOTE, clinical_display, upper_level  # noqa: F401 (also found here)
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import replace_file
@@ -38,7 +38,12 @@ def colour(background: np.ndarray, areas: Sequence[tuple[np.ndarray, tuple[int, 
 
 
 def draw_case(
-    path: str | os.PathLike, case: str, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray
+    path: str | os.PathLike,
+    case: str,
+    grey: np.ndarray,
+    labels: np.ndarray,
+    mask: np.ndarray,
+    phantom: bool | None = None,
 ) -> PixelCounts:
     """Draw image, truth and prediction of one case as PNG, written whole or not at all.
 
@@ -51,6 +56,7 @@ def draw_case(
         grey: (rows, columns) uint8 prepared image.
         labels: (rows, columns) uint8 classes.
         mask: (rows, columns), bool or 0 and 1: the prediction.
+        phantom: True: a note in the title says that this is no patient.
 
     Returns:
         The counts of the case, as printed in the title.
@@ -93,7 +99,7 @@ def draw_case(
     figure.text(
         margin / total_width,
         1 - 18 * unit / total_height,
-        case,
+        f"{case}   {PHANTOM_NOTE}" if phantom else case,
         fontsize=18 * unit,
         fontweight="bold",
         ha="left",

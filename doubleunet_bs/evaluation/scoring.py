@@ -125,7 +125,14 @@ class Scorer:
             path = folder / f"{case}.png"
             if not path.is_file():
                 mask, _ = self.stored.read(case, self.dataset.image_shape)
-                draw_case(path, case, self.dataset.grey(index), np.asarray(self.dataset.labels(index)), mask)
+                draw_case(
+                    path,
+                    case,
+                    self.dataset.grey(index),
+                    np.asarray(self.dataset.labels(index)),
+                    mask,
+                    self.dataset.cases[index].phantom,
+                )
         _remove_other_pictures(folder, cases)
 
     def _score(self, case: str, smallest: float | None) -> ScanScore:

@@ -26,6 +26,7 @@ from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.network.metrics import metastatic_mask
+from doubleunet_bs.preparation.records import PHANTOMS, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training import run_folder, tensorboard
 from doubleunet_bs.training.build import build_network, tested_model
@@ -330,5 +331,7 @@ class Trainer:
         )
 
     def _draw(self) -> None:
-        title = f"{self.experiment.name}, {self.title}"
+        changed = "" if self.experiment.is_paper_row else " (changed)"
+        phantoms = f", {PHANTOMS}" if scans_are(self.dataset.cases) == PHANTOMS else ""
+        title = f"{self.experiment.name}{changed}, {self.title}{phantoms}"
         draw_progress(self.path / run_folder.PROGRESS, self.position.history, title)

@@ -41,3 +41,16 @@ def test_picture_carries_no_metadata(tmp_path):
     path = tmp_path / "case.png"
     draw_case(path, "case-0", *np.zeros((3, 32, 32), np.uint8))
     assert set(Image.open(path).info) <= {"dpi"}
+
+
+def test_a_phantom_is_called_one(tmp_path):
+    """In the title, and nowhere else does the picture change."""
+    pictures = []
+    for number, phantom in enumerate((True, False, None)):
+        path = tmp_path / f"{number}.png"
+        draw_case(path, "case-0", *np.zeros((3, 32, 32), np.uint8), phantom)
+        pictures.append(np.asarray(Image.open(path).convert("L")).astype(int))
+    marked, plain, unknown = pictures
+    assert (plain == unknown).all()
+    rows, columns = np.nonzero(marked != plain)
+    assert rows.size and rows.max() < 0.06 * len(plain) and columns.max() < 0.6 * plain.shape[1]
