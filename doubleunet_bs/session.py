@@ -289,6 +289,12 @@ def header(run, dataset, replicas, machine, memory, folds: int, deterministic: b
         if experiment.transfer
         else ""
     )
+    alone = (
+        "\nwarning     one image at a time: batch normalisation leaves nothing of the ASPP pooling branch in training, and the "
+        "tested network is another; take at least 2 images a batch and a piece (--batch-size, --accumulate)"
+        if experiment.batch_size // experiment.accumulate < 2
+        else ""
+    )
     return (
         f"experiment  {experiment.name}{changed}\n"
         f"scans       {len(dataset)} in {folds} folds; {rows} x {columns} pixels\n"
@@ -297,7 +303,7 @@ def header(run, dataset, replicas, machine, memory, folds: int, deterministic: b
         f"arithmetic  {machine.precision} ({machine.reason}), XLA {'on' if machine.xla else 'off'}"
         f"{', deterministic kernels' if deterministic else ''}\n"
         f"memory      {memory}\n"
-        f"encoder     {'random start' if experiment.encoder_weights == 'none' else f'{experiment.encoder_weights} weights'}{frozen}{transfer}"
+        f"encoder     {'random start' if experiment.encoder_weights == 'none' else f'{experiment.encoder_weights} weights'}{frozen}{transfer}{alone}"
     )
 
 

@@ -10,12 +10,14 @@ import pytest
 from intensity_run import intensity_model, make_shards
 
 from doubleunet_bs.__main__ import run_command
+from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shard_writer import ShardWriter
 from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.training.run_folder import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -117,9 +119,41 @@ def test_a_cohort_of_another_key_needs_the_users_word(tmp_path, script, cohorts,
     assert run(script, *options) == 1
     assert "its pseudonyms are of another key" in capsys.readouterr().err and not path.exists()
     assert run(script, *options, "--pretrain-other-patients") == 0
-    assert read_json(path / "experiment.json")["pretrain_data"]["patients_compared"] is False
+    assert "no scan is in both cohorts; patients could not be compared, their keys differ" in capsys.readouterr().out
+    content = read_json(path / "experiment.json")
+    assert content["pretrain_data"]["patients_compared"] is False
+    # It holds for the run: the next fold does not ask again.
+    options[options.index("--fold") + 1] = 2
+    assert run(script, *options) == 0
     summary = evaluate_run(path, 1, settings=EvaluationSettings(pictures=False, show_progress=False), report=False)
-    assert "The shards of the pre-training have pseudonyms of another key" in format_summary(summary)
+    sentence = "The shards of the pre-training have pseudonyms of another key"
+    assert sentence in format_summary(summary)
+    # Runs from before this was noted.
+    del content["pretrain_data"]["patients_compared"]
+    write_json(path / "experiment.json", content)
+    quiet = EvaluationSettings(pictures=False, show_progress=False)
+    assert sentence not in format_summary(evaluate_run(path, 1, settings=quiet, report=False))
+    write_json(
+        path / "experiment.json", {**content, "pretrain_data": {**content["pretrain_data"], "patients_compared": "no"}}
+    )
+    with pytest.raises(RunError, match="the data for pre-training is incomplete"):
+        open_run(path)
+
+
+def test_one_image_at_a_time_is_warned_of(tmp_path, script, cohorts, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+    )
+    common = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
+    said = []
+    for options in (
+        ["--batch-size", 1],
+        ["--batch-size", 2, "--accumulate", 2],
+        ["--batch-size", 4, "--accumulate", 2],
+    ):
+        assert run(script, *common, "--run", tmp_path / str(len(said)), "--fold", 1, *options) == 0
+        said.append("warning     one image at a time" in capsys.readouterr().out)
+    assert said == [True, True, False]
 
 
 def test_a_fold_that_is_no_number(script, capsys):

@@ -11,9 +11,9 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds, score_fold
+from doubleunet_bs.evaluation.evaluate import open_run_data, provenance_of_runs, read_folds, score_fold
 from doubleunet_bs.evaluation.paired import Comparison, compare_scans, correct
-from doubleunet_bs.evaluation.provenance import Provenance, provenance
+from doubleunet_bs.evaluation.provenance import Provenance
 from doubleunet_bs.evaluation.scores import FoldScores, arithmetic_of
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
 from doubleunet_bs.evaluation.summary import Mean, figures, mean_of_folds
@@ -137,7 +137,7 @@ def compare_runs(
         if number not in common and fold is None
     )
     experiments = tuple(_label(run, folds) for run, folds in zip(runs, scores, strict=True))
-    of = provenance(runs[0].experiment, dataset.cases, dataset.settings).without_paper()
+    of = provenance_of_runs(runs, dataset).without_paper()
     return RunComparison(names, experiments, tuple(common), left_out, scores, correct(pairs), of)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds, Split
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.predictions import Segmenter
-from doubleunet_bs.evaluation.provenance import provenance
+from doubleunet_bs.evaluation.provenance import Provenance, provenance
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, arithmetic_of, read_scores, write_scores
 from doubleunet_bs.evaluation.scoring import NOT_ASKED, EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
@@ -159,16 +160,21 @@ def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, settings
     """
     found = [scores for fold in run.trained_folds() if (scores := _scores(run, fold, settings))]
     experiment = run.experiment
-    of = provenance(experiment, dataset.cases, dataset.settings)
-    if run.pretrain_data and run.pretrain_data.get("patients_compared") is False:
-        of = dataclasses.replace(of, trained_elsewhere="pre-training")
     return Summary(
         experiment=experiment.name,
         changed_settings=run.public_changes(),
         total_folds=total_folds,
         folds=tuple(found),
-        provenance=of,
+        provenance=provenance_of_runs([run], dataset),
     )
+
+
+def provenance_of_runs(runs: Sequence[Run], dataset: ShardedDataset) -> Provenance:
+    """What the figures of runs on these shards are, by the first run's experiment; see `provenance`."""
+    of = provenance(runs[0].experiment, dataset.cases, dataset.settings)
+    if any((run.pretrain_data or {}).get("patients_compared") is False for run in runs):
+        return dataclasses.replace(of, trained_elsewhere="pre-training")
+    return of
 
 
 def open_run_data(run: Run, data: str | os.PathLike | None = None) -> ShardedDataset:

@@ -121,14 +121,16 @@ def undefined_note(summary: Summary) -> str:
     return f"Undefined in some folds, which are left out of that mean: {left_out}."
 
 
-def folds_in_mean(summary: Summary, key: str) -> str:
+def folds_in_mean(summary: Summary, key: str, filtered: bool = False) -> str:
     """ "mean of 1 of 3 folds" where a patient-level figure is defined in some folds only, else "".
 
     Args:
         summary: of the run.
         key: of `Summary.detection_mean`.
+        filtered: of the figures with the smallest-lesion filter.
     """
-    defined = sum(fold.detection.to_json()[key] is not None for fold in summary.folds)
+    found = [fold.postprocessed_detection if filtered else fold.detection for fold in summary.folds]
+    defined = sum(one is not None and one.to_json()[key] is not None for one in found)
     some = 0 < defined < len(summary.folds)
     return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
 
@@ -191,19 +193,18 @@ def _notes(summary: Summary) -> list[str]:
 
 def _detection_lines(summary: Summary) -> list[str]:
     head = "Patients" + (", mean over the folds: " if len(summary.folds) > 1 else ": ")
-    lines = [head + _detection_figures(summary, summary.detection_mean)]
+    lines = [head + _detection_figures(summary)]
     if summary.filtered:
-        after = _detection_figures(summary, summary.postprocessed_detection_mean)
-        lines.append(f"  with the smallest-lesion filter: {after}")
+        lines.append(f"  with the smallest-lesion filter: {_detection_figures(summary, filtered=True)}")
     return lines + [f"  {line}" for line in undefined_detection(summary)]
 
 
-def _detection_figures(summary: Summary, mean: dict[str, float | None]) -> str:
-    parts = []
+def _detection_figures(summary: Summary, filtered: bool = False) -> str:
+    mean, parts = summary.postprocessed_detection_mean if filtered else summary.detection_mean, []
     for name, key in _DETECTION.items():
         value = mean[key]
         figure = "-" if value is None else format(value, _DIGITS[key]) if key in _DIGITS else percent(value)
-        parts.append(f"{name} {figure}" + (f" ({of})" if (of := folds_in_mean(summary, key)) else ""))
+        parts.append(f"{name} {figure}" + (f" ({of})" if (of := folds_in_mean(summary, key, filtered)) else ""))
     return ", ".join(parts)
 
 

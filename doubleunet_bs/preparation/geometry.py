@@ -87,13 +87,16 @@ def find_body(
     profiles = {name: _sum(view, axis=1) for name, view in clipped.items()}
     first, last = _row_range(sum(profiles.values()))
     warnings = []
+    rows = len(next(iter(profiles.values())))
     if not USUAL_BODY_ROWS[0] <= last - first + 1 <= USUAL_BODY_ROWS[1]:
         warnings.append(f"the body range of {last - first + 1} rows is unusual (rows {first} to {last})")
     if last - first + 1 > FRAME_SHAPE[0]:
         warnings.append(f"the body is longer than the window of {FRAME_SHAPE[0]} rows and is cut at both ends")
-    if first == 0 or last == len(next(iter(profiles.values()))) - 1:
+    if first == 0 or last == rows - 1:
         warnings.append("the body reaches the edge of the scan: it may be cut off, and the knee not at its usual row")
-    warnings += check_head_end(list(clipped.values()), first, last)
+    # Of a part of the body, which may begin at the shoulders or end at the hips, the ends tell nothing.
+    if last - first + 1 >= USUAL_BODY_ROWS[0] and first > 0 and last < rows - 1:
+        warnings += check_head_end(list(clipped.values()), first, last)
     if len(profiles) > 1:
         own = [_row_range(profile) for profile in profiles.values()]
         if max(abs(a - b) for a, b in zip(*own, strict=True)) > VIEWS_AGREE_WITHIN:

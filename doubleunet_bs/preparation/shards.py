@@ -151,7 +151,10 @@ def file_sha256(path: Path) -> str:
 
 
 def patients_comparable(one: ShardedDataset, other: ShardedDataset) -> bool | None:
-    """Whether a patient of two data sets has the same pseudonym in both: their keys are the same. None: not known."""
+    """Whether a patient of two data sets has the same pseudonym in both: their keys are the same.
+
+    None: one of them does not know its key. A patient in both is then found only if the keys are the same.
+    """
     if one.key_mark is None or other.key_mark is None:
         return None
     return one.key_mark == other.key_mark

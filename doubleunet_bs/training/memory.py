@@ -75,7 +75,8 @@ def check_memory(
     needed = share if on_gpu else share * replicas.count
     total = _device_bytes(replicas) if total is None else total
     changes = []
-    pieces = min(2 * experiment.accumulate, experiment.batch_size // replicas.count)
+    # Never one image a piece: the ASPP pooling branch would be normalised over a single value.
+    pieces = min(2 * experiment.accumulate, experiment.batch_size // max(2, replicas.count))
     if pieces > experiment.accumulate:
         changes.append(f"--accumulate {pieces}")
     if precision == "float32":

@@ -37,7 +37,8 @@ class Run:
         experiment: its settings.
         data: {"path", "fingerprint", "image_shape", "preparation", "scans"} of the shards it trains on; the last one is
             "phantoms", "patients", "mixed" or "unknown".
-        pretrain_data: {"path", "fingerprint"} of the shards it pre-trains on; None without transfer.
+        pretrain_data: {"path", "fingerprint", "patients_compared"} of the shards it pre-trains on, the last as in
+            `preparation.shards.patients_comparable` and missing in older runs; None without transfer.
     """
 
     path: Path
@@ -126,6 +127,10 @@ def create_run(
         "preparation": dataset.settings.to_json(),
         "scans": scans_are(dataset.cases),
     }
+    if (path / EXPERIMENT).exists() and pretrain is not None:
+        # Whoever gave his word for a run need not repeat it for each fold.
+        old = open_run(path).pretrain_data or {}
+        other_patients |= old.get("patients_compared") is False and old["fingerprint"] == pretrain[0].fingerprint
     pretrain_data = _pretrain_data(experiment, dataset, pretrain, other_patients)
     if (path / EXPERIMENT).exists():
         return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
@@ -271,6 +276,7 @@ def open_run(path: str | os.PathLike) -> Run:
     if experiment.transfer and not (
         isinstance(pretrain_data, dict)
         and all(isinstance(pretrain_data.get(key), str) for key in ("path", "fingerprint"))
+        and pretrain_data.get("patients_compared") in (True, False, None)
     ):
         raise RunError(f"{source}: the description of the data for pre-training is incomplete")
     return Run(path=path, experiment=experiment, data=data, pretrain_data=pretrain_data)

@@ -331,7 +331,7 @@ class Trainer:
         )
 
     def _draw(self) -> None:
-        changed = "" if self.experiment.is_paper_row else " (changed)"
+        changed = "" if self.experiment.is_paper_row and not self.dataset.settings.changes() else " (changed)"
         phantoms = f", {PHANTOMS}" if scans_are(self.dataset.cases) == PHANTOMS else ""
         title = f"{self.experiment.name}{changed}, {self.title}{phantoms}"
         draw_progress(self.path / run_folder.PROGRESS, self.position.history, title)

@@ -9,9 +9,10 @@ summed over 4 x 4 pixels, 5 folds (27 scans train, 9 validate, 9 test), few epoc
 learning rate, schedule and batch normalisation as the demo has them for short runs. Loss terms are the paper's unless
 `--lesion-loss` leaves the metastatic one alone, as the demo does; Otsu's and mined negatives are then the same to the loss. A
 row with augmentation shows one of its fourteen variants a scan and epoch. Rows with normal scans take more steps in as
-many epochs. Rows with transfer have been trained before on the prostate phantoms with metastases alone: half of that cohort is
-normal, so that every fourth batch of two has no lesion, and with Focal Tversky the network then stopped calling anything
-metastatic and never began again (two seeds of two; with the paper's batches of four it learnt).
+many epochs. Rows with transfer have been trained before, for as many epochs, on the prostate phantoms with metastases alone: half of
+that cohort is normal, so that three in ten batches of two have no lesion, and with Focal Tversky the network then called
+nothing metastatic (10 epochs of one seed and two continuations of 20 on breast phantoms, 6 epochs of another seed). With the paper's
+batches of four it did after 7 epochs (one run). Dice learnt in either case.
 
 Each row is trained in DIR/PRECISION/ROW, and its folds, averaged, are scored on 60 other phantoms, half of them without
 metastases. What is finished is kept: an interrupted run goes on; once the cohorts are made, several processes may train different

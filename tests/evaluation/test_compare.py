@@ -152,6 +152,18 @@ def test_two_runs(runs, tmp_path):
     assert (tmp_path / "out" / "comparison.txt").read_text() == text + "\n"
 
 
+def test_a_pre_training_whose_patients_could_not_be_compared_is_told(runs, shards, tmp_path):
+    """Also where it is that of the second run."""
+    copy = shutil.copytree(runs[1], tmp_path / "second")
+    content = read_json(copy / "experiment.json")
+    sentence = "The shards of the pre-training have pseudonyms of another key"
+    for compared, said in ((True, False), (None, False), (False, True)):
+        content["pretrain_data"] = {"path": "gone", "fingerprint": "other", "patients_compared": compared}
+        write_json(copy / "experiment.json", content)
+        text = format_comparison(compare_runs([runs[0], copy], settings=QUICK))
+        assert (sentence in text) is said
+
+
 def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shards, tmp_path, monkeypatch):
     """A left-out fold that was scored by another rule is none of the comparison's business."""
     from doubleunet_bs.evaluation import evaluate

@@ -152,6 +152,20 @@ def test_the_tables_say_that_patients_could_not_be_compared(tmp_path, here, ther
         assert (sentence in (folder / name).read_text(encoding="utf-8")) is said
 
 
+def test_they_say_so_where_the_pre_training_alone_has_another_key(tmp_path):
+    keys = {"own": "a", "prostate": "b", "others": "a"}
+    shards = {
+        name: make_shards(tmp_path / name, first=100 * n, key_mark=key) for n, (name, key) in enumerate(keys.items())
+    }
+    run = make_run(tmp_path / "run", shards["own"])
+    content = read_json(run / "experiment.json")
+    prostate = open_shards(shards["prostate"])
+    content["pretrain_data"] = {"path": str(prostate.path), "fingerprint": prostate.fingerprint}
+    write_json(run / "experiment.json", content)
+    summary, _ = evaluate_ensemble(run, shards["others"], QUICK, report=False)
+    assert summary.provenance.trained_elsewhere == "training"
+
+
 def test_the_runs_own_shards_are_refused(trained_run, shards):
     with pytest.raises(RunError, match="which the folds were trained on"):
         evaluate_ensemble(trained_run, shards, QUICK)

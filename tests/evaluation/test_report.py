@@ -16,10 +16,12 @@ from score_makers import fold, lesion, scan
 from doubleunet_bs.evaluation.ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
+from doubleunet_bs.evaluation.postprocessing import SizeFilter
 from doubleunet_bs.evaluation.report.error_maps import ErrorMaps
 from doubleunet_bs.evaluation.report.markup import table, tinted
 from doubleunet_bs.evaluation.report.scan_figures import chosen_scans, outline
-from doubleunet_bs.evaluation.report.sections import head, table_section
+from doubleunet_bs.evaluation.report.sections import _patients, head, table_section
+from doubleunet_bs.evaluation.scores import Postprocessed
 from doubleunet_bs.evaluation.scoring import EvaluationSettings
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import format_summary
@@ -143,12 +145,20 @@ def test_detected_patients_do_not_stand_alone(report):
     assert summary.detection_mean["specificity"] is not None
 
 
-def test_what_the_filter_does_to_patients_is_said(report):
-    """The filter drops wrong lesions of the first fold; the normal scan has none before and after."""
-    path, summary = report
-    assert any(fold.postprocessed.filter.smallest for fold in summary.folds)
-    says = "With the smallest-lesion filter, mean over the folds: positives detected 100.0 %, normals cleared 100.0 %"
-    assert f"{says}, wrong lesions per normal scan 0.00." in html.unescape(path.read_text(encoding="utf-8"))
+def test_what_the_filter_does_to_patients_is_said():
+    """It clears the normal scan, whose only lesion is small, and misses the patient whose lesion is as small."""
+    small, large = lesion(area=50, probability=0.8), lesion(area=120, common=6, probability=0.7)
+    after = (scan(0, 6, 2, 4, lesions=[large]), scan(1, 0, 0, 10))
+    fitted = Postprocessed(SizeFilter(120.0, "mm2", 0.6, 0.5), after)
+    raw = (scan(0, 6, 4, 4, lesions=[large, small]), scan(1, 1, 0, 9, lesions=[small]))
+    one = fold(1, *raw, unit="mm2", normals=(scan(5, group="negative", lesions=[small]),), postprocessed=fitted)
+    page = html.unescape(_patients(Summary("dice", {}, 1, (one,))))
+    assert "<td>2 / 2</td><td>0 / 1</td>" in page
+    says = "With the smallest-lesion filter: positives detected 50.0 %, normals cleared 100.0 %, wrong lesions per normal scan"
+    assert f"{says} 0.00." in page
+    assert "smallest-lesion filter" not in _patients(
+        Summary("dice", {}, 1, (dataclasses.replace(one, postprocessed=None),))
+    )
 
 
 class Structure(HTMLParser):

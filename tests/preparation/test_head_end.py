@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pydicom.data
 import pytest
-from bodies import block, person
+from bodies import block, person, scan_of
 
 from doubleunet_bs.deployment.sides import orientation, sides
+from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.geometry import find_body
-from doubleunet_bs.preparation.head_end import FEET_UP_WARNING
+from doubleunet_bs.preparation.head_end import FEET_UP_WARNING, _gap, check_head_end
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.phantom import make_phantom
 
@@ -42,21 +44,56 @@ def test_it_takes_every_view():
     assert not warned(person(1), person(2)[::-1])
 
 
+def test_a_part_of_the_body_tells_nothing():
+    """Too short for a whole body, or at the edge of the frame: no verdict, though the two ends look as if turned."""
+    turned = person(1)[::-1].copy()
+    first, last = 174, 873
+    assert warned(turned)
+    short = turned.copy()
+    short[700:] = 0
+    short[:, :66] = short[:, 190:] = 0  # No arms, between which and the trunk there is a gap, too.
+    assert check_head_end([short], first, 699) and not warned(short)
+    at_the_edge = np.roll(turned, -first, axis=0)
+    assert check_head_end([at_the_edge], 0, last - first) and not warned(at_the_edge)
+
+
 def test_bodies_without_two_legs_at_either_end_are_not_warned_of():
     one_leg = person(1)
     one_leg[500:, :128] = 0
     assert not warned(one_leg) and not warned(one_leg[::-1]) and not warned(block())
+    # Nor where the middle of the skull is paler.
+    one_leg[160:240, 112:144] //= 2
+    assert 0.3 < _gap(one_leg[164:241]) < 0.8 and not warned(one_leg)
 
 
 def test_neither_are_arms_over_the_head_or_foci_of_the_skull():
     """There a gap is at the upper end, too, but not only there."""
-    arms = person(1)
+    arms, skull = person(1), person(1)
     arms[150:400, 40:64] = arms[150:400, 192:216] = 12
-    assert not warned(arms)
-    skull = person(1)
-    skull[160:240, 104:110] = skull[160:240, 146:152] = 120
-    assert not warned(skull)
+    skull[160:240, 96:116] = skull[160:240, 140:160] = 120
+    skull[160:240, 116:140] = 0
+    for view in (arms, skull):
+        assert _gap(view[164:241]) > 0.8
+        assert not warned(view)
+        # And turned they are not recognised: both ends look like legs.
+        assert not warned(view[::-1])
+
+
+def test_the_deepest_gap():
+    two = np.zeros((60, 100))
+    two[:, 20:40], two[:, 60:80] = 10, 5
+    assert _gap(two) == 1
+    two[:, 40:60] = 2
+    assert _gap(two) == pytest.approx(0.6)
+    assert _gap(np.full((60, 100), 7.0)) == 0 and _gap(np.zeros((60, 100))) == 0
 
 
 def test_sides_are_in_doubt_then():
-    assert sides("anterior", [FEET_UP_WARNING]) == "??" and orientation("posterior", [FEET_UP_WARNING]) is None
+    """The warning goes the whole way from the counts into what results say of the sides."""
+    scan = make_phantom(3, 0)
+    turned = scan_of(scan.anterior[::-1].copy(), scan.posterior[::-1].copy())
+    for view in ("anterior", "posterior"):
+        warnings = prepare_scan(turned).warnings
+        assert FEET_UP_WARNING in warnings
+        assert sides(view, warnings) == "??" and orientation(view, warnings) is None
+        assert sides(view, prepare_scan(scan_of(scan.anterior, scan.posterior)).warnings) != "??"

@@ -95,7 +95,12 @@ def test_a_batch_that_does_not_fit_is_refused_with_what_to_change():
     # On a GPU the estimate is not measured: it is said, with the same advice, and the run goes on.
     said = str(check_memory((640, 512), paper_experiment("dice"), GPU, "float32", total=8e9))
     assert "it may not fit" in said and "--accumulate 2" in said and "more devices" in said
-    # Nothing is left to cut into pieces, and bfloat16 is on already: only what helps is named.
+    # Nothing is left to cut into pieces of two images, and bfloat16 is on already: only what helps is named.
+    for row in (paper_experiment("dice", accumulate=2), paper_experiment("dice", batch_size=2)):
+        assert "--accumulate" not in check_memory((640, 512), row, GPU, "float32", total=8e9).advice
+    assert (
+        "--accumulate 2," in check_memory((640, 512), paper_experiment("dice"), TWO_GPUS, "float32", total=8e9).advice
+    )
     with pytest.raises(SettingsError) as refused:
         check_memory((640, 512), paper_experiment("dice", batch_size=1), CPU, "mixed_bfloat16", total=1e9)
     assert "--accumulate" not in str(refused.value) and "--precision" not in str(refused.value)

@@ -63,7 +63,7 @@ def test_mixed_precision_trains_with_float32_heads_and_losses(tmp_path, precisio
         assert trainer.model.get_layer(head).compute_dtype == "float32"
     assert all(weight.dtype == "float32" for weight in trainer.model.trainable_weights)
     assert isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
-    losses = losses_of(trainer, 3, batch=2)  # Float16 is computed number by number on a CPU.
+    losses = losses_of(trainer, 2, batch=2)  # Two: float16 is computed number by number on a CPU.
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     assert keras.config.dtype_policy().name == "float32", "the policy of the process is left as it was"
 
