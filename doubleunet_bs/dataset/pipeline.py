@@ -100,6 +100,25 @@ def train_shares(batch: Sequence[int], replicas: int) -> tuple[list[list[int]], 
     return [list(share) for share in np.array_split(repeated, replicas)], 1.0 / float(repeats)
 
 
+def pairs_of(batch: Sequence[int], pieces: int) -> list[tuple[list[int], list[float]]]:
+    """Deal a short batch out in pieces of two images, some or all of which are shown twice with half the weight.
+
+    A piece of one image would leave batch normalisation a single value in the ASPP pooling branch, whose average would then
+    drift away from what full batches show.
+
+    Args:
+        batch: at least 2 images, fewer than twice the pieces.
+
+    Returns:
+        For each piece its images and their weights; the weights of an image add up to 1.
+    """
+    slots = [batch[place % len(batch)] for place in range(2 * pieces)]
+    return [
+        (slots[place : place + 2], [1 / slots.count(image) for image in slots[place : place + 2]])
+        for place in range(0, 2 * pieces, 2)
+    ]
+
+
 def evaluation_shares(batch: Sequence[int], replicas: int) -> list[tuple[list[int], list[float]]]:
     """Deal a batch out for evaluation: a replica without an image of its own gets one of weight zero."""
     shares = [list(share) for share in np.array_split(np.asarray(batch), replicas)]
@@ -150,6 +169,7 @@ def training_pieces(
     augmentation: Augmentation | None = None,
     all_variants: bool = True,
     errors: ReadingErrors | None = None,
+    no_single: bool = False,
 ) -> tf.data.Dataset:
     """Pieces of all batches of the epochs `first_epoch` ... `last_epoch` - 1, `replicas` pieces for each batch.
 
@@ -161,6 +181,7 @@ def training_pieces(
         first_batch: how many batches of the first epoch to pass over, for a run that goes on within an epoch.
         augmentation, all_variants: see `epoch_images`; the augmentation must know all `cases`.
         errors: where an error of reading is kept.
+        no_single: no piece of one image where the last batch is short but has two, see `pairs_of`.
     """
     variants = augmentation.variants if augmentation else 1
 
@@ -169,10 +190,14 @@ def training_pieces(
             first = first_batch if epoch == first_epoch else 0
             for batch in epoch_batches(cases, batch_size, seed, epoch, variants, all_variants, first):
                 # Dealt out by position in the batch: two variants of a case are two images.
-                shares, weight = train_shares(range(len(batch)), replicas)
-                for share in shares:
+                if no_single and replicas > 1 and 2 <= len(batch) < 2 * replicas:
+                    dealt = pairs_of(range(len(batch)), replicas)
+                else:
+                    shares, weight = train_shares(range(len(batch)), replicas)
+                    dealt = [(share, [weight] * len(share)) for share in shares]
+                for share, weights in dealt:
                     shown = [batch[position] for position in share]
-                    yield [case for case, _ in shown], [weight] * len(share), [variant for _, variant in shown]
+                    yield [case for case, _ in shown], weights, [variant for _, variant in shown]
 
     return _load_pieces(dataset, plan, augmentation, errors)
 

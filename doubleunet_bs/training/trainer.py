@@ -185,6 +185,8 @@ class Trainer:
             augmentation=self.augmentation,
             all_variants=all_variants,
             errors=self.reading_errors,
+            # Replicas normalise a piece together, so that theirs never is a single image.
+            no_single=self.replicas.count == 1 and experiment.batch_size // experiment.accumulate >= 2,
         )
         iterator = iter(self._distribute(pieces))
         bar = tqdm(

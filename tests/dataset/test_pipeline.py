@@ -8,6 +8,7 @@ from doubleunet_bs.dataset.pipeline import (
     evaluation_pieces,
     evaluation_shares,
     load_piece,
+    pairs_of,
     train_shares,
     training_pieces,
 )
@@ -69,6 +70,30 @@ def test_training_shares_show_every_image_equally_often(size, replicas):
     assert {shown.count(index) * weight for index in batch} == {1.0}
     if size >= replicas:
         assert shown == batch and max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(2, 2), (3, 2), (2, 3), (5, 4), (7, 4)])
+def test_a_short_batch_is_dealt_out_in_pairs(size, pieces):
+    batch = list(range(100, 100 + size))
+    dealt = pairs_of(batch, pieces)
+    assert len(dealt) == pieces and all(len(set(images)) == 2 for images, _ in dealt), "two different images each"
+    weights = dict.fromkeys(batch, 0.0)
+    for images, parts in dealt:
+        for image, part in zip(images, parts, strict=True):
+            weights[image] += part
+    assert weights == dict.fromkeys(batch, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize(
+    ("cases", "sizes"), [(6, [2, 2, 2, 2]), (7, [2, 2, 2, 2]), (8, [2, 2, 2, 2]), (5, [2, 2, 1, 1])]
+)
+def test_no_piece_of_one_image_where_it_can_be_helped(synthetic_shards, cases, sizes):
+    pieces = list(training_pieces(synthetic_shards, range(cases), 4, 2, 0, 0, 1, no_single=True))
+    assert [len(piece["index"]) for piece in pieces] == sizes
+    weights = np.zeros(cases)
+    for piece in pieces:
+        np.add.at(weights, piece["index"].numpy(), piece["weights"].numpy())
+    np.testing.assert_allclose(weights, 1)
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 4])
