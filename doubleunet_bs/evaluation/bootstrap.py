@@ -60,7 +60,7 @@ def bootstrap_means(folds: Sequence[Sequence[ScanScore]], resamples: int = RESAM
         _mean(_ratio(above, below)) for above, below in ((tp, tp + fp), (tp, tp + fn), (2 * tp, 2 * tp + fp + fn))
     )
     total = precision + sensitivity
-    of_means = np.where(total == 0, 0.0, _ratio(2 * precision * sensitivity, total))
+    of_means = np.where(sensitivity == 0, 0.0, _ratio(2 * precision * sensitivity, total))
     return Intervals(*map(_interval, (precision, sensitivity, of_means, f1)), resamples, seed, patients)
 
 

@@ -50,13 +50,14 @@ class Mean:
 def mean_of_folds(rows: Sequence[Figures]) -> Mean:
     """Aggregate (precision, sensitivity, F1) of folds, in fractions or in per cent alike.
 
-    Without a row, or where every fold is undefined, a mean is None.
+    Without a row, or where every fold is undefined, a mean is None. Where nothing was predicted in any fold, but there was
+    something to find, the F1 of the means is 0, as that of each fold.
     """
     columns = [[row[place] for row in rows if row[place] is not None] for place in range(3)]
     means = [statistics.fmean(column) if column else None for column in columns]
     deviations = [statistics.stdev(column) if len(column) > 1 else None for column in columns]
     precision, sensitivity, f1 = means
-    combined = None
+    combined = 0.0 if sensitivity == 0 else None
     if precision is not None and sensitivity is not None:
         total = precision + sensitivity
         combined = 2 * precision * sensitivity / total if total else 0.0

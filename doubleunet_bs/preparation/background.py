@@ -5,8 +5,7 @@ import numpy as np
 
 SMALLEST_USUAL_FRACTION = 0.05
 """A smaller kept fraction is a warning (decided here): a hot injection site can push Otsu's threshold over everything
-else.
-On real scans Otsu keeps 7-27 % of the frame, the logarithm 23-41 %."""
+else. On real scans Otsu keeps 7-27 % of the raw frame, the logarithm 23-41 %."""
 
 
 def find_uptake(grey: np.ndarray, counts: np.ndarray, background: str) -> np.ndarray:
@@ -19,7 +18,7 @@ def find_uptake(grey: np.ndarray, counts: np.ndarray, background: str) -> np.nda
             "none" finds nothing.
 
     Returns:
-        bool array of the same shape. A blank image has no uptake.
+        bool array of the same shape. An image of zeros has no uptake.
     """
     if background == "none":
         return np.zeros(grey.shape, bool)

@@ -37,7 +37,8 @@ class PreparationSettings:
 
     Attributes:
         background: what makes a pixel non-metastatic instead of air (paper, section 2.4). `"otsu"`: Otsu's threshold on
-            the prepared 8-bit image, the literal reading and the default; `"log"`: Otsu's threshold on log(1 + counts),
+            the whole prepared 8-bit image, the default (that lesions count in the histogram is decided here; the paper
+            speaks of "the non-metastatic regions"); `"log"`: Otsu's threshold on log(1 + counts),
             about the outline of the body; `"none"`: nothing but what the annotation calls non-metastatic.
         brightness: `"per_scan"` (decided here: one gain for both views keeps their ratio) or `"per_view"`.
         bin: 1, 2 or 4; counts of blocks of bin x bin pixels are added up, as a gamma camera with a coarser matrix

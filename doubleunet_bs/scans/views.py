@@ -70,14 +70,16 @@ def from_view_code(dataset: Dataset, frames: int) -> tuple[View, ...]:
 
 
 def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
-    """Step 2: GE's names of the data set and of the picture, one value per frame."""
+    """Step 2: GE's names of the data set and of the picture, one value per frame; rather those that tell the frames apart."""
+    found = (None,) * frames
     for element in (0x12, 0x30):
         names = _ge_names(dataset, element)
         if len(names) == frames:
             views = tuple(view_in_text(name) for name in names)
-            if any(views):
+            if any(views) and len(set(views)) == frames:
                 return views
-    return (None,) * frames
+            found = found if any(found) else views
+    return found
 
 
 def from_orientation(dataset: Dataset, frames: int) -> tuple[View, ...]:

@@ -10,6 +10,7 @@ import types
 import pytest
 from score_makers import fold, fold_of, lesion, scan
 
+from doubleunet_bs.evaluation.bootstrap import bootstrap_means
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS
 from doubleunet_bs.evaluation.postprocessing import SizeFilter
 from doubleunet_bs.evaluation.provenance import Provenance, provenance
@@ -83,6 +84,10 @@ def test_undefined_folds_are_left_out_and_counted():
 
 def test_nothing_at_all():
     assert mean_of_folds([(0.0, 0.0, 0.0)]).f1_of_means == 0.0
+    # Nothing was predicted, and something was there: the F1 of the means is that of the fold.
+    silent = mean_of_folds([(None, 0.0, 0.0)])
+    assert (silent.precision, silent.f1_of_means, silent.f1_mean) == (None, 0.0, 0.0)
+    assert bootstrap_means([[scan(0, 0, 0, 10), scan(1, 0, 0, 5)]]).f1_of_means == (0.0, 0.0)
     empty = mean_of_folds([])
     assert (empty.precision, empty.sensitivity, empty.f1_of_means, empty.f1_mean) == (None,) * 4
 

@@ -118,6 +118,14 @@ def test_step_2_finds_the_block_wherever_the_creator_put_it():
     assert from_private_name(dataset, 2) == FORWARD
 
 
+def test_step_2_names_that_tell_the_frames_apart_come_first():
+    """The data set may have one name for both frames, and the pictures one each."""
+    dataset = names("WHOLE BODY ANT", "WHOLE BODY ANT", element=0x12)
+    assert from_private_name(dataset, 2) == (ANTERIOR, ANTERIOR)
+    dataset.private_block(0x11, "GEMS_GENIE_1").add_new(0x30, "LO", ["WB_POST", "WB_ANT"])
+    assert from_private_name(dataset, 2) == BACKWARD
+
+
 @pytest.mark.parametrize(
     ("rows", "view"),
     [
