@@ -106,9 +106,10 @@ def evaluate_ensemble(
     if settings.pictures:
         scorer.draw(test)
     write_scores(folder / SCORES, scores)
-    summary = _summary(
-        run, others, scores, comparable=all(patients_comparable(shards, others) is not False for shards in seen)
-    )
+    # In the order of `open_seen`; the first is said, since more would not change what the figures are worth.
+    stages = zip(("training", "pre-training"), seen, strict=False)
+    elsewhere = [stage for stage, shards in stages if patients_comparable(shards, others) is False]
+    summary = _summary(run, others, scores, elsewhere[0] if elsewhere else None)
     write_json(folder / SUMMARY, summary.to_json())
     write_tables(folder, summary)
     if report:
@@ -210,12 +211,12 @@ def _folder(run: Run, others: ShardedDataset) -> Path:
     return folder.with_name(f"{folder.name}-{others.fingerprint[:8]}")
 
 
-def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores, comparable: bool) -> Summary:
+def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores, elsewhere: str | None) -> Summary:
     of = provenance(run.experiment, dataset.cases, dataset.settings).without_paper()
     return Summary(
         experiment=run.experiment.name,
         changed_settings=run.public_changes(),
         total_folds=1,
         folds=(scores,),
-        provenance=of if comparable else dataclasses.replace(of, trained_elsewhere="training"),
+        provenance=dataclasses.replace(of, trained_elsewhere=elsewhere),
     )

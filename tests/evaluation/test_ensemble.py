@@ -163,7 +163,7 @@ def test_they_say_so_where_the_pre_training_alone_has_another_key(tmp_path):
     content["pretrain_data"] = {"path": str(prostate.path), "fingerprint": prostate.fingerprint}
     write_json(run / "experiment.json", content)
     summary, _ = evaluate_ensemble(run, shards["others"], QUICK, report=False)
-    assert summary.provenance.trained_elsewhere == "training"
+    assert summary.provenance.trained_elsewhere == "pre-training"
 
 
 def test_the_runs_own_shards_are_refused(trained_run, shards):
