@@ -80,14 +80,14 @@ def parse_arguments(argv=None) -> argparse.Namespace:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from doubleunet_bs.quiet import import_tensorflow
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     tensorflow = import_tensorflow()
     if args.threads:
         tensorflow.config.threading.set_intra_op_parallelism_threads(args.threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(args.threads)
 
-    from doubleunet_bs.evaluation.scoring import EvaluationSettings
+    from doubleunet_bs.evaluation.score_cases import EvaluationSettings
 
     settings = EvaluationSettings(
         batch_size=args.batch_size,
@@ -102,11 +102,11 @@ def evaluate(args: argparse.Namespace) -> int:
     from doubleunet_bs.evaluation.tables import format_details, format_summary
 
     if args.ensemble:
-        from doubleunet_bs.evaluation.ensemble import evaluate_ensemble
+        from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 
         summary, folder = evaluate_ensemble(args.run[0], args.data, settings, args.trained_on, not args.no_report)
     else:
-        from doubleunet_bs.evaluation.evaluate import evaluate_run
+        from doubleunet_bs.evaluation.evaluate_run import evaluate_run
 
         summary, folder = evaluate_run(args.run[0], args.fold, args.data, settings, not args.no_report), args.run[0]
     changed = f", changed: {', '.join(summary.changed_settings)}" if summary.changed_settings else ""
@@ -119,7 +119,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def compare(args: argparse.Namespace, settings) -> int:
-    from doubleunet_bs.evaluation.compare import compare_runs, format_comparison, write_comparison
+    from doubleunet_bs.evaluation.compare_runs import compare_runs, format_comparison, write_comparison
 
     comparison = compare_runs(args.run, args.fold, args.data, settings)
     print(format_comparison(comparison))

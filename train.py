@@ -170,7 +170,7 @@ def train(args: argparse.Namespace) -> int:
     named = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     changes = parse_changes([*args.set, *(f"{name}={value}" for name, value in named.items())])
     if args.demo is not None:
-        from doubleunet_bs.demo import run_demo
+        from doubleunet_bs.commands.demo import run_demo
 
         run_demo(
             args.demo,
@@ -193,7 +193,7 @@ def train(args: argparse.Namespace) -> int:
         None if args.pretrain_data is None else (open_shards(args.pretrain_data, verify=True), args.pretrain_data)
     )
 
-    from doubleunet_bs.session import train_and_export
+    from doubleunet_bs.training.session import train_and_export
 
     paths = train_and_export(
         args.run,

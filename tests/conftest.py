@@ -1,9 +1,12 @@
-"""What every test needs: TensorFlow without its start-up chatter, small shards in memory, and notes at the end."""
+"""What every test needs: TensorFlow without its start-up messages, small shards, a trained run and its export, a scan, and
+notes at the end. The model of the run calls grey levels above 150 metastatic (see `intensity_run`)."""
 
+import numpy as np
 import pytest
+from intensity_run import make_run, make_shards
 from synthetic_shards import SyntheticShards
 
-from doubleunet_bs.quiet import import_tensorflow
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +18,63 @@ def tensorflow():
 def synthetic_shards():
     """32 x 32 images with square lesions, quacking like `preparation.shards.ShardedDataset`."""
     return SyntheticShards()
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, tensorflow):
+    from doubleunet_bs.serving.export import export_fold
+    from doubleunet_bs.training.run_folder import open_run
+
+    folder = tmp_path_factory.mktemp("trained")
+    run = make_run(folder / "run", make_shards(folder / "shards"), folds=(1,))
+    export_fold(open_run(run), 1)
+    return run
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory):
+    """A folder of two scans."""
+    from doubleunet_bs.phantom import make_cohort
+
+    return make_cohort(tmp_path_factory.mktemp("cohort") / "phantoms", 2, positive_fraction=1.0, seed=3) / "scans"
+
+
+@pytest.fixture(scope="session")
+def scan(phantoms):
+    from doubleunet_bs.scans import read_scan
+
+    return read_scan(phantoms / "phantom_0001.dcm")
+
+
+@pytest.fixture(scope="session")
+def live_network(tensorflow, scan):
+    """The real network at 160 x 128 pixels with random weights. It calls about a tenth of `scan` metastatic."""
+    import keras
+
+    from doubleunet_bs.network import double_unet
+    from doubleunet_bs.network.inputs import network_input
+    from doubleunet_bs.preparation import PreparationSettings, prepare_scan
+
+    keras.utils.set_random_seed(0)
+    model = double_unet((160, 128, 3))
+    grey = prepare_scan(scan, settings=PreparationSettings(bin=4)).grey
+    probability = np.asarray(model(network_input(grey[None]), training=False)["output2"])
+    margin = np.log(probability[..., 2]) - np.log(probability[..., :2].max(axis=-1))
+    bias = model.get_layer("output2_logits").bias
+    bias.assign(bias + np.array([0, 0, -np.quantile(margin, 0.9)], np.float32))
+    return model
+
+
+@pytest.fixture(scope="session")
+def exported_network(live_network, tmp_path_factory):
+    """`live_network`, exported."""
+    from intensity_run import description
+
+    from doubleunet_bs.serving.export import write_saved_model
+
+    folder = tmp_path_factory.mktemp("network")
+    write_saved_model(folder, live_network, description((160, 128)))
+    return folder
 
 
 def pytest_collection_modifyitems(items):

@@ -3,8 +3,8 @@
 import numpy as np
 from intensity_run import LEVEL, SETTINGS
 
-from doubleunet_bs.deployment.model_description import ModelDescription
-from doubleunet_bs.deployment.predictor import Prediction
+from doubleunet_bs.inference.model_description import ModelDescription
+from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.settings import PreparationSettings

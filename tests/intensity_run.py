@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from doubleunet_bs.files import write_json
+from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.preparation.geometry import BodyRange, Placement
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -14,6 +15,7 @@ from doubleunet_bs.preparation.shards import open_shards
 LEVEL = 150
 SETTINGS = PreparationSettings(bin=4)
 FALSE_PIXELS = (4, 8, 12, 16, 20, 24)
+SHAPE = (32, 48)
 
 
 def make_shards(
@@ -134,4 +136,17 @@ def _record(index: int, group: str, metastatic_pixels: int, phantom: bool | None
         source_sha256="",
         pixel_sha256=f"{index:064x}",
         phantom=phantom,
+    )
+
+
+def description(shape=SHAPE, classes=3) -> ModelDescription:
+    return ModelDescription(
+        experiment={"name": "dice", "classes": classes},
+        fold=1,
+        preparation=SETTINGS,
+        image_shape=shape,
+        data_fingerprint="data",
+        weights_sha256="0" * 64,
+        best_epoch=7,
+        validation_f1=0.5,
     )

@@ -33,7 +33,7 @@ def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydi
     said = run(
         "import sys, doubleunet_bs\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
-        "import doubleunet_bs.preparation.shards, doubleunet_bs.training.experiments, doubleunet_bs.session\n"
+        "import doubleunet_bs.preparation.shards, doubleunet_bs.training.experiments, doubleunet_bs.training.session\n"
         "print([name for name in ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy') if name in sys.modules])\n"
         "import doubleunet_bs.evaluation.scores, doubleunet_bs.evaluation.paired\n"
         "print([name for name in ('tensorflow', 'keras', 'matplotlib', 'scipy') if name in sys.modules])"
@@ -56,7 +56,7 @@ def test_what_is_imported_late_is_there_under_its_name():
 def test_training_imports_neither_scikit_learn_nor_matplotlib_and_leaves_both_importable():
     said = run(
         "import sys\n"
-        "from doubleunet_bs.quiet import import_tensorflow\n"
+        "from doubleunet_bs.tensorflow_setup import import_tensorflow\n"
         "import_tensorflow()\n"
         "import doubleunet_bs.training.stages\n"
         "names = ('sklearn', 'matplotlib', 'pydicom')\n"
@@ -70,7 +70,7 @@ def test_training_imports_neither_scikit_learn_nor_matplotlib_and_leaves_both_im
 def test_what_was_imported_before_stays():
     said = run(
         "import matplotlib\n"
-        "from doubleunet_bs.quiet import import_tensorflow\n"
+        "from doubleunet_bs.tensorflow_setup import import_tensorflow\n"
         "import_tensorflow()\n"
         "import sys\n"
         "print(sys.modules['matplotlib'] is matplotlib)\n"

@@ -9,11 +9,11 @@ import pytest
 from intensity_run import intensity_model
 
 from doubleunet_bs.__main__ import run_command
-from doubleunet_bs.demo import POSITIVE_FRACTION, run_demo
+from doubleunet_bs.commands.demo import POSITIVE_FRACTION, run_demo
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.scans.phantom import make_cohort
-from doubleunet_bs.scans.phantom.cohort import count_positives
+from doubleunet_bs.phantom import make_cohort
+from doubleunet_bs.phantom.cohort import count_positives
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -117,7 +117,7 @@ def test_demo_refuses_the_impossible_before_it_makes_anything(tmp_path, changes,
 
 
 def test_demo_counts_the_patients_with_metastases_as_the_cohort_does(monkeypatch, tmp_path):
-    monkeypatch.setattr("doubleunet_bs.scans.phantom.cohort._write_scan", lambda task: None)
+    monkeypatch.setattr("doubleunet_bs.phantom.cohort._write_scan", lambda task: None)
     for patients in (9, 10, 16, 19, 25, 130):
         make_cohort(tmp_path / str(patients), patients, positive_fraction=POSITIVE_FRACTION, progress=False)
         table = (tmp_path / str(patients) / "labels" / "patients.csv").read_text().splitlines()[1:]

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import csv
     import json
 
-    from doubleunet_bs.scans.phantom import make_cohort
+    from doubleunet_bs.phantom import make_cohort
 
     out = make_cohort(args.out, args.patients, args.cancer, args.positive_fraction, args.seed, args.workers)
     with open(out / "labels" / "patients.csv", encoding="utf-8", newline="") as file:

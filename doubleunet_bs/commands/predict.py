@@ -109,9 +109,9 @@ def run(args: argparse.Namespace) -> int:
     """Segment the scans and print what was written."""
     from pathlib import Path
 
-    from doubleunet_bs.deployment.engines import check_choice
+    from doubleunet_bs.inference.engines import check_choice
     from doubleunet_bs.deployment.result_files import parse_outputs
-    from doubleunet_bs.deployment.scan_list import list_scans
+    from doubleunet_bs.results.input_scans import list_scans
     from doubleunet_bs.deployment.scan_reader import JobSettings
     from doubleunet_bs.errors import ScanError, SettingsError
     from doubleunet_bs.files import nearest_existing
@@ -151,9 +151,9 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     """Everything up to the network, which is not even loaded."""
     from pathlib import Path
 
-    from doubleunet_bs.deployment.engines import check_exported, choose_local
-    from doubleunet_bs.deployment.model_folder import find_model
-    from doubleunet_bs.deployment.previous_scan import check_another, find_previous, previous_case
+    from doubleunet_bs.inference.engines import check_exported, choose_local
+    from doubleunet_bs.inference.model_folder import find_model
+    from doubleunet_bs.results.previous_scan import check_another, find_previous, previous_case
     from doubleunet_bs.deployment.run_log import check_log
     from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
     from doubleunet_bs.errors import BoneScanError, SettingsError
@@ -202,13 +202,13 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
     from tqdm import tqdm
 
     from doubleunet_bs import __version__
-    from doubleunet_bs.deployment.prediction_job import PredictionJob
-    from doubleunet_bs.deployment.predictor import Predictor
-    from doubleunet_bs.deployment.previous_scan import find_previous, segment_previous
+    from doubleunet_bs.results.prediction_job import PredictionJob
+    from doubleunet_bs.inference.predictor import Predictor
+    from doubleunet_bs.results.previous_scan import find_previous, segment_previous
     from doubleunet_bs.deployment.run_log import RunLog
     from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
     from doubleunet_bs.deployment.streaming import stream
-    from doubleunet_bs.training.stop_signals import StopSignals
+    from doubleunet_bs.stop_signals import StopSignals
 
     previous = find_previous(args.previous, found.scans[0], settings.allow_missing_view) if args.previous else None
     total = len(found.scans) + len(found.rejected)
@@ -277,7 +277,7 @@ def _summary(written) -> str:
 
 
 def _introduce(description, engine: str) -> None:
-    from doubleunet_bs.deployment.model_description import INTENDED_USE
+    from doubleunet_bs.inference.model_description import INTENDED_USE
 
     rows, columns = description.image_shape
     print(f"model   {description.name}, {rows} x {columns} pixels, {engine}")

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.preparation.problems import problem_table
     from doubleunet_bs.preparation.settings import PreparationSettings
     from doubleunet_bs.preparation.summary import summary_text
-    from doubleunet_bs.scans.class_map import load_class_map
+    from doubleunet_bs.scans.labels import load_class_map
 
     if args.workers < 1:
         raise SettingsError(f"--workers {args.workers}: at least 1 is needed")

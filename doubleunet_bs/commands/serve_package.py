@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Package the model and print how to serve it."""
-    from doubleunet_bs.deployment.serving_package import package_model
+    from doubleunet_bs.serving.package import package_model
 
     package = package_model(args.model, args.out, args.name, args.mounted_at)
     print(f"model    {package.description.name}")

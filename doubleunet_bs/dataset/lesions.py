@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 

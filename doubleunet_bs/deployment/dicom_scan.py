@@ -10,7 +10,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
 from doubleunet_bs import __version__
-from doubleunet_bs.deployment.dicom_header import MANUFACTURER, ResultHeader
+from doubleunet_bs.results.dicom_header import MANUFACTURER, ResultHeader
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 # CID 26 of the standard.

@@ -8,17 +8,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from doubleunet_bs.deployment.model_description import (
-    DESCRIPTION,
-    ModelDescription,
-    describe_ensemble,
-    describe_fold,
-)
+from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_ensemble, describe_fold
 from doubleunet_bs.deployment.replaced_folder import replaced_folder
-from doubleunet_bs.deployment.saved_model import load_network, write_saved_model
+from doubleunet_bs.serving.export import load_network, write_saved_model
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.predictions import mean_of
-from doubleunet_bs.evaluation.trained_fold import open_fold
+from doubleunet_bs.inference.keras_model import mean_of
+from doubleunet_bs.inference.trained_fold import open_fold
 from doubleunet_bs.training.run_folder import Run
 
 

@@ -6,7 +6,7 @@ Equal to the NumPy code to the last bit; `graph_geometry` says how that is kept.
 import numpy as np
 import tensorflow as tf
 
-from doubleunet_bs.deployment.graph_geometry import COUNT_VALUES, count_values
+from doubleunet_bs.serving.preparation_graph import COUNT_VALUES, count_values
 from doubleunet_bs.preparation.brightness import WHITE
 from doubleunet_bs.preparation.settings import BRIGHTNESS_MARGIN, BRIGHTNESS_RANGE
 

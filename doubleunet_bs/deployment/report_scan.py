@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from doubleunet_bs.deployment.lesions import number_lesions
-from doubleunet_bs.deployment.result_files import (
-    FORMAT,
-    RESULT,
-    mask_name,
-    picture_name,
-)
+from doubleunet_bs.results.lesion_list import number_lesions
+from doubleunet_bs.deployment.result_files import FORMAT, RESULT, mask_name, picture_name
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.case import VIEWS

@@ -8,14 +8,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from doubleunet_bs.deployment.labelme_output import annotation_paths
+from doubleunet_bs.results.labelme_output import annotation_paths
 from doubleunet_bs.deployment.result_files import OUTPUTS, result_folder
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase, prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.folder import ScanFiles
-from doubleunet_bs.scans.source_study import SourceStudy, read_source_study
+from doubleunet_bs.results.source_study import SourceStudy, read_source_study
 from doubleunet_bs.scans.sources import Source
 
 

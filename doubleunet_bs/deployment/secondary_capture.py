@@ -8,13 +8,8 @@ from highdicom.sc import SCImage
 from pydicom.sequence import Sequence as DicomSequence
 
 from doubleunet_bs import __version__
-from doubleunet_bs.deployment.dicom_header import (
-    MANUFACTURER,
-    NOT_FOR_DIAGNOSIS,
-    ResultHeader,
-    reference,
-)
-from doubleunet_bs.deployment.predictor import Prediction
+from doubleunet_bs.results.dicom_header import MANUFACTURER, NOT_FOR_DIAGNOSIS, ResultHeader, reference
+from doubleunet_bs.inference.predictor import Prediction
 
 SERIES_NUMBER = 9002
 LONGEST_DESCRIPTION = 1024

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from doubleunet_bs.evaluation.bootstrap import PERCENTILES, RESAMPLES, SEED, Interval
+from doubleunet_bs.evaluation.statistics import PERCENTILES, RESAMPLES, SEED, Interval
 from doubleunet_bs.evaluation.scan_score import ScanScore
 
 

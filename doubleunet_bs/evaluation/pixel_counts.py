@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from doubleunet_bs.classes import METASTATIC
-from doubleunet_bs.confusion import precision_sensitivity_f1
+from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 
 
 @dataclasses.dataclass(frozen=True)

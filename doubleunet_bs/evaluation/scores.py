@@ -9,7 +9,7 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.detection import Detection, detect
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts
-from doubleunet_bs.evaluation.postprocessing import SizeFilter
+from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter
 from doubleunet_bs.evaluation.scan_score import ScanScore, counts_from_json, scan_from_json
 from doubleunet_bs.files import read_json, write_json
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from doubleunet_bs import __version__
-from doubleunet_bs.evaluation.bootstrap import Intervals, bootstrap_means
+from doubleunet_bs.evaluation.statistics import Intervals, bootstrap_means
 from doubleunet_bs.evaluation.breakdown import by_size, by_view, sizes_to_json, views_to_json
 from doubleunet_bs.evaluation.detection import Detection
 from doubleunet_bs.evaluation.distribution import Distribution, distribution

@@ -5,15 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from doubleunet_bs.evaluation.bootstrap import Interval
-from doubleunet_bs.evaluation.summary import (
-    Figures,
-    Mean,
-    Summary,
-    figures,
-    postprocessed_figures,
-    threshold_figures,
-)
+from doubleunet_bs.evaluation.statistics import Interval
+from doubleunet_bs.evaluation.summary import Figures, Mean, Summary, figures, postprocessed_figures, threshold_figures
 from doubleunet_bs.evaluation.tables import interval_note, percent, span, undefined_note
 from doubleunet_bs.files import write_text
 

@@ -2,15 +2,9 @@
 
 from collections.abc import Sequence
 
-from doubleunet_bs.evaluation.bootstrap import Interval
+from doubleunet_bs.evaluation.statistics import Interval
 from doubleunet_bs.evaluation.breakdown import by_size, by_view
-from doubleunet_bs.evaluation.summary import (
-    Mean,
-    Summary,
-    figures,
-    postprocessed_figures,
-    threshold_figures,
-)
+from doubleunet_bs.evaluation.summary import Mean, Summary, figures, postprocessed_figures, threshold_figures
 from doubleunet_bs.words import counted
 
 _WIDTH = 13

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import ShardedDataset
 

@@ -10,14 +10,7 @@ import keras
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.network.encoder_weights import load_encoder_weights
-from doubleunet_bs.network.layers import (
-    Normalisation,
-    aspp,
-    class_head,
-    conv_block,
-    multiply_by_classes,
-    upsample_concat,
-)
+from doubleunet_bs.network.layers import Normalisation, aspp, class_head, conv_block, multiply_by_classes, upsample_concat
 
 VGG_SKIPS = ("block1_conv2", "block2_conv2", "block3_conv4", "block4_conv4")
 VGG_BOTTLENECK = "block5_conv4"

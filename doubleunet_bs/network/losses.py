@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from doubleunet_bs.classes import METASTATIC, NON_METASTATIC
+from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
 
 # Below this distance from a perfect Tversky index the power is continued by a straight line: its slope is infinite there.
 _LINEAR_BELOW = 1e-6

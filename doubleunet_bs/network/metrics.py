@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.constants import METASTATIC
 
 
 def segmentation(outputs):

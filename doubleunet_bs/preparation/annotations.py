@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.patients import Declaration

@@ -5,7 +5,7 @@ The paper's matrix is binning 1. Binning 2 or 4 makes the network 4 or 16 times 
 
 import numpy as np
 
-from doubleunet_bs.classes import METASTATIC, NON_METASTATIC
+from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
 
 
 def bin_counts(counts: np.ndarray, bin: int) -> np.ndarray:

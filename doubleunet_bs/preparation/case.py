@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from doubleunet_bs.classes import METASTATIC, NON_METASTATIC
+from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
 from doubleunet_bs.errors import LabelError, ScanError
 from doubleunet_bs.preparation import geometry
 from doubleunet_bs.preparation.background import SMALLEST_USUAL_FRACTION, find_uptake

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from doubleunet_bs.errors import BoneScanError, DatasetError, SettingsError
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.header_patients import same_patients, warn_of_issuers
-from doubleunet_bs.preparation.inputs import Inputs, find_inputs
+from doubleunet_bs.preparation.find_inputs import Inputs, find_inputs
 from doubleunet_bs.preparation.outcome import Outcome, Task, prepare_task
 from doubleunet_bs.preparation.pictures import write_pictures
 from doubleunet_bs.preparation.problems import Problem, write_problems

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from doubleunet_bs.classes import AIR, METASTATIC, NON_METASTATIC
+from doubleunet_bs.constants import AIR, METASTATIC, NON_METASTATIC
 from doubleunet_bs.files import replace_file
 
 COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30)}

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from doubleunet_bs.classes import AIR, DEFAULT_CLASS_MAP, METASTATIC
+from doubleunet_bs.constants import AIR, DEFAULT_CLASS_MAP, METASTATIC
 from doubleunet_bs.errors import DatasetError, SettingsError
 
 RAW_SHAPE = (1024, 256)

@@ -9,8 +9,8 @@ import numpy as np
 
 from doubleunet_bs.errors import BoneScanError, ScanError
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom_file import DicomFile, load_file, silence
-from doubleunet_bs.scans.dicom_layout import Layout, spacing, understand
+from doubleunet_bs.scans.header import DicomFile, load_file, silence
+from doubleunet_bs.scans.layout import Layout, spacing, understand
 from doubleunet_bs.scans.dicom_values import identifier
 from doubleunet_bs.scans.pairing import describe_view, settle_pair
 from doubleunet_bs.scans.phantom_mark import is_phantom
@@ -18,14 +18,7 @@ from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.scans.view_check import check_views
-from doubleunet_bs.scans.views import (
-    ANTERIOR,
-    FRAME_ORDER,
-    FRAME_ORDER_WARNING,
-    ONE_VIEW_WARNING,
-    POSTERIOR,
-    views_of_frames,
-)
+from doubleunet_bs.scans.views import ANTERIOR, FRAME_ORDER, FRAME_ORDER_WARNING, ONE_VIEW_WARNING, POSTERIOR, views_of_frames
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

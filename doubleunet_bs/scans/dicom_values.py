@@ -7,7 +7,7 @@ from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import quiet
+from doubleunet_bs.scans.header import quiet
 
 
 def texts(dataset: Dataset, tag: str | int) -> tuple[str, ...]:

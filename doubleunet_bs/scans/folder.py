@@ -11,8 +11,8 @@ from pathlib import Path
 from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom import contained, read_sources
-from doubleunet_bs.scans.dicom_file import DicomFile, load_header, silence
-from doubleunet_bs.scans.dicom_layout import understand
+from doubleunet_bs.scans.header import DicomFile, load_header, silence
+from doubleunet_bs.scans.layout import understand
 from doubleunet_bs.scans.dicom_values import identifier
 from doubleunet_bs.scans.limits import MAX_HEADER_BYTES
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views

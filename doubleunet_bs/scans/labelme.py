@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.class_map import fold_classes, fold_label, shown
+from doubleunet_bs.scans.labels import fold_classes, fold_label, shown
 from doubleunet_bs.scans.label_frames import check_frame
 from doubleunet_bs.scans.labelme_shapes import draw_shape
 

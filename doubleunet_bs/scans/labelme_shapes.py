@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.class_map import shown
+from doubleunet_bs.scans.labels import shown
 
 FARTHEST = 16_384
 """Coordinates beyond this many pixels are a damaged file, not a click beside the image (decided here)."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.class_map import fold_classes
+from doubleunet_bs.scans.labels import fold_classes
 from doubleunet_bs.scans.label_frames import check_frame
 
 

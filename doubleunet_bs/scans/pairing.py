@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_layout import Layout
+from doubleunet_bs.scans.layout import Layout
 from doubleunet_bs.scans.dicom_values import identifier, numbers, text
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.scans.views import ANTERIOR, FRAME_ORDER, POSTERIOR, STEPS, detector_numbers, view_of_file

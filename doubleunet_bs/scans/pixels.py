@@ -8,8 +8,8 @@ from pydicom.encaps import generate_frames
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, RLE_LOSSLESS, decode_frame
-from doubleunet_bs.scans.dicom_file import EXPLICIT_BIG, DicomFile, quiet
-from doubleunet_bs.scans.dicom_layout import Layout
+from doubleunet_bs.scans.header import EXPLICIT_BIG, DicomFile, quiet
+from doubleunet_bs.scans.layout import Layout
 from doubleunet_bs.scans.dicom_values import integer, numbers, text
 from doubleunet_bs.scans.limits import MAX_PIXEL_BYTES
 from doubleunet_bs.scans.pixel_element import PixelElement

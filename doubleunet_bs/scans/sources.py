@@ -11,14 +11,7 @@ import zlib
 from typing import BinaryIO
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.limits import (
-    MAX_ARCHIVE_BYTES,
-    MAX_ARCHIVE_DIRECTORY_BYTES,
-    MAX_ARCHIVE_MEMBERS,
-    MAX_ARCHIVE_RATIO,
-    MAX_FILE_BYTES,
-    MEBIBYTE,
-)
+from doubleunet_bs.scans.limits import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_DIRECTORY_BYTES, MAX_ARCHIVE_MEMBERS, MAX_ARCHIVE_RATIO, MAX_FILE_BYTES, MEBIBYTE
 
 # Name endings that are no part of the name: what a label file is named after. Others stay, since UIDs are full of dots.
 _SUFFIXES = (".dcm", ".dicom", ".ima", ".img", ".nm")

@@ -9,7 +9,7 @@ from doubleunet_bs.network import double_unet
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fused_adam import FusedAdam
-from doubleunet_bs.training.replicas import Replicas
+from doubleunet_bs.training.devices import Replicas
 from doubleunet_bs.training.start import encoder_variables, load_initial_weights, starting_head_bias
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.training.replicas import Replicas
+from doubleunet_bs.training.devices import Replicas
 from doubleunet_bs.training.run_folder import Run
 from doubleunet_bs.training.trainer import Trainer
 

@@ -29,7 +29,7 @@ from typing import Self
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import create_file, json_text
-from doubleunet_bs.training.stop_signals import StopSignals
+from doubleunet_bs.stop_signals import StopSignals
 
 FOLDER = "locks"
 BEAT_SECONDS = 15.0

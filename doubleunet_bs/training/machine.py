@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.processor import bfloat16_instruction
-from doubleunet_bs.training.replicas import Replicas, gpu_numbers
+from doubleunet_bs.training.devices import Replicas, gpu_numbers
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 XLA = ("auto", "on", "off")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.replicas import Replicas, gpu_numbers
+from doubleunet_bs.training.devices import Replicas, gpu_numbers
 
 BYTES_PER_PIXEL = {"float32": 10_000, "mixed_bfloat16": 7_200, "mixed_float16": 7_200}
 """With Keras' own layers, as on GPUs; float16 is taken to need what bfloat16 does."""

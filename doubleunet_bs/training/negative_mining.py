@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from doubleunet_bs.classes import NON_METASTATIC
+from doubleunet_bs.constants import NON_METASTATIC
 from doubleunet_bs.dataset.folds import Split
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json

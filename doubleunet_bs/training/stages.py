@@ -21,17 +21,10 @@ from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardedDataset, file_sha256
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fold_training import fold_trainer
-from doubleunet_bs.training.identity import ENVIRONMENT
+from doubleunet_bs.training.fingerprint import ENVIRONMENT
 from doubleunet_bs.training.memory import images_at_once
-from doubleunet_bs.training.negative_mining import (
-    DESCRIPTION,
-    MinedDataset,
-    check_unseen,
-    load_mined,
-    mine_negatives,
-    save_mined,
-)
-from doubleunet_bs.training.replicas import Replicas
+from doubleunet_bs.training.negative_mining import DESCRIPTION, MinedDataset, check_unseen, load_mined, mine_negatives, save_mined
+from doubleunet_bs.training.devices import Replicas
 from doubleunet_bs.training.run_folder import BEST_WEIGHTS, KERAS_MODEL, Run
 from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.transfer import pretraining_cases

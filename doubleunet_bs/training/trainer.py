@@ -12,16 +12,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from doubleunet_bs.confusion import precision_sensitivity_f1
+from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.dataset.augmentation import Augmentation
-from doubleunet_bs.dataset.pipeline import (
-    ReadingErrors,
-    epoch_images,
-    evaluation_pieces,
-    images_per_epoch,
-    load_piece,
-    training_pieces,
-)
+from doubleunet_bs.dataset.pipeline import ReadingErrors, epoch_images, evaluation_pieces, images_per_epoch, load_piece, training_pieces
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network.inputs import network_input
@@ -33,15 +26,15 @@ from doubleunet_bs.training.build import build_network, tested_model
 from doubleunet_bs.training.checkpoints import load_state, save_state
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
-from doubleunet_bs.training.identity import ENVIRONMENT, training_environment, training_identity
+from doubleunet_bs.training.fingerprint import ENVIRONMENT, training_environment, training_identity
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.leftovers import remove_leftovers
 from doubleunet_bs.training.memory import images_at_once
 from doubleunet_bs.training.position import Position
-from doubleunet_bs.training.replicas import Replicas, check_batch_size
+from doubleunet_bs.training.devices import Replicas, check_batch_size
 from doubleunet_bs.training.start import encoder_variables
 from doubleunet_bs.training.steps import Steps, make_loss
-from doubleunet_bs.training.stop_signals import Interrupted, StopSignals
+from doubleunet_bs.stop_signals import Interrupted, StopSignals
 from doubleunet_bs.training.tensorboard import TensorBoardLog
 
 PROGRESS_PICTURE_SECONDS = 15.0

@@ -58,19 +58,19 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
 @contextlib.contextmanager
 def timed_parts(seconds: dict[str, float]):
     """Add up the time in each part of an evaluation."""
-    from doubleunet_bs.evaluation import evaluate, report
-    from doubleunet_bs.evaluation.predictions import Segmenter
-    from doubleunet_bs.evaluation.scoring import Scorer
+    from doubleunet_bs.evaluation import evaluate_run, report
+    from doubleunet_bs.inference.keras_model import Segmenter
+    from doubleunet_bs.evaluation.score_cases import Scorer
     from doubleunet_bs.evaluation.stored_predictions import StoredPredictions
 
     parts = [
         (Segmenter, "__call__", "prediction"),
-        (evaluate.Segmenter, "from_keras", "loading the networks"),
+        (evaluate_run.Segmenter, "from_keras", "loading the networks"),
         (Scorer, "score", "scores of scans"),
         (Scorer, "threshold", "intensity threshold"),
         (Scorer, "draw", "pictures"),
         (StoredPredictions, "keep", "keeping predictions"),
-        (evaluate, "write_tables", "tables"),
+        (evaluate_run, "write_tables", "tables"),
         (report, "write_report", "report"),
     ]
     running: list[list[float]] = []
@@ -102,8 +102,8 @@ def timed_parts(seconds: dict[str, float]):
 
 def faster_seconds(folder: Path, bin: int, rounds: int = 5) -> tuple[str, float]:
     """Name and seconds an image of the engine that `predict` takes on this machine."""
-    from doubleunet_bs.deployment.engines import choose_local, open_local
-    from doubleunet_bs.evaluation.predictions import load_keras_model
+    from doubleunet_bs.inference.engines import choose_local, open_local
+    from doubleunet_bs.inference.keras_model import load_keras_model
     from doubleunet_bs.preparation.settings import PreparationSettings
 
     settings = PreparationSettings(bin=bin)
@@ -122,11 +122,11 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        from doubleunet_bs.quiet import import_tensorflow
+        from doubleunet_bs.tensorflow_setup import import_tensorflow
 
         import_tensorflow()
         run = make_run_folder(folder, args.scans, args.folds, args.bin)
-        from doubleunet_bs.evaluation.evaluate import evaluate_run
+        from doubleunet_bs.evaluation.evaluate_run import evaluate_run
 
         print_environment("tensorflow", "keras")
         seconds = collections.defaultdict(float)

@@ -16,13 +16,13 @@ STEP = """
 import json, resource, sys
 sys.path.insert(0, sys.argv[1])
 rows, columns, batch, accumulate, precision = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]), sys.argv[6]
-from doubleunet_bs.quiet import import_tensorflow
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras, numpy as np
 from doubleunet_bs.network import double_unet
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fused_adam import FusedAdam
-from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 experiment = paper_experiment("focal-tversky-otsu")
 replicas = open_replicas("all")

@@ -166,7 +166,7 @@ def measure_sizes(folder: Path, shards: Path, sizes: list[int], images: int) -> 
 
 def measure_here(folder: Path, images: int, mode: str) -> None:
     """In a process of its own: print one JSON line."""
-    from doubleunet_bs.quiet import import_tensorflow
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
     from doubleunet_bs.dataset.augmentation import Augmentation
@@ -213,7 +213,7 @@ def main() -> None:
     if args.measure:
         measure_here(args.measure, args.images, args.mode)
         return
-    from doubleunet_bs.quiet import import_tensorflow
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
     with tempfile.TemporaryDirectory() as temporary:

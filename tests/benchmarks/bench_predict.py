@@ -43,9 +43,9 @@ def make_files(folder: Path, size: int) -> None:
     """A phantom as DICOM file, and the network in the formats that the ways read."""
     from doubleunet_bs.network import double_unet
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.quiet import import_tensorflow
-    from doubleunet_bs.scans.phantom import make_phantom
-    from doubleunet_bs.scans.phantom.dicom_file import write_dicom
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
+    from doubleunet_bs.phantom import make_phantom
+    from doubleunet_bs.phantom.dicom import write_dicom
 
     import_tensorflow()
     import keras
@@ -60,8 +60,8 @@ def make_files(folder: Path, size: int) -> None:
 
 def save_network(folder: Path, model, settings) -> None:
     """The SavedModel of a network with random weights and (rows, columns) of the preparation `settings`."""
-    from doubleunet_bs.deployment.model_description import ModelDescription
-    from doubleunet_bs.deployment.saved_model import write_saved_model
+    from doubleunet_bs.inference.model_description import ModelDescription
+    from doubleunet_bs.serving.export import write_saved_model
 
     description = ModelDescription(
         experiment={"name": "dice", "classes": 3},
@@ -88,7 +88,7 @@ def export_foreign(folder: Path) -> None:
 
     By way of PyTorch: its layout is the one that ONNX Runtime computes in, and Keras' own exporter took more than 11 GB.
     """
-    from doubleunet_bs.quiet import import_tensorflow
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
     import keras
@@ -121,7 +121,7 @@ def export_foreign(folder: Path) -> None:
 
 
 def keras_predict(folder: Path) -> Segment:
-    from doubleunet_bs.quiet import import_tensorflow
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
     import keras
@@ -144,7 +144,7 @@ def onnxruntime_float32(folder: Path) -> Segment:
 
 def openvino_plain(folder: Path, **settings) -> Segment:
     needed("openvino", "pip install openvino")
-    from doubleunet_bs.deployment.engine_openvino import shared_core
+    from doubleunet_bs.inference.engine_openvino import shared_core
 
     compiled = shared_core().compile_model(str(folder / "saved_model"), "CPU", settings)
 
@@ -176,7 +176,7 @@ def _float_image(grey: np.ndarray) -> np.ndarray:
 
 def foreign(make: Callable[[Path], Segment], folder: Path):
     """DICOM file -> masks and metastatic probabilities on the raw views, by another library."""
-    from doubleunet_bs.deployment.model_folder import find_model
+    from doubleunet_bs.inference.model_folder import find_model
     from doubleunet_bs.preparation.case import prepare_scan
     from doubleunet_bs.scans import read_scan
 
@@ -197,7 +197,7 @@ def foreign(make: Callable[[Path], Segment], folder: Path):
 
 def own(engine: str, folder: Path, precision: str = "auto"):
     """The same by this project's predictor."""
-    from doubleunet_bs.deployment import Predictor
+    from doubleunet_bs.inference import Predictor
     from doubleunet_bs.scans import read_scan
 
     predictor = Predictor(folder / "saved_model", engine, precision=precision)
@@ -233,7 +233,7 @@ def cold_seconds(name: str, folder: Path) -> Seconds:
 
 def print_parts(folder: Path, engine: str, rounds: int) -> None:
     """What each part of this project's way takes."""
-    from doubleunet_bs.deployment import Predictor
+    from doubleunet_bs.inference import Predictor
     from doubleunet_bs.scans import read_scan
 
     predictor = Predictor(folder / "saved_model", engine)

@@ -22,8 +22,8 @@ from measuring import print_environment, print_table, run_for_json, take_turns, 
 
 def make_scans(folder: Path, number: int) -> None:
     """`number` files with different counts, from one phantom."""
-    from doubleunet_bs.scans.phantom import make_phantom
-    from doubleunet_bs.scans.phantom.dicom_file import write_dicom
+    from doubleunet_bs.phantom import make_phantom
+    from doubleunet_bs.phantom.dicom import write_dicom
 
     folder.mkdir()
     write_dicom(make_phantom(0, 0, "breast", True), folder / "000.dcm")
@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--rss", nargs=2, metavar=("FOLDER", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    from doubleunet_bs.deployment.predictor import Predictor
-    from doubleunet_bs.deployment.scan_list import list_scans
+    from doubleunet_bs.inference.predictor import Predictor
+    from doubleunet_bs.results.input_scans import list_scans
 
     predictor = Predictor(args.model, args.engine)
     if args.rss:
@@ -80,7 +80,7 @@ def main() -> None:
 
 def segment(predictor, items, out: Path, outputs: str, streamed: bool) -> dict[str, float]:
     """Segment the scans and write the results to `out`; seconds of each step, of scans one after the other."""
-    from doubleunet_bs.deployment.prediction_job import PredictionJob
+    from doubleunet_bs.results.prediction_job import PredictionJob
     from doubleunet_bs.deployment.result_files import parse_outputs
     from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
     from doubleunet_bs.deployment.streaming import stream

@@ -33,7 +33,7 @@ def note():
 """
 OURS = """
 import runpy
-from doubleunet_bs.quiet import import_tensorflow
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 import_tensorflow()
 note()
 from doubleunet_bs.training.steps import Steps
@@ -118,7 +118,7 @@ def make_shards(folder: Path, patients: int, bin: int) -> None:
     """Phantoms with metastases in `folder`/phantoms, and `folder`/shards of them."""
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.scans.phantom import make_cohort
+    from doubleunet_bs.phantom import make_cohort
 
     cohort = make_cohort(folder / "phantoms", patients, positive_fraction=1.0, workers=2, progress=False)
     prepare_cohort(

@@ -48,7 +48,7 @@ def own_trainer(rows: int, columns: int, precision: str, xla: bool) -> Step:
 
     from doubleunet_bs.training.experiments import paper_experiment
     from doubleunet_bs.training.fused_adam import FusedAdam
-    from doubleunet_bs.training.replicas import open_replicas
+    from doubleunet_bs.training.devices import open_replicas
     from doubleunet_bs.training.steps import Steps, make_loss
 
     replicas = open_replicas("cpu")
@@ -162,7 +162,7 @@ def main() -> None:
         raise SystemExit(
             f"about {need:.0f} GB are needed, {free_memory_gb():.0f} GB are free: a smaller --batch, or fewer --ways"
         )
-    from doubleunet_bs.quiet import import_tensorflow
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
     if args.profile:

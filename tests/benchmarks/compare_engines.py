@@ -21,10 +21,10 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a trained fold with its saved_model")
     parser.add_argument("--patients", type=int, default=40)
     args = parser.parse_args()
-    from doubleunet_bs.deployment import Predictor
-    from doubleunet_bs.deployment.engines import has_openvino
+    from doubleunet_bs.inference import Predictor
+    from doubleunet_bs.inference.engines import has_openvino
     from doubleunet_bs.scans import read_scan
-    from doubleunet_bs.scans.phantom import make_cohort
+    from doubleunet_bs.phantom import make_cohort
 
     with tempfile.TemporaryDirectory() as folder:
         scans = make_cohort(Path(folder) / "phantoms", args.patients, seed=SEED) / "scans"

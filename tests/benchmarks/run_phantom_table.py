@@ -28,7 +28,7 @@ from pathlib import Path
 from measuring import print_environment
 from phantom_table import PRECISIONS, UNSEEN, table
 
-from doubleunet_bs.demo import PHANTOM_KEY, SETTINGS
+from doubleunet_bs.commands.demo import PHANTOM_KEY, SETTINGS
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def run(*command) -> None:
 
 def make_cohorts(out: Path) -> None:
     """DIR/NAME: shards. Those that train together have common pseudonyms."""
-    from doubleunet_bs.scans.phantom import make_cohort
+    from doubleunet_bs.phantom import make_cohort
     from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
     key = out / "key.json"

@@ -11,8 +11,8 @@ from real_scan import REAL
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.preparation.inspection import BODY, KNEE, WINDOW
-from doubleunet_bs.scans.phantom import make_phantom
-from doubleunet_bs.scans.phantom.dicom_file import write_dicom
+from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.phantom.dicom import write_dicom
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from score_makers import scan
 
-from doubleunet_bs.evaluation.bootstrap import bootstrap_means
+from doubleunet_bs.evaluation.statistics import bootstrap_means
 from doubleunet_bs.evaluation.distribution import Distribution, distribution
 from doubleunet_bs.evaluation.pixel_counts import PixelCounts
 from doubleunet_bs.evaluation.summary import mean_of_folds

@@ -9,9 +9,9 @@ import pytest
 from intensity_run import SETTINGS, intensity_model, make_run, make_shards, write_fold
 
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.ensemble import check_unseen, ensemble_of, evaluate_ensemble, open_seen
+from doubleunet_bs.evaluation.evaluate_ensemble import check_unseen, ensemble_of, evaluate_ensemble, open_seen
 from doubleunet_bs.evaluation.scores import read_scores
-from doubleunet_bs.evaluation.scoring import EvaluationSettings
+from doubleunet_bs.evaluation.score_cases import EvaluationSettings
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -74,7 +74,7 @@ def test_the_report_names_the_shards_of_its_scans(scored, others):
 def test_nothing_is_predicted_twice(scored, others, monkeypatch):
     run, summary, _ = scored
     monkeypatch.setattr(
-        "doubleunet_bs.evaluation.ensemble.ensemble_of", lambda paths: pytest.fail("the networks were loaded")
+        "doubleunet_bs.evaluation.evaluate_ensemble.ensemble_of", lambda paths: pytest.fail("the networks were loaded")
     )
     assert evaluate_ensemble(run, others, QUICK, report=False)[0].to_json() == summary.to_json()
 

@@ -10,9 +10,9 @@ import types
 import pytest
 from score_makers import fold, fold_of, lesion, scan
 
-from doubleunet_bs.evaluation.bootstrap import bootstrap_means
+from doubleunet_bs.evaluation.statistics import bootstrap_means
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS
-from doubleunet_bs.evaluation.postprocessing import SizeFilter
+from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter
 from doubleunet_bs.evaluation.provenance import Provenance, provenance
 from doubleunet_bs.evaluation.report.sections import table_section
 from doubleunet_bs.evaluation.scores import Postprocessed

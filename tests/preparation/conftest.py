@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from doubleunet_bs.scans.phantom import make_phantom
-from doubleunet_bs.scans.phantom.dicom_file import to_dicom
+from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.phantom.dicom import to_dicom
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from dicom_headers import (
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import decoders, dicom_file, limits, read_scan
+from doubleunet_bs.scans import decoders, header, limits, read_scan
 
 
 def refuse(tmp_path, data: bytes) -> ScanError:
@@ -190,7 +190,7 @@ def test_a_deflated_bomb_is_not_inflated(tmp_path):
         deflater.compress(element) + b"".join(deflater.compress(bytes(1 << 20)) for _ in range(256)) + deflater.flush()
     )
     assert len(bomb) < 1 << 20
-    meta = dicom_file._with_meta(DeflatedExplicitVRLittleEndian, bomb)
+    meta = header._with_meta(DeflatedExplicitVRLittleEndian, bomb)
     assert refuse(tmp_path, meta).reason == "decompression-bomb"
 
 
@@ -210,7 +210,7 @@ def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path, monkeypatc
 
 
 def test_a_file_far_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom_file, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(header, "MAX_FILE_BYTES", 1 << 20)
     dataset = ge_discovery()
     dataset.private_block(0x99, "BIG", create=True).add_new(1, "OB", bytes(1 << 20))
     assert refuse(tmp_path, write(dataset)).reason in ("too-large", "header-too-large")
@@ -219,14 +219,14 @@ def test_a_file_far_too_large(tmp_path, monkeypatch):
 def test_a_header_of_countless_items(tmp_path):
     item = b"\xfe\xff\x00\xe0\0\0\0\0"
     sequence = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + item * 100_000 + b"\xfe\xff\xdd\xe0\0\0\0\0"
-    meta = dicom_file._with_meta(dicom_file.EXPLICIT_LITTLE, sequence)
+    meta = header._with_meta(header.EXPLICIT_LITTLE, sequence)
     error = refuse(tmp_path, meta)
     assert error.reason == "damaged-header" and "items" in str(error)
 
 
 def test_sequences_nested_without_end(tmp_path):
     opening = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
-    meta = dicom_file._with_meta(dicom_file.EXPLICIT_LITTLE, opening * 15_000)
+    meta = header._with_meta(header.EXPLICIT_LITTLE, opening * 15_000)
     assert refuse(tmp_path, meta).reason == "damaged-header"
 
 

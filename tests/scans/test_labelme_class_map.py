@@ -3,7 +3,7 @@
 import pytest
 
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.scans.class_map import load_class_map
+from doubleunet_bs.scans.labels import load_class_map
 
 
 def load(tmp_path, text):

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from doubleunet_bs.errors import BoneScanError
-from doubleunet_bs.scans.class_map import load_class_map
+from doubleunet_bs.scans.labels import load_class_map
 from doubleunet_bs.scans.labelme import rasterize
 from doubleunet_bs.scans.mask_png import read_mask
 

@@ -68,7 +68,7 @@ def test_a_mirrored_posterior_view_is_a_warning_of_the_scan_and_stays_as_it_is(t
 
 
 def test_phantoms_raise_no_false_alarm():
-    phantom = pytest.importorskip("doubleunet_bs.scans.phantom.scan")
+    phantom = pytest.importorskip("doubleunet_bs.phantom.scan")
     for index in range(4):
         scan = phantom.make_phantom(3, index, ("breast", "prostate")[index % 2], index < 2)
         assert check_views(scan.anterior, scan.posterior) == []

@@ -14,8 +14,8 @@ TRAIN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-import doubleunet_bs.session as session
-from doubleunet_bs.quiet import import_tensorflow
+import doubleunet_bs.training.session as session
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import doubleunet_bs.training.build as build_module
 from small_network import small_network

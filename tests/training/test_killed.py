@@ -21,7 +21,7 @@ KILLER = """
 import json, os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from doubleunet_bs.quiet import import_tensorflow
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.run_folder import create_run
 from doubleunet_bs.training.fold_training import fold_trainer
 build_module.double_unet = small_network

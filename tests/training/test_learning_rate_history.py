@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.training.history import (
-    COLUMNS,
-    Epoch,
-    draw_progress,
-    epoch_line,
-    read_history,
-    write_history,
-)
+from doubleunet_bs.training.history import COLUMNS, Epoch, draw_progress, epoch_line, read_history, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.position import Position
 

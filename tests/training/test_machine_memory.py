@@ -10,7 +10,7 @@ from doubleunet_bs.processor import processor_flags
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.machine import choose_machine
 from doubleunet_bs.training.memory import BYTES_PER_PIXEL, check_memory, container_limit, limit_files
-from doubleunet_bs.training.replicas import Replicas
+from doubleunet_bs.training.devices import Replicas
 
 
 def devices(*names):

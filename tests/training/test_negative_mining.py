@@ -9,13 +9,7 @@ from PIL import Image
 
 from doubleunet_bs.dataset.folds import make_folds
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.training.negative_mining import (
-    MinedDataset,
-    check_unseen,
-    load_mined,
-    mine_negatives,
-    save_mined,
-)
+from doubleunet_bs.training.negative_mining import MinedDataset, check_unseen, load_mined, mine_negatives, save_mined
 
 NORMAL = [5, 11, 17, 23]
 LEVEL = 140

@@ -19,7 +19,7 @@ from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.memory import images_at_once
-from doubleunet_bs.training.replicas import check_batch_size, open_replicas
+from doubleunet_bs.training.devices import check_batch_size, open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.trainer import Trainer
 
@@ -211,13 +211,13 @@ def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1))
 
 accumulate = int(sys.argv[2])
-from doubleunet_bs.quiet import import_tensorflow
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras, numpy as np
 from small_network import small_network
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.memory import images_at_once
-from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 replicas = open_replicas("cpu")
 with replicas.strategy.scope():

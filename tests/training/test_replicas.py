@@ -15,14 +15,14 @@ TESTS = Path(__file__).resolve().parents[1]
 START = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from doubleunet_bs.quiet import import_tensorflow
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4)
 import keras, numpy as np
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.devices import open_replicas
 count = int(sys.argv[2])
 replicas = open_replicas("cpu:" + ",".join(map(str, range(count))))
 

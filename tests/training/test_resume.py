@@ -15,7 +15,7 @@ from doubleunet_bs.files import read_json
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fold_training import fold_trainer
 from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.run_folder import STATE, create_run
 from doubleunet_bs.training.trainer import Interrupted
 

@@ -15,17 +15,17 @@ import tensorflow
 from synthetic_shards import SyntheticShards
 from two_convolutions import two_convolutions
 
-from doubleunet_bs.deployment import saved_model
+from doubleunet_bs.serving import export
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import create_file
-from doubleunet_bs.session import train_and_export
+from doubleunet_bs.training.session import train_and_export
 from doubleunet_bs.training import locks, stages
-from doubleunet_bs.training import replicas as replicas_module
+from doubleunet_bs.training import devices as replicas_module
 from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
-from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.run_folder import open_run
 from doubleunet_bs.training.stages import FoldStages, stage_names
 from doubleunet_bs.training.steps import Steps
@@ -55,7 +55,7 @@ def write_mark(run, fold):
 def network(monkeypatch):
     monkeypatch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
-    monkeypatch.setattr("doubleunet_bs.deployment.saved_model.export_fold", write_mark)
+    monkeypatch.setattr("doubleunet_bs.serving.export.export_fold", write_mark)
 
 
 def train(path, name="focal-tversky-mining-transfer", fold=1, resume=False, data=BREAST, **changes):
@@ -92,7 +92,7 @@ def trained(tmp_path_factory):
         patch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
         path = tmp_path_factory.mktemp("trained") / "run"
         train(path)
-        patch.setattr("doubleunet_bs.deployment.saved_model.export_fold", write_mark)
+        patch.setattr("doubleunet_bs.serving.export.export_fold", write_mark)
         train(path, fold=3)
     return path
 
@@ -222,7 +222,7 @@ def test_a_signal_is_heard_wherever_it_comes(tmp_path, monkeypatch, where):
             "last batch": (trainer_module.Trainer, "_end_epoch", 2),
             "last validation": (trainer_module.Trainer, "_validate", 2),
             "model": (trainer_module.Trainer, "_save_model", 1),
-            "export": (saved_model, "export_fold", 1),
+            "export": (export, "export_fold", 1),
             "devices": (replicas_module, "open_replicas", 1),
         }[where]
         calls = signal_during(patch, target, name, number)
@@ -404,7 +404,7 @@ def test_what_a_kill_left_goes_when_the_lock_is_held(copied, fold):
     [
         (trainer_module.Trainer, "_fit", "pretrain"),
         (stages, "mine_negatives", "fold_01"),
-        (saved_model, "export_fold", "fold_01"),
+        (export, "export_fold", "fold_01"),
     ],
 )
 def test_every_stage_says_what_to_do_when_memory_runs_out(tmp_path, trained, monkeypatch, target, name, where):

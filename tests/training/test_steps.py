@@ -9,7 +9,7 @@ from synthetic_shards import SyntheticShards
 from doubleunet_bs.dataset.pipeline import training_pieces
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fold_training import fold_trainer
-from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.run_folder import create_run
 
 SHARDS = SyntheticShards(scans=12)

@@ -8,19 +8,16 @@ import pytest
 from synthetic_shards import SyntheticShards
 from two_convolutions import two_convolutions
 
-from doubleunet_bs.confusion import precision_sensitivity_f1
+from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.dataset.pipeline import load_piece
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.network import double_unet
 from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import (
-    confusion_counts,
-    metastatic_mask,
-)
+from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fold_training import fold_trainer
 from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.replicas import open_replicas
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.run_folder import create_run
 from doubleunet_bs.training.start import starting_head_bias
 

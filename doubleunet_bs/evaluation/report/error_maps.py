@@ -9,7 +9,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.evaluation.figures import clinical_display
 from doubleunet_bs.evaluation.report.markup import text, tinted
 from doubleunet_bs.evaluation.report.scan_figures import layered, picture

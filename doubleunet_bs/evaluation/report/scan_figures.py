@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from doubleunet_bs.classes import METASTATIC
+from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.evaluation.figures import clinical_display
 from doubleunet_bs.evaluation.report.markup import png_uri, text, tinted, with_unit
 from doubleunet_bs.evaluation.scan_score import ScanScore

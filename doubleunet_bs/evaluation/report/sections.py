@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from doubleunet_bs.evaluation.bootstrap import Interval
+from doubleunet_bs.evaluation.statistics import Interval
 from doubleunet_bs.evaluation.breakdown import by_size, by_view
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.report.markup import notes, percent, table, text, with_unit

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from doubleunet_bs.scans.phantom.camera import COLUMNS, ROWS, Camera
+from doubleunet_bs.phantom.camera import COLUMNS, ROWS, Camera
 
 SPACINGS_MM = (2.26, 2.332, 2.398)
 BODY_ROWS = (652, 756)

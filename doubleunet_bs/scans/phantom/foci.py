@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from doubleunet_bs.scans.phantom.camera import Camera, Patch, project
-from doubleunet_bs.scans.phantom.soft_tissue import Surfaces
+from doubleunet_bs.phantom.camera import Camera, Patch, project
+from doubleunet_bs.phantom.soft_tissue import Surfaces
 
 
 @dataclasses.dataclass(frozen=True)

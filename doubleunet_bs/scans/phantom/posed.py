@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from doubleunet_bs.scans.phantom.axial_skeleton import vertebra_places
-from doubleunet_bs.scans.phantom.patient import Patient, pose, uneven
+from doubleunet_bs.phantom.axial_skeleton import vertebra_places
+from doubleunet_bs.phantom.patient import Patient, pose, uneven
 from doubleunet_bs.scans.phantom.skeleton import Skeleton
 
 

@@ -5,8 +5,8 @@ import functools
 
 import numpy as np
 
-from doubleunet_bs.scans.phantom import axial_skeleton, limb_skeleton
-from doubleunet_bs.scans.phantom.shapes import Cloud
+from doubleunet_bs.phantom import axial_skeleton, limb_skeleton
+from doubleunet_bs.phantom.shapes import Cloud
 
 # Bones that move together. A bone not named here belongs to the trunk.
 _SEGMENTS = {

@@ -1,5 +1,0 @@
-"""From a trained fold to something that segments scans: an exported SavedModel and a predictor for whole scans."""
-
-from doubleunet_bs.deployment.predictor import Prediction, Predictor
-
-__all__ = ["Prediction", "Predictor"]

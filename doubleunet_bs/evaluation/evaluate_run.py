@@ -1,0 +1,254 @@
+"""Score the trained folds of a run on their test scans (paper, section 3)."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from doubleunet_bs import __version__
+from doubleunet_bs.dataset.folds import Folds, Split
+from doubleunet_bs.errors import DatasetError, RunError
+from doubleunet_bs.inference.keras_model import Segmenter
+from doubleunet_bs.evaluation.provenance import Provenance, provenance
+from doubleunet_bs.evaluation.scores import SCORES, FoldScores, arithmetic_of, read_scores, write_scores
+from doubleunet_bs.evaluation.score_cases import NOT_ASKED, EvaluationSettings, Scorer
+from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
+from doubleunet_bs.evaluation.summary import SUMMARY, Summary
+from doubleunet_bs.evaluation.table_files import write_tables
+from doubleunet_bs.inference.trained_fold import TrainedFold, open_fold
+from doubleunet_bs.evaluation.unseen_normals import unseen_normals
+from doubleunet_bs.files import write_json
+from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
+from doubleunet_bs.training.run_folder import Run, open_run
+
+
+def evaluate_run(
+    path: str | os.PathLike,
+    fold: int | None = None,
+    data: str | os.PathLike | None = None,
+    settings: EvaluationSettings | None = None,
+    report: bool = True,
+    **changes: Any,
+) -> Summary:
+    """Score one fold of a run, or all that are trained, and write its tables and its report.
+
+    They are `summary.json`, `summary.csv`, `table.tex` and `report.html`.
+
+    Args:
+        path: the run folder.
+        fold: its number; None for all trained folds.
+        data: the shards; None for the folder they were in during training.
+        settings: of the evaluation.
+        report: write `report.html`.
+        changes: single settings by name: `pictures=False`.
+
+    Returns:
+        All folds with scores of their present weights, also those scored before.
+
+    Raises:
+        RunError: not a run folder, no trained fold, other shards than it was trained on; another fold has been scored
+            by other settings.
+        SettingsError: fold out of range, an impossible setting.
+        DatasetError: the shards or the folds file are missing or damaged.
+    """
+    settings = dataclasses.replace(settings or EvaluationSettings(), **changes)
+    run = open_run(path)
+    trained = run.trained_folds()
+    if not trained:
+        raise RunError(f"{run.path}: no fold is trained yet; run train.py first")
+    dataset = open_run_data(run, data)
+    folds = read_folds(run, dataset)
+    if fold is not None:
+        folds.split(fold)  # complains about a number out of range
+        if fold not in trained:
+            raise RunError(f"{run.path}: fold {fold} is not trained; trained: {', '.join(map(str, trained))}")
+        # Before anything is predicted or written: folds scored by another rule could not be put together afterwards.
+        for number in trained:
+            if number != fold:
+                _scores(run, number, settings)
+    for number in trained if fold is None else [fold]:
+        evaluate_fold(run, dataset, number, settings)
+    summary = collect_scores(run, dataset, len(folds), settings)
+    write_json(run.path / SUMMARY, summary.to_json())
+    write_tables(run.path, summary)
+    if report:
+        from doubleunet_bs.evaluation.report import write_report
+
+        write_report(run, dataset, summary)
+    return summary
+
+
+def evaluate_fold(
+    run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings | None = None, **changes: Any
+) -> FoldScores:
+    """`score_fold`, then write `scores.json`.
+
+    Args, Raises: as there.
+    """
+    scores = score_fold(run, dataset, fold, settings, **changes)
+    write_scores(run.fold_path(fold) / SCORES, scores)
+    return scores
+
+
+def score_fold(
+    run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings | None = None, **changes: Any
+) -> FoldScores:
+    """Predict with `model.keras` of a fold what is not predicted yet, into `predictions/`, and score it.
+
+    Predicted are the test scans, the validation scans (for the smallest-lesion filter) and normal scans that the fold
+    has not been trained on.
+
+    Args:
+        run: the opened run.
+        dataset: the shards it was trained on.
+        fold: 1 ... number of folds.
+        settings: of the evaluation. changes: single settings by name.
+
+    Raises:
+        RunError: the fold is not trained, or was trained on another division of the scans, or on other shards.
+        SettingsError: fold out of range.
+    """
+    settings = dataclasses.replace(settings or EvaluationSettings(), **changes)
+    run.check_data(dataset, dataset.path)
+    folds = read_folds(run, dataset)
+    split = folds.split(fold)
+    trained = open_fold(run, fold)
+    if trained.folds_sha256 not in (None, folds.sha256()):
+        raise RunError(
+            f"{run.path / 'folds.json'}: not the division that fold {fold} was trained with: its test scans may have "
+            "been trained on; restore the file, or train the fold again"
+        )
+    normals, reason = (), NOT_ASKED
+    if settings.normals:
+        normals, reason = unseen_normals(run.experiment, folds, fold)
+    stored = StoredPredictions(trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint)
+    scorer = Scorer(dataset, stored, settings)
+    scorer.predict(
+        (*split.test, *split.validation, *normals),
+        lambda: Segmenter.from_keras(trained.model_path),
+        f"fold {fold}: unseen scans",
+    )
+    scans = scorer.score(split.test)
+    scores = FoldScores(
+        fold=fold,
+        scans=scans,
+        threshold=scorer.threshold(split.validation, split.test),
+        about=_about(trained, dataset, folds, split),
+        unit=scorer.unit.name,
+        overlap=settings.overlap,
+        normals=scorer.score(normals),
+        normals_reason=reason,
+        postprocessed=scorer.postprocess(split.validation, split.test, scans),
+    )
+    if settings.pictures:
+        scorer.draw(split.test)
+    return scores
+
+
+def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, settings: EvaluationSettings) -> Summary:
+    """The scores of all trained folds that have been evaluated with their present weights.
+
+    Args:
+        run: the opened run.
+        dataset: the shards it was trained on.
+        total_folds: number of folds of its cross-validation.
+        settings: that all of them must have been scored with, as far as they change figures: overlap and normals.
+
+    Raises:
+        RunError: a score file is damaged, of another format, or of other settings.
+    """
+    found = [scores for fold in run.trained_folds() if (scores := _scores(run, fold, settings))]
+    experiment = run.experiment
+    return Summary(
+        experiment=experiment.name,
+        changed_settings=run.public_changes(),
+        total_folds=total_folds,
+        folds=tuple(found),
+        provenance=provenance_of_runs([run], dataset),
+    )
+
+
+def provenance_of_runs(runs: Sequence[Run], dataset: ShardedDataset) -> Provenance:
+    """What the figures of runs on these shards are, by the first run's experiment; see `provenance`."""
+    of = provenance(runs[0].experiment, dataset.cases, dataset.settings)
+    if any((run.pretrain_data or {}).get("patients_compared") is False for run in runs):
+        return dataclasses.replace(of, trained_elsewhere="pre-training")
+    return of
+
+
+def open_run_data(run: Run, data: str | os.PathLike | None = None) -> ShardedDataset:
+    """Open the shards of a run and check that they are the ones it was trained on.
+
+    Args:
+        run: the opened run.
+        data: where they are now; None for where they were during training.
+
+    Raises:
+        DatasetError: they are missing or damaged.
+        RunError: they are others.
+    """
+    path = Path(run.data["path"] if data is None else data)
+    if data is None and not path.is_dir():
+        raise DatasetError(f"{path}: the shards are not where they were during training; name them with --data")
+    dataset = open_shards(path, verify=True)
+    run.check_data(dataset, path)
+    return dataset
+
+
+def read_folds(run: Run, dataset: ShardedDataset) -> Folds:
+    """The folds of a run, which never are drawn anew here.
+
+    Raises:
+        RunError: `folds.json` is missing.
+    """
+    if not (run.path / "folds.json").is_file():
+        raise RunError(f"{run.path}: folds.json is missing; without it nobody knows which scans are unseen")
+    return run.folds(dataset)
+
+
+def _scores(run: Run, fold: int, settings: EvaluationSettings) -> FoldScores | None:
+    """The written scores of a fold's present weights; None when there are none.
+
+    Raises:
+        RunError: they are damaged, of another format, or of other settings.
+    """
+    path = run.fold_path(fold) / SCORES
+    if not path.exists():
+        return None
+    scores = read_scores(path)
+    # Scores of weights that have been replaced since belong to another model.
+    if scores.about.get("model", {}).get("weights_sha256") != open_fold(run, fold).weights_sha256:
+        return None
+    if scores.overlap != settings.overlap:
+        raise RunError(
+            f"{path}: scored with a lesion overlap of {scores.overlap:g}, not {settings.overlap:g}; "
+            "evaluate all folds again"
+        )
+    if (scores.normals_reason != NOT_ASKED) != settings.normals:
+        raise RunError(
+            f"{path}: scored {'without' if settings.normals else 'with'} normal scans, unlike now; "
+            "evaluate all folds again"
+        )
+    return scores
+
+
+def _about(trained: TrainedFold, dataset: ShardedDataset, folds: Folds, split: Split) -> dict[str, Any]:
+    experiment = trained.run.experiment
+    rows, columns = dataset.image_shape
+    return {
+        "version": __version__,
+        "experiment": experiment.name,
+        "changed_settings": trained.run.public_changes(),
+        "scans_are": provenance(experiment, dataset.cases, dataset.settings).scans,
+        "image": {"rows": rows, "columns": columns, "bin": dataset.settings.bin},
+        "model": {
+            "weights_sha256": trained.weights_sha256,
+            "best_epoch": trained.best_epoch,
+            "validation_f1": trained.validation_f1,
+        },
+        **arithmetic_of([trained.arithmetic]),
+        "data_fingerprint": dataset.fingerprint,
+        "folds_sha256": folds.sha256(),
+        "validation_scans": list(split.validation),
+    }

@@ -1,0 +1,155 @@
+"""Cases of opened shards -> kept predictions -> scores and pictures; the same for a fold and for an ensemble."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.evaluation.areas import AreaUnit, area_unit
+from doubleunet_bs.evaluation.figures import draw_case
+from doubleunet_bs.evaluation.lesions import check_overlap
+from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.minimum_lesion_size import drop_small, learn_filter
+from doubleunet_bs.inference.keras_model import Segment, predict_cases
+from doubleunet_bs.evaluation.scan_score import ScanScore, score_scan
+from doubleunet_bs.evaluation.scores import Postprocessed, ThresholdScore
+from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete
+from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms, threshold_counts
+from doubleunet_bs.preparation.shards import ShardedDataset
+
+NOT_ASKED = "normal scans were not scored, as asked"
+"""The reason of scores without them, by which they are told from scores that had none to score."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is evaluated. Nothing here changes the pixel-wise figures of the paper.
+
+    Attributes:
+        batch_size: images predicted at once, at least 1.
+        overlap: least overlap of matching lesions, see `evaluation.lesions`.
+        normals: also score the normal scans that the model has not been trained on.
+        pictures: draw an overlay of each test scan.
+        again: predict anew, also where predictions of the same weights are kept.
+        show_progress: a progress bar on standard error.
+
+    Raises:
+        SettingsError: a value out of range.
+    """
+
+    batch_size: int = 4
+    overlap: float = 0.0
+    normals: bool = True
+    pictures: bool = True
+    again: bool = False
+    show_progress: bool = True
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise SettingsError(f"batch size {self.batch_size}: at least 1")
+        check_overlap(self.overlap)
+
+
+class Scorer:
+    """Scores cases of one set of shards from kept predictions.
+
+    Args:
+        dataset: opened shards.
+        stored: where predictions of the model are kept.
+        settings: of the evaluation.
+    """
+
+    def __init__(self, dataset: ShardedDataset, stored: StoredPredictions, settings: EvaluationSettings):
+        self.dataset = dataset
+        self.stored = stored
+        self.settings = settings
+        self.unit: AreaUnit = area_unit(dataset.cases, dataset.settings.bin)
+        self._numbers = {case.case: index for index, case in enumerate(dataset.cases)}
+
+    def predict(self, cases: Sequence[str], load: Callable[[], Segment], description: str) -> None:
+        """Predict what is not kept yet; `load` gives the model and is called only when there is something to do."""
+
+        def predictions(missing: list[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+            found = predict_cases(load(), self.dataset, self.numbers(missing), self.settings.batch_size)
+            bar = tqdm(
+                found,
+                total=len(missing),
+                desc=description,
+                unit="scan",
+                disable=None if self.settings.show_progress else True,
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
+            for prediction in bar:
+                yield self.dataset.cases[prediction.index].case, prediction.mask, prediction.probability
+
+        complete(self.stored, cases, predictions, self.settings.again)
+
+    def numbers(self, cases: Sequence[str]) -> list[int]:
+        """Their indices in the dataset."""
+        return [self._numbers[case] for case in cases]
+
+    def score(self, cases: Sequence[str], smallest: float | None = None) -> tuple[ScanScore, ...]:
+        """Score kept predictions, without lesions under the area `smallest` when one is given."""
+        return tuple(self._score(case, smallest) for case in cases)
+
+    def postprocess(self, validation: Sequence[str], test: Sequence[str], raw: tuple[ScanScore, ...]) -> Postprocessed:
+        """Learn the smallest-lesion filter on the validation scans and score the test scans with it.
+
+        Args:
+            validation, test: cases. raw: scores of the test scans without a filter.
+        """
+        learnt = learn_filter(self.score(validation), self.unit.name)
+        return Postprocessed(learnt, raw if learnt.smallest is None else self.score(test, learnt.smallest))
+
+    def threshold(self, choose: Sequence[str], test: Sequence[str]) -> ThresholdScore:
+        """The best single intensity threshold of the scans `choose`, scored on the scans `test`."""
+        value, chosen = best_threshold(*grey_histograms(self.dataset, self.numbers(choose)))
+        return ThresholdScore(value, self.threshold_counts(value, test), chosen.f1)
+
+    def threshold_counts(self, value: int | None, test: Sequence[str]) -> PixelCounts | None:
+        """Pooled counts of a given threshold; None without one."""
+        if value is None:
+            return None
+        images = ((self.dataset.grey(index), np.asarray(self.dataset.labels(index))) for index in self.numbers(test))
+        return sum((threshold_counts(grey, labels, value) for grey, labels in images), PixelCounts())
+
+    def draw(self, cases: Sequence[str]) -> None:
+        """Draw the overlays of `cases` that are not there; a new prediction removes the old one. Remove all others."""
+        folder = self.stored.folder
+        for case, index in zip(cases, self.numbers(cases), strict=True):
+            path = folder / f"{case}.png"
+            if not path.is_file():
+                mask, _ = self.stored.read(case, self.dataset.image_shape)
+                draw_case(
+                    path,
+                    case,
+                    self.dataset.grey(index),
+                    np.asarray(self.dataset.labels(index)),
+                    mask,
+                    self.dataset.cases[index].phantom,
+                )
+        _remove_other_pictures(folder, cases)
+
+    def _score(self, case: str, smallest: float | None) -> ScanScore:
+        index = self._numbers[case]
+        record = self.dataset.cases[index]
+        mask, probability = self.stored.read(case, self.dataset.image_shape)
+        pixel_area = self.unit.of_a_pixel(record)
+        if smallest is not None:
+            mask = drop_small(mask, pixel_area, smallest)
+        labels = np.asarray(self.dataset.labels(index))
+        return score_scan(
+            case, record.patient, record.group, labels, mask, probability, pixel_area, self.settings.overlap
+        )
+
+
+def _remove_other_pictures(folder: Path, cases: Sequence[str]) -> None:
+    """Pictures of scans that no longer are in the test set would be taken for part of the result."""
+    for path in folder.glob("case-*.png"):
+        if path.stem not in cases:
+            path.unlink()

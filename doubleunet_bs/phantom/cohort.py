@@ -1,0 +1,133 @@
+"""A cohort of phantoms in a folder: DICOM files, Labelme outlines and patients.csv."""
+
+import csv
+import json
+import math
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.files import new_folder
+from doubleunet_bs.phantom.dicom import patient_id, write_dicom
+from doubleunet_bs.scans.phantom.outline import mask_polygons
+from doubleunet_bs.phantom.scan import CANCERS, VIEWS, PhantomScan, check_whole, make_phantom
+
+LABEL = "metastasis"
+LABELME_VERSION = "5.5.0"
+
+
+def make_cohort(
+    out: str | os.PathLike,
+    patients: int,
+    cancer: str = "breast",
+    positive_fraction: float = 0.9,
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool = True,
+) -> Path:
+    """Write `patients` synthetic scans, one per patient. `out` appears whole or not at all.
+
+    Layout: `scans/phantom_0001.dcm`..., `labels/phantom_0001_anterior.json` and `_posterior.json` for scans with
+    metastases (Labelme, raw-view coordinates; no shapes where nothing is seen in that view), `labels/patients.csv`
+    with the columns scan, patient, cancer, metastases. Scan k depends on `seed`, k and `cancer` only, but for whether
+    it has metastases: those are spread evenly over the cohort.
+
+    With more than one worker a script needs the usual `if __name__ == "__main__":` guard (processes are spawned).
+
+    Args:
+        out: a folder that does not exist yet, or an empty one.
+        patients: 1 or more.
+        cancer: "breast" or "prostate".
+        positive_fraction: share of scans with metastases, 0-1 (paper, section 2.1: 90 of 100).
+        seed: 0 or more.
+        workers: processes; the files are the same whatever their number.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        `out` as a Path.
+
+    Raises:
+        SettingsError: an argument out of range.
+        BoneScanError: `out` exists and is not empty.
+    """
+    patients = check_whole(patients, "patients", 1)
+    seed = check_whole(seed, "seed")
+    workers = check_whole(workers, "workers", 1)
+    if cancer not in CANCERS:
+        raise SettingsError(f"unknown cancer {cancer!r}: choose one of {', '.join(CANCERS)}")
+    if not (
+        isinstance(positive_fraction, (int, float)) and math.isfinite(positive_fraction) and 0 <= positive_fraction <= 1
+    ):
+        raise SettingsError(f"positive fraction must be between 0 and 1, not {positive_fraction!r}")
+    positives = [_is_positive(index, positive_fraction) for index in range(patients)]
+    with new_folder(out) as folder:
+        (folder / "scans").mkdir()
+        (folder / "labels").mkdir()
+        tasks = [(str(folder), seed, index, cancer, positive) for index, positive in enumerate(positives)]
+        with tqdm(total=patients, desc="phantoms", unit="scan", disable=not progress) as bar:
+            for _ in _run(tasks, min(workers, patients)):
+                bar.update()
+        with open(folder / "labels" / "patients.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["scan", "patient", "cancer", "metastases"])
+            for index, positive in enumerate(positives):
+                writer.writerow([stem(index), patient_id(index, cancer, seed), cancer, "yes" if positive else "no"])
+    return Path(out)
+
+
+def stem(index: int) -> str:
+    """File stem of scan `index` (from 0): "phantom_0001" and so on."""
+    return f"phantom_{index + 1:04d}"
+
+
+def count_positives(patients: int, fraction: float) -> int:
+    """How many of the first so many scans of a cohort have metastases; rounded up."""
+    return math.ceil(patients * fraction - 1e-9)
+
+
+def _is_positive(index: int, fraction: float) -> bool:
+    """Positives spread evenly: scan k of the cohort does not depend on how many follow."""
+    return count_positives(index + 1, fraction) > count_positives(index, fraction)
+
+
+def _run(tasks: list[tuple], workers: int):
+    if workers == 1:
+        yield from map(_write_scan, tasks)
+        return
+    # "spawn": a forked child would inherit whatever threads the caller has running (TensorFlow's, for one).
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_write_scan, tasks)
+
+
+def _write_scan(task: tuple[str, int, int, str, bool]) -> None:
+    folder, seed, index, cancer, positive = task
+    scan = make_phantom(seed, index, cancer, positive)
+    name = f"{stem(index)}.dcm"
+    write_dicom(scan, Path(folder) / "scans" / name)
+    if positive:
+        for view in VIEWS:
+            text = json.dumps(to_labelme(scan, view, name), indent=2) + "\n"
+            (Path(folder) / "labels" / f"{stem(index)}_{view}.json").write_text(text, encoding="utf-8")
+
+
+def to_labelme(scan: PhantomScan, view: str, image_path: str) -> dict:
+    """The outlines of one view as Labelme writes them: one polygon per region, coordinates of the raw view."""
+    mask: np.ndarray = scan.lesions[view]
+    shapes = [
+        {"label": LABEL, "points": points, "group_id": None, "description": "", "shape_type": "polygon", "flags": {}}
+        for points in mask_polygons(mask)
+    ]
+    return {
+        "version": LABELME_VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None,
+        "imageHeight": mask.shape[0],
+        "imageWidth": mask.shape[1],
+    }

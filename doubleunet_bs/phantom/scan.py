@@ -1,0 +1,261 @@
+"""One synthetic whole-body bone scan, from the seed to Poisson counts in two views and the truth about its lesions."""
+
+import dataclasses
+import operator
+
+import numpy as np
+
+from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.scans.phantom.acquisition import Acquisition, draw_acquisition
+from doubleunet_bs.phantom.artefacts import draw_artefacts
+from doubleunet_bs.phantom.benign import draw_benign
+from doubleunet_bs.phantom.camera import COLUMNS, ROWS, Camera, Patch, project, scatter, soft_tissue_image
+from doubleunet_bs.scans.phantom.foci import Focus, illuminate
+from doubleunet_bs.phantom.metastases import draw_metastases
+from doubleunet_bs.phantom.organs import draw_organs
+from doubleunet_bs.scans.phantom.outline import draw_polygons, mask_polygons, visible_outline
+from doubleunet_bs.phantom.patient import Patient, draw_patient
+from doubleunet_bs.scans.phantom.posed import PosedSkeleton, pose_skeleton
+from doubleunet_bs.phantom.shapes import Cloud
+from doubleunet_bs.scans.phantom.skeleton import template_skeleton
+from doubleunet_bs.phantom.soft_tissue import Surfaces, build_parts, surfaces
+
+CANCERS = ("breast", "prostate")
+VIEWS = ("anterior", "posterior")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesion:
+    """One metastasis.
+
+    Attributes:
+        site: the bone it sits in, for instance "T7" or "rib_L4".
+        contrast: (normal bone + lesion) / normal bone at its brightest point, in the better view.
+        pixels: view -> pixels annotated there; 0 where a physician would not see it.
+    """
+
+    site: str
+    contrast: float
+    pixels: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class PhantomScan:
+    """A synthetic scan, fully in memory.
+
+    Attributes:
+        seed, index: what determines it.
+        cancer: "breast" or "prostate".
+        metastatic: whether lesions were drawn.
+        anterior, posterior: uint16 (1024, 256) counts, as a camera stores them: the posterior view seen from behind.
+        mean: view -> float32 (1024, 256), the noise-free expectation of those counts.
+        lesions: view -> uint8 (1024, 256), 2 where a physician would outline a metastasis, else 0.
+        lesion_list: one entry per metastasis, seen or not.
+        mimics: names of what is hot without being a metastasis, sorted, each once.
+        benign_foci: (kind, site) of every benign focus.
+        patient, acquisition: how it was drawn.
+    """
+
+    seed: int
+    index: int
+    cancer: str
+    metastatic: bool
+    anterior: np.ndarray
+    posterior: np.ndarray
+    mean: dict[str, np.ndarray]
+    lesions: dict[str, np.ndarray]
+    lesion_list: tuple[Lesion, ...]
+    mimics: tuple[str, ...]
+    benign_foci: tuple[tuple[str, str], ...]
+    patient: Patient
+    acquisition: Acquisition
+
+    @property
+    def pixel_spacing_mm(self) -> tuple[float, float]:
+        """(row spacing, column spacing) in mm."""
+        return self.acquisition.camera.spacing_mm, self.acquisition.camera.spacing_mm
+
+    @property
+    def total_counts(self) -> int:
+        """Counts of both views together."""
+        return int(self.anterior.sum(dtype=np.int64) + self.posterior.sum(dtype=np.int64))
+
+
+def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: bool = True) -> PhantomScan:
+    """Make one synthetic whole-body bone scan.
+
+    The same arguments give the same scan on the same machine, whatever was made before it or beside it.
+
+    Args:
+        seed: the cohort's seed, 0 or more.
+        index: the scan's number in the cohort, 0 or more.
+        cancer: "breast" or "prostate"; sets sex, age, sites and, for prostate, catheters.
+        metastatic: with lesions (at least one of them visible in a view) or without any.
+
+    Returns:
+        The scan. Views are uint16 of shape (1024, 256).
+
+    Raises:
+        SettingsError: a negative or non-integer seed or index, an unknown cancer.
+
+    Reference:
+        The paper's scans (section 2.1) are patients'; everything here is decided here, calibrated on published figures.
+    """
+    seed, index = check_whole(seed, "seed"), check_whole(index, "index")
+    if cancer not in CANCERS:
+        raise SettingsError(f"unknown cancer {cancer!r}: choose one of {', '.join(CANCERS)}")
+    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=(index,)).spawn(6)]
+    patient_rng, camera_rng, organ_rng, benign_rng, lesion_rng, noise_rng = streams
+
+    skeleton = template_skeleton()
+    patient = draw_patient(patient_rng, skeleton, cancer)
+    bones = pose_skeleton(skeleton, patient)
+    parts = build_parts(patient)
+    acquisition = draw_acquisition(camera_rng, max(float(part.y[-1]) for part in parts))
+    camera = acquisition.camera
+    body = surfaces(parts, patient, camera.row_y, camera.column_x)
+
+    organs, mimics = draw_organs(organ_rng, bones)
+    normal = _normal_frames(bones, acquisition, body, organs)
+    benign = draw_benign(benign_rng, bones)
+    shown = [image.copy() for image in normal]
+    for focus in benign:
+        _add(shown, illuminate(focus, camera, body, normal))
+    patches: list[tuple[Focus, Patch]] = []
+    while metastatic and not patches:  # again, should all lie in a part of an arm the camera does not see
+        patches = _lesion_patches(draw_metastases(lesion_rng, bones, cancer), camera, body, normal)
+
+    # From relative units to expected counts. Lesions take their share of the tracer: the sum is the same without them.
+    field = camera.field()
+    without, lesions = [image + scatter(image) for image in shown], _lesion_frames(patches)
+    shares = (acquisition.counts, acquisition.counts * acquisition.posterior_share)
+    scales = [share / float(((a + b) * field).sum(dtype=np.float64)) for share, a, b in zip(shares, without, lesions)]
+    bright = float(np.percentile(without[0], 99)) * scales[0]
+    *artefacts, named = draw_artefacts(organ_rng, bones, camera, body, bright)
+    expected = [
+        image * np.float32(scale) + artefact + scatter(artefact)
+        for image, scale, artefact in zip(without, scales, artefacts)
+    ]
+
+    masks, lesion_list = _annotate(patches, expected, scales)
+    while patches and not any(mask.any() for mask in masks):
+        # A scan declared metastatic must show something.
+        focus, patch = patches[0]
+        patches[0] = dataclasses.replace(focus, contrast=1 + 1.4 * (focus.contrast - 1)), patch.times(1.4)
+        masks, lesion_list = _annotate(patches, expected, scales)
+    expected = [
+        image + lesion * np.float32(scale) for image, lesion, scale in zip(expected, _lesion_frames(patches), scales)
+    ]
+
+    mean, counts = {}, {}
+    for view, image in zip(VIEWS, expected):
+        image = (np.maximum(image, 0) + np.float32(acquisition.background)) * field
+        mean[view] = image if view == "anterior" else np.ascontiguousarray(image[:, ::-1])
+        # Poisson last, and nothing after it: raw frames are white noise.
+        counts[view] = np.minimum(noise_rng.poisson(mean[view]), 65535).astype(np.uint16)
+    return PhantomScan(
+        seed=seed,
+        index=index,
+        cancer=cancer,
+        metastatic=bool(metastatic),
+        anterior=counts["anterior"],
+        posterior=counts["posterior"],
+        mean=mean,
+        lesions={"anterior": masks[0], "posterior": np.ascontiguousarray(masks[1][:, ::-1])},
+        lesion_list=tuple(lesion_list),
+        mimics=tuple(sorted({focus.kind for focus in benign} | set(mimics) | set(named))),
+        benign_foci=tuple((focus.kind, focus.site) for focus in benign),
+        patient=patient,
+        acquisition=acquisition,
+    )
+
+
+def check_whole(value: int, name: str, least: int = 0) -> int:
+    """`value` as an int of at least `least`.
+
+    Raises:
+        SettingsError: it is not a whole number, or too small.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise SettingsError(f"{name} must be a whole number, not {value!r}") from None
+    if number < least:
+        raise SettingsError(f"{name} must be {least} or more, not {number}")
+    return number
+
+
+def _with_motion(bones: PosedSkeleton, acquisition: Acquisition) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the skeleton; where the patient moved, a share of that segment's points is displaced."""
+    if acquisition.motion is None:
+        return bones.xyz, bones.weight
+    segment, shift, share = acquisition.motion
+    xyz = bones.xyz.copy()
+    for name, where in bones.skeleton.bones.items():
+        if bones.skeleton.segments[name] == segment:
+            moved = (np.arange(where.stop - where.start) * 0.6180339887) % 1 < share
+            xyz[where][moved, :2] += np.array(shift, np.float32)
+    return xyz, bones.weight
+
+
+def _normal_frames(bones: PosedSkeleton, acquisition: Acquisition, body: Surfaces, organs: Cloud) -> list[np.ndarray]:
+    """Skeleton, organs and soft tissue in both views, relative units, anterior columns."""
+    camera = acquisition.camera
+    frames = _frames(camera, body, *_with_motion(bones, acquisition))
+    soft = soft_tissue_image(camera, body)
+    return [
+        np.maximum(bone + organ + soft, 0)
+        for bone, organ in zip(frames, _frames(camera, body, organs.xyz, organs.weight))
+    ]
+
+
+def _lesion_patches(
+    foci: list[Focus], camera: Camera, body: Surfaces, normal: list[np.ndarray]
+) -> list[tuple[Focus, Patch]]:
+    """The foci the camera can see, each with its image."""
+    field, patches = camera.field(), []
+    for focus in foci:
+        patch = illuminate(focus, camera, body, normal)
+        if patch is not None:
+            patch = Patch(patch.box, patch.anterior * field[patch.box], patch.posterior * field[patch.box])
+            if patch.anterior.any():
+                patches.append((focus, patch))
+    return patches
+
+
+def _lesion_frames(patches: list[tuple[Focus, Patch]]) -> list[np.ndarray]:
+    """All lesions with the scatter they cause, relative units, anterior columns."""
+    frames = [np.zeros((ROWS, COLUMNS), np.float32) for _ in VIEWS]
+    for _, patch in patches:
+        _add(frames, patch)
+    return [image + scatter(image) for image in frames] if patches else frames
+
+
+def _frames(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
+    frames = [np.zeros((ROWS, COLUMNS), np.float32), np.zeros((ROWS, COLUMNS), np.float32)]
+    _add(frames, project(camera, body, xyz, weight))
+    return frames
+
+
+def _add(frames: list[np.ndarray], patch: Patch | None) -> None:
+    if patch is not None:
+        for frame, image in zip(frames, patch.views()):
+            frame[patch.box] += image
+
+
+def _annotate(
+    patches: list[tuple[Focus, Patch]], expected: list[np.ndarray], scales: list[float]
+) -> tuple[list[np.ndarray], list[Lesion]]:
+    """Outline every lesion in both views (anterior columns)."""
+    masks = [np.zeros((ROWS, COLUMNS), np.uint8) for _ in VIEWS]
+    lesions = []
+    for focus, patch in patches:
+        pixels = dict.fromkeys(VIEWS, 0)
+        for number, (view, image) in enumerate(zip(VIEWS, patch.views())):
+            outline = visible_outline(image * np.float32(scales[number]), expected[number][patch.box])
+            masks[number][patch.box][outline] = METASTATIC
+            pixels[view] = int(outline.sum())
+        lesions.append(Lesion(focus.site, focus.contrast, pixels))
+    # Nobody outlines a hole: the masks are what the outlines enclose.
+    return [METASTATIC * draw_polygons(mask_polygons(mask), mask.shape) for mask in masks], lesions

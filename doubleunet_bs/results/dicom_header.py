@@ -1,0 +1,133 @@
+"""Patient, study and references of the DICOM results, with the patient's identity or without it (decided here).
+
+Without identity (the default) nothing of the scan's header is used. The patient is called by the case pseudonym, dates
+are those of a time before the method, and UIDs are hashes of the counts: those of study and scan are the same in all
+results of a case, and belong to the de-identified copy of the scan that is written beside them (`dicom_scan`). On the
+hospital's own instance such a segmentation does not lay.
+
+With identity (`--keep-identity`) patient and study are those of the scan's header, references name the hospital's own
+instances and frames, and results get new UIDs: new for each run of the program, the same for all files of one series.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import uuid
+
+from pydicom.dataset import Dataset
+from pydicom.uid import NuclearMedicineImageStorage
+
+from doubleunet_bs import __version__
+from doubleunet_bs.results.lesion_list import all_warnings
+from doubleunet_bs.inference.predictor import Prediction
+from doubleunet_bs.preparation.case import VIEWS
+from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.phantom_mark import MARK
+from doubleunet_bs.results.source_study import PATIENT_AND_STUDY, SourceFrame, SourceStudy
+
+MANUFACTURER = MODEL = "doubleunet_bs"
+SERIAL_NUMBER = "none"
+NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis"
+LONG_AGO = datetime.datetime(1900, 1, 1)
+_OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ResultHeader:
+    """What the DICOM results of one scan have in common.
+
+    Attributes:
+        values: keyword -> text of the patient and study elements.
+        frames: view -> the frame it is in; a missing view is not in it.
+        identified: whether they are the patient's.
+        moment: of creation; `LONG_AGO` without identity, since a prediction is made about when a scan is.
+        seed: what UIDs of results are derived from.
+        phantom: whether the scan is a synthetic one; no result of it may pass for a patient's.
+    """
+
+    values: dict[str, str]
+    frames: dict[str, SourceFrame]
+    identified: bool
+    moment: datetime.datetime
+    seed: str
+    phantom: bool
+
+    @property
+    def device(self) -> str:
+        """Manufacturer's Model Name, with the mark of a phantom where the scan is one."""
+        return f"{MODEL} ({MARK})" if self.phantom else MODEL
+
+    def uid(self, name: str) -> str:
+        """A UID for a result or a series, under the 2.25 root: the same for the same seed and name."""
+        return _hashed_uid(self.seed, name)
+
+    def stamp(self, dataset: Dataset) -> None:
+        """Write patient, study and dates into a result, over whatever stands there."""
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        for keyword, value in self.values.items():
+            if value or keyword not in _OPTIONAL:
+                setattr(dataset, keyword, value)
+        if not self.identified:
+            dataset.PatientIdentityRemoved = "YES"
+            dataset.DeidentificationMethod = "Written anew from pixels; nothing copied from a header"
+        date, time = self.moment.strftime("%Y%m%d"), self.moment.strftime("%H%M%S")
+        for keyword in ("InstanceCreationDate", "ContentDate", "DateOfSecondaryCapture"):
+            if keyword in dataset:
+                setattr(dataset, keyword, date)
+        for keyword in ("InstanceCreationTime", "ContentTime", "TimeOfSecondaryCapture"):
+            if keyword in dataset:
+                setattr(dataset, keyword, time)
+        for equipment in dataset.get("ContributingEquipmentSequence", []):
+            equipment.ContributionDateTime = date + time
+
+
+def header_without_identity(scan: BoneScan, prediction: Prediction, engine: str) -> ResultHeader:
+    """A header made from counts, masks and warnings alone: the same scan, model and engine give the same bytes."""
+    values = dict.fromkeys(PATIENT_AND_STUDY, "")
+    # A name of one component ends with a caret, so that no reader takes it for a damaged one.
+    values |= {"PatientName": f"{scan.case}^", "PatientID": scan.case}
+    fingerprint = scan.pixel_sha256
+    values["StudyInstanceUID"] = _hashed_uid(fingerprint, "study")
+    present = [view for view in VIEWS if view not in scan.missing_views]
+    frames = {
+        view: SourceFrame(
+            sop_class_uid=NuclearMedicineImageStorage,
+            sop_instance_uid=_hashed_uid(fingerprint, "scan"),
+            series_instance_uid=_hashed_uid(fingerprint, "scan series"),
+            frame=number if len(present) > 1 else None,
+            shape=getattr(scan, view).shape,
+        )
+        for number, view in enumerate(present, start=1)
+    }
+    digest = hashlib.sha256()
+    for view in VIEWS:
+        digest.update(prediction.masks[view].tobytes())
+    # They are written into the capture, and decide on the orientation.
+    digest.update("\n".join(all_warnings(scan, prediction)).encode())
+    seed = f"{fingerprint}/{prediction.model.weights_sha256}/{engine}/{__version__}/{digest.hexdigest()}"
+    return ResultHeader(values, frames, False, LONG_AGO, seed, scan.phantom)
+
+
+def header_with_identity(study: SourceStudy, moment: datetime.datetime, phantom: bool) -> ResultHeader:
+    """A header with the patient's identity, for the hospital's own archive; UIDs of results are new in each.
+
+    Raises:
+        UnicodeEncodeError: a text that could not be decoded; pydicom would write question marks for a part of a name.
+    """
+    for value in study.values.values():
+        value.encode("utf-8")
+    return ResultHeader(study.values, study.frames, True, moment, uuid.uuid4().hex, phantom)
+
+
+def reference(frame: SourceFrame) -> Dataset:
+    """A reference to a source frame: SOP class, instance, and the number of the frame where there are several."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = frame.sop_class_uid, frame.sop_instance_uid
+    if frame.frame is not None:
+        item.ReferencedFrameNumber = frame.frame
+    return item
+
+
+def _hashed_uid(seed: str, name: str) -> str:
+    digest = hashlib.sha256(f"doubleunet_bs result/{seed}/{name}".encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"

@@ -1,0 +1,90 @@
+"""Files and folders of a command line -> scans. One-view files named side by side are paired by their headers."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from doubleunet_bs.deployment.result_files import RESULT, is_result
+from doubleunet_bs.errors import ScanError, SettingsError
+from doubleunet_bs.scans.dicom import naming
+from doubleunet_bs.scans.header import load_header
+from doubleunet_bs.scans.layout import understand
+from doubleunet_bs.scans.folder import Rejection, ScanFiles, ScanFolder, find_scans, walk_folders
+from doubleunet_bs.scans.limits import MAX_HEADER_BYTES
+from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
+from doubleunet_bs.scans.sources import Source, is_archive
+
+
+def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFolder:
+    """All scans of some files, folders and zip archives, from the headers alone.
+
+    Results of this package that lie below a folder are passed over: the copy of a scan in one of them is no further scan,
+    and must not come before the scan itself.
+
+    Args:
+        paths: in any mixture; a folder is searched to the bottom. Results are read where they are named themselves.
+        allow_missing_view: accept a study with one view only.
+
+    Returns:
+        The scans, those of folders and archives first, and the refused files with paths as the user gave them.
+
+    Raises:
+        SettingsError: a path does not exist.
+    """
+    for path in paths:
+        if not os.path.exists(path):
+            raise SettingsError(f"{path}: no such file or folder")
+    scans: list[ScanFiles] = []
+    rejected: list[Rejection] = []
+    single: list[OneView] = []
+    for path in dict.fromkeys(map(os.path.normpath, paths)):
+        if os.path.isdir(path) or is_archive(path):
+            found = find_scans(path, allow_missing_view)
+            join = "!" if is_archive(path) else os.sep
+            refused = [Rejection(f"{path}{join}{file.path}", file.reason, file.message) for file in found.rejected]
+            within = _results(path)
+            kept = [scan for scan in found.scans if _folder(scan.sources[0].path) not in within]
+            refused = [file for file in refused if _folder(file.path) not in within]
+            if within and not kept and not refused:
+                message = "holds results of earlier predictions only; name a scan.dcm in them to segment it again"
+                refused = [Rejection(path, "results", message)]
+            scans += kept
+            rejected += refused
+            continue
+        source = Source(path)
+        try:
+            view = _one_view(source)
+        except ScanError as error:
+            rejected.append(Rejection(path, error.reason, str(error).removeprefix(f"{path}: ")))
+            continue
+        if view is None:
+            scans.append(ScanFiles((source,), "."))
+        else:
+            single.append(view)
+    pairs, alone, unclear = pair_views(single)
+    scans += [ScanFiles((anterior.source, posterior.source), ".") for anterior, posterior in pairs]
+    # One view alone is left to `ScanFiles.read`, whose error names the option that allows it.
+    scans += [ScanFiles((view.source,), ".") for view in alone]
+    rejected += [Rejection(view.source.path, "ambiguous-pair", f"cannot be paired: {why}") for view, why in unclear]
+    return ScanFolder(tuple(scans), tuple(rejected))
+
+
+def _results(path: str) -> set[str]:
+    """The result folders below `path`, not itself."""
+    return {
+        _folder(os.path.join(where, RESULT))
+        for where, names in walk_folders(path)
+        if RESULT in names and where != path and is_result(Path(where))
+    }
+
+
+def _folder(path: str) -> str:
+    return os.path.normpath(os.path.dirname(path))
+
+
+def _one_view(source: Source) -> OneView | None:
+    """The view of a one-view file; None for a file with both."""
+    with naming(source):
+        file = load_header(*source.read(MAX_HEADER_BYTES))
+        layout = understand(file)
+        return describe_view(source, file.dataset, layout) if layout.views == 1 else None

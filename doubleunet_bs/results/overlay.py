@@ -1,0 +1,143 @@
+"""A picture of a prediction on the raw views, as a physician looks at a bone scan."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from doubleunet_bs.results.lesion_list import PredictedLesion, all_warnings
+from doubleunet_bs.inference.model_description import INTENDED_USE
+from doubleunet_bs.inference.predictor import Prediction
+from doubleunet_bs.results.laterality import sides
+from doubleunet_bs.display import PHANTOM_NOTE, clinical_display, upper_level
+from doubleunet_bs.files import replace_file
+from doubleunet_bs.png import png_bytes
+from doubleunet_bs.preparation.case import VIEWS
+from doubleunet_bs.preparation.settings import KEPT_ROWS
+from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.words import counted
+
+CONTOUR = (225, 87, 0)
+"""Orange red: stands out from grey for any colour vision."""
+
+SCALE = 2
+_MARGIN, _GAP, _TOP, _BOTTOM = 30, 24, 150, 92
+_SMALL = 17
+_LINE = 22
+"""Rows of a line of a warning; `_TOP` has room for one."""
+_TEXT, _DIM, _FRAME = (0, 0, 0), (90, 90, 90), (178, 178, 178)
+
+
+def outline(mask: np.ndarray, scale: int = SCALE) -> np.ndarray:
+    """The line around the areas of a mask, just outside of them, so that the uptake itself stays visible.
+
+    Args:
+        mask: (rows, columns), bool or 0 and 1.
+        scale: size of the picture over that of the mask.
+
+    Returns:
+        Bool array of shape (scale * rows, scale * columns); the line is `scale` pixels thick.
+    """
+    blocks = np.asarray(mask, np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
+    grown = cv2.dilate(blocks, np.ones((2 * scale + 1, 2 * scale + 1), np.uint8))
+    return (grown > 0) & (blocks == 0)
+
+
+def view_pictures(scan: BoneScan) -> dict[str, np.ndarray]:
+    """Both raw views in the usual display, uptake dark on white, in the same window: uint8 arrays of their shape."""
+    window = upper_level(np.concatenate([getattr(scan, view).ravel() for view in VIEWS]))
+    return {view: clinical_display(getattr(scan, view), window) for view in VIEWS}
+
+
+def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> np.ndarray:
+    """Both raw views with the predicted metastatic areas outlined and numbered.
+
+    Every raw pixel is a block of 2 x 2 screen pixels. Both views have the same window. The picture names the case by
+    its pseudonym and carries the warnings and the statement of intended use: it may be all that someone sees of a result.
+
+    Returns:
+        uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix, and 22 rows more for each line of
+        warnings after the first.
+    """
+    height, width = (length * SCALE for length in scan.anterior.shape)
+    page_width = 2 * _MARGIN + 2 * width + _GAP
+    lines = [line for warning in all_warnings(scan, prediction) for line in _wrapped(warning, page_width - 2 * _MARGIN)]
+    top = _TOP + _LINE * max(len(lines) - 1, 0)
+    page = Image.new("RGB", (page_width, top + height + _BOTTOM), "white")
+    draw = ImageDraw.Draw(page)
+    pictures = view_pictures(scan)
+    for number, view in enumerate(VIEWS):
+        left = _MARGIN + number * (width + _GAP)
+        centre = left + width // 2
+        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=_FRAME)
+        if view in scan.missing_views:
+            draw.text((centre, top - 12), view, _TEXT, _font(21), anchor="ms")
+            draw.text((centre, top + height // 2), "view missing", _DIM, _font(28), anchor="mm")
+            continue
+        found = [lesion for lesion in lesions if lesion.view == view]
+        title = f"{view}: {counted(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
+        draw.text((centre, top - 12), title, _TEXT, _font(21), anchor="ms")
+        page.paste(_draw_view(pictures[view], view, prediction, found), (left, top))
+    name = f"{prediction.case}   {PHANTOM_NOTE}" if scan.phantom else prediction.case
+    draw.text((_MARGIN, 18), name, _TEXT, _font(28))
+    outlined = f"Outlined: predicted metastatic by {prediction.model.name}"
+    size = 20
+    while draw.textlength(outlined, _font(size)) > page.width - 2 * _MARGIN:  # An ensemble has a long name.
+        size -= 1
+    draw.text((_MARGIN, 58), outlined, CONTOUR, _font(size))
+    for place, line in enumerate(lines):
+        draw.text((_MARGIN, 88 + _LINE * place), line, _TEXT, _font(_SMALL))
+    draw.text((_MARGIN, page.height - _BOTTOM + 12), "NOT FOR DIAGNOSIS", _TEXT, _font(22))
+    for place, sentence in enumerate(INTENDED_USE.split(". ", 1)):
+        line = sentence.rstrip(".") + "."
+        draw.text((_MARGIN, page.height - _BOTTOM + 42 + 22 * place), line, _TEXT, _font(16))
+    return np.asarray(page)
+
+
+def draw_overlay(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Write the picture of `overlay_picture` as a PNG without metadata, whole or not at all."""
+    replace_file(path, lambda temporary: temporary.write_bytes(png_bytes(picture)))
+
+
+def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> Image.Image:
+    image = Image.fromarray(grey.repeat(SCALE, axis=0).repeat(SCALE, axis=1)).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    letters = sides(view, prediction.warnings)
+    for place, side, anchor in zip((8, image.width - 8), letters, ("la", "ra"), strict=True):
+        draw.text((place, 8), side, _DIM, _font(20), anchor=anchor)
+    last = (prediction.prepared.placements[view].top + KEPT_ROWS) * SCALE
+    if 0 <= last < image.height:
+        for start in range(0, image.width, 12):
+            draw.line((start, last, start + 5, last), fill=_DIM)
+        text = (image.width - 6, last + 8)
+        draw.multiline_text(text, "not segmented\nbelow", _DIM, _font(16), anchor="ra", align="right")
+    for lesion in lesions:
+        number = str(lesion.number)
+        # At the edges it comes to lie on the lesion: no number is cut off.
+        x, y, anchor = (lesion.last_column + 1) * SCALE + 5, max(lesion.first_row * SCALE - 5, 16), "ls"
+        if x > image.width - 30:
+            x, anchor = max(lesion.first_column * SCALE - 5, math.ceil(draw.textlength(number, _font(16))) + 3), "rs"
+        draw.text((x, y), number, _TEXT, _font(16), anchor=anchor, stroke_width=2, stroke_fill="white")
+    picture = np.array(image)
+    # Last, so that no number hides a part of an outline.
+    picture[outline(prediction.masks[view])] = CONTOUR
+    return Image.fromarray(picture)
+
+
+def _wrapped(warning: str, width: int) -> list[str]:
+    """A warning in lines of at most `width` screen pixels, the further ones indented."""
+    lines, font = [], _font(_SMALL)
+    line = "Warning:"
+    for word in warning.split():
+        if font.getlength(f"{line} {word}") > width:
+            lines.append(line)
+            line = "   "
+        line = f"{line} {word}"
+    return [*lines, line]
+
+
+def _font(size: int) -> ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,189 @@
+"""What a DICOM result must take over from the files of a scan: the patient, the study, and which frame is which view.
+
+This is the one place where a patient's identity leaves the reader, and `BoneScan` does not carry it: a caller has to ask
+for it, with the same files. It may go into DICOM results only.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from pydicom.dataset import Dataset
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.dicom import naming
+from doubleunet_bs.scans.header import DicomFile, load_header
+from doubleunet_bs.scans.layout import Layout, understand
+from doubleunet_bs.scans.dicom_values import identifier
+from doubleunet_bs.scans.limits import MAX_HEADER_BYTES
+from doubleunet_bs.scans.pairing import describe_view, settle_pair
+from doubleunet_bs.scans.sources import Source
+from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, views_of_frames
+
+# Type 2 elements of the modules Patient and General Study, and what makes an ID unique: written as the header has them.
+PATIENT_AND_STUDY = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+_UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+\Z")
+# A value that DICOM does not allow there would make every result invalid; as empty ones these three are allowed.
+_ALLOWED = {
+    "PatientBirthDate": re.compile(r"[0-9]{8}\Z"),
+    "StudyDate": re.compile(r"[0-9]{8}\Z"),
+    "StudyTime": re.compile(r"[0-9]{2}([0-9]{2}([0-9]{2}(\.[0-9]{1,6})?)?)?\Z"),
+    "PatientSex": re.compile(r"[MFO]\Z"),
+}
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class SourceFrame:
+    """Where the pixels of one view lie.
+
+    Attributes:
+        sop_class_uid, sop_instance_uid, series_instance_uid: of the file.
+        frame: number of the frame, from 1; None when the file has one frame only.
+        shape: (rows, columns) of the frame.
+        first_column: where the view begins in the frame; above 0 for the right one of two views side by side.
+        block: pixels of the frame that a pixel of the view is wide and high: 2 when a finer matrix was summed.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    frame: int | None
+    shape: tuple[int, int]
+    first_column: int = 0
+    block: int = 1
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class SourceStudy:
+    """Identity of patient and study, and the frames of the views. Not printable, so that no log can hold it.
+
+    Attributes:
+        values: keyword of PATIENT_AND_STUDY -> text; absent in the header or not allowed by DICOM: "".
+        frames: "anterior" and "posterior", those that are there -> `SourceFrame`.
+    """
+
+    values: dict[str, str]
+    frames: dict[str, SourceFrame]
+
+
+def read_source_study(sources: Sequence[Source]) -> SourceStudy:
+    """Read the headers of a scan's files again.
+
+    Args:
+        sources: one file, or two of one view each in either order, that `read_scan` could read.
+
+    Raises:
+        ScanError: `unreferable` when a file lacks one of the UIDs that a reference consists of, or has an invalid one, or
+            says that the patient's identity has been removed: a pseudonym must not become a patient. Else as `read_scan`.
+    """
+    files = [_read(source) for source in sources]
+    for source, (file, _) in zip(sources, files, strict=True):
+        with naming(source):
+            _check_identity(file.dataset)
+            _check_uids(file.dataset)
+    with naming(sources[0]):
+        frames = _frames(sources, files)
+        dataset = files[0][0].dataset
+        values = {keyword: _value(dataset, keyword) for keyword in PATIENT_AND_STUDY}
+    return SourceStudy(values, frames)
+
+
+def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | None:
+    """Whether the headers of two scans name one patient.
+
+    Returns:
+        False when their Patient IDs differ, or the issuers of them, or the birth dates, where both scans have these: an ID
+        is unique at the institution that issued it only. None when one has no ID, and the birth dates say nothing else.
+    """
+    found = []
+    for sources in (first, second):
+        file, _ = _read(sources[0])
+        with naming(sources[0]):
+            identity = identifier(file.dataset, "PatientID")
+        found.append((identity, _value(file.dataset, "IssuerOfPatientID"), _value(file.dataset, "PatientBirthDate")))
+    identities, issuers, birth_dates = zip(*found, strict=True)
+    if all(birth_dates) and birth_dates[0] != birth_dates[1]:
+        return False
+    if not all(identities):
+        return None
+    return identities[0] == identities[1] and (not all(issuers) or issuers[0] == issuers[1])
+
+
+def _read(source: Source) -> tuple[DicomFile, Layout]:
+    with naming(source):
+        file = load_header(*source.read(MAX_HEADER_BYTES))
+        return file, understand(file)
+
+
+def _check_identity(dataset: Dataset) -> None:
+    if identifier(dataset, "PatientIdentityRemoved").upper() == "YES":
+        raise ScanError(
+            "says that the patient's identity has been removed from it: there is none to keep; leave out --keep-identity",
+            "unreferable",
+        )
+
+
+def _check_uids(dataset: Dataset) -> None:
+    for keyword in _UIDS:
+        uid = identifier(dataset, keyword)
+        if not _UID.match(uid) or len(uid) > 64:
+            raise ScanError(
+                f"has no valid {keyword}: a DICOM result cannot refer to it; leave out --keep-identity", "unreferable"
+            )
+
+
+def _frames(sources: Sequence[Source], files: Sequence[tuple[DicomFile, Layout]]) -> dict[str, SourceFrame]:
+    if len(files) == 2:
+        described = [
+            describe_view(source, file.dataset, layout) for source, (file, layout) in zip(sources, files, strict=True)
+        ]
+        anterior, _, _ = settle_pair(*described)
+        order = files if anterior is described[0] else files[::-1]
+        return {
+            view: _frame(file, layout, None) for view, (file, layout) in zip((ANTERIOR, POSTERIOR), order, strict=True)
+        }
+    file, layout = files[0]
+    if layout.side_by_side:
+        half = layout.columns // 2
+        return {ANTERIOR: _frame(file, layout, None), POSTERIOR: _frame(file, layout, None, half)}
+    if layout.views == 2:
+        views, _ = views_of_frames(file.dataset)
+        return {view: _frame(file, layout, number) for number, view in enumerate(views, start=1)}
+    return {describe_view(sources[0], file.dataset, layout).likely_view: _frame(file, layout, None)}
+
+
+def _frame(file: DicomFile, layout: Layout, number: int | None, first_column: int = 0) -> SourceFrame:
+    dataset = file.dataset
+    return SourceFrame(
+        sop_class_uid=identifier(dataset, "SOPClassUID"),
+        sop_instance_uid=identifier(dataset, "SOPInstanceUID"),
+        series_instance_uid=identifier(dataset, "SeriesInstanceUID"),
+        frame=number,
+        shape=(layout.rows, layout.columns),
+        first_column=first_column,
+        block=layout.bin,
+    )
+
+
+def _value(dataset: Dataset, keyword: str) -> str:
+    try:
+        value = identifier(dataset, keyword)
+    except ScanError:
+        # One damaged element is worth as much as an absent one; the UIDs have been looked at.
+        return ""
+    allowed = _ALLOWED.get(keyword)
+    return value if allowed is None or allowed.match(value) else ""

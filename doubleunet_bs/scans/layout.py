@@ -1,0 +1,203 @@
+"""Which files are whole-body bone scans, and how their two views lie in the pixel data. All others are refused.
+
+The checks run on the header alone, in an order that gives each file the reason a technician would give.
+"""
+
+import dataclasses
+
+from pydicom.dataset import Dataset
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.decoders import check_decoder
+from doubleunet_bs.scans.header import DicomFile
+from doubleunet_bs.scans.dicom_values import integer, numbers, text, texts
+from doubleunet_bs.scans.views import check_upright
+
+# The raw matrix of one view (paper, section 2.3), and the finer one that is summed over 2 x 2 pixels to it.
+VIEW_SHAPE = (1024, 256)
+FINE_VIEW_SHAPE = (2048, 512)
+
+_NM_CLASSES = {"1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.5"}
+_CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7" + suffix for suffix in ("", ".1", ".2", ".3", ".4")}
+_DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+# Modalities that may be repeated in a message; any other text in that element might be anything.
+_KNOWN_MODALITIES = {
+    *(
+        "BMD",
+        "CR",
+        "CT",
+        "DOC",
+        "DX",
+        "ECG",
+        "ES",
+        "IO",
+        "KO",
+        "MG",
+        "MR",
+        "OP",
+        "OT",
+        "PR",
+        "PT",
+        "REG",
+        "RF",
+        "RTDOSE",
+    ),
+    *("RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC"),
+}
+_TOMOGRAPHIC = {"TOMO", "RECON TOMO", "GATED TOMO", "RECON GATED TOMO"}
+# Frame Increment Pointer -> what varies from frame to frame, for files whose Image Type has been stripped.
+_TOMOGRAPHIC_VECTORS = {0x00540050, 0x00540080, 0x00540090}
+_DYNAMIC_VECTORS = {0x00540100, 0x00540030}
+_GATED_VECTORS = {0x00540060, 0x00540070}
+# A header that claims more than this before any matrix is looked at wants to exhaust the memory.
+_MAX_CLAIMED_BYTES = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the views lie in a file.
+
+    Attributes:
+        frames: 2 for a two-frame file; 1 for one view, or for both views side by side.
+        rows, columns: of a frame.
+        side_by_side: one frame holds both views, anterior left.
+        bin: 1, or 2 when counts have to be summed over 2 x 2 pixels to the 1024 x 256 matrix.
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    side_by_side: bool = False
+    bin: int = 1
+
+    @property
+    def views(self) -> int:
+        """The number of views in the file: 1 or 2."""
+        return 2 if self.side_by_side else self.frames
+
+
+def understand(file: DicomFile) -> Layout:
+    """Decide whether a file is a whole-body bone scan, or one view of one.
+
+    Raises:
+        ScanError: with one of the reasons `dicomdir`, `screen-capture`, `other-modality`, `tomographic`, `dynamic`,
+            `gated`, `static`, `colour`, `burned-in-annotation`, `decompression-bomb`, `too-many-frames`,
+            `energy-windows`, `wrong-matrix`, `feet-up`, `no-pixel-data`, `transfer-syntax`, `missing-decoder`,
+            `damaged-header`.
+    """
+    dataset = file.dataset
+    capture = _check_kind(dataset)
+    _check_acquisition(dataset)
+    if not file.has_pixels:
+        raise ScanError("has no pixel data", "no-pixel-data")
+    _check_colour(dataset, capture)
+    if text(dataset, "BurnedInAnnotation").startswith("YES"):
+        raise ScanError(
+            "has text burned into the image (Burned In Annotation is YES), which may name the patient",
+            "burned-in-annotation",
+        )
+    rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
+    frames = integer(dataset, "NumberOfFrames", 1)
+    bits = integer(dataset, "BitsAllocated", 64)
+    if min(rows, columns, frames, bits) < 1:
+        raise ScanError("claims an image without pixels", "damaged-header")
+    if rows * columns * frames * bits > 8 * _MAX_CLAIMED_BYTES:
+        raise ScanError(f"claims {rows} x {columns} pixels in {frames} frames, far beyond a scan", "decompression-bomb")
+    layout = _find_layout(dataset, rows, columns, frames)
+    check_upright(dataset)
+    check_decoder(file.transfer_syntax)
+    return layout
+
+
+def spacing(dataset: Dataset) -> tuple[float, float] | None:
+    """(row spacing, column spacing) in mm, or None when the header does not give two positive numbers."""
+    found = numbers(dataset, "PixelSpacing")
+    return (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
+
+
+def _check_kind(dataset: Dataset) -> bool:
+    """Refuse what is no nuclear medicine image; return whether it is stored as a secondary capture."""
+    sop_class, modality = text(dataset, "SOPClassUID"), text(dataset, "Modality")
+    meta = getattr(dataset, "file_meta", None)
+    if _DIRECTORY_CLASS in (sop_class, text(meta, "MediaStorageSOPClassUID") if meta is not None else ""):
+        raise ScanError("is a DICOMDIR, the table of contents of an export", "dicomdir")
+    capture = sop_class in _CAPTURE_CLASSES
+    # GE Millennium stores raw counts as Secondary Capture: the modality tells them from a picture of a screen.
+    if (capture and modality != "NM") or any("SCREEN" in value for value in texts(dataset, "ImageType")):
+        raise ScanError("is a screen capture, not the counts of a scan", "screen-capture")
+    if (
+        modality not in ("NM", "")
+        or (not capture and sop_class not in _NM_CLASSES | {""})
+        or not (modality or sop_class)
+    ):
+        kind = f" (modality {modality})" if modality in _KNOWN_MODALITIES else ""
+        raise ScanError(f"is not a nuclear medicine image{kind}", "other-modality")
+    return capture
+
+
+def _check_acquisition(dataset: Dataset) -> None:
+    kinds = {value.replace("_", " ") for value in texts(dataset, "ImageType")}
+    vectors = {int(number) for number in numbers(dataset, "FrameIncrementPointer")}
+    if kinds & _TOMOGRAPHIC or vectors & _TOMOGRAPHIC_VECTORS:
+        raise ScanError("is a tomographic (SPECT) acquisition, not a planar whole-body scan", "tomographic")
+    if "DYNAMIC" in kinds or vectors & _DYNAMIC_VECTORS:
+        raise ScanError("is a dynamic acquisition, not a planar whole-body scan", "dynamic")
+    if "GATED" in kinds or vectors & _GATED_VECTORS:
+        raise ScanError("is a gated acquisition, not a planar whole-body scan", "gated")
+
+
+def _check_colour(dataset: Dataset, capture: bool) -> None:
+    samples = integer(dataset, "SamplesPerPixel", 1)
+    if samples == 1 and text(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2", ""):
+        return
+    if capture:
+        raise ScanError("is a screen capture in colour, not the counts of a scan", "screen-capture")
+    raise ScanError("is a colour image; counts have one value per pixel", "colour")
+
+
+def _find_layout(dataset: Dataset, rows: int, columns: int, frames: int) -> Layout:
+    size = f"{rows} x {columns} pixels (rows x columns) in {frames} frame{'s' * (frames > 1)}"
+    if frames > 2:
+        raise ScanError(
+            f"has {frames} frames; a whole-body scan has two, one of each view. Export one energy window only",
+            "too-many-frames",
+        )
+    shapes = {
+        VIEW_SHAPE: (False, 1),
+        FINE_VIEW_SHAPE: (False, 2),
+        (VIEW_SHAPE[0], 2 * VIEW_SHAPE[1]): (True, 1),
+        (FINE_VIEW_SHAPE[0], 2 * FINE_VIEW_SHAPE[1]): (True, 2),
+    }
+    side_by_side, block = shapes.get((rows, columns), (None, 1))
+    if side_by_side is None or (side_by_side and frames == 2):
+        if "STATIC" in texts(dataset, "ImageType"):
+            raise ScanError(f"is a static image of a part of the body, {size}, not a whole-body scan", "static")
+        raise ScanError(
+            f"has {size}; a whole-body scan has 1024 x 256 (or 2048 x 512) in each of two views", "wrong-matrix"
+        )
+    _check_spacing(dataset, size, block)
+    _check_energy_windows(dataset, frames)
+    return Layout(frames, rows, columns, side_by_side, block)
+
+
+def _check_spacing(dataset: Dataset, size: str, block: int) -> None:
+    """Refuse a matrix that has the right numbers of pixels but not their shape or size (decided here)."""
+    found = spacing(dataset)
+    if found is None:
+        return
+    row, column = found
+    if not 0.9 < row / column < 1.1:
+        raise ScanError(f"has {size}, but its pixels are not square ({row:.2f} x {column:.2f} mm)", "wrong-matrix")
+    # A finer matrix has pixels of 1.1-1.2 mm: at 2 mm its 2048 rows would be four metres.
+    if block == 2 and row > 1.8:
+        raise ScanError(f"has {size}, but pixels of {row:.2f} mm: longer than any patient", "wrong-matrix")
+
+
+def _check_energy_windows(dataset: Dataset, frames: int) -> None:
+    """Two frames must be two views, not one view in two energy windows."""
+    windows, detectors = numbers(dataset, "EnergyWindowVector"), numbers(dataset, "DetectorVector")
+    if frames == 2 and len(set(windows)) == 2 and len(set(detectors)) < 2:
+        raise ScanError(
+            "has two frames of different energy windows, not two views; export the photopeak window only",
+            "energy-windows",
+        )

@@ -1,0 +1,210 @@
+"""`preparation.geometry` once more, in TensorFlow operations for many scans at a time.
+
+It stands inside the exported model, where there is no Python. Every number is computed in the type and the order of the
+NumPy code, so that both agree to the last bit; a property test holds them together. Two habits follow from that:
+
+- Sums of counts are int32 (at most 1024 x 65,535 x 7), exact in any order.
+- Divisions are `divide_no_nan`: TensorFlow's graph optimiser replaces a plain division by a constant with a
+  multiplication by its rounded reciprocal, which is another number in the last bit.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from doubleunet_bs.preparation.geometry import BRIDGED_ROWS, CLIP_PERCENTILE, COLUMN_FRACTION, COLUMN_ROWS, LEVEL_PERCENTILE, ROW_FRACTION, SMALLEST_BODY_ROWS, SMOOTHING
+from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS, RAW_SHAPE
+
+COUNT_VALUES = 65536
+ROWS, COLUMNS = RAW_SHAPE
+
+
+@dataclasses.dataclass(frozen=True)
+class Bodies:
+    """Where the bodies of n scans are.
+
+    Attributes:
+        found: (n,) bool: a body stands out in every view that is there, and there is one.
+        ranges: (n, 2, 4) int32: first and last row, first and last column of the anterior and the posterior view; -1 in
+            a view that is missing and in a scan without a body.
+        tops: (n,) int32: raw row under the window's first row; 0 in a scan without a body.
+        lefts: (n, 2) int32: raw column under the window's first column; 0 where there is no body or no view.
+    """
+
+    found: tf.Tensor
+    ranges: tf.Tensor
+    tops: tf.Tensor
+    lefts: tf.Tensor
+
+
+def count_values(images: tf.Tensor) -> tf.Tensor:
+    """(..., pixels) int32 counts between 0 and 65,535 -> (..., 65,536) int32: how many pixels have each value."""
+    flat = tf.reshape(images, (-1, images.shape[-1]))
+    numbers = tf.raw_ops.DenseBincount(
+        input=flat, size=COUNT_VALUES, weights=tf.zeros((0,), tf.int32), binary_output=False
+    )
+    return tf.reshape(numbers, tf.concat([tf.shape(images)[:-1], [COUNT_VALUES]], axis=0))
+
+
+def find_bodies(counts: tf.Tensor, present: tf.Tensor) -> Bodies:
+    """The body range of each view and the window around it.
+
+    Args:
+        counts: (n, 2, 1024, 256) int32, anterior and posterior.
+        present: (n, 2) bool; a view that is not there is all zero.
+    """
+    clipped = tf.minimum(counts, _clip_levels(counts)[..., None, None])
+    profiles = tf.reduce_sum(clipped, axis=3)
+    joint = tf.reduce_sum(profiles, axis=1, keepdims=True)
+    first, last, found = _row_ranges(tf.concat([joint, profiles], axis=1))
+    # The views are looked at one by one as well: a blank view beside a good one is no scan.
+    found = found[:, 0] & tf.reduce_all(found[:, 1:] | ~present, axis=1)
+    first, last = (tf.where(found, bound[:, 0], 0) for bound in (first, last))
+    left, right, columns_found = _column_ranges(clipped, profiles, first, last)
+    found &= tf.reduce_all(columns_found | ~present, axis=1) & tf.reduce_any(present, axis=1)
+
+    seen = present & found[:, None]
+    ranges = tf.stack([*(tf.repeat(bound[:, None], 2, axis=1) for bound in (first, last)), left, right], axis=2)
+    return Bodies(
+        found=found,
+        ranges=tf.where(seen[..., None], ranges, -1),
+        tops=tf.where(found, (first + last + 1 - FRAME_SHAPE[0]) // 2, 0),
+        lefts=tf.where(seen, (left + right + 1 - FRAME_SHAPE[1]) // 2, 0),
+    )
+
+
+def crop(counts: tf.Tensor, bodies: Bodies) -> tf.Tensor:
+    """(n, 2, 1024, 256) -> (n, 2, 950, 256) of the same type: the windows, padded with zeros."""
+    rows = bodies.tops[:, None, None] + tf.range(FRAME_SHAPE[0])
+    columns = bodies.lefts[..., None] + tf.range(FRAME_SHAPE[1])
+    return _gather_pixels(counts, rows, columns)
+
+
+def bin_counts(frames: tf.Tensor, bin: int) -> tf.Tensor:
+    """Sums over blocks of bin x bin pixels of (n, 2, rows, columns) int32 counts, at most 65,535; rows are padded."""
+    if bin == 1:
+        return frames
+    frames = tf.pad(frames, ((0, 0), (0, 0), (0, -frames.shape[2] % bin), (0, 0)))
+    rows, columns = frames.shape[2] // bin, frames.shape[3] // bin
+    sums = tf.reduce_sum(tf.reshape(frames, (-1, 2, rows, bin, columns, bin)), axis=(3, 5))
+    return tf.minimum(sums, COUNT_VALUES - 1)
+
+
+def merge(views: tf.Tensor) -> tf.Tensor:
+    """(n, 2, rows, columns) -> (n, rows, 2 x columns), anterior on the left."""
+    return tf.concat([views[:, 0], views[:, 1]], axis=2)
+
+
+def lay_back(images: tf.Tensor, bodies: Bodies, bin: int) -> tf.Tensor:
+    """Prepared images (n, 640 / bin, 512 / bin) -> (n, 2, 1024, 256) of the same type, zero outside of the window."""
+    columns = images.shape[2] // 2
+    views = tf.stack([images[..., :columns], images[..., columns:]], axis=1)
+    # Floor division sends -1 to -1: what lies before the window stays outside.
+    rows = (tf.range(ROWS) - bodies.tops[:, None, None]) // bin
+    columns = (tf.range(COLUMNS) - bodies.lefts[..., None]) // bin
+    assert views.shape[2] == KEPT_ROWS // bin
+    return _gather_pixels(views, rows, columns)
+
+
+def _clip_levels(counts: tf.Tensor) -> tf.Tensor:
+    """(n, 2): the smallest value that at least 90 % of the pixels do not exceed, and at least 1."""
+    numbers = tf.cumsum(count_values(tf.reshape(counts, (-1, 2, ROWS * COLUMNS))), axis=2)
+    needed = int(np.ceil(ROWS * COLUMNS * CLIP_PERCENTILE / 100))
+    return tf.maximum(1, tf.reduce_sum(tf.cast(numbers < needed, tf.int32), axis=2))
+
+
+def _row_ranges(profiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """First and last row and whether there is a body, each (n, k), of (n, k, 1024) int32 row sums."""
+    sums = _window_sums(profiles)
+    smooth, ordered = _average(sums), _average(tf.sort(sums))
+    empty, level = _percentile(ordered, 5), _percentile(ordered, LEVEL_PERCENTILE)
+    noise = 5 * tf.sqrt(_average(empty))
+    limit = empty + tf.maximum(ROW_FRACTION * (level - empty), noise)
+    first, last = _longest_run(smooth > limit[..., None], BRIDGED_ROWS)
+    return first, last, last - first + 1 >= SMALLEST_BODY_ROWS
+
+
+def _column_ranges(
+    clipped: tf.Tensor, profiles: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """First and last column and whether there is one, each (n, 2), given the rows of the body, each (n,)."""
+    rows = tf.range(ROWS)
+    first, last = first[:, None], last[:, None]
+    outside = (rows < first - 20) | (rows >= last + 21)
+    background = _average(_median(profiles, outside[:, None]), COLUMNS)
+    length = tf.maximum(1, tf.cast(tf.round(tf.cast(last - first + 1, tf.float64) * COLUMN_ROWS), tf.int32))
+    upper = (rows >= first) & (rows < first + length)
+    sums = _window_sums(tf.reduce_sum(tf.where(upper[:, None, :, None], clipped, 0), axis=2))
+    level = _percentile(_average(tf.sort(sums)), LEVEL_PERCENTILE)
+    limit = tf.maximum(COLUMN_FRACTION * level, 2 * background * tf.cast(length, tf.float64))
+    body = _average(sums) > limit[..., None]
+    columns = tf.range(COLUMNS)
+    left = tf.reduce_min(tf.where(body, columns, COLUMNS), axis=2)
+    right = tf.reduce_max(tf.where(body, columns, -1), axis=2)
+    return left, right, right >= 0
+
+
+def _window_sums(profiles: tf.Tensor) -> tf.Tensor:
+    """Sums over SMOOTHING neighbours of the last axis; the ends are repeated."""
+    half, length = SMOOTHING // 2, profiles.shape[-1]
+    padded = tf.concat([*[profiles[..., :1]] * half, profiles, *[profiles[..., -1:]] * half], axis=-1)
+    return tf.add_n([padded[..., start : start + length] for start in range(SMOOTHING)])
+
+
+def _average(sums: tf.Tensor, number: int = SMOOTHING) -> tf.Tensor:
+    return tf.math.divide_no_nan(tf.cast(sums, tf.float64), tf.constant(number, tf.float64))
+
+
+def _percentile(ordered: tf.Tensor, percentile: float) -> tf.Tensor:
+    """`numpy.percentile`, method "linear", over the last axis of ascending float64 values."""
+    place = (ordered.shape[-1] - 1) * (percentile / 100)
+    below = int(place)
+    part = place - below
+    low, high = ordered[..., below], ordered[..., below + 1]
+    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+
+
+def _median(values: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    """`numpy.median` of the chosen int32 values of the last axis, float64; 0 where none is chosen."""
+    ordered = tf.sort(tf.where(chosen, values, tf.int32.max))
+    number = tf.broadcast_to(tf.reduce_sum(tf.cast(chosen, tf.int32), axis=-1), tf.shape(ordered)[:-1])
+    places = tf.stack([tf.maximum(number - 1, 0) // 2, tf.minimum(number // 2, values.shape[-1] - 1)], axis=-1)
+    middle = tf.cast(tf.gather(ordered, places, batch_dims=2), tf.float64)
+    return tf.where(number > 0, (middle[..., 0] + middle[..., 1]) * 0.5, 0.0)
+
+
+def _longest_run(mask: tf.Tensor, bridged: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """First and last of the longest run of true entries of the last axis, the first of equal ones; (0, -1) for none.
+
+    Gaps of at most `bridged` entries do not interrupt a run.
+    """
+    length = mask.shape[-1]
+    places = tf.range(length)
+    seen = _running_maximum(tf.where(mask, places, -length))
+    before = tf.concat([tf.fill(tf.shape(seen[..., :1]), -length), seen[..., :-1]], axis=-1)
+    starts = _running_maximum(tf.where(mask & (places - before > bridged + 1), places, -1))
+    # One number per place: first by the length of the run up to there, then the earlier place.
+    rank = tf.where(mask, (places - starts) * length + (length - 1 - places), -1)
+    best = tf.reduce_max(rank, axis=-1)
+    last = length - 1 - best % length
+    return tf.where(best < 0, 0, last - best // length), tf.where(best < 0, -1, last)
+
+
+def _running_maximum(values: tf.Tensor) -> tf.Tensor:
+    """Largest entry up to each place of the last axis."""
+    length, step = values.shape[-1], 1
+    while step < length:
+        values = tf.maximum(values, tf.concat([values[..., :step], values[..., :-step]], axis=-1))
+        step *= 2
+    return values
+
+
+def _gather_pixels(views: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Pixels of (n, 2, height, width) views at rows (n, 1 or 2, r), columns (n, 2, c): (n, 2, r, c); zero outside."""
+    height, width = views.shape[2:]
+    inside = ((rows >= 0) & (rows < height))[..., None] & ((columns >= 0) & (columns < width))[..., None, :]
+    places = tf.clip_by_value(rows, 0, height - 1)[..., None] * width
+    places = places + tf.clip_by_value(columns, 0, width - 1)[..., None, :]
+    pixels = tf.gather(tf.reshape(views, (-1, 2, height * width)), places, batch_dims=2)
+    return tf.where(inside, pixels, tf.zeros((), views.dtype))

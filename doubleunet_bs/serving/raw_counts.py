@@ -1,0 +1,110 @@
+"""Raw counts in, a mask on the raw views out, all of it inside the graph: the endpoint `raw_counts`.
+
+The same steps as `preparation.prepare_scan`, the network, and `PreparedCase.lay_back`, for a caller without this
+package. A scan that cannot be prepared never gets a mask, and never spoils the batch it is in: its `status` says why.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from doubleunet_bs.deployment import graph_brightness
+from doubleunet_bs.serving import preparation_graph
+from doubleunet_bs.inference.endpoints import BODY, GAINS, RAW_INPUT, STATUS
+from doubleunet_bs.serving.preparation_graph import Bodies
+from doubleunet_bs.evaluation.endpoint_names import MASK, PROBABILITY
+from doubleunet_bs.preparation.settings import KEPT_ROWS, RAW_SHAPE, PreparationSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedCounts:
+    """n scans as the network sees them.
+
+    Attributes:
+        grey: (n, rows, columns) uint8 prepared images; black where `status` is not 0.
+        gains: (n, 2) float32.
+        bodies: see `preparation_graph.Bodies`.
+        present: (n, 2) bool: the view has a count.
+        status: (n,) uint8, an index into `endpoints.STATUS_REASONS`.
+    """
+
+    grey: tf.Tensor
+    gains: tf.Tensor
+    bodies: Bodies
+    present: tf.Tensor
+    status: tf.Tensor
+
+
+def counts_signature() -> tf.TensorSpec:
+    """The input of the endpoint, for any number of scans."""
+    return tf.TensorSpec((None, 2, *RAW_SHAPE), tf.uint16, name=RAW_INPUT)
+
+
+def prepare_counts(counts: tf.Tensor, settings: PreparationSettings) -> PreparedCounts:
+    """Raw counts -> what goes into the network.
+
+    Args:
+        counts: (n, 2, 1024, 256) uint16, the raw anterior and posterior views. A view that is all zero is missing.
+        settings: what the model's training scans were prepared with.
+    """
+    counts = tf.cast(counts, tf.int32)
+    present = tf.reduce_any(counts > 0, axis=(2, 3))
+    bodies = preparation_graph.find_bodies(counts, present)
+    frames = preparation_graph.bin_counts(preparation_graph.crop(counts, bodies), settings.bin)
+    gains, bright = graph_brightness.find_gains(frames, present, settings.brightness)
+    status = tf.where(bodies.found, tf.where(bright, 0, 3), tf.where(tf.reduce_any(present, axis=1), 2, 1))
+    good = status == 0
+    gains = tf.where(good[:, None], gains, 1.0)
+    kept = frames[:, :, : KEPT_ROWS // settings.bin]
+    grey = preparation_graph.merge(graph_brightness.to_grey(kept, gains))
+    return PreparedCounts(
+        grey=tf.where(good[:, None, None], grey, tf.zeros((), tf.uint8)),
+        gains=gains,
+        bodies=bodies,
+        present=present,
+        status=tf.cast(status, tf.uint8),
+    )
+
+
+def raw_counts_function(
+    segment: Callable[[tf.Tensor], dict[str, tf.Tensor]], settings: PreparationSettings
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The endpoint's function.
+
+    Args:
+        segment: from `evaluation.predictions.segmentation_function`.
+        settings: what the model's training scans were prepared with.
+
+    Returns:
+        A function of (n, 2, 1024, 256) uint16 counts, the raw anterior and posterior views. It returns
+
+        - "mask", (n, 2, 1024, 256) uint8: 1 where metastatic is the most probable class, 0 elsewhere, outside of the
+          prepared window, and in a view that is missing.
+        - "metastatic_probability", float32 of the same shape, between 0 and 1, 0 where nothing was computed.
+        - "gains", (n, 2) float32: of the anterior and the posterior view.
+        - "body", (n, 2, 4) int32: first and last row, first and last column of the body in each view, inclusive; -1 in
+          a view that is missing.
+        - "status", (n,) uint8: 0 done; 1 both views are empty; 2 no body is found; 3 too few counts. Where it is not 0,
+          mask and probability are 0 everywhere, gains 1, and that says nothing of the patient.
+    """
+
+    def segment_counts(counts):
+        prepared = prepare_counts(counts, settings)
+        answer = segment(prepared.grey)
+        seen = (prepared.present & (prepared.status == 0)[:, None])[..., None, None]
+        return {
+            **{
+                name: tf.where(
+                    seen,
+                    preparation_graph.lay_back(answer[name], prepared.bodies, settings.bin),
+                    tf.zeros((), answer[name].dtype),
+                )
+                for name in (MASK, PROBABILITY)
+            },
+            GAINS: prepared.gains,
+            BODY: prepared.bodies.ranges,
+            STATUS: prepared.status,
+        }
+
+    return segment_counts

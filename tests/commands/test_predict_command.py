@@ -1,0 +1,234 @@
+"""`python -m doubleunet_bs predict` as a user meets it."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pydicom
+import pydicom.data
+import pytest
+from dicom_variants import write_variant
+from PIL import Image
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.commands import predict
+from doubleunet_bs.inference.engines import ENGINES
+from doubleunet_bs.inference.model_description import INTENDED_USE
+from doubleunet_bs.results.overlay import CONTOUR, outline
+from doubleunet_bs.inference.predictor import Predictor
+
+VIEWS = ("anterior", "posterior")
+FILES = {
+    "result.json",
+    "overlay.png",
+    "overlay.dcm",
+    "scan.dcm",
+    "report.html",
+    *(f"mask_{view}.{kind}" for view in VIEWS for kind in ("npy", "png")),
+    *(f"segmentation_{view}.dcm" for view in VIEWS),
+    *(f"annotation_{view}.json" for view in VIEWS),
+    *(f"view_{view}.png" for view in VIEWS),
+}
+
+
+@pytest.fixture
+def command(trained_run, tmp_path, capsys):
+    """Run predict; returns exit code, standard output and standard error."""
+
+    def run(*arguments, out=tmp_path / "out"):
+        code = main(["predict", *map(str, arguments), "--model", str(trained_run / "fold_01"), "--out", str(out)])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    run.out = tmp_path / "out"
+    return run
+
+
+def test_files_of_a_scan(command, phantoms, scan, trained_run):
+    code, out, _ = command(phantoms / "phantom_0001.dcm")
+    folder = command.out / scan.case
+    assert code == 0
+    assert {file.name for file in folder.iterdir()} == FILES
+    assert [path.name for path in command.out.iterdir()] == [scan.case]
+    predictor = Predictor(trained_run / "fold_01")
+    expected = predictor.predict(scan)
+    result = json.loads((folder / "result.json").read_text())
+    for view in ("anterior", "posterior"):
+        mask = np.load(folder / f"mask_{view}.npy", allow_pickle=False)
+        assert mask.dtype == np.uint8
+        assert np.array_equal(mask, expected.masks[view])
+        assert np.array_equal(np.asarray(Image.open(folder / f"mask_{view}.png")), 255 * expected.masks[view])
+        assert result["views"][view]["metastatic_pixels"] == mask.sum()
+        assert result["views"][view]["missing"] is False
+    assert result["metastatic_pixels"] == sum(expected.lesion_pixels.values()) > 0
+    assert result["intended_use"] == INTENDED_USE
+    assert (result["case"], result["version"], result["engine"]) == (scan.case, "0.1.0", predictor.engine)
+    assert (result["model"]["fold"], result["model"]["preparation"]["bin"]) == (1, 4)
+    assert str(folder) in out
+    assert INTENDED_USE in out
+    assert "1 of 1 scans segmented" in out
+    lesions, area = result["lesions"], result["lesion_area"]
+    assert sum(lesion["pixels"] for lesion in lesions) == result["metastatic_pixels"] == area["lesion_pixels"]
+    assert [lesion["number"] for lesion in lesions] == list(range(1, len(lesions) + 1))
+    row, column = scan.pixel_spacing_mm
+    assert area["lesion_area_mm2"] == pytest.approx(area["lesion_pixels"] * row * column)
+    assert area["fraction_of_body"] == pytest.approx(area["lesion_pixels"] / area["body_pixels"])
+    assert area["body_pixels"] == sum(view["body_pixels"] for view in result["views"].values()) > 100_000
+    assert "not a bone scan index" in area["body_definition"]
+    assert (result["format"], result["previous"], result["dicom"]["patient_identity"]) == (2, None, "none")
+    named = {result["overlay"], result["report"], result["dicom"]["overlay"], result["dicom"]["scan"], "result.json"}
+    for view in result["views"].values():
+        named |= {view[key] for key in ("mask_npy", "mask_png", "segmentation", "annotation", "picture")}
+    assert named == FILES
+
+
+def test_overlay_outlines_the_masks(command, phantoms, scan):
+    command(phantoms / "phantom_0001.dcm")
+    picture = np.asarray(Image.open(command.out / scan.case / "overlay.png").convert("RGB"))
+    masks = [np.load(command.out / scan.case / f"mask_{view}.npy") for view in ("anterior", "posterior")]
+    lines = sum(outline(mask).sum() for mask in masks)
+    # The dashed line at the end of the window and letters may cover single pixels.
+    assert np.all(picture[140:] == CONTOUR, axis=2).sum() == pytest.approx(lines, rel=0.02)
+
+
+def test_outline_by_hand():
+    mask = np.zeros((4, 4), np.uint8)
+    mask[1, 1] = 1
+    expected = np.ones((3, 3), bool)
+    expected[1, 1] = False
+    assert np.array_equal(outline(mask, scale=1)[:3, :3], expected)
+    assert not outline(mask, scale=1)[3].any()
+    assert outline(mask, scale=2).sum() == 6 * 6 - 2 * 2
+
+
+def test_folder_and_archive(command, phantoms, tmp_path):
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.write(phantoms / "phantom_0002.dcm", "deep/within/x")
+    code, out, _ = command(phantoms, out=tmp_path / "a")
+    assert (code, len(list((tmp_path / "a").iterdir()))) == (0, 2)
+    code, out, _ = command(tmp_path / "export.zip", out=tmp_path / "b")
+    assert (code, len(list((tmp_path / "b").iterdir()))) == (0, 1)
+    assert {path.name for path in (tmp_path / "b").iterdir()} < {path.name for path in (tmp_path / "a").iterdir()}
+
+
+def test_existing_results_stay_without_overwrite(command, phantoms, scan):
+    file = phantoms / "phantom_0001.dcm"
+    command(file)
+    result = command.out / scan.case / "result.json"
+    result.write_text("mine")
+    code, _, err = command(file)
+    assert code == 1
+    assert "--overwrite" in err
+    assert result.read_text() == "mine"
+    assert command(file, "--overwrite")[0] == 0
+    assert json.loads(result.read_text())["case"] == scan.case
+    result.unlink()
+    code, _, err = command(file, "--overwrite")
+    assert code == 1
+    assert "left alone" in err
+
+
+def test_one_bad_file_does_not_stop_the_others(command, phantoms, tmp_path):
+    (tmp_path / "notes.txt").write_text("no scan")
+    copy = shutil.copy(phantoms / "phantom_0001.dcm", tmp_path / "copy.dcm")
+    code, out, err = command(tmp_path / "notes.txt", phantoms / "phantom_0001.dcm", copy)
+    assert code == 1
+    assert "1 of 3 scans segmented" in out
+    assert "notes.txt: is not a DICOM file" in err
+    assert "copy.dcm: has the same counts as" in err
+    assert len(list(command.out.iterdir())) == 1
+
+
+def test_nothing_is_left_of_a_failed_write(command, phantoms, monkeypatch):
+    from doubleunet_bs.results import result_folder
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(result_folder, "draw_overlay", fail)
+    code, _, err = command(phantoms / "phantom_0001.dcm")
+    assert code == 1
+    assert "cannot be written (disk full)" in err
+    assert list(command.out.iterdir()) == []
+
+
+def test_wrong_arguments(command, phantoms, tmp_path, capsys):
+    code, _, err = command(tmp_path / "nowhere.dcm")
+    assert code == 2
+    assert "nowhere.dcm: no such file or folder" in err
+    (tmp_path / "file").touch()
+    assert command(phantoms, out=tmp_path / "file")[0] == 2
+    with pytest.raises(SystemExit) as stopped:
+        command(phantoms, "--engine", "abacus")
+    assert stopped.value.code == 2
+    (tmp_path / "empty").mkdir()
+    assert command(tmp_path / "empty")[0] == 1
+    assert main(["predict", str(phantoms), "--model", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert not (tmp_path / "out").exists()
+    assert "not a model folder" in capsys.readouterr().err
+
+
+def test_two_files_of_one_view_each(command, phantoms, tmp_path, scan):
+    """The frames of a scan written to two files of one study give the result of the whole scan."""
+    files = write_variant(phantoms / "phantom_0001.dcm", "two-files", tmp_path / "source")
+    code, out, err = command(*files)
+    assert (code, err) == (0, "")
+    assert [path.name for path in command.out.iterdir()] == [scan.case]
+    code, _, err = command(files[0], "--overwrite")
+    assert code == 1
+    assert "--allow-missing-view" in err
+
+
+def test_real_scan_with_a_missing_view(command):
+    """A real anterior scan in pydicom's own test data (JPEG lossy, GE Millennium)."""
+    file = pydicom.data.get_testdata_file("JPGExtended.dcm", download=False)
+    if file is None:
+        pytest.skip("this pydicom brings no JPGExtended.dcm")
+    code, _, err = command(file)
+    assert code == 1
+    assert "--allow-missing-view" in err
+    code, out, _ = command(file, "--allow-missing-view")
+    assert code == 0, out
+    (folder,) = command.out.iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    (missing,) = [view for view, content in result["views"].items() if content["missing"]]
+    assert result["views"][missing]["metastatic_pixels"] == 0
+    assert any("missing" in warning for warning in result["warnings"])
+    assert not np.load(folder / f"mask_{missing}.npy").any()
+    absent = {f"segmentation_{missing}.dcm", f"annotation_{missing}.json", f"view_{missing}.png"}
+    assert {file.name for file in folder.iterdir()} == FILES - absent
+    assert {result["views"][missing][key] for key in ("segmentation", "annotation", "picture", "body_pixels")} == {None}
+    assert "view missing" in (folder / "report.html").read_text()
+
+
+def test_no_patient_in_anything_written(command, phantoms, tmp_path):
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    dataset.PatientName, dataset.PatientID, dataset.StudyDate = "SECRET^NAME", "SECRET-ID", "19991231"
+    dataset.InstitutionName = "SECRET HOSPITAL"
+    secrets = ["SECRET", "19991231", dataset.SOPInstanceUID, dataset.StudyInstanceUID]
+    dataset.save_as(tmp_path / "scan.dcm")
+    code, out, err = command(tmp_path / "scan.dcm")
+    assert code == 0
+    for content in (
+        out.encode(),
+        err.encode(),
+        *(file.read_bytes() for file in command.out.rglob("*") if file.is_file()),
+    ):
+        assert not [secret for secret in secrets if secret.encode() in content]
+
+
+def test_help_names_everything_and_is_fast():
+    start = time.monotonic()
+    arguments = [sys.executable, "-X", "importtime", "-m", "doubleunet_bs", "predict", "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert time.monotonic() - start < 5
+    for heavy in ("tensorflow", "keras", "pydicom", "numpy"):
+        assert f" {heavy}\n" not in done.stderr
+    for name in FILES:
+        assert name in predict.__doc__
+    assert all(engine in done.stdout for engine in ENGINES)

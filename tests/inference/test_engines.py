@@ -1,0 +1,239 @@
+"""TensorFlow and OpenVINO read the same SavedModel and say the same."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from synthetic_shards import SyntheticShards
+
+from doubleunet_bs.inference import Predictor, engines
+from doubleunet_bs.inference.engines import choose_local, has_openvino, open_local
+from doubleunet_bs.deployment.openvino_graph import split_convolutions
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.processor import bfloat16_instruction
+
+needs_openvino = pytest.mark.skipif(
+    not has_openvino(), reason="OpenVINO is not installed: pip install -e '.[openvino]'"
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tensorflow):
+    """A network trained for some seconds on square lesions of 32 x 32 images, exported, and images it has not seen."""
+    import keras
+    from intensity_run import description
+
+    from doubleunet_bs.serving.export import write_saved_model
+    from doubleunet_bs.network import double_unet
+    from doubleunet_bs.network.inputs import network_input
+    from doubleunet_bs.network.losses import DiceLoss
+
+    shards = SyntheticShards(scans=4)
+    keras.utils.set_random_seed(1)
+    model = double_unet((32, 32, 3), head_bias=np.log([0.3, 0.65, 0.05]), bn_momentum=0.7)
+    image = network_input(shards._grey)
+    labels = tensorflow.constant(shards._labels)
+    loss, optimizer = DiceLoss(), keras.optimizers.Adam(3e-3)
+
+    # Network 2's decoder alone is trained, which is enough for these images and saves most of the time.
+    variables = [one for one in model.trainable_variables if one.path.startswith(("decoder2", "output2"))]
+
+    @tensorflow.function
+    def step():
+        with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([one.value for one in variables])
+            value = loss(labels, model(image, training=True)["output2"])
+        optimizer.apply(tape.gradient(value, [one.value for one in variables]), variables)
+
+    for _ in range(20):
+        step()
+    folder = tmp_path_factory.mktemp("trained")
+    write_saved_model(folder, model, description((32, 32)))
+    unseen = SyntheticShards(scans=40, seed=5)
+    return folder, unseen._grey, unseen._labels == 2
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_engines_agree_on_trained_weights(trained, record_property):
+    """In float32 on 99.9 % of the metastatic pixels. bfloat16 is measured, and must find the lesions as well."""
+    folder, grey, lesions = trained
+    masks = {}
+    for engine in ("tensorflow", "openvino"):
+        for precision in ("float32", "auto"):
+            one = open_local(folder, engine, precision)
+            probability, mask = one(grey)
+            assert (probability.shape, probability.dtype) == (grey.shape, np.float32)
+            assert (mask.shape, mask.dtype) == (grey.shape, np.uint8)
+            assert np.isfinite(probability).all()
+            masks[one.name] = mask == 1
+    names = list(masks)
+    first = masks[names[0]]
+    dice = {name: 2 * (mask & lesions).sum() / (mask.sum() + lesions.sum()) for name, mask in masks.items()}
+    assert dice[names[0]] > 0.8
+    agreement = {name: (mask & first).sum() / (mask | first).sum() for name, mask in masks.items()}
+    for name in names[1:]:
+        same = f"same metastatic pixels as {names[0]} {agreement[name]:.2%}"
+        record_property("note", f"{name}: {same}, Dice {dice[name]:.2%}")
+    for name in names:
+        if "float32" in name:
+            assert agreement[name] >= 0.999
+        assert dice[name] == pytest.approx(dice[names[0]], abs=0.01)
+
+
+@needs_openvino
+def test_split_convolutions_compute_the_same(trained):
+    """Eight of them: four levels of two decoders."""
+    from doubleunet_bs.inference.engine_openvino import shared_core
+
+    folder, grey, _ = trained
+    core = shared_core()
+    probabilities = []
+    for split in (False, True):
+        model = core.read_model(folder)
+        if split:
+            assert split_convolutions(model) == 8
+            assert split_convolutions(model) == 0
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        probabilities.append(compiled({"image": grey})["metastatic_probability"].copy())
+    assert np.ptp(probabilities[0]) > 0.5
+    np.testing.assert_allclose(probabilities[1], probabilities[0], atol=1e-4)
+
+
+def test_any_number_of_images_from_any_thread(trained_run):
+    from concurrent.futures import ThreadPoolExecutor
+
+    images = np.random.default_rng(1).integers(0, 256, (12, 160, 128), dtype=np.uint8)
+    for engine in ("tensorflow", "openvino") if has_openvino() else ("tensorflow",):
+        one = open_local(trained_run / "fold_01" / "saved_model", engine)
+        pieces = [images[:1], images[1:3], images[3:6], images[6:], images[:0]]
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(one, pieces * 3))
+        for piece, (probability, mask) in zip(pieces * 3, answers, strict=True):
+            assert np.array_equal(mask == 1, piece > 150)
+            assert np.array_equal(probability > 0.5, piece > 150)
+        with pytest.raises(RunError, match="160 x 128 pixels, not 128 x 160"):
+            one(images.transpose(0, 2, 1))
+
+
+def test_choice(monkeypatch):
+    monkeypatch.setattr(engines, "has_openvino", lambda: False)
+    assert choose_local("auto") == "tensorflow"
+    with pytest.raises(SettingsError, match="not installed; pip install"):
+        engines.check_choice("openvino", "auto")
+    monkeypatch.setattr(engines, "has_openvino", lambda: True)
+    monkeypatch.setattr(engines.os.path, "exists", lambda path: False)
+    assert choose_local("auto") == "openvino"
+    monkeypatch.setattr(engines.os.path, "exists", lambda path: path == "/dev/nvidia0")
+    assert choose_local("auto") == "tensorflow"
+    assert choose_local("openvino") == "openvino"
+    with pytest.raises(SettingsError, match="precision 'half'"):
+        engines.check_choice("auto", "half")
+
+
+def test_bfloat16_is_not_left_to_the_environment(trained_run, monkeypatch):
+    """A user's own value would change masks silently; in float32 nothing is read from it."""
+    import tensorflow as tf
+
+    from doubleunet_bs.inference.engine_tensorflow import TensorFlowEngine
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("with a GPU no engine computes in bfloat16")
+    model, name = trained_run / "fold_01" / "saved_model", "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_DENYLIST_ADD"
+    monkeypatch.setenv(name, "MatMul")
+    with pytest.raises(SettingsError, match=f"{name} is set to 'MatMul' in the environment: unset it, or choose"):
+        TensorFlowEngine(model, bfloat16=True)
+    assert "float32" in TensorFlowEngine(model, bfloat16=False).name
+
+
+def test_the_choice_is_said(trained_run):
+    for precision in ("auto", "float32"):
+        predictor = Predictor(trained_run / "fold_01", precision=precision)
+        assert predictor.engine.startswith(choose_local("auto"))
+        words = "bfloat16" if precision == "auto" and bfloat16_instruction() else "float32"
+        assert words in predictor.engine or "GPU" in predictor.engine
+
+
+def test_an_export_of_other_weights_is_not_used(trained_run, tmp_path, scan):
+    """The fold has been trained further: its Keras model answers, and OpenVINO, which cannot read it, says so."""
+    import shutil
+
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    with open(run / "fold_01" / "best.weights.h5", "ab") as file:
+        file.write(b"further")
+    expected = Predictor(trained_run / "fold_01").predict(scan)
+    predictor = Predictor(run / "fold_01")
+    assert "model.keras" in predictor.engine
+    assert predictor.predict(scan).lesion_pixels == expected.lesion_pixels
+    if has_openvino():
+        with pytest.raises(RunError, match="no saved_model of its present weights"):
+            Predictor(run / "fold_01", engine="openvino")
+
+
+def run_alone(script, model):
+    """A script in a process of its own, which must end well."""
+    done = subprocess.run([sys.executable, "-c", script, model], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# For sys.argv: model. Prepares nothing: opens the engine, computes once, and says what was imported and connected to.
+ALONE = """
+import sys
+
+connections = []
+sys.addaudithook(lambda event, args: connections.append(args) if event == "socket.connect" else None)
+import numpy as np
+from doubleunet_bs.inference import Predictor
+
+predictor = Predictor(sys.argv[1], engine="openvino")
+predictor._segmenter(np.zeros((1, *predictor.description.image_shape), np.uint8))
+assert not connections, connections
+assert not {"tensorflow", "keras"} & set(sys.modules)
+"""
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_openvino_needs_neither_tensorflow_nor_the_network(trained_run):
+    run_alone(ALONE, trained_run / "fold_01" / "saved_model")
+
+
+# For sys.argv: model. Two engines, the first one gone before the second, then a signal.
+SIGNALLED = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+import numpy as np
+from doubleunet_bs.inference.engines import open_local
+
+faulthandler.enable()
+engines = [open_local(Path(sys.argv[1]), "openvino") for _ in range(2)]
+for engine in engines:
+    engine(np.zeros((1, *engine.image_shape), np.uint8))
+del engine
+while engines:
+    del engines[0]
+    gc.collect()
+seen = []
+signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+os.kill(os.getpid(), signal.SIGTERM)
+assert seen == [signal.SIGTERM]
+"""
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_a_signal_is_survived_when_the_engines_are_gone(trained_run):
+    run_alone(SIGNALLED, trained_run / "fold_01" / "saved_model")
+
+
+@needs_openvino
+def test_a_damaged_model_is_one_line(trained_run, tmp_path):
+    import shutil
+
+    damaged = shutil.copytree(trained_run / "fold_01" / "saved_model", tmp_path / "damaged")
+    (damaged / "saved_model.pb").write_bytes(b"\xff" * 100)
+    for engine in ("tensorflow", "openvino"):
+        with pytest.raises(RunError, match="not a SavedModel of this package, or damaged") as caught:
+            Predictor(damaged, engine=engine)
+        assert "\n" not in str(caught.value)

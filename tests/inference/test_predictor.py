@@ -1,0 +1,130 @@
+"""A scan goes in, masks in its own geometry come out."""
+
+import dataclasses
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from intensity_run import LEVEL, SETTINGS
+
+from doubleunet_bs.inference import Predictor
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation import prepare_scan
+from doubleunet_bs.scans import read_scan
+
+
+@pytest.fixture(scope="module")
+def predictor(trained_run):
+    return Predictor(trained_run / "fold_01")
+
+
+def test_mask_is_where_the_prepared_image_is_bright(predictor, scan):
+    prediction = predictor.predict(scan)
+    prepared = prepare_scan(scan, settings=SETTINGS)
+    assert prediction.case == scan.case
+    assert prediction.gains == prepared.gains
+    assert np.array_equal(prediction.grey, prepared.grey)
+    bright = (prepared.grey > LEVEL).astype(np.uint8)
+    assert bright.any()
+    expected = prepared.lay_back(bright)
+    for view in ("anterior", "posterior"):
+        mask, probability = prediction.masks[view], prediction.probabilities[view]
+        assert (mask.shape, mask.dtype) == ((1024, 256), np.uint8)
+        assert (probability.shape, probability.dtype) == ((1024, 256), np.float32)
+        assert np.array_equal(mask, expected[view])
+        assert np.array_equal(probability > 0.5, mask == 1)
+        assert prediction.lesion_pixels[view] == expected[view].sum()
+        # Coarse pixels become blocks of 4 x 4 on the raw view, bright ones on bright counts.
+        counts = getattr(scan, view)
+        assert counts[mask == 1].mean() > 3 * counts[mask == 0].mean()
+        assert not mask[prepared.placements[view].top + 640 :].any()
+
+
+def test_export_and_fold_give_the_same(predictor, trained_run, tmp_path, scan):
+    alone = shutil.copytree(trained_run / "fold_01" / "saved_model", tmp_path / "model")
+    moved = tmp_path / "fold_01"
+    moved.mkdir()
+    shutil.copytree(trained_run / "fold_01" / "saved_model", moved / "saved_model")
+    expected = predictor.predict(scan)
+    for path in (alone, moved):
+        other = Predictor(path)
+        assert other.description == predictor.description
+        found = other.predict(scan)
+        for view in ("anterior", "posterior"):
+            assert np.array_equal(found.masks[view], expected.masks[view])
+            assert np.allclose(found.probabilities[view], expected.probabilities[view], atol=1e-6)
+
+
+def test_nothing_is_found_in_a_missing_view(predictor, scan):
+    whole = predictor.predict(scan)
+    half = dataclasses.replace(
+        scan,
+        posterior=np.zeros_like(scan.posterior),
+        missing_views=("posterior",),
+        warnings=("posterior view is missing",),
+    )
+    # A model that calls everything metastatic.
+    everything = Predictor.__new__(Predictor)
+    everything.description = predictor.description
+    everything._segmenter = lambda grey: (np.ones(grey.shape, np.float32), np.ones(grey.shape, np.uint8))
+    prediction = everything.predict(half)
+    assert prediction.lesion_pixels["posterior"] == 0
+    assert prediction.lesion_pixels["anterior"] > 100_000
+    assert not prediction.probabilities["posterior"].any()
+    assert "posterior view is missing" in prediction.warnings
+    assert predictor.predict(half).lesion_pixels["anterior"] > 0 or whole.lesion_pixels["anterior"] == 0
+
+
+def test_a_batch_gives_what_each_scan_gives(predictor, phantoms):
+    """Prepared in other threads, segmented together: order and content are those of one scan after the other."""
+    scans = [read_scan(path) for path in sorted(phantoms.iterdir())]
+    with ThreadPoolExecutor(2) as threads:
+        prepared = list(threads.map(predictor.prepare, scans))
+        halves = list(threads.map(predictor.segment, [prepared, prepared[::-1]]))
+    assert len(scans) == 2
+    for scan, together, reverse in zip(scans, halves[0], halves[1][::-1], strict=True):
+        alone = predictor.predict(scan)
+        for prediction in (together, reverse):
+            assert prediction.case == alone.case == scan.case
+            for view in ("anterior", "posterior"):
+                assert alone.masks[view].any()
+                assert np.array_equal(prediction.masks[view], alone.masks[view])
+    assert predictor.segment([]) == []
+
+
+def test_models_that_are_refused(trained_run, tmp_path):
+    with pytest.raises(RunError, match="no such model folder"):
+        Predictor(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="not a model folder"):
+        Predictor(tmp_path)
+    with pytest.raises(RunError, match="a run, not a fold"):
+        Predictor(trained_run)
+    with pytest.raises(SettingsError, match="engine 'abacus'"):
+        Predictor(trained_run / "fold_01", engine="abacus")
+    source = trained_run / "fold_01" / "saved_model"
+    foreign = shutil.copytree(source, tmp_path / "foreign", ignore=shutil.ignore_patterns("assets.extra"))
+    with pytest.raises(RunError, match="not a model exported by this package"):
+        Predictor(foreign)
+    newer = shutil.copytree(source, tmp_path / "newer")
+    description = newer / "assets.extra" / "model.json"
+    write_json(description, {**read_json(description), "format": 2})
+    with pytest.raises(RunError, match="reads format 1"):
+        Predictor(newer)
+    write_json(description, {**read_json(description), "format": 1, "image_shape": [320, 256]})
+    with pytest.raises(RunError, match="disagree about the size"):
+        Predictor(newer)
+    damaged = shutil.copytree(source, tmp_path / "damaged")
+    (damaged / "saved_model.pb").write_bytes(b"\xff" * 100)
+    with pytest.raises(RunError, match="damaged"):
+        Predictor(damaged)
+    cut = shutil.copytree(source, tmp_path / "cut")
+    weights = cut / "variables" / "variables.data-00000-of-00001"
+    weights.write_bytes(weights.read_bytes()[:10])
+    with pytest.raises(RunError, match="damaged"):
+        Predictor(cut)
+    empty = shutil.copytree(source, tmp_path / "empty")
+    shutil.rmtree(empty / "variables")
+    with pytest.raises(RunError, match="damaged"):
+        Predictor(empty)

@@ -1,0 +1,199 @@
+"""Files of a phantom cohort: DICOM header, Labelme outlines, patients.csv, determinism, refusals."""
+
+import csv
+import hashlib
+import json
+import warnings
+
+import numpy as np
+import pydicom
+import pytest
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.errors import BoneScanError, SettingsError
+from doubleunet_bs.phantom import make_cohort, make_phantom
+from doubleunet_bs.phantom.cohort import to_labelme
+from doubleunet_bs.scans.phantom.outline import draw_polygons
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_cohort(tmp_path_factory.mktemp("cohort") / "out", 3, positive_fraction=0.6, seed=4, progress=False)
+
+
+def digests(folder):
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_layout(folder):
+    assert set(digests(folder)) == {
+        "scans/phantom_0001.dcm",
+        "scans/phantom_0002.dcm",
+        "scans/phantom_0003.dcm",
+        "labels/patients.csv",
+        "labels/phantom_0001_anterior.json",
+        "labels/phantom_0001_posterior.json",
+        "labels/phantom_0002_anterior.json",
+        "labels/phantom_0002_posterior.json",
+    }
+    with open(folder / "labels" / "patients.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["metastases"] for row in rows] == ["yes", "yes", "no"]
+    assert rows[2] == {"scan": "phantom_0003", "patient": "PHANTOM-S4-0003", "cancer": "breast", "metastases": "no"}
+
+
+def test_bytes_do_not_depend_on_workers_or_cohort_size(folder, tmp_path):
+    larger = digests(make_cohort(tmp_path / "out", 4, positive_fraction=0.6, seed=4, workers=2, progress=False))
+    smaller = digests(folder)
+    assert set(larger) - set(smaller) == {
+        "scans/phantom_0004.dcm",
+        "labels/phantom_0004_anterior.json",
+        "labels/phantom_0004_posterior.json",
+    }
+    for name in set(smaller) - {"labels/patients.csv"}:
+        assert larger[name] == smaller[name], name
+
+
+def test_dicom_header_is_that_of_a_ge_discovery(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = pydicom.dcmread(folder / "scans" / "phantom_0001.dcm")
+        frames = dataset.pixel_array
+        text = str(dataset)
+    scan = make_phantom(4, 0)
+    assert np.array_equal(frames, np.stack([scan.anterior, scan.posterior]))
+    assert dataset.SOPClassUID == "1.2.840.10008.5.1.4.1.1.20" and dataset.Modality == "NM"
+    assert list(dataset.ImageType) == ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
+    assert (
+        dataset.NumberOfFrames == 2
+        and (dataset.Rows, dataset.Columns) == (1024, 256)
+        and dataset.PixelRepresentation == 0
+    )
+    assert list(dataset.FrameIncrementPointer) == [0x00540010, 0x00540020]
+    assert list(dataset.EnergyWindowVector) == [1, 1] and list(dataset.DetectorVector) == [1, 2]
+    assert [float(item.StartAngle) for item in dataset.DetectorInformationSequence] == [180, 0]
+    for item in dataset.DetectorInformationSequence:
+        assert "ImageOrientationPatient" in item and not item.ImageOrientationPatient
+        assert "ViewCodeSequence" not in item
+    assert dataset[0x0011, 0x0010].value == "GEMS_GENIE_1"
+    for element in (0x1012, 0x1030):
+        assert [name.rsplit("_")[-1] for name in dataset[0x0011, element].value] == ["ANT", "POST"]
+    assert int(dataset.CountsAccumulated) == frames.sum(dtype=np.int64) == scan.total_counts
+    assert [float(value) for value in dataset.PixelSpacing] == list(scan.pixel_spacing_mm)
+    # mm/s, from the table speed in cm/min and from length over time
+    assert float(dataset.ScanVelocity) == pytest.approx(scan.acquisition.speed / 6, rel=0.01)
+    assert float(dataset.ScanVelocity) == pytest.approx(
+        1000 * dataset.ScanLength / dataset.ActualFrameDuration, rel=0.01
+    )
+    assert (
+        dataset.PatientName == "PHANTOM^S4^0001"
+        and dataset.PatientID == "PHANTOM-S4-0001"
+        and "SYNTHETIC" in dataset.ImageComments
+    )
+    assert dataset.StudyDate == "19000101"
+    uids = {element.value for element in dataset.iterall() if element.keyword.endswith("InstanceUID")}
+    assert len(uids) == 3 and all(uid.startswith("2.25.") for uid in uids)
+    assert "MDP" in text
+
+
+def test_uids_differ_between_scans(folder):
+    uids = {pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in (folder / "scans").iterdir()}
+    assert len(uids) == 3
+
+
+def test_outlines_give_the_masks_back(folder):
+    seen = 0
+    for index in (0, 1):
+        scan = make_phantom(4, index)
+        for view in ("anterior", "posterior"):
+            content = json.loads((folder / "labels" / f"phantom_000{index + 1}_{view}.json").read_text())
+            assert (content["imageHeight"], content["imageWidth"], content["imageData"]) == (1024, 256, None)
+            assert content["imagePath"] == f"phantom_000{index + 1}.dcm" and content["version"].startswith("5.")
+            for shape in content["shapes"]:
+                assert shape["label"] == "metastasis" and shape["shape_type"] == "polygon" and len(shape["points"]) >= 3
+            drawn = draw_polygons([shape["points"] for shape in content["shapes"]], (1024, 256))
+            assert np.array_equal(drawn * 2, scan.lesions[view])
+            seen += drawn.any()
+    assert seen >= 2
+
+
+def test_a_view_without_visible_lesions_has_no_shapes():
+    scan = make_phantom(4, 0, metastatic=False)
+    assert to_labelme(scan, "anterior", "x.dcm")["shapes"] == []
+
+
+@pytest.mark.parametrize("fraction, expected", [(0.0, 0), (1.0, 10), (0.9, 9), (0.5, 5), (0.25, 3)])
+def test_positives_are_spread_over_the_cohort(fraction, expected):
+    from doubleunet_bs.phantom.cohort import _is_positive
+
+    flags = [_is_positive(index, fraction) for index in range(10)]
+    assert sum(flags) == expected
+    assert 0 < fraction < 1 and flags[0] or fraction in (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"patients": 0},
+        {"patients": -1},
+        {"patients": 1.5},
+        {"seed": -1},
+        {"workers": 0},
+        {"cancer": "lung"},
+        {"positive_fraction": 1.1},
+        {"positive_fraction": -0.1},
+        {"positive_fraction": float("nan")},
+    ],
+)
+def test_wrong_arguments_write_nothing(wrong, tmp_path):
+    with pytest.raises(SettingsError):
+        make_cohort(tmp_path / "out", **{"patients": 1, "progress": False, **wrong})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(BoneScanError, match="exists already"):
+        make_cohort(tmp_path, 1, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_command_line(tmp_path, capsys):
+    out = tmp_path / "cohort"
+    assert main(["phantom", "--out", str(out), "--patients", "1", "--cancer", "prostate", "--seed", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 synthetic prostate scans" in printed and str(out / "labels") in printed
+    assert main(["phantom", "--out", str(out), "--patients", "1"]) == 1
+    assert "exists already" in capsys.readouterr().err
+    for wrong in (
+        ["--patients", "0"],
+        ["--patients", "1", "--positive-fraction", "2"],
+        ["--patients", "1", "--workers", "0"],
+    ):
+        assert main(["phantom", "--out", str(tmp_path / "no"), *wrong]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    for wrong in (["--patients", "many"], ["--patients", "1", "--cancer", "lung"], []):
+        with pytest.raises(SystemExit) as exit_info:
+            main(["phantom", "--out", str(tmp_path / "no"), *wrong])
+        assert exit_info.value.code == 2
+    assert not (tmp_path / "no").exists()
+
+
+def test_nobody_is_in_two_cohorts(tmp_path):
+    """Numbers start at 1 in all; prepared with one key, equal identifiers would be the same patient."""
+    ids = {}
+    for cancer, seed in (("breast", 0), ("prostate", 0), ("breast", 7), ("prostate", 7)):
+        folder = make_cohort(tmp_path / f"{cancer}{seed}", 2, cancer, seed=seed, progress=False)
+        with open(folder / "labels" / "patients.csv", newline="") as file:
+            listed = [row["patient"] for row in csv.DictReader(file)]
+        headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("scans/*.dcm"))]
+        assert listed == [header.PatientID for header in headers]
+        assert [str(header.PatientName).replace("^", "-") for header in headers] == listed
+        ids[cancer, seed] = set(listed)
+    assert len(set.union(*ids.values())) == 8
+    assert ids["breast", 0] == {"PHANTOM-0001", "PHANTOM-0002"}
+    assert ids["prostate", 7] == {"PHANTOM-S7-P0001", "PHANTOM-S7-P0002"}

@@ -1,0 +1,459 @@
+"""What a hospital expects of a command: outputs to choose, identity only on request, a log, a rehearsal, a clean stop."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import types
+
+import pydicom
+import pytest
+from intensity_run import SETTINGS
+from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.inference.engines import choose_local
+from doubleunet_bs.results.input_scans import list_scans
+from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
+from doubleunet_bs.errors import RunError
+
+
+@pytest.fixture
+def command(trained_run, tmp_path, capsys):
+    """Run predict; returns exit code, standard output and standard error."""
+
+    def run(*arguments, out=tmp_path / "out", model=trained_run / "fold_01"):
+        try:
+            code = main(["predict", *map(str, arguments), "--model", str(model), "--out", str(out)])
+        except SystemExit as stopped:
+            code = stopped.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    run.out = tmp_path / "out"
+    return run
+
+
+@pytest.fixture(scope="module")
+def secret_scan(phantoms, tmp_path_factory):
+    """A scan with a secret in every element, in a file that is named after the patient."""
+    path = tmp_path_factory.mktemp("hospital") / f"{SECRET}.dcm"
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    plant_everywhere(dataset, 1)
+    with pydicom.config.disable_value_validation():
+        dataset.save_as(path)
+    assert path.read_bytes().count(SECRET.encode()) > 50
+    return path
+
+
+def test_outputs_to_choose(command, phantoms):
+    file = phantoms / "phantom_0001.dcm"
+
+    def names(choice):
+        assert command(file, "--outputs", choice, "--overwrite")[0] == 0
+        (folder,) = command.out.iterdir()
+        return {path.name for path in folder.iterdir()}
+
+    assert names("none") == {"result.json"}
+    assert names("report") == {"result.json", "report.html"}
+    assert names("dicom,overlay") == {
+        "result.json",
+        "overlay.png",
+        "overlay.dcm",
+        "scan.dcm",
+        "segmentation_anterior.dcm",
+        "segmentation_posterior.dcm",
+    }
+    (folder,) = command.out.iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["report"], result["views"]["anterior"]["mask_npy"]) == (None, None)
+    assert command(file, "--outputs", "masks,sculpture")[0] == 2
+
+
+def test_no_identity_unless_asked(command, secret_scan, tmp_path):
+    """Every byte that is written, and the log; what is printed names the user's own file, and nothing else."""
+    arguments = ("--log", tmp_path / "logs" / "log.txt", "--labelme", tmp_path / "labels")
+    code, out, err = command(secret_scan, *arguments)
+    assert (code, err) == (0, "")
+    search(haystack(command.out, leave_out=()), *[UID.encode()])
+    search(haystack(tmp_path / "logs", leave_out=()))
+    # Asked for by the user, these are named after his file. What is in them is searched.
+    annotations = sorted((tmp_path / "labels").iterdir())
+    assert [path.name for path in annotations] == [f"{SECRET}_anterior.json", f"{SECRET}_posterior.json"]
+    for path in annotations:
+        content = json.loads(path.read_text())
+        assert content.pop("imagePath") == f"{path.stem}.png"
+        search([json.dumps(content).encode()])
+    lines = [line for line in out.splitlines() if line != str(secret_scan)]
+    assert len(lines) == len(out.splitlines()) - 1
+    search(["\n".join(lines).encode()])
+
+
+def test_identity_in_dicom_files_alone(command, secret_scan, tmp_path):
+    code, _, err = command(secret_scan, "--keep-identity", "--log", tmp_path / "log.txt")
+    assert (code, err) == (0, "")
+    (folder,) = command.out.iterdir()
+    dicom = sorted(folder.glob("*.dcm"))
+    assert [path.name for path in dicom] == ["overlay.dcm", "segmentation_anterior.dcm", "segmentation_posterior.dcm"]
+    search(haystack(command.out, leave_out=dicom))
+    search([(tmp_path / "log.txt").read_bytes()])
+    source = pydicom.dcmread(secret_scan)
+    for path in dicom:
+        result = pydicom.dcmread(path)
+        assert (result.PatientID, str(result.PatientName)) == (SECRET, f"{SECRET}^{SECRET}")
+        assert result.StudyInstanceUID == source.StudyInstanceUID
+        assert source.SOPInstanceUID.encode() in path.read_bytes()
+        # Patient and study, and not whatever else a header holds.
+        content = path.read_bytes()
+        for keyword in ("InstitutionName", "PatientAddress", "OperatorsName", "PatientComments", "StationName"):
+            assert keyword not in result
+        assert b"AGAIN" not in content
+        assert NUMBER.encode() in content
+    assert json.loads((folder / "result.json").read_text())["dicom"]["patient_identity"] == "kept"
+
+
+def test_one_scan_that_cannot_be_referred_to_does_not_stop_the_others(command, phantoms, tmp_path):
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    dataset.StudyInstanceUID = ""
+    dataset.save_as(tmp_path / "orphan.dcm")
+    code, out, err = command(tmp_path / "orphan.dcm", phantoms / "phantom_0002.dcm", "--keep-identity")
+    assert code == 1
+    assert "orphan.dcm: has no valid StudyInstanceUID" in err
+    assert "1 of 2 scans segmented" in out
+    assert len(list(command.out.iterdir())) == 1
+
+
+def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_path):
+    """The copy in "predicted" comes before "scan.dcm" and has the same counts."""
+    folder = tmp_path / "hospital"
+    folder.mkdir()
+    shutil.copy(phantoms / "phantom_0001.dcm", folder / "scan.dcm")
+    arguments = (folder, "--outputs", "dicom")
+    assert command(*arguments, out=folder / "predicted")[0] == 0
+    code, out, err = command(*arguments, "--overwrite", "--keep-identity", out=folder / "predicted")
+    assert (code, err) == (0, "") and "1 of 1 scans segmented" in out
+    (case,) = (folder / "predicted").iterdir()
+    assert pydicom.dcmread(case / "overlay.dcm").PatientID == pydicom.dcmread(folder / "scan.dcm").PatientID
+    # Named themselves, results are read; a file of that name that is none of this package hides nothing.
+    assert command(*arguments, "--overwrite", out=folder / "predicted")[0] == 0
+    assert "1 of 4 scans" in command(case, "--outputs", "none", out=tmp_path / "a")[1]
+    assert command(case / "scan.dcm", "--outputs", "none", out=tmp_path / "b")[0] == 0
+    code, _, err = command(folder / "predicted", "--outputs", "none", out=tmp_path / "c")
+    assert code == 1 and "predicted: holds results of earlier predictions only; name a scan.dcm" in err
+    (case / "result.json").write_text("[]")
+    assert "1 of 4 scans" in command(folder / "predicted", "--outputs", "none", out=tmp_path / "d")[1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need special rights on this system")
+def test_results_in_a_linked_folder_are_no_scans(phantoms, tmp_path):
+    case = tmp_path / "results" / "case-1"
+    case.mkdir(parents=True)
+    shutil.copy(phantoms / "phantom_0002.dcm", case / "scan.dcm")
+    (case / "result.json").write_text(json.dumps({"format": 1, "case": "case-1", "intended_use": "research"}))
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    shutil.copy(phantoms / "phantom_0001.dcm", scans / "a.dcm")
+    (scans / "results").symlink_to(tmp_path / "results")
+    found = list_scans([str(scans)])
+    assert [scan.paths for scan in found.scans] == [("a.dcm",)] and found.rejected == ()
+    (case / "result.json").unlink()
+    assert [scan.names for scan in list_scans([str(scans)]).scans] == [("a",), ("scan",)]
+
+
+def test_identity_that_has_been_removed_cannot_be_kept(command, phantoms):
+    assert command(phantoms / "phantom_0001.dcm", "--outputs", "dicom")[0] == 0
+    (case,) = command.out.iterdir()
+    code, _, err = command(case / "scan.dcm", "--outputs", "dicom", "--overwrite", "--keep-identity")
+    assert code == 1 and "scan.dcm: says that the patient's identity has been removed" in err
+    assert pydicom.dcmread(case / "overlay.dcm").PatientIdentityRemoved == "YES"
+
+
+def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
+    shutil.copy(phantoms / "phantom_0001.dcm", tmp_path / "Jane_Doe.dcm")
+    (tmp_path / "Doe_notes.txt").write_text("nothing")
+    log = tmp_path / "log.txt"
+    log.write_text("earlier\n")
+    code, *_ = command(tmp_path / "Jane_Doe.dcm", tmp_path / "Doe_notes.txt", "--log", log)
+    assert code == 1
+    lines = log.read_text().splitlines()
+    assert lines.pop(0) == "earlier"
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d ", line) for line in lines)
+    texts = [line[20:] for line in lines]
+    assert re.fullmatch(r"start: doubleunet_bs 0\.1\.0, .*fold 1, weights [0-9a-f]{12}, engine .*, 2 scans", texts[0])
+    assert texts[1] == "scan 2 of 2: not segmented (not-dicom)"
+    assert re.fullmatch(rf"{scan.case}: \d+ areas, \d+ pixels, \d+ warnings, [\d.]+ s", texts[2])
+    assert texts[3:] == ["end: 1 of 2 scans segmented"]
+    assert "Doe" not in log.read_text() and str(tmp_path) not in log.read_text()
+    # The second time the result is there already: its reason, not its message with the path.
+    assert command(tmp_path / "Jane_Doe.dcm", "--log", log)[0] == 1
+    assert f"{scan.case}: not segmented (RunError)" in log.read_text()
+    # A model that cannot be opened stands in the log as well; a log that cannot be written stops everything.
+    assert command(tmp_path / "Jane_Doe.dcm", "--log", log, model=tmp_path)[0] == 1
+    assert log.read_text().endswith(" stopped: RunError\n")
+    assert command(tmp_path / "Jane_Doe.dcm", "--log", tmp_path)[0] == 2
+
+
+def test_dry_run_writes_nothing_and_loads_no_network(phantoms, trained_run, tmp_path, scan):
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ["predict", phantoms, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]
+    arguments += ["--labelme", tmp_path / "labels", "--log", tmp_path / "log.txt", "--keep-identity", "--dry-run"]
+    code = (
+        "import sys; from doubleunet_bs.__main__ import main; code = main(sys.argv[1:]);"
+        "print(sorted({'tensorflow', 'keras', 'highdicom', 'openvino', 'grpc'} & set(sys.modules))); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    *said, modules = done.stdout.splitlines()
+    assert modules == "[]"
+    assert said[0].endswith(f"engine {choose_local('auto')}")
+    assert said[-1] == "dry run: 2 of 2 scans would be segmented; nothing was written"
+    assert any(str(tmp_path / "out" / scan.case) in line for line in said)
+    assert any("phantom_0001_anterior.json" in line for line in said)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dry_run_tells_what_would_fail(command, phantoms, trained_run, tmp_path):
+    file = phantoms / "phantom_0001.dcm"
+    assert command(file, "--outputs", "none")[0] == 0
+    code, out, err = command(file, phantoms / "phantom_0002.dcm", "--dry-run")
+    assert code == 1
+    assert "exists already; give --overwrite" in err
+    assert "1 of 2 scans would be segmented" in out
+    assert command(file, "--dry-run", model=tmp_path)[0] == 1
+    assert command(file, "--dry-run", "--overwrite", model=trained_run / "fold_01" / "saved_model")[0] == 0
+
+
+def test_dry_run_refuses_what_a_run_would(command, phantoms, trained_run, tmp_path):
+    """Exit code and message of both."""
+    file = phantoms / "phantom_0001.dcm"
+    (tmp_path / "file").touch()
+    assert command(file, "--outputs", "masks,labelme", out=tmp_path / "earlier")[0] == 0
+    (earlier,) = (tmp_path / "earlier").iterdir()
+    for arguments, expected, message in (
+        (("--previous", file), 1, "is the scan that was given as the previous one as well"),
+        (("--previous", earlier), 1, "is the scan that was given as the previous one as well"),
+        (("--log", tmp_path), 2, "the log cannot be written (Is a directory)"),
+        (("--log", tmp_path / "file" / "log"), 2, "the log cannot be written (Not a directory)"),
+        (("--labelme", tmp_path / "file" / "labels"), 2, f"{tmp_path / 'file'}: is a file; --labelme names a folder"),
+    ):
+        for rehearsal in ((), ("--dry-run",)):
+            code, _, err = command(file, *arguments, *rehearsal)
+            assert code == expected and message in err, (arguments, rehearsal, err)
+    assert list(command.out.glob("*")) == []
+
+
+def test_dry_run_names_the_engine_of_the_run(command, phantoms, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    shutil.rmtree(run / "fold_01" / "saved_model")
+    file = phantoms / "phantom_0001.dcm"
+    for arguments, engine in (((), "tensorflow"), (("--engine", "serving", "--server", "grpc://host:1"), "serving")):
+        code, out, _ = command(file, *arguments, "--dry-run", model=run / "fold_01")
+        assert code == 0 and out.splitlines()[0].endswith(f", engine {engine}")
+
+
+def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, monkeypatch):
+    (tmp_path / "broken.dcm").write_text("no scan")
+    code, _, err = command(tmp_path / "broken.dcm", "--previous", phantoms / "phantom_0001.dcm")
+    assert code == 1 and "broken.dcm: is not a DICOM file" in err and "no scan can be used" in err
+    # A file whose name is a part of any message.
+    monkeypatch.chdir(tmp_path)
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    dataset.StudyInstanceUID = ""
+    dataset.save_as("1")
+    assert command("1", "--outputs", "none")[0] == 0
+    code, _, err = command("1", "--outputs", "none")
+    assert code == 1 and err.startswith("error: 1: ") and "exists already" in err
+    # The first file fails by itself: its copy of the same counts does not, and gets the result.
+    shutil.copy(phantoms / "phantom_0001.dcm", "2")
+    code, out, err = command("1", "2", "--outputs", "dicom", "--overwrite", "--keep-identity")
+    assert code == 1 and "1 of 2 scans segmented" in out
+    assert err.count("error: ") == 1 and "1: has no valid StudyInstanceUID" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--engine", "serving"), "give both or neither"),
+        (("--server", "grpc://host:8500"), "give both or neither"),
+        (("--engine", "tensorflow", "--server", "grpc://host:8500"), "give both or neither"),
+        (("--engine", "serving", "--server", "grpc://host"), "it must be grpc://HOST:PORT or http://HOST:PORT"),
+        (("--engine", "serving", "--server", "http://host:1", "--deadline", "0"), "a deadline of 0 s"),
+        (("--engine", "serving", "--server", "http://host:1", "--deadline", "nan"), "a deadline of nan s"),
+        (("--engine", "serving", "--server", "http://host:1", "--precision", "float32"), "precision float32"),
+        (("--deadline", "5"), "a deadline is for the answers of a server"),
+        (("--engine", "openvino"), "engine openvino: it is not installed"),
+    ],
+)
+def test_engine_settings_are_refused_with_and_without_a_rehearsal(command, phantoms, monkeypatch, arguments, message):
+    monkeypatch.setattr("doubleunet_bs.inference.engines.has_openvino", lambda: False)
+    for rehearsal in ((), ("--dry-run",)):
+        code, out, err = command(phantoms / "phantom_0001.dcm", *arguments, *rehearsal)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+    assert not command.out.exists()
+
+
+def test_a_rehearsal_sees_that_openvino_has_no_export(command, phantoms, trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.inference.engines.has_openvino", lambda: True)
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    shutil.rmtree(run / "fold_01" / "saved_model")
+    for rehearsal in ((), ("--dry-run",)):
+        arguments = (phantoms / "phantom_0001.dcm", "--engine", "openvino", *rehearsal)
+        code, _, err = command(*arguments, model=run / "fold_01")
+        assert code == 1 and "has no saved_model of its present weights" in err
+
+
+def test_previous_scan_or_result(command, phantoms, tmp_path):
+    first, second = phantoms / "phantom_0001.dcm", phantoms / "phantom_0002.dcm"
+    assert command(first)[0] == 0
+    (earlier,) = command.out.iterdir()
+    code, _, err = command(second, "--previous", earlier, out=tmp_path / "b")
+    assert (code, err) == (0, "")
+    (folder,) = (tmp_path / "b").iterdir()
+    assert earlier.name in (folder / "report.html").read_text()
+    # The phantoms are different patients, and a scan names its patient.
+    code, _, err = command(second, "--previous", first, out=tmp_path / "c")
+    assert code == 1 and "has another Patient ID" in err
+    dataset = pydicom.dcmread(first)
+    dataset.PatientID = pydicom.dcmread(second).PatientID
+    dataset.save_as(tmp_path / "earlier.dcm")
+    assert command(second, "--previous", tmp_path / "earlier.dcm", out=tmp_path / "d")[0] == 0
+    (segmented,) = (tmp_path / "d").iterdir()
+    # Segmented anew or read from its result: the same page.
+    assert (segmented / "report.html").read_text() == (folder / "report.html").read_text()
+
+    for arguments, code, message in (
+        ((phantoms, "--previous", earlier), 2, "belongs to one scan, and 2 are given"),
+        ((second, "--previous", earlier, "--outputs", "masks"), 2, "add report to --outputs"),
+        ((second, "--previous", tmp_path / "nowhere"), 2, "no such file or folder"),
+        ((second, "--previous", phantoms), 1, "holds 2 scans"),
+        ((first, "--previous", first), 1, "is the scan that was given as the previous one"),
+        ((second, "--keep-identity", "--outputs", "masks"), 2, "add dicom to --outputs"),
+    ):
+        found, _, err = command(*arguments, out=tmp_path / "e")
+        assert found == code and message in err, (arguments, err)
+    assert not list((tmp_path / "e").glob("*"))
+
+
+def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"in{number}").mkdir()
+        shutil.copy(phantoms / f"phantom_000{number}.dcm", tmp_path / f"in{number}" / "scan.dcm")
+    paths = [tmp_path / f"in{number}" / "scan.dcm" for number in (1, 2)]
+    # The reader, while nothing is written yet: that a file is there is another reason, and another message.
+    settings = JobSettings(out=command.out, outputs=(), labelme=tmp_path / "labels")
+    reader = ScanReader(settings, SETTINGS)
+    first, second = list_scans([str(path) for path in paths]).scans
+    assert sorted(path.name for path in reader(first).labelme.values()) == ["scan_anterior.json", "scan_posterior.json"]
+    with pytest.raises(RunError, match=r"scan\.dcm: its annotation would have the name of that of .*scan\.dcm: rename"):
+        reader(second)
+    assert not (tmp_path / "labels").exists()
+    code, _, err = command(*paths, "--labelme", tmp_path / "labels", "--outputs", "none")
+    assert code == 1 and err.count("error: ") == 1
+    assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+def test_nothing_is_left_when_annotations_cannot_be_written(command, phantoms, tmp_path, monkeypatch):
+    from doubleunet_bs.results import labelme_output
+
+    real, calls = labelme_output.create_file, []
+
+    def fail(path, text):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return real(path, text)
+
+    monkeypatch.setattr(labelme_output, "create_file", fail)
+    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
+    assert code == 1 and "phantom_0001_posterior.json: cannot be written (No space left on device)" in err
+    assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
+
+
+def test_annotations_do_not_outlive_a_result_that_cannot_be_placed(command, phantoms, tmp_path, monkeypatch):
+    """The last step fails, the renaming of the folder: the next run finds nothing in its way."""
+    from doubleunet_bs.deployment import replaced_folder
+
+    def fail(source, target):
+        raise OSError(5, "Input/output error")
+
+    arguments = (phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
+    with monkeypatch.context() as patch:
+        patch.setattr(replaced_folder, "os", types.SimpleNamespace(umask=os.umask, rename=fail))
+        code, _, err = command(*arguments)
+    assert code == 1 and "cannot be written (Input/output error)" in err
+    assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
+    assert command(*arguments)[0] == 0
+    assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+def test_an_annotation_of_another_process_is_not_overwritten(command, phantoms, tmp_path, monkeypatch):
+    """It appears after this process has looked whether it is there."""
+    from doubleunet_bs.results import labelme_output
+
+    labels, real = tmp_path / "labels", labelme_output.labelme_file
+
+    def meanwhile(annotation, shape, image_path, *embedded):
+        if image_path == "phantom_0001_posterior.png":
+            (labels / "phantom_0001_posterior.json").write_text("corrected")
+        return real(annotation, shape, image_path, *embedded)
+
+    monkeypatch.setattr(labelme_output, "labelme_file", meanwhile)
+    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", labels)
+    assert code == 1 and "phantom_0001_posterior.json: exists already and may hold corrections" in err
+    assert [path.name for path in labels.iterdir()] == ["phantom_0001_posterior.json"]
+    assert (labels / "phantom_0001_posterior.json").read_text() == "corrected"
+    assert list(command.out.iterdir()) == []
+
+
+def test_no_network_is_used(command, phantoms, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("predict opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert command(phantoms / "phantom_0001.dcm", "--keep-identity")[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path, number):
+    """Ctrl-C or a request to end in the middle of a folder: exit code 130, every result complete, nothing hidden beside them."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for count in range(40):
+        dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+        frames = dataset.pixel_array.copy()
+        frames[0, 500, 128] += count
+        dataset.PixelData = frames.tobytes()
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{count + 1}"
+        dataset.save_as(folder / f"{count:02d}.dcm")
+    arguments = ["predict", folder, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]
+    arguments += ["--log", tmp_path / "log.txt"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "doubleunet_bs", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 90
+    while len(list((tmp_path / "out").glob("case-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err and "Traceback" not in err
+    results = list((tmp_path / "out").iterdir())
+    assert 2 <= len(results) < 40
+    # What is there has been printed and logged.
+    log = (tmp_path / "log.txt").read_text()
+    assert all(f"  {result}\n" in out and f" {result.name}: " in log for result in results)
+    assert log.endswith(" stopped: KeyboardInterrupt\n")
+    for result in results:
+        assert result.name.startswith("case-")
+        assert {"result.json", "report.html", "overlay.dcm"} <= {path.name for path in result.iterdir()}

@@ -1,0 +1,151 @@
+"""Several folds as one model: the mean of their probabilities, by hand and by every way in."""
+
+import shutil
+
+import numpy as np
+import pytest
+from intensity_run import intensity_model, make_run, make_shards, write_fold
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.inference import Predictor
+from doubleunet_bs.inference.model_description import describe_ensemble, read_description
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.preparation import prepare_scan
+from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.training.run_folder import open_run
+
+LEVELS = {1: 120, 2: 150, 3: 190}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tensorflow):
+    """A run of three folds whose models see grey levels above 120, 150 and 190."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    shards = make_shards(folder / "shards")
+    path = make_run(folder / "run", shards, folds=())
+    opened, dataset = open_run(path), open_shards(shards)
+    for fold, level in LEVELS.items():
+        write_fold(opened, dataset, fold, intensity_model(*dataset.image_shape, level=level))
+    return path
+
+
+@pytest.fixture(scope="module")
+def ensemble(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "ensemble"
+    assert main(["ensemble", str(run), "--out", str(out)]) == 0
+    return out
+
+
+def test_it_is_the_mean_by_hand(run, ensemble, scan, tensorflow):
+    import keras
+
+    predictor = Predictor(ensemble, engine="tensorflow", precision="float32")
+    prediction = predictor.predict(scan)
+    prepared = prepare_scan(scan, settings=predictor.description.preparation)
+    image = np.repeat(prepared.grey[None, ..., None] / np.float32(255), 3, axis=-1)
+    members = [keras.models.load_model(run / f"fold_0{fold}" / "model.keras") for fold in LEVELS]
+    mean = np.mean([np.asarray(member(image)["output2"]) for member in members], axis=0)[0]
+    mask = (mean.argmax(axis=-1) == 2).astype(np.uint8)
+    # Two of three decide.
+    assert np.array_equal(mask == 1, prepared.grey > LEVELS[2])
+    assert mask.any()
+    for view, expected in prepared.lay_back(mask).items():
+        assert np.array_equal(prediction.masks[view], expected)
+    for view, expected in prepared.lay_back(mean[..., 2]).items():
+        assert np.allclose(prediction.probabilities[view], expected, rtol=0, atol=1e-6)
+    loaded = tensorflow.saved_model.load(str(ensemble))
+    raw = loaded.signatures["raw_counts"](counts=np.stack([scan.anterior, scan.posterior])[None])
+    for index, view in enumerate(("anterior", "posterior")):
+        assert np.array_equal(raw["mask"].numpy()[0, index], prediction.masks[view])
+
+
+def test_its_papers_name_its_members(run, ensemble):
+    description = read_description(ensemble / "assets.extra" / "model.json")
+    assert description.name == "focal-tversky-otsu (changed settings), ensemble of folds 1, 2, 3"
+    assert description.served_name == "focal-tversky-otsu-folds-01-02-03"
+    assert (description.fold, description.best_epoch, description.validation_f1) == (None, None, None)
+    assert [(one.fold, one.best_epoch, one.validation_f1) for one in description.members] == [
+        (1, 3, 0.6),
+        (2, 3, 0.6),
+        (3, 3, 0.6),
+    ]
+    assert len({one.weights_sha256 for one in description.members} | {description.weights_sha256}) == 4
+
+
+def test_some_folds_and_a_second_time(run, tmp_path, capsys):
+    out = tmp_path / "pair"
+    for folds in ("3,1", "2,3"):
+        assert main(["ensemble", str(run), "--out", str(out), "--folds", folds]) == 0
+    printed = capsys.readouterr().out
+    assert "ensemble of folds 1, 3" in printed
+    assert "outside of the cross-validation only" in printed
+    assert [one.fold for one in Predictor(out).description.members] == [2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["pair"]
+
+
+def test_what_is_refused(run, ensemble, tmp_path, capsys):
+    from doubleunet_bs.deployment.ensemble import export_ensemble
+
+    opened, out = open_run(run), tmp_path / "out"
+    for folds in ([1], [1, 1], []):
+        with pytest.raises(SettingsError, match="two different trained folds or more"):
+            export_ensemble(opened, out, folds)
+    with pytest.raises(RunError, match="fold_07: not a trained fold"):
+        export_ensemble(opened, out, [1, 7])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").touch()
+    with pytest.raises(SettingsError, match="is not an exported model"):
+        export_ensemble(opened, tmp_path / "mine")
+    copy = shutil.copytree(run, tmp_path / "run")
+    write_json(copy / "fold_02" / "environment.json", {"folds_sha256": "0" * 64})
+    with pytest.raises(RunError, match="different divisions of the scans"):
+        export_ensemble(open_run(copy), out)
+    assert not out.exists()
+    with pytest.raises(SystemExit) as stopped:
+        main(["ensemble", str(run), "--out", str(out), "--folds", "one"])
+    assert stopped.value.code == 2
+    with pytest.raises(SystemExit):
+        main(["ensemble", "--help"])
+    assert "outside of the cross-validation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"preparation": {"background": "log", "brightness": "per_scan", "bin": 4, "classes": {}}},
+            "preparation settings",
+        ),
+        ({"image_shape": [320, 256]}, "image sizes"),
+        ({"experiment": {"name": "baseline", "classes": 1}}, "classes"),
+    ],
+)
+def test_members_must_share(ensemble, tmp_path, change, message):
+    content = read_json(ensemble / "assets.extra" / "model.json")
+    single = {**content, "fold": 1, "best_epoch": 3, "weights_sha256": "1" * 64}
+    del single["members"]
+    write_json(tmp_path / "one.json", single)
+    write_json(tmp_path / "two.json", {**single, "fold": 2, **change})
+    one, two = read_description(tmp_path / "one.json"), read_description(tmp_path / "two.json")
+    with pytest.raises(RunError, match=f"different {message}"):
+        describe_ensemble([one, two])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"members": [{"fold": 1, "weights_sha256": "1" * 64, "best_epoch": 3, "validation_f1": None}]},
+        {"fold": 1},
+        {"members": [{"fold": 1}]},
+        {
+            "members": [
+                {"fold": number, "weights_sha256": "x", "best_epoch": 3, "validation_f1": 1} for number in (1, 2)
+            ]
+        },
+    ],
+)
+def test_damaged_papers(ensemble, tmp_path, change):
+    write_json(tmp_path / "model.json", {**read_json(ensemble / "assets.extra" / "model.json"), **change})
+    with pytest.raises(RunError, match="damaged"):
+        read_description(tmp_path / "model.json")

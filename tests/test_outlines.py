@@ -1,0 +1,66 @@
+"""Outlines that lead back to exactly the pixels they came from."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from doubleunet_bs.deployment.contours import edge_path, exact_polygon
+from doubleunet_bs.results.lesion_list import number_lesions
+
+
+def fill(path: str, shape) -> np.ndarray:
+    """A pixel is inside when an odd number of vertical edges lie to its left."""
+    edges = np.zeros((shape[0], shape[1] + 1), int)
+    for x, y, length in re.findall(r"M(\d+) (\d+)v(\d+)", path):
+        edges[int(y) : int(y) + int(length), int(x)] += 1
+    return (np.cumsum(edges, axis=1)[:, :-1] % 2).astype(np.uint8)
+
+
+def fill_down(path: str, shape) -> np.ndarray:
+    """The same from the horizontal edges."""
+    edges = np.zeros((shape[0] + 1, shape[1]), int)
+    for x, y, length in re.findall(r"M(\d+) (\d+)h(\d+)", path):
+        edges[int(y), int(x) : int(x) + int(length)] += 1
+    return (np.cumsum(edges, axis=0)[:-1] % 2).astype(np.uint8)
+
+
+def test_edges_of_one_pixel():
+    assert edge_path(np.ones((1, 1))) == "M0 0h1M0 1h1M0 0v1M1 0v1"
+    assert edge_path(np.zeros((3, 3))) == ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)))
+def test_edges_lead_back_to_any_mask(mask):
+    path = edge_path(mask)
+    assert np.array_equal(fill(path, mask.shape), mask)
+    assert np.array_equal(fill_down(path, mask.shape), mask)
+
+
+def test_polygons_of_small_areas():
+    for area in (np.ones((1, 1), bool), np.ones((1, 7), bool), np.ones((5, 1), bool), np.eye(6, dtype=bool)):
+        points = exact_polygon(area)
+        assert points is not None and len(points) >= 3
+    ring = np.ones((5, 5), bool)
+    ring[2, 2] = False
+    assert exact_polygon(ring) is None
+    assert exact_polygon(np.zeros((4, 4), bool)) is None
+
+
+@pytest.mark.parametrize("sigma", [1.5, 3, 6])
+def test_nearly_every_area_has_its_polygon(sigma):
+    """Blobs as ragged as thresholded noise: one in a hundred at most has no exact polygon, mostly for a hole."""
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.normal(size=(512, 256)).astype(np.float32), (0, 0), sigma)
+    total, labels, boxes, _ = number_lesions((noise > 1.2 * noise.std()).astype(np.uint8))
+    found = 0
+    for number, (first_row, last_row, first_column, last_column) in enumerate(boxes, start=1):
+        area = labels[first_row : last_row + 1, first_column : last_column + 1] == number
+        found += exact_polygon(area) is not None
+    assert total > 20
+    assert found >= 0.97 * total
