@@ -47,3 +47,8 @@ class RunError(BoneScanError):
 
 class ServerError(BoneScanError):
     """A model server does not answer, or not as a server of a model of this package."""
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 scan", "2 scans": the number, and the noun with an s unless there is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

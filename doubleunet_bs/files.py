@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from doubleunet_bs.errors import BoneScanError
+from doubleunet_bs.errors import BoneScanError, RunError
 
 
 def replace_file(path: str | os.PathLike, write: Callable[[Path], None], mode: int | None = None) -> None:
@@ -145,3 +146,45 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def exists_already(folder: Path) -> RunError:
+    """The error for a result that would have to be replaced."""
+    return RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
+
+
+@contextmanager
+def replaced_folder(path: Path, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that takes its place when the block ends without an error.
+
+    What was at `path` stays untouched until then, and comes back when anything, Ctrl-C too, stops the renaming. A crash
+    between the two renames leaves the old folder beside it under a hidden name, and nothing half-written at `path`.
+
+    Args:
+        path: the folder.
+        replace: False where nothing may be replaced, not even what another process has put there meanwhile.
+
+    Raises:
+        RunError: without `replace`, when there is something at `path` in the end.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    # mkdtemp is for the owner alone; a server under another account must be able to read.
+    new, old = aside / "new", aside / "old"
+    try:
+        new.mkdir(mode=0o777 & ~umask())
+        yield new
+        try:
+            if replace and path.exists():
+                os.rename(path, old)
+            os.rename(new, path)
+        except BaseException as cause:
+            if old.exists() and not path.exists():
+                os.rename(old, path)
+            if not replace and isinstance(cause, OSError) and path.exists():
+                raise exists_already(path) from None
+            raise
+    finally:
+        # Stopped once more while it was put back, the old folder stays where it is.
+        if path.exists() or not old.exists():
+            shutil.rmtree(aside, ignore_errors=True)

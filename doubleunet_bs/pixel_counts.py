@@ -1,5 +1,12 @@
 """Precision, sensitivity and F1 from counts (paper, section 3). Without Keras: scores are read where nothing is computed."""
 
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from doubleunet_bs.constants import METASTATIC
+
 
 def precision_sensitivity_f1(tp: int, fp: int, fn: int) -> tuple[float | None, float | None, float | None]:
     """Fractions between 0 and 1 from pixel counts.
@@ -12,3 +19,59 @@ def precision_sensitivity_f1(tp: int, fp: int, fn: int) -> tuple[float | None, f
     sensitivity = tp / (tp + fn) if tp + fn else None
     f1 = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None
     return precision, sensitivity, f1
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCounts:
+    """True positives, false positives and false negatives in pixels; they add up over scans.
+
+    The figures are fractions between 0 and 1, or None where they are undefined: precision when nothing was predicted,
+    sensitivity when there was nothing to find, F1 when neither.
+
+    Example:
+        >>> (PixelCounts(3, 1, 0) + PixelCounts(0, 0, 4)).f1
+        0.5454545454545454
+    """
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    def __add__(self, other: "PixelCounts") -> "PixelCounts":
+        return PixelCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+    @property
+    def precision(self) -> float | None:
+        """tp / (tp + fp)."""
+        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[0]
+
+    @property
+    def sensitivity(self) -> float | None:
+        """tp / (tp + fn)."""
+        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[1]
+
+    @property
+    def f1(self) -> float | None:
+        """2 tp / (2 tp + fp + fn)."""
+        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[2]
+
+    def to_json(self) -> dict[str, Any]:
+        """{"tp", "fp", "fn", "precision", "sensitivity", "f1"}."""
+        return {
+            **dataclasses.asdict(self),
+            "precision": self.precision,
+            "sensitivity": self.sensitivity,
+            "f1": self.f1,
+        }
+
+
+def count_pixels(labels: np.ndarray, mask: np.ndarray) -> PixelCounts:
+    """Compare a predicted mask with the labels of one image.
+
+    Args:
+        labels: (rows, columns) uint8 classes; only class 2, metastatic, counts as true.
+        mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
+    """
+    truth, found = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
+    tp = int(np.count_nonzero(truth & found))
+    return PixelCounts(tp, int(np.count_nonzero(found)) - tp, int(np.count_nonzero(truth)) - tp)

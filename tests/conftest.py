@@ -52,7 +52,7 @@ def live_network(tensorflow, scan):
     import keras
 
     from doubleunet_bs.network import double_unet
-    from doubleunet_bs.network.inputs import network_input
+    from doubleunet_bs.network.metrics import network_input
     from doubleunet_bs.preparation import PreparationSettings, prepare_scan
 
     keras.utils.set_random_seed(0)

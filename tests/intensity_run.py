@@ -9,8 +9,7 @@ from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.preparation.geometry import BodyRange, Placement
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.preparation.shard_writer import ShardWriter
-from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 
 LEVEL = 150
 SETTINGS = PreparationSettings(bin=4)

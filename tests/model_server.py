@@ -116,7 +116,7 @@ class LoopbackServer:
         outer = self
 
         class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-            def Predict(self, request, context):  # noqa: N802
+            def Predict(self, request, context):
                 spec = request.model_spec
                 try:
                     version, outputs = outer.predict(
@@ -148,7 +148,7 @@ class LoopbackServer:
         statuses = {"NOT_FOUND": 404, "INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 412, "UNAVAILABLE": 503}
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):  # noqa: N802
+            def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 try:
                     found = re.fullmatch(r"/v1/models/([^/:]+)(?:/versions/(\d+))?:predict", self.path)
@@ -167,7 +167,7 @@ class LoopbackServer:
                 # One output comes without its name.
                 return self.answer(200, {"outputs": lists if len(lists) > 1 else next(iter(lists.values()))})
 
-            def do_GET(self):  # noqa: N802
+            def do_GET(self):
                 if self.path != f"/v1/models/{outer.name}":
                     return self.answer(404, {"error": f"Could not find any versions of model {self.path[11:]}"})
                 # An older version stays in the list after it has gone; numbers are text.

@@ -32,19 +32,78 @@ NEEDED = {
 TELLING = {"StartAngle", "RescaleSlope", "RescaleIntercept"}
 TEXT = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
 # Every element of the patient, study and equipment modules that a camera or an archive is likely to fill.
-PLANTED = """AccessionNumber AcquisitionDate AcquisitionDateTime AcquisitionTime AdditionalPatientHistory
-AdmittingDiagnosesDescription Allergies BranchOfService CommentsOnRadiationDose ContentDate ContentTime
-CountryOfResidence DeviceSerialNumber EthnicGroup ImageComments InstitutionAddress InstitutionName
-InstitutionalDepartmentName IssuerOfPatientID Manufacturer ManufacturerModelName MedicalAlerts MilitaryRank
-NameOfPhysiciansReadingStudy Occupation OperatorsName OtherPatientNames PatientAddress PatientAge
-PatientBirthDate PatientBirthName PatientBirthTime PatientComments PatientID PatientInstitutionResidence
-PatientMotherBirthName PatientName PatientReligiousPreference PatientTelephoneNumbers PerformedProcedureStepDescription
-PerformedProcedureStepID PerformedProcedureStepStartDate PerformingPhysicianName PhysiciansOfRecord
-InstanceNumber PatientSize PatientWeight PositionReferenceIndicator ProtocolName SeriesNumber ReasonForStudy ReferringPhysicianName ReferringPhysicianTelephoneNumbers
-RequestedProcedureDescription RequestedProcedureID RequestingPhysician SeriesDate SeriesDescription SeriesTime
-SoftwareVersions StationName StudyComments StudyDate StudyDescription StudyID StudyTime FrameOfReferenceUID
-SeriesInstanceUID SOPInstanceUID
-StudyInstanceUID""".split()
+PLANTED = [
+    "AccessionNumber",
+    "AcquisitionDate",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "AdditionalPatientHistory",
+    "AdmittingDiagnosesDescription",
+    "Allergies",
+    "BranchOfService",
+    "CommentsOnRadiationDose",
+    "ContentDate",
+    "ContentTime",
+    "CountryOfResidence",
+    "DeviceSerialNumber",
+    "EthnicGroup",
+    "ImageComments",
+    "InstitutionAddress",
+    "InstitutionName",
+    "InstitutionalDepartmentName",
+    "IssuerOfPatientID",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "MedicalAlerts",
+    "MilitaryRank",
+    "NameOfPhysiciansReadingStudy",
+    "Occupation",
+    "OperatorsName",
+    "OtherPatientNames",
+    "PatientAddress",
+    "PatientAge",
+    "PatientBirthDate",
+    "PatientBirthName",
+    "PatientBirthTime",
+    "PatientComments",
+    "PatientID",
+    "PatientInstitutionResidence",
+    "PatientMotherBirthName",
+    "PatientName",
+    "PatientReligiousPreference",
+    "PatientTelephoneNumbers",
+    "PerformedProcedureStepDescription",
+    "PerformedProcedureStepID",
+    "PerformedProcedureStepStartDate",
+    "PerformingPhysicianName",
+    "PhysiciansOfRecord",
+    "InstanceNumber",
+    "PatientSize",
+    "PatientWeight",
+    "PositionReferenceIndicator",
+    "ProtocolName",
+    "SeriesNumber",
+    "ReasonForStudy",
+    "ReferringPhysicianName",
+    "ReferringPhysicianTelephoneNumbers",
+    "RequestedProcedureDescription",
+    "RequestedProcedureID",
+    "RequestingPhysician",
+    "SeriesDate",
+    "SeriesDescription",
+    "SeriesTime",
+    "SoftwareVersions",
+    "StationName",
+    "StudyComments",
+    "StudyDate",
+    "StudyDescription",
+    "StudyID",
+    "StudyTime",
+    "FrameOfReferenceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+]
 
 
 def secret_for(vr: str, keyword: str) -> str | None:

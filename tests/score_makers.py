@@ -1,9 +1,9 @@
 """Scores made from counts, without images."""
 
 from doubleunet_bs.evaluation.lesions import Lesion
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts
 from doubleunet_bs.evaluation.scan_score import ScanScore
 from doubleunet_bs.evaluation.scores import FoldScores, ThresholdScore
+from doubleunet_bs.pixel_counts import PixelCounts
 
 
 def scan(number, tp=0, fp=0, fn=0, patient=None, group="positive", lesions=(), true=()):

@@ -2,7 +2,14 @@
 
 import keras
 
-from doubleunet_bs.network.layers import Normalisation, aspp, class_head, conv_block, multiply_by_classes, upsample_concat
+from doubleunet_bs.network.layers import (
+    Normalisation,
+    aspp,
+    class_head,
+    conv_block,
+    multiply_by_classes,
+    upsample_concat,
+)
 
 
 def small_network(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from doubleunet_bs.deployment.contours import edge_path, exact_polygon
+from doubleunet_bs.display import edge_path, exact_polygon
 from doubleunet_bs.results.lesion_list import number_lesions
 
 

@@ -7,10 +7,10 @@ from planted_secrets import SECRET, UID, haystack, plant_everywhere, search
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.evaluation.evaluate_run import evaluate_run
 from doubleunet_bs.files import read_json
-from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.phantom import make_cohort
-from doubleunet_bs.training.session import train_and_export
+from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.session import train_and_export
 
 
 def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
@@ -37,7 +37,7 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
     experiment = paper_experiment("dice", folds=3, epochs=1, encoder_weights="none")
     # The real training loop on a network of one convolution: what is written is the same, in a hundredth of the time.
     monkeypatch.setattr(
-        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     command = ["train.py", "--data", f"/home/{SECRET}/shards/", f"--run=/home/{SECRET}/run/", f"/home/{SECRET}=2/x//"]
     monkeypatch.setattr("sys.argv", [*command, "--seed=3", "--set", f"encoder_weights=/home/{SECRET}/vgg19.h5", "/"])

@@ -29,7 +29,7 @@ def script():
 @pytest.fixture
 def small_network(monkeypatch):
     monkeypatch.setattr(
-        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
 
 

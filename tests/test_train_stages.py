@@ -15,8 +15,7 @@ from doubleunet_bs.evaluation.evaluate_run import evaluate_run
 from doubleunet_bs.evaluation.score_cases import EvaluationSettings
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.preparation.shard_writer import ShardWriter
-from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 from doubleunet_bs.training.run_folder import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +55,7 @@ def test_a_training_that_finds_nothing_says_so(tmp_path, script, cohorts, monkey
     found = {}
     for name, options in (("seeing", {}), ("blind", {"level": 1000})):
         monkeypatch.setattr(
-            "doubleunet_bs.training.build.double_unet",
+            "doubleunet_bs.training.trainer.double_unet",
             lambda shape, *args, options=options, **kwargs: intensity_model(*shape[:2], **options),
         )
         assert run(script, *run_with, "--run", tmp_path / name, "--fold", 1) == 0
@@ -66,7 +65,7 @@ def test_a_training_that_finds_nothing_says_so(tmp_path, script, cohorts, monkey
 
 def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, capsys):
     monkeypatch.setattr(
-        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     breast, prostate = cohorts
     common = ["--data", breast, "--run", tmp_path / "run", "--experiment", "dice-mining-transfer", "--folds", 3]
@@ -107,7 +106,7 @@ def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, c
 
 def test_a_cohort_of_another_key_needs_the_users_word(tmp_path, script, cohorts, monkeypatch, capsys):
     monkeypatch.setattr(
-        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     copies = []
     for number, cohort in enumerate(cohorts):
@@ -142,7 +141,7 @@ def test_a_cohort_of_another_key_needs_the_users_word(tmp_path, script, cohorts,
 
 def test_one_image_at_a_time_is_warned_of(tmp_path, script, cohorts, monkeypatch, capsys):
     monkeypatch.setattr(
-        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     common = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
     said = []

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs.constants import CLASS_NAMES, METASTATIC
-from doubleunet_bs.errors import DatasetError, SettingsError
+from doubleunet_bs.errors import DatasetError, SettingsError, counted
 from doubleunet_bs.files import read_json
-from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
-from doubleunet_bs.preparation.problems import problem_table
-from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.preparation.summary import summary_text
-from doubleunet_bs.processor import bfloat16_instruction
 from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.phantom.cohort import count_positives
+from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, summary_text
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.preparation.task import problem_table
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
+from doubleunet_bs.tensorflow_setup import bfloat16_instruction
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.words import counted
 
 EXPERIMENT = "focal-tversky-otsu"
 PATIENTS = 130

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     opened = open_run(args.run_path)
     import_tensorflow()
-    from doubleunet_bs.deployment.ensemble import export_ensemble
+    from doubleunet_bs.serving.export import export_ensemble
 
     description = export_ensemble(opened, args.out, args.folds)
     print(f"model   {description.name}")

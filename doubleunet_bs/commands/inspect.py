@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from doubleunet_bs.errors import SettingsError
     from doubleunet_bs.preparation import PreparationSettings, prepare_scan
-    from doubleunet_bs.preparation.inspection import inspection, inspection_picture, inspection_text
-    from doubleunet_bs.preparation.pictures import save_png
+    from doubleunet_bs.preparation.inspection import inspection, inspection_picture, inspection_text, save_png
     from doubleunet_bs.scans import read_scan
 
     if len(args.scan) > 2:

@@ -109,12 +109,11 @@ def run(args: argparse.Namespace) -> int:
     """Segment the scans and print what was written."""
     from pathlib import Path
 
-    from doubleunet_bs.inference.engines import check_choice
-    from doubleunet_bs.deployment.result_files import parse_outputs
-    from doubleunet_bs.results.input_scans import list_scans
-    from doubleunet_bs.deployment.scan_reader import JobSettings
     from doubleunet_bs.errors import ScanError, SettingsError
     from doubleunet_bs.files import nearest_existing
+    from doubleunet_bs.inference.engines import check_choice
+    from doubleunet_bs.results.input_scans import JobSettings, list_scans
+    from doubleunet_bs.results.result_files import parse_outputs
 
     check_choice(args.engine, args.precision, args.server, args.deadline)
     for option in ("out", "labelme"):
@@ -151,12 +150,12 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     """Everything up to the network, which is not even loaded."""
     from pathlib import Path
 
+    from doubleunet_bs.errors import BoneScanError, SettingsError
     from doubleunet_bs.inference.engines import check_exported, choose_local
     from doubleunet_bs.inference.model_folder import find_model
+    from doubleunet_bs.results.input_scans import ScanReader, scan_name
+    from doubleunet_bs.results.prediction_job import check_log
     from doubleunet_bs.results.previous_scan import check_another, find_previous, previous_case
-    from doubleunet_bs.deployment.run_log import check_log
-    from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
-    from doubleunet_bs.errors import BoneScanError, SettingsError
 
     if args.server and not Path(args.model).is_dir():
         raise SettingsError(f"{args.model}: a dry run asks no server; name the folder of the model")
@@ -202,12 +201,10 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
     from tqdm import tqdm
 
     from doubleunet_bs import __version__
-    from doubleunet_bs.results.prediction_job import PredictionJob
     from doubleunet_bs.inference.predictor import Predictor
+    from doubleunet_bs.results.input_scans import ScanReader, scan_name
+    from doubleunet_bs.results.prediction_job import PredictionJob, RunLog, stream
     from doubleunet_bs.results.previous_scan import find_previous, segment_previous
-    from doubleunet_bs.deployment.run_log import RunLog
-    from doubleunet_bs.deployment.scan_reader import ScanReader, scan_name
-    from doubleunet_bs.deployment.streaming import stream
     from doubleunet_bs.stop_signals import StopSignals
 
     previous = find_previous(args.previous, found.scans[0], settings.allow_missing_view) if args.previous else None
@@ -286,7 +283,7 @@ def _introduce(description, engine: str) -> None:
 
 def _named(error, sources) -> str:
     """The error, with the file's name before it unless it names it itself."""
-    from doubleunet_bs.deployment.scan_reader import scan_name
+    from doubleunet_bs.results.input_scans import scan_name
 
     message, name = str(error), scan_name(sources)
     names = tuple(f"{one}: " for one in (name, *(source.label for source in sources)))

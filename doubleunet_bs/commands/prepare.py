@@ -79,10 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prepare, print the problems and the summary; 1 when there are problems and nothing was written."""
     from doubleunet_bs.errors import SettingsError
-    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
-    from doubleunet_bs.preparation.problems import problem_table
+    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, summary_text
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.preparation.summary import summary_text
+    from doubleunet_bs.preparation.task import problem_table
     from doubleunet_bs.scans.labels import load_class_map
 
     if args.workers < 1:

@@ -16,16 +16,15 @@ from pathlib import Path
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate_run import read_folds
-from doubleunet_bs.inference.keras_model import Segment, Segmenter, load_keras_model, mean_of
-from doubleunet_bs.evaluation.provenance import provenance
+from doubleunet_bs.evaluation.paper_tables import provenance
+from doubleunet_bs.evaluation.score_cases import NOT_ASKED, EvaluationSettings, Scorer, best_threshold, grey_histograms
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, arithmetic_of, write_scores
-from doubleunet_bs.evaluation.score_cases import NOT_ASKED, EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import SUMMARY, Summary
-from doubleunet_bs.evaluation.table_files import write_tables
-from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms
-from doubleunet_bs.inference.trained_fold import open_fold
+from doubleunet_bs.evaluation.tables import write_tables
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference.keras_model import Segment, Segmenter, load_keras_model, mean_of
+from doubleunet_bs.inference.trained_fold import open_fold
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
 from doubleunet_bs.training.run_folder import Run, open_run
 

@@ -9,16 +9,15 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds, Split
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.inference.keras_model import Segmenter
-from doubleunet_bs.evaluation.provenance import Provenance, provenance
+from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
+from doubleunet_bs.evaluation.score_cases import NOT_ASKED, EvaluationSettings, Scorer, unseen_normals
 from doubleunet_bs.evaluation.scores import SCORES, FoldScores, arithmetic_of, read_scores, write_scores
-from doubleunet_bs.evaluation.score_cases import NOT_ASKED, EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import SUMMARY, Summary
-from doubleunet_bs.evaluation.table_files import write_tables
-from doubleunet_bs.inference.trained_fold import TrainedFold, open_fold
-from doubleunet_bs.evaluation.unseen_normals import unseen_normals
+from doubleunet_bs.evaluation.tables import write_tables
 from doubleunet_bs.files import write_json
+from doubleunet_bs.inference.keras_model import Segmenter
+from doubleunet_bs.inference.trained_fold import TrainedFold, open_fold
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
 from doubleunet_bs.training.run_folder import Run, open_run
 

@@ -8,13 +8,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from doubleunet_bs.constants import METASTATIC
-from doubleunet_bs.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, TRUTH
-from doubleunet_bs.display import PHANTOM_NOTE, clinical_display, upper_level
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts, count_pixels
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
+from doubleunet_bs.display import PHANTOM_NOTE, clinical_display, png_bytes
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import replace_file
-from doubleunet_bs.png import png_bytes
+from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 
 _DPI = 100
 _PANEL_ROWS = 960

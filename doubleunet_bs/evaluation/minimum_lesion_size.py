@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs.evaluation.lesions import label_lesions
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts
 from doubleunet_bs.evaluation.scan_score import ScanScore
+from doubleunet_bs.pixel_counts import PixelCounts
 
 
 @dataclasses.dataclass(frozen=True)

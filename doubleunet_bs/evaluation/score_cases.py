@@ -8,18 +8,92 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.evaluation.areas import AreaUnit, area_unit
 from doubleunet_bs.evaluation.figures import draw_case
-from doubleunet_bs.evaluation.lesions import check_overlap
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit, check_overlap
 from doubleunet_bs.evaluation.minimum_lesion_size import drop_small, learn_filter
-from doubleunet_bs.inference.keras_model import Segment, predict_cases
 from doubleunet_bs.evaluation.scan_score import ScanScore, score_scan
 from doubleunet_bs.evaluation.scores import Postprocessed, ThresholdScore
 from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete
-from doubleunet_bs.evaluation.threshold import best_threshold, grey_histograms, threshold_counts
+from doubleunet_bs.inference.keras_model import Segment, predict_cases
+from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.training.experiments import Experiment
+
+LEVELS = 256
+
+
+def grey_histograms(dataset: ShardedDataset, cases: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """How often each grey level occurs in metastatic pixels and in all others.
+
+    Args:
+        dataset: opened shards.
+        cases: indices into it; without any the histograms are zero.
+
+    Returns:
+        Two int64 arrays of shape (256,).
+    """
+    lesion, other = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64)
+    for index in cases:
+        grey, metastatic = dataset.grey(index), dataset.labels(index) == METASTATIC
+        lesion += np.bincount(grey[metastatic], minlength=LEVELS)
+        other += np.bincount(grey[~metastatic], minlength=LEVELS)
+    return lesion, other
+
+
+def best_threshold(lesion: np.ndarray, other: np.ndarray) -> tuple[int | None, PixelCounts]:
+    """The grey level with the best F1 when everything from it upwards is called metastatic.
+
+    Args:
+        lesion, other: histograms of shape (256,), see `grey_histograms`.
+
+    Returns:
+        The threshold, 0-255, and its counts on these pixels. Of thresholds with the same F1 the highest, which calls
+        the fewest pixels metastatic. Without a lesion pixel no threshold is better than another: None and zero
+        counts.
+    """
+    found = np.cumsum(np.asarray(lesion, np.int64)[::-1])[::-1]
+    wrong = np.cumsum(np.asarray(other, np.int64)[::-1])[::-1]
+    lesions = int(found[0])
+    if not lesions:
+        return None, PixelCounts()
+    # 2 tp / (2 tp + fp + fn) with fn = lesions - tp.
+    f1 = 2 * found / (found + wrong + lesions)
+    value = int(LEVELS - 1 - np.argmax(f1[::-1]))
+    return value, PixelCounts(int(found[value]), int(wrong[value]), int(lesions - found[value]))
+
+
+def threshold_counts(grey: np.ndarray, labels: np.ndarray, value: int) -> PixelCounts:
+    """The counts of one image when grey levels of at least `value` are called metastatic.
+
+    Args:
+        grey: (rows, columns) uint8 prepared image.
+        labels: (rows, columns) uint8 classes.
+        value: 0-255.
+    """
+    return count_pixels(labels, grey >= value)
+
+
+def unseen_normals(experiment: Experiment, folds: Folds, fold: int) -> tuple[tuple[str, ...], str | None]:
+    """The normal scans that fold `fold` of an experiment can be tested on.
+
+    Returns:
+        The cases, in the order of the folds file, and why there are none (None when there are some).
+    """
+    if not folds.negatives:
+        return (), "the shards hold no normal scan"
+    split = folds.split(fold)
+    seen = {folds.patients[case] for case in (*split.train, *split.validation)}
+    trained = set(split.negatives) if experiment.negatives != "none" else set()
+    unseen = tuple(case for case in folds.negatives if case not in trained and folds.patients[case] not in seen)
+    if unseen:
+        return unseen, None
+    if trained:
+        return (), "the normal scans are training data in every fold of this experiment, as in the paper"
+    return (), "every normal scan belongs to a patient whose other scans were trained or validated on"
+
 
 NOT_ASKED = "normal scans were not scored, as asked"
 """The reason of scores without them, by which they are told from scores that had none to score."""

@@ -5,8 +5,11 @@ Imports no TensorFlow: clients of a model server read it, too.
 
 from typing import Any
 
-from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
 from doubleunet_bs.preparation.settings import RAW_SHAPE, PreparationSettings
+
+PROBABILITY, MASK = "metastatic_probability", "mask"
+ENDPOINT, INPUT = "serving_default", "image"
+
 
 RAW_ENDPOINT, RAW_INPUT = "raw_counts", "counts"
 GAINS, BODY, STATUS = "gains", "body", "status"

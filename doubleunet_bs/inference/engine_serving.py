@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 
-from doubleunet_bs.inference.endpoints import PAPERS, PAPERS_ENDPOINT, PAPERS_INPUT
+from doubleunet_bs.errors import ServerError
+from doubleunet_bs.inference.endpoints import ENDPOINT, INPUT, MASK, PAPERS, PAPERS_ENDPOINT, PAPERS_INPUT, PROBABILITY
 from doubleunet_bs.inference.engines import check_images
 from doubleunet_bs.inference.model_description import ModelDescription, parse_description
 from doubleunet_bs.inference.serving_client import Output, open_client
-from doubleunet_bs.errors import ServerError
-from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
 
 LARGEST_BATCH = 4
 ROUNDING = 1e-5

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from doubleunet_bs.inference.engines import check_images, damaged
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT, MASK, PROBABILITY
+from doubleunet_bs.inference.endpoints import ENDPOINT, INPUT, MASK, PROBABILITY
+from doubleunet_bs.inference.engines import check_images, damaged
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 
 # What TensorFlow's bfloat16 rewriting leaves in float32: probabilities need more than eight bits.

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.processor import bfloat16_instruction
+from doubleunet_bs.tensorflow_setup import bfloat16_instruction
 
 ENGINES = ("auto", "tensorflow", "openvino", "serving")
 PRECISIONS = ("auto", "float32")

@@ -12,9 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.endpoint_names import INPUT, MASK, PROBABILITY
-from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability, segmentation
+from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY
+from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability, network_input, segmentation
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import CLASS_NAMES
-from doubleunet_bs.inference.endpoints import describe_endpoints
 from doubleunet_bs.errors import BoneScanError, RunError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference.endpoints import describe_endpoints
 from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS

@@ -3,8 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_fold, describe_saved_model
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_fold, describe_saved_model
 from doubleunet_bs.inference.trained_fold import TrainedFold, open_fold
 from doubleunet_bs.training.run_folder import SAVED_MODEL, open_run
 

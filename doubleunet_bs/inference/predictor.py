@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, check_exported, choose_local, open_local
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.errors import RunError
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase, prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 

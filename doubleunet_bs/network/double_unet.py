@@ -4,13 +4,39 @@ Network 1: VGG19 encoder -> ASPP -> decoder -> output 1. Its class maps are mult
 network 2: own encoder -> ASPP -> decoder with the skips of both encoders -> output 2. Output 2 is the segmentation.
 """
 
+import math
 from collections.abc import Sequence
 
 import keras
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.network.encoder_weights import load_encoder_weights
-from doubleunet_bs.network.layers import Normalisation, aspp, class_head, conv_block, multiply_by_classes, upsample_concat
+from doubleunet_bs.network.layers import (
+    Normalisation,
+    aspp,
+    class_head,
+    conv_block,
+    multiply_by_classes,
+    upsample_concat,
+)
+
+
+def prior_head_bias(pixels_per_class: Sequence[int], classes: int) -> list[float]:
+    """Starting biases that make an untrained head predict the class frequencies.
+
+    Args:
+        pixels_per_class: number of training pixels of air, non-metastatic and metastatic.
+        classes: 3 for softmax heads: the logarithms of the frequencies; 1 for sigmoid heads: the logit of the metastatic
+            frequency.
+
+    Returns:
+        One number per class. A class without a pixel counts as one pixel, which keeps the logarithm finite.
+    """
+    counts = [max(int(count), 1) for count in pixels_per_class]
+    if classes == 1:
+        return [math.log(counts[-1] / sum(counts[:-1]))]
+    return [math.log(count / sum(counts)) for count in counts]
+
 
 VGG_SKIPS = ("block1_conv2", "block2_conv2", "block3_conv4", "block4_conv4")
 VGG_BOTTLENECK = "block5_conv4"

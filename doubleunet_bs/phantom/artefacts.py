@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from doubleunet_bs.phantom.camera import COLUMNS, ROWS, Camera, project
-from doubleunet_bs.scans.phantom.foci import blob
 from doubleunet_bs.phantom.limb_skeleton import ELBOW, WRIST
-from doubleunet_bs.scans.phantom.posed import PosedSkeleton
+from doubleunet_bs.phantom.metastases import blob
+from doubleunet_bs.phantom.patient import PosedSkeleton
 from doubleunet_bs.phantom.shapes import ellipsoid, tube
 from doubleunet_bs.phantom.soft_tissue import Surfaces
 

@@ -7,9 +7,9 @@ purpose.
 
 import numpy as np
 
-from doubleunet_bs.scans.phantom.foci import Focus, blob
 from doubleunet_bs.phantom.limb_skeleton import ANKLE, ELBOW, KNEE, SHOULDER, WRIST
-from doubleunet_bs.scans.phantom.posed import PosedSkeleton
+from doubleunet_bs.phantom.metastases import Focus, blob
+from doubleunet_bs.phantom.patient import PosedSkeleton
 
 
 def draw_benign(rng: np.random.Generator, bones: PosedSkeleton) -> list[Focus]:

@@ -14,8 +14,7 @@ from tqdm import tqdm
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.files import new_folder
 from doubleunet_bs.phantom.dicom import patient_id, write_dicom
-from doubleunet_bs.scans.phantom.outline import mask_polygons
-from doubleunet_bs.phantom.scan import CANCERS, VIEWS, PhantomScan, check_whole, make_phantom
+from doubleunet_bs.phantom.scan import CANCERS, VIEWS, PhantomScan, check_whole, make_phantom, mask_polygons
 
 LABEL = "metastasis"
 LABELME_VERSION = "5.5.0"

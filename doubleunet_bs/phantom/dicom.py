@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
 from doubleunet_bs.phantom.scan import PhantomScan
-from doubleunet_bs.scans.phantom_mark import MARK
+from doubleunet_bs.scans.header import MARK
 
 COMMENT = f"{MARK}. Not a patient. Made by doubleunet_bs; not for diagnostic use."
 DATE, TIME = "19000101", "000000"

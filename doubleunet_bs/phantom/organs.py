@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from doubleunet_bs.scans.phantom.posed import PosedSkeleton
+from doubleunet_bs.phantom.patient import PosedSkeleton
 from doubleunet_bs.phantom.shapes import Cloud, ellipsoid, join, tube
 
 

@@ -5,11 +5,84 @@ Every range is decided here, so that a cohort falls inside bands measured on rea
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from doubleunet_bs.phantom import limb_skeleton
-from doubleunet_bs.scans.phantom.skeleton import Skeleton
+from doubleunet_bs.phantom import axial_skeleton, limb_skeleton
+from doubleunet_bs.phantom.axial_skeleton import vertebra_places
+from doubleunet_bs.phantom.shapes import Cloud
+
+# Bones that move together. A bone not named here belongs to the trunk.
+_SEGMENTS = {
+    "skull": "head",
+    "face": "head",
+    "mandible": "head",
+    "humerus": "upper_arm",
+    "forearm": "forearm",
+    "hand": "hand",
+    "femur": "thigh",
+    "knee": "thigh",
+    "shank": "shank",
+    "ankle": "foot",
+    "foot": "foot",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """All bones in one set of arrays.
+
+    Attributes:
+        cloud: the points of all bones, template centimetres.
+        bones: bone name ("T7", "rib_L4", "ilium_R", ...) -> slice into the cloud.
+        segments: bone name -> moving segment ("trunk", "head", "neck", "forearm_L", ...).
+    """
+
+    cloud: Cloud
+    bones: dict[str, slice]
+    segments: dict[str, str]
+
+    def names(self, *prefixes: str) -> list[str]:
+        """Names of the bones that start with one of `prefixes`, in the order of the cloud."""
+        return [name for name in self.bones if name.startswith(prefixes)]
+
+
+@functools.lru_cache(maxsize=1)
+def template_skeleton() -> Skeleton:
+    """The skeleton of the 160 cm template person. The same object every time: do not change its arrays."""
+    clouds = {**axial_skeleton.skull(), **axial_skeleton.spine(), **axial_skeleton.sternum()}
+    left = {
+        **axial_skeleton.ribs(),
+        **limb_skeleton.shoulder_girdle(),
+        **limb_skeleton.arm(),
+        **limb_skeleton.pelvis(),
+        **limb_skeleton.leg(),
+    }
+    for name, cloud in left.items():
+        clouds[name] = cloud
+        clouds[name.replace("_L", "_R")] = cloud.mirrored()
+    bones, segments, start = {}, {}, 0
+    for name, cloud in clouds.items():
+        bones[name] = slice(start, start + len(cloud))
+        segments[name] = _segment(name)
+        start += len(cloud)
+    joined = Cloud(
+        *(np.concatenate([getattr(c, field) for c in clouds.values()]) for field in ("xyz", "weight", "along"))
+    )
+    for array in (joined.xyz, joined.weight, joined.along):
+        array.setflags(write=False)
+    return Skeleton(joined, bones, segments)
+
+
+def _segment(name: str) -> str:
+    stem = name.split("_")[0]
+    if stem in ("C1", "C2", "C3", "C4", "C5", "C6", "C7"):
+        return "neck"
+    if stem not in _SEGMENTS:
+        return "trunk"
+    return _SEGMENTS[stem] if _SEGMENTS[stem] == "head" else f"{_SEGMENTS[stem]}_{name[-1]}"
+
 
 # Heights (template cm) between which each stretch of the body is scaled by its own factor.
 _LEVELS = np.array([-30.0, 0.0, 19.5, 27.0, 50.0, 64.0, 75.0, 114.6, 152.6, 200.0])
@@ -200,3 +273,61 @@ def uneven(xyz: np.ndarray, patient: Patient) -> np.ndarray:
     for (kx, ky, kz), phase in zip(waves, patient.texture[:, 3].astype(np.float32)):
         total += np.sin(xyz[:, 0] * kx + xyz[:, 1] * ky + xyz[:, 2] * kz + phase)
     return 1 + 0.07 * total / np.float32(np.sqrt(len(waves) / 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class PosedSkeleton:
+    """One patient's bones.
+
+    Attributes:
+        skeleton: the template they come from.
+        patient: whose they are.
+        xyz: float32 (points, 3), patient cm.
+        weight: float32 (points,), activity concentration x cm^3.
+    """
+
+    skeleton: Skeleton
+    patient: Patient
+    xyz: np.ndarray
+    weight: np.ndarray
+
+    def points(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Points (n, 3) and weights (n,) of one bone."""
+        where = self.skeleton.bones[name]
+        return self.xyz[where], self.weight[where]
+
+    def along(self, name: str) -> np.ndarray:
+        """Position of each point of a rod-like bone along it, in [0, 1]."""
+        return self.skeleton.cloud.along[self.skeleton.bones[name]]
+
+    def length(self, name: str) -> float:
+        """Length of a rod-like bone in cm."""
+        xyz, along = self.xyz[self.skeleton.bones[name]], self.along(name)
+        bins = np.minimum((along * 20).astype(int), 19)
+        count = np.maximum(np.bincount(bins, minlength=20), 1)
+        line = np.column_stack([np.bincount(bins, xyz[:, axis], minlength=20) / count for axis in range(3)])
+        return float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum() * 20 / 19)
+
+    def on_rod(self, name: str, position: float) -> np.ndarray:
+        """Centre of a rod-like bone at `position` in [0, 1], (3,)."""
+        near = np.abs(self.along(name) - position) < 0.04
+        return self.xyz[self.skeleton.bones[name]][near].mean(axis=0)
+
+    def vertebral_body(self, name: str) -> np.ndarray:
+        """Middle of a vertebral body, (3,)."""
+        y, z, *_ = vertebra_places()[name]
+        return self.at((0.0, y, z), self.skeleton.segments[name])
+
+    def at(self, template_point, segment: str = "trunk") -> np.ndarray:
+        """Where a point of the template person lies in this patient, (3,)."""
+        return pose(np.asarray(template_point, float)[None], segment, self.patient)[0]
+
+
+def pose_skeleton(skeleton: Skeleton, patient: Patient) -> PosedSkeleton:
+    """Bend the whole skeleton and give each bone the patient's uptake."""
+    xyz = np.empty_like(skeleton.cloud.xyz)
+    weight = skeleton.cloud.weight * uneven(skeleton.cloud.xyz, patient)
+    for name, where in skeleton.bones.items():
+        xyz[where] = pose(skeleton.cloud.xyz[where], skeleton.segments[name], patient)
+        weight[where] *= np.float32(patient.uptake[name])
+    return PosedSkeleton(skeleton, patient, xyz, weight)

@@ -21,9 +21,8 @@ from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.scans.folder import walk_folders
-from doubleunet_bs.scans.label_frames import frame_of
 from doubleunet_bs.scans.labelme import rasterize
-from doubleunet_bs.scans.mask_png import read_mask
+from doubleunet_bs.scans.labels import frame_of, read_mask
 
 ENDINGS = (".json", ".png")
 

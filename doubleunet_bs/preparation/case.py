@@ -9,10 +9,8 @@ from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
 from doubleunet_bs.errors import LabelError, ScanError
 from doubleunet_bs.preparation import geometry
 from doubleunet_bs.preparation.background import SMALLEST_USUAL_FRACTION, find_uptake
-from doubleunet_bs.preparation.binning import bin_counts, bin_labels
-from doubleunet_bs.preparation.brightness import MANY_TIMES, gain_of_histograms, to_grey
-from doubleunet_bs.preparation.geometry import BodyRange, Placement
-from doubleunet_bs.preparation.histogram import count_values, sum_counts
+from doubleunet_bs.preparation.brightness import MANY_TIMES, count_values, gain_of_histograms, sum_counts, to_grey
+from doubleunet_bs.preparation.geometry import BodyRange, Placement, bin_counts, bin_labels
 from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS, RAW_SHAPE, PreparationSettings
 from doubleunet_bs.scans.bone_scan import BoneScan
 

@@ -5,29 +5,314 @@ result do not depend on how many. The memory needed does not grow with the numbe
 kilobytes each.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import copy
 import dataclasses
+import fcntl
+import itertools
+import json
+import multiprocessing
 import os
+import re
+import shutil
+import signal
 import sys
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from doubleunet_bs.errors import BoneScanError, DatasetError, SettingsError
+from doubleunet_bs.files import umask
 from doubleunet_bs.preparation.brightness import to_grey
-from doubleunet_bs.preparation.header_patients import same_patients, warn_of_issuers
 from doubleunet_bs.preparation.find_inputs import Inputs, find_inputs
-from doubleunet_bs.preparation.outcome import Outcome, Task, prepare_task
-from doubleunet_bs.preparation.pictures import write_pictures
-from doubleunet_bs.preparation.problems import Problem, write_problems
+from doubleunet_bs.preparation.inspection import write_pictures
+from doubleunet_bs.preparation.patients import same_patients, warn_of_issuers
 from doubleunet_bs.preparation.records import CaseRecord, parse_record
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.preparation.shard_writer import ShardWriter
-from doubleunet_bs.preparation.unfinished import Unfinished, check_free, open_unfinished
-from doubleunet_bs.preparation.workers import in_order
+from doubleunet_bs.preparation.shards import KINDS, ShardWriter, file_sha256, shard_name
+from doubleunet_bs.preparation.task import Outcome, Problem, Task, prepare_task, write_problems
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
+
+AHEAD = 4
+"""Items given out per worker before their turn: enough to keep all busy, few enough to keep memory flat."""
+
+_state: Any = None
+
+
+def in_order(
+    function: Callable[[Any, Any], Any],
+    items: Iterable[Any],
+    make_state: Callable[..., Any],
+    arguments: tuple,
+    workers: int = 1,
+) -> Iterator[Any]:
+    """Yield `function(state, item)` for each item, in the order of the items whatever the number of workers.
+
+    Args:
+        function, make_state: defined at the top of a module, so that another process can import them.
+        make_state: called as `make_state(*arguments)` once in each process.
+        workers: 1 works in this process and starts none.
+
+    Raises:
+        BoneScanError: a worker was killed, most often for want of memory.
+    """
+    if workers == 1:
+        state = make_state(*arguments)
+        yield from (function(state, item) for item in items)
+        return
+    # forkserver: forking a process that has threads (TensorFlow, OpenCV) can hang.
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start, (make_state, arguments))
+    try:
+        items = iter(items)
+        waiting = collections.deque(
+            pool.submit(_call, function, item) for item in itertools.islice(items, AHEAD * workers)
+        )
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(_call, function, item) for item in itertools.islice(items, 1))
+            yield result
+    except concurrent.futures.process.BrokenProcessPool:
+        raise BoneScanError(
+            "a worker process was ended from outside, most often for want of memory: start again, with fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(make_state: Callable[..., Any], arguments: tuple) -> None:
+    global _state
+    # Ctrl-C reaches the whole process group; the parent decides what happens then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    _state = make_state(*arguments)
+
+
+def _follow_parent() -> None:
+    """End with the parent, also when it is killed: workers would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _call(function: Callable[[Any, Any], Any], item: Any) -> Any:
+    return function(_state, item)
+
+
+JOURNAL = "journal.jsonl"
+
+
+class Unfinished:
+    """The folder of one preparation. Made by `open_unfinished`.
+
+    Attributes:
+        shards: folder for the shard files. entries: what `note` was given so far, by earlier runs as well.
+        lost: why finished work of an earlier run is done again, or "".
+    """
+
+    def __init__(self, folder: Path, entries: list[dict[str, Any]], lost: str = ""):
+        self.folder = folder
+        self.shards = folder / "shards"
+        self.entries = entries
+        self.lost = lost
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Append a line to the journal. It is on the disk when this returns."""
+        with open(self.folder / JOURNAL, "a", encoding="utf-8") as journal:
+            journal.write(json.dumps(entry, allow_nan=False) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+        self.entries.append(entry)
+
+    def finish(self, out: Path) -> None:
+        """Let the shards appear as `out` and remove the rest."""
+        os.chmod(self.shards, 0o777 & ~umask())
+        os.rename(self.shards, out)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def check_free(out: Path) -> None:
+    """Raise `BoneScanError` when `out` exists and is not an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BoneScanError(f"{out}: exists already; choose another folder or remove it first")
+
+
+@contextlib.contextmanager
+def open_unfinished(out: Path, fingerprint: Mapping[str, str]) -> Iterator[Unfinished]:
+    """Make the hidden folder of `out`, or go on in the one that an interrupted run with the same fingerprint left.
+
+    The folder stays when the block is left by an exception; `finish` or `discard` remove it. Each entry after the first
+    is expected to have "shard", the shard's entry in `dataset.json`.
+
+    Args:
+        out: the folder to make. fingerprint: what the result depends on, in words -> its hash.
+
+    Raises:
+        BoneScanError: `out` exists, or another process is preparing it.
+    """
+    check_free(out)
+    folder = out.parent / f".{out.name}.unfinished"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BoneScanError(f"{out}: another process is preparing it at this moment") from None
+        lines = _read_journal(folder / JOURNAL)
+        unfinished = Unfinished(folder, [entry for _, entry in lines[1:]])
+        changed = _changes(lines[0][1] if lines else None, fingerprint)
+        if changed:
+            if unfinished.entries or (not lines and any(unfinished.shards.glob("*.npy"))):
+                unfinished.lost = f"starts over, since {changed}"
+            for old in folder.iterdir():
+                if old.name != "lock":
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            unfinished.entries.clear()
+        else:
+            for number, entry in enumerate(unfinished.entries):
+                damaged = _damaged(unfinished.shards, number, entry["shard"])
+                if damaged:
+                    unfinished.lost = f"makes shards again from {damaged} on, which is not as it was written"
+                    os.truncate(folder / JOURNAL, lines[number][0])
+                    del unfinished.entries[number:]
+                    break
+        unfinished.shards.mkdir(exist_ok=True)
+        # Half-written files have hidden names (`files.replace_file`); a killed run could not remove its own.
+        for half in unfinished.shards.rglob(".*"):
+            half.unlink()
+        if changed:
+            unfinished.note({"fingerprint": dict(fingerprint)})
+            unfinished.entries.clear()
+        yield unfinished
+
+
+def _changes(first: dict[str, Any] | None, fingerprint: Mapping[str, str]) -> str:
+    """What is not as it was when the journal with this first line was begun, in words; "" when all is the same."""
+    found = first.get("fingerprint") if first else None
+    if not isinstance(found, dict):
+        return "the journal of an interrupted run is damaged"
+    changed = [name for name in fingerprint if found.get(name) != fingerprint[name]]
+    return f"this has changed since it was interrupted: {', '.join(changed)}" if changed else ""
+
+
+def _damaged(folder: Path, number: int, shard: dict[str, Any]) -> str:
+    """Name of a file of a shard that is not as it was written, or ""."""
+    for kind in KINDS:
+        path = folder / shard_name(kind, number)
+        if not path.is_file() or file_sha256(path) != shard[f"{kind}_sha256"]:
+            return path.name
+    return ""
+
+
+def _read_journal(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The complete lines, each with the byte at which it ends. What follows an incomplete one, the mark of an
+    interruption, is cut off the file."""
+    if not path.exists():
+        return []
+    lines, good = [], 0
+    data = path.read_bytes()
+    for line in data.splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n") or not isinstance(entry, dict):
+            break
+        good += len(line)
+        lines.append((good, entry))
+    if good < len(data):
+        os.truncate(path, good)
+    return lines
+
+
+# With thousands separators, as warnings about counts have them.
+NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?")
+
+
+def summarise(records: Sequence[CaseRecord]) -> dict[str, Any]:
+    """Figures of a set of cases.
+
+    Returns:
+        "cases", "patients", "groups" and "cancers" (name -> cases; None as "unknown"), "gain", "brightness" and
+        "uptake_fraction" (minimum, median and maximum; None without cases), "warnings" (text -> cases; texts that differ
+        in their numbers alone are one, with the range of each number).
+    """
+    alike: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    cases: Counter[str] = Counter()
+    for record in records:
+        for line in record.warnings:
+            alike[NUMBER.sub("\0", line)].append(tuple(NUMBER.findall(line)))
+        cases.update({NUMBER.sub("\0", line) for line in record.warnings})
+    warnings = Counter({_with_ranges(form, numbers): cases[form] for form, numbers in alike.items()})
+    gains = [gain for record in records for gain in record.gains]
+    return {
+        "cases": len(records),
+        "patients": len({record.patient for record in records}),
+        "groups": dict(sorted(Counter(record.group for record in records).items())),
+        "cancers": dict(sorted(Counter(record.cancer or "unknown" for record in records).items())),
+        "gain": _spread(gains),
+        "brightness": _spread([record.brightness for record in records]),
+        "uptake_fraction": _spread([record.uptake_fraction for record in records]),
+        "warnings": dict(warnings.most_common()),
+    }
+
+
+def summary_text(records: Sequence[CaseRecord], rejected: int, settings: PreparationSettings) -> str:
+    """The same for a person, one figure a line."""
+    figures = summarise(records)
+    groups = ", ".join(f"{number} {name}" for name, number in figures["groups"].items())
+    cancers = ", ".join(f"{number} {name}" for name, number in figures["cancers"].items())
+    rows, columns = settings.image_shape
+    lines = [
+        f"cases            {figures['cases']} of {figures['patients']} patients ({groups}; {cancers})",
+        f"rejected         {rejected}",
+        f"image            {rows} x {columns}"
+        + (f", counts of {settings.bin} x {settings.bin} pixels added before the gain" * (settings.bin > 1)),
+        f"gain             {_shown(figures['gain'], '{:.2f}')}",
+        f"mean brightness  {_shown(figures['brightness'], '{:.2f}')}",
+    ]
+    if settings.background != "none":
+        lines.append(f"uptake kept      {_shown(figures['uptake_fraction'], '{:.1%}')} by {settings.background}")
+    lines += [f"warning          {number} x {text}" for text, number in figures["warnings"].items()]
+    return "\n".join(lines)
+
+
+def _with_ranges(form: str, numbers: Sequence[tuple[str, ...]]) -> str:
+    """A text whose numbers were taken out, with what stood in each place: one number, or the smallest to the largest."""
+    parts = form.split("\0")
+    text = parts[0]
+    for part, values in zip(parts[1:], zip(*numbers, strict=True), strict=True):
+        low, high = min(values, key=_value), max(values, key=_value)
+        text += (low if low == high else f"{low} to {high}") + part
+    return text
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"minimum": float(min(values)), "median": float(np.median(values)), "maximum": float(max(values))}
+
+
+def _shown(spread: dict[str, float] | None, form: str) -> str:
+    if spread is None:
+        return "-"
+    return ", ".join(f"{name} {form.format(value)}" for name, value in spread.items())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.preparation.annotations import annotation_stem, index_labels, stems_of
-from doubleunet_bs.preparation.outcome import Task
 from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
-from doubleunet_bs.preparation.problems import Problem
 from doubleunet_bs.preparation.shards import VERSION
+from doubleunet_bs.preparation.task import Problem, Task
 from doubleunet_bs.scans import find_scans
-from doubleunet_bs.scans.labels import shown
 from doubleunet_bs.scans.folder import ScanFiles, walk_folders
+from doubleunet_bs.scans.labels import shown
 from doubleunet_bs.scans.sources import Source
 
 if TYPE_CHECKING:

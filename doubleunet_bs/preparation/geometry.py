@@ -18,10 +18,99 @@ import math
 
 import numpy as np
 
+from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.head_end import check_head_end
-from doubleunet_bs.preparation.histogram import clip_counts, count_values, percentile
+from doubleunet_bs.preparation.brightness import clip_counts, count_values, percentile
 from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS
+
+# The ends: parts of the body's length, without the outermost rows, of which noise makes the most.
+_END = (0.02, 0.13)
+_STRIPES = 6
+_SMOOTHING = np.ones(7) / 7
+LEGS_ABOVE, HEAD_BELOW = 0.8, 0.75
+
+FEET_UP_WARNING = (
+    "the body seems to lie with the feet up, two legs at the upper end and none at the lower one: look at the picture, and "
+    "export the scan with the head up"
+)
+
+
+def check_head_end(views: list[np.ndarray], first: int, last: int) -> list[str]:
+    """Look for legs at the upper end.
+
+    Args:
+        views: counts of shape (rows, columns), at least one view, clipped so that no single pixel stands out.
+        first, last: rows of a whole body, inclusive; a hundred of them or more.
+
+    Returns:
+        No or one warning; it takes every view to give it.
+    """
+    begin, end = (max(1, round(part * (last - first + 1))) for part in _END)
+    upside_down = [
+        _gap(view[first + begin : first + end]) > LEGS_ABOVE
+        and _gap(view[last + 1 - end : last + 1 - begin]) < HEAD_BELOW
+        for view in views
+    ]
+    return [FEET_UP_WARNING] if all(upside_down) else []
+
+
+def _gap(rows: np.ndarray) -> float:
+    """0: counts rise to one summit and fall; 1: there are two with nothing between them. The median over stripes."""
+    return float(
+        np.median([_deepest_gap(stripe.mean(axis=0)) for stripe in np.array_split(rows, _STRIPES) if len(stripe)])
+    )
+
+
+def _deepest_gap(profile: np.ndarray) -> float:
+    profile = np.convolve(profile, _SMOOTHING, "same")
+    # Height of the lower one of the summits to the left and to the right of each column.
+    summits = np.minimum(np.maximum.accumulate(profile), np.maximum.accumulate(profile[::-1])[::-1])
+    column = np.argmax(summits - profile)
+    return (summits - profile)[column] / summits[column] if summits[column] > 0 else 0.0
+
+
+def bin_counts(counts: np.ndarray, bin: int) -> np.ndarray:
+    """Sum over blocks of bin x bin pixels.
+
+    Args:
+        counts: uint16 array of shape (rows, columns); zeros are appended where rows or columns are no multiple of
+            `bin`.
+
+    Returns:
+        uint32 array, or `counts` itself when `bin` is 1. No sum wraps: 16 x 65,535 is far below 2**32.
+    """
+    if bin == 1:
+        return counts
+    return _blocks(counts, bin).sum(axis=(1, 3), dtype=np.uint32)
+
+
+def bin_labels(labels: np.ndarray, bin: int) -> np.ndarray:
+    """A block is metastatic when at least half of its pixels are, else non-metastatic when at least half of its
+    pixels are.
+
+    Args:
+        labels: uint8 array of shape (rows, columns) of classes.
+
+    Returns:
+        uint8 array, or `labels` itself when `bin` is 1.
+    """
+    if bin == 1:
+        return labels
+    half = bin * bin / 2
+    blocks = _blocks(labels, bin)
+    coarse = np.zeros(blocks.shape[::2], np.uint8)
+    coarse[(blocks == NON_METASTATIC).sum(axis=(1, 3)) >= half] = NON_METASTATIC
+    coarse[(blocks == METASTATIC).sum(axis=(1, 3)) >= half] = METASTATIC
+    return coarse
+
+
+def _blocks(image: np.ndarray, bin: int) -> np.ndarray:
+    rows, columns = image.shape
+    short = (-rows % bin, -columns % bin)
+    if any(short):
+        image = np.pad(image, ((0, short[0]), (0, short[1])))
+    return image.reshape(image.shape[0] // bin, bin, image.shape[1] // bin, bin)
+
 
 CLIP_PERCENTILE = 90
 LEVEL_PERCENTILE = 75

@@ -2,22 +2,157 @@
 
 import datetime
 import io
-from collections.abc import Collection
+import textwrap
+from collections.abc import Collection, Sequence
 
 import numpy as np
-from pydicom.dataset import Dataset
+from highdicom.sc import SCImage
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
-from doubleunet_bs.results.dicom_header import header_with_identity, header_without_identity
-from doubleunet_bs.deployment.dicom_scan import deidentified_scan
+from doubleunet_bs import __version__
+from doubleunet_bs.errors import RunError, ScanError
+from doubleunet_bs.inference.predictor import Prediction
+from doubleunet_bs.results.dicom_header import (
+    MANUFACTURER,
+    NOT_FOR_DIAGNOSIS,
+    ResultHeader,
+    header_with_identity,
+    header_without_identity,
+    reference,
+)
 from doubleunet_bs.results.dicom_seg import segmentation
 from doubleunet_bs.results.lesion_list import all_warnings
-from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.deployment.result_files import CAPTURE, SCAN_COPY, segmentation_name
-from doubleunet_bs.deployment.secondary_capture import secondary_capture
-from doubleunet_bs.errors import RunError, ScanError
+from doubleunet_bs.results.result_files import CAPTURE, SCAN_COPY, segmentation_name
+from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.header import quiet
-from doubleunet_bs.results.source_study import SourceStudy
+
+# CID 26 of the standard.
+_VIEW_CODES = {"anterior": ("399321004", "Anterior projection"), "posterior": ("399001007", "Posterior projection")}
+
+
+def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
+    """A planar whole-body NM image, uncompressed: anterior frame first, a missing view left out.
+
+    Args:
+        scan: its counts are kept to the last one.
+        header: from `header_without_identity`.
+    """
+    views = list(header.frames)
+    source = header.frames[views[0]]
+    frames = np.stack([getattr(scan, view) for view in views]).astype("<u2")
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = NuclearMedicineImageStorage
+    meta.MediaStorageSOPInstanceUID = source.sop_instance_uid
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = NuclearMedicineImageStorage, source.sop_instance_uid
+    dataset.SeriesInstanceUID = source.series_instance_uid
+    dataset.SeriesNumber = dataset.InstanceNumber = 1
+    dataset.Modality = "NM"
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = header.device
+    dataset.SoftwareVersions = __version__
+    dataset.SeriesDescription = "Whole-body bone scan, de-identified copy"
+    dataset.ImageType = ["DERIVED", "PRIMARY", "WHOLE BODY", "EMISSION"]
+    dataset.ImageID = "WHOLE BODY"
+    dataset.BodyPartExamined = "WHOLEBODY"
+    dataset.PatientOrientation = None
+    dataset.ContentDate = dataset.ContentTime = dataset.AcquisitionDate = dataset.AcquisitionTime = None
+    dataset.PatientOrientationCodeSequence = dataset.PatientGantryRelationshipCodeSequence = None
+    dataset.EnergyWindowInformationSequence = dataset.RadiopharmaceuticalInformationSequence = None
+    dataset.EnergyWindowVector = [1] * len(views)
+    dataset.NumberOfEnergyWindows = 1
+    dataset.DetectorVector = list(range(1, len(views) + 1))
+    dataset.NumberOfDetectors = len(views)
+    dataset.DetectorInformationSequence = DicomSequence([_detector(view) for view in views])
+    dataset.CountsAccumulated = int(frames.sum(dtype=np.int64))
+    # DICOM wants a duration, and a scan does not carry it: 0 is no time anyone has scanned in.
+    dataset.ActualFrameDuration = 0
+    dataset.ScanVelocity = dataset.WholeBodyTechnique = None
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.NumberOfFrames = len(views)
+    dataset.FrameIncrementPointer = [Tag("EnergyWindowVector"), Tag("DetectorVector")]
+    dataset.Rows, dataset.Columns = frames.shape[1:]
+    spacing = scan.pixel_spacing_mm
+    dataset.ScanLength = round(frames.shape[1] * spacing[0]) if spacing else None
+    dataset.PixelSpacing = [f"{value:.6g}" for value in spacing] if spacing else None
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
+    dataset.LossyImageCompression = "00"
+    dataset.BurnedInAnnotation = "NO"
+    dataset.PixelData = frames.tobytes()
+    dataset["PixelData"].VR = "OW"
+    header.stamp(dataset)
+    return dataset
+
+
+def _detector(view: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue, code.CodeMeaning = _VIEW_CODES[view]
+    code.CodingSchemeDesignator = "SCT"
+    detector = Dataset()
+    detector.CollimatorType = None
+    detector.ViewCodeSequence = DicomSequence([code])
+    detector.StartAngle = "180" if view == "anterior" else "0"
+    detector.ImageOrientationPatient = detector.ImagePositionPatient = None
+    return detector
+
+
+SERIES_NUMBER = 9002
+LONGEST_DESCRIPTION = 1024
+"""Characters of Derivation Description, a short text (ST)."""
+
+
+def secondary_capture(
+    picture: np.ndarray, prediction: Prediction, header: ResultHeader, engine: str, warnings: Sequence[str] = ()
+) -> SCImage:
+    """An RGB image of one frame, uncompressed: any viewer can show it.
+
+    Burned In Annotation is NO: by its definition it tells of text that identifies the patient, and the picture names the
+    case by its pseudonym only. What is burnt in are outlines, figures and the statement of intended use.
+
+    Args:
+        picture: uint8 array of shape (rows, columns, 3), from `overlay_picture`.
+        prediction: what it shows.
+        header: of the results of this scan.
+        engine: what computed the prediction.
+        warnings: of the scan; in an archive no other file tells of them.
+    """
+    dataset = SCImage(
+        pixel_array=picture,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        study_instance_uid=header.values["StudyInstanceUID"],
+        series_instance_uid=header.uid("capture series"),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=header.uid("capture"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=header.device,
+        software_versions=__version__,
+        series_description=f"doubleunet_bs overlay. {NOT_FOR_DIAGNOSIS}",
+        patient_orientation=("L", "F"),
+    )
+    # Two views that run in opposite directions: no one orientation is right.
+    dataset.PatientOrientation = None
+    dataset.BodyPartExamined = "WHOLEBODY"
+    dataset.ConversionType = "WSD"
+    dataset.BurnedInAnnotation = "NO"
+    dataset.RecognizableVisualFeatures = "NO"
+    description = (
+        f"Both views with predicted metastatic areas outlined, by doubleunet_bs {__version__}, "
+        f"{prediction.model.name}, engine {engine}. {NOT_FOR_DIAGNOSIS}."
+    )
+    if warnings:
+        description += f" {'Warning' if len(warnings) == 1 else 'Warnings'}: {'; '.join(warnings)}."
+    dataset.DerivationDescription = textwrap.shorten(description, LONGEST_DESCRIPTION, placeholder=" ...")
+    dataset.SourceImageSequence = DicomSequence([reference(frame) for frame in header.frames.values()])
+    header.stamp(dataset)
+    return dataset
 
 
 def dicom_results(

@@ -7,9 +7,8 @@ no result states a side.
 from collections.abc import Collection
 
 from doubleunet_bs.preparation.case import VIEWS
-from doubleunet_bs.preparation.head_end import FEET_UP_WARNING
-from doubleunet_bs.scans.view_check import MIRRORED_WARNING, SAME_WARNING
-from doubleunet_bs.scans.views import FRAME_ORDER_WARNING, ONE_VIEW_WARNING
+from doubleunet_bs.preparation.geometry import FEET_UP_WARNING
+from doubleunet_bs.scans.views import FRAME_ORDER_WARNING, MIRRORED_WARNING, ONE_VIEW_WARNING, SAME_WARNING
 
 _SIDES = {"anterior": "RL", "posterior": "LR"}
 _DOUBTS = {

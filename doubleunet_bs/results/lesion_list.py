@@ -13,8 +13,8 @@ import dataclasses
 import cv2
 import numpy as np
 
-from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.evaluation.lesions import connected_components
+from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation.background import find_uptake
 from doubleunet_bs.preparation.case import VIEWS, PreparedCase
 from doubleunet_bs.preparation.settings import KEPT_ROWS

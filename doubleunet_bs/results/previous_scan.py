@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from doubleunet_bs.deployment.report_scan import ReportScan, read_report_scan, report_scan
-from doubleunet_bs.deployment.result_files import RESULT
-from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.scans.folder import ScanFiles
+from doubleunet_bs.results.input_scans import list_scans
+from doubleunet_bs.results.patient_report import ReportScan, read_report_scan, report_scan
+from doubleunet_bs.results.result_files import RESULT
 from doubleunet_bs.results.source_study import same_patient
+from doubleunet_bs.scans.folder import ScanFiles
 
 
 def find_previous(path: str, current: ScanFiles, allow_missing_view: bool = False) -> ReportScan | ScanFiles:
@@ -73,10 +73,10 @@ def segment_previous(previous: ReportScan | ScanFiles, predictor, allow_missing_
     """
     if isinstance(previous, ReportScan):
         return previous
+    from doubleunet_bs.display import png_bytes
     from doubleunet_bs.results.lesion_list import find_lesions
     from doubleunet_bs.results.overlay import view_pictures
     from doubleunet_bs.results.result_folder import describe_prediction
-    from doubleunet_bs.png import png_bytes
 
     scan = previous.read(allow_missing_view)
     prediction = predictor.predict(scan)

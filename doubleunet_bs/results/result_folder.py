@@ -10,22 +10,47 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs import __version__
-from doubleunet_bs.results.labelme_output import ViewAnnotation, annotate, gone_on_error, labelme_file, metastatic_label, write_annotations
-from doubleunet_bs.results.lesion_list import BODY_DEFINITION, PredictedLesion, all_warnings, area_mm2, body_pixels, find_lesions
-from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES
-from doubleunet_bs.results.overlay import draw_overlay, overlay_picture, view_pictures
-from doubleunet_bs.results.patient_report import report_page
-from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.deployment.replaced_folder import replaced_folder
-from doubleunet_bs.deployment.report_scan import ReportScan, report_scan
-from doubleunet_bs.deployment.result_files import CAPTURE, FORMAT, OUTPUTS, OVERLAY, REPORT, RESULT, SCAN_COPY, annotation_name, mask_name, picture_name, result_folder, segmentation_name
+from doubleunet_bs.display import png_bytes
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.lesions import CONNECTIVITY
-from doubleunet_bs.files import write_json, write_text
-from doubleunet_bs.png import png_bytes
+from doubleunet_bs.files import replaced_folder, write_json, write_text
+from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES
+from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation.case import VIEWS
-from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.results.labelme_output import (
+    ViewAnnotation,
+    annotate,
+    gone_on_error,
+    labelme_file,
+    metastatic_label,
+    write_annotations,
+)
+from doubleunet_bs.results.lesion_list import (
+    BODY_DEFINITION,
+    PredictedLesion,
+    all_warnings,
+    area_mm2,
+    body_pixels,
+    find_lesions,
+)
+from doubleunet_bs.results.overlay import draw_overlay, overlay_picture, view_pictures
+from doubleunet_bs.results.patient_report import ReportScan, report_page, report_scan
+from doubleunet_bs.results.result_files import (
+    CAPTURE,
+    FORMAT,
+    OUTPUTS,
+    OVERLAY,
+    REPORT,
+    RESULT,
+    SCAN_COPY,
+    annotation_name,
+    mask_name,
+    picture_name,
+    result_folder,
+    segmentation_name,
+)
 from doubleunet_bs.results.source_study import SourceStudy
+from doubleunet_bs.scans.bone_scan import BoneScan
 
 _PICTURED = {"labelme", "report"}
 

@@ -11,13 +11,10 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom import naming
-from doubleunet_bs.scans.header import DicomFile, load_header
+from doubleunet_bs.scans.dicom import describe_view, naming, settle_pair
+from doubleunet_bs.scans.header import DicomFile, identifier, load_header
 from doubleunet_bs.scans.layout import Layout, understand
-from doubleunet_bs.scans.dicom_values import identifier
-from doubleunet_bs.scans.limits import MAX_HEADER_BYTES
-from doubleunet_bs.scans.pairing import describe_view, settle_pair
-from doubleunet_bs.scans.sources import Source
+from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source
 from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, views_of_frames
 
 # Type 2 elements of the modules Patient and General Study, and what makes an ID unique: written as the header has them.

@@ -2,23 +2,191 @@
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import BoneScanError, ScanError
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.header import DicomFile, load_file, silence
+from doubleunet_bs.scans.header import DicomFile, identifier, is_phantom, load_file, numbers, silence, text
 from doubleunet_bs.scans.layout import Layout, spacing, understand
-from doubleunet_bs.scans.dicom_values import identifier
-from doubleunet_bs.scans.pairing import describe_view, settle_pair
-from doubleunet_bs.scans.phantom_mark import is_phantom
 from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import Source
-from doubleunet_bs.scans.view_check import check_views
-from doubleunet_bs.scans.views import ANTERIOR, FRAME_ORDER, FRAME_ORDER_WARNING, ONE_VIEW_WARNING, POSTERIOR, views_of_frames
+from doubleunet_bs.scans.views import (
+    ANTERIOR,
+    FRAME_ORDER,
+    FRAME_ORDER_WARNING,
+    ONE_VIEW_WARNING,
+    POSTERIOR,
+    STEPS,
+    check_views,
+    detector_numbers,
+    view_of_file,
+    views_of_frames,
+)
+
+# One detector head takes the two views one after the other, half an hour each at most.
+MAX_GAP_SECONDS = 2 * 3600
+
+_WEAKNESS = [*STEPS, FRAME_ORDER]
+
+
+@dataclasses.dataclass(frozen=True)
+class OneView:
+    """What pairing needs to know of a one-view file. Stays in memory: it identifies the patient.
+
+    Attributes:
+        source: the file.
+        view: "anterior", "posterior" or None when the header does not say.
+        view_source: the step that decided (see `views`).
+        study, series, patient: identifiers, "" when absent. issuer: of the patient's identifier, "" when absent.
+        acquired: date and time of acquisition, "" when absent.
+        order: what orders two views that say nothing of themselves: GE's detector number, Detector Vector and
+            Instance Number, None when absent.
+        shape: rows, columns and how many pixels are summed.
+    """
+
+    source: Source
+    view: str | None
+    view_source: str
+    study: str
+    series: str
+    patient: str
+    issuer: str
+    acquired: str
+    order: tuple[int | None, int | None, int | None]
+    shape: tuple[int, int, int]
+
+    @property
+    def likely_view(self) -> str:
+        """`view`, or a guess where the header does not say: detector 2 of a GE camera is the one below the table."""
+        return self.view or (POSTERIOR if 2 in self.order[:2] else ANTERIOR)
+
+
+def describe_view(source: Source, dataset: Dataset, layout: Layout) -> OneView:
+    """Collect what pairing needs from the header of a one-view file."""
+    view, step = view_of_file(dataset)
+    instance = numbers(dataset, "InstanceNumber")
+    return OneView(
+        source=source,
+        view=view,
+        view_source=step,
+        study=identifier(dataset, "StudyInstanceUID"),
+        series=identifier(dataset, "SeriesInstanceUID"),
+        patient=identifier(dataset, "PatientID"),
+        issuer=identifier(dataset, "IssuerOfPatientID"),
+        acquired=_acquired(dataset),
+        order=(*detector_numbers(dataset), int(instance[0]) if len(instance) == 1 else None),
+        shape=(layout.rows, layout.columns, layout.bin),
+    )
+
+
+def settle_pair(first: OneView, second: OneView) -> tuple[OneView, OneView, str]:
+    """Decide which of two one-view files is the anterior and which the posterior view of one scan.
+
+    Returns:
+        The anterior one, the posterior one, and the step that told them apart.
+
+    Raises:
+        ScanError: `ambiguous-pair` when they are not, or may not be, the two views of one scan.
+    """
+    # A patient's identifier is only unique at the institution that issued it; one file may lack the issuer.
+    for name in ("study", "patient", *(["issuer"] if first.patient and second.patient else [])):
+        one, other = getattr(first, name), getattr(second, name)
+        if one and other and one != other:
+            what = "studies" if name == "study" else "patients"
+            raise ScanError(f"the two files belong to different {what}", "ambiguous-pair")
+    if first.shape != second.shape:
+        raise ScanError("the two views have different matrix sizes", "ambiguous-pair")
+    moments = [_moment(view.acquired) for view in (first, second)]
+    if all(moments) and abs((moments[0] - moments[1]).total_seconds()) > MAX_GAP_SECONDS:
+        raise ScanError("the two views were acquired hours apart: two scans of one study", "ambiguous-pair")
+    if first.view and first.view == second.view:
+        missing = POSTERIOR if first.view == ANTERIOR else ANTERIOR
+        raise ScanError(f"the study has two {first.view} views and no {missing} one", "ambiguous-pair")
+    if first.view or second.view:
+        step = max((view.view_source for view in (first, second) if view.view), key=_WEAKNESS.index)
+        swapped = first.view == POSTERIOR or second.view == ANTERIOR
+        return (second, first, step) if swapped else (first, second, step)
+    if first.order[0] is not None and first.order[0] == second.order[0]:
+        raise ScanError("the two views come from the same detector and are not named", "ambiguous-pair")
+    for one, other in zip(first.order, second.order, strict=True):
+        if one is not None and other is not None and one != other:
+            return (first, second, FRAME_ORDER) if one < other else (second, first, FRAME_ORDER)
+    raise ScanError("the headers of the two views do not say which is the anterior one", "ambiguous-pair")
+
+
+def pair_views(
+    views: Iterable[OneView],
+) -> tuple[list[tuple[OneView, OneView]], list[OneView], list[tuple[OneView, str]]]:
+    """Sort the one-view files of a folder into scans.
+
+    Within a study, two views of one series belong together, then two of one acquisition time, then the last two.
+
+    Args:
+        views: in the order of the folder.
+
+    Returns:
+        Pairs (anterior, posterior); views without a partner; and views that could belong to more than one scan, with
+        the reason in words.
+    """
+    studies: dict[tuple, list[OneView]] = {}
+    for index, view in enumerate(views):
+        # Without a study there is nothing to find a partner by.
+        studies.setdefault((view.study or f"none {index}", view.patient), []).append(view)
+    pairs, alone, unclear = [], [], []
+    for group in studies.values():
+        for key in ("series", "acquired"):
+            if len(group) > 2:
+                group = _take_pairs(group, key, pairs)
+        if len(group) == 1:
+            alone += group
+        elif len(group) == 2:
+            try:
+                anterior, posterior, _ = settle_pair(*group)
+                pairs.append((anterior, posterior))
+            except ScanError as cause:
+                unclear += [(view, str(cause)) for view in group]
+        elif group:
+            unclear += [(view, f"the study has {len(group)} single views that cannot be told apart") for view in group]
+    return pairs, alone, unclear
+
+
+def _take_pairs(group: Sequence[OneView], key: str, pairs: list[tuple[OneView, OneView]]) -> list[OneView]:
+    """Move the views that share `key` with exactly one other to `pairs` where they settle; return the others."""
+    parts: dict[str, list[OneView]] = {}
+    for view in group:
+        parts.setdefault(getattr(view, key), []).append(view)
+    left = []
+    for value, part in parts.items():
+        if value and len(part) == 2:
+            try:
+                anterior, posterior, _ = settle_pair(*part)
+                pairs.append((anterior, posterior))
+                continue
+            except ScanError:
+                # Two of a kind: perhaps another key pairs them with others.
+                left += part
+        else:
+            left += part
+    return left
+
+
+def _acquired(dataset: Dataset) -> str:
+    moment = text(dataset, "AcquisitionDateTime")[:14]
+    return moment or text(dataset, "AcquisitionDate") + text(dataset, "AcquisitionTime").partition(".")[0]
+
+
+def _moment(acquired: str) -> datetime.datetime | None:
+    """The moment, or None when date or time are not there in full."""
+    try:
+        return datetime.datetime.strptime(acquired, "%Y%m%d%H%M%S") if len(acquired) == 14 else None
+    except ValueError:
+        return None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

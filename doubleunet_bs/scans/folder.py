@@ -10,14 +10,11 @@ from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom import contained, read_sources
-from doubleunet_bs.scans.header import DicomFile, load_header, silence
+from doubleunet_bs.scans.dicom import OneView, contained, describe_view, pair_views, read_sources
+from doubleunet_bs.scans.header import DicomFile, identifier, load_header, silence
 from doubleunet_bs.scans.layout import understand
-from doubleunet_bs.scans.dicom_values import identifier
-from doubleunet_bs.scans.limits import MAX_HEADER_BYTES
-from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.sources import Source, is_archive, list_members, open_archive, read_member
+from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive, list_members, open_archive, read_member
 
 # What lies beside scans without being meant as one: annotations of this project, and what operating systems leave.
 _PASSED_OVER = (".json", ".csv", ".png")

@@ -8,19 +8,88 @@ import contextlib
 import dataclasses
 import io
 import logging
+import math
 import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import pydicom
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS
-from doubleunet_bs.scans.pixel_element import PixelElement, find_pixels, take_pixels
-from doubleunet_bs.scans.sources import Source
+from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_FRAGMENTS, MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
+
+KEYWORDS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData", 0x0010: "PixelData"}
+
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelElement:
+    """Pixel data as they lie in the file.
+
+    Attributes:
+        keyword: "PixelData", "FloatPixelData" or "DoubleFloatPixelData".
+        kind: value representation, "OB", "OW" and so on; "" in a file with implicit ones.
+        value: the bytes; of compressed pixel data the items, without the end mark. In a file that was cut off they are
+            fewer than the header says.
+        encapsulated: whether the value consists of items.
+    """
+
+    keyword: str
+    kind: str
+    value: bytes
+    encapsulated: bool
+
+
+def find_pixels(data: bytes, position: int) -> str | None:
+    """The keyword of the pixel data element that begins at `position`; None when another element or nothing does."""
+    tag = data[position : position + 4]
+    if len(tag) == 4:
+        for order in "<>":
+            group, element = struct.unpack(f"{order}HH", tag)
+            if group == 0x7FE0 and element in KEYWORDS:
+                return KEYWORDS[element]
+    return None
+
+
+def take_pixels(data: bytes, position: int) -> PixelElement:
+    """Take out the pixel data element that begins at `position`.
+
+    Raises:
+        ScanError: `truncated` when compressed pixel data have no end, `damaged-pixels` when they are no items.
+    """
+    order = "<" if data[position : position + 2] == b"\xe0\x7f" else ">"
+    kind = data[position + 4 : position + 6]
+    if kind.isalpha() and kind.isupper() and data[position + 6 : position + 8] == b"\0\0":
+        start = position + 12
+    else:
+        kind, start = b"", position + 8
+    if len(data) < start:
+        raise ScanError("is cut off in its pixel data", "truncated")
+    (length,) = struct.unpack_from(f"{order}I", data, start - 4)
+    encapsulated = length == _UNDEFINED
+    end = _end_of_items(data, start) if encapsulated else start + length
+    return PixelElement(find_pixels(data, position) or "", kind.decode("ascii"), data[start:end], encapsulated)
+
+
+def _end_of_items(data: bytes, position: int) -> int:
+    for _ in range(MAX_FRAGMENTS):
+        tag = data[position : position + 4]
+        if tag == _END:
+            return position
+        if len(data) < position + 8:
+            raise ScanError("is cut off in its compressed pixel data", "truncated")
+        if tag != _ITEM:
+            raise ScanError("has compressed pixel data that are damaged", "damaged-pixels")
+        position += 8 + struct.unpack_from("<I", data, position + 4)[0]
+    raise ScanError(f"has pixel data in more than {MAX_FRAGMENTS:,} fragments", "damaged-pixels")
+
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -245,3 +314,104 @@ def _check_end(dataset: Dataset, complete: bool) -> None:
     length = getattr(last, "length", None)
     if length is not None and isinstance(value, bytes) and len(value) < length != 0xFFFFFFFF:
         raise ScanError("is cut off in its header", "truncated")
+
+
+def texts(dataset: Dataset, tag: str | int) -> tuple[str, ...]:
+    """The values of a text element, stripped and in capitals; empty when it is absent, empty or unreadable."""
+    return tuple(text.upper() for text in map(_as_text, _values(dataset, tag)) if text)
+
+
+def text(dataset: Dataset, tag: str | int) -> str:
+    """The values of a text element joined with a backslash, as DICOM does; "" when absent or unreadable."""
+    return "\\".join(texts(dataset, tag))
+
+
+def identifier(dataset: Dataset, keyword: str) -> str:
+    """An identifier as the header has it, without padding; "" when it is absent or empty.
+
+    Raises:
+        ScanError: `damaged-header` when it cannot be read: two patients without identifiers are not one patient.
+    """
+    with quiet():
+        value = dataset.get(keyword)
+        values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+        return "\\".join(_as_text(part) for part in values if part is not None)
+
+
+def numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
+    """The finite numbers in an element; empty when it is absent, or when any of its values is no finite number."""
+    found = []
+    for value in _values(dataset, tag):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            return ()
+        if not math.isfinite(number):
+            return ()
+        found.append(number)
+    return tuple(found)
+
+
+def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
+    """One whole number that the pixels cannot be understood without.
+
+    Args:
+        dataset: the header.
+        keyword: of the element.
+        default: the value when the element is absent or empty; None when there must be one.
+
+    Raises:
+        ScanError: `damaged-header` when it is absent without a default, not one number, or not whole.
+    """
+    if default is not None and not _values(dataset, keyword) and _is_empty(dataset, keyword):
+        return default
+    found = numbers(dataset, keyword)
+    if len(found) != 1 or found[0] != int(found[0]):
+        raise ScanError(f"has no readable {dictionary_description(keyword)} in its header", "damaged-header")
+    return int(found[0])
+
+
+def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    """The items of a sequence; empty when it is absent or unreadable."""
+    return tuple(item for item in _values(dataset, keyword) if isinstance(item, Dataset))
+
+
+def _is_empty(dataset: Dataset, keyword: str) -> bool:
+    """Whether the element is absent or has no bytes, as opposed to having bytes that make no sense."""
+    try:
+        with quiet():
+            return dataset.get(keyword) in (None, "", b"") or len(dataset.get(keyword)) == 0
+    except (ScanError, TypeError):
+        return False
+
+
+def _values(dataset: Dataset, tag: str | int) -> tuple:
+    try:
+        with quiet():
+            element = dataset.get(tag)
+            value = getattr(element, "value", element) if isinstance(tag, int) else element
+            if value is None or value == "" or value == b"":
+                return ()
+            if isinstance(value, bytes):
+                # An element of unknown type, as private ones are after a transfer in implicit VR.
+                return tuple(value.decode("latin-1").split("\\"))
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                return tuple(value)
+            return (value,)
+    except ScanError:
+        # Optional facts: the caller goes on as if the element were absent, which is what it is worth.
+        return ()
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    return str(value).strip("\0 ")
+
+
+MARK = "SYNTHETIC PHANTOM"
+
+
+def is_phantom(dataset: Dataset) -> bool:
+    """Whether the header carries the mark."""
+    return MARK in text(dataset, "ManufacturerModelName") or text(dataset, "ImageComments").startswith(MARK)

@@ -9,8 +9,7 @@ from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import check_decoder
-from doubleunet_bs.scans.header import DicomFile
-from doubleunet_bs.scans.dicom_values import integer, numbers, text, texts
+from doubleunet_bs.scans.header import DicomFile, integer, numbers, text, texts
 from doubleunet_bs.scans.views import check_upright
 
 # The raw matrix of one view (paper, section 2.3), and the finer one that is summed over 2 x 2 pixels to it.

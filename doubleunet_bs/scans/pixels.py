@@ -1,6 +1,7 @@
 """Pixel data -> counts: whole numbers from 0 to 65,535, exactly those the camera stored."""
 
 import hashlib
+import struct
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -8,12 +9,62 @@ from pydicom.encaps import generate_frames
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, RLE_LOSSLESS, decode_frame
-from doubleunet_bs.scans.header import EXPLICIT_BIG, DicomFile, quiet
+from doubleunet_bs.scans.header import EXPLICIT_BIG, DicomFile, PixelElement, integer, numbers, quiet, text
 from doubleunet_bs.scans.layout import Layout
-from doubleunet_bs.scans.dicom_values import integer, numbers, text
-from doubleunet_bs.scans.limits import MAX_PIXEL_BYTES
-from doubleunet_bs.scans.pixel_element import PixelElement
-from doubleunet_bs.scans.rle import decode_rle
+from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES
+
+
+def decode_rle(frame: bytes, rows: int, columns: int, bits_allocated: int) -> np.ndarray:
+    """Decode one monochrome frame.
+
+    A frame is a header of sixteen numbers and one segment per byte of a pixel, the most significant first.
+
+    Args:
+        frame: the encoded bytes.
+        rows: of the image.
+        columns: of the image.
+        bits_allocated: 8, 16 or 32.
+
+    Returns:
+        Unsigned integers of `bits_allocated` bits, shape (rows, columns).
+
+    Raises:
+        ScanError: `damaged-pixels` when the segments do not fit the image, `truncated` when they end early.
+    """
+    planes = bits_allocated // 8
+    if len(frame) < 64:
+        raise ScanError("is cut off: a frame of its RLE pixel data has no header", "truncated")
+    count, *offsets = struct.unpack("<16I", frame[:64])
+    if count != planes:
+        raise ScanError("has RLE pixel data of another depth than its header says", "damaged-pixels")
+    bounds = [*offsets[:count], len(frame)]
+    if bounds != sorted(bounds) or bounds[0] < 64:
+        raise ScanError("has damaged RLE pixel data; export the file again", "damaged-pixels")
+    pixels = np.zeros((rows * columns, planes), dtype=np.uint8)
+    for plane in range(planes):
+        segment = _decode_segment(frame[bounds[plane] : bounds[plane + 1]], rows * columns)
+        pixels[:, planes - 1 - plane] = np.frombuffer(segment, dtype=np.uint8)
+    return pixels.view(f"<u{planes}").reshape(rows, columns)
+
+
+def _decode_segment(data: bytes, size: int) -> bytes:
+    decoded = bytearray()
+    position, end = 0, len(data)
+    while len(decoded) < size and position < end:
+        control = data[position]
+        position += 1
+        if control < 128:
+            # The next control + 1 bytes as they are.
+            decoded += data[position : position + control + 1]
+            position += control + 1
+        elif control > 128:
+            # The next byte 257 - control times.
+            decoded += data[position : position + 1] * (257 - control)
+            position += 1
+    if len(decoded) < size:
+        raise ScanError("is cut off in its RLE pixel data", "truncated")
+    return bytes(decoded[:size])
+
 
 HIGHEST_COUNT = 65_535
 

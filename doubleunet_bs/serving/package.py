@@ -8,13 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from doubleunet_bs.inference.endpoints import PAPERS_ENDPOINT, PAPERS_INPUT, RAW_ENDPOINT, RAW_INPUT, has_raw_counts
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.files import new_folder, read_json, write_text
+from doubleunet_bs.inference.endpoints import (
+    ENDPOINT,
+    INPUT,
+    PAPERS_ENDPOINT,
+    PAPERS_INPUT,
+    RAW_ENDPOINT,
+    RAW_INPUT,
+    has_raw_counts,
+)
 from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.deployment.serving_messages import predict_request, warmup_record
-from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.endpoint_names import ENDPOINT, INPUT
-from doubleunet_bs.files import new_folder, read_json, write_text
+from doubleunet_bs.inference.serving_client import predict_request, warmup_record
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
 

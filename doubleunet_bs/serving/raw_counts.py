@@ -9,12 +9,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from doubleunet_bs.deployment import graph_brightness
-from doubleunet_bs.serving import preparation_graph
-from doubleunet_bs.inference.endpoints import BODY, GAINS, RAW_INPUT, STATUS
-from doubleunet_bs.serving.preparation_graph import Bodies
-from doubleunet_bs.evaluation.endpoint_names import MASK, PROBABILITY
+from doubleunet_bs.inference.endpoints import BODY, GAINS, MASK, PROBABILITY, RAW_INPUT, STATUS
 from doubleunet_bs.preparation.settings import KEPT_ROWS, RAW_SHAPE, PreparationSettings
+from doubleunet_bs.serving import preparation_graph
+from doubleunet_bs.serving.preparation_graph import Bodies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +50,12 @@ def prepare_counts(counts: tf.Tensor, settings: PreparationSettings) -> Prepared
     present = tf.reduce_any(counts > 0, axis=(2, 3))
     bodies = preparation_graph.find_bodies(counts, present)
     frames = preparation_graph.bin_counts(preparation_graph.crop(counts, bodies), settings.bin)
-    gains, bright = graph_brightness.find_gains(frames, present, settings.brightness)
+    gains, bright = preparation_graph.find_gains(frames, present, settings.brightness)
     status = tf.where(bodies.found, tf.where(bright, 0, 3), tf.where(tf.reduce_any(present, axis=1), 2, 1))
     good = status == 0
     gains = tf.where(good[:, None], gains, 1.0)
     kept = frames[:, :, : KEPT_ROWS // settings.bin]
-    grey = preparation_graph.merge(graph_brightness.to_grey(kept, gains))
+    grey = preparation_graph.merge(preparation_graph.to_grey(kept, gains))
     return PreparedCounts(
         grey=tf.where(good[:, None, None], grey, tf.zeros((), tf.uint8)),
         gains=gains,

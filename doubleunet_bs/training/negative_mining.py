@@ -21,9 +21,8 @@ from doubleunet_bs.constants import NON_METASTATIC
 from doubleunet_bs.dataset.folds import Split
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json
-from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import metastatic_mask
-from doubleunet_bs.preparation.pictures import overlay, save_png
+from doubleunet_bs.network.metrics import metastatic_mask, network_input
+from doubleunet_bs.preparation.inspection import overlay, save_png
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 FORMAT = 1

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
-from doubleunet_bs.dataset.folds import Folds, folds_to_json, load_folds, make_folds
-from doubleunet_bs.dataset.lesions import lesions_of_cases
+from doubleunet_bs.dataset.folds import Folds, folds_to_json, lesions_of_cases, load_folds, make_folds
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text, read_json
 from doubleunet_bs.preparation.records import scans_are
@@ -280,3 +280,32 @@ def open_run(path: str | os.PathLike) -> Run:
     ):
         raise RunError(f"{source}: the description of the data for pre-training is incomplete")
     return Run(path=path, experiment=experiment, data=data, pretrain_data=pretrain_data)
+
+
+FOLDERS = (".mined_negatives-*", f".{SAVED_MODEL}-*")
+"""As `files.new_folder` and `replaced_folder` name them. Hidden folders of others, an evaluation say, are left alone."""
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove hidden files and the folders in which mined labels and an export were being written.
+
+    An export that was killed between its two renames has left the older SavedModel in such a folder and none in its place:
+    that one is put back first. Nothing happens where `path` does not exist.
+
+    Args:
+        path: the folder of a stage, whose lock is held.
+    """
+    for leftover in path.glob(".*"):
+        if leftover.is_file():
+            leftover.unlink()
+    remove_leftover_folders(path)
+
+
+def remove_leftover_folders(path: Path) -> None:
+    """The part of `remove_leftovers` that concerns folders."""
+    saved_model = path / SAVED_MODEL
+    for folder in sorted(folder for pattern in FOLDERS for folder in path.glob(pattern)):
+        old = folder / "old"
+        if folder.match(f".{SAVED_MODEL}-*") and old.is_dir() and not saved_model.exists():
+            os.rename(old, saved_model)
+        shutil.rmtree(folder)

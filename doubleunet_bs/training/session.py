@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import RunError, SettingsError, counted
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.stop_signals import StopSignals
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.stop_signals import StopSignals
-from doubleunet_bs.words import counted
 
 ALL_FOLDS = "all"
 PRETRAINING_ONLY = "pretrain"
@@ -111,9 +110,7 @@ def settle_machine(
     """
     tensorflow = import_tensorflow()
     from doubleunet_bs.network.encoder_weights import read_encoder_weights
-    from doubleunet_bs.training.machine import choose_machine
-    from doubleunet_bs.training.memory import check_memory
-    from doubleunet_bs.training.devices import check_batch_size, open_replicas
+    from doubleunet_bs.training.devices import check_batch_size, check_memory, choose_machine, open_replicas
 
     if deterministic:
         tensorflow.config.experimental.enable_op_determinism()
@@ -205,8 +202,7 @@ class Session:
 
     def _is_finished(self, fold: int) -> bool:
         """Whether a fold, whose lock is held, is trained and exported. Then that is said, and what a kill left goes."""
-        from doubleunet_bs.training.leftovers import remove_leftover_folders
-        from doubleunet_bs.training.run_folder import SAVED_MODEL
+        from doubleunet_bs.training.run_folder import SAVED_MODEL, remove_leftover_folders
         from doubleunet_bs.training.stages import FOLD, is_done
 
         path = self.run.fold_path(fold)

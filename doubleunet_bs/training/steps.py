@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from doubleunet_bs.network.inputs import network_input
 from doubleunet_bs.network.losses import DiceLoss, FocalTverskyLoss, OverlapLoss
-from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask
+from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
 from doubleunet_bs.training.cpu_kernels import use_cpu_kernels
-from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.devices import Replicas, sum_over_replicas
+from doubleunet_bs.training.experiments import Experiment
 
 
 def make_loss(experiment: Experiment) -> OverlapLoss:

@@ -1,5 +1,7 @@
 """The training loop: a network, the cases it trains on and those it is validated on (paper, sections 2.6 to 2.10 and 3.1)."""
 
+import dataclasses
+import math
 import os
 import sys
 import time
@@ -12,30 +14,154 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.dataset.augmentation import Augmentation
-from doubleunet_bs.dataset.pipeline import ReadingErrors, epoch_images, evaluation_pieces, images_per_epoch, load_piece, training_pieces
+from doubleunet_bs.dataset.pipeline import (
+    ReadingErrors,
+    epoch_images,
+    evaluation_pieces,
+    images_per_epoch,
+    load_piece,
+    training_pieces,
+)
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
-from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import metastatic_mask
+from doubleunet_bs.network import double_unet
+from doubleunet_bs.network.double_unet import prior_head_bias
+from doubleunet_bs.network.encoder_weights import CONV_LAYERS
+from doubleunet_bs.network.metrics import metastatic_mask, network_input
+from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.training import run_folder, tensorboard
-from doubleunet_bs.training.build import build_network, tested_model
-from doubleunet_bs.training.checkpoints import load_state, save_state
-from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
-from doubleunet_bs.training.fingerprint import ENVIRONMENT, training_environment, training_identity
-from doubleunet_bs.training.learning_rate import Plateau, cosine
-from doubleunet_bs.training.leftovers import remove_leftovers
-from doubleunet_bs.training.memory import images_at_once
-from doubleunet_bs.training.position import Position
-from doubleunet_bs.training.devices import Replicas, check_batch_size
-from doubleunet_bs.training.start import encoder_variables
-from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
-from doubleunet_bs.training.tensorboard import TensorBoardLog
+from doubleunet_bs.training import run_folder
+from doubleunet_bs.training.checkpoints import Position, load_state, save_state
+from doubleunet_bs.training.cpu_kernels import FusedAdam
+from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
+from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.training.fingerprint import ENVIRONMENT, training_environment, training_identity
+from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
+from doubleunet_bs.training.run_folder import remove_leftovers
+from doubleunet_bs.training.steps import Steps, make_loss
+from doubleunet_bs.training.tensorboard import EXAMPLES, TensorBoardLog
+
+
+def starting_head_bias(experiment: Experiment, dataset: ShardedDataset, cases: Sequence[int]) -> list[float] | None:
+    """The biases of the heads from the labels of the training cases; None, for zeros, where the experiment says so."""
+    if experiment.head_bias == "zeros":
+        return None
+    pixels = np.zeros(3, np.int64)
+    for index in cases:
+        labels = dataset.labels(index)
+        # A tenth of the time that np.bincount takes, which first makes eight bytes of each.
+        pixels += [np.count_nonzero(labels == number) for number in range(3)]
+    return prior_head_bias(pixels.tolist(), experiment.classes)
+
+
+def load_initial_weights(model: keras.Model, path: Path) -> None:
+    """Start a network from the weights of another one of the same kind.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another network.
+    """
+    try:
+        model.load_weights(path)
+    # Keras and h5py raise whatever the damaged or foreign part runs into.
+    except Exception as cause:
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]
+        raise RunError(f"{path}: not weights of this network ({reason})") from None
+
+
+def encoder_variables(model: keras.Model) -> list[keras.Variable]:
+    """Kernels and biases of the VGG19 encoder."""
+    return [variable for name in CONV_LAYERS for variable in model.get_layer(name).trainable_variables]
+
+
+def build_network(
+    experiment: Experiment,
+    dataset: ShardedDataset,
+    train_cases: Sequence[int],
+    replicas: Replicas,
+    precision: str,
+    initial_weights: Path | None,
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """The network at its start, and Adam with its variables made.
+
+    Args:
+        experiment: what is trained. dataset: opened shards. train_cases: indices into it. replicas: the devices.
+        precision: of the layers; with "mixed_float16" the optimiser scales the loss.
+        initial_weights: a file of weights of the whole network; None for the experiment's own start.
+
+    Raises:
+        RunError: weights that do not fit.
+    """
+    keras.utils.set_random_seed(experiment.seed)
+    keras.config.set_dtype_policy(precision)
+    try:
+        with replicas.strategy.scope():
+            model = double_unet(
+                (*dataset.image_shape, 3),
+                experiment.classes,
+                experiment.encoder_weights if initial_weights is None else None,
+                starting_head_bias(experiment, dataset, train_cases),
+                synchronized=replicas.count > 1,
+                bn_momentum=experiment.bn_momentum,
+            )
+            if initial_weights is not None:
+                load_initial_weights(model, initial_weights)
+            optimizer = FusedAdam(
+                experiment.learning_rate,
+                late=encoder_variables(model) if experiment.freeze_encoder else (),
+                name="adam",
+            )
+            if precision == "mixed_float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
+            optimizer.build(model.trainable_variables)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return model, optimizer
+
+
+def tested_model(image_shape: tuple[int, int], classes: int, weights: Path) -> keras.Model:
+    """A plain float32 network with the weights of a file, which any single device opens."""
+    model = double_unet((*image_shape, 3), classes)
+    model.load_weights(weights)
+    return model
+
+
+@dataclasses.dataclass
+class Plateau:
+    """Counts epochs without improvement; its fields are all its state, so that a resumed run goes on exactly.
+
+    Attributes:
+        factor: what the learning rate is multiplied with.
+        patience: epochs without improvement before that happens.
+        min_delta: how much lower the loss must be to count as better (Keras' ReduceLROnPlateau: 1e-4).
+        best: lowest loss so far.
+        wait: epochs since then, or since the last reduction.
+    """
+
+    factor: float
+    patience: int
+    min_delta: float = 1e-4
+    best: float = math.inf
+    wait: int = 0
+
+    def learning_rate(self, val_loss: float, current: float) -> float:
+        """The learning rate of the next epoch, given the validation loss of this one."""
+        if val_loss < self.best - self.min_delta:
+            self.best, self.wait = val_loss, 0
+            return current
+        self.wait += 1
+        if self.wait < self.patience:
+            return current
+        self.wait = 0
+        return current * self.factor
+
+
+def cosine(start: float, done: float) -> float:
+    """The learning rate after a fraction `done` of all steps, falling from `start` to 0 along half a cosine."""
+    return start * 0.5 * (1.0 + math.cos(math.pi * done))
+
 
 PROGRESS_PICTURE_SECONDS = 15.0
 
@@ -303,7 +429,7 @@ class Trainer:
 
     def _log_examples(self, epoch: int) -> None:
         # Called without a compiled function: a trace of its own would cost more than it saves for a few scans.
-        examples = self.validation_cases[: tensorboard.EXAMPLES]
+        examples = self.validation_cases[:EXAMPLES]
         piece = load_piece(self.dataset, examples, [1.0] * len(examples))
         mask = metastatic_mask(self.model(network_input(piece["grey"]), training=False))
         self.board.examples(epoch, piece["grey"], piece["labels"], keras.ops.convert_to_numpy(mask))

@@ -4,8 +4,7 @@ The paper pre-trains with 100 scans of prostate-cancer patients and fine-tunes o
 folds of a run, since none of their scans is in it; that is checked here and not taken on trust.
 """
 
-from doubleunet_bs.dataset.folds import hold_out
-from doubleunet_bs.dataset.lesions import lesions_of_cases
+from doubleunet_bs.dataset.folds import hold_out, lesions_of_cases
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable

@@ -42,10 +42,10 @@ Segment = Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
 def make_files(folder: Path, size: int) -> None:
     """A phantom as DICOM file, and the network in the formats that the ways read."""
     from doubleunet_bs.network import double_unet
-    from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
     from doubleunet_bs.phantom import make_phantom
     from doubleunet_bs.phantom.dicom import write_dicom
+    from doubleunet_bs.preparation.settings import PreparationSettings
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
     import keras

@@ -80,10 +80,9 @@ def main() -> None:
 
 def segment(predictor, items, out: Path, outputs: str, streamed: bool) -> dict[str, float]:
     """Segment the scans and write the results to `out`; seconds of each step, of scans one after the other."""
-    from doubleunet_bs.results.prediction_job import PredictionJob
-    from doubleunet_bs.deployment.result_files import parse_outputs
-    from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
-    from doubleunet_bs.deployment.streaming import stream
+    from doubleunet_bs.results.input_scans import JobSettings, ScanReader
+    from doubleunet_bs.results.prediction_job import PredictionJob, stream
+    from doubleunet_bs.results.result_files import parse_outputs
 
     settings = JobSettings(out, parse_outputs(outputs))
     reader = ScanReader(settings, predictor.description.preparation)

@@ -31,11 +31,11 @@ import numpy as np
 import pydicom
 from measuring import print_environment, print_table, take_turns, timed
 
+from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.phantom.dicom import to_dicom
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.scans import find_scans
-from doubleunet_bs.phantom import make_phantom
-from doubleunet_bs.phantom.dicom import to_dicom
 
 
 def make_scans(folder: Path, scans: int) -> None:

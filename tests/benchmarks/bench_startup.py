@@ -116,9 +116,9 @@ def first_step(command: list) -> list[Seconds]:
 
 def make_shards(folder: Path, patients: int, bin: int) -> None:
     """Phantoms with metastases in `folder`/phantoms, and `folder`/shards of them."""
+    from doubleunet_bs.phantom import make_cohort
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.phantom import make_cohort
 
     cohort = make_cohort(folder / "phantoms", patients, positive_fraction=1.0, workers=2, progress=False)
     prepare_cohort(

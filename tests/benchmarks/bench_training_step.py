@@ -46,9 +46,9 @@ def own_trainer(rows: int, columns: int, precision: str, xla: bool) -> Step:
     """This project's step, fed as in training: by an iterator of a distributed dataset of uint8 arrays."""
     import tensorflow as tf
 
-    from doubleunet_bs.training.experiments import paper_experiment
-    from doubleunet_bs.training.fused_adam import FusedAdam
+    from doubleunet_bs.training.cpu_kernels import FusedAdam
     from doubleunet_bs.training.devices import open_replicas
+    from doubleunet_bs.training.experiments import paper_experiment
     from doubleunet_bs.training.steps import Steps, make_loss
 
     replicas = open_replicas("cpu")

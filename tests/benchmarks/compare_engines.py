@@ -23,8 +23,8 @@ def main() -> None:
     args = parser.parse_args()
     from doubleunet_bs.inference import Predictor
     from doubleunet_bs.inference.engines import has_openvino
-    from doubleunet_bs.scans import read_scan
     from doubleunet_bs.phantom import make_cohort
+    from doubleunet_bs.scans import read_scan
 
     with tempfile.TemporaryDirectory() as folder:
         scans = make_cohort(Path(folder) / "phantoms", args.patients, seed=SEED) / "scans"

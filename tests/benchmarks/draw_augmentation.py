@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.dataset.augmentation import Augmentation, brightness_levels
 from doubleunet_bs.files import replace_file
+from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
-from doubleunet_bs.phantom import make_cohort
 
 SHOWN_WHITE = 100
 """Grey level shown in full white: most of the skeleton lies below it."""

@@ -128,7 +128,7 @@ def print_environment(*modules: str) -> None:
 
     What is not installed is left out.
     """
-    from doubleunet_bs.processor import processor_flags
+    from doubleunet_bs.tensorflow_setup import processor_flags
 
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

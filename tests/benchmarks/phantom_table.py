@@ -13,8 +13,8 @@ import statistics
 from pathlib import Path
 from types import SimpleNamespace
 
-from doubleunet_bs.evaluation.paired import Comparison, compare_scans, correct
 from doubleunet_bs.evaluation.scores import FoldScores, read_scores
+from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, correct
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 

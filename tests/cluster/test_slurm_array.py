@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from one_node_slurm import OneNodeSlurm, missing_programs
 
+from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.phantom import make_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "assets" / "cluster" / "slurm_array.sh"

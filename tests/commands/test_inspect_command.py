@@ -10,9 +10,9 @@ from PIL import Image
 from real_scan import REAL
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.preparation.inspection import BODY, KNEE, WINDOW
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.phantom.dicom import write_dicom
+from doubleunet_bs.preparation.inspection import BODY, KNEE, WINDOW
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.commands import predict
 from doubleunet_bs.inference.engines import ENGINES
 from doubleunet_bs.inference.model_description import INTENDED_USE
-from doubleunet_bs.results.overlay import CONTOUR, outline
 from doubleunet_bs.inference.predictor import Predictor
+from doubleunet_bs.results.overlay import CONTOUR, outline
 
 VIEWS = ("anterior", "posterior")
 FILES = {

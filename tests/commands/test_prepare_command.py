@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.phantom import make_cohort
+from doubleunet_bs.preparation.shards import open_shards
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from doubleunet_bs.dataset.folds import folds_to_json, hold_out, load_folds, make_folds
-from doubleunet_bs.dataset.lesions import count_lesions
+from doubleunet_bs.dataset.folds import count_lesions, folds_to_json, hold_out, load_folds, make_folds
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.files import write_json
 

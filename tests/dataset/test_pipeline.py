@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from doubleunet_bs.dataset.pipeline import epoch_order, evaluation_pieces, evaluation_shares, load_piece, pairs_of, train_shares, training_pieces
+from doubleunet_bs.dataset.pipeline import (
+    epoch_order,
+    evaluation_pieces,
+    evaluation_shares,
+    load_piece,
+    pairs_of,
+    train_shares,
+    training_pieces,
+)
 
 
 def collected(pieces):

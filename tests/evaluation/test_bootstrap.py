@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from score_makers import scan
 
-from doubleunet_bs.evaluation.statistics import bootstrap_means
-from doubleunet_bs.evaluation.distribution import Distribution, distribution
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.statistics import Distribution, bootstrap_means, distribution
 from doubleunet_bs.evaluation.summary import mean_of_folds
+from doubleunet_bs.pixel_counts import PixelCounts
 
 
 def cohort(seed=0, patients=12):

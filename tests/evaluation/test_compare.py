@@ -13,8 +13,8 @@ from score_makers import scan
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.compare_runs import compare_runs, format_comparison, write_comparison
-from doubleunet_bs.evaluation.paired import Comparison, compare_scans, correct
 from doubleunet_bs.evaluation.score_cases import EvaluationSettings
+from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, correct
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.run_folder import open_run
@@ -178,7 +178,9 @@ def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shard
 
     written = files()
     real, opened = evaluate_run.open_shards, []
-    monkeypatch.setattr(evaluate_run, "open_shards", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs))
+    monkeypatch.setattr(
+        evaluate_run, "open_shards", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs)
+    )
     stricter = dataclasses.replace(QUICK, overlap=0.9, normals=False)
     found = compare_runs(copies, settings=stricter)
     assert (found.folds, found.left_out, len(opened)) == ((1, 2), (("second", 3),), 1)

@@ -6,8 +6,8 @@ from score_makers import lesion, scan
 from sklearn.metrics import recall_score, roc_auc_score
 
 from doubleunet_bs.dataset.folds import Folds
-from doubleunet_bs.evaluation.detection import detect
-from doubleunet_bs.evaluation.unseen_normals import unseen_normals
+from doubleunet_bs.evaluation.score_cases import unseen_normals
+from doubleunet_bs.evaluation.scores import detect
 from doubleunet_bs.training.experiments import paper_experiment
 
 

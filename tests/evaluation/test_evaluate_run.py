@@ -15,12 +15,11 @@ from intensity_run import FALSE_PIXELS, intensity_model, make_run, make_shards, 
 from doubleunet_bs.__main__ import run_command
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate_run import evaluate_fold, evaluate_run
-from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts
-from doubleunet_bs.inference.keras_model import Segmenter
-from doubleunet_bs.evaluation.provenance import provenance
+from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, provenance
 from doubleunet_bs.evaluation.scores import read_scores
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference.keras_model import Segmenter
+from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.experiments import paper_experiment

@@ -10,15 +10,13 @@ import types
 import pytest
 from score_makers import fold, fold_of, lesion, scan
 
-from doubleunet_bs.evaluation.statistics import bootstrap_means
-from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS
 from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter
-from doubleunet_bs.evaluation.provenance import Provenance, provenance
-from doubleunet_bs.evaluation.report.sections import table_section
+from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS, Provenance, provenance
+from doubleunet_bs.evaluation.report.report import table_section
 from doubleunet_bs.evaluation.scores import Postprocessed
+from doubleunet_bs.evaluation.statistics import bootstrap_means
 from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
-from doubleunet_bs.evaluation.table_files import summary_csv, summary_tex
-from doubleunet_bs.evaluation.tables import format_details, format_summary
+from doubleunet_bs.evaluation.tables import format_details, format_summary, summary_csv, summary_tex
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import paper_experiment
 

@@ -105,7 +105,7 @@ def test_agrees_with_scikit_image():
             part = np.s_[:, left : left + 30]
             regions = regionprops(label(image[part], connectivity=2), probability[part])
             own = [lesion for lesion in lesions if lesion.view == view]
-            key = lambda item: (item[0], item[1], item[2])  # noqa: E731
+            key = lambda item: (item[0], item[1], item[2])
             expected = sorted(((r.centroid[0], r.centroid[1] + left, r.area, r) for r in regions), key=key)
             for lesion, (row, column, area, region) in zip(
                 sorted(own, key=lambda lesion: (lesion.row, lesion.column, lesion.pixels)), expected, strict=True

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from doubleunet_bs.colours import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, TRUTH
-from doubleunet_bs.evaluation.figures import clinical_display, draw_case, upper_level
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, TRUTH
+from doubleunet_bs.display import clinical_display, upper_level
+from doubleunet_bs.evaluation.figures import draw_case
+from doubleunet_bs.pixel_counts import PixelCounts
 
 
 def test_display_is_inverse_and_saturates():

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from doubleunet_bs.evaluation.lesions import Lesion
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts
 from doubleunet_bs.evaluation.scan_score import ScanScore
 from doubleunet_bs.evaluation.scores import FoldScores, ThresholdScore, write_scores
+from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"

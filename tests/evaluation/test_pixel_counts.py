@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from doubleunet_bs.evaluation.pixel_counts import PixelCounts, count_pixels
+from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 
 
 def test_counts_by_hand():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from score_makers import lesion, scan
 
-from doubleunet_bs.evaluation.areas import AreaUnit, area_unit, size_class, size_class_names
-from doubleunet_bs.evaluation.breakdown import by_size, by_view, sizes_to_json
-from doubleunet_bs.evaluation.pixel_counts import count_pixels
+from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit, size_class, size_class_names
 from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter, drop_small, learn_filter
 from doubleunet_bs.evaluation.scan_score import score_scan
+from doubleunet_bs.evaluation.summary import by_size, by_view, sizes_to_json
+from doubleunet_bs.pixel_counts import count_pixels
 
 
 def test_small_wrong_lesions_go():

@@ -15,14 +15,13 @@ from score_makers import fold, lesion, scan
 
 from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.evaluate_run import evaluate_run
-from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
 from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter
-from doubleunet_bs.evaluation.report.error_maps import ErrorMaps
+from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
 from doubleunet_bs.evaluation.report.markup import table, tinted
-from doubleunet_bs.evaluation.report.scan_figures import chosen_scans, outline
-from doubleunet_bs.evaluation.report.sections import _patients, head, table_section
-from doubleunet_bs.evaluation.scores import Postprocessed
+from doubleunet_bs.evaluation.report.report import _patients, head, table_section
+from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, outline
 from doubleunet_bs.evaluation.score_cases import EvaluationSettings
+from doubleunet_bs.evaluation.scores import Postprocessed
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings

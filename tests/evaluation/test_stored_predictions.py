@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.detection import detect
 from doubleunet_bs.evaluation.scan_score import score_scan
-from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete, decode_probability, encode_probability, read_prediction
+from doubleunet_bs.evaluation.scores import detect
+from doubleunet_bs.evaluation.stored_predictions import (
+    StoredPredictions,
+    complete,
+    decode_probability,
+    encode_probability,
+    read_prediction,
+)
 
 SHAPE = (6, 8)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from synthetic_shards import SyntheticShards
 
-from doubleunet_bs.inference import Predictor, engines
-from doubleunet_bs.inference.engines import choose_local, has_openvino, open_local
-from doubleunet_bs.deployment.openvino_graph import split_convolutions
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.processor import bfloat16_instruction
+from doubleunet_bs.inference import Predictor, engines
+from doubleunet_bs.inference.engine_openvino import split_convolutions
+from doubleunet_bs.inference.engines import choose_local, has_openvino, open_local
+from doubleunet_bs.tensorflow_setup import bfloat16_instruction
 
 needs_openvino = pytest.mark.skipif(
     not has_openvino(), reason="OpenVINO is not installed: pip install -e '.[openvino]'"
@@ -24,10 +24,10 @@ def trained(tmp_path_factory, tensorflow):
     import keras
     from intensity_run import description
 
-    from doubleunet_bs.serving.export import write_saved_model
     from doubleunet_bs.network import double_unet
-    from doubleunet_bs.network.inputs import network_input
     from doubleunet_bs.network.losses import DiceLoss
+    from doubleunet_bs.network.metrics import network_input
+    from doubleunet_bs.serving.export import write_saved_model
 
     shards = SyntheticShards(scans=4)
     keras.utils.set_random_seed(1)

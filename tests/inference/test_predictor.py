@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from intensity_run import LEVEL, SETTINGS
 
-from doubleunet_bs.inference import Predictor
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference import Predictor
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.scans import read_scan
 

@@ -16,10 +16,10 @@ pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not 
 from model_server import BINARY, LoopbackServer, RealServer, fill_as_values
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.errors import RunError, ServerError, SettingsError
 from doubleunet_bs.inference import Predictor
 from doubleunet_bs.inference.serving_client import TRIES, Output, open_client
 from doubleunet_bs.serving.package import package_model
-from doubleunet_bs.errors import RunError, ServerError, SettingsError
 
 NAME = "focal-tversky-otsu-fold-01"
 PROTOCOLS = ("grpc", "rest")

@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed: pip install -e '.[test]'")
 
-from doubleunet_bs.deployment import serving_messages as own
-from doubleunet_bs.deployment.serving_messages import predict_request, read_tensor, warmup_record
 from doubleunet_bs.errors import ServerError
+from doubleunet_bs.inference import serving_client as own
+from doubleunet_bs.inference.serving_client import predict_request, read_tensor, warmup_record
 
 
 @pytest.fixture(scope="module")

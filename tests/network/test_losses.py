@@ -98,7 +98,7 @@ def test_loss_and_gradient_are_finite_in_every_corner(loss, corner, dtype):
     gradient = tf.cast(tape.gradient(value, probabilities), tf.float32).numpy()
     assert np.isfinite(value) and 0 <= value <= 1
     assert np.isfinite(gradient).all()
-    if "perfect" == corner:
+    if corner == "perfect":
         assert value == 0
 
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
+from doubleunet_bs.network.double_unet import prior_head_bias
+from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, metastatic_probability, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
-from doubleunet_bs.network.head_bias import prior_head_bias
-from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, metastatic_probability
 
 
 def test_counts_by_hand():

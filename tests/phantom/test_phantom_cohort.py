@@ -13,7 +13,7 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import BoneScanError, SettingsError
 from doubleunet_bs.phantom import make_cohort, make_phantom
 from doubleunet_bs.phantom.cohort import to_labelme
-from doubleunet_bs.scans.phantom.outline import draw_polygons
+from doubleunet_bs.phantom.scan import draw_polygons
 
 
 @pytest.fixture(scope="module")

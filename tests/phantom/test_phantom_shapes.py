@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.phantom.camera import ATTENUATION, Camera, project, scatter
-from doubleunet_bs.scans.phantom.outline import draw_polygons, mask_polygons, visible_outline
+from doubleunet_bs.phantom.patient import template_skeleton
+from doubleunet_bs.phantom.scan import draw_polygons, mask_polygons, visible_outline
 from doubleunet_bs.phantom.shapes import curve, ellipsoid, plate, quasi_random, tube
-from doubleunet_bs.scans.phantom.skeleton import template_skeleton
 from doubleunet_bs.phantom.soft_tissue import Surfaces
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from doubleunet_bs.preparation.binning import bin_counts, bin_labels
+from doubleunet_bs.preparation.geometry import bin_counts, bin_labels
 
 
 def test_counts_of_a_block_are_added():

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.brightness import find_gain, to_grey
-from doubleunet_bs.preparation.histogram import count_values
+from doubleunet_bs.preparation.brightness import count_values, find_gain, to_grey
 
 
 def mean(frames, gain):

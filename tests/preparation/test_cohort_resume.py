@@ -9,7 +9,7 @@ import time
 import pytest
 
 from doubleunet_bs.errors import BoneScanError, SettingsError
-from doubleunet_bs.preparation import PreparationSettings, shard_writer
+from doubleunet_bs.preparation import PreparationSettings, shards
 from doubleunet_bs.preparation import cohort as module
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.shards import open_shards
@@ -30,7 +30,7 @@ def everything(folder):
 
 @pytest.fixture
 def six(cohort, monkeypatch):
-    monkeypatch.setattr(shard_writer, "CASES_PER_SHARD", 2)
+    monkeypatch.setattr(shards, "CASES_PER_SHARD", 2)
     for number in range(6):
         cohort.positive(f"scan{number}", number)
     cohort.scan("scan3x", 33)
@@ -186,9 +186,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on(six):
     key = six.root / "key.json"
     code = (
         "from pathlib import Path\n"
-        "from doubleunet_bs.preparation import shard_writer, cohort\n"
+        "from doubleunet_bs.preparation import shards, cohort\n"
         "if __name__ == '__main__':\n"
-        "    shard_writer.CASES_PER_SHARD = 2\n"
+        "    shards.CASES_PER_SHARD = 2\n"
         f"    root = Path({str(six.root)!r})\n"
         "    job = cohort.CohortJob(root / 'scans', root / 'labels', root / 'shards', key=root / 'key.json',\n"
         "                           skip_invalid=True, workers=2, pictures=True, progress=False)\n"

@@ -8,9 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubleunet_bs.preparation import prepare_scan
-from doubleunet_bs.preparation.brightness import LARGEST_FAST_GAIN, find_gain, gain_of_histograms, to_grey
+from doubleunet_bs.preparation.brightness import (
+    LARGEST_FAST_GAIN,
+    clip_counts,
+    count_values,
+    find_gain,
+    gain_of_histograms,
+    percentile,
+    sum_counts,
+    to_grey,
+)
 from doubleunet_bs.preparation.geometry import Placement, crop, crop_histogram, find_body
-from doubleunet_bs.preparation.histogram import clip_counts, count_values, percentile, sum_counts
 
 EVERY_COUNT = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 

@@ -7,12 +7,11 @@ import pydicom.data
 import pytest
 from bodies import block, person, scan_of
 
-from doubleunet_bs.results.laterality import orientation, sides
-from doubleunet_bs.preparation import prepare_scan
-from doubleunet_bs.preparation.geometry import find_body
-from doubleunet_bs.preparation.head_end import FEET_UP_WARNING, _gap, check_head_end
-from doubleunet_bs.scans import read_scan
 from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.preparation import prepare_scan
+from doubleunet_bs.preparation.geometry import FEET_UP_WARNING, _gap, check_head_end, find_body
+from doubleunet_bs.results.laterality import orientation, sides
+from doubleunet_bs.scans import read_scan
 
 BUNDLED = Path(pydicom.data.__file__).parent / "test_files"
 

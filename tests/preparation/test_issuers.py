@@ -3,9 +3,9 @@
 import pytest
 
 from doubleunet_bs.preparation import cohort as module
-from doubleunet_bs.preparation import shard_writer
+from doubleunet_bs.preparation import shards
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
-from doubleunet_bs.preparation.header_patients import ISSUER_WARNING
+from doubleunet_bs.preparation.patients import ISSUER_WARNING
 
 
 def prepare(cohort):
@@ -69,7 +69,7 @@ def test_the_one_that_the_table_leaves_out_is_warned_of(cohort):
 
 
 def test_an_interrupted_run_warns_as_well(cohort, monkeypatch):
-    monkeypatch.setattr(shard_writer, "CASES_PER_SHARD", 1)
+    monkeypatch.setattr(shards, "CASES_PER_SHARD", 1)
     scans(cohort, "", "UKX")
     prepare_task = module.prepare_task
     with monkeypatch.context() as patch:

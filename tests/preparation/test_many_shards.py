@@ -8,7 +8,7 @@ import pytest
 from bodies import person, scan_of
 
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.preparation import PreparationSettings, prepare_scan, shard_writer, shards
+from doubleunet_bs.preparation import PreparationSettings, prepare_scan, shards
 from doubleunet_bs.preparation.records import make_record
 from doubleunet_bs.preparation.shards import open_shards
 
@@ -19,10 +19,10 @@ SETTINGS = PreparationSettings(bin=4)
 @pytest.fixture
 def many(tmp_path, monkeypatch):
     """One case in each of seven shards, all different; two files of each kind are mapped at a time."""
-    monkeypatch.setattr(shard_writer, "CASES_PER_SHARD", 1)
+    monkeypatch.setattr(shards, "CASES_PER_SHARD", 1)
     monkeypatch.setattr(shards, "MAPPED_FILES", 2)
     case = prepare_scan(scan_of(person(1), person(2)), settings=SETTINGS)
-    writer = shard_writer.ShardWriter(tmp_path, SETTINGS)
+    writer = shards.ShardWriter(tmp_path, SETTINGS)
     for number in range(SHARDS):
         record = make_record(case, f"patient-{number}", "negative", None, f"{number:064x}")
         counts = case.counts.copy()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from doubleunet_bs.errors import BoneScanError, DatasetError
-from doubleunet_bs.preparation import PreparationSettings, prepare_scan, shard_writer
+from doubleunet_bs.preparation import PreparationSettings, prepare_scan, shards
 from doubleunet_bs.preparation.records import make_record, parse_record
 from doubleunet_bs.preparation.shards import open_shards
 
@@ -29,8 +29,8 @@ def good(tmp_path_factory, cases):
     folder = tmp_path_factory.mktemp("shards") / "good"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_writer, "CASES_PER_SHARD", 2)
-        writer = shard_writer.ShardWriter(folder, SETTINGS)
+        patch.setattr(shards, "CASES_PER_SHARD", 2)
+        writer = shards.ShardWriter(folder, SETTINGS)
         for number, case in enumerate(cases):
             record = make_record(case, f"patient-{number:012x}", "negative", "breast", f"{number:064x}")
             full = writer.add(record, case.counts, case.labels)

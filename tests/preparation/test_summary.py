@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from doubleunet_bs.preparation.summary import summarise
+from doubleunet_bs.preparation.cohort import summarise
 
 
 @pytest.mark.parametrize(

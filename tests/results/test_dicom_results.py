@@ -12,14 +12,14 @@ from dicom_variants import KINDS, VIEWS, write_variant
 from handmade_prediction import make_prediction
 from pydicom.uid import NuclearMedicineImageStorage
 
+from doubleunet_bs.errors import RunError, ScanError
+from doubleunet_bs.inference.model_description import Member
 from doubleunet_bs.results.dicom_results import dicom_names, dicom_results
 from doubleunet_bs.results.lesion_list import find_lesions
-from doubleunet_bs.inference.model_description import Member
 from doubleunet_bs.results.overlay import CONTOUR, overlay_picture
-from doubleunet_bs.errors import RunError, ScanError
-from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.phantom_mark import is_phantom
 from doubleunet_bs.results.source_study import read_source_study, same_patient
+from doubleunet_bs.scans import read_scan
+from doubleunet_bs.scans.header import is_phantom
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.training.experiments import paper_experiment
 

@@ -14,11 +14,11 @@ from intensity_run import LEVEL, SETTINGS, intensity_model
 from PIL import Image
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.results.labelme_output import annotate, annotation_paths, metastatic_label
-from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.results.labelme_output import annotate, annotation_paths, metastatic_label
+from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.labelme import draw_shapes, rasterize
 from doubleunet_bs.scans.sources import Source
@@ -82,8 +82,8 @@ def test_names_that_prepare_understands(tmp_path):
 def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
     """The circle: predict, correct an outline by hand, prepare with the outlines, train on the shards."""
     from doubleunet_bs.phantom import make_cohort
-    from doubleunet_bs.training.session import train_and_export
     from doubleunet_bs.training.experiments import paper_experiment
+    from doubleunet_bs.training.session import train_and_export
 
     scans = make_cohort(tmp_path / "cohort", 3, positive_fraction=1.0, seed=5, progress=False) / "scans"
     labels, out = tmp_path / "labels", tmp_path / "out"
@@ -139,7 +139,7 @@ def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
         assert expected[int(row - place.top) // 4, int(column - place.left) // 4]
 
     monkeypatch.setattr(
-        "doubleunet_bs.training.build.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     experiment = paper_experiment("focal-tversky", folds=3, epochs=1, encoder_weights="none")
     (fold,) = train_and_export(tmp_path / "run", shards, dataset, experiment, 1)

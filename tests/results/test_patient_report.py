@@ -12,15 +12,15 @@ import pytest
 from handmade_prediction import make_prediction
 from PIL import Image
 
-from doubleunet_bs.results.lesion_list import SPACING_WARNING, find_lesions
-from doubleunet_bs.inference.model_description import INTENDED_USE
-from doubleunet_bs.results.overlay import overlay_picture
-from doubleunet_bs.deployment.report_scan import read_report_scan
-from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference.model_description import INTENDED_USE
+from doubleunet_bs.results.lesion_list import SPACING_WARNING, find_lesions
+from doubleunet_bs.results.overlay import overlay_picture
+from doubleunet_bs.results.patient_report import read_report_scan
+from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.view_check import MIRRORED_WARNING
+from doubleunet_bs.scans.views import MIRRORED_WARNING
 
 CONTOUR = np.array((225, 87, 0))
 
@@ -265,7 +265,14 @@ def test_in_a_browser(written, tmp_path):
     orange = {}
     for name, content in pages.items():
         (tmp_path / f"{name}.html").write_text(content, encoding="utf-8")
-        arguments = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync".split()
+        arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-sync",
+        ]
         arguments += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
         arguments += [
             f"--user-data-dir={tmp_path / 'profile'}",

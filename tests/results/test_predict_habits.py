@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import types
 
 import pydicom
 import pytest
@@ -17,10 +16,9 @@ from intensity_run import SETTINGS
 from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.inference.engines import choose_local
-from doubleunet_bs.results.input_scans import list_scans
-from doubleunet_bs.deployment.scan_reader import JobSettings, ScanReader
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.inference.engines import choose_local
+from doubleunet_bs.results.input_scans import JobSettings, ScanReader, list_scans
 
 
 @pytest.fixture
@@ -376,14 +374,14 @@ def test_nothing_is_left_when_annotations_cannot_be_written(command, phantoms, t
 
 def test_annotations_do_not_outlive_a_result_that_cannot_be_placed(command, phantoms, tmp_path, monkeypatch):
     """The last step fails, the renaming of the folder: the next run finds nothing in its way."""
-    from doubleunet_bs.deployment import replaced_folder
+    from doubleunet_bs import files
 
     def fail(source, target):
         raise OSError(5, "Input/output error")
 
     arguments = (phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
     with monkeypatch.context() as patch:
-        patch.setattr(replaced_folder, "os", types.SimpleNamespace(umask=os.umask, rename=fail))
+        patch.setattr(files.os, "rename", fail)
         code, _, err = command(*arguments)
     assert code == 1 and "cannot be written (Input/output error)" in err
     assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []

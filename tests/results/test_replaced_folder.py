@@ -6,11 +6,10 @@ import types
 import pytest
 from handmade_prediction import make_prediction
 
-from doubleunet_bs.deployment import replaced_folder as module
-from doubleunet_bs.results import result_folder
-from doubleunet_bs.deployment.replaced_folder import replaced_folder
+from doubleunet_bs import files as module
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import read_json
+from doubleunet_bs.files import read_json, replaced_folder
+from doubleunet_bs.results import result_folder
 
 
 def content(folder) -> dict[str, str]:

@@ -7,9 +7,8 @@ import pytest
 from dicom_headers import ge_discovery, put_pixels, write
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import header, find_scans, folder, read_scan, sources
-from doubleunet_bs.scans.limits import MAX_HEADER_BYTES, MAX_HEADER_ITEMS
-from doubleunet_bs.scans.sources import Source
+from doubleunet_bs.scans import find_scans, folder, header, read_scan, sources
+from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
 
 
 @pytest.fixture

@@ -16,9 +16,15 @@ from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import decoders, read_scan
-from doubleunet_bs.scans.codestreams import Codestream, describe_jpeg, describe_jpeg2000
-from doubleunet_bs.scans.decoders import DECODERS, DecoderProcess, decode_frame
-from doubleunet_bs.scans.rle import decode_rle
+from doubleunet_bs.scans.decoders import (
+    DECODERS,
+    Codestream,
+    DecoderProcess,
+    decode_frame,
+    describe_jpeg,
+    describe_jpeg2000,
+)
+from doubleunet_bs.scans.pixels import decode_rle
 
 FRONT = body()[0].astype(np.uint16)
 FRAME = encode_jpeg_lossless(FRONT)

@@ -26,7 +26,7 @@ from dicom_headers import (
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import decoders, header, limits, read_scan
+from doubleunet_bs.scans import decoders, header, read_scan, sources
 
 
 def refuse(tmp_path, data: bytes) -> ScanError:
@@ -185,7 +185,7 @@ def test_an_unknown_transfer_syntax(tmp_path):
 
 def test_a_deflated_bomb_is_not_inflated(tmp_path):
     deflater = zlib.compressobj(9, wbits=-15)
-    element = b"\x09\x00\x10\x10OB\0\0" + struct.pack("<I", limits.MAX_FILE_BYTES * 4)
+    element = b"\x09\x00\x10\x10OB\0\0" + struct.pack("<I", sources.MAX_FILE_BYTES * 4)
     bomb = (
         deflater.compress(element) + b"".join(deflater.compress(bytes(1 << 20)) for _ in range(256)) + deflater.flush()
     )

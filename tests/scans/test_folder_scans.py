@@ -11,7 +11,7 @@ import pytest
 from dicom_headers import body, ge_discovery, ge_millennium, put_pixels, write
 
 from doubleunet_bs.errors import ScanError, SettingsError
-from doubleunet_bs.scans import find_scans, limits, sources
+from doubleunet_bs.scans import find_scans, sources
 
 FRONT, BACK = body()
 
@@ -211,7 +211,7 @@ def test_an_archive_with_a_huge_table_of_contents_is_not_loaded(tmp_path):
         b"PK\x03\x04"
         + bytes(100)
         + b"PK\x05\x06"
-        + struct.pack("<4H2IH", 0, 0, 9, 9, limits.MAX_ARCHIVE_DIRECTORY_BYTES + 1, 0, 0)
+        + struct.pack("<4H2IH", 0, 0, 9, 9, sources.MAX_ARCHIVE_DIRECTORY_BYTES + 1, 0, 0)
     )
     zip64 = (
         b"PK\x06\x06"

@@ -8,9 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from doubleunet_bs.errors import BoneScanError
-from doubleunet_bs.scans.labels import load_class_map
 from doubleunet_bs.scans.labelme import rasterize
-from doubleunet_bs.scans.mask_png import read_mask
+from doubleunet_bs.scans.labels import load_class_map, read_mask
 
 CLASSES = {"metastasis": 2}
 GOOD = {

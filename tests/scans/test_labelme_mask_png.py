@@ -6,7 +6,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.mask_png import read_mask
+from doubleunet_bs.scans.labels import read_mask
 
 MASK = np.zeros((640, 512), np.uint8)
 MASK[10:20, 30:40] = 2

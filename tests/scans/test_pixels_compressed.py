@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.rle import decode_rle
+from doubleunet_bs.scans.pixels import decode_rle
 
 FRONT, BACK = FRAMES
 

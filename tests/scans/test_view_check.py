@@ -6,7 +6,7 @@ from dicom_headers import body, ge_discovery, put_pixels, write
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.view_check import MIRRORED_WARNING, SAME_WARNING, check_views, side_correlation
+from doubleunet_bs.scans.views import MIRRORED_WARNING, SAME_WARNING, check_views, side_correlation
 
 
 def counts(view) -> np.ndarray:

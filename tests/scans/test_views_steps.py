@@ -8,7 +8,16 @@ from pydicom.sequence import Sequence
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import find_scans, read_scan
-from doubleunet_bs.scans.views import STEPS, from_detector_angle, from_orientation, from_private_name, from_view_code, view_in_text, view_of_file, views_of_frames
+from doubleunet_bs.scans.views import (
+    STEPS,
+    from_detector_angle,
+    from_orientation,
+    from_private_name,
+    from_view_code,
+    view_in_text,
+    view_of_file,
+    views_of_frames,
+)
 
 ANTERIOR, POSTERIOR = "anterior", "posterior"
 FORWARD = (ANTERIOR, POSTERIOR)

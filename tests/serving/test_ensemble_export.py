@@ -7,10 +7,10 @@ import pytest
 from intensity_run import intensity_model, make_run, make_shards, write_fold
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.inference import Predictor
-from doubleunet_bs.inference.model_description import describe_ensemble, read_description
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference import Predictor
+from doubleunet_bs.inference.model_description import describe_ensemble, read_description
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.run_folder import open_run
@@ -85,7 +85,7 @@ def test_some_folds_and_a_second_time(run, tmp_path, capsys):
 
 
 def test_what_is_refused(run, ensemble, tmp_path, capsys):
-    from doubleunet_bs.deployment.ensemble import export_ensemble
+    from doubleunet_bs.serving.export import export_ensemble
 
     opened, out = open_run(run), tmp_path / "out"
     for folds in ([1], [1, 1], []):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from intensity_run import intensity_model
 from odd_counts import alter, steps
 
-from doubleunet_bs.inference.endpoints import STATUS_REASONS
 from doubleunet_bs.errors import ScanError
+from doubleunet_bs.inference.endpoints import STATUS_REASONS
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 
@@ -49,8 +49,8 @@ def both(request, tmp_path_factory, tensorflow):
     """Settings, the endpoints of a model that sees grey levels above 150, and the graph's preparation by itself."""
     from intensity_run import description
 
-    from doubleunet_bs.serving.raw_counts import counts_signature, prepare_counts
     from doubleunet_bs.serving.export import write_saved_model
+    from doubleunet_bs.serving.raw_counts import counts_signature, prepare_counts
 
     chosen = request.param
     rows, columns = chosen.image_shape

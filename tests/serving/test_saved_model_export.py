@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from intensity_run import LEVEL, SETTINGS, SHAPE, description, intensity_model
 
-from doubleunet_bs.inference.engines import open_local
-from doubleunet_bs.inference.model_description import INTENDED_USE, parse_description, read_description
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference.engines import open_local
+from doubleunet_bs.inference.model_description import INTENDED_USE, parse_description, read_description
 from doubleunet_bs.training.run_folder import open_run
+
 
 def test_any_number_of_images_of_one_size(trained_run):
     segmenter = open_local(trained_run / "fold_01" / "saved_model", "tensorflow", "float32")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.serving.package import BATCH_SIZES, package_model
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.serving.package import BATCH_SIZES, package_model
 
 NAME = "focal-tversky-otsu-fold-01"
 COMPOSE = Path(__file__).parents[2] / "assets" / "serving" / "compose.yaml"

@@ -7,8 +7,7 @@ import tensorflow as tf
 from small_network import small_network
 
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.training.cpu_kernels import _has_dilated_gradient, use_cpu_kernels
-from doubleunet_bs.training.fused_adam import FusedAdam
+from doubleunet_bs.training.cpu_kernels import FusedAdam, _has_dilated_gradient, use_cpu_kernels
 
 IMAGES = np.random.default_rng(0).random((3, 48, 32, 3), np.float32)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import doubleunet_bs.training.session as session
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
-import doubleunet_bs.training.build as build_module
+import doubleunet_bs.training.trainer as build_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
@@ -25,7 +25,7 @@ build_module.double_unet = small_network
 experiment = paper_experiment("focal-tversky-otsu", folds=3, epochs=2, learning_rate=1e-2, encoder_weights="none", seed=int(sys.argv[3]))
 run = Path(sys.argv[2])
 session.train_and_export(run, "shards", SyntheticShards(scans=12), experiment, 1, precision="mixed_bfloat16", deterministic=True)
-from doubleunet_bs.training.machine import deterministic_kernels
+from doubleunet_bs.training.devices import deterministic_kernels
 assert deterministic_kernels()
 """
 

@@ -25,14 +25,14 @@ from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras
 import numpy as np
-import doubleunet_bs.training.build as build_module
+import doubleunet_bs.training.trainer as build_module
 import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.run_folder import create_run
-from doubleunet_bs.training.fold_training import fold_trainer
+from doubleunet_bs.training.stages import fold_trainer
 build_module.double_unet = small_network
 out, kills, seed = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 rng = random.Random(seed)

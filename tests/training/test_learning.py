@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.constants import METASTATIC
-from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.dataset.pipeline import training_pieces
+from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.training.devices import choose_machine, open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.machine import choose_machine
-from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.trainer import Trainer
 
 TRUNK = np.s_[32:96, 0:64]

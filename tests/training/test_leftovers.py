@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from doubleunet_bs.training.leftovers import remove_leftovers
+from doubleunet_bs.training.run_folder import remove_leftovers
 
 # Real processes that end without any clean-up, at the place that is named.
 KILLED = """

@@ -15,8 +15,8 @@ import pytest
 
 from doubleunet_bs import files
 from doubleunet_bs.files import create_file
-from doubleunet_bs.training.locks import FOLDER, Lock, LockedError, acquire_unless_alive, lock_or_wait
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
+from doubleunet_bs.training.locks import FOLDER, Lock, LockedError, acquire_unless_alive, lock_or_wait
 
 HOLD = """
 import sys, time

@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from doubleunet_bs import processor
+from doubleunet_bs import tensorflow_setup
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.processor import processor_flags
+from doubleunet_bs.tensorflow_setup import processor_flags
+from doubleunet_bs.training.devices import (
+    BYTES_PER_PIXEL,
+    Replicas,
+    check_memory,
+    choose_machine,
+    container_limit,
+    limit_files,
+)
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.machine import choose_machine
-from doubleunet_bs.training.memory import BYTES_PER_PIXEL, check_memory, container_limit, limit_files
-from doubleunet_bs.training.devices import Replicas
 
 
 def devices(*names):
@@ -29,7 +34,7 @@ def test_auto_on_a_processor(monkeypatch, tmp_path, flags, precision):
     file.write_text(f"model name\t: some\nflags\t\t: {flags}\n\nmodel name\t: some\nflags\t\t: other\n")
     assert processor_flags(file) == set(flags.split())
     found = processor_flags(file)
-    monkeypatch.setattr(processor, "processor_flags", lambda: found)
+    monkeypatch.setattr(tensorflow_setup, "processor_flags", lambda: found)
     chosen = choose_machine(CPU, "auto")
     assert chosen.precision == precision and not chosen.xla and "this processor has" in chosen.reason
 

@@ -13,13 +13,12 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.dataset.pipeline import evaluation_pieces, training_pieces
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.training import build as build_module
-from doubleunet_bs.training import start as start_module
+from doubleunet_bs.training import trainer as build_module
+from doubleunet_bs.training import trainer as start_module
+from doubleunet_bs.training.cpu_kernels import FusedAdam
+from doubleunet_bs.training.devices import check_batch_size, images_at_once, open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.fused_adam import FusedAdam
 from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.memory import images_at_once
-from doubleunet_bs.training.devices import check_batch_size, open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.trainer import Trainer
 
@@ -173,7 +172,7 @@ def test_what_joins_adam_late_begins_as_the_others_did(scaled):
 
 def test_encoder_variables_are_the_sixteen_convolutions_of_vgg19():
     from doubleunet_bs.network import double_unet
-    from doubleunet_bs.training.start import encoder_variables
+    from doubleunet_bs.training.trainer import encoder_variables
 
     variables = encoder_variables(double_unet((32, 32, 3)))
     assert len(variables) == 32 and sum(int(np.prod(v.shape)) for v in variables) == 20_024_384
@@ -216,7 +215,7 @@ tf = import_tensorflow()
 import keras, numpy as np
 from small_network import small_network
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.memory import images_at_once
+from doubleunet_bs.training.devices import images_at_once
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 replicas = open_replicas("cpu")

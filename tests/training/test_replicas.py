@@ -73,7 +73,7 @@ EPOCHS = (
     START
     + """
 from pathlib import Path
-import doubleunet_bs.training.build as build_module
+import doubleunet_bs.training.trainer as build_module
 import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from doubleunet_bs.training.history import read_history

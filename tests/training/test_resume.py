@@ -12,11 +12,11 @@ from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.fold_training import fold_trainer
-from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.devices import open_replicas
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.run_folder import STATE, create_run
+from doubleunet_bs.training.stages import fold_trainer
 from doubleunet_bs.training.trainer import Interrupted
 
 SHARDS = SyntheticShards(scans=18)
@@ -24,7 +24,7 @@ SHARDS = SyntheticShards(scans=18)
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
 
 
 def trainer_in(path, **changes):
@@ -92,7 +92,7 @@ def result(path):
 def uninterrupted(tmp_path_factory):
     """Results of whole runs, by schedule."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
         return {
             schedule: result(trainer_in(tmp_path_factory.mktemp(schedule), schedule=schedule).train())
             for schedule in ("plateau", "cosine")
@@ -164,7 +164,7 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_f1(tmp_path):
 
 def test_resuming_after_a_frozen_encoder_is_bit_identical(tmp_path, monkeypatch):
     """Interrupted two batches after it has begun to train: its own count of steps is part of the state."""
-    monkeypatch.setattr("doubleunet_bs.training.start.CONV_LAYERS", ("conv",))
+    monkeypatch.setattr("doubleunet_bs.training.trainer.CONV_LAYERS", ("conv",))
     expected = result(trainer_in(tmp_path / "whole", freeze_encoder=2).train())
     trainer = trainer_in(tmp_path / "run", freeze_encoder=2)
     interrupt_after(trainer, 2 * all_steps(trainer) // trainer.experiment.epochs + 2)
@@ -179,7 +179,7 @@ def test_environment_names_every_start_that_the_result_comes_from(tmp_path, monk
     interrupt_after(first, 3)
     for commit, trainer in (("a" * 40, first), ("b" * 40, trainer_in(tmp_path))):
         source = {"commit": commit, "modified": False}
-        monkeypatch.setattr("doubleunet_bs.training.environment._git_state", lambda source=source: source)
+        monkeypatch.setattr("doubleunet_bs.training.fingerprint._git_state", lambda source=source: source)
         with contextlib.suppress(Interrupted):
             trainer.train(resume=True)
     content = read_json(trainer.path / "environment.json")

@@ -15,18 +15,18 @@ import tensorflow
 from synthetic_shards import SyntheticShards
 from two_convolutions import two_convolutions
 
-from doubleunet_bs.serving import export
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import create_file
-from doubleunet_bs.training.session import train_and_export
-from doubleunet_bs.training import locks, stages
+from doubleunet_bs.serving import export
 from doubleunet_bs.training import devices as replicas_module
+from doubleunet_bs.training import locks, stages
 from doubleunet_bs.training import trainer as trainer_module
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
-from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.training.session import train_and_export
 from doubleunet_bs.training.stages import FoldStages, stage_names
 from doubleunet_bs.training.steps import Steps
 from doubleunet_bs.training.trainer import Interrupted
@@ -53,7 +53,7 @@ def write_mark(run, fold):
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
     monkeypatch.setattr("doubleunet_bs.serving.export.export_fold", write_mark)
 
@@ -89,7 +89,7 @@ def assert_same(found, expected):
 def trained(tmp_path_factory):
     """A whole run of transfer and mining, two folds of it trained."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
         path = tmp_path_factory.mktemp("trained") / "run"
         train(path)
         patch.setattr("doubleunet_bs.serving.export.export_fold", write_mark)

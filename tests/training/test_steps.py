@@ -7,10 +7,10 @@ import tensorflow as tf
 from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.dataset.pipeline import training_pieces
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.fold_training import fold_trainer
 from doubleunet_bs.training.devices import open_replicas
+from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import create_run
+from doubleunet_bs.training.stages import fold_trainer
 
 SHARDS = SyntheticShards(scans=12)
 
@@ -71,9 +71,8 @@ def test_mixed_precision_trains_with_float32_heads_and_losses(tmp_path, precisio
 def test_loss_and_counts_are_those_of_the_outputs(tmp_path):
     """The step reports what the formula gives for the batch as a whole, both outputs added."""
     from doubleunet_bs.dataset.pipeline import load_piece
-    from doubleunet_bs.network.inputs import network_input
     from doubleunet_bs.network.losses import FocalTverskyLoss
-    from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask
+    from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
 
     trainer = built(tmp_path)
     cases = trainer.validation_cases

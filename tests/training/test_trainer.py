@@ -8,18 +8,17 @@ import pytest
 from synthetic_shards import SyntheticShards
 from two_convolutions import two_convolutions
 
-from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.dataset.pipeline import load_piece
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.network.inputs import network_input
-from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.fold_training import fold_trainer
-from doubleunet_bs.training.history import read_history
+from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
+from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.training.devices import open_replicas
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.run_folder import create_run
-from doubleunet_bs.training.start import starting_head_bias
+from doubleunet_bs.training.stages import fold_trainer
+from doubleunet_bs.training.trainer import starting_head_bias
 
 SHARDS = SyntheticShards(scans=18)
 SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-3, "bn_momentum": 0.8, "encoder_weights": "none"}
@@ -155,7 +154,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, m
 @pytest.mark.parametrize("where", ["training", "validation"])
 def test_an_error_of_reading_arrives_as_it_was_raised(tmp_path, monkeypatch, where):
     """Not as TensorFlow's, with its traceback: the line says which file it is and what to do."""
-    monkeypatch.setattr("doubleunet_bs.training.build.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
     run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
     trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
     damaged = trainer.train_cases[1] if where == "training" else trainer.validation_cases[-1]

@@ -10,10 +10,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from doubleunet_bs.evaluation.breakdown import SizeRow
-from doubleunet_bs.evaluation.report.markup import text
-from doubleunet_bs.evaluation.report.style import MISSED, PREDICTION, WRONG
+from doubleunet_bs.evaluation.report.markup import MISSED, PREDICTION, WRONG, text
 from doubleunet_bs.evaluation.scan_score import ScanScore
+from doubleunet_bs.evaluation.summary import SizeRow
 from doubleunet_bs.training.history import Epoch
 
 TRAINING, VALIDATION = "#4477aa", "#cc6677"

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
-from doubleunet_bs.files import read_json
+from doubleunet_bs.files import exists_already, read_json
 
 FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
@@ -61,11 +61,6 @@ def is_result(folder: Path) -> bool:
     except BoneScanError:
         return False
     return isinstance(content, dict) and {"format", "case", "intended_use"} <= set(content)
-
-
-def exists_already(folder: Path) -> RunError:
-    """The error for a result that would have to be replaced."""
-    return RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
 
 
 def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> Path:

@@ -2,19 +2,64 @@
 
 import dataclasses
 import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from doubleunet_bs.errors import ScanError
+from doubleunet_bs.files import write_json
 from doubleunet_bs.preparation.annotations import decide_group, read_annotation
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.patients import Declaration
-from doubleunet_bs.preparation.problems import Problem
 from doubleunet_bs.preparation.records import CaseRecord, make_record
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.folder import ScanFiles
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
+
+MOST_LINES = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Why a file does not go in.
+
+    Attributes:
+        path: as the user knows it, below the folder he named.
+        reason: slug, for instance "not-dicom".
+        message: one line for a technician.
+    """
+
+    path: str
+    reason: str
+    message: str
+
+
+def problem_table(problems: Sequence[Problem]) -> str:
+    """A table of at most 50 problems for a terminal, and a line that says how many more there are."""
+    lines = [f"{'FILE':<32}  {'REASON':<20}  WHAT TO KNOW"]
+    for problem in problems[:MOST_LINES]:
+        path = problem.path if len(problem.path) <= 32 else "..." + problem.path[-29:]
+        lines.append(f"{path:<32}  {problem.reason:<20}  {problem.message}")
+    if len(problems) > MOST_LINES:
+        lines.append(f"... and {len(problems) - MOST_LINES} more")
+    # File names need not be UTF-8; a terminal must survive them.
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def write_problems(path: str | os.PathLike, problems: Sequence[Problem]) -> None:
+    """Write all problems as a JSON list of objects with `path`, `reason` and `message`, readable by its owner only."""
+    clean = [
+        {
+            name: text.encode("utf-8", "backslashreplace").decode("utf-8")
+            for name, text in dataclasses.asdict(problem).items()
+        }
+        for problem in problems
+    ]
+    # File names of a hospital's export often are the patients' names.
+    write_json(path, clean, mode=0o600)
+
 
 NO_PATIENT = "neither patients.csv nor the header say who the patient is: taken as a patient of his own"
 
