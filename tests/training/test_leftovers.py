@@ -12,7 +12,7 @@ from doubleunet_bs.training.run_folder import remove_leftovers
 KILLED = """
 import os, sys
 from pathlib import Path
-from doubleunet_bs.deployment import replaced_folder as module
+from doubleunet_bs import files as module
 from doubleunet_bs.files import new_folder
 fold, where = Path(sys.argv[1]), sys.argv[2]
 if where == "mining":

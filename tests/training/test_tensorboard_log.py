@@ -5,7 +5,8 @@ from synthetic_shards import SyntheticShards
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
-from doubleunet_bs.training.history import FOLDER, Epoch, TensorBoardLog, overlay
+from doubleunet_bs.training.history import Epoch
+from doubleunet_bs.training.tensorboard import FOLDER, TensorBoardLog, overlay
 
 
 def test_figures_and_overlays_come_back(tmp_path):
