@@ -1,14 +1,28 @@
-"""The classes of a pixel, in the order of the softmax channels (decided here)."""
+"""The classes of a pixel, the two views and their shapes, and the colours of pictures."""
+
+# In the order of the softmax channels.
 
 AIR = 0
 NON_METASTATIC = 1
 METASTATIC = 2
 CLASS_NAMES = ("air", "non-metastatic", "metastatic")
 
-# Labelme label -> class, where the user gives no map of his own. Labels are compared without regard to case.
+# Labelme label -> class, where the user gives no map. Labels are compared without regard to case.
 DEFAULT_CLASS_MAP = {"metastasis": METASTATIC, "metastatic": METASTATIC, "non-metastatic": NON_METASTATIC}
 
+VIEWS = ("anterior", "posterior")
+CANCERS = ("breast", "prostate")
 
+RAW_SHAPE = (1024, 256)
+"""Rows and columns of one view (paper, section 2.1)."""
+
+CROP_SHAPE = (950, 256)
+"""Part cut out of each view with the body in its centre (paper, section 2.3)."""
+
+KEPT_ROWS = 640
+"""Rows of the crop that are used: down to just under the knee (paper, section 2.3)."""
+
+# From the palette of Okabe and Ito: distinguished with any colour vision, also side by side.
 TRUE_POSITIVE = (0, 158, 115)
 FALSE_POSITIVE = (213, 94, 0)
 FALSE_NEGATIVE = (0, 90, 200)

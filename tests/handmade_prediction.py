@@ -3,10 +3,10 @@
 import numpy as np
 from intensity_run import LEVEL, SETTINGS
 
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation import prepare_scan
-from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.settings import PreparationSettings
 
 
@@ -30,7 +30,7 @@ def make_prediction(scan, masks=None, settings: PreparationSettings = SETTINGS) 
     """
     prepared = prepare_scan(scan, settings=settings)
     if masks is None:
-        masks = prepared.lay_back((prepared.grey > LEVEL).astype(np.uint8))
+        masks = prepared.map_back((prepared.grey > LEVEL).astype(np.uint8))
     masks = {view: np.asarray(masks.get(view, np.zeros(prepared.raw_shape)), np.uint8) for view in VIEWS}
     return Prediction(
         case=prepared.case,

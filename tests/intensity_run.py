@@ -6,7 +6,7 @@ import numpy as np
 
 from doubleunet_bs.files import write_json
 from doubleunet_bs.inference.model_description import ModelDescription
-from doubleunet_bs.preparation.geometry import BodyRange, Placement
+from doubleunet_bs.preparation.geometry import BodyBox, Placement
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
@@ -124,7 +124,7 @@ def _record(index: int, group: str, metastatic_pixels: int, phantom: bool | None
         gains=(1.0, 1.0),
         brightness=10.0,
         placements={view: Placement(0, 0) for view in views},
-        bodies={view: BodyRange(0, 700, 0, 255) for view in views},
+        bodies={view: BodyBox(0, 700, 0, 255) for view in views},
         raw_shape=(1024, 256),
         pixel_spacing_mm=(2.4, 2.4),
         missing_views=(),

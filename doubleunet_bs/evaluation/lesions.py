@@ -20,8 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.records import CaseRecord
 
 MM2, PIXELS = "mm2", "pixels"

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.evaluation.lesions import Lesion, LesionCounts, count_lesions, match_lesions
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
-from doubleunet_bs.preparation.case import VIEWS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from doubleunet_bs import __version__
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.evaluation.lesions import Lesion, LesionCounts, count_lesions, size_class, size_class_names
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scan_score import ScanScore
 from doubleunet_bs.evaluation.scores import Detection, FoldScores, arithmetic_of
 from doubleunet_bs.evaluation.statistics import Distribution, Intervals, bootstrap_means, distribution
 from doubleunet_bs.pixel_counts import PixelCounts
-from doubleunet_bs.preparation.case import VIEWS
 
 
 @dataclasses.dataclass(frozen=True)

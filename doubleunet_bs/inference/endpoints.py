@@ -5,7 +5,8 @@ Imports no TensorFlow: clients of a model server read it, too.
 
 from typing import Any
 
-from doubleunet_bs.preparation.settings import RAW_SHAPE, PreparationSettings
+from doubleunet_bs.constants import RAW_SHAPE
+from doubleunet_bs.preparation.settings import PreparationSettings
 
 PROBABILITY, MASK = "metastatic_probability", "mask"
 ENDPOINT, INPUT = "serving_default", "image"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, check_exported, choose_local, open_local
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.preparation.case import VIEWS, PreparedCase, prepare_scan
+from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 
@@ -139,7 +140,7 @@ class Predictor:
         return [self._lay_back(case, probability[place], mask[place]) for place, case in enumerate(prepared)]
 
     def _lay_back(self, prepared: PreparedCase, probability: np.ndarray, mask: np.ndarray) -> Prediction:
-        masks, probabilities = prepared.lay_back(mask), prepared.lay_back(probability)
+        masks, probabilities = prepared.map_back(mask), prepared.map_back(probability)
         for view in prepared.missing_views:
             # Whatever the network makes of an empty half, there is nothing it could be about.
             masks[view][:] = 0

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from doubleunet_bs.constants import CANCERS, VIEWS
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.files import new_folder
 from doubleunet_bs.phantom.dicom import patient_id, write_dicom
-from doubleunet_bs.phantom.scan import CANCERS, VIEWS, PhantomScan, check_whole, make_phantom, mask_polygons
+from doubleunet_bs.phantom.scan import PhantomScan, check_whole, make_phantom, mask_polygons
 
 LABEL = "metastasis"
 LABELME_VERSION = "5.5.0"

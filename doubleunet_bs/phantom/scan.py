@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.constants import CANCERS, METASTATIC, VIEWS
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.phantom.artefacts import draw_artefacts
 from doubleunet_bs.phantom.benign import draw_benign
@@ -90,10 +90,6 @@ def draw_polygons(polygons: list[list[list[float]]], shape: tuple[int, int]) -> 
     for points in polygons:
         ImageDraw.Draw(image).polygon([tuple(point) for point in points], outline=1, fill=1)
     return np.array(image, dtype=np.uint8)
-
-
-CANCERS = ("breast", "prostate")
-VIEWS = ("anterior", "posterior")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.scans.folder import walk_folders
 from doubleunet_bs.scans.labelme import rasterize

@@ -5,16 +5,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
+from doubleunet_bs.constants import CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
 from doubleunet_bs.errors import LabelError, ScanError
 from doubleunet_bs.preparation import geometry
 from doubleunet_bs.preparation.background import SMALLEST_USUAL_FRACTION, find_uptake
 from doubleunet_bs.preparation.brightness import MANY_TIMES, count_values, gain_of_histograms, sum_counts, to_grey
-from doubleunet_bs.preparation.geometry import BodyRange, Placement, bin_counts, bin_labels
-from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS, RAW_SHAPE, PreparationSettings
+from doubleunet_bs.preparation.geometry import BodyBox, Placement, bin_counts, bin_labels
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.bone_scan import BoneScan
 
-VIEWS = ("anterior", "posterior")
 LARGEST_COUNT = np.iinfo(np.uint16).max
 
 
@@ -44,7 +43,7 @@ class PreparedCase:
     gains: tuple[float, float]
     brightness: float
     placements: dict[str, Placement]
-    bodies: dict[str, BodyRange]
+    bodies: dict[str, BodyBox]
     uptake_fraction: float
     metastatic_pixels: int
     sum_counts: int
@@ -63,9 +62,9 @@ class PreparedCase:
         """uint8 image: `to_grey(counts, gains)`."""
         return to_grey(self.counts, self.gains)
 
-    def lay_back(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Lay an image of the shape of `counts` on the raw views: see `geometry.lay_back`."""
-        return geometry.lay_back(image, self.placements, self.raw_shape, self.settings.bin)
+    def map_back(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Lay an image of the shape of `counts` on the raw views: see `geometry.map_back`."""
+        return geometry.map_back(image, self.placements, self.raw_shape, self.settings.bin)
 
 
 def prepare_scan(
@@ -129,7 +128,7 @@ def prepare_scan(
     # A missing view is black at any gain; it gets that of the other one, so that a scan has one gain.
     gains = tuple(gain_of.get(name, next(iter(gain_of.values()))) for name in VIEWS)
 
-    rows, columns = KEPT_ROWS // settings.bin, FRAME_SHAPE[1] // settings.bin
+    rows, columns = KEPT_ROWS // settings.bin, CROP_SHAPE[1] // settings.bin
     empty = np.zeros((rows, columns), np.uint16)
     counts = geometry.merge(*(frames[name][:rows] if name in frames else empty for name in VIEWS))
 
@@ -173,7 +172,7 @@ def _merge_lesions(
     lesions: Mapping[str, np.ndarray], placements: dict[str, Placement], missing: tuple[str, ...], bin: int
 ) -> tuple[np.ndarray, int]:
     """Class mask of the prepared image, and how many raw metastatic pixels are not in it."""
-    both = (KEPT_ROWS, 2 * FRAME_SHAPE[1])
+    both = (KEPT_ROWS, 2 * CROP_SHAPE[1])
     shapes = dict.fromkeys(VIEWS, RAW_SHAPE) | {"side_by_side": (RAW_SHAPE[0], 2 * RAW_SHAPE[1]), "prepared": both}
     for name, mask in lesions.items():
         if name not in shapes:
@@ -195,11 +194,11 @@ def _merge_lesions(
     if "prepared" in lesions:
         full = lesions["prepared"].copy()
         total = int(np.count_nonzero(full == METASTATIC))
-        views = {"anterior": full[:, : FRAME_SHAPE[1]], "posterior": full[:, FRAME_SHAPE[1] :]}
+        views = {"anterior": full[:, : CROP_SHAPE[1]], "posterior": full[:, CROP_SHAPE[1] :]}
     else:
         views = lesions
         total = sum(int(np.count_nonzero(mask == METASTATIC)) for mask in lesions.values())
-        empty = np.zeros((KEPT_ROWS, FRAME_SHAPE[1]), np.uint8)
+        empty = np.zeros((KEPT_ROWS, CROP_SHAPE[1]), np.uint8)
         full = geometry.merge(
             *(geometry.crop(views[name], placements[name], KEPT_ROWS) if name in views else empty for name in VIEWS)
         )

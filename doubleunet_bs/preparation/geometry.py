@@ -18,10 +18,9 @@ import math
 
 import numpy as np
 
-from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
+from doubleunet_bs.constants import CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.preparation.brightness import clip_counts, count_values, percentile
-from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS
 
 # The ends: parts of the body's length, without the outermost rows, of which noise makes the most.
 _END = (0.02, 0.13)
@@ -133,7 +132,7 @@ class Placement:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class BodyRange:
+class BodyBox:
     """First and last row and column of the body in one view, inclusive, in raw pixels."""
 
     first_row: int
@@ -149,14 +148,14 @@ class BodyRange:
     def centred(self) -> Placement:
         """The window with this body in its centre; half a pixel to the upper left where it cannot be exact."""
         return Placement(
-            top=(self.first_row + self.last_row + 1 - FRAME_SHAPE[0]) // 2,
-            left=(self.first_column + self.last_column + 1 - FRAME_SHAPE[1]) // 2,
+            top=(self.first_row + self.last_row + 1 - CROP_SHAPE[0]) // 2,
+            left=(self.first_column + self.last_column + 1 - CROP_SHAPE[1]) // 2,
         )
 
 
 def find_body(
     views: dict[str, np.ndarray], histograms: dict[str, np.ndarray] | None = None
-) -> tuple[dict[str, BodyRange], list[str]]:
+) -> tuple[dict[str, BodyBox], list[str]]:
     """The body range of each view.
 
     Args:
@@ -179,8 +178,8 @@ def find_body(
     rows = len(next(iter(profiles.values())))
     if not USUAL_BODY_ROWS[0] <= last - first + 1 <= USUAL_BODY_ROWS[1]:
         warnings.append(f"the body range of {last - first + 1} rows is unusual (rows {first} to {last})")
-    if last - first + 1 > FRAME_SHAPE[0]:
-        warnings.append(f"the body is longer than the window of {FRAME_SHAPE[0]} rows and is cut at both ends")
+    if last - first + 1 > CROP_SHAPE[0]:
+        warnings.append(f"the body is longer than the window of {CROP_SHAPE[0]} rows and is cut at both ends")
     if first == 0 or last == rows - 1:
         warnings.append("the body reaches the edge of the scan: it may be cut off, and the knee not at its usual row")
     # Of a part of the body, which may begin at the shoulders or end at the hips, the ends tell nothing.
@@ -196,13 +195,13 @@ def find_body(
         outside = np.r_[profiles[name][: max(0, first - 20)], profiles[name][last + 21 :]]
         background = float(np.median(outside)) / view.shape[1] if len(outside) else 0.0
         upper = view[first : first + max(1, round((last - first + 1) * COLUMN_ROWS))]
-        bodies[name] = BodyRange(first, last, *_column_range(upper, background))
+        bodies[name] = BodyBox(first, last, *_column_range(upper, background))
     return bodies, warnings
 
 
-def crop(counts: np.ndarray, placement: Placement, rows: int = FRAME_SHAPE[0]) -> np.ndarray:
+def crop(counts: np.ndarray, placement: Placement, rows: int = CROP_SHAPE[0]) -> np.ndarray:
     """The window of `rows` x 256 pixels at `placement`, padded with zeros where it leaves the view. A new array."""
-    frame = np.zeros((rows, FRAME_SHAPE[1]), counts.dtype)
+    frame = np.zeros((rows, CROP_SHAPE[1]), counts.dtype)
     window, source = _overlap(placement, counts.shape, frame.shape)
     frame[window] = counts[source]
     return frame
@@ -219,7 +218,7 @@ def crop_histogram(counts: np.ndarray, placement: Placement, numbers: np.ndarray
     Returns:
         int64 array as long as `numbers`; the values that only the rest of the view has are 0 times in it.
     """
-    _, (rows, columns) = _overlap(placement, counts.shape, FRAME_SHAPE)
+    _, (rows, columns) = _overlap(placement, counts.shape, CROP_SHAPE)
     left = numbers.copy()
     middle = counts[rows]
     for rest in (counts[: rows.start], counts[rows.stop :], middle[:, : columns.start], middle[:, columns.stop :]):
@@ -227,7 +226,7 @@ def crop_histogram(counts: np.ndarray, placement: Placement, numbers: np.ndarray
             outside = count_values(np.ascontiguousarray(rest))
             left[: len(outside)] -= outside
     # Where the window leaves the view it is padded with zeros.
-    left[0] += FRAME_SHAPE[0] * FRAME_SHAPE[1] - int(left.sum())
+    left[0] += CROP_SHAPE[0] * CROP_SHAPE[1] - int(left.sum())
     return left
 
 
@@ -244,7 +243,7 @@ def merge(anterior: np.ndarray, posterior: np.ndarray) -> np.ndarray:
     return np.concatenate([anterior, posterior], axis=1)
 
 
-def lay_back(
+def map_back(
     image: np.ndarray, placements: dict[str, Placement], raw_shape: tuple[int, int], bin: int = 1
 ) -> dict[str, np.ndarray]:
     """Lay a prepared image back on the raw views.
@@ -261,12 +260,12 @@ def lay_back(
     Raises:
         ValueError: an image of another shape.
     """
-    expected = (KEPT_ROWS // bin, 2 * FRAME_SHAPE[1] // bin)
+    expected = (KEPT_ROWS // bin, 2 * CROP_SHAPE[1] // bin)
     if image.shape != expected:
         raise ValueError(f"an image of shape {expected} is laid back, not {image.shape}")
     if bin > 1:
         image = image.repeat(bin, axis=0).repeat(bin, axis=1)
-    halves = {"anterior": image[:, : FRAME_SHAPE[1]], "posterior": image[:, FRAME_SHAPE[1] :]}
+    halves = {"anterior": image[:, : CROP_SHAPE[1]], "posterior": image[:, CROP_SHAPE[1] :]}
     return {name: uncrop(half, placements[name], raw_shape) for name, half in halves.items()}
 
 

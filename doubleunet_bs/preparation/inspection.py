@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from doubleunet_bs.constants import AIR, METASTATIC, NON_METASTATIC
+from doubleunet_bs.constants import AIR, CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, VIEWS
 from doubleunet_bs.files import replace_file
-from doubleunet_bs.preparation.case import VIEWS, PreparedCase
-from doubleunet_bs.preparation.settings import FRAME_SHAPE, KEPT_ROWS
+from doubleunet_bs.preparation.case import PreparedCase
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30)}
@@ -145,7 +144,7 @@ def inspection_text(figures: dict[str, Any]) -> str:
             f"{name:<16} {view['counts']:,} counts, largest pixel {view['largest_pixel']:,}",
             f"  body range     rows {first} to {last} ({last - first + 1}{height}), "
             f"columns {view['body_columns'][0]} to {view['body_columns'][1]}",
-            f"  window         {FRAME_SHAPE[0]} x {FRAME_SHAPE[1]} from row {view['window_top']}, "
+            f"  window         {CROP_SHAPE[0]} x {CROP_SHAPE[1]} from row {view['window_top']}, "
             f"column {view['window_left']}{_outside(view, rows, columns)}",
             f"  used           the window's first {KEPT_ROWS} rows, down to row {view['knee_row'] - 1} of the view",
             f"  gain           {view['gain']:.3f}",
@@ -162,7 +161,7 @@ def inspection_text(figures: dict[str, Any]) -> str:
 def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
     """What a window that does not lie within the view means."""
     top, left = view["window_top"], view["window_left"]
-    within = top >= 0 and left >= 0 and top + FRAME_SHAPE[0] <= rows and left + FRAME_SHAPE[1] <= columns
+    within = top >= 0 and left >= 0 and top + CROP_SHAPE[0] <= rows and left + CROP_SHAPE[1] <= columns
     return "" if within else " (where it reaches outside of the view, pixels are empty)"
 
 
@@ -194,7 +193,7 @@ def inspection_picture(scan: BoneScan, prepared: PreparedCase, scale: int = 2) -
         draw.text((left, head - 13 * scale), name, fill="black", font=font)
         body, place = prepared.bodies[name], prepared.placements[name]
         box = (body.first_column, body.first_row, body.last_column + 1, body.last_row + 1)
-        window = (place.left, place.top, place.left + FRAME_SHAPE[1], place.top + FRAME_SHAPE[0])
+        window = (place.left, place.top, place.left + CROP_SHAPE[1], place.top + CROP_SHAPE[0])
         for (x0, y0, x1, y1), colour in ((window, WINDOW), (box, BODY)):
             # The part of the window that lies outside of the view is padding and cannot be drawn.
             x0, y0, x1, y1 = max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)

@@ -19,8 +19,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from doubleunet_bs.constants import CANCERS
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.preparation.records import CANCERS, CaseRecord
+from doubleunet_bs.preparation.records import CaseRecord
 
 FILE = "patients.csv"
 LARGEST_FILE = 16 << 20

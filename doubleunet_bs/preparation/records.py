@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from doubleunet_bs.constants import CANCERS, VIEWS
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.preparation.case import VIEWS, PreparedCase
-from doubleunet_bs.preparation.geometry import BodyRange, Placement
+from doubleunet_bs.preparation.case import PreparedCase
+from doubleunet_bs.preparation.geometry import BodyBox, Placement
 
 GROUPS = ("positive", "negative")
-CANCERS = ("breast", "prostate")
 PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -53,7 +53,7 @@ class CaseRecord:
     gains: tuple[float, float]
     brightness: float
     placements: dict[str, Placement]
-    bodies: dict[str, BodyRange]
+    bodies: dict[str, BodyBox]
     raw_shape: tuple[int, int]
     pixel_spacing_mm: tuple[float, float] | None
     missing_views: tuple[str, ...]
@@ -125,7 +125,7 @@ def parse_record(content: Any) -> CaseRecord:
         "gains": _are_numbers(content["gains"], 2) and all(gain > 0 and _is_float32(gain) for gain in content["gains"]),
         "brightness": _are_numbers([content["brightness"]], 1),
         "placements": _is_table(content["placements"], Placement) and set(content["placements"]) == set(VIEWS),
-        "bodies": _is_table(content["bodies"], BodyRange) and set(content["bodies"]) <= set(VIEWS),
+        "bodies": _is_table(content["bodies"], BodyBox) and set(content["bodies"]) <= set(VIEWS),
         "raw_shape": isinstance(content["raw_shape"], list)
         and len(content["raw_shape"]) == 2
         and all(_is_whole(length) and length for length in content["raw_shape"]),
@@ -147,7 +147,7 @@ def parse_record(content: Any) -> CaseRecord:
     content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
     content["gains"] = tuple(map(float, content["gains"]))
     content["placements"] = {view: Placement(**place) for view, place in content["placements"].items()}
-    content["bodies"] = {view: BodyRange(**body) for view, body in content["bodies"].items()}
+    content["bodies"] = {view: BodyBox(**body) for view, body in content["bodies"].items()}
     content["group"] = sys.intern(content["group"])
     content["cancer"] = content["cancer"] and sys.intern(content["cancer"])
     content["raw_shape"], content["pixel_spacing_mm"] = _shared(content["raw_shape"], content["pixel_spacing_mm"])
@@ -155,7 +155,7 @@ def parse_record(content: Any) -> CaseRecord:
 
 
 _NAMES = {field.name for field in dataclasses.fields(CaseRecord)}
-_FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in (Placement, BodyRange)}
+_FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in (Placement, BodyBox)}
 
 
 @functools.lru_cache(64)

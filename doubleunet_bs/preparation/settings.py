@@ -7,17 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from doubleunet_bs.constants import AIR, DEFAULT_CLASS_MAP, METASTATIC
+from doubleunet_bs.constants import AIR, DEFAULT_CLASS_MAP, KEPT_ROWS, METASTATIC, RAW_SHAPE
 from doubleunet_bs.errors import DatasetError, SettingsError
-
-RAW_SHAPE = (1024, 256)
-"""Rows and columns of one view (paper, section 2.1)."""
-
-FRAME_SHAPE = (950, 256)
-"""Window cut out of each view with the body in its centre (paper, section 2.3)."""
-
-KEPT_ROWS = 640
-"""Rows of the window that are used: down to just under the knee (paper, section 2.3)."""
 
 BRIGHTNESS_RANGE = (7.0, 14.0)
 """Open range of the mean intensity after normalisation, in 8-bit grey levels (paper, section 2.3)."""

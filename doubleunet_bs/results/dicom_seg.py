@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from doubleunet_bs import __version__
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.results.dicom_header import MANUFACTURER, NOT_FOR_DIAGNOSIS, SERIAL_NUMBER, ResultHeader
 from doubleunet_bs.results.laterality import orientation
 from doubleunet_bs.results.source_study import SourceFrame

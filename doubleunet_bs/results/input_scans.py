@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError, ScanError, SettingsError
-from doubleunet_bs.preparation.case import VIEWS, PreparedCase, prepare_scan
+from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.results.labelme_output import annotation_paths
 from doubleunet_bs.results.result_files import OUTPUTS, RESULT, is_result, result_folder

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.display import exact_polygon, png_bytes
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import create_file, json_text
-from doubleunet_bs.preparation.case import VIEWS
 from doubleunet_bs.results.lesion_list import number_lesions
 from doubleunet_bs.scans.sources import Source
 

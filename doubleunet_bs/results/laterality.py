@@ -6,7 +6,7 @@ no result states a side.
 
 from collections.abc import Collection
 
-from doubleunet_bs.preparation.case import VIEWS
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.preparation.geometry import FEET_UP_WARNING
 from doubleunet_bs.scans.views import FRAME_ORDER_WARNING, MIRRORED_WARNING, ONE_VIEW_WARNING, SAME_WARNING
 

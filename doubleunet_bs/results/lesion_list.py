@@ -13,11 +13,11 @@ import dataclasses
 import cv2
 import numpy as np
 
+from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.evaluation.lesions import connected_components
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation.background import find_uptake
-from doubleunet_bs.preparation.case import VIEWS, PreparedCase
-from doubleunet_bs.preparation.settings import KEPT_ROWS
+from doubleunet_bs.preparation.case import PreparedCase
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 BODY_SMOOTHING = 3.0

@@ -8,13 +8,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.display import PHANTOM_NOTE, clinical_display, png_bytes, upper_level
 from doubleunet_bs.errors import counted
 from doubleunet_bs.files import replace_file
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.preparation.case import VIEWS
-from doubleunet_bs.preparation.settings import KEPT_ROWS
 from doubleunet_bs.results.laterality import sides
 from doubleunet_bs.results.lesion_list import PredictedLesion, all_warnings
 from doubleunet_bs.scans.bone_scan import BoneScan

@@ -14,12 +14,11 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs import __version__
+from doubleunet_bs.constants import KEPT_ROWS, RAW_SHAPE, VIEWS
 from doubleunet_bs.display import edge_path
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.model_description import INTENDED_USE
-from doubleunet_bs.preparation.case import VIEWS
-from doubleunet_bs.preparation.settings import KEPT_ROWS, RAW_SHAPE
 from doubleunet_bs.results.laterality import sides
 from doubleunet_bs.results.lesion_list import BODY_DEFINITION, number_lesions
 from doubleunet_bs.results.result_files import FORMAT, RESULT, mask_name, picture_name

@@ -174,13 +174,13 @@ _silence = _Silence()
 def silence() -> contextlib.AbstractContextManager[None]:
     """Nobody sees pydicom's warnings and log lines inside.
 
-    `quiet` does so by itself. To look at many elements of a header costs less inside of this: putting Python's warning
+    `silence_pydicom` does so by itself. To look at many elements of a header costs less inside of this: putting Python's warning
     filters away and back takes longer than looking.
     """
     return _silence
 
 
-class quiet:
+class silence_pydicom:  # noqa: N801 - a context manager, used like a function
     """Let nobody see pydicom's warnings and log lines, which may repeat header values; raise only ScanError."""
 
     def __enter__(self) -> None:
@@ -207,7 +207,7 @@ def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
     header = content[:MAX_HEADER_BYTES]
     if _items(header, syntax) > MAX_HEADER_ITEMS:
         raise ScanError(f"has a header of more than {MAX_HEADER_ITEMS:,} sequence items", "damaged-header")
-    with quiet():
+    with silence_pydicom():
         stream = io.BytesIO(header)
         dataset = pydicom.dcmread(stream, stop_before_pixels=True)
         end = stream.tell()
@@ -332,7 +332,7 @@ def identifier(dataset: Dataset, keyword: str) -> str:
     Raises:
         ScanError: `damaged-header` when it cannot be read: two patients without identifiers are not one patient.
     """
-    with quiet():
+    with silence_pydicom():
         value = dataset.get(keyword)
         values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
         return "\\".join(_as_text(part) for part in values if part is not None)
@@ -379,7 +379,7 @@ def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
 def _is_empty(dataset: Dataset, keyword: str) -> bool:
     """Whether the element is absent or has no bytes, as opposed to having bytes that make no sense."""
     try:
-        with quiet():
+        with silence_pydicom():
             return dataset.get(keyword) in (None, "", b"") or len(dataset.get(keyword)) == 0
     except (ScanError, TypeError):
         return False
@@ -387,7 +387,7 @@ def _is_empty(dataset: Dataset, keyword: str) -> bool:
 
 def _values(dataset: Dataset, tag: str | int) -> tuple:
     try:
-        with quiet():
+        with silence_pydicom():
             element = dataset.get(tag)
             value = getattr(element, "value", element) if isinstance(tag, int) else element
             if value is None or value == "" or value == b"":

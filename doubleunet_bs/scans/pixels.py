@@ -9,7 +9,7 @@ from pydicom.encaps import generate_frames
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, RLE_LOSSLESS, decode_frame
-from doubleunet_bs.scans.header import EXPLICIT_BIG, DicomFile, PixelElement, integer, numbers, quiet, text
+from doubleunet_bs.scans.header import EXPLICIT_BIG, DicomFile, PixelElement, integer, numbers, silence_pydicom, text
 from doubleunet_bs.scans.layout import Layout
 from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES
 
@@ -200,7 +200,7 @@ def _fragments_to_frames(data: bytes, layout: Layout, allocated: int) -> list[by
     if len(data) > 2 * raw + (1 << 20):
         raise ScanError("has compressed pixel data larger than uncompressed ones", "decompression-bomb")
     try:
-        with quiet():
+        with silence_pydicom():
             frames = list(generate_frames(data, number_of_frames=layout.frames))
     except ScanError:
         raise ScanError("has compressed pixel data that are damaged or cut off", "truncated") from None

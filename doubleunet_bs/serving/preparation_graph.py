@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from doubleunet_bs.constants import CROP_SHAPE, KEPT_ROWS, RAW_SHAPE
 from doubleunet_bs.preparation.brightness import WHITE
 from doubleunet_bs.preparation.geometry import (
     BRIDGED_ROWS,
@@ -24,7 +25,7 @@ from doubleunet_bs.preparation.geometry import (
     SMALLEST_BODY_ROWS,
     SMOOTHING,
 )
-from doubleunet_bs.preparation.settings import BRIGHTNESS_MARGIN, BRIGHTNESS_RANGE, FRAME_SHAPE, KEPT_ROWS, RAW_SHAPE
+from doubleunet_bs.preparation.settings import BRIGHTNESS_MARGIN, BRIGHTNESS_RANGE
 
 COUNT_VALUES = 65536
 ROWS, COLUMNS = RAW_SHAPE
@@ -79,15 +80,15 @@ def find_bodies(counts: tf.Tensor, present: tf.Tensor) -> Bodies:
     return Bodies(
         found=found,
         ranges=tf.where(seen[..., None], ranges, -1),
-        tops=tf.where(found, (first + last + 1 - FRAME_SHAPE[0]) // 2, 0),
-        lefts=tf.where(seen, (left + right + 1 - FRAME_SHAPE[1]) // 2, 0),
+        tops=tf.where(found, (first + last + 1 - CROP_SHAPE[0]) // 2, 0),
+        lefts=tf.where(seen, (left + right + 1 - CROP_SHAPE[1]) // 2, 0),
     )
 
 
 def crop(counts: tf.Tensor, bodies: Bodies) -> tf.Tensor:
     """(n, 2, 1024, 256) -> (n, 2, 950, 256) of the same type: the windows, padded with zeros."""
-    rows = bodies.tops[:, None, None] + tf.range(FRAME_SHAPE[0])
-    columns = bodies.lefts[..., None] + tf.range(FRAME_SHAPE[1])
+    rows = bodies.tops[:, None, None] + tf.range(CROP_SHAPE[0])
+    columns = bodies.lefts[..., None] + tf.range(CROP_SHAPE[1])
     return _gather_pixels(counts, rows, columns)
 
 
@@ -106,7 +107,7 @@ def merge(views: tf.Tensor) -> tf.Tensor:
     return tf.concat([views[:, 0], views[:, 1]], axis=2)
 
 
-def lay_back(images: tf.Tensor, bodies: Bodies, bin: int) -> tf.Tensor:
+def map_back(images: tf.Tensor, bodies: Bodies, bin: int) -> tf.Tensor:
     """Prepared images (n, 640 / bin, 512 / bin) -> (n, 2, 1024, 256) of the same type, zero outside of the window."""
     columns = images.shape[2] // 2
     views = tf.stack([images[..., :columns], images[..., columns:]], axis=1)

@@ -1,6 +1,6 @@
 """Raw counts in, a mask on the raw views out, all of it inside the graph: the endpoint `raw_counts`.
 
-The same steps as `preparation.prepare_scan`, the network, and `PreparedCase.lay_back`, for a caller without this
+The same steps as `preparation.prepare_scan`, the network, and `PreparedCase.map_back`, for a caller without this
 package. A scan that cannot be prepared never gets a mask, and never spoils the batch it is in: its `status` says why.
 """
 
@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from doubleunet_bs.constants import KEPT_ROWS, RAW_SHAPE
 from doubleunet_bs.inference.endpoints import BODY, GAINS, MASK, PROBABILITY, RAW_INPUT, STATUS
-from doubleunet_bs.preparation.settings import KEPT_ROWS, RAW_SHAPE, PreparationSettings
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.serving import preparation_graph
 from doubleunet_bs.serving.preparation_graph import Bodies
 
@@ -95,7 +96,7 @@ def raw_counts_function(
             **{
                 name: tf.where(
                     seen,
-                    preparation_graph.lay_back(answer[name], prepared.bodies, settings.bin),
+                    preparation_graph.map_back(answer[name], prepared.bodies, settings.bin),
                     tf.zeros((), answer[name].dtype),
                 )
                 for name in (MASK, PROBABILITY)

@@ -190,7 +190,7 @@ def foreign(make: Callable[[Path], Segment], folder: Path):
             probability, mask = answer
         else:
             probability, mask = answer[..., 2], (np.argmax(answer, axis=-1) == 2).astype(np.uint8)
-        return case.lay_back(mask), case.lay_back(probability)
+        return case.map_back(mask), case.map_back(probability)
 
     return way
 

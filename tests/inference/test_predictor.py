@@ -28,7 +28,7 @@ def test_mask_is_where_the_prepared_image_is_bright(predictor, scan):
     assert np.array_equal(prediction.grey, prepared.grey)
     bright = (prepared.grey > LEVEL).astype(np.uint8)
     assert bright.any()
-    expected = prepared.lay_back(bright)
+    expected = prepared.map_back(bright)
     for view in ("anterior", "posterior"):
         mask, probability = prediction.masks[view], prediction.probabilities[view]
         assert (mask.shape, mask.dtype) == ((1024, 256), np.uint8)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.geometry import BodyRange, Placement, crop, find_body, lay_back, uncrop
+from doubleunet_bs.preparation.geometry import BodyBox, Placement, crop, find_body, map_back, uncrop
 from doubleunet_bs.scans import read_scan
 
 
@@ -28,17 +28,17 @@ def test_a_rectangle_is_found_at_its_edges():
 
 def test_the_window_puts_the_body_in_its_centre():
     # Rows 150 to 849 have their centre between 499 and 500; 475 rows of the window lie on either side of it.
-    assert BodyRange(150, 849, 78, 177).centred() == Placement(top=25, left=0)
+    assert BodyBox(150, 849, 78, 177).centred() == Placement(top=25, left=0)
     # A body low and to the right: the window begins below the first row, and in column 30.
-    assert BodyRange(300, 999, 108, 207).centred() == Placement(top=175, left=30)
+    assert BodyBox(300, 999, 108, 207).centred() == Placement(top=175, left=30)
     # A body high up: 150 rows of padding above the view.
-    assert BodyRange(0, 649, 58, 157).centred() == Placement(top=-150, left=-20)
+    assert BodyBox(0, 649, 58, 157).centred() == Placement(top=-150, left=-20)
 
 
 def test_row_640_lies_just_under_the_knee():
     # Where the window ends, in parts of the body's length, for bodies of 647 to 769 rows: 72 to 76 %.
     for length in (647, 700, 769):
-        body = BodyRange(120, 120 + length - 1, 50, 200)
+        body = BodyBox(120, 120 + length - 1, 50, 200)
         assert 0.71 < (body.centred().top + 640 - body.first_row) / length < 0.76
 
 
@@ -145,7 +145,7 @@ def test_there_and_back_is_the_identity_inside_the_window(placement, seed):
 def test_a_prepared_image_lies_on_the_raw_views_where_it_came_from(anterior, posterior, bin, seed):
     places = {"anterior": anterior, "posterior": posterior}
     image = np.random.default_rng(seed).integers(1, 255, (640 // bin, 512 // bin), np.uint8)
-    raw = lay_back(image, places, (1024, 256), bin)
+    raw = map_back(image, places, (1024, 256), bin)
     for index, (name, place) in enumerate(places.items()):
         assert raw[name].shape == (1024, 256)
         half = np.kron(image[:, index * 256 // bin : (index + 1) * 256 // bin], np.ones((bin, bin), np.uint8))
@@ -158,4 +158,4 @@ def test_a_prepared_image_lies_on_the_raw_views_where_it_came_from(anterior, pos
 def test_an_image_of_another_shape_is_not_laid_back():
     places = dict.fromkeys(("anterior", "posterior"), Placement(0, 0))
     with pytest.raises(ValueError, match="640, 512"):
-        lay_back(np.zeros((950, 512), np.uint8), places, (1024, 256))
+        map_back(np.zeros((950, 512), np.uint8), places, (1024, 256))

@@ -56,7 +56,7 @@ def test_lesions_go_where_their_pixels_go():
     assert case.metastatic_pixels == 200
     assert (case.counts[case.labels == 2] == 150).all()
     # The metastatic pixels are holes in the non-metastatic class.
-    back = case.lay_back(case.labels)
+    back = case.map_back(case.labels)
     np.testing.assert_array_equal(back["anterior"] == 2, mask == 2)
     assert not (back["posterior"] == 2).any()
 
@@ -118,7 +118,7 @@ def test_binning_adds_counts_and_keeps_the_brightness_range(bin):
     assert coarse.counts.sum(dtype=np.int64) == fine.counts.sum(dtype=np.int64)
     assert coarse.counts[100 // bin, 128 // bin] == fine.counts[100 : 100 + bin, 128 : 128 + bin].sum()
     assert 7 < coarse.brightness < 14
-    assert coarse.lay_back(coarse.labels)["anterior"].shape == (1024, 256)
+    assert coarse.map_back(coarse.labels)["anterior"].shape == (1024, 256)
 
 
 def test_binned_sums_over_16_bits_are_kept_at_the_top_and_reported():

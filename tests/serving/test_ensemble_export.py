@@ -50,9 +50,9 @@ def test_it_is_the_mean_by_hand(run, ensemble, scan, tensorflow):
     # Two of three decide.
     assert np.array_equal(mask == 1, prepared.grey > LEVELS[2])
     assert mask.any()
-    for view, expected in prepared.lay_back(mask).items():
+    for view, expected in prepared.map_back(mask).items():
         assert np.array_equal(prediction.masks[view], expected)
-    for view, expected in prepared.lay_back(mean[..., 2]).items():
+    for view, expected in prepared.map_back(mean[..., 2]).items():
         assert np.allclose(prediction.probabilities[view], expected, rtol=0, atol=1e-6)
     loaded = tensorflow.saved_model.load(str(ensemble))
     raw = loaded.signatures["raw_counts"](counts=np.stack([scan.anterior, scan.posterior])[None])

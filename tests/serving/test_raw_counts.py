@@ -90,7 +90,7 @@ def compare(both, counts: np.ndarray) -> str:
         assert body == (list(dataclasses.astuple(prepared.bodies[view])) if view in prepared.bodies else [-1] * 4)
     plain = {name: value.numpy()[0] for name, value in both.plain(image=prepared.grey[None]).items()}
     for name, image in plain.items():
-        for index, (view, expected) in enumerate(prepared.lay_back(image).items()):
+        for index, (view, expected) in enumerate(prepared.map_back(image).items()):
             if view in prepared.missing_views:
                 expected = np.zeros_like(expected)
             assert answer[name].dtype == expected.dtype
@@ -193,7 +193,7 @@ def expected(live_network, scan, tmp_path_factory):
     prepared = prepare_scan(scan, settings=PreparationSettings(bin=4))
     probability, mask = Segmenter.from_model(live_network)(prepared.grey[None])
     plain = {"metastatic_probability": probability, "mask": mask}
-    raw = {name: np.stack(list(prepared.lay_back(image[0]).values()))[None] for name, image in plain.items()}
+    raw = {name: np.stack(list(prepared.map_back(image[0]).values()))[None] for name, image in plain.items()}
     assert 0.01 < raw["mask"].mean() < 0.5
     folder = tmp_path_factory.mktemp("counts")
     np.save(folder / "counts.npy", np.stack([scan.anterior, scan.posterior])[None])
