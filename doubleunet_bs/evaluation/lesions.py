@@ -17,9 +17,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import cv2
 import numpy as np
 
+from doubleunet_bs.connected_components import Components, find_components
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.preparation.records import CaseRecord
@@ -70,9 +70,6 @@ def size_class_names(unit: str) -> tuple[str, ...]:
     edges = [f"{edge:g}" for edge in SIZE_EDGES[unit]]
     between = [f"{low} to {high} {unit}" for low, high in itertools.pairwise(edges)]
     return (f"under {edges[0]} {unit}", *between, f"{edges[-1]} {unit} and more")
-
-
-CONNECTIVITY = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,32 +207,13 @@ def match_lesions(
     return tuple(true), tuple(predicted)
 
 
-def connected_components(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """OpenCV's connected components with statistics, by the one rule of what touches; the background is component 0."""
-    return cv2.connectedComponentsWithStats(mask, connectivity=CONNECTIVITY)
-
-
-def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Connected components of one view.
-
-    Args:
-        mask: (rows, columns) uint8 of 0 and 1.
-
-    Returns:
-        (rows, columns) int32 of 0, 1, 2...; and (components, 3) float64: pixels, centroid row, centroid column.
-    """
-    count, labels, statistics, centroids = connected_components(mask)
-    table = np.column_stack([statistics[:, cv2.CC_STAT_AREA], centroids[:, ::-1]])[1:]
-    return labels, table.reshape(count - 1, 3)
-
-
 def _match_view(truth: np.ndarray, mask: np.ndarray, probability: np.ndarray, overlap: float) -> tuple[list, list]:
     """Rows (pixels, row, column, common, overlap, matched, mean, peak) of the true and of the predicted lesions."""
-    true_labels, true_table = label_lesions(truth)
-    labels, table = label_lesions(mask)
+    true, predicted = find_components(truth), find_components(mask)
+    true_labels, labels = true.labels, predicted.labels
     # How many pixels lie in true lesion i and predicted lesion j at once; 0 stands for none.
     occupied = (true_labels > 0) | (labels > 0)
-    shape = (len(true_table) + 1, len(table) + 1)
+    shape = (len(true) + 1, len(predicted) + 1)
     pairs = true_labels[occupied].astype(np.int64) * shape[1] + labels[occupied]
     common = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
     inside = labels > 0
@@ -243,20 +221,19 @@ def _match_view(truth: np.ndarray, mask: np.ndarray, probability: np.ndarray, ov
     sums = np.bincount(which, values, minlength=shape[1])[1:]
     peaks = np.zeros(shape[1])
     np.maximum.at(peaks, which, values)
-    chances = (sums / np.maximum(table[:, 0], 1), peaks[1:])
-    rows = _rows(common, true_table, overlap, None), _rows(common.T, table, overlap, chances)
-    return rows
+    chances = (sums / np.maximum(predicted.pixels, 1), peaks[1:])
+    return _rows(common, true, overlap, None), _rows(common.T, predicted, overlap, chances)
 
 
-def _rows(common: np.ndarray, table: np.ndarray, overlap: float, chances: tuple[np.ndarray, np.ndarray] | None) -> list:
+def _rows(common: np.ndarray, found: Components, overlap: float, chances: tuple[np.ndarray, np.ndarray] | None) -> list:
     both = common[1:, 1:]
     shared = both.sum(axis=1)
     # The union leaves out what lies in other lesions of the same side: only the other side's pixels in nothing count.
-    union = table[:, 0] + (both > 0) @ common[0, 1:]
+    union = found.pixels + (both > 0) @ common[0, 1:]
     share = shared / union
     matched = (shared > 0) & (share >= overlap)
     rows = []
-    for index, (pixels, row, column) in enumerate(table):
+    for index, (pixels, (row, column)) in enumerate(zip(found.pixels, found.centroids, strict=True)):
         mean, peak = (None, None) if chances is None else (float(chances[0][index]), float(chances[1][index]))
         rows.append(
             (

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from doubleunet_bs.evaluation.lesions import label_lesions
+from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.evaluation.scan_score import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
 
@@ -80,8 +80,8 @@ def drop_small(mask: np.ndarray, pixel_area: float, smallest: float) -> np.ndarr
     kept = np.zeros(mask.shape, bool)
     for left in (0, half):
         part = np.s_[:, left : left + half]
-        labels, table = label_lesions(np.ascontiguousarray(mask[part]).astype(np.uint8))
+        found = find_components(mask[part])
         # The same product as where the area was learnt, so that a lesion of just that area stays.
-        large = np.concatenate([[False], table[:, 0] * pixel_area >= smallest])
-        kept[part] = large[labels]
+        large = np.concatenate([[False], found.pixels * pixel_area >= smallest])
+        kept[part] = large[found.labels]
     return kept

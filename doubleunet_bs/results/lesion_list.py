@@ -13,8 +13,8 @@ import dataclasses
 import cv2
 import numpy as np
 
+from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
-from doubleunet_bs.evaluation.lesions import connected_components
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation.background import find_uptake
 from doubleunet_bs.preparation.case import PreparedCase
@@ -75,13 +75,8 @@ def number_lesions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.nd
         (n, 4) of first row, last row, first column, last column; their centroids, (n, 2) of row and column. They are
         in the order of their first rows, then their first columns. An empty mask gives none.
     """
-    count, found, statistics, centres = connected_components(mask)
-    order = 1 + np.lexsort((statistics[1:, cv2.CC_STAT_LEFT], statistics[1:, cv2.CC_STAT_TOP]))
-    number = np.zeros(count, np.int32)
-    number[order] = np.arange(1, count)
-    left, top, width, height = statistics[order, :4].T
-    boxes = np.stack([top, top + height - 1, left, left + width - 1], axis=1)
-    return count - 1, number[found], boxes, centres[order, ::-1]
+    found = find_components(mask).from_the_top()
+    return len(found), found.labels, found.boxes, found.centroids
 
 
 def find_lesions(scan: BoneScan, prediction: Prediction) -> tuple[PredictedLesion, ...]:
@@ -134,10 +129,10 @@ def body_mask(counts: np.ndarray, prepared: PreparedCase, view: str) -> np.ndarr
     """
     smooth = cv2.GaussianBlur(counts.astype(np.float32), (0, 0), BODY_SMOOTHING)
     patient = find_uptake(smooth, smooth, "log").astype(np.uint8)
-    count, found, statistics, _ = connected_components(patient)
-    if count < 2:
+    found = find_components(patient)
+    if not len(found):
         return np.zeros(counts.shape, bool)
-    body = found == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+    body = found.labels == 1 + int(np.argmax(found.pixels))
     top = prepared.placements[view].top
     body[: max(0, top)] = False
     body[max(0, top + KEPT_ROWS) :] = False

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs import __version__
+from doubleunet_bs.connected_components import CONNECTIVITY
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.display import png_bytes
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.lesions import CONNECTIVITY
 from doubleunet_bs.files import replaced_folder, write_json, write_text
 from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES
 from doubleunet_bs.inference.predictor import Prediction
