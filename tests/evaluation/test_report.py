@@ -73,9 +73,9 @@ def test_what_is_in_it(report):
     assert "Phantom scans: a software check, not comparable with any figure of patients." in page
     assert "0.704" not in page and "aper, Table" not in page
     assert f"{100 * summary.mean.f1_of_means:.2f}" in page
-    for fold in summary.folds:
-        assert f"{100 * fold.pooled.f1:.2f}" in page
-        for one in fold.scans:
+    for scored in summary.folds:
+        assert f"{100 * scored.pooled.f1:.2f}" in page
+        for one in scored.scans:
             assert one.case in page
     assert "encoder_weights" in page and "not for diagnosis" in page
     assert f"shards of these scans {open_run(path.parent).data['fingerprint'][:16]}…</p>" in page
