@@ -1,68 +1,182 @@
-"""How counts are shown: the usual display of nuclear medicine. Needs NumPy only."""
+"""Counts and masks -> pictures. Every picture of this package is made with these few functions.
+
+A scan as a physician expects it, uptake dark on white, in blocks of 2 x 2 pixels, with a lesion outlined:
+
+>>> counts = np.array([[0, 5, 40], [0, 5, 10]], np.uint16)
+>>> lesion = counts > 20
+>>> picture = as_rgb(enlarged(clinical_display(counts), 2))
+>>> picture[outline(lesion, 2)] = 225, 87, 0
+>>> picture.shape
+(4, 6, 3)
+
+Both views of one scan share an upper level (`display_views`), so that they can be compared. A prediction beside its
+truth is coloured by `paint_errors`. `save_png` writes a file, `png_bytes` gives its bytes. For a web page `edge_path`
+draws an outline as SVG, and for Labelme `exact_polygon` gives its points. Pillow writes text and PNG, OpenCV finds
+outlines, matplotlib draws charts and nothing else.
+"""
+
+import io
+import os
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE
+from doubleunet_bs.files import replace_file
+
+Colour = tuple[int, int, int]
+
 PHANTOM_NOTE = "synthetic phantom, not a patient"
 
 UPPER_PERCENTILE = 99.0
-"""Of the pixels above zero: shown in full black (decided here). An injection site or a full bladder is about one per
-cent of them, so that it cannot turn the skeleton pale."""
+"""Of the pixels above zero: shown as black. An injection site or a full bladder is about 1 % of them, so it cannot turn
+the skeleton pale."""
+
+
+def upper_level(*images: np.ndarray) -> float:
+    """The level shown as black: the 99th percentile of the pixels above zero, at least 1.
+
+    Args:
+        images: counts or grey levels of any shape. An image of zeros counts for nothing.
+
+    Example:
+        >>> upper_level(np.array([0, 0, 10, 20]), np.zeros(5)), upper_level(np.zeros(5))
+        (19.9, 1.0)
+    """
+    above = np.concatenate([image[image > 0] for image in images])
+    return max(1.0, float(np.percentile(above, UPPER_PERCENTILE))) if above.size else 1.0
 
 
 def clinical_display(image: np.ndarray, upper: float | None = None) -> np.ndarray:
-    """The usual display of nuclear medicine: uptake dark on white, everything above `upper` full black.
+    """The usual display of nuclear medicine: uptake dark on white.
 
     Args:
-        image: (rows, columns), grey levels or counts, not negative.
-        upper: upper level of the window; None takes the 99th percentile of the pixels above zero, and 1 for an empty
-            image.
+        image: (rows, columns) counts or grey levels, not negative.
+        upper: this level and all above it become black. None: `upper_level(image)`.
 
     Returns:
-        uint8 array of shape (rows, columns): 255 for no uptake.
+        uint8 array of shape (rows, columns): 255 for no uptake, also for an image of zeros.
+
+    Example:
+        >>> clinical_display(np.array([[0, 50, 100, 1000]]), upper=100)
+        array([[255, 127,   0,   0]], dtype=uint8)
     """
     if upper is None:
         upper = upper_level(image)
     return 255 - np.rint(np.minimum(image / float(upper), 1.0) * 255).astype(np.uint8)
 
 
-def upper_level(image: np.ndarray) -> float:
-    """The upper level that `clinical_display` takes: the 99th percentile of the pixels above zero, at least 1."""
-    above = image[image > 0]
-    return max(1.0, float(np.percentile(above, UPPER_PERCENTILE))) if above.size else 1.0
+def display_views(views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`clinical_display` of the views of one scan, all with the same upper level.
+
+    Args:
+        views: name -> (rows, columns) counts.
+
+    Returns:
+        The same names -> uint8 arrays.
+    """
+    upper = upper_level(*views.values())
+    return {name: clinical_display(counts, upper) for name, counts in views.items()}
 
 
-# Blocks of one colour compress as well without a filter, in half the time; level 6 would take four times as long.
-_SETTINGS = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):
-    # OpenCV 4.10 has no such setting.
-    _SETTINGS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+def enlarged(image: np.ndarray, scale: int) -> np.ndarray:
+    """Each pixel as a block of `scale` x `scale` pixels; (rows, columns) or (rows, columns, channels)."""
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def png_bytes(picture: np.ndarray) -> bytes:
+def as_rgb(grey: np.ndarray) -> np.ndarray:
+    """(rows, columns) uint8 grey -> (rows, columns, 3), a new array to draw into."""
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def outline(mask: np.ndarray, scale: int = 1) -> np.ndarray:
+    """The line around the areas of a mask, just outside of them: the uptake inside stays visible.
+
+    Args:
+        mask: (rows, columns), bool or 0 and 1.
+        scale: size of the picture over that of the mask.
+
+    Returns:
+        bool array of shape (scale * rows, scale * columns). The line is `scale` pixels thick. No line for an empty mask
+        and none along the edge of the image.
+
+    Example:
+        >>> outline(np.array([[0, 0, 0], [0, 0, 0], [0, 0, 1]])).astype(int)
+        array([[0, 0, 0],
+               [0, 1, 1],
+               [0, 1, 0]])
+    """
+    blocks = enlarged(np.asarray(mask, np.uint8), scale)
+    grown = cv2.dilate(blocks, np.ones((2 * scale + 1, 2 * scale + 1), np.uint8))
+    return (grown > 0) & (blocks == 0)
+
+
+def paint(grey: np.ndarray, *areas: tuple[np.ndarray, Colour]) -> np.ndarray:
+    """A grey picture with areas filled with colours; later areas cover earlier ones.
+
+    Args:
+        grey: (rows, columns) uint8.
+        areas: (mask, colour); a mask is a bool array of the same shape.
+
+    Returns:
+        (rows, columns, 3) uint8, a new array.
+    """
+    picture = as_rgb(grey)
+    for mask, colour in areas:
+        picture[mask] = colour
+    return picture
+
+
+def paint_errors(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A grey picture with true positive, false positive and false negative metastatic pixels in their colours.
+
+    Args:
+        grey: (rows, columns) uint8, usually from `clinical_display`.
+        labels: (rows, columns) uint8 classes.
+        mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
+
+    Returns:
+        (rows, columns, 3) uint8, a new array.
+    """
+    truth, found = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
+    return paint(
+        grey, (truth & found, TRUE_POSITIVE), (~truth & found, FALSE_POSITIVE), (truth & ~found, FALSE_NEGATIVE)
+    )
+
+
+def png_bytes(picture: np.ndarray | Image.Image) -> bytes:
     """A PNG without metadata.
 
     Args:
-        picture: uint8 array of shape (rows, columns), or (rows, columns, 3) with red first.
+        picture: uint8 array of shape (rows, columns), (rows, columns, 3) or, with opacity, (rows, columns, 4); or an
+            image of Pillow.
     """
-    order = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, content = cv2.imencode(".png", order, _SETTINGS)
-    return content.tobytes()
+    content = io.BytesIO()
+    # Level 3 takes half as long again for 6 % less.
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(content, "PNG", compress_level=2)
+    return content.getvalue()
+
+
+def save_png(path: str | os.PathLike, picture: np.ndarray | Image.Image) -> None:
+    """Write `png_bytes(picture)` to `path`, whole or not at all."""
+    replace_file(path, lambda temporary: temporary.write_bytes(png_bytes(picture)))
 
 
 def exact_polygon(area: np.ndarray) -> list[list[float]] | None:
     """The outline of one connected area as a polygon for Labelme.
 
-    Points are middles of pixels on the rim. Labelme and this package draw a polygon with its edges (Pillow's
-    `ImageDraw.polygon`); it is drawn here as well and held against the area.
+    Points are centres of pixels on the rim. Labelme and this package fill a polygon together with its edges (Pillow's
+    `ImageDraw.polygon`). The polygon is filled here in the same way and compared with the area.
 
     Args:
         area: bool array of shape (rows, columns) with one connected area.
 
     Returns:
-        [x, y] points, at least three, whose polygon covers exactly the pixels of the area; None when there is no such
-        polygon, for instance because the area has a hole.
+        [x, y] points, at least three, whose polygon covers exactly the pixels of the area. None when there is no such
+        polygon: the area has a hole, or is empty.
     """
     contours, _ = cv2.findContours(area.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     if len(contours) != 1:
@@ -77,14 +191,20 @@ def exact_polygon(area: np.ndarray) -> list[list[float]] | None:
 
 
 def edge_path(area: np.ndarray) -> str:
-    """The outline of an area along the edges of its pixels, as the path of an SVG whose unit is a pixel.
+    """The outline of an area along the edges of its pixels, as path data of an SVG whose unit is a pixel.
+
+    Draw it with `fill: none; vector-effect: non-scaling-stroke`. The path is made of single lines: it cannot be filled.
 
     Args:
-        area: (rows, columns), bool or 0 and 1; pixel (row, column) covers the square from (column, row) to (column + 1,
+        area: (rows, columns), bool or 0 and 1. Pixel (row, column) covers the square from (column, row) to (column + 1,
             row + 1).
 
     Returns:
-        Horizontal and vertical lines, "M3 1h2M3 1v4...", around every part and every hole; "" for an empty area.
+        Horizontal and vertical lines around every part and every hole; "" for an empty area.
+
+    Example:
+        >>> edge_path(np.array([[0, 1]]))
+        'M1 0h1M1 1h1M1 0v1M2 0v1'
     """
     inside = np.pad(np.asarray(area, np.int8), 1)
     parts = []

@@ -13,7 +13,7 @@ from typing import Any
 from doubleunet_bs.errors import BoneScanError, RunError
 
 
-def replace_file(path: str | os.PathLike, write: Callable[[Path], None], mode: int | None = None) -> None:
+def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode: int | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it over `path`.
 
     A reader sees the old content or the new one, never a part. The temporary name keeps the suffix of

@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> int:
     """Read, prepare in memory, print."""
     import json
 
+    from doubleunet_bs.display import save_png
     from doubleunet_bs.errors import SettingsError
     from doubleunet_bs.preparation import PreparationSettings, prepare_scan
-    from doubleunet_bs.preparation.inspection import inspection, inspection_picture, inspection_text, save_png
+    from doubleunet_bs.preparation.inspection import inspection, inspection_picture, inspection_text
     from doubleunet_bs.scans import read_scan
 
     if len(args.scan) > 2:

@@ -15,14 +15,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from doubleunet_bs.constants import NON_METASTATIC
 from doubleunet_bs.dataset.folds import Split
+from doubleunet_bs.display import save_png
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json
 from doubleunet_bs.network.metrics import metastatic_mask, network_input
-from doubleunet_bs.preparation.inspection import overlay, save_png
+from doubleunet_bs.preparation.inspection import overlay
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 FORMAT = 1
@@ -97,7 +97,7 @@ def save_mined(
         np.savez_compressed(folder / LABELS, **{name: np.packbits(masks[index]) for index, name in names.items()})
         for index, name in names.items():
             labels = masks[index].astype(np.uint8) * NON_METASTATIC
-            save_png(folder / f"{name}.png", Image.fromarray(overlay(dataset.grey(index), labels)))
+            save_png(folder / f"{name}.png", overlay(dataset.grey(index), labels))
         write_json(
             folder / DESCRIPTION,
             {

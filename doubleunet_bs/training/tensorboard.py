@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE
+from doubleunet_bs.display import clinical_display, paint_errors
 from doubleunet_bs.training.history import Epoch
 
 FOLDER = "tensorboard"
@@ -29,8 +29,10 @@ class TensorBoardLog:
         self._writer.flush()
 
     def examples(self, step: int, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> None:
-        """Write pictures of (n, rows, columns) images, labels and predicted masks, see `overlay`."""
-        pictures = np.stack([overlay(*case) for case in zip(grey, labels, mask, strict=True)])
+        """Write pictures of (n, rows, columns) images, labels and predicted masks, errors coloured."""
+        pictures = np.stack(
+            [paint_errors(clinical_display(image), *case) for image, *case in zip(grey, labels, mask, strict=True)]
+        )
         with self._writer.as_default():
             tf.summary.image("validation", pictures, step=step, max_outputs=len(pictures))
         self._writer.flush()
@@ -38,28 +40,6 @@ class TensorBoardLog:
     def close(self) -> None:
         """End the event file."""
         self._writer.close()
-
-
-def overlay(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A scan, dark on white, with found, wrong and missed metastatic pixels in their colours.
-
-    Args:
-        grey: (rows, columns) uint8 prepared image.
-        labels: (rows, columns) uint8 classes.
-        mask: (rows, columns) bool, True where metastatic is predicted.
-
-    Returns:
-        (rows, columns, 3) uint8.
-    """
-    picture = np.repeat((255 - grey)[..., None], 3, axis=-1)
-    truth = labels == METASTATIC
-    for area, colour in (
-        (truth & mask, TRUE_POSITIVE),
-        (~truth & mask, FALSE_POSITIVE),
-        (truth & ~mask, FALSE_NEGATIVE),
-    ):
-        picture[area] = colour
-    return picture
 
 
 def _tag(name: str) -> str:

@@ -3,21 +3,8 @@ import pytest
 from PIL import Image
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, TRUTH
-from doubleunet_bs.display import clinical_display, upper_level
 from doubleunet_bs.evaluation.figures import draw_case
 from doubleunet_bs.pixel_counts import PixelCounts
-
-
-def test_display_is_inverse_and_saturates():
-    image = np.array([[0, 50, 100, 1000]])
-    assert clinical_display(image, upper=100).tolist() == [[255, 127, 0, 0]]
-    assert clinical_display(np.zeros((2, 2), np.uint8)).tolist() == [[255, 255], [255, 255]]
-
-
-def test_an_injection_site_does_not_make_the_skeleton_pale():
-    image = np.full((100, 100), 100)
-    image[:9, :10] = 20_000
-    assert upper_level(image) == 100
 
 
 @pytest.mark.parametrize("shape", [(160, 128), (32, 32)])

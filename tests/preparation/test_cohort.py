@@ -230,8 +230,8 @@ def test_pictures_to_look_at(cohort):
     with Image.open(folder / f"{record.case}_overlay.png") as image:
         assert image.size == (1024, 1280)
         pixels = np.asarray(image)
-    # The outline of 22 x 22 pixels of the enlarged square: 84 of them.
-    assert (pixels == (220, 30, 30)).all(axis=2).sum() == 84
+    # The outline around the square of 22 x 22 pixels in the enlarged picture, 2 pixels thick.
+    assert (pixels == (220, 30, 30)).all(axis=2).sum() == 26 * 26 - 22 * 22
 
 
 def test_an_existing_output_is_left_alone(cohort):

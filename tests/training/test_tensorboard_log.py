@@ -4,9 +4,8 @@ import numpy as np
 from synthetic_shards import SyntheticShards
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 from doubleunet_bs.training.history import Epoch
-from doubleunet_bs.training.tensorboard import FOLDER, TensorBoardLog, overlay
+from doubleunet_bs.training.tensorboard import FOLDER, TensorBoardLog
 
 
 def test_figures_and_overlays_come_back(tmp_path):
@@ -38,11 +37,3 @@ def test_figures_and_overlays_come_back(tmp_path):
     [pictures] = events.Tensors("validation")
     assert pictures.step == 2 and len(pictures.tensor_proto.string_val) == 2 + 3
     assert pictures.tensor_proto.string_val[0] == b"32"
-
-
-def test_overlay_tells_found_wrong_and_missed_pixels_apart():
-    grey = np.full((2, 2), 55, np.uint8)
-    labels = np.array([[2, 2], [1, 0]], np.uint8)
-    picture = overlay(grey, labels, np.array([[True, False], [True, False]]))
-    expected = [[TRUE_POSITIVE, FALSE_NEGATIVE], [FALSE_POSITIVE, (200, 200, 200)]]
-    np.testing.assert_array_equal(picture, expected)

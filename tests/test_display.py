@@ -1,5 +1,6 @@
-"""Outlines that lead back to exactly the pixels they came from."""
+"""What pictures show, and outlines that lead back to exactly the pixels they came from."""
 
+import io
 import re
 
 import cv2
@@ -8,9 +9,63 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
-from doubleunet_bs.display import edge_path, exact_polygon
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
+from doubleunet_bs.display import (
+    clinical_display,
+    display_views,
+    edge_path,
+    exact_polygon,
+    outline,
+    paint_errors,
+    png_bytes,
+    upper_level,
+)
 from doubleunet_bs.results.lesion_list import number_lesions
+
+
+def test_display_is_inverse_and_saturates():
+    image = np.array([[0, 50, 100, 1000]])
+    assert clinical_display(image, upper=100).tolist() == [[255, 127, 0, 0]]
+    assert clinical_display(np.zeros((2, 2), np.uint8)).tolist() == [[255, 255], [255, 255]]
+
+
+def test_an_injection_site_does_not_make_the_skeleton_pale():
+    image = np.full((100, 100), 100)
+    image[:9, :10] = 20_000
+    assert upper_level(image) == 100
+
+
+def test_both_views_have_one_upper_level():
+    """A missing view, all zeros, has no say."""
+    views = display_views(
+        {"anterior": np.full((1, 100), 200), "posterior": np.full((1, 100), 100), "none": np.zeros(9)}
+    )
+    assert [int(view.ravel()[0]) for view in views.values()] == [0, 127, 255]
+
+
+def test_outline_by_hand():
+    mask = np.zeros((4, 5))
+    mask[1, 1] = 1
+    expected = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]])
+    assert np.array_equal(outline(mask)[:3, :3], expected)
+    assert not outline(mask)[3].any()
+    assert outline(mask, scale=2).sum() == 6 * 6 - 2 * 2
+
+
+def test_every_kind_of_error_has_its_colour():
+    labels = np.array([[2, 2], [1, 0]], np.uint8)
+    picture = paint_errors(np.full((2, 2), 200, np.uint8), labels, np.array([[1, 0], [1, 0]]))
+    expected = [[TRUE_POSITIVE, FALSE_NEGATIVE], [FALSE_POSITIVE, (200, 200, 200)]]
+    np.testing.assert_array_equal(picture, expected)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3), (7, 5, 4)])
+def test_a_png_gives_its_pixels_back_and_nothing_else(shape):
+    picture = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    with Image.open(io.BytesIO(png_bytes(picture))) as image:
+        assert np.array_equal(np.asarray(image), picture) and not image.info
 
 
 def fill(path: str, shape) -> np.ndarray:
