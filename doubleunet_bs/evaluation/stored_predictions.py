@@ -1,30 +1,31 @@
 """Predictions kept beside the scores, so that figures, pictures and the report need no network.
 
-    predictions/predictions.json        which weights predicted which cases of which shards
-    predictions/mask/CASE.png           8 bit, 255 where metastatic is predicted
-    predictions/probability/CASE.png    16 bit, the logit of the metastatic probability, see `encode_probability`
-    predictions/CASE.png                the overlay drawn from them; it goes when they do
+    predictions/predictions.json    which weights predicted which cases of which shards
+    predictions/CASE.npz            `mask`, bool, and `probability`, uint16, see `encode_probability`
+    predictions/CASE.png            the overlay drawn from them, removed together with them
 
-Mask and probability have the size of the prepared image. All figures that need a probability are computed from the
-kept ones, so that scoring again gives the same figures. The logit is kept and not the probability itself: lesions are
-ranked by their probabilities (`evaluation.detection`), and a trained network's crowd together just below 1, where equal
-steps of the probability would make ties of them.
+All figures that need a probability are computed from the kept ones, so that scoring again gives the same figures. The
+logit is kept and not the probability itself: patients are ranked by the probabilities of their lesions, and those of a
+trained network crowd together just below 1, where equal steps of the probability would make ties of them.
 """
 
 import dataclasses
-import os
+import functools
+import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, replace_file, write_json
 
 PREDICTIONS = "predictions"
-FORMAT = 2
-_INDEX, _MASK, _PROBABILITY = "predictions.json", "mask", "probability"
+FORMAT = 3
+_INDEX = "predictions.json"
+_FOLDERS_OF_FORMAT_2 = ("mask", "probability")
 _STEPS, _ZERO, _ONE = 2000, 0, 2**16 - 1
 _HALF = 2**15
 
@@ -46,10 +47,11 @@ class StoredPredictions:
     def missing(self, cases: Iterable[str]) -> list[str]:
         """Those of `cases` that still have to be predicted, in their order.
 
-        All of them, when what is there was predicted by other weights or on other shards, or its index is unreadable.
+        All of them, when what is there was predicted by other weights or on other shards, has a former format, or its
+        index is unreadable.
         """
         known = set(self._known())
-        return [case for case in cases if case not in known or not all(path.is_file() for path in self._paths(case))]
+        return [case for case in cases if case not in known or not _path(self.folder, case).is_file()]
 
     def keep(self, predictions: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
         """Write predictions, then note them; what was there of other weights is removed first.
@@ -63,9 +65,8 @@ class StoredPredictions:
         for case, mask, probability in predictions:
             # First, so that an interruption leaves no picture of what was predicted before.
             (self.folder / f"{case}.png").unlink(missing_ok=True)
-            mask_path, probability_path = self._paths(case)
-            _write(mask_path, np.asarray(mask, bool).astype(np.uint8) * 255)
-            _write(probability_path, encode_probability(probability))
+            arrays = {"mask": np.asarray(mask, bool), "probability": encode_probability(probability)}
+            replace_file(_path(self.folder, case), functools.partial(np.savez_compressed, allow_pickle=False, **arrays))
             known.append(case)
         write_json(
             self.folder / _INDEX,
@@ -82,14 +83,12 @@ class StoredPredictions:
         return read_prediction(self.folder, case, shape)
 
     def clear(self) -> None:
-        """Remove all kept predictions, whoever made them, and the overlays that show them."""
+        """Remove all kept predictions, whatever made them, and the overlays that show them."""
         (self.folder / _INDEX).unlink(missing_ok=True)
-        for folder in (self.folder / _MASK, self.folder / _PROBABILITY, self.folder):
-            for path in folder.glob("*.png"):
-                path.unlink()
-
-    def _paths(self, case: str) -> tuple[Path, Path]:
-        return _files(self.folder, case)
+        for path in (*self.folder.glob("*.npz"), *self.folder.glob("*.png")):
+            path.unlink()
+        for name in _FOLDERS_OF_FORMAT_2:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _known(self) -> list[str]:
         path = self.folder / _INDEX
@@ -118,7 +117,7 @@ def complete(
         stored: where predictions are kept.
         cases: that are needed.
         predict: takes cases, yields (case, mask, probability); not called when all are there.
-        again: predict all of them anew.
+        again: ignore what is kept and predict all of them.
 
     Returns:
         The cases that were predicted now.
@@ -132,22 +131,30 @@ def complete(
 
 
 def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A kept prediction: the mask, (rows, columns) bool, and the probability, (rows, columns) float32, as
-    `decode_probability` gives it.
+    """Read a kept prediction.
 
     Args:
-        folder: `RUN/fold_01/predictions`. case: pseudonym. shape: (rows, columns) that both must have.
+        folder: `RUN/fold_01/predictions`. case: pseudonym. shape: (rows, columns) that both arrays must have.
+
+    Returns:
+        The mask, bool, and the probability, float32, as `decode_probability` gives it.
 
     Raises:
-        RunError: a file is missing, damaged or of another size.
+        RunError: the file is missing, damaged or of another size.
     """
-    mask_path, probability_path = _files(folder, case)
-    mask = _read(mask_path, np.uint8, shape)
-    return mask > 0, decode_probability(_read(probability_path, np.uint16, shape))
+    path = _path(folder, case)
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            mask, code = kept["mask"], kept["probability"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        mask = code = np.zeros(0)
+    if (mask.dtype, code.dtype) != (bool, np.uint16) or not mask.shape == code.shape == tuple(shape):
+        raise RunError(f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --again")
+    return mask, decode_probability(code)
 
 
 def encode_probability(probability: np.ndarray) -> np.ndarray:
-    """Probabilities as they are kept: logits in steps of 1/2000 (decided here).
+    """Probabilities as they are kept: logits in steps of 1/2000.
 
     Args:
         probability: of any shape, 0 to 1; what lies outside counts as 0 or 1.
@@ -171,19 +178,5 @@ def decode_probability(code: np.ndarray) -> np.ndarray:
     return table.astype(np.float32)[code]
 
 
-def _files(folder: Path, case: str) -> tuple[Path, Path]:
-    return folder / _MASK / f"{case}.png", folder / _PROBABILITY / f"{case}.png"
-
-
-def _write(path: str | os.PathLike, image: np.ndarray) -> None:
-    _, content = cv2.imencode(".png", image)
-    replace_file(path, lambda temporary: content.tofile(temporary))
-
-
-def _read(path: Path, kind: type[np.unsignedinteger], shape: tuple[int, int]) -> np.ndarray:
-    # imdecode and not imread: OpenCV's reader writes its complaints to standard error.
-    content = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
-    if image is None or image.dtype != kind or image.shape != tuple(shape):
-        raise RunError(f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --again")
-    return image
+def _path(folder: Path, case: str) -> Path:
+    return folder / f"{case}.npz"

@@ -133,7 +133,7 @@ def main() -> None:
         with timed_parts(seconds):
             whole, processor = timed(evaluate_run, run, show_progress=False)
         folds = len(list(run.glob("fold_*/scores.json")))
-        predicted = sum(len(list((fold / "predictions" / "mask").iterdir())) for fold in run.glob("fold_*"))
+        predicted = sum(len(list((fold / "predictions").glob("*.npz"))) for fold in run.glob("fold_*"))
         print(f"\n{folds} folds, {args.scans} scans, {predicted} predictions of 1/{args.bin} resolution, float32")
         seconds["everything else"] = whole - sum(seconds.values())
         for name, value in sorted(seconds.items(), key=lambda part: -part[1]):

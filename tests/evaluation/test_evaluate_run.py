@@ -196,7 +196,7 @@ def test_what_is_predicted_already_needs_no_network(evaluated, monkeypatch):
 
 def test_predicting_again_is_possible(own_run):
     evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
-    kept = next((own_run / "fold_01" / "predictions" / "mask").iterdir())
+    kept = next((own_run / "fold_01" / "predictions").glob("*.npz"))
     content = kept.read_bytes()
     kept.write_bytes(b"damaged")
     with pytest.raises(RunError, match="evaluate with --again"):

@@ -2,7 +2,6 @@
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 
@@ -91,16 +90,17 @@ def test_patients_are_ranked_the_same_from_kept_predictions(stored):
     assert area(lambda case: stored.read(case, SHAPE)[1]) == own
 
 
-def test_predictions_of_the_former_format_are_made_again(stored):
-    complete(stored, ["a"], predict)
-    index = stored.folder / "predictions.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "format": 1}))
-    probability = stored.folder / "probability" / "a.png"
-    probability.write_bytes(cv2.imencode(".png", np.zeros(SHAPE, np.uint8))[1].tobytes())
-    with pytest.raises(RunError, match=r"probability.a\.png: not a kept prediction of 6 x 8 pixels"):
-        stored.read("a", SHAPE)
+def test_predictions_of_the_former_format_are_recomputed(stored):
+    """Format 2 had two PNG files a case, in folders of their own, which go."""
+    stored.folder.mkdir()
+    for name in ("mask", "probability"):
+        (stored.folder / name).mkdir()
+        (stored.folder / name / "a.png").write_bytes(b"a picture")
+    content = {"format": 2, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["a"]}
+    (stored.folder / "predictions.json").write_text(json.dumps(content))
     assert complete(stored, ["a"], predict) == ["a"]
     assert stored.read("a", SHAPE)[1].any()
+    assert sorted(path.name for path in stored.folder.iterdir()) == ["a.npz", "predictions.json"]
 
 
 def test_nothing_is_predicted_twice(stored):
@@ -123,7 +123,7 @@ def test_other_weights_and_other_shards_make_them_worthless(stored):
         assert other.missing(["a", "b"]) == ["a", "b"]
     complete(StoredPredictions(stored.folder, ("other",), "data"), ["a"], predict)
     # What the first weights predicted is gone, not left lying beside.
-    assert sorted(path.name for path in stored.folder.rglob("*.png")) == ["a.png", "a.png"]
+    assert [path.name for path in stored.folder.glob("*.npz")] == ["a.npz"]
 
 
 def test_an_interrupted_prediction_is_not_taken_for_a_whole_one(stored):
@@ -143,32 +143,41 @@ def test_a_picture_goes_with_the_prediction_it_shows(stored):
     complete(stored, ["a", "b"], predict)
     for case in "ab":
         (stored.folder / f"{case}.png").touch()
-    (stored.folder / "mask" / "a.png").unlink()
+    (stored.folder / "a.npz").unlink()
     complete(stored, ["a", "b"], predict)
     assert [path.name for path in stored.folder.glob("*.png")] == ["b.png"]
     stored.clear()
-    assert not list(stored.folder.rglob("*.png"))
+    assert not list(stored.folder.iterdir())
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2, "cases": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 3, "cases": 3}'])
 def test_an_unreadable_index_means_predicting_again(stored, content):
     complete(stored, ["a"], predict)
     (stored.folder / "predictions.json").write_text(content)
     assert stored.missing(["a"]) == ["a"]
 
 
-def test_a_lost_picture_is_predicted_again_and_a_damaged_one_is_named(stored):
+def test_a_lost_prediction_is_recomputed_and_a_damaged_one_is_named(stored):
     complete(stored, ["a", "b"], predict)
-    (stored.folder / "mask" / "a.png").unlink()
+    (stored.folder / "a.npz").unlink()
     assert stored.missing(["a", "b"]) == ["a"]
-    (stored.folder / "mask" / "b.png").write_bytes(b"no picture")
-    with pytest.raises(RunError, match=r"b\.png: not a kept prediction of 6 x 8 pixels; evaluate with --again"):
-        read_prediction(stored.folder, "b", SHAPE)
     with pytest.raises(RunError, match="7 x 8"):
         stored.read("b", (7, 8))
+    path = stored.folder / "b.npz"
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 255
+    for content in (b"", b"no archive", whole[:-40], bytes(damaged)):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=r"b\.npz: not a kept prediction of 6 x 8 pixels; evaluate with --again"):
+            read_prediction(stored.folder, "b", SHAPE)
+    for arrays in ({"mask": np.ones(SHAPE, bool)}, {"mask": np.ones(SHAPE), "probability": np.ones(SHAPE, np.uint16)}):
+        np.savez_compressed(path, **arrays)
+        with pytest.raises(RunError, match="not a kept prediction"):
+            read_prediction(stored.folder, "b", SHAPE)
 
 
 def test_the_index_says_what_it_belongs_to(stored):
     complete(stored, ["a"], predict)
     content = json.loads((stored.folder / "predictions.json").read_text())
-    assert content == {"format": 2, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["a"]}
+    assert content == {"format": 3, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["a"]}
