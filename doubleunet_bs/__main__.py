@@ -1,4 +1,4 @@
-"""The command line: `python -m doubleunet_bs VERB`, also installed as `doubleunet-bs`."""
+"""The command `doubleunet-bs VERB` (or `python -m doubleunet_bs VERB`): runs a verb, turns errors into exit codes."""
 
 import argparse
 import importlib
@@ -9,23 +9,33 @@ from collections.abc import Callable, Sequence
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import BoneScanError
 
-# verb -> one line of help; each verb is the module doubleunet_bs.commands.VERB, "_" for "-", with
-# `add_arguments(parser)`, `run(args) -> int` and its docstring as the long help.
+# verb -> one line of help. Each verb is a module of doubleunet_bs.commands ("_" for "-") with `add_arguments(parser)`,
+# `run(args) -> int` and its long help as docstring.
 VERBS = {
-    "phantom": "write a cohort of synthetic whole-body bone scans with lesions",
-    "inspect": "show what is understood of a scan before anything is prepared",
+    "demo": "run the whole pipeline on synthetic scans",
+    "phantom": "write synthetic bone scans with lesions",
+    "inspect": "show how a scan is read and prepared",
     "prepare": "turn DICOM scans and Labelme annotations into shards for training",
+    "train": "train a fold of one of the paper's experiments and export it",
+    "evaluate": "score trained folds on scans they have not seen, or compare runs",
     "predict": "segment scans with a trained fold",
-    "ensemble": "make one model of several trained folds",
-    "serve-package": "put a model into a repository for TensorFlow Serving",
+    "ensemble": "combine trained folds into one model",
+    "serve-package": "package a model for TensorFlow Serving",
 }
+DESCRIPTION = "Segment bone metastases on whole-body bone scans with the Double U-Net."
+EPILOG = """\
+`doubleunet-bs VERB --help` explains a verb. Start with `doubleunet-bs demo`: it needs no data.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted.
+Research software, not a medical device: not for diagnosis or treatment.
+"""
 
 
 def run_command(work: Callable[[], int | None]) -> int:
     """Run `work` and return its exit code: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted.
 
-    An error of this package becomes one line on standard error; a closed pipe (`... | head`) is passed over in
-    silence, with exit code 1.
+    An error of this package becomes one line on standard error. A closed pipe (`... | head`) gives exit code 1 and no
+    message.
     """
     try:
         return work() or 0
@@ -36,7 +46,7 @@ def run_command(work: Callable[[], int | None]) -> int:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         else:
-            # A full disk, a folder without permission: nothing this package could have known before.
+            # For instance a full disk or a folder without permission.
             print("error:", f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
@@ -47,22 +57,21 @@ def run_command(work: Callable[[], int | None]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, run the verb, return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="doubleunet-bs", description=__doc__)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="doubleunet-bs", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"doubleunet-bs {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
         # Only the verb that runs is imported, so that --help answers at once.
         if argv[:1] == [verb]:
             command = importlib.import_module(f"doubleunet_bs.commands.{verb.replace('-', '_')}")
-            sub = verbs.add_parser(
-                verb, help=summary, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-            )
+            sub = verbs.add_parser(verb, help=summary, description=command.__doc__, formatter_class=raw)
             command.add_arguments(sub)
-            sub.set_defaults(run=command.run)
+            sub.set_defaults(command=command.run)
         else:
             verbs.add_parser(verb, help=summary, add_help=False)
     args = parser.parse_args(argv)
-    return run_command(lambda: args.run(args))
+    return run_command(lambda: args.command(args))
 
 
 if __name__ == "__main__":

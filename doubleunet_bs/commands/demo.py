@@ -1,33 +1,40 @@
-"""`python train.py --demo`: the whole job on synthetic scans, small enough for two CPU cores.
+"""Run the whole pipeline on synthetic scans: make, prepare, train, export, evaluate.
 
-What is reduced against the paper is written out at the start; what the result is worth is written out at the end.
+Needs no data and takes about ten minutes on two CPU cores. The demo is scaled down; it prints what was reduced.
+Its scores show that the software works. They say nothing about patients.
+
+Examples:
+  doubleunet-bs demo
+  doubleunet-bs demo quick --patients 30 --epochs 1
+
+Writes into DIR:
+  phantoms/   synthetic scans as DICOM files, their Labelme annotations and patients.csv
+  shards/     the prepared scans
+  run/        a run folder as `doubleunet-bs train` writes it, with one trained fold, its scores and report.html
+
+Exit codes: 0 done, 1 the work failed, 2 wrong arguments, 130 interrupted (continue with --resume).
 """
 
+import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from doubleunet_bs.commands.train import add_device_options, add_settings, changed_settings
 from doubleunet_bs.constants import CLASS_NAMES, METASTATIC
 from doubleunet_bs.errors import DatasetError, SettingsError, counted
 from doubleunet_bs.files import read_json
-from doubleunet_bs.phantom import make_cohort
-from doubleunet_bs.phantom.cohort import count_positives
-from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, summary_text
-from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.preparation.task import problem_table
-from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.tensorflow_setup import bfloat16_instruction
-from doubleunet_bs.training.experiments import paper_experiment
+
+if TYPE_CHECKING:
+    from doubleunet_bs.training.experiments import Experiment
 
 EXPERIMENT = "focal-tversky-otsu"
 PATIENTS = 130
 POSITIVE_FRACTION = 0.9  # as in the paper: 90 of 100
 BIN = 4
-# Epochs for two cores: with matrix arithmetic in bfloat16 about five minutes, and on any other processor.
+# About five minutes on two cores: 12 epochs where the processor multiplies bfloat16, 3 elsewhere.
 EPOCHS_FAST, EPOCHS = 12, 3
-# What differs from the paper's row, chosen for some hundred training steps instead of many thousand. The loss term of the lesions
-# alone dates from before the encoder started He-normal, when both terms together found nothing in a hundred steps.
+# Differences from the paper's row, chosen for some hundred training steps instead of many thousand.
 SETTINGS: dict[str, Any] = {
     "batch_size": 2,
     "learning_rate": 1e-3,
@@ -38,6 +45,39 @@ SETTINGS: dict[str, Any] = {
 }
 # Phantoms are nobody: a fixed key gives the same pseudonyms, and so the same demo, every time.
 PHANTOM_KEY = b"doubleunet_bs phantom demo key 0"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `demo`."""
+    parser.add_argument("folder", metavar="DIR", nargs="?", default="demo", help="folder to write (default demo)")
+    parser.add_argument(
+        "--patients",
+        "--demo-patients",
+        type=int,
+        metavar="N",
+        help=f"number of phantoms, nine in ten with metastases (default {PATIENTS})",
+    )
+    parser.add_argument(
+        "--fold", type=int, default=1, metavar="K", help="fold to train and evaluate (default %(default)s)"
+    )
+    add_settings(parser, "The defaults below are the paper's. The demo prints which of them it reduces.")
+    add_device_options(parser, precision="auto")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo."""
+    run_demo(
+        args.folder,
+        changed_settings(args),
+        fold=args.fold,
+        patients=args.patients,
+        devices=args.devices,
+        precision=args.precision,
+        xla=args.xla,
+        deterministic=args.deterministic,
+        resume=args.resume,
+    )
+    return 0
 
 
 def run_demo(
@@ -54,35 +94,72 @@ def run_demo(
     """Make phantoms, prepare, train one fold, export and evaluate it; print where everything is.
 
     Args:
-        folder: made when new; one with results is refused unless `resume` is set.
+        folder: created when new; one with results is refused unless `resume` is set.
         changes: settings of the experiment that replace the demo's.
-        fold: which of the folds.
-        patients: size of the cohort, nine in ten with metastases; None for that of the phantoms that are there, or
-            `PATIENTS`.
-        devices, precision, xla, deterministic: as for a real run.
+        fold: 1 to the number of folds.
+        patients: number of phantoms, nine in ten with metastases. None: those that are there, or `PATIENTS`.
+        devices, precision, xla, deterministic: as for `doubleunet-bs train`.
         resume: keep what an interrupted demo has finished.
 
     Raises:
-        SettingsError: `folder` has something in it and `resume` is off, or phantoms of another number; an impossible fold or
-            number of patients; settings that one cohort or this machine cannot be trained with.
+        SettingsError: `folder` is not empty and `resume` is off, it has another number of phantoms, or `fold`,
+            `patients` or `changes` are impossible here.
     """
+    from doubleunet_bs.preparation.settings import PreparationSettings
+    from doubleunet_bs.preparation.shards import open_shards
+    from doubleunet_bs.training.session import settle_machine, train_and_export
+
     start = time.monotonic()
     folder = Path(folder)
     cohort, shards, run_path = folder / "phantoms", folder / "shards", folder / "run"
     if folder.exists() and any(folder.iterdir()) and not resume:
-        raise SettingsError(
-            f"{folder}: not empty; continue an interrupted demo with --resume, or name a new folder: --demo DIR"
-        )
+        raise SettingsError(f"{folder}: not empty: continue an interrupted demo with --resume, or name a new folder")
+    experiment = _demo_experiment(changes, precision)
+    patients = _cohort_size(cohort, experiment, fold, patients)
+    image_shape = PreparationSettings(bin=BIN).image_shape
+    print(_introduction(experiment, patients, image_shape))
+    device = {"devices": devices, "precision": precision, "xla": xla, "deterministic": deterministic}
+    # What this machine cannot do shows before the phantoms are made, not minutes later.
+    settle_machine(image_shape, experiment, **device)
+
+    if not cohort.exists():
+        _step(1, "phantoms", start)
+        _make_phantoms(cohort, patients)
+    if not shards.exists():
+        _step(2, "preparation", start)
+        _prepare(cohort, shards)
+    _step(3, "training", start)
+    [fold_path] = train_and_export(run_path, shards, open_shards(shards), experiment, fold, resume=resume, **device)
+    _step(4, "evaluation", start)
+    # Once TensorFlow is set up.
+    from doubleunet_bs.evaluation.evaluate_run import evaluate_run
+
+    evaluate_run(run_path, fold)
+    print(_conclusion(folder, experiment, run_path, fold_path, cohort, time.monotonic() - start))
+
+
+def _demo_experiment(changes: dict[str, Any], precision: str) -> "Experiment":
+    from doubleunet_bs.tensorflow_setup import bfloat16_instruction
+    from doubleunet_bs.training.experiments import paper_experiment
+
     fast = precision in ("auto", "mixed_bfloat16") and bfloat16_instruction() is not None
     experiment = paper_experiment(EXPERIMENT, **{"epochs": EPOCHS_FAST if fast else EPOCHS, **SETTINGS, **changes})
     if experiment.transfer:
         raise SettingsError("the demo has one cohort and cannot pre-train on another: leave out --set transfer=yes")
+    return experiment
+
+
+def _cohort_size(cohort: Path, experiment: "Experiment", fold: int, patients: int | None) -> int:
+    """The number of phantoms, once it is known that the fold can be trained on them."""
+    from doubleunet_bs.phantom.cohort import count_positives
+
     there = len(list((cohort / "scans").glob("*.dcm")))
     if there and patients not in (None, there):
         raise SettingsError(
-            f"{cohort}: has {there} phantoms, not {patients}: leave out --demo-patients, or name a new folder"
+            f"{cohort}: has {there} phantoms, not {patients}: leave out --patients, or name a new folder"
         )
-    patients = (there or PATIENTS) if patients is None else patients
+    if patients is None:
+        patients = there or PATIENTS
     positives = count_positives(patients, POSITIVE_FRACTION)
     if positives < experiment.folds:
         raise SettingsError(f"{patients} patients, {positives} with metastases, cannot fill {experiment.folds} folds")
@@ -90,49 +167,36 @@ def run_demo(
         raise SettingsError(f"fold {fold} is out of range: there are folds 1 to {experiment.folds}")
     if experiment.negatives != "none" and positives == patients:
         raise SettingsError(
-            f"{patients} patients, all with metastases; {experiment.name} trains with normal scans as well: at least 10 patients"
+            f"{patients} patients, all with metastases: {experiment.name} also trains on normal scans, give at least 10"
         )
-    print(_introduction(experiment, patients))
-    from doubleunet_bs.training.session import settle_machine, train_and_export
+    return patients
 
-    # What this machine cannot do shows before the phantoms are made, not minutes later.
-    settle_machine(PreparationSettings(bin=BIN).image_shape, experiment, devices, precision, xla, deterministic)
-    if not cohort.exists():
-        _step(1, "phantoms", start)
-        make_cohort(cohort, patients, positive_fraction=POSITIVE_FRACTION, workers=2)
-    if not shards.exists():
-        _step(2, "preparation", start)
-        key = folder / "shards.identities.json"
-        if not key.exists():
-            Pseudonyms(PHANTOM_KEY).save(key)
-        settings = PreparationSettings(bin=BIN)
-        result = prepare_cohort(
-            CohortJob(scans=cohort / "scans", labels=cohort / "labels", out=shards, settings=settings, workers=2)
-        )
-        if not result.written:
-            raise DatasetError(f"{cohort}: phantoms were refused:\n{problem_table(result.problems)}")
-        print(summary_text(result.records, len(result.problems), settings))
 
-    _step(3, "training", start)
-    dataset = open_shards(shards)
-    [fold_path] = train_and_export(
-        run_path,
-        shards,
-        dataset,
-        experiment,
-        fold,
-        devices=devices,
-        precision=precision,
-        xla=xla,
-        deterministic=deterministic,
-        resume=resume,
+def _make_phantoms(cohort: Path, patients: int) -> None:
+    from doubleunet_bs.phantom import make_cohort
+
+    make_cohort(cohort, patients, positive_fraction=POSITIVE_FRACTION, workers=2)
+
+
+def _prepare(cohort: Path, shards: Path) -> None:
+    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, summary_text
+    from doubleunet_bs.preparation.settings import PreparationSettings
+    from doubleunet_bs.preparation.task import problem_table
+    from doubleunet_bs.scans.pseudonyms import Pseudonyms
+
+    job = CohortJob(
+        scans=cohort / "scans",
+        labels=cohort / "labels",
+        out=shards,
+        settings=PreparationSettings(bin=BIN),
+        workers=2,
     )
-
-    _step(4, "evaluation", start)
-    from doubleunet_bs.evaluation.evaluate_run import evaluate_run
-
-    evaluate_run(run_path, fold)
-    print(_conclusion(folder, experiment, run_path, fold_path, cohort, time.monotonic() - start))
+    if not job.key_file.exists():
+        Pseudonyms(PHANTOM_KEY).save(job.key_file)
+    result = prepare_cohort(job)
+    if not result.written:
+        raise DatasetError(f"{cohort}: phantoms were refused:\n{problem_table(result.problems)}")
+    print(summary_text(result.records, len(result.problems), job.settings))
 
 
 def _step(number: int, name: str, start: float) -> None:
@@ -140,8 +204,8 @@ def _step(number: int, name: str, start: float) -> None:
     print(f"\n[{minutes}:{seconds:02d}] {number}/4 {name}", flush=True)
 
 
-def _introduction(experiment, patients: int) -> str:
-    rows, columns = PreparationSettings(bin=BIN).image_shape
+def _introduction(experiment: "Experiment", patients: int, image_shape: tuple[int, int]) -> str:
+    rows, columns = image_shape
     terms = " and ".join(CLASS_NAMES[index] for index in experiment.loss_classes)
     encoder = {
         "none": "random start instead of ImageNet weights, which are a download",
@@ -153,17 +217,21 @@ def _introduction(experiment, patients: int) -> str:
         f"  scans       {patients} phantoms instead of the paper's patients\n"
         f"  matrix      {rows} x {columns} instead of 640 x 512: counts summed over {BIN} x {BIN} pixels, "
         "as a gamma camera with a coarser matrix would\n"
-        f"  training    {counted(experiment.epochs, 'epoch')} in batches of {experiment.batch_size} instead of 500 in batches of 4,\n"
+        f"  training    {counted(experiment.epochs, 'epoch')} in batches of {experiment.batch_size} "
+        "instead of 500 in batches of 4,\n"
         f"              learning rate {experiment.learning_rate:g} ({experiment.schedule}) instead of 0.0001, "
-        f"momentum of batch normalisation {experiment.bn_momentum:g} instead of 0.99\n"
+        f"batch-normalisation momentum {experiment.bn_momentum:g} instead of 0.99\n"
         f"  loss        {experiment.loss}, term of {terms} only\n"
         f"  encoder     {encoder}\n"
-        "The network is that of a full run, and so is the preparation but for the matrix."
+        "The network is that of a full run, and so is the preparation except for the matrix."
     )
 
 
-def _conclusion(folder: Path, experiment, run_path: Path, fold_path: Path, cohort: Path, seconds: float) -> str:
+def _conclusion(
+    folder: Path, experiment: "Experiment", run_path: Path, fold_path: Path, cohort: Path, seconds: float
+) -> str:
     scores = read_json(fold_path / "scores.json")
+    scan = cohort / "scans" / "phantom_0001.dcm"
     lines = [
         "",
         f"{counted(len(scores['scans']), 'phantom')} that the network has never seen, metastatic pixels:",
@@ -176,16 +244,16 @@ def _conclusion(folder: Path, experiment, run_path: Path, fold_path: Path, cohor
         f"  {fold_path / 'predictions'}   pictures: truth, prediction, errors",
         f"  {fold_path / 'progress.png'}   losses and F1 over the epochs",
         f"  {fold_path / 'scores.json'}   the figures above, per scan as well",
-        f"  {fold_path / 'saved_model'}   for TF Serving",
+        f"  {fold_path / 'saved_model'}   for TensorFlow Serving",
         f"  {fold_path / 'model.keras'}   for Keras",
-        f"  {cohort / 'scans'}   the phantoms as DICOM; {cohort / 'labels'}   their lesions for Labelme",
+        f"  {cohort / 'scans'}   the phantoms as DICOM files; {cohort / 'labels'}   their lesions for Labelme",
         "",
-        f"Done in {seconds / 60:.1f} minutes. Segment a scan with the trained fold (which may have trained on this one):",
-        f"  python -m doubleunet_bs predict {cohort / 'scans' / 'phantom_0001.dcm'} --model {fold_path} --out {folder / 'predicted'}",
-        "Score it again, from the predictions that were kept (other overlap of lesions, comparisons: --help):",
-        f"  python evaluate.py {run_path}",
-        "A phantom score shows that the software works, nothing else: it says nothing about patients, and it cannot be",
-        "compared with the paper's figures.",
+        f"Done in {seconds / 60:.1f} minutes. Segment a scan (the fold may have been trained on it):",
+        f"  doubleunet-bs predict {scan} --model {fold_path} --out {folder / 'predicted'}",
+        "Score the fold again, from the kept predictions (for other options see --help):",
+        f"  doubleunet-bs evaluate {run_path}",
+        "A phantom score shows that the software works. It says nothing about patients and cannot be compared with the",
+        "paper's figures.",
     ]
     return "\n".join(lines)
 

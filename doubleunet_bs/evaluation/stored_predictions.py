@@ -149,7 +149,7 @@ def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         mask = code = np.zeros(0)
     if (mask.dtype, code.dtype) != (bool, np.uint16) or not mask.shape == code.shape == tuple(shape):
-        raise RunError(f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --again")
+        raise RunError(f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --recompute")
     return mask, decode_probability(code)
 
 

@@ -48,7 +48,7 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients
         raise DatasetError(
             f"{other.path}: its pseudonyms are of another key than those of {dataset.path}, so nobody can tell whether a patient "
             "is in both, who would be tested by a network that has seen him; prepare it again with --key and the key file of "
-            "the other, or say with --pretrain-other-patients that you know of none"
+            "the other, or say with --assume-disjoint-patients that you know of none"
         )
     for what, attribute in (("patient", "patient"), ("scan", "pixel_sha256"), ("source file", "source_sha256")):
         known = {getattr(case, attribute): case.case for case in dataset.cases}

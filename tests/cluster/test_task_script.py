@@ -1,12 +1,13 @@
 """assets/cluster: which task trains what, and the parts of the files that a machine can check here."""
 
+import argparse
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from doubleunet_bs.commands import train
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
 CLUSTER = Path(__file__).resolve().parents[2] / "assets" / "cluster"
@@ -46,14 +47,11 @@ def test_120_tasks_are_every_fold_of_every_row_once(task):
 
 
 def test_what_train_py_is_given_it_understands(task):
-    sys.path.insert(0, str(CLUSTER.parents[1]))
-    try:
-        import train
-    finally:
-        sys.path.pop(0)
     _, arguments = task("5", EXPERIMENTS="dice dice-otsu-transfer", FOLDS="3", PRETRAIN_DATA="/p", OPTIONS="--epochs 2")
     assert Path(arguments[0]).name == "train.py"
-    parsed = train.parse_arguments(arguments[1:])
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    parsed = parser.parse_args(arguments[1:])
     assert (parsed.experiment, parsed.fold, parsed.folds, parsed.epochs) == ("dice-otsu-transfer", 3, 3, 2)
     assert parsed.pretrain_data == "/p" and parsed.resume
 

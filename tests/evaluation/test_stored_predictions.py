@@ -169,7 +169,7 @@ def test_a_lost_prediction_is_recomputed_and_a_damaged_one_is_named(stored):
     damaged[len(whole) // 2] ^= 255
     for content in (b"", b"no archive", whole[:-40], bytes(damaged)):
         path.write_bytes(content)
-        with pytest.raises(RunError, match=r"b\.npz: not a kept prediction of 6 x 8 pixels; evaluate with --again"):
+        with pytest.raises(RunError, match=r"b\.npz: not a kept prediction of 6 x 8 pixels; evaluate with --recompute"):
             read_prediction(stored.folder, "b", SHAPE)
     for arrays in ({"mask": np.ones(SHAPE, bool)}, {"mask": np.ones(SHAPE), "probability": np.ones(SHAPE, np.uint16)}):
         np.savez_compressed(path, **arrays)

@@ -40,7 +40,7 @@ def test_pseudonyms_of_two_keys_are_refused_until_the_user_gives_his_word(synthe
     synthetic_shards.key_mark, prostate.key_mark = here, there
     if here and there and here != there:
         with pytest.raises(
-            DatasetError, match="other-shards: its pseudonyms are of another key .*--pretrain-other-pat"
+            DatasetError, match="other-shards: its pseudonyms are of another key .*--assume-disjoint-pat"
         ):
             check_cohorts(synthetic_shards, prostate)
         check_cohorts(synthetic_shards, prostate, other_patients=True)

@@ -1,46 +1,24 @@
-"""`train.py` and the demo, with a network of one convolution in place of the Double U-Net."""
+"""`doubleunet-bs demo` and what its shards are then trained with, on a network of one convolution."""
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from intensity_run import intensity_model
 
-from doubleunet_bs.__main__ import run_command
+from doubleunet_bs.__main__ import main
 from doubleunet_bs.commands.demo import POSITIVE_FRACTION, run_demo
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.phantom.cohort import count_positives
 
-ROOT = Path(__file__).resolve().parents[1]
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_script", ROOT / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def small_network(monkeypatch):
-    monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
-    )
-
-
-def run(script, *arguments):
-    args = script.parse_arguments([str(argument) for argument in arguments])
-    return run_command(lambda: script.train(args))
-
-
-def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, script, small_network, capsys):
+def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, small_network, capsys):
     demo = tmp_path / "demo"
-    assert run(script, "--demo", demo, "--demo-patients", 10, "--folds", 3, "--epochs", 1) == 0
+    assert run("demo", demo, "--patients", 10, "--folds", 3, "--epochs", 1) == 0
     said = capsys.readouterr().out
     for text in ("Reduced against the paper", "10 phantoms instead", "best threshold", "says nothing about patients"):
         assert text in said
@@ -49,26 +27,26 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, scrip
     scores = read_json(demo / "run" / "fold_01" / "scores.json")
     f1 = [scores[which]["f1"] for which in ("pooled", "threshold")]
     assert f"{abs(100 * (f1[0] - f1[1])):.1f} points" in said and ("did not teach it" in said) == (f1[0] <= f1[1])
-    assert f"python evaluate.py {demo / 'run'}" in said
+    assert f"doubleunet-bs evaluate {demo / 'run'}" in said
     # A second start touches nothing; --resume finds everything done.
-    assert run(script, "--demo", demo) == 2
+    assert run("demo", demo) == 2
     assert "--resume" in capsys.readouterr().err
     before = (demo / "run" / "fold_01" / "best.weights.h5").stat().st_mtime_ns
-    assert run(script, "--demo", demo, "--demo-patients", 10, "--folds", 3, "--epochs", 1, "--resume") == 0
+    assert run("demo", demo, "--patients", 10, "--folds", 3, "--epochs", 1, "--resume") == 0
     assert (demo / "run" / "fold_01" / "best.weights.h5").stat().st_mtime_ns == before
     capsys.readouterr()
     # Without the number it is that of the phantoms that are there; another one is refused.
-    assert run(script, "--demo", demo, "--folds", 3, "--epochs", 1, "--resume") == 0
+    assert run("demo", demo, "--folds", 3, "--epochs", 1, "--resume") == 0
     assert "10 phantoms instead" in capsys.readouterr().out
-    assert run(script, "--demo", demo, "--demo-patients", 11, "--folds", 3, "--epochs", 1, "--resume") == 2
+    assert run("demo", demo, "--patients", 11, "--folds", 3, "--epochs", 1, "--resume") == 2
     assert "phantoms: has 10 phantoms, not 11" in capsys.readouterr().err
 
     # The same shards with the plain command: another fold of the same experiment, then every refusal.
     common = ["--data", demo / "shards", "--encoder-weights", "none", "--epochs", 1, "--folds", 3]
     new = ["--run", tmp_path / "run", "--experiment", "dice"]
-    assert run(script, *common, *new, "--fold", 4) == 2
+    assert run("train", *common, *new, "--fold", 4) == 2
     assert not (tmp_path / "run").exists()
-    assert run(script, *common, *new, "--fold", 2) == 0
+    assert run("train", *common, *new, "--fold", 2) == 0
     assert (tmp_path / "run" / "fold_02" / "saved_model" / "saved_model.pb").exists()
     capsys.readouterr()
     for wrong, code, message in (
@@ -84,7 +62,7 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, scrip
             "no such file",
         ),
     ):
-        assert run(script, *common, *wrong) == code, wrong
+        assert run("train", *common, *wrong) == code, wrong
         error = capsys.readouterr().err.strip()
         assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "x").exists()
@@ -93,7 +71,7 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, scrip
     content = bytearray(labels.read_bytes())
     content[-1] = 77
     labels.write_bytes(content)
-    assert run(script, *common, "--run", tmp_path / "x", "--experiment", "dice", "--fold", 1) == 1
+    assert run("train", *common, "--run", tmp_path / "x", "--experiment", "dice", "--fold", 1) == 1
     assert "labels-00000.npy" in capsys.readouterr().err
 
 
@@ -103,7 +81,7 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, scrip
         ({"folds": 11}, {}, "10 patients, 9 with metastases, cannot fill 11 folds"),
         ({"folds": 3}, {"fold": 4}, "folds 1 to 3"),
         ({"folds": 3}, {"patients": 0}, "0 patients"),
-        ({"folds": 3}, {"patients": 9}, "9 patients, all with metastases; .* at least 10"),
+        ({"folds": 3}, {"patients": 9}, "9 patients, all with metastases: .* at least 10"),
         ({"folds": 3, "transfer": True}, {}, "leave out --set transfer=yes"),
         ({"folds": 3}, {"precision": "mixed_bfloat16", "xla": "on"}, "--xla on works with --precision float32"),
         ({"folds": 3}, {"devices": "7"}, "this machine has"),
@@ -124,31 +102,3 @@ def test_demo_counts_the_patients_with_metastases_as_the_cohort_does(monkeypatch
         assert len(table) == patients and count_positives(patients, POSITIVE_FRACTION) == sum(
             row.endswith(",yes") for row in table
         )
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["--data", "x"], ["--demo", "--data", "x"], ["--demo", "--epochs", "many"], ["--demo-patients", "5"]],
-)
-def test_wrong_arguments(script, arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        script.parse_arguments(arguments)
-    assert stopped.value.code == 2 and "error:" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "program", [["train.py"], ["evaluate.py"], ["-m", "doubleunet_bs"], ["-m", "doubleunet_bs", "prepare"]]
-)
-def test_help_imports_nothing_heavy(program):
-    code = (
-        "import runpy, sys, atexit\n"
-        "atexit.register(lambda: print('heavy:', [m for m in ('tensorflow', 'keras', 'cv2', 'pydicom') if m in sys.modules]))\n"
-        f"sys.argv = {[program[-1] if program[0] != '-m' else 'doubleunet_bs', *program[2:], '--help']!r}\n"
-        + (
-            f"runpy.run_path({program[0]!r}, run_name='__main__')"
-            if program[0] != "-m"
-            else "runpy.run_module('doubleunet_bs', run_name='__main__')"
-        )
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "usage:" in done.stdout and "heavy: []" in done.stdout, done.stderr

@@ -1,15 +1,13 @@
-"""`train.py` with transfer, mining and all folds, with a network of one convolution in place of the Double U-Net."""
+"""`doubleunet-bs train` with transfer, mining and all folds, with a network of one convolution in place of the Double U-Net."""
 
 import dataclasses
-import importlib.util
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 from intensity_run import intensity_model, make_shards
 
-from doubleunet_bs.__main__ import run_command
+from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate_run import evaluate_run
 from doubleunet_bs.evaluation.score_cases import EvaluationSettings
@@ -17,16 +15,6 @@ from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 from doubleunet_bs.training.run_folder import open_run
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_script", ROOT / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +33,11 @@ def cohorts(tmp_path_factory):
     return folder / "breast", folder / "prostate"
 
 
-def run(script, *arguments):
-    args = script.parse_arguments([str(argument) for argument in arguments])
-    return run_command(lambda: script.train(args))
+def run(*arguments):
+    return main(["train", *map(str, arguments)])
 
 
-def test_a_training_that_finds_nothing_says_so(tmp_path, script, cohorts, monkeypatch, capsys):
+def test_a_training_that_finds_nothing_says_so(tmp_path, cohorts, monkeypatch, capsys):
     run_with = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
     found = {}
     for name, options in (("seeing", {}), ("blind", {"level": 1000})):
@@ -58,15 +45,12 @@ def test_a_training_that_finds_nothing_says_so(tmp_path, script, cohorts, monkey
             "doubleunet_bs.training.trainer.double_unet",
             lambda shape, *args, options=options, **kwargs: intensity_model(*shape[:2], **options),
         )
-        assert run(script, *run_with, "--run", tmp_path / name, "--fold", 1) == 0
+        assert run(*run_with, "--run", tmp_path / name, "--fold", 1) == 0
         found[name] = "fold 1: no epoch found a metastatic pixel" in capsys.readouterr().out
     assert found == {"seeing": False, "blind": True}
 
 
-def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, capsys):
-    monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
-    )
+def test_a_changed_row_with_all_stages(tmp_path, cohorts, small_network, capsys):
     breast, prostate = cohorts
     common = ["--data", breast, "--run", tmp_path / "run", "--experiment", "dice-mining-transfer", "--folds", 3]
     common += ["--epochs", 1, "--encoder-weights", "none"]
@@ -79,12 +63,12 @@ def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, c
         (["--fold", 1, "--pretrain-data", prostate, "--set", "epochs=3"], 2, "epochs is set twice"),
         (["--fold", 1, "--pretrain-data", prostate, "--folds-file", tmp_path / "gone.json"], 1, "no such folds file"),
     ):
-        assert run(script, *common, *extra) == code, extra
+        assert run(*common, *extra) == code, extra
         assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
     good = [*common, "--pretrain-data", prostate, "--set", "flip=per_view", "--set", "variants_per_epoch=one"]
-    assert run(script, *good, "--fold", "pretrain") == 0
+    assert run(*good, "--fold", "pretrain") == 0
     assert "next:" not in capsys.readouterr().out
-    assert run(script, *good, "--fold", 2) == 0
+    assert run(*good, "--fold", 2) == 0
     said = capsys.readouterr().out
     assert "changed: flip, variants_per_epoch, epochs, encoder_weights, folds, preparation.bin" in said
     assert "each in 2 variants" in said and "mining  " in said and f"done: {tmp_path / 'run' / 'fold_02'}\n" in said
@@ -96,18 +80,14 @@ def test_a_changed_row_with_all_stages(tmp_path, script, cohorts, monkeypatch, c
     # Another division than that of the run; a row without transfer with the other cohort.
     content = read_json(tmp_path / "run" / "folds.json")
     write_json(tmp_path / "own.json", {**content, "parts": content["parts"][::-1]})
-    assert run(script, *good, "--fold", 1, "--folds-file", tmp_path / "own.json") == 1
+    assert run(*good, "--fold", 1, "--folds-file", tmp_path / "own.json") == 1
     assert "has other folds than" in capsys.readouterr().err
     other = ["--data", breast, "--run", tmp_path / "two", "--experiment", "dice", *common[6:]]
-    assert run(script, *other, "--fold", 1, "--pretrain-data", prostate) == 2
+    assert run(*other, "--fold", 1, "--pretrain-data", prostate) == 2
     assert "does not pre-train" in capsys.readouterr().err
-    assert script.parse_arguments([*map(str, other), "--fold", "all"]).fold == "all"
 
 
-def test_a_cohort_of_another_key_needs_the_users_word(tmp_path, script, cohorts, monkeypatch, capsys):
-    monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
-    )
+def test_cohorts_with_different_keys_need_a_confirmation(tmp_path, cohorts, small_network, capsys):
     copies = []
     for number, cohort in enumerate(cohorts):
         copies.append(shutil.copytree(cohort, tmp_path / str(number)))
@@ -115,15 +95,15 @@ def test_a_cohort_of_another_key_needs_the_users_word(tmp_path, script, cohorts,
     path = tmp_path / "run"
     options = ["--data", copies[0], "--run", path, "--experiment", "dice-otsu-transfer", "--folds", 3, "--epochs", 1]
     options += ["--encoder-weights", "none", "--fold", 1, "--pretrain-data", copies[1]]
-    assert run(script, *options) == 1
+    assert run(*options) == 1
     assert "its pseudonyms are of another key" in capsys.readouterr().err and not path.exists()
-    assert run(script, *options, "--pretrain-other-patients") == 0
+    assert run(*options, "--assume-disjoint-patients") == 0
     assert "no scan is in both cohorts; patients could not be compared, their keys differ" in capsys.readouterr().out
     content = read_json(path / "experiment.json")
     assert content["pretrain_data"]["patients_compared"] is False
     # It holds for the run: the next fold does not ask again.
     options[options.index("--fold") + 1] = 2
-    assert run(script, *options) == 0
+    assert run(*options) == 0
     summary = evaluate_run(path, 1, settings=EvaluationSettings(pictures=False, show_progress=False), report=False)
     sentence = "The shards of the pre-training have pseudonyms of another key"
     assert sentence in format_summary(summary)
@@ -139,10 +119,7 @@ def test_a_cohort_of_another_key_needs_the_users_word(tmp_path, script, cohorts,
         open_run(path)
 
 
-def test_one_image_at_a_time_is_warned_of(tmp_path, script, cohorts, monkeypatch, capsys):
-    monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
-    )
+def test_one_image_at_a_time_is_warned_of(tmp_path, cohorts, small_network, capsys):
     common = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
     said = []
     for options in (
@@ -150,28 +127,6 @@ def test_one_image_at_a_time_is_warned_of(tmp_path, script, cohorts, monkeypatch
         ["--batch-size", 2, "--accumulate", 2],
         ["--batch-size", 4, "--accumulate", 2],
     ):
-        assert run(script, *common, "--run", tmp_path / str(len(said)), "--fold", 1, *options) == 0
+        assert run(*common, "--run", tmp_path / str(len(said)), "--fold", 1, *options) == 0
         said.append("warning     one image at a time" in capsys.readouterr().out)
     assert said == [True, True, False]
-
-
-def test_a_fold_that_is_no_number(script, capsys):
-    with pytest.raises(SystemExit):
-        script.parse_arguments(["--data", "x", "--run", "y", "--experiment", "dice", "--fold", "some"])
-    assert "argument --fold: 'some': the number of a fold, all or pretrain" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--data", "x", "--run", "y", "--experiment", "dice", "--fold", "some"],
-        ["--demo", "--fold", "all"],
-        ["--demo", "--pretrain-data", "x"],
-        ["--demo", "--pretrain-other-patients"],
-        ["--data", "x", "--run", "y", "--experiment", "dice"],
-    ],
-)
-def test_wrong_arguments(script, arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        script.parse_arguments(arguments)
-    assert stopped.value.code == 2 and "error:" in capsys.readouterr().err
