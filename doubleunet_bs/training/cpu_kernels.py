@@ -1,59 +1,111 @@
-"""Layers of the network by TensorFlow kernels that do the same in fewer passes over memory, on CPUs (decided here).
+"""Experimental speed-ups on CPUs: faster TensorFlow kernels for some layers of the network, and a fused Adam.
 
-Keras writes batch normalisation as a dozen elementwise operations on a float32 copy, resizes through a clipped float32
-copy, and takes a dilated convolution apart into hundreds of small images (3 rows of 1 pixel at rate 18). On a processor with fast
-matrix units these cost as much as the convolutions. The layers, their weights and what they compute stay: results differ by
-rounding only, and a saved model knows nothing of it.
+Keras writes batch normalisation as a dozen elementwise operations on a float32 copy. It resizes through a clipped float32
+copy, and it splits a dilated convolution into hundreds of small images. On a processor with fast matrix units these cost as
+much as the other convolutions. The kernels here compute the same in fewer passes over memory: results differ by rounding
+only, and a saved model does not know of them.
+
+Each kernel is tried out before it is used, in the precision that will run, because neither the processor nor the settings
+tell for certain which kernels TensorFlow has loaded. The environment variable DOUBLEUNET_BS_CPU_KERNELS=off keeps the layers
+of Keras. The fused Adam does not depend on the processor and stays.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
+SWITCH = "DOUBLEUNET_BS_CPU_KERNELS"
 _DTYPES = ("float32", "bfloat16")
 
 
 def use_cpu_kernels(model: keras.Model) -> int:
-    """Give the layers of a model that runs on CPUs their faster kernels, from its next call on.
+    """Give the layers of a model on the CPU their faster kernels, from its next call on.
 
-    Taken: batch normalisation in training that is not synchronised, bilinear doubling, and, where TensorFlow has a kernel
-    for their gradient (with oneDNN), dilated convolutions. Only layers that compute in float32 or bfloat16:
-    float64, in which runs are compared beyond rounding, keeps Keras' way.
+    Replaced are batch normalisation in training that is not synchronised, bilinear doubling and dilated convolutions, where
+    the layer computes in float32 or bfloat16 and the kernel and its gradient work in that precision here. Float64, in which
+    runs are compared beyond rounding, keeps the layers of Keras.
 
     Returns:
-        The number of layers that were changed.
+        The number of layers that were changed; 0 where DOUBLEUNET_BS_CPU_KERNELS is "off".
     """
-    changed, dilated = 0, _has_dilated_gradient()
+    if os.environ.get(SWITCH, "on") == "off":
+        return 0
+    changed = 0
     for layer in model.layers:
-        if layer.compute_dtype not in _DTYPES:
-            continue
-        call = _kernel(layer, dilated)
-        if call is not None:
+        call = _kernel(layer)
+        if call is not None and layer.compute_dtype in _DTYPES and kernel_works(call, layer.compute_dtype):
             layer.call = functools.partial(call, layer, type(layer).call)
             changed += 1
     return changed
 
 
-def _has_dilated_gradient() -> bool:
-    """Tried out: neither settings nor the processor tell for certain which kernels TensorFlow has loaded."""
+@functools.cache
+def kernel_works(call: Callable, dtype: str) -> bool:
+    """Whether TensorFlow computes a kernel of this file and its gradient on this CPU, found by trying.
 
-    @tf.function
-    def gradient(image, kernel):
+    Args:
+        call: the kernel, a function of this file.
+        dtype: precision of its input, "float32" or "bfloat16" for instance.
+    """
+    settings = {"dtype": _policy(dtype), "name": "trial"}
+    if call is _normalise:
+        layer = keras.layers.BatchNormalization(**settings)
+    elif call is _resize:
+        layer = keras.layers.UpSampling2D(2, interpolation="bilinear", **settings)
+    else:
+        layer = keras.layers.Conv2D(16, 3, padding="same", dilation_rate=2, kernel_initializer="ones", **settings)
+    training = {} if call is _resize else {"training": True}
+    return _computes(layer, lambda image: call(layer, type(layer).call, image, **training), dtype)
+
+
+@functools.cache
+def has_bfloat16_kernels() -> bool:
+    """Whether convolutions in bfloat16 run on oneDNN's kernels here, found by trying.
+
+    The trial is a dilated convolution, whose gradient oneDNN alone computes. Where it fails, TensorFlow multiplies bfloat16
+    number by number, many times slower than float32, or not at all.
+    """
+    return kernel_works(_convolve, "bfloat16")
+
+
+@functools.cache
+def can_train_in(dtype: str) -> bool:
+    """Whether TensorFlow computes a plain convolution and its gradient in a precision on this CPU, however slowly."""
+    layer = keras.layers.Conv2D(
+        16, 3, padding="same", kernel_initializer="ones", dtype=_policy(dtype), name="trial_of_precision"
+    )
+    return _computes(layer, layer, dtype)
+
+
+def _policy(dtype: str) -> str:
+    """The Keras policy under which a layer computes in a precision and keeps its weights in float32."""
+    return dtype if dtype == "float32" else f"mixed_{dtype}"
+
+
+def _computes(layer: keras.layers.Layer, function: Callable, dtype: str) -> bool:
+    """Try a function of an image that uses a layer, with all its gradients, as a part of a graph on the CPU."""
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((1, 8, 8, 16), dtype)])
+    def gradients(image):
         with tf.GradientTape() as tape:
-            tape.watch((image, kernel))
-            total = tf.reduce_sum(tf.nn.conv2d(image, kernel, 1, "SAME", dilations=2))
-        return tape.gradient(total, (image, kernel))
+            tape.watch(image)
+            total = tf.reduce_sum(function(image))
+        return tape.gradient(total, [image, *(variable.value for variable in layer.trainable_variables)])
 
     try:
-        gradient(tf.ones((1, 8, 8, 16)), tf.ones((3, 3, 16, 16)))
+        with tf.device("CPU:0"):
+            layer.build((1, 8, 8, 16))
+            gradients.get_concrete_function()(tf.ones((1, 8, 8, 16), dtype))
     except (tf.errors.OpError, ValueError):
         return False
     return True
 
 
-def _kernel(layer: keras.layers.Layer, dilated: bool) -> Callable | None:
+def _kernel(layer: keras.layers.Layer) -> Callable | None:
+    """The kernel for a layer, None for a layer that has none."""
     if isinstance(layer, keras.layers.BatchNormalization):
         plain = not (layer.synchronized or layer.renorm) and layer.scale and layer.center
         return _normalise if plain and layer.axis in (-1, 3) else None
@@ -61,7 +113,7 @@ def _kernel(layer: keras.layers.Layer, dilated: bool) -> Callable | None:
         return _resize if layer.interpolation == "bilinear" and layer.data_format == "channels_last" else None
     if isinstance(layer, keras.layers.Conv2D) and layer.dilation_rate != (1, 1):
         simple = layer.strides == (1, 1) and layer.padding == "same" and layer.data_format == "channels_last"
-        return _convolve if dilated and simple and layer.groups == 1 else None
+        return _convolve if simple and layer.groups == 1 else None
     return None
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.tensorflow_setup import bfloat16_instruction
+from doubleunet_bs.training.cpu_kernels import can_train_in, has_bfloat16_kernels
 from doubleunet_bs.training.experiments import Experiment
 
 
@@ -117,14 +118,14 @@ def choose_machine(replicas: Replicas, precision: str = "float32", xla: str = "a
     Args:
         replicas: the devices.
         precision: one of `PRECISIONS`, or "auto": bfloat16 where the device multiplies matrices in it (GPUs of compute
-            capability 8.0 and above, processors with AMX or AVX-512 BF16), float16 with loss scaling on GPUs from 7.0,
+            capability 8.0 and above, processors with AMX or AVX-512 BF16 if a trial succeeds), float16 with loss scaling on GPUs from 7.0,
             float32 elsewhere.
         xla: "on", "off", or "auto": on for a single GPU in float32, off elsewhere. With several replicas the batch
             normalisation that crosses them cannot be compiled, and in mixed precision XLA refuses the gradient of the
             bilinear doubling.
 
     Raises:
-        SettingsError: an unknown choice, or XLA where it does not work.
+        SettingsError: an unknown choice, or a precision or XLA where it does not work.
     """
     if precision not in (*PRECISIONS, "auto"):
         raise SettingsError(f"precision {precision}: it must be auto, {', '.join(PRECISIONS)}")
@@ -136,6 +137,8 @@ def choose_machine(replicas: Replicas, precision: str = "float32", xla: str = "a
     reason = "fixed; --precision auto chooses by the device"
     if precision == "auto":
         precision, reason = _gpu_precision(replicas) if gpu else _cpu_precision()
+    elif not gpu and not can_train_in(precision.removeprefix("mixed_")):
+        raise SettingsError(f"--precision {precision} does not work on this processor: use --precision float32 or auto")
     if xla == "on" and precision != "float32":
         raise SettingsError(f"--xla on works with --precision float32, not with {precision}: use --xla off")
     auto = gpu and replicas.count == 1 and precision == "float32"
@@ -152,7 +155,8 @@ def deterministic_kernels() -> bool:
 
 def _cpu_precision() -> tuple[str, str]:
     fast = bfloat16_instruction()
-    if fast:
+    # The processor's word is the first look, the trial decides.
+    if fast and has_bfloat16_kernels():
         return "mixed_bfloat16", f"chosen: this processor has {fast}"
     return "float32", "chosen: this processor has no bfloat16 matrix arithmetic"
 

@@ -1,5 +1,11 @@
 """The faster kernels against Keras' own layers and Adam: the same outputs, gradients, moving averages and updates."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +13,8 @@ import tensorflow as tf
 from small_network import small_network
 
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.training.cpu_kernels import FusedAdam, _has_dilated_gradient, use_cpu_kernels
+from doubleunet_bs.training import cpu_kernels
+from doubleunet_bs.training.cpu_kernels import FusedAdam, kernel_works, use_cpu_kernels
 
 IMAGES = np.random.default_rng(0).random((3, 48, 32, 3), np.float32)
 
@@ -50,7 +57,7 @@ def distance(values, others):
 
 def test_the_layers_of_the_network_are_found():
     # 36 batch normalisations, 8 doublings, and per pyramid the rates 6, 12 and 18.
-    dilated = 6 if _has_dilated_gradient() else 0
+    dilated = 6 if kernel_works(cpu_kernels._convolve, "float32") else 0
     assert use_cpu_kernels(double_unet((32, 32, 3))) == 36 + 8 + dilated
 
 
@@ -60,6 +67,119 @@ def test_synchronised_normalisation_and_float64_stay_with_keras():
     kinds = {type(layer).__name__ for layer in model.layers if "call" in vars(layer)}
     assert kinds - {"Conv2D"} == {"UpSampling2D"}
     assert pair("float64")[2] == 0
+
+
+def test_a_kernel_is_tried_in_the_precision_of_its_layer(monkeypatch):
+    """On AVX2 the gradient of a dilated convolution exists in float32 and not in bfloat16."""
+    works = cpu_kernels.kernel_works
+    monkeypatch.setattr(
+        cpu_kernels, "kernel_works", lambda call, dtype: call is not cpu_kernels._convolve or dtype == "float32"
+    )
+    for policy, kinds in (("float32", {"Conv2D"}), ("mixed_bfloat16", set())):
+        fast = pair(policy)[1]
+        changed = {type(layer).__name__ for layer in fast.layers if "call" in vars(layer)}
+        assert changed == {"BatchNormalization", "UpSampling2D"} | kinds
+    # The trial says what TensorFlow really does with such a layer.
+    for dtype in ("float32", "bfloat16", "float16"):
+        image, kernel = tf.ones((1, 8, 8, 4), dtype), tf.ones((3, 3, 4, 4), dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            try:
+                total = tf.reduce_sum(tf.nn.conv2d(image, kernel, 1, "SAME", dilations=6))
+                found = tape.gradient(total, kernel) is not None
+            except tf.errors.OpError:
+                found = False
+        assert works(cpu_kernels._convolve, dtype) == found
+
+
+def test_the_switch_keeps_the_layers_of_keras(monkeypatch):
+    monkeypatch.setenv("DOUBLEUNET_BS_CPU_KERNELS", "off")
+    assert pair()[2] == 0
+
+
+# Two training steps in each precision that works, the losses and the precision that "auto" chooses, as JSON.
+STEPS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from doubleunet_bs.tensorflow_setup import import_tensorflow
+tf = import_tensorflow()
+import keras, numpy as np
+from small_network import small_network
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.training.devices import choose_machine, open_replicas
+from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.steps import Steps, make_loss
+
+replicas, found = open_replicas("cpu"), {}
+grey = np.random.default_rng(0).integers(0, 256, (4, 32, 32)).astype(np.uint8)
+batch = {"grey": grey, "labels": grey // 86, "weights": np.ones(4, np.float32), "index": np.arange(4, dtype=np.int32)}
+data = tf.data.Dataset.from_tensors(batch).repeat()
+for precision in ("float32", "mixed_bfloat16"):
+    try:
+        choose_machine(replicas, precision)
+    except SettingsError as error:
+        found[precision] = str(error)
+        continue
+    keras.utils.set_random_seed(1)
+    keras.config.set_dtype_policy(precision)
+    with replicas.strategy.scope():
+        model = small_network((32, 32, 3))
+        optimizer = keras.optimizers.SGD(1e-2)
+        optimizer.build(model.trainable_variables)
+    steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas)
+    iterator = iter(replicas.strategy.distribute_datasets_from_function(lambda context: data))
+    found[precision] = [steps.train(iterator)[0] for _ in range(2)]
+    layers = [layer for layer in model.layers if "call" in vars(layer)]
+    found[precision + " kernels"] = sorted({type(layer).__name__ for layer in layers})
+found["auto"] = choose_machine(replicas, "auto").precision
+print(json.dumps(found))
+"""
+
+MASKS = {
+    "as it is": {},
+    "switched off": {"DOUBLEUNET_BS_CPU_KERNELS": "off"},
+    "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+}
+
+
+@pytest.fixture(scope="module")
+def steps_by_mask():
+    """What `STEPS` found under each of the masks."""
+    unset = {name: value for name, value in os.environ.items() if name not in set().union(*MASKS.values())}
+    command = [sys.executable, "-c", STEPS, str(Path(__file__).resolve().parents[1])]
+    processes = {
+        name: subprocess.Popen(
+            command, env={**unset, **mask}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for name, mask in MASKS.items()
+    }
+    found = {}
+    for name, process in processes.items():
+        output, errors = process.communicate()
+        assert process.returncode == 0, f"{name}: {errors[-2000:]}"
+        found[name] = json.loads(output.splitlines()[-1])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_step_in_each_precision_on_lesser_processors(steps_by_mask, mask):
+    """The same losses whatever kernels there are. Without instructions for bfloat16, "auto" means float32."""
+    found, expected = steps_by_mask[mask], steps_by_mask["as it is"]
+    assert found["float32"] == pytest.approx(expected["float32"], rel=1e-4)
+    if mask == "switched off":
+        assert found["float32 kernels"] == found["mixed_bfloat16 kernels"] == []
+    else:
+        assert {"BatchNormalization", "UpSampling2D"} <= set(found["float32 kernels"])
+    if isinstance(found["mixed_bfloat16"], str):
+        # TensorFlow asks the processor itself, oneDNN obeys the mask: bfloat16 falls between the two.
+        assert mask == "AVX2" and "use --precision float32" in found["mixed_bfloat16"]
+    else:
+        assert found["mixed_bfloat16"] == pytest.approx(expected["float32"], rel=2e-2)
+    if mask in ("AVX2", "without oneDNN"):
+        assert found["auto"] == "float32"
+        assert "Conv2D" not in found.get("mixed_bfloat16 kernels", ())
 
 
 def test_equal_in_float32():

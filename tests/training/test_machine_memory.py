@@ -7,6 +7,7 @@ import tensorflow as tf
 from doubleunet_bs import tensorflow_setup
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.tensorflow_setup import processor_flags
+from doubleunet_bs.training import devices as devices_module
 from doubleunet_bs.training.devices import (
     BYTES_PER_PIXEL,
     Replicas,
@@ -35,8 +36,11 @@ def test_auto_on_a_processor(monkeypatch, tmp_path, flags, precision):
     assert processor_flags(file) == set(flags.split())
     found = processor_flags(file)
     monkeypatch.setattr(tensorflow_setup, "processor_flags", lambda: found)
-    chosen = choose_machine(CPU, "auto")
-    assert chosen.precision == precision and not chosen.xla and "this processor has" in chosen.reason
+    for works in (False, True):
+        monkeypatch.setattr(devices_module, "has_bfloat16_kernels", lambda works=works: works)
+        chosen = choose_machine(CPU, "auto")
+        assert chosen.precision == (precision if works else "float32")
+    assert not chosen.xla and "this processor has" in chosen.reason
 
 
 def test_a_processor_that_does_not_say_what_it_can():
@@ -59,8 +63,11 @@ def test_auto_on_a_gpu(monkeypatch, capability, precision):
     assert choose_machine(TWO_GPUS, "auto").precision == "float32" and not choose_machine(TWO_GPUS, "auto").xla
 
 
-def test_what_is_asked_for_is_taken_or_refused():
+def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
     assert choose_machine(CPU, "mixed_float16").precision == "mixed_float16"
+    monkeypatch.setattr(devices_module, "can_train_in", lambda dtype: dtype != "bfloat16")
+    with pytest.raises(SettingsError, match="--precision mixed_bfloat16 does not work .*: use --precision float32"):
+        choose_machine(CPU, "mixed_bfloat16")
     with pytest.raises(SettingsError, match="--precision float32, not with mixed_float16: use --xla off"):
         choose_machine(CPU, "mixed_float16", "on")
     assert choose_machine(CPU, xla="on").xla and not choose_machine(GPU, xla="off").xla
