@@ -135,7 +135,9 @@ def test_lesions_by_hand(evaluated):
             assert found["area"] == pytest.approx(16 * 2.4**2 * 16)
             assert (missed["view"], missed["pixels"], missed["matched"]) == ("posterior", 8, False)
             right, wrong = scan["predicted_lesions"]
-            assert (right["overlap"], right["matched"], right["probability"]) == (1.0, True, 1.0)
+            assert (right["overlap"], right["matched"]) == (1.0, True)
+            # Probabilities are promised to 1e-5 only: some processors round softmax to 0.99999994.
+            assert right["probability"] == pytest.approx(1.0, abs=1e-5)
             assert (wrong["pixels"], wrong["matched"]) == (wrong_pixels(scan["case"]), False)
             assert scan["views"]["posterior"]["tp"] == 0 and scan["views"]["posterior"]["fn"] == 8
     assert [(row.true, row.found) for row in (summary.lesions,)] == [(8, 4)]

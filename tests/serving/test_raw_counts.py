@@ -124,13 +124,16 @@ def test_every_status_is_met(both, bases):
 
 
 def test_a_bad_scan_does_not_touch_its_batch(both, bases):
+    """What is promised: equal masks, statuses, gains and bodies, and probabilities to 1e-5. How a processor rounds may depend
+    on the size of the batch."""
     good, blank = bases[0], np.zeros_like(bases[0])
     answer = both(np.stack([blank, good, np.full_like(good, 3), bases[2]]))
     assert [STATUS_REASONS[status] for status in answer["status"]] == ["missing-view", "ok", "no-body", "ok"]
     for place, counts in ((1, good), (3, bases[2])):
         alone = both(counts[None])
         for name, value in alone.items():
-            assert np.array_equal(answer[name][place], value[0]), name
+            tolerance = 1e-5 if name == "metastatic_probability" else 0
+            np.testing.assert_allclose(answer[name][place], value[0], rtol=0, atol=tolerance, err_msg=name)
     assert answer["mask"][1].any()
     assert not answer["mask"][[0, 2]].any()
 
