@@ -1,8 +1,8 @@
 """Scores made from counts, without images."""
 
-from doubleunet_bs.evaluation.lesions import Lesion
-from doubleunet_bs.evaluation.scan_score import ScanScore
-from doubleunet_bs.evaluation.scores import FoldScores, ThresholdScore
+from doubleunet_bs.evaluation.fold_scores import FoldScores, ThresholdScore
+from doubleunet_bs.evaluation.lesions import ScoredLesion
+from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
 
 
@@ -15,7 +15,7 @@ def scan(number, tp=0, fp=0, fn=0, patient=None, group="positive", lesions=(), t
 
 def lesion(pixels=10, common=0, area=None, view="anterior", probability=None, matched=None):
     """A predicted lesion when it has a probability, a true one otherwise."""
-    return Lesion(
+    return ScoredLesion(
         view=view,
         pixels=pixels,
         area=float(pixels if area is None else area),

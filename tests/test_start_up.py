@@ -35,8 +35,8 @@ def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydi
         f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
         "import doubleunet_bs.preparation.shards, doubleunet_bs.training.experiments, doubleunet_bs.training.session\n"
         "print([name for name in ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy') if name in sys.modules])\n"
-        "import doubleunet_bs.evaluation.scores, doubleunet_bs.evaluation.statistics\n"
-        "print([name for name in ('tensorflow', 'keras', 'matplotlib', 'scipy') if name in sys.modules])"
+        "import doubleunet_bs.evaluation.fold_scores, doubleunet_bs.evaluation.statistics\n"
+        "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"
     )
     assert said.splitlines() == ["[]", "[]", "[]"]
 

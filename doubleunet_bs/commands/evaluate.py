@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         tensorflow.config.threading.set_intra_op_parallelism_threads(args.threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(args.threads)
 
-    from doubleunet_bs.evaluation.score_cases import EvaluationSettings
+    from doubleunet_bs.evaluation.scorer import EvaluationSettings
 
     settings = EvaluationSettings(
         batch_size=args.batch_size,

@@ -12,10 +12,10 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate_run import open_run_data, provenance_of_runs, read_folds, score_fold
+from doubleunet_bs.evaluation.fold_scores import FoldScores, arithmetic_of
 from doubleunet_bs.evaluation.paper_tables import Provenance
-from doubleunet_bs.evaluation.score_cases import EvaluationSettings
-from doubleunet_bs.evaluation.scores import FoldScores, arithmetic_of
-from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, correct
+from doubleunet_bs.evaluation.scorer import EvaluationSettings
+from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, holm_corrected
 from doubleunet_bs.evaluation.summary import Mean, figures, mean_of_folds
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import write_json, write_text
@@ -138,7 +138,7 @@ def compare_runs(
     )
     experiments = tuple(_label(run, folds) for run, folds in zip(runs, scores, strict=True))
     of = provenance_of_runs(runs, dataset).without_paper()
-    return RunComparison(names, experiments, tuple(common), left_out, scores, correct(pairs), of)
+    return RunComparison(names, experiments, tuple(common), left_out, scores, holm_corrected(pairs), of)
 
 
 def format_comparison(comparison: RunComparison) -> str:

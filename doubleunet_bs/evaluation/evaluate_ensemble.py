@@ -16,9 +16,10 @@ from pathlib import Path
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate_run import read_folds
+from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, ThresholdScore, arithmetic_of, write_scores
 from doubleunet_bs.evaluation.paper_tables import provenance
-from doubleunet_bs.evaluation.score_cases import NOT_ASKED, EvaluationSettings, Scorer, best_threshold, grey_histograms
-from doubleunet_bs.evaluation.scores import SCORES, FoldScores, ThresholdScore, arithmetic_of, write_scores
+from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
+from doubleunet_bs.evaluation.scores import best_threshold
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import SUMMARY, Summary
 from doubleunet_bs.evaluation.tables import write_tables

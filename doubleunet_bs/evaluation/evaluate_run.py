@@ -9,9 +9,9 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds, Split
 from doubleunet_bs.errors import DatasetError, RunError
+from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, arithmetic_of, read_scores, write_scores
 from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
-from doubleunet_bs.evaluation.score_cases import NOT_ASKED, EvaluationSettings, Scorer, unseen_normals
-from doubleunet_bs.evaluation.scores import SCORES, FoldScores, arithmetic_of, read_scores, write_scores
+from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, unseen_normals
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import SUMMARY, Summary
 from doubleunet_bs.evaluation.tables import write_tables

@@ -1,20 +1,19 @@
-"""Lesions instead of pixels: connected components of truth and prediction, and which of them belong together.
+"""Lesions instead of pixels: connected components of truth and prediction, and which of them match.
 
-The paper counts pixels only; all of this is decided here. A lesion is a connected component of metastatic pixels of one
-view, pixels touching at an edge or a corner (8-connectivity, as one draws them). The two views are taken apart first:
-what touches across the middle of the merged image is not one lesion.
+The paper counts pixels only. Here a lesion is a connected component of metastatic pixels in one view, see
+`connected_components`. The views are separated first: what touches across the middle of the merged image is not one
+lesion.
 
-Overlap rule: a true lesion is found, and a predicted lesion is right, when both share at least one pixel and their
-overlap reaches `overlap`. The overlap of a lesion is its intersection over union with everything of the other side that
-touches it, where pixels that lie in another lesion of its own side do not count against it. So a lesion that was
-predicted in two pieces is found, and two lesions that were predicted as one are both found. The default, 0, asks for
-one common pixel.
+Matching: a lesion matches when it shares at least one pixel with the other side, and its overlap reaches a limit. The
+overlap of a lesion is its intersection over union with everything of the other side that touches it. Pixels in other
+lesions of its own side do not count in the union. So a lesion that was predicted in two parts is detected, and two
+lesions that were predicted as one are both detected. The default limit, 0, asks for one common pixel.
 """
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ from doubleunet_bs.preparation.records import CaseRecord
 
 MM2, PIXELS = "mm2", "pixels"
 SIZE_EDGES = {MM2: (150.0, 300.0, 600.0), PIXELS: (25.0, 50.0, 100.0)}
-"""Limits of the size classes (decided here): a focus of 14 mm, of 20 mm and of 28 mm across; at a spacing of 2.4 mm the
-limits in pixels are about the same lesions. A lesion belongs to the class whose lower limit it reaches."""
+"""Limits of the size classes: a focus of 14, 20 and 28 mm across. At a spacing of 2.4 mm the limits in pixels are about
+the same. A lesion belongs to the class whose lower limit it reaches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +43,14 @@ class AreaUnit:
 
     def of_a_pixel(self, record: CaseRecord) -> float:
         """The area of one pixel of the prepared image of a case."""
-        if self.name == PIXELS:
+        if self.name == PIXELS or record.pixel_spacing_mm is None:
             return float(self.bin**2)
         rows, columns = record.pixel_spacing_mm
         return rows * columns * self.bin**2
 
 
 def area_unit(records: Iterable[CaseRecord], bin: int) -> AreaUnit:
-    """mm2 when every case has a usable pixel spacing, else pixels: figures of both kinds cannot be put together."""
+    """mm2 when every case has a usable pixel spacing, else pixels: areas in different units cannot be compared."""
     known = all(
         record.pixel_spacing_mm is not None
         and all(math.isfinite(length) and length > 0 for length in record.pixel_spacing_mm)
@@ -66,14 +65,19 @@ def size_class(area: float, unit: str) -> int:
 
 
 def size_class_names(unit: str) -> tuple[str, ...]:
-    """What the classes are called: "under 150 mm2", "150 to 300 mm2" and so on."""
+    """The names of the size classes.
+
+    Example:
+        >>> size_class_names("mm2")
+        ('under 150 mm2', '150 to 300 mm2', '300 to 600 mm2', '600 mm2 and more')
+    """
     edges = [f"{edge:g}" for edge in SIZE_EDGES[unit]]
     between = [f"{low} to {high} {unit}" for low, high in itertools.pairwise(edges)]
     return (f"under {edges[0]} {unit}", *between, f"{edges[-1]} {unit} and more")
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesion:
+class ScoredLesion:
     """One connected component of the truth or of a prediction.
 
     Attributes:
@@ -83,7 +87,7 @@ class Lesion:
         row, column: centroid in the prepared image, counted from 0.
         common: pixels it shares with the other side.
         overlap: see the module, 0 to 1.
-        matched: a true lesion was found; a predicted lesion is right.
+        matched: a true lesion was detected; a predicted lesion is a true positive.
         probability, peak: mean and largest metastatic probability in it, 0 to 1; None for a true lesion.
     """
 
@@ -106,11 +110,11 @@ class Lesion:
 
 @dataclasses.dataclass(frozen=True)
 class LesionCounts:
-    """Lesions of one or several scans; they add up.
+    """Lesions of one or several scans; they add up. The names are those of scores.json.
 
     Attributes:
-        true: in the truth. found: of these, those that a prediction matches.
-        predicted: in the prediction. right: of these, those that match the truth.
+        true: lesions in the truth. found: of these, those that were detected (true positives of the sensitivity).
+        predicted: lesions in the prediction. right: of these, those that match (true positives of the precision).
     """
 
     true: int = 0
@@ -118,9 +122,17 @@ class LesionCounts:
     predicted: int = 0
     right: int = 0
 
+    @classmethod
+    def of(cls, true: Sequence[ScoredLesion], predicted: Sequence[ScoredLesion]) -> "LesionCounts":
+        """Count lesions of any scans."""
+        return cls(len(true), sum(one.matched for one in true), len(predicted), sum(one.matched for one in predicted))
+
     def __add__(self, other: "LesionCounts") -> "LesionCounts":
         return LesionCounts(
-            *(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True))
+            self.true + other.true,
+            self.found + other.found,
+            self.predicted + other.predicted,
+            self.right + other.right,
         )
 
     @property
@@ -135,9 +147,9 @@ class LesionCounts:
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of the two: `found` and `right` may differ, so that there is no single number of hits.
+        """Harmonic mean of the two. `found` and `right` may differ, so there is no single number of true positives.
 
-        0 when both are 0, or when only one of them is defined (lesions, but none predicted; or the other way round);
+        0 when both are 0, or when only one of them is defined (lesions, but none predicted; or the other way round).
         None when there is neither a true nor a predicted lesion.
         """
         if not self.true and not self.predicted:
@@ -147,8 +159,13 @@ class LesionCounts:
         return 2 * precision * sensitivity / total if total else 0.0
 
     @property
+    def false_negatives(self) -> int:
+        """True lesions that were not detected."""
+        return self.true - self.found
+
+    @property
     def false_positives(self) -> int:
-        """Predicted lesions that match nothing."""
+        """Predicted lesions that match no true one."""
         return self.predicted - self.right
 
     def to_json(self) -> dict[str, Any]:
@@ -157,18 +174,14 @@ class LesionCounts:
         return {**dataclasses.asdict(self), **figures}
 
 
-def count_lesions(true: tuple[Lesion, ...], predicted: tuple[Lesion, ...]) -> LesionCounts:
-    """Count lesions of any scans."""
-    return LesionCounts(
-        len(true), sum(lesion.matched for lesion in true), len(predicted), sum(lesion.matched for lesion in predicted)
-    )
-
-
 def check_overlap(overlap: float) -> float:
-    """Complain about an overlap that is not at least 0 and below 1."""
+    """Raise SettingsError unless the overlap is at least 0 and below 1."""
     if not 0 <= overlap < 1:
         raise SettingsError(f"lesion overlap {overlap}: at least 0 (one common pixel) and below 1")
     return overlap
+
+
+Matches = tuple[list[ScoredLesion], list[ScoredLesion]]
 
 
 def match_lesions(
@@ -177,74 +190,68 @@ def match_lesions(
     pixel_area: float,
     overlap: float = 0.0,
     probability: np.ndarray | None = None,
-) -> tuple[tuple[Lesion, ...], tuple[Lesion, ...]]:
-    """Find the lesions of one merged image on both sides and match them.
+) -> Matches:
+    """Find the lesions of a merged image on both sides and match them.
 
     Args:
-        truth, mask: (rows, columns) bool, or 0 and 1; the anterior view is the left half.
-        pixel_area: of one pixel, in whatever unit.
+        truth, mask: (rows, columns), bool or 0 and 1; the anterior view is the left half.
+        pixel_area: of one pixel, in any unit.
         overlap: least overlap of a match; 0 asks for one common pixel.
         probability: (rows, columns) metastatic probability, 0 to 1; None takes 1 everywhere.
 
     Returns:
-        True and predicted lesions, anterior first, in the order in which a reader meets them. Empty masks have none.
+        True and predicted lesions, anterior first. Empty masks have none.
     """
     half = truth.shape[1] // 2
-    true: list[Lesion] = []
-    predicted: list[Lesion] = []
+    true: list[ScoredLesion] = []
+    predicted: list[ScoredLesion] = []
     for view, left in zip(VIEWS, (0, half), strict=True):
         part = np.s_[:, left : left + half]
-        a, b = (np.asarray(image[part]).astype(np.uint8) for image in (truth, mask))
-        if not a.any() and not b.any():
-            continue
-        values = np.ones(b.shape, np.float32) if probability is None else np.asarray(probability[part], np.float32)
-        found = _match_view(a, b, values, overlap)
-        for lesions, rows in zip((true, predicted), found, strict=True):
-            lesions += [
-                Lesion(view, pixels, pixels * pixel_area, row, column + left, common, share, matched, mean, peak)
-                for pixels, row, column, common, share, matched, mean, peak in rows
-            ]
-    return tuple(true), tuple(predicted)
+        values = None if probability is None else probability[part]
+        found = match_view(truth[part], mask[part], pixel_area, overlap, values, view)
+        for lesions, new in zip((true, predicted), found, strict=True):
+            lesions += [dataclasses.replace(lesion, column=lesion.column + left) for lesion in new]
+    return true, predicted
 
 
-def _match_view(truth: np.ndarray, mask: np.ndarray, probability: np.ndarray, overlap: float) -> tuple[list, list]:
-    """Rows (pixels, row, column, common, overlap, matched, mean, peak) of the true and of the predicted lesions."""
+def match_view(
+    truth: np.ndarray,
+    mask: np.ndarray,
+    pixel_area: float = 1.0,
+    overlap: float = 0.0,
+    probability: np.ndarray | None = None,
+    view: str = VIEWS[0],
+) -> Matches:
+    """`match_lesions` for two masks of one view; `view` is its name."""
+    if not np.any(truth) and not np.any(mask):
+        return [], []
     true, predicted = find_components(truth), find_components(mask)
-    true_labels, labels = true.labels, predicted.labels
-    # How many pixels lie in true lesion i and predicted lesion j at once; 0 stands for none.
-    occupied = (true_labels > 0) | (labels > 0)
     shape = (len(true) + 1, len(predicted) + 1)
-    pairs = true_labels[occupied].astype(np.int64) * shape[1] + labels[occupied]
+    # How many pixels lie in true lesion i and in predicted lesion j; 0 is background.
+    occupied = (true.labels > 0) | (predicted.labels > 0)
+    pairs = true.labels[occupied].astype(np.int64) * shape[1] + predicted.labels[occupied]
     common = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
-    inside = labels > 0
-    which, values = labels[inside], probability[inside]
-    sums = np.bincount(which, values, minlength=shape[1])[1:]
+    inside = predicted.labels > 0
+    which = predicted.labels[inside]
+    values = np.ones(len(which), np.float32) if probability is None else np.float32(probability[inside])
+    means = np.bincount(which, values, minlength=shape[1])[1:] / np.maximum(predicted.pixels, 1)
     peaks = np.zeros(shape[1])
     np.maximum.at(peaks, which, values)
-    chances = (sums / np.maximum(predicted.pixels, 1), peaks[1:])
-    return _rows(common, true, overlap, None), _rows(common.T, predicted, overlap, chances)
+    found = _lesions(view, true, common, pixel_area, overlap), _lesions(view, predicted, common.T, pixel_area, overlap)
+    chances = zip(found[1], means.tolist(), peaks[1:].tolist(), strict=True)
+    return found[0], [dataclasses.replace(lesion, probability=mean, peak=peak) for lesion, mean, peak in chances]
 
 
-def _rows(common: np.ndarray, found: Components, overlap: float, chances: tuple[np.ndarray, np.ndarray] | None) -> list:
+def _lesions(view: str, side: Components, common: np.ndarray, pixel_area: float, overlap: float) -> list[ScoredLesion]:
+    """The lesions of one side; `common` is the table of common pixels with this side in its rows."""
     both = common[1:, 1:]
     shared = both.sum(axis=1)
-    # The union leaves out what lies in other lesions of the same side: only the other side's pixels in nothing count.
-    union = found.pixels + (both > 0) @ common[0, 1:]
+    # The union leaves out other lesions of the same side: of the other side, only pixels in none of them count.
+    union = side.pixels + (both > 0) @ common[0, 1:]
     share = shared / union
     matched = (shared > 0) & (share >= overlap)
-    rows = []
-    for index, (pixels, (row, column)) in enumerate(zip(found.pixels, found.centroids, strict=True)):
-        mean, peak = (None, None) if chances is None else (float(chances[0][index]), float(chances[1][index]))
-        rows.append(
-            (
-                int(pixels),
-                float(row),
-                float(column),
-                int(shared[index]),
-                float(share[index]),
-                bool(matched[index]),
-                mean,
-                peak,
-            )
-        )
-    return rows
+    columns = (side.pixels, side.centroids, shared, share, matched)
+    return [
+        ScoredLesion(view, pixels, pixels * pixel_area, *centroid, *rest)
+        for pixels, centroid, *rest in zip(*(column.tolist() for column in columns), strict=True)
+    ]

@@ -1,26 +1,190 @@
-"""`scores.json`: what one model reached on scans it has not seen (paper, section 3)."""
+"""What a model reached, as pure functions: pixels and lesions of a scan, patients, and what they are compared with.
+
+- `score_masks` and `score_scan`: pixels (paper, section 3) and lesions of one prediction.
+- `score_patients`: sensitivity and specificity of patients, area under the ROC curve.
+- `best_threshold`: the best single grey level, which a model has to beat.
+- `learn_minimum_size`: predicted lesions under an area are dropped. The paper has no post-processing. The area is learnt
+  on the validation scans of a fold and nowhere else, and what it does to the test scans stands beside the raw figures,
+  never in their place.
+"""
 
 import dataclasses
-import os
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.lesions import LesionCounts
-from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter
-from doubleunet_bs.evaluation.scan_score import ScanScore, counts_from_json, scan_from_json
-from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.pixel_counts import PixelCounts
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from doubleunet_bs.connected_components import find_components
+from doubleunet_bs.constants import METASTATIC, VIEWS
+from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, match_lesions, match_view
+from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
+
+LEVELS = 256
+
+
+class MaskScore(NamedTuple):
+    """What `score_masks` returns. Both parts add up over views and scans.
+
+    Attributes:
+        pixels: true positives, false positives, false negatives; precision, sensitivity and F1 follow from them.
+        lesions: true, detected, predicted and matching lesions.
+    """
+
+    pixels: PixelCounts
+    lesions: LesionCounts
+
+
+def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0) -> MaskScore:
+    """Compare two masks of one view.
+
+    Args:
+        truth: (rows, columns), bool or 0 and 1: where metastases are.
+        prediction: the same shape: where they are predicted.
+        overlap: least intersection over union of two lesions that match; 0 asks for one common pixel.
+
+    Returns:
+        Pixels and lesions. Figures of them are None where they are undefined: of two empty masks, all.
+
+    Example:
+        Two true lesions of 4 pixels. One of 4 is predicted, 2 pixels of which are right:
+
+        >>> truth, prediction = np.zeros((2, 20, 10), bool)
+        >>> truth[2:4, 2:4] = truth[10:12, 2:4] = prediction[3:5, 2:4] = True
+        >>> pixels, lesions = score_masks(truth, prediction)
+        >>> pixels, pixels.precision, pixels.sensitivity
+        (PixelCounts(tp=2, fp=2, fn=6), 0.5, 0.25)
+        >>> lesions, lesions.sensitivity
+        (LesionCounts(true=2, found=1, predicted=1, right=1), 0.5)
+        >>> score_masks(truth, prediction, overlap=0.5).lesions.sensitivity  # 2 common pixels, 6 in the union
+        0.0
+    """
+    truth, prediction = np.asarray(truth, bool), np.asarray(prediction, bool)
+    if truth.shape != prediction.shape or truth.ndim != 2:
+        raise ValueError(f"masks of shapes {truth.shape} and {prediction.shape}: both must be (rows, columns)")
+    pixels = count_pixels(np.where(truth, METASTATIC, 0), prediction)
+    return MaskScore(pixels, LesionCounts.of(*match_view(truth, prediction, overlap=overlap)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanScore:
+    """One scan.
+
+    Attributes:
+        case, patient: pseudonyms.
+        group: "positive" or "negative", as the cohort says.
+        views: counts of each view.
+        true_lesions, predicted_lesions: see `evaluation.lesions`.
+    """
+
+    case: str
+    patient: str
+    group: str
+    views: dict[str, PixelCounts]
+    true_lesions: tuple[ScoredLesion, ...] = ()
+    predicted_lesions: tuple[ScoredLesion, ...] = ()
+
+    @property
+    def counts(self) -> PixelCounts:
+        """Pixels of both views."""
+        return sum(self.views.values(), PixelCounts())
+
+    @property
+    def dice(self) -> float | None:
+        """Dice coefficient of the scan, which is the F1 of its pixels; None without a true and a predicted pixel."""
+        return self.counts.f1
+
+    @property
+    def lesions(self) -> LesionCounts:
+        """Lesions of both views."""
+        return LesionCounts.of(self.true_lesions, self.predicted_lesions)
+
+    @property
+    def probability(self) -> float:
+        """How sure the model is of a metastasis: the largest probability of its predicted lesions.
+
+        The probability of a lesion is the mean over its pixels, so that a single hot pixel does not decide. 0 without a
+        predicted lesion.
+        """
+        return max((lesion.probability for lesion in self.predicted_lesions), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; the inverse is `scan_from_json`."""
+        return {
+            "case": self.case,
+            "patient": self.patient,
+            "group": self.group,
+            **self.counts.to_json(),
+            "views": {name: counts.to_json() for name, counts in self.views.items()},
+            "lesions": self.lesions.to_json(),
+            "largest_lesion_probability": self.probability,
+            "true_lesions": [lesion.to_json() for lesion in self.true_lesions],
+            "predicted_lesions": [lesion.to_json() for lesion in self.predicted_lesions],
+        }
+
+
+def score_scan(
+    case: str,
+    patient: str,
+    group: str,
+    labels: np.ndarray,
+    mask: np.ndarray,
+    probability: np.ndarray | None = None,
+    pixel_area: float = 1.0,
+    overlap: float = 0.0,
+) -> ScanScore:
+    """Compare a prediction with the labels of one scan.
+
+    Args:
+        case, patient, group: as in `ScanScore`.
+        labels: (rows, columns) uint8 classes of the merged image; only class 2, metastatic, counts as true.
+        mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
+        probability: (rows, columns) metastatic probability, 0 to 1; None takes 1 everywhere.
+        pixel_area: of one pixel, see `evaluation.lesions`.
+        overlap: least overlap of a match, see `evaluation.lesions`.
+    """
+    labels, found = np.asarray(labels), np.asarray(mask, bool)
+    truth, half = labels == METASTATIC, labels.shape[1] // 2
+    views = {
+        name: count_pixels(labels[part], found[part])
+        for name, part in zip(VIEWS, (np.s_[:, :half], np.s_[:, half:]), strict=True)
+    }
+    true, predicted = match_lesions(truth, found, pixel_area, overlap, probability)
+    return ScanScore(case, patient, group, views, tuple(true), tuple(predicted))
+
+
+def scan_from_json(content: dict[str, Any]) -> ScanScore:
+    """The inverse of `ScanScore.to_json`; the figures are computed again from the counts.
+
+    Raises:
+        KeyError, TypeError, ValueError: the content is damaged.
+    """
+    views = {name: counts_from_json(content["views"][name]) for name in VIEWS}
+    lesions = (
+        tuple(ScoredLesion(**entry) for entry in content[name]) for name in ("true_lesions", "predicted_lesions")
+    )
+    scan = ScanScore(content["case"], content["patient"], content["group"], views, *lesions)
+    if scan.counts != counts_from_json(content):
+        raise ValueError(f"the views of {scan.case} do not add up")
+    return scan
+
+
+def counts_from_json(content: dict[str, Any]) -> PixelCounts:
+    """Counts of a JSON object with "tp", "fp" and "fn"; ValueError unless they are whole numbers from 0."""
+    counts = PixelCounts(*(content[name] for name in ("tp", "fp", "fn")))
+    if not all(type(value) is int and value >= 0 for value in dataclasses.astuple(counts)):
+        raise ValueError("counts must be whole numbers")
+    return counts
 
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """Figures of one model on patients that it has not seen.
+    """Figures by patient, of one model on patients that it has not seen. The names are those of scores.json.
 
     Attributes:
-        positives, normals: number of patients. detected: positives with a predicted lesion.
-        cleared: normals without one.
-        normal_scans: number of normal scans. false_positives: lesions predicted in them.
+        positives: patients with metastases. detected: of these, those with a predicted lesion (true positives).
+        normals: patients without. cleared: of these, those without a predicted lesion (true negatives).
+        normal_scans: number of normal scans. false_positives: false-positive lesions in them.
         auc: area under the ROC curve, 0.5 when guessing; None without both kinds of patients.
         reason: why figures that need normal patients are None; None when they are there.
     """
@@ -59,16 +223,15 @@ class Detection:
         }
 
 
-def detect(scans: Sequence[ScanScore], normals: Sequence[ScanScore], reason: str | None = None) -> Detection:
-    """Patient-level figures.
+def score_patients(scans: Sequence[ScanScore], normals: Sequence[ScanScore], reason: str | None = None) -> Detection:
+    """Figures by patient.
 
     Args:
         scans: the test scans. normals: normal scans that the model has not been trained on.
         reason: why there are no normals, when there are none.
 
     Returns:
-        A patient with a positive scan is positive, whatever his other scans are. Nothing in, nothing out: zeros and
-        None.
+        A patient with a positive scan is positive, whatever the other scans are. Without scans: zeros and None.
     """
     probability: dict[str, float] = {}
     called: dict[str, bool] = {}
@@ -79,11 +242,9 @@ def detect(scans: Sequence[ScanScore], normals: Sequence[ScanScore], reason: str
         positive[scan.patient] = positive.get(scan.patient, False) or scan.group == "positive"
     sick = [patient for patient in positive if positive[patient]]
     well = [patient for patient in positive if not positive[patient]]
-    empty = [scan for scan in (*scans, *normals) if scan.group == "negative"]
+    normal = [scan for scan in (*scans, *normals) if scan.group == "negative"]
     auc = None
     if sick and well:
-        from sklearn.metrics import roc_auc_score
-
         patients = list(positive)
         auc = float(roc_auc_score([positive[p] for p in patients], [probability[p] for p in patients]))
     return Detection(
@@ -91,10 +252,10 @@ def detect(scans: Sequence[ScanScore], normals: Sequence[ScanScore], reason: str
         detected=sum(called[patient] for patient in sick),
         normals=len(well),
         cleared=sum(not called[patient] for patient in well),
-        normal_scans=len(empty),
-        false_positives=sum(len(scan.predicted_lesions) for scan in empty),
+        normal_scans=len(normal),
+        false_positives=sum(len(scan.predicted_lesions) for scan in normal),
         auc=auc,
-        reason=None if well else _reason(bool(empty), reason),
+        reason=None if well else _reason(bool(normal), reason),
     )
 
 
@@ -104,215 +265,105 @@ def _reason(scans: bool, given: str | None) -> str:
     return given or "no normal scan was scored"
 
 
-FORMAT = 3
-SCORES = "scores.json"
-MEANING = (
-    "pixels of the metastatic class on the fold's test scans: tp found, fp wrongly called metastatic, fn missed; "
-    "precision, sensitivity and f1 are fractions between 0 and 1, null where undefined"
-)
-THRESHOLD_MEANING = (
-    "a pixel is called metastatic when its prepared grey level is at least `value`, which has the best F1 on the "
-    "fold's validation scans; counted on the same test scans"
-)
-LESIONS_MEANING = (
-    "connected components of metastatic pixels (8-connectivity) of each view: true ones, found ones among them, "
-    "predicted ones, right ones among them; two match when they share a pixel and the overlap (intersection over "
-    "union with all that touches, without pixels of other lesions of the same side) reaches lesion_overlap"
-)
-POSTPROCESSED_MEANING = (
-    "the same predictions without lesions smaller than filter.smallest, learnt on the validation scans; "
-    "filter.smallest is null where no filter helps there, and the figures are the raw ones then"
-)
+def best_threshold(lesion: np.ndarray, other: np.ndarray) -> tuple[int | None, PixelCounts]:
+    """The grey level with the best F1 when everything from it upwards is called metastatic.
+
+    Args:
+        lesion, other: histograms of shape (256,), see `grey_histograms`.
+
+    Returns:
+        The threshold, 0-255, and its counts on these pixels. Of thresholds with the same F1 the highest, which calls
+        the fewest pixels metastatic. Without a lesion pixel no threshold is better than another: None and zero
+        counts.
+    """
+    tp = np.cumsum(np.asarray(lesion, np.int64)[::-1])[::-1]
+    fp = np.cumsum(np.asarray(other, np.int64)[::-1])[::-1]
+    metastatic = int(tp[0])
+    if not metastatic:
+        return None, PixelCounts()
+    # 2 tp / (2 tp + fp + fn) with fn = metastatic - tp.
+    f1 = 2 * tp / (tp + fp + metastatic)
+    value = int(LEVELS - 1 - np.argmax(f1[::-1]))
+    return value, PixelCounts(int(tp[value]), int(fp[value]), int(metastatic - tp[value]))
+
+
+def threshold_counts(grey: np.ndarray, labels: np.ndarray, value: int) -> PixelCounts:
+    """The counts of one image when grey levels of at least `value` are called metastatic.
+
+    Args:
+        grey: (rows, columns) uint8 prepared image.
+        labels: (rows, columns) uint8 classes.
+        value: 0-255.
+    """
+    return count_pixels(labels, grey >= value)
 
 
 @dataclasses.dataclass(frozen=True)
-class ThresholdScore:
-    """The intensity threshold on the same scans.
+class MinimumSize:
+    """The minimum lesion size of a fold. The names are those of scores.json.
 
     Attributes:
-        value: grey level 0-255, None when the validation scans have no metastatic pixel to choose it by.
-        counts: pooled over the test scans; None without a value.
-        validation_f1: what it was chosen for.
+        smallest: predicted lesions of a smaller area are dropped; None when that never helps on the validation scans.
+        unit: "mm2" or "pixels" (of the camera).
+        validation_f1: pooled F1 on the validation scans with this minimum. validation_f1_raw: without any. None when
+            undefined.
     """
 
-    value: int | None
-    counts: PixelCounts | None
+    smallest: float | None
+    unit: str
     validation_f1: float | None
+    validation_f1_raw: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """The counts as in `PixelCounts.to_json`, null where there is no threshold."""
-        counts = self.counts.to_json() if self.counts else dict.fromkeys(PixelCounts().to_json())
-        return {"value": self.value, **counts, "validation_f1": self.validation_f1, "meaning": THRESHOLD_MEANING}
+        """A JSON object with an entry for each attribute."""
+        return dataclasses.asdict(self)
 
 
-@dataclasses.dataclass(frozen=True)
-class Postprocessed:
-    """The same predictions after the smallest-lesion filter.
+def learn_minimum_size(validation: Sequence[ScanScore], unit: str) -> MinimumSize:
+    """Find the minimum area with the best pooled pixel-wise F1 on the validation scans.
 
-    Attributes:
-        filter: what was learnt on the validation scans.
-        scans: the test scans with it, in the same order; the raw ones when no filter helps.
+    Args:
+        validation: scores of the validation scans, of positive and negative ones alike.
+        unit: of the areas in them.
+
+    Returns:
+        Of equally good areas the smallest. None is kept unless its F1 is better than without it: never without
+        validation scans, without a predicted or without a true lesion.
     """
-
-    filter: SizeFilter
-    scans: tuple[ScanScore, ...]
-
-    @property
-    def pooled(self) -> PixelCounts:
-        """Pixels summed over the test scans."""
-        return sum((scan.counts for scan in self.scans), PixelCounts())
-
-    @property
-    def lesions(self) -> LesionCounts:
-        """Lesions summed over the test scans."""
-        return sum((scan.lesions for scan in self.scans), LesionCounts())
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; the inverse is `postprocessed_from_json`."""
-        return {
-            "meaning": POSTPROCESSED_MEANING,
-            "filter": self.filter.to_json(),
-            "pooled": self.pooled.to_json(),
-            "lesions": self.lesions.to_json(),
-            "scans": [scan.to_json() for scan in self.scans],
-        }
+    raw = sum((scan.counts for scan in validation), PixelCounts())
+    lesions = [lesion for scan in validation for lesion in scan.predicted_lesions]
+    nothing = MinimumSize(None, unit, raw.f1, raw.f1)
+    if not lesions or raw.f1 is None:
+        return nothing
+    table = np.array([(lesion.area, lesion.common, lesion.pixels - lesion.common) for lesion in lesions])
+    areas, place = np.unique(table[:, 0], return_inverse=True)
+    # Pixels of the lesions below each area: what this minimum drops.
+    dropped_tp = np.concatenate([[0], np.cumsum(np.bincount(place, table[:, 1]))[:-1]])
+    dropped_fp = np.concatenate([[0], np.cumsum(np.bincount(place, table[:, 2]))[:-1]])
+    tp, fp = raw.tp - dropped_tp, raw.fp - dropped_fp
+    f1 = 2 * tp / (tp + fp + raw.tp + raw.fn)
+    best = int(np.argmax(f1))
+    if f1[best] <= raw.f1:
+        return nothing
+    return MinimumSize(float(areas[best]), unit, float(f1[best]), raw.f1)
 
 
-@dataclasses.dataclass(frozen=True)
-class FoldScores:
-    """All of `scores.json`.
+def drop_small_lesions(mask: np.ndarray, pixel_area: float, smallest: float) -> np.ndarray:
+    """A predicted mask without its lesions under a minimum area.
 
-    Attributes:
-        fold: its number, from 1; 0 for the ensemble of all folds.
-        scans: the test scans in the order of the folds file.
-        threshold: the intensity threshold beside the model.
-        about: what the figures belong to: version, experiment, image size and binning, weights, data.
-        unit: of all areas, "mm2" or "pixels" (of the camera).
-        overlap: least overlap of matching lesions, see `evaluation.lesions`.
-        normals: normal scans that the model has not been trained on.
-        normals_reason: why there are none.
-        postprocessed: with the smallest-lesion filter; None where there are no validation scans to learn it on.
+    Args:
+        mask: (rows, columns), bool or 0 and 1; the anterior view is the left half, and the views are separated.
+        pixel_area: of one pixel. smallest: the minimum area, in the same unit.
+
+    Returns:
+        (rows, columns) bool, a new array.
     """
-
-    fold: int
-    scans: tuple[ScanScore, ...]
-    threshold: ThresholdScore
-    about: dict[str, Any]
-    unit: str = "pixels"
-    overlap: float = 0.0
-    normals: tuple[ScanScore, ...] = ()
-    normals_reason: str | None = None
-    postprocessed: Postprocessed | None = None
-
-    @property
-    def pooled(self) -> PixelCounts:
-        """Pixels summed over the test scans."""
-        return sum((scan.counts for scan in self.scans), PixelCounts())
-
-    @property
-    def lesions(self) -> LesionCounts:
-        """Lesions summed over the test scans."""
-        return sum((scan.lesions for scan in self.scans), LesionCounts())
-
-    @property
-    def arithmetic(self) -> str | None:
-        """In which the model was trained, "float32" for instance; None where nobody has noted it."""
-        return self.about.get("arithmetic")
-
-    @property
-    def detection(self) -> Detection:
-        """Patient-level figures."""
-        return detect(self.scans, self.normals, self.normals_reason)
-
-    @property
-    def postprocessed_detection(self) -> Detection | None:
-        """Patient-level figures with the smallest-lesion filter; None where there are no scans to learn it on."""
-        if self.postprocessed is None:
-            return None
-        smallest = self.postprocessed.filter.smallest or 0.0
-        normals = [
-            dataclasses.replace(
-                scan, predicted_lesions=tuple(found for found in scan.predicted_lesions if found.area >= smallest)
-            )
-            for scan in self.normals
-        ]
-        return detect(self.postprocessed.scans, normals, self.normals_reason)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object; every figure follows from the counts in it."""
-        after = self.postprocessed
-        return {
-            "format": FORMAT,
-            "meaning": MEANING,
-            "fold": self.fold,
-            **self.about,
-            "pooled": self.pooled.to_json(),
-            "threshold": self.threshold.to_json(),
-            "lesions_meaning": LESIONS_MEANING,
-            "lesion_overlap": self.overlap,
-            "area_unit": self.unit,
-            "lesions": self.lesions.to_json(),
-            "detection": self.detection.to_json(),
-            "postprocessed": after and {**after.to_json(), "detection": self.postprocessed_detection.to_json()},
-            "scans": [scan.to_json() for scan in self.scans],
-            "normals": {"reason": self.normals_reason, "scans": [scan.to_json() for scan in self.normals]},
-        }
-
-
-_OWN = {
-    "format",
-    "meaning",
-    "fold",
-    "pooled",
-    "threshold",
-    "lesions_meaning",
-    "lesion_overlap",
-    "area_unit",
-    "lesions",
-    "detection",
-    "postprocessed",
-    "scans",
-    "normals",
-}
-
-
-def arithmetic_of(folds: Iterable[str | None]) -> dict[str, str]:
-    """{"arithmetic": the different ones of several folds, "float32" for instance}; empty when none of them says it."""
-    known = list(dict.fromkeys(arithmetic for arithmetic in folds if arithmetic))
-    return {"arithmetic": ", ".join(known)} if known else {}
-
-
-def write_scores(path: str | os.PathLike, scores: FoldScores) -> None:
-    """Write `scores.json` whole or not at all."""
-    write_json(path, scores.to_json())
-
-
-def read_scores(path: str | os.PathLike) -> FoldScores:
-    """The inverse of `write_scores`; the figures are computed again from the counts.
-
-    Raises:
-        RunError: the file is missing, damaged or of another format.
-    """
-    content = read_json(path, RunError, "score file")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunError(f"{path}: not a score file of format {FORMAT}; evaluate all folds again")
-    try:
-        threshold, after = content["threshold"], content["postprocessed"]
-        return FoldScores(
-            fold=int(content["fold"]),
-            scans=tuple(map(scan_from_json, content["scans"])),
-            threshold=ThresholdScore(
-                threshold["value"],
-                None if threshold["value"] is None else counts_from_json(threshold),
-                threshold["validation_f1"],
-            ),
-            about={key: value for key, value in content.items() if key not in _OWN},
-            unit=str(content["area_unit"]),
-            overlap=float(content["lesion_overlap"]),
-            normals=tuple(map(scan_from_json, content["normals"]["scans"])),
-            normals_reason=content["normals"]["reason"],
-            postprocessed=after
-            and Postprocessed(SizeFilter(**after["filter"]), tuple(map(scan_from_json, after["scans"]))),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as cause:
-        raise RunError(f"{path}: damaged ({type(cause).__name__}: {cause}); evaluate the fold again") from None
+    half = mask.shape[1] // 2
+    kept = np.zeros(mask.shape, bool)
+    for left in (0, half):
+        part = np.s_[:, left : left + half]
+        found = find_components(mask[part])
+        # The same product as where the area was learnt, so that a lesion of just that area stays.
+        large = np.concatenate([[False], found.pixels * pixel_area >= smallest])
+        kept[part] = large[found.labels]
+    return kept

@@ -1,17 +1,23 @@
-"""95 % intervals by bootstrap over patients (decided here; the paper gives none).
+"""How sure the figures are, and whether two models differ.
 
-Patients, not scans and not pixels, are drawn: what belongs to one patient is not independent. Within each fold as many
-patients are drawn with replacement as it tests, so that every fold keeps its size and its own model; folds and then
-means are computed from the draws as from the data. The interval is between the 2.5 and the 97.5 percentile. It tells
-what other patients would have done to the figures, not what other training runs would have.
+- `bootstrap_means`: 95 % intervals of the means over folds by percentile bootstrap over patients. Patients, not scans and
+  not pixels, are drawn: what belongs to one patient is not independent. Within each fold as many patients are drawn with
+  replacement as it tests, so that every fold keeps its size and its own model. Folds and then means are computed from
+  the draws as from the data. An interval says what other patients would have done to the figures, not what other
+  training runs would have.
+- `distribution`: the Dice of the scans.
+- `compare_scans`: two models on the same scans, by the two-sided Wilcoxon signed-rank test.
+
+The paper has none of these.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.stats import rankdata, wilcoxon
 
-from doubleunet_bs.evaluation.scan_score import ScanScore
+from doubleunet_bs.evaluation.scores import ScanScore
 
 RESAMPLES = 2000
 SEED = 0
@@ -21,7 +27,7 @@ Interval = tuple[float, float] | None
 
 @dataclasses.dataclass(frozen=True)
 class Intervals:
-    """95 % intervals of the means over folds; None where a mean is undefined or no fold has two patients to draw from.
+    """95 % intervals of the means over folds. None where a mean is undefined, or no fold has two patients to draw from.
 
     Attributes:
         precision, sensitivity, f1_of_means, f1_mean: (lower, upper), of the figures of `evaluation.summary.Mean`.
@@ -39,7 +45,7 @@ class Intervals:
 
 
 def bootstrap_means(folds: Sequence[Sequence[ScanScore]], resamples: int = RESAMPLES, seed: int = SEED) -> Intervals:
-    """Intervals of the means over folds.
+    """95 % intervals of the means over folds.
 
     Args:
         folds: the test scans of each fold.
@@ -96,7 +102,7 @@ def _interval(figures: np.ndarray) -> Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """Of a figure that may be undefined for some scans.
+    """The distribution of a figure that may be undefined for some scans.
 
     Attributes:
         scans: where it is defined. undefined: where it is not.
@@ -116,7 +122,7 @@ class Distribution:
 
 
 def distribution(figures: Sequence[float | None]) -> Distribution:
-    """Of one figure per scan; without a defined one all of it is None."""
+    """The distribution of one figure per scan; where none is defined, all of it is None."""
     values = np.array([figure for figure in figures if figure is not None], np.float64)
     undefined = len(figures) - len(values)
     if not len(values):
@@ -155,7 +161,7 @@ class Comparison:
 def compare_scans(
     first: str, second: str, scans: Sequence[ScanScore], others: Sequence[ScanScore], resamples: int = RESAMPLES
 ) -> Comparison:
-    """Compare two models scan by scan; `p_holm` is None until `correct` is called.
+    """Compare two models scan by scan; `p_holm` is None until `holm_corrected` is called.
 
     Args:
         first, second: names. scans, others: scores of the same cases, in any order.
@@ -169,19 +175,17 @@ def compare_scans(
     ties = int(np.count_nonzero(differences == 0))
     p = effect = None
     if len(differences) > ties:
-        from scipy.stats import rankdata, wilcoxon
-
-        apart = differences[differences != 0]
-        # Dropped here and not by SciPy, which would take the normal approximation wherever there was one to drop.
-        p = float(wilcoxon(apart).pvalue)
-        ranks = rankdata(np.abs(apart))
-        effect = float(ranks @ np.sign(apart) / ranks.sum())
+        different = differences[differences != 0]
+        # Ties are dropped here: SciPy, dropping them itself, would take the normal approximation.
+        p = float(wilcoxon(different).pvalue)
+        ranks = rankdata(np.abs(different))
+        effect = float(ranks @ np.sign(different) / ranks.sum())
     median = float(np.median(differences)) if len(differences) else None
     interval = _median_interval(differences, [a.patient for a, _ in usable], resamples)
     return Comparison(first, second, len(usable), len(pairs) - len(usable), ties, median, interval, p, None, effect)
 
 
-def correct(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+def holm_corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Holm's correction over all comparisons that have a p; with one comparison p stays what it is."""
     tested = sorted((c for c in comparisons if c.p is not None), key=lambda c: c.p)
     corrected: dict[tuple[str, str], float] = {}

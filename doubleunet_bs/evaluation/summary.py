@@ -12,10 +12,10 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.evaluation.lesions import Lesion, LesionCounts, count_lesions, size_class, size_class_names
+from doubleunet_bs.evaluation.fold_scores import FoldScores, arithmetic_of
+from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, size_class, size_class_names
 from doubleunet_bs.evaluation.paper_tables import Provenance
-from doubleunet_bs.evaluation.scan_score import ScanScore
-from doubleunet_bs.evaluation.scores import Detection, FoldScores, arithmetic_of
+from doubleunet_bs.evaluation.scores import Detection, ScanScore
 from doubleunet_bs.evaluation.statistics import Distribution, Intervals, bootstrap_means, distribution
 from doubleunet_bs.pixel_counts import PixelCounts
 
@@ -50,7 +50,7 @@ def by_view(scans: Sequence[ScanScore]) -> tuple[ViewRow, ...]:
             tuple(lesion for lesion in lesions if lesion.view == view)
             for lesions in (_all(scans, "true_lesions"), _all(scans, "predicted_lesions"))
         )
-        rows.append(ViewRow(view, pixels, count_lesions(true, predicted)))
+        rows.append(ViewRow(view, pixels, LesionCounts.of(true, predicted)))
     return tuple(rows)
 
 
@@ -62,7 +62,7 @@ def by_size(scans: Sequence[ScanScore], unit: str) -> tuple[SizeRow, ...]:
             tuple(lesion for lesion in lesions if size_class(lesion.area, unit) == number)
             for lesions in (_all(scans, "true_lesions"), _all(scans, "predicted_lesions"))
         )
-        rows.append(SizeRow(name, count_lesions(true, predicted)))
+        rows.append(SizeRow(name, LesionCounts.of(true, predicted)))
     return tuple(rows)
 
 
@@ -78,7 +78,7 @@ def sizes_to_json(rows: Sequence[SizeRow]) -> list[dict[str, Any]]:
     ]
 
 
-def _all(scans: Sequence[ScanScore], side: str) -> list[Lesion]:
+def _all(scans: Sequence[ScanScore], side: str) -> list[ScoredLesion]:
     return [lesion for scan in scans for lesion in getattr(scan, side)]
 
 

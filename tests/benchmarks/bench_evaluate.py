@@ -59,7 +59,7 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
 def timed_parts(seconds: dict[str, float]):
     """Add up the time in each part of an evaluation."""
     from doubleunet_bs.evaluation import evaluate_run, report
-    from doubleunet_bs.evaluation.score_cases import Scorer
+    from doubleunet_bs.evaluation.scorer import Scorer
     from doubleunet_bs.evaluation.stored_predictions import StoredPredictions
     from doubleunet_bs.inference.keras_model import Segmenter
 

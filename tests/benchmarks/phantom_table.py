@@ -13,8 +13,8 @@ import statistics
 from pathlib import Path
 from types import SimpleNamespace
 
-from doubleunet_bs.evaluation.scores import FoldScores, read_scores
-from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, correct
+from doubleunet_bs.evaluation.fold_scores import FoldScores, read_scores
+from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, holm_corrected
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
@@ -107,7 +107,7 @@ def steps_table(found: dict[str, Row]) -> str:
         step: [(found[first], found[second]) for first, second in pairs if first in found and second in found]
         for step, pairs in STEPS.items()
     }
-    tested = {c.first: c for c in correct([compare_unseen(*item) for item in pairs_of.items()])}
+    tested = {c.first: c for c in holm_corrected([compare_unseen(*item) for item in pairs_of.items()])}
     lines = [
         "| step | differences by fold | precision | sensitivity | F1 | other phantoms: Dice a scan, median (95 %) | p (Holm) "
         "| false-positive lesions a normal scan |",

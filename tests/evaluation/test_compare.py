@@ -13,8 +13,8 @@ from score_makers import scan
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.compare_runs import compare_runs, format_comparison, write_comparison
-from doubleunet_bs.evaluation.score_cases import EvaluationSettings
-from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, correct
+from doubleunet_bs.evaluation.scorer import EvaluationSettings
+from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, holm_corrected
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.run_folder import open_run
@@ -114,10 +114,10 @@ def test_holm():
     def pair(name, p):
         return Comparison(name, "x", 9, 0, 0, 0.1, None, p, None, 0.5)
 
-    found = correct([pair("a", 0.04), pair("b", 0.01), pair("c", None), pair("d", 0.03)])
+    found = holm_corrected([pair("a", 0.04), pair("b", 0.01), pair("c", None), pair("d", 0.03)])
     assert [one.p_holm for one in found] == pytest.approx([0.06, 0.03, None, 0.06])
-    assert correct([pair("a", 0.04)])[0].p_holm == 0.04
-    assert correct([pair("a", 0.9), pair("b", 0.8)])[0].p_holm == 1.0
+    assert holm_corrected([pair("a", 0.04)])[0].p_holm == 0.04
+    assert holm_corrected([pair("a", 0.9), pair("b", 0.8)])[0].p_holm == 1.0
 
 
 @pytest.fixture(scope="module")

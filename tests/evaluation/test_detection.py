@@ -6,8 +6,8 @@ from score_makers import lesion, scan
 from sklearn.metrics import recall_score, roc_auc_score
 
 from doubleunet_bs.dataset.folds import Folds
-from doubleunet_bs.evaluation.score_cases import unseen_normals
-from doubleunet_bs.evaluation.scores import detect
+from doubleunet_bs.evaluation.scorer import unseen_normals
+from doubleunet_bs.evaluation.scores import score_patients
 from doubleunet_bs.training.experiments import paper_experiment
 
 
@@ -21,7 +21,7 @@ def test_by_hand():
         scan(4, group="negative", lesions=[lesion(probability=0.7), lesion(probability=0.4)]),
         scan(5, group="negative"),
     ]
-    found = detect(positives, normals)
+    found = score_patients(positives, normals)
     assert (found.sensitivity, found.specificity) == (2 / 3, 1 / 2)
     assert found.false_positives_per_normal_scan == 1.0
     # Of six pairs: 0.9 beats 0.7 and 0, 0.6 beats 0, 0 ties with 0.
@@ -37,27 +37,29 @@ def test_patients_with_several_scans_count_once():
         # A normal scan of a patient with metastases makes a wrong lesion, but no normal patient.
         scan(6, patient=1, group="negative", lesions=[lesion(probability=0.2)]),
     ]
-    found = detect(positives, normals)
+    found = score_patients(positives, normals)
     assert (found.positives, found.detected, found.normals, found.cleared) == (2, 1, 1, 0)
     assert (found.normal_scans, found.false_positives) == (3, 3)
     assert found.auc == 0.5
 
 
 def test_without_normals_half_of_it_is_undefined_with_a_reason():
-    found = detect([scan(1, lesions=[lesion(probability=0.9)])], [], "they train")
+    found = score_patients([scan(1, lesions=[lesion(probability=0.9)])], [], "they train")
     assert (found.sensitivity, found.specificity, found.auc) == (1.0, None, None)
     assert found.false_positives_per_normal_scan is None
     assert found.to_json()["reason"] == "they train"
-    assert detect([], []).sensitivity is None
+    assert score_patients([], []).sensitivity is None
 
 
 def test_normal_scans_of_patients_with_metastases_are_no_normal_patients():
     """Their wrong lesions are counted; what needs a normal patient is undefined, and the reason says so."""
-    found = detect([scan(1, patient=1)], [scan(2, patient=1, group="negative", lesions=[lesion(probability=0.2)])])
+    found = score_patients(
+        [scan(1, patient=1)], [scan(2, patient=1, group="negative", lesions=[lesion(probability=0.2)])]
+    )
     assert (found.normal_scans, found.false_positives_per_normal_scan) == (1, 1.0)
     assert (found.normals, found.specificity, found.auc) == (0, None, None)
     assert found.reason == "all normal scans are of patients with metastases"
-    assert detect([scan(1)], []).reason == "no normal scan was scored"
+    assert score_patients([scan(1)], []).reason == "no normal scan was scored"
 
 
 def test_agrees_with_scikit_learn():
@@ -75,7 +77,7 @@ def test_agrees_with_scikit_learn():
         )
         truth.append(sick)
         chance.append(max(chances, default=0.0))
-    found = detect(scans[:25], scans[25:])
+    found = score_patients(scans[:25], scans[25:])
     called = [bool(one.predicted_lesions) for one in scans]
     assert found.sensitivity == pytest.approx(recall_score(truth, called))
     assert found.specificity == pytest.approx(recall_score(np.logical_not(truth), np.logical_not(called)))

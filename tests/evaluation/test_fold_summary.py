@@ -10,10 +10,10 @@ import types
 import pytest
 from score_makers import fold, fold_of, lesion, scan
 
-from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter
+from doubleunet_bs.evaluation.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS, Provenance, provenance
 from doubleunet_bs.evaluation.report.report import table_section
-from doubleunet_bs.evaluation.scores import Postprocessed
+from doubleunet_bs.evaluation.scores import MinimumSize
 from doubleunet_bs.evaluation.statistics import bootstrap_means
 from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
 from doubleunet_bs.evaluation.tables import format_details, format_summary, summary_csv, summary_tex
@@ -237,7 +237,7 @@ def test_latex_says_which_means_leave_folds_out():
 
 
 def test_details():
-    after = Postprocessed(SizeFilter(120.0, "mm2", 0.6, 0.5), (scan(0, 6, 0, 4),))
+    after = Postprocessed(MinimumSize(120.0, "mm2", 0.6, 0.5), (scan(0, 6, 0, 4),))
     summary = Summary(
         "dice",
         {},
@@ -275,7 +275,7 @@ def test_details_say_what_the_filter_does_to_patients():
     raw = (scan(0, 6, 4, 4, lesions=[large, small]), scan(1, 1, 0, 9, lesions=[lesion(area=60, probability=0.9)]))
     after = (scan(0, 6, 2, 4, lesions=[large]), scan(1, 0, 0, 10))
     normals = (scan(5, group="negative", lesions=[small]), scan(6, group="negative", lesions=[small, large]))
-    fitted = Postprocessed(SizeFilter(120.0, "mm2", 0.6, 0.5), after)
+    fitted = Postprocessed(MinimumSize(120.0, "mm2", 0.6, 0.5), after)
     first = fold(1, *raw, unit="mm2", normals=normals, postprocessed=fitted)
     text = format_details(Summary("dice", {}, 2, (first,)))
     assert "sensitivity 100.00, specificity 0.00, AUC 0.750, false-positive lesions per normal scan 1.50" in text
@@ -286,7 +286,7 @@ def test_details_say_what_the_filter_does_to_patients():
     content = first.to_json()
     assert (content["detection"]["cleared"], content["postprocessed"]["detection"]["cleared"]) == (0, 1)
     # Nothing is said where no fold has a filter.
-    none = dataclasses.replace(first, postprocessed=Postprocessed(SizeFilter(None, "mm2", 0.5, 0.5), raw))
+    none = dataclasses.replace(first, postprocessed=Postprocessed(MinimumSize(None, "mm2", 0.5, 0.5), raw))
     summary = Summary("dice", {}, 2, (none,))
     assert "with the smallest-lesion filter:" not in format_details(summary)
     assert summary.to_json()["postprocessed_detection_mean"] == summary.to_json()["detection_mean"]

@@ -1,7 +1,8 @@
 import numpy as np
 from sklearn.metrics import f1_score
 
-from doubleunet_bs.evaluation.score_cases import best_threshold, grey_histograms, threshold_counts
+from doubleunet_bs.evaluation.scorer import grey_histograms
+from doubleunet_bs.evaluation.scores import best_threshold, threshold_counts
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.shards import open_shards
 

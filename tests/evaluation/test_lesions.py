@@ -5,8 +5,8 @@ import pytest
 from skimage.measure import label, regionprops
 
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.evaluation.lesions import LesionCounts, check_overlap, count_lesions, match_lesions
-from doubleunet_bs.evaluation.scan_score import scan_from_json, score_scan
+from doubleunet_bs.evaluation.lesions import LesionCounts, check_overlap, match_lesions
+from doubleunet_bs.evaluation.scores import scan_from_json, score_scan
 
 
 def mask(text):
@@ -79,7 +79,7 @@ def test_probability_is_the_mean_over_the_lesion_and_the_peak_its_largest():
     ],
 )
 def test_figures(truth, found, expected):
-    counts = count_lesions(*match_lesions(mask(truth), mask(found), 1.0))
+    counts = LesionCounts.of(*match_lesions(mask(truth), mask(found), 1.0))
     assert (counts.precision, counts.sensitivity, counts.f1) == pytest.approx(expected)
 
 

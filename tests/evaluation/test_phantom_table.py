@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from doubleunet_bs.evaluation.lesions import Lesion
-from doubleunet_bs.evaluation.scan_score import ScanScore
-from doubleunet_bs.evaluation.scores import FoldScores, ThresholdScore, write_scores
+from doubleunet_bs.evaluation.fold_scores import FoldScores, ThresholdScore, write_scores
+from doubleunet_bs.evaluation.lesions import ScoredLesion
+from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
@@ -23,7 +23,7 @@ def phantom_table(monkeypatch):
 
 def scan(number: int, tp: int, fp: int, fn: int, group: str = "positive", false_lesions: int = 0) -> ScanScore:
     views = {"anterior": PixelCounts(tp, fp, fn), "posterior": PixelCounts()}
-    lesion = Lesion("anterior", 1, 1.0, 0.0, 0.0, 0, 0.0, False, 0.9, 0.9)
+    lesion = ScoredLesion("anterior", 1, 1.0, 0.0, 0.0, 0, 0.0, False, 0.9, 0.9)
     return ScanScore(f"case-{group}-{number}", f"patient-{group}-{number}", group, views, (), (lesion,) * false_lesions)
 
 

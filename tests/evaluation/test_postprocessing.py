@@ -7,8 +7,7 @@ import pytest
 from score_makers import lesion, scan
 
 from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit, size_class, size_class_names
-from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter, drop_small, learn_filter
-from doubleunet_bs.evaluation.scan_score import score_scan
+from doubleunet_bs.evaluation.scores import MinimumSize, drop_small_lesions, learn_minimum_size, score_scan
 from doubleunet_bs.evaluation.summary import by_size, by_view, sizes_to_json
 from doubleunet_bs.pixel_counts import count_pixels
 
@@ -19,13 +18,13 @@ def test_small_wrong_lesions_go():
         scan(0, tp=18, fp=10, fn=2, lesions=[lesion(20, 18), lesion(3, 0), lesion(5, 0)]),
         scan(1, tp=20, fp=5, fn=10, lesions=[lesion(20, 20), lesion(5, 0)]),
     ]
-    learnt = learn_filter(scans, "pixels")
-    assert learnt == SizeFilter(20.0, "pixels", 2 * 38 / (2 * 38 + 2 + 12), 2 * 38 / (2 * 38 + 15 + 12))
+    learnt = learn_minimum_size(scans, "pixels")
+    assert learnt == MinimumSize(20.0, "pixels", 2 * 38 / (2 * 38 + 2 + 12), 2 * 38 / (2 * 38 + 15 + 12))
 
 
 def test_a_filter_that_does_not_help_is_not_kept():
     scans = [scan(0, tp=8, fp=30, fn=2, lesions=[lesion(4, 4), lesion(4, 4), lesion(30, 0)])]
-    learnt = learn_filter(scans, "mm2")
+    learnt = learn_minimum_size(scans, "mm2")
     assert learnt.smallest is None
     assert learnt.validation_f1 == learnt.validation_f1_raw == 16 / 48
 
@@ -33,7 +32,7 @@ def test_a_filter_that_does_not_help_is_not_kept():
 def test_of_equally_good_filters_the_one_that_drops_less():
     # From 2: 6 / 14. From 4, without the first lesion: 6 / 12. From 9, without the second as well: 4 / 8, the same.
     scans = [scan(0, tp=3, fp=5, fn=3, lesions=[lesion(2, 0), lesion(4, 1), lesion(4, 2, area=9)])]
-    learnt = learn_filter(scans, "pixels")
+    learnt = learn_minimum_size(scans, "pixels")
     assert (learnt.smallest, learnt.validation_f1, learnt.validation_f1_raw) == (4.0, 0.5, 6 / 14)
 
 
@@ -41,7 +40,7 @@ def test_of_equally_good_filters_the_one_that_drops_less():
     "scans", [[], [scan(0, fn=5)], [scan(0)], [scan(0, fp=4, lesions=[lesion(4, 0)], group="negative")]]
 )
 def test_nothing_to_learn_from(scans):
-    assert learn_filter(scans, "mm2").smallest is None
+    assert learn_minimum_size(scans, "mm2").smallest is None
 
 
 def test_dropping_is_what_was_learnt():
@@ -52,21 +51,21 @@ def test_dropping_is_what_was_learnt():
         labels[row : row + 5, column : column + 5] = 2
     mask = (rng.random((30, 40)) < 0.05) | ((labels == 2) & (rng.random((30, 40)) < 0.8))
     found = score_scan("case-0", "patient-0", "positive", labels, mask, pixel_area=5.76)
-    learnt = learn_filter([found], "mm2")
+    learnt = learn_minimum_size([found], "mm2")
     assert learnt.smallest is not None
-    kept = drop_small(mask, 5.76, learnt.smallest)
+    kept = drop_small_lesions(mask, 5.76, learnt.smallest)
     assert count_pixels(labels, kept).f1 == pytest.approx(learnt.validation_f1)
     assert not kept[~mask].any()
     for area in sorted({one.area for one in found.predicted_lesions}):
-        assert count_pixels(labels, drop_small(mask, 5.76, area)).f1 <= learnt.validation_f1 + 1e-12
+        assert count_pixels(labels, drop_small_lesions(mask, 5.76, area)).f1 <= learnt.validation_f1 + 1e-12
 
 
 def test_views_are_filtered_apart():
     mask = np.zeros((4, 8), bool)
     mask[1, 2:6] = True  # two pixels in each view, four in a row
-    assert not drop_small(mask, 1.0, 3.0).any()
-    np.testing.assert_array_equal(drop_small(mask, 1.0, 2.0), mask)
-    assert drop_small(np.zeros((4, 8), bool), 1.0, 2.0).sum() == 0
+    assert not drop_small_lesions(mask, 1.0, 3.0).any()
+    np.testing.assert_array_equal(drop_small_lesions(mask, 1.0, 2.0), mask)
+    assert drop_small_lesions(np.zeros((4, 8), bool), 1.0, 2.0).sum() == 0
 
 
 def records(*spacings):

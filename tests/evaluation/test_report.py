@@ -15,13 +15,13 @@ from score_makers import fold, lesion, scan
 
 from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.evaluate_run import evaluate_run
-from doubleunet_bs.evaluation.minimum_lesion_size import SizeFilter
+from doubleunet_bs.evaluation.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
 from doubleunet_bs.evaluation.report.markup import table, tinted
 from doubleunet_bs.evaluation.report.report import _patients, head, table_section
 from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, outline
-from doubleunet_bs.evaluation.score_cases import EvaluationSettings
-from doubleunet_bs.evaluation.scores import Postprocessed
+from doubleunet_bs.evaluation.scorer import EvaluationSettings
+from doubleunet_bs.evaluation.scores import MinimumSize
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -148,7 +148,7 @@ def test_what_the_filter_does_to_patients_is_said():
     """It clears the normal scan, whose only lesion is small, and misses the patient whose lesion is as small."""
     small, large = lesion(area=50, probability=0.8), lesion(area=120, common=6, probability=0.7)
     after = (scan(0, 6, 2, 4, lesions=[large]), scan(1, 0, 0, 10))
-    fitted = Postprocessed(SizeFilter(120.0, "mm2", 0.6, 0.5), after)
+    fitted = Postprocessed(MinimumSize(120.0, "mm2", 0.6, 0.5), after)
     raw = (scan(0, 6, 4, 4, lesions=[large, small]), scan(1, 1, 0, 9, lesions=[small]))
     one = fold(1, *raw, unit="mm2", normals=(scan(5, group="negative", lesions=[small]),), postprocessed=fitted)
     page = html.unescape(_patients(Summary("dice", {}, 1, (one,))))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.scan_score import score_scan
-from doubleunet_bs.evaluation.scores import detect
+from doubleunet_bs.evaluation.scores import score_patients, score_scan
 from doubleunet_bs.evaluation.stored_predictions import (
     StoredPredictions,
     complete,
@@ -82,7 +81,9 @@ def test_patients_are_ranked_the_same_from_kept_predictions(stored):
             score_scan(case, f"patient of {case}", group, np.zeros(SHAPE, np.uint8), mask, probability_of(case))
             for case, group in zip(pictures, ["negative", "positive"] * 3 + ["negative"], strict=True)
         ]
-        return detect([s for s in scans if s.group == "positive"], [s for s in scans if s.group == "negative"]).auc
+        return score_patients(
+            [s for s in scans if s.group == "positive"], [s for s in scans if s.group == "negative"]
+        ).auc
 
     # Of twelve pairs eleven stand in the right order, and one is equal.
     own = area(pictures.get)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from doubleunet_bs.evaluation.report.markup import MISSED, PREDICTION, WRONG, text
-from doubleunet_bs.evaluation.scan_score import ScanScore
+from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.evaluation.summary import SizeRow
 from doubleunet_bs.training.history import Epoch
 

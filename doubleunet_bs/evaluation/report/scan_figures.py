@@ -9,7 +9,7 @@ import numpy as np
 from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.evaluation.figures import clinical_display
 from doubleunet_bs.evaluation.report.markup import png_uri, text, tinted, with_unit
-from doubleunet_bs.evaluation.scan_score import ScanScore
+from doubleunet_bs.evaluation.scores import ScanScore
 
 PROBABILITY_COLOUR = (230, 130, 0)
 _FINE = 3

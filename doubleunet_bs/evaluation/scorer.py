@@ -12,17 +12,22 @@ from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.evaluation.figures import draw_case
+from doubleunet_bs.evaluation.fold_scores import Postprocessed, ThresholdScore
 from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit, check_overlap
-from doubleunet_bs.evaluation.minimum_lesion_size import drop_small, learn_filter
-from doubleunet_bs.evaluation.scan_score import ScanScore, score_scan
-from doubleunet_bs.evaluation.scores import Postprocessed, ThresholdScore
+from doubleunet_bs.evaluation.scores import (
+    LEVELS,
+    ScanScore,
+    best_threshold,
+    drop_small_lesions,
+    learn_minimum_size,
+    score_scan,
+    threshold_counts,
+)
 from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete
 from doubleunet_bs.inference.keras_model import Segment, predict_cases
-from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
+from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
-
-LEVELS = 256
 
 
 def grey_histograms(dataset: ShardedDataset, cases: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -41,39 +46,6 @@ def grey_histograms(dataset: ShardedDataset, cases: Sequence[int]) -> tuple[np.n
         lesion += np.bincount(grey[metastatic], minlength=LEVELS)
         other += np.bincount(grey[~metastatic], minlength=LEVELS)
     return lesion, other
-
-
-def best_threshold(lesion: np.ndarray, other: np.ndarray) -> tuple[int | None, PixelCounts]:
-    """The grey level with the best F1 when everything from it upwards is called metastatic.
-
-    Args:
-        lesion, other: histograms of shape (256,), see `grey_histograms`.
-
-    Returns:
-        The threshold, 0-255, and its counts on these pixels. Of thresholds with the same F1 the highest, which calls
-        the fewest pixels metastatic. Without a lesion pixel no threshold is better than another: None and zero
-        counts.
-    """
-    found = np.cumsum(np.asarray(lesion, np.int64)[::-1])[::-1]
-    wrong = np.cumsum(np.asarray(other, np.int64)[::-1])[::-1]
-    lesions = int(found[0])
-    if not lesions:
-        return None, PixelCounts()
-    # 2 tp / (2 tp + fp + fn) with fn = lesions - tp.
-    f1 = 2 * found / (found + wrong + lesions)
-    value = int(LEVELS - 1 - np.argmax(f1[::-1]))
-    return value, PixelCounts(int(found[value]), int(wrong[value]), int(lesions - found[value]))
-
-
-def threshold_counts(grey: np.ndarray, labels: np.ndarray, value: int) -> PixelCounts:
-    """The counts of one image when grey levels of at least `value` are called metastatic.
-
-    Args:
-        grey: (rows, columns) uint8 prepared image.
-        labels: (rows, columns) uint8 classes.
-        value: 0-255.
-    """
-    return count_pixels(labels, grey >= value)
 
 
 def unseen_normals(experiment: Experiment, folds: Folds, fold: int) -> tuple[tuple[str, ...], str | None]:
@@ -177,7 +149,7 @@ class Scorer:
         Args:
             validation, test: cases. raw: scores of the test scans without a filter.
         """
-        learnt = learn_filter(self.score(validation), self.unit.name)
+        learnt = learn_minimum_size(self.score(validation), self.unit.name)
         return Postprocessed(learnt, raw if learnt.smallest is None else self.score(test, learnt.smallest))
 
     def threshold(self, choose: Sequence[str], test: Sequence[str]) -> ThresholdScore:
@@ -215,7 +187,7 @@ class Scorer:
         mask, probability = self.stored.read(case, self.dataset.image_shape)
         pixel_area = self.unit.of_a_pixel(record)
         if smallest is not None:
-            mask = drop_small(mask, pixel_area, smallest)
+            mask = drop_small_lesions(mask, pixel_area, smallest)
         labels = np.asarray(self.dataset.labels(index))
         return score_scan(
             case, record.patient, record.group, labels, mask, probability, pixel_area, self.settings.overlap

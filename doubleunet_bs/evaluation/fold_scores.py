@@ -1,0 +1,238 @@
+"""`scores.json`: what one model reached on scans it has not seen (paper, section 3).
+
+The figures are computed from the counts each time; the file has both.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.evaluation.lesions import LesionCounts
+from doubleunet_bs.evaluation.scores import (
+    Detection,
+    MinimumSize,
+    ScanScore,
+    counts_from_json,
+    scan_from_json,
+    score_patients,
+)
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.pixel_counts import PixelCounts
+
+FORMAT = 3
+SCORES = "scores.json"
+MEANING = (
+    "pixels of the metastatic class on the fold's test scans: tp true positives, fp false positives, fn false "
+    "negatives; precision, sensitivity and f1 are fractions between 0 and 1, null where undefined"
+)
+THRESHOLD_MEANING = (
+    "a pixel is called metastatic when its prepared grey level is at least `value`, which has the best F1 on the "
+    "fold's validation scans; counted on the same test scans"
+)
+LESIONS_MEANING = (
+    "connected components of metastatic pixels (8-connectivity) of each view: true lesions, found (detected) ones among "
+    "them, predicted lesions, right (matching) ones among them; two match when they share a pixel and the overlap "
+    "(intersection over union with all that touches, without pixels of other lesions of the same side) reaches "
+    "lesion_overlap"
+)
+POSTPROCESSED_MEANING = (
+    "the same predictions without lesions under filter.smallest, the minimum lesion size learnt on the validation "
+    "scans; filter.smallest is null where no minimum helps there, and the figures are the raw ones then"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdScore:
+    """The intensity threshold on the same scans.
+
+    Attributes:
+        value: grey level 0-255, None when the validation scans have no metastatic pixel to choose it by.
+        counts: pooled over the test scans; None without a value.
+        validation_f1: what it was chosen for.
+    """
+
+    value: int | None
+    counts: PixelCounts | None
+    validation_f1: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts as in `PixelCounts.to_json`, null where there is no threshold."""
+        counts = self.counts.to_json() if self.counts else dict.fromkeys(PixelCounts().to_json())
+        return {"value": self.value, **counts, "validation_f1": self.validation_f1, "meaning": THRESHOLD_MEANING}
+
+
+@dataclasses.dataclass(frozen=True)
+class Postprocessed:
+    """The same predictions with the minimum lesion size.
+
+    Attributes:
+        filter: what was learnt on the validation scans.
+        scans: the test scans with it, in the same order; the raw ones when no minimum helps.
+    """
+
+    filter: MinimumSize
+    scans: tuple[ScanScore, ...]
+
+    @property
+    def pooled(self) -> PixelCounts:
+        """Pixels summed over the test scans."""
+        return sum((scan.counts for scan in self.scans), PixelCounts())
+
+    @property
+    def lesions(self) -> LesionCounts:
+        """Lesions summed over the test scans."""
+        return sum((scan.lesions for scan in self.scans), LesionCounts())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; the inverse is `postprocessed_from_json`."""
+        return {
+            "meaning": POSTPROCESSED_MEANING,
+            "filter": self.filter.to_json(),
+            "pooled": self.pooled.to_json(),
+            "lesions": self.lesions.to_json(),
+            "scans": [scan.to_json() for scan in self.scans],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldScores:
+    """All of `scores.json`.
+
+    Attributes:
+        fold: its number, from 1; 0 for the ensemble of all folds.
+        scans: the test scans in the order of the folds file.
+        threshold: the intensity threshold beside the model.
+        about: what the figures belong to: version, experiment, image size and binning, weights, data.
+        unit: of all areas, "mm2" or "pixels" (of the camera).
+        overlap: least overlap of matching lesions, see `evaluation.lesions`.
+        normals: normal scans that the model has not been trained on.
+        normals_reason: why there are none.
+        postprocessed: with the minimum lesion size; None where there are no validation scans to learn it on.
+    """
+
+    fold: int
+    scans: tuple[ScanScore, ...]
+    threshold: ThresholdScore
+    about: dict[str, Any]
+    unit: str = "pixels"
+    overlap: float = 0.0
+    normals: tuple[ScanScore, ...] = ()
+    normals_reason: str | None = None
+    postprocessed: Postprocessed | None = None
+
+    @property
+    def pooled(self) -> PixelCounts:
+        """Pixels summed over the test scans."""
+        return sum((scan.counts for scan in self.scans), PixelCounts())
+
+    @property
+    def lesions(self) -> LesionCounts:
+        """Lesions summed over the test scans."""
+        return sum((scan.lesions for scan in self.scans), LesionCounts())
+
+    @property
+    def arithmetic(self) -> str | None:
+        """The precision of the training, "float32" for instance; None where it is not recorded."""
+        return self.about.get("arithmetic")
+
+    @property
+    def detection(self) -> Detection:
+        """Figures by patient."""
+        return score_patients(self.scans, self.normals, self.normals_reason)
+
+    @property
+    def postprocessed_detection(self) -> Detection | None:
+        """`detection` with the minimum lesion size; None where there are no scans to learn it on."""
+        if self.postprocessed is None:
+            return None
+        smallest = self.postprocessed.filter.smallest or 0.0
+        normals = [
+            dataclasses.replace(
+                scan, predicted_lesions=tuple(one for one in scan.predicted_lesions if one.area >= smallest)
+            )
+            for scan in self.normals
+        ]
+        return score_patients(self.postprocessed.scans, normals, self.normals_reason)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; every figure follows from the counts in it."""
+        after, after_detection = self.postprocessed, self.postprocessed_detection
+        return {
+            "format": FORMAT,
+            "meaning": MEANING,
+            "fold": self.fold,
+            **self.about,
+            "pooled": self.pooled.to_json(),
+            "threshold": self.threshold.to_json(),
+            "lesions_meaning": LESIONS_MEANING,
+            "lesion_overlap": self.overlap,
+            "area_unit": self.unit,
+            "lesions": self.lesions.to_json(),
+            "detection": self.detection.to_json(),
+            "postprocessed": {**after.to_json(), "detection": after_detection.to_json()}
+            if after and after_detection
+            else None,
+            "scans": [scan.to_json() for scan in self.scans],
+            "normals": {"reason": self.normals_reason, "scans": [scan.to_json() for scan in self.normals]},
+        }
+
+
+_OWN = {
+    "format",
+    "meaning",
+    "fold",
+    "pooled",
+    "threshold",
+    "lesions_meaning",
+    "lesion_overlap",
+    "area_unit",
+    "lesions",
+    "detection",
+    "postprocessed",
+    "scans",
+    "normals",
+}
+
+
+def arithmetic_of(folds: Iterable[str | None]) -> dict[str, str]:
+    """{"arithmetic": the precisions of several folds, joined}, the key of scores.json; empty when none is recorded."""
+    known = list(dict.fromkeys(arithmetic for arithmetic in folds if arithmetic))
+    return {"arithmetic": ", ".join(known)} if known else {}
+
+
+def write_scores(path: str | os.PathLike, scores: FoldScores) -> None:
+    """Write `scores.json` whole or not at all."""
+    write_json(path, scores.to_json())
+
+
+def read_scores(path: str | os.PathLike) -> FoldScores:
+    """The inverse of `write_scores`; the figures are computed again from the counts.
+
+    Raises:
+        RunError: the file is missing, damaged or of another format.
+    """
+    content = read_json(path, RunError, "score file")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RunError(f"{path}: not a score file of format {FORMAT}: evaluate all folds again")
+    try:
+        threshold, after = content["threshold"], content["postprocessed"]
+        return FoldScores(
+            fold=int(content["fold"]),
+            scans=tuple(map(scan_from_json, content["scans"])),
+            threshold=ThresholdScore(
+                threshold["value"],
+                None if threshold["value"] is None else counts_from_json(threshold),
+                threshold["validation_f1"],
+            ),
+            about={key: value for key, value in content.items() if key not in _OWN},
+            unit=str(content["area_unit"]),
+            overlap=float(content["lesion_overlap"]),
+            normals=tuple(map(scan_from_json, content["normals"]["scans"])),
+            normals_reason=content["normals"]["reason"],
+            postprocessed=after
+            and Postprocessed(MinimumSize(**after["filter"]), tuple(map(scan_from_json, after["scans"]))),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as cause:
+        raise RunError(f"{path}: damaged ({type(cause).__name__}: {cause}): evaluate the fold again") from None
