@@ -15,9 +15,9 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
 from doubleunet_bs.phantom.scan import PhantomScan
-from doubleunet_bs.scans.header import MARK
+from doubleunet_bs.scans.dicom_file import PHANTOM_MARK
 
-COMMENT = f"{MARK}. Not a patient. Made by doubleunet_bs; not for diagnostic use."
+COMMENT = f"{PHANTOM_MARK}. Not a patient. Made by doubleunet_bs; not for diagnostic use."
 DATE, TIME = "19000101", "000000"
 GE_PRIVATE_CREATOR = "GEMS_GENIE_1"
 
@@ -74,7 +74,7 @@ def _patient_and_study(dataset: Dataset, scan: PhantomScan, identity: tuple) -> 
     dataset.AccessionNumber = ""
     dataset.Modality = "NM"
     dataset.Manufacturer = "GE MEDICAL SYSTEMS"
-    dataset.ManufacturerModelName = f"Discovery NM/CT 670 ({MARK})"
+    dataset.ManufacturerModelName = f"Discovery NM/CT 670 ({PHANTOM_MARK})"
     dataset.InstitutionName = "SYNTHETIC"
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "Whole Body Bone (synthetic)"

@@ -23,7 +23,7 @@ from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.lesion_list import all_warnings
 from doubleunet_bs.results.source_study import PATIENT_AND_STUDY, SourceFrame, SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.header import MARK
+from doubleunet_bs.scans.dicom_file import PHANTOM_MARK
 
 MANUFACTURER = MODEL = "doubleunet_bs"
 SERIAL_NUMBER = "none"
@@ -55,7 +55,7 @@ class ResultHeader:
     @property
     def device(self) -> str:
         """Manufacturer's Model Name, with the mark of a phantom where the scan is one."""
-        return f"{MODEL} ({MARK})" if self.phantom else MODEL
+        return f"{MODEL} ({PHANTOM_MARK})" if self.phantom else MODEL
 
     def uid(self, name: str) -> str:
         """A UID for a result or a series, under the 2.25 root: the same for the same seed and name."""

@@ -28,7 +28,7 @@ from doubleunet_bs.results.lesion_list import all_warnings
 from doubleunet_bs.results.result_files import CAPTURE, SCAN_COPY, segmentation_name
 from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.header import silence_pydicom
+from doubleunet_bs.scans.dicom_file import silence_pydicom
 
 # CID 26 of the standard.
 _VIEW_CODES = {"anterior": ("399321004", "Anterior projection"), "posterior": ("399001007", "Posterior projection")}

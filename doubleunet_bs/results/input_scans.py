@@ -16,7 +16,7 @@ from doubleunet_bs.results.source_study import SourceStudy, read_source_study
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom import OneView, describe_view, naming, pair_views
 from doubleunet_bs.scans.folder import Rejection, ScanFiles, ScanFolder, find_scans, walk_folders
-from doubleunet_bs.scans.header import load_header
+from doubleunet_bs.scans.dicom_file import load_header
 from doubleunet_bs.scans.layout import understand
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive
 

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom import describe_view, naming, settle_pair
-from doubleunet_bs.scans.header import DicomFile, identifier, load_header
+from doubleunet_bs.scans.dicom_file import DicomFile, load_header, read_identifier
 from doubleunet_bs.scans.layout import Layout, understand
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source
 from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, views_of_frames
@@ -110,7 +110,7 @@ def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | No
     for sources in (first, second):
         file, _ = _read(sources[0])
         with naming(sources[0]):
-            identity = identifier(file.dataset, "PatientID")
+            identity = read_identifier(file.dataset, "PatientID")
         found.append((identity, _value(file.dataset, "IssuerOfPatientID"), _value(file.dataset, "PatientBirthDate")))
     identities, issuers, birth_dates = zip(*found, strict=True)
     if all(birth_dates) and birth_dates[0] != birth_dates[1]:
@@ -127,7 +127,7 @@ def _read(source: Source) -> tuple[DicomFile, Layout]:
 
 
 def _check_identity(dataset: Dataset) -> None:
-    if identifier(dataset, "PatientIdentityRemoved").upper() == "YES":
+    if read_identifier(dataset, "PatientIdentityRemoved").upper() == "YES":
         raise ScanError(
             "says that the patient's identity has been removed from it: there is none to keep; leave out --keep-identity",
             "unreferable",
@@ -136,7 +136,7 @@ def _check_identity(dataset: Dataset) -> None:
 
 def _check_uids(dataset: Dataset) -> None:
     for keyword in _UIDS:
-        uid = identifier(dataset, keyword)
+        uid = read_identifier(dataset, keyword)
         if not _UID.match(uid) or len(uid) > 64:
             raise ScanError(
                 f"has no valid {keyword}: a DICOM result cannot refer to it; leave out --keep-identity", "unreferable"
@@ -166,9 +166,9 @@ def _frames(sources: Sequence[Source], files: Sequence[tuple[DicomFile, Layout]]
 def _frame(file: DicomFile, layout: Layout, number: int | None, first_column: int = 0) -> SourceFrame:
     dataset = file.dataset
     return SourceFrame(
-        sop_class_uid=identifier(dataset, "SOPClassUID"),
-        sop_instance_uid=identifier(dataset, "SOPInstanceUID"),
-        series_instance_uid=identifier(dataset, "SeriesInstanceUID"),
+        sop_class_uid=read_identifier(dataset, "SOPClassUID"),
+        sop_instance_uid=read_identifier(dataset, "SOPInstanceUID"),
+        series_instance_uid=read_identifier(dataset, "SeriesInstanceUID"),
         frame=number,
         shape=(layout.rows, layout.columns),
         first_column=first_column,
@@ -178,7 +178,7 @@ def _frame(file: DicomFile, layout: Layout, number: int | None, first_column: in
 
 def _value(dataset: Dataset, keyword: str) -> str:
     try:
-        value = identifier(dataset, keyword)
+        value = read_identifier(dataset, keyword)
     except ScanError:
         # One damaged element is worth as much as an absent one; the UIDs have been looked at.
         return ""

@@ -9,9 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.errors import BoneScanError, ScanError
+from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.header import DicomFile, identifier, is_phantom, load_file, numbers, silence, text
+from doubleunet_bs.scans.dicom_file import (
+    DicomFile,
+    is_phantom,
+    load_file,
+    pydicom_silence,
+    read_identifier,
+    read_numbers,
+    read_text,
+)
 from doubleunet_bs.scans.layout import Layout, spacing, understand
 from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
@@ -70,15 +78,15 @@ class OneView:
 def describe_view(source: Source, dataset: Dataset, layout: Layout) -> OneView:
     """Collect what pairing needs from the header of a one-view file."""
     view, step = view_of_file(dataset)
-    instance = numbers(dataset, "InstanceNumber")
+    instance = read_numbers(dataset, "InstanceNumber")
     return OneView(
         source=source,
         view=view,
         view_source=step,
-        study=identifier(dataset, "StudyInstanceUID"),
-        series=identifier(dataset, "SeriesInstanceUID"),
-        patient=identifier(dataset, "PatientID"),
-        issuer=identifier(dataset, "IssuerOfPatientID"),
+        study=read_identifier(dataset, "StudyInstanceUID"),
+        series=read_identifier(dataset, "SeriesInstanceUID"),
+        patient=read_identifier(dataset, "PatientID"),
+        issuer=read_identifier(dataset, "IssuerOfPatientID"),
         acquired=_acquired(dataset),
         order=(*detector_numbers(dataset), int(instance[0]) if len(instance) == 1 else None),
         shape=(layout.rows, layout.columns, layout.bin),
@@ -177,8 +185,8 @@ def _take_pairs(group: Sequence[OneView], key: str, pairs: list[tuple[OneView, O
 
 
 def _acquired(dataset: Dataset) -> str:
-    moment = text(dataset, "AcquisitionDateTime")[:14]
-    return moment or text(dataset, "AcquisitionDate") + text(dataset, "AcquisitionTime").partition(".")[0]
+    moment = read_text(dataset, "AcquisitionDateTime")[:14]
+    return moment or read_text(dataset, "AcquisitionDate") + read_text(dataset, "AcquisitionTime").partition(".")[0]
 
 
 def _moment(acquired: str) -> datetime.datetime | None:
@@ -206,7 +214,7 @@ def read_sources(
     """Read one scan from one or two files; see `doubleunet_bs.scans.read_scan`, which takes paths."""
     if len(sources) not in (1, 2):
         raise ScanError(f"{len(sources)} files given; a scan is one file, or two of one view each", "ambiguous-pair")
-    with silence():
+    with pydicom_silence:
         parts = [_read_part(source) for source in sources]
         if len(parts) == 2:
             parts, warnings, step = _two_files(*parts)
@@ -221,24 +229,11 @@ def read_sources(
 
 @contextlib.contextmanager
 def naming(source: Source) -> Iterator[None]:
-    """Put the file's name before the message of a `ScanError`; what else escapes becomes one."""
-    try:
-        with contained():
-            yield
-    except ScanError as error:
-        raise ScanError(f"{source.label}: {error}", error.reason) from None
-
-
-@contextlib.contextmanager
-def contained() -> Iterator[None]:
-    """Turn what a damaged file provokes into a `ScanError`, still without the file's name."""
+    """Put the file's name before the message of a `ScanError`."""
     try:
         yield
-    except BoneScanError:
-        raise
-    except Exception as cause:
-        # A damaged file that passed all checks and still surprises NumPy or pydicom. MemoryError belongs here.
-        raise ScanError(f"is damaged ({type(cause).__name__})", "damaged-pixels") from None
+    except ScanError as error:
+        raise ScanError(f"{source.label}: {error}", error.reason) from None
 
 
 def _read_part(source: Source) -> _Part:
@@ -326,10 +321,10 @@ def _assemble(
     fingerprint = pixel_hash(anterior, posterior)
     case, patient = "case-" + fingerprint[:12], None
     if pseudonyms is not None:
-        identifiers = [identifier(part.file.dataset, "SOPInstanceUID") for part in parts]
+        identifiers = [read_identifier(part.file.dataset, "SOPInstanceUID") for part in parts]
         case = pseudonyms.case("\\".join(identifiers) if all(identifiers) else fingerprint)
         # An identifier is only unique at the institution that issued it.
-        patient_id = [identifier(dataset, "PatientID"), identifier(dataset, "IssuerOfPatientID")]
+        patient_id = [read_identifier(dataset, "PatientID"), read_identifier(dataset, "IssuerOfPatientID")]
         patient = pseudonyms.patient("\\".join(filter(None, patient_id))) if patient_id[0] else None
     found = spacing(dataset)
     digest = hashlib.sha256()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom import OneView, contained, describe_view, pair_views, read_sources
-from doubleunet_bs.scans.header import DicomFile, identifier, load_header, silence
+from doubleunet_bs.scans.dicom import OneView, describe_view, pair_views, read_sources
+from doubleunet_bs.scans.dicom_file import DicomFile, load_header, pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import understand
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive, list_members, open_archive, read_member
@@ -193,10 +193,10 @@ def walk_folders(
 
 def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Source], folder: str) -> OneView | None:
     """What is in a file: None for both views, otherwise the one view. Raises `ScanError` without the file's name."""
-    with silence(), contained():
+    with pydicom_silence:
         file = _header(source, archive)
         layout = understand(file)
-        instance = identifier(file.dataset, "SOPInstanceUID")
+        instance = read_identifier(file.dataset, "SOPInstanceUID")
         view = describe_view(source, file.dataset, layout) if layout.views == 1 else None
     first = seen.setdefault(instance or source.label, source)
     if first is not source:
@@ -214,7 +214,7 @@ def _header(source: Source, archive: zipfile.ZipFile | None) -> DicomFile:
             data, complete = source.read(limit)
         # What is wrong with a part of a header may be that it is a part: only the second look judges.
         last = complete or limit == MAX_HEADER_BYTES
-        with contextlib.nullcontext() if last else contextlib.suppress(Exception):
+        with contextlib.nullcontext() if last else contextlib.suppress(ScanError):
             file = load_header(data, complete)
             if last or file.has_pixels:
                 return file

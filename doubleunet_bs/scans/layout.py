@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import check_decoder
-from doubleunet_bs.scans.header import DicomFile, integer, numbers, text, texts
+from doubleunet_bs.scans.dicom_file import DicomFile, read_integer, read_numbers, read_text, read_texts
 from doubleunet_bs.scans.views import check_upright
 
 # The raw matrix of one view (paper, section 2.3), and the finer one that is summed over 2 x 2 pixels to it.
@@ -90,14 +90,14 @@ def understand(file: DicomFile) -> Layout:
     if not file.has_pixels:
         raise ScanError("has no pixel data", "no-pixel-data")
     _check_colour(dataset, capture)
-    if text(dataset, "BurnedInAnnotation").startswith("YES"):
+    if read_text(dataset, "BurnedInAnnotation").startswith("YES"):
         raise ScanError(
             "has text burned into the image (Burned In Annotation is YES), which may name the patient",
             "burned-in-annotation",
         )
-    rows, columns = integer(dataset, "Rows"), integer(dataset, "Columns")
-    frames = integer(dataset, "NumberOfFrames", 1)
-    bits = integer(dataset, "BitsAllocated", 64)
+    rows, columns = read_integer(dataset, "Rows"), read_integer(dataset, "Columns")
+    frames = read_integer(dataset, "NumberOfFrames", 1)
+    bits = read_integer(dataset, "BitsAllocated", 64)
     if min(rows, columns, frames, bits) < 1:
         raise ScanError("claims an image without pixels", "damaged-header")
     if rows * columns * frames * bits > 8 * _MAX_CLAIMED_BYTES:
@@ -110,19 +110,19 @@ def understand(file: DicomFile) -> Layout:
 
 def spacing(dataset: Dataset) -> tuple[float, float] | None:
     """(row spacing, column spacing) in mm, or None when the header does not give two positive numbers."""
-    found = numbers(dataset, "PixelSpacing")
+    found = read_numbers(dataset, "PixelSpacing")
     return (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
 
 
 def _check_kind(dataset: Dataset) -> bool:
     """Refuse what is no nuclear medicine image; return whether it is stored as a secondary capture."""
-    sop_class, modality = text(dataset, "SOPClassUID"), text(dataset, "Modality")
+    sop_class, modality = read_text(dataset, "SOPClassUID"), read_text(dataset, "Modality")
     meta = getattr(dataset, "file_meta", None)
-    if _DIRECTORY_CLASS in (sop_class, text(meta, "MediaStorageSOPClassUID") if meta is not None else ""):
+    if _DIRECTORY_CLASS in (sop_class, read_text(meta, "MediaStorageSOPClassUID") if meta is not None else ""):
         raise ScanError("is a DICOMDIR, the table of contents of an export", "dicomdir")
     capture = sop_class in _CAPTURE_CLASSES
     # GE Millennium stores raw counts as Secondary Capture: the modality tells them from a picture of a screen.
-    if (capture and modality != "NM") or any("SCREEN" in value for value in texts(dataset, "ImageType")):
+    if (capture and modality != "NM") or any("SCREEN" in value for value in read_texts(dataset, "ImageType")):
         raise ScanError("is a screen capture, not the counts of a scan", "screen-capture")
     if (
         modality not in ("NM", "")
@@ -135,8 +135,8 @@ def _check_kind(dataset: Dataset) -> bool:
 
 
 def _check_acquisition(dataset: Dataset) -> None:
-    kinds = {value.replace("_", " ") for value in texts(dataset, "ImageType")}
-    vectors = {int(number) for number in numbers(dataset, "FrameIncrementPointer")}
+    kinds = {value.replace("_", " ") for value in read_texts(dataset, "ImageType")}
+    vectors = {int(number) for number in read_numbers(dataset, "FrameIncrementPointer")}
     if kinds & _TOMOGRAPHIC or vectors & _TOMOGRAPHIC_VECTORS:
         raise ScanError("is a tomographic (SPECT) acquisition, not a planar whole-body scan", "tomographic")
     if "DYNAMIC" in kinds or vectors & _DYNAMIC_VECTORS:
@@ -146,8 +146,8 @@ def _check_acquisition(dataset: Dataset) -> None:
 
 
 def _check_colour(dataset: Dataset, capture: bool) -> None:
-    samples = integer(dataset, "SamplesPerPixel", 1)
-    if samples == 1 and text(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2", ""):
+    samples = read_integer(dataset, "SamplesPerPixel", 1)
+    if samples == 1 and read_text(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2", ""):
         return
     if capture:
         raise ScanError("is a screen capture in colour, not the counts of a scan", "screen-capture")
@@ -169,7 +169,7 @@ def _find_layout(dataset: Dataset, rows: int, columns: int, frames: int) -> Layo
     }
     side_by_side, block = shapes.get((rows, columns), (None, 1))
     if side_by_side is None or (side_by_side and frames == 2):
-        if "STATIC" in texts(dataset, "ImageType"):
+        if "STATIC" in read_texts(dataset, "ImageType"):
             raise ScanError(f"is a static image of a part of the body, {size}, not a whole-body scan", "static")
         raise ScanError(
             f"has {size}; a whole-body scan has 1024 x 256 (or 2048 x 512) in each of two views", "wrong-matrix"
@@ -194,7 +194,7 @@ def _check_spacing(dataset: Dataset, size: str, block: int) -> None:
 
 def _check_energy_windows(dataset: Dataset, frames: int) -> None:
     """Two frames must be two views, not one view in two energy windows."""
-    windows, detectors = numbers(dataset, "EnergyWindowVector"), numbers(dataset, "DetectorVector")
+    windows, detectors = read_numbers(dataset, "EnergyWindowVector"), read_numbers(dataset, "DetectorVector")
     if frames == 2 and len(set(windows)) == 2 and len(set(detectors)) < 2:
         raise ScanError(
             "has two frames of different energy windows, not two views; export the photopeak window only",

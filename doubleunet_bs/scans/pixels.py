@@ -1,69 +1,16 @@
 """Pixel data -> counts: whole numbers from 0 to 65,535, exactly those the camera stored."""
 
 import hashlib
-import struct
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.uid import ExplicitVRBigEndian
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, RLE_LOSSLESS, decode_frame
-from doubleunet_bs.scans.header import EXPLICIT_BIG, DicomFile, PixelElement, integer, numbers, silence_pydicom, text
+from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, Codestream, decode
+from doubleunet_bs.scans.dicom_file import DicomFile, PixelElement, read_integer, read_numbers, read_text
 from doubleunet_bs.scans.layout import Layout
-from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES
-
-
-def decode_rle(frame: bytes, rows: int, columns: int, bits_allocated: int) -> np.ndarray:
-    """Decode one monochrome frame.
-
-    A frame is a header of sixteen numbers and one segment per byte of a pixel, the most significant first.
-
-    Args:
-        frame: the encoded bytes.
-        rows: of the image.
-        columns: of the image.
-        bits_allocated: 8, 16 or 32.
-
-    Returns:
-        Unsigned integers of `bits_allocated` bits, shape (rows, columns).
-
-    Raises:
-        ScanError: `damaged-pixels` when the segments do not fit the image, `truncated` when they end early.
-    """
-    planes = bits_allocated // 8
-    if len(frame) < 64:
-        raise ScanError("is cut off: a frame of its RLE pixel data has no header", "truncated")
-    count, *offsets = struct.unpack("<16I", frame[:64])
-    if count != planes:
-        raise ScanError("has RLE pixel data of another depth than its header says", "damaged-pixels")
-    bounds = [*offsets[:count], len(frame)]
-    if bounds != sorted(bounds) or bounds[0] < 64:
-        raise ScanError("has damaged RLE pixel data; export the file again", "damaged-pixels")
-    pixels = np.zeros((rows * columns, planes), dtype=np.uint8)
-    for plane in range(planes):
-        segment = _decode_segment(frame[bounds[plane] : bounds[plane + 1]], rows * columns)
-        pixels[:, planes - 1 - plane] = np.frombuffer(segment, dtype=np.uint8)
-    return pixels.view(f"<u{planes}").reshape(rows, columns)
-
-
-def _decode_segment(data: bytes, size: int) -> bytes:
-    decoded = bytearray()
-    position, end = 0, len(data)
-    while len(decoded) < size and position < end:
-        control = data[position]
-        position += 1
-        if control < 128:
-            # The next control + 1 bytes as they are.
-            decoded += data[position : position + control + 1]
-            position += control + 1
-        elif control > 128:
-            # The next byte 257 - control times.
-            decoded += data[position : position + 1] * (257 - control)
-            position += 1
-    if len(decoded) < size:
-        raise ScanError("is cut off in its RLE pixel data", "truncated")
-    return bytes(decoded[:size])
+from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES, MEBIBYTE
 
 
 HIGHEST_COUNT = 65_535
@@ -82,7 +29,7 @@ def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str,
 
     Args:
         file: parsed with its pixel data.
-        layout: what `dicom_layout.understand` says of it.
+        layout: what `doubleunet_bs.scans.layout` says of it.
 
     Returns:
         uint16 counts of shape (frames, rows, columns), not yet binned, and warnings for a technician.
@@ -96,11 +43,14 @@ def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str,
         raise ScanError("has no pixel data", "no-pixel-data")
     warnings: list[str] = []
     values = _stored_values(file, file.pixels, layout, warnings)
-    lossy = (syntax in DECODERS and DECODERS[syntax].lossy) or text(dataset, "LossyImageCompression") in ("01", "1")
+    lossy = (syntax in DECODERS and DECODERS[syntax].lossy) or read_text(dataset, "LossyImageCompression") in (
+        "01",
+        "1",
+    )
     if lossy:
         warnings.append("the pixel data went through lossy compression: the counts are not exactly the acquired ones")
     values = _rescale(values, dataset)
-    accumulated = numbers(dataset, "CountsAccumulated")
+    accumulated = read_numbers(dataset, "CountsAccumulated")
     total = int(values.sum(axis=-1, dtype=np.uint32 if values.dtype == np.uint16 else None).sum())
     if len(accumulated) == 1 and accumulated[0] > 0 and abs(total - accumulated[0]) > COUNT_TOLERANCE * accumulated[0]:
         warnings.append(f"the pixels sum to {total:,} counts, the header says {int(accumulated[0]):,} were accumulated")
@@ -144,42 +94,55 @@ def pixel_hash(anterior: np.ndarray, posterior: np.ndarray) -> str:
 
 
 def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnings: list[str]) -> np.ndarray:
-    """The stored values: int64 of shape (frames, rows, columns), or float64 for floating-point pixel data."""
-    dataset, syntax, data = file.dataset, file.transfer_syntax, pixels.value
+    """The stored values: integers of shape (frames, rows, columns), or float64 for floating-point pixel data."""
+    dataset, uid = file.dataset, file.transfer_syntax
     shape = (layout.frames, layout.rows, layout.columns)
-    order = ">" if syntax == EXPLICIT_BIG else "<"
-    if pixels.encapsulated != (syntax not in NATIVE_SYNTAXES):
+    order = ">" if uid == ExplicitVRBigEndian else "<"
+    if pixels.encapsulated != (uid not in NATIVE_SYNTAXES):
         raise ScanError("has pixel data that are not in the transfer syntax the header names", "pixel-layout")
     if pixels.keyword != "PixelData":
         kind = "f4" if pixels.keyword == "FloatPixelData" else "f8"
-        return _native_array(data, order + kind, shape, warnings).astype(np.float64)
-    allocated = integer(dataset, "BitsAllocated")
-    stored = integer(dataset, "BitsStored", allocated)
-    signed = integer(dataset, "PixelRepresentation", 0)
+        return _native_array(pixels.value, order + kind, shape, warnings).astype(np.float64)
+    allocated = read_integer(dataset, "BitsAllocated")
+    stored = read_integer(dataset, "BitsStored", allocated)
+    signed = read_integer(dataset, "PixelRepresentation", 0)
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or signed not in (0, 1):
         raise ScanError(f"stores {stored} of {allocated} bits per pixel; 8, 16 or 32 are read", "pixel-layout")
-    if integer(dataset, "HighBit", stored - 1) != stored - 1:
+    if read_integer(dataset, "HighBit", stored - 1) != stored - 1:
         raise ScanError("stores its pixels shifted within their words, which is not read", "pixel-layout")
-    if layout.frames * layout.rows * layout.columns * allocated > 8 * MAX_PIXEL_BYTES:
+    size = layout.frames * layout.rows * layout.columns * allocated // 8
+    if size > MAX_PIXEL_BYTES:
         raise ScanError("unpacks to more than a whole-body scan does", "decompression-bomb")
-    if not pixels.encapsulated:
-        if allocated == 8 and order == ">" and pixels.kind == "OW":
+    if pixels.encapsulated:
+        if len(pixels.value) > 2 * size + MEBIBYTE:
+            raise ScanError("has compressed pixel data larger than uncompressed ones", "decompression-bomb")
+        words, stream = decode(pixels.value, uid, shape, allocated)
+        if stream is not None:
+            return _compressed_values(words, stream, uid, stored, bool(signed))
+    else:
+        data = pixels.value
+        if allocated == 8 and order == ">" and pixels.vr == "OW":
             # Bytes written as 16-bit words change places in big endian.
             data = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").byteswap().tobytes()
-        array = _native_array(data, f"{order}u{allocated // 8}", shape, warnings)
-    else:
-        frames = _fragments_to_frames(data, layout, allocated)
-        if syntax != RLE_LOSSLESS:
-            return np.stack([_compressed_frame(frame, syntax, layout, stored, bool(signed)) for frame in frames])
-        array = np.stack([decode_rle(frame, layout.rows, layout.columns, allocated) for frame in frames])
-    cut = _pixels_with_more_bits(array, stored, allocated, bool(signed))
+        words = _native_array(data, f"{order}u{allocated // 8}", shape, warnings)
+    cut = _pixels_with_more_bits(words, stored, allocated, bool(signed))
     if cut:
         warnings.append(
             f"{cut:,} pixels have bits set above the {stored} that the header gives; these bits were ignored: "
             "an overlay, or counts that have lost their highest part"
         )
     # Unsigned counts stay in the type in which they are stored: that is an eighth of the memory to go through.
-    return _signed(array.astype(np.int64) if signed else array, stored, bool(signed))
+    return _lowest_bits(words.astype(np.int64) if signed else words, stored, bool(signed))
+
+
+def _compressed_values(words: np.ndarray, stream: Codestream, uid: str, stored: int, signed: bool) -> np.ndarray:
+    # JPEG-LS and JPEG 2000 know their own depth. Other JPEG streams may be deeper or shallower than their samples.
+    bits = max(stored, stream.precision) if DECODERS[uid].plugin == "gdcm" else stream.precision
+    # Where a JPEG 2000 stream is signed and the header is not, the values come out as they were encoded.
+    values = _lowest_bits(words.astype(np.int64), bits, signed or stream.signed)
+    if stream.precision > stored and values.max() >= 1 << stored:
+        raise ScanError(f"has pixel values of more than the {stored} bits its header gives", "pixel-layout")
+    return values
 
 
 def _native_array(data: bytes, dtype: str, shape: tuple[int, int, int], warnings: list[str]) -> np.ndarray:
@@ -195,33 +158,6 @@ def _native_array(data: bytes, dtype: str, shape: tuple[int, int, int], warnings
     return np.frombuffer(data, dtype=dtype, count=int(np.prod(shape))).reshape(shape)
 
 
-def _fragments_to_frames(data: bytes, layout: Layout, allocated: int) -> list[bytes]:
-    raw = layout.frames * layout.rows * layout.columns * allocated // 8
-    if len(data) > 2 * raw + (1 << 20):
-        raise ScanError("has compressed pixel data larger than uncompressed ones", "decompression-bomb")
-    try:
-        with silence_pydicom():
-            frames = list(generate_frames(data, number_of_frames=layout.frames))
-    except ScanError:
-        raise ScanError("has compressed pixel data that are damaged or cut off", "truncated") from None
-    if len(frames) < layout.frames:
-        raise ScanError(f"is cut off: {len(frames)} of {layout.frames} compressed frames are there", "truncated")
-    if len(frames) > layout.frames:
-        raise ScanError(f"has {len(frames)} compressed frames, its header describes {layout.frames}", "pixel-layout")
-    return frames
-
-
-def _compressed_frame(frame: bytes, syntax: str, layout: Layout, stored: int, signed: bool) -> np.ndarray:
-    array, stream = decode_frame(frame, syntax, layout.rows, layout.columns)
-    # JPEG-LS and JPEG 2000 know their own depth. Other JPEG streams may be deeper or shallower than their samples.
-    bits = stream.precision if DECODERS[syntax].library != "gdcm" else max(stored, stream.precision)
-    # Where a JPEG 2000 stream is signed and the header is not, the values come out as they were encoded.
-    values = _signed(array.astype(np.int64), bits, signed or stream.signed)
-    if stream.precision > stored and values.max() >= 1 << stored:
-        raise ScanError(f"has pixel values of more than the {stored} bits its header gives", "pixel-layout")
-    return values
-
-
 def _pixels_with_more_bits(words: np.ndarray, stored: int, allocated: int, signed: bool) -> int:
     """The number of unsigned words with bits above the stored ones, other than a sign repeated in all of them."""
     if stored == allocated or words.max() < 1 << stored:
@@ -233,7 +169,7 @@ def _pixels_with_more_bits(words: np.ndarray, stored: int, allocated: int, signe
     return int(np.count_nonzero(more))
 
 
-def _signed(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
+def _lowest_bits(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
     """Take the lowest `bits` of each value, as two's complement when `signed`; the bits above are dropped.
 
     A new array of the same type, in the byte order of this machine.
@@ -261,9 +197,9 @@ def _rescale(values: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _one_number(dataset: Dataset, keyword: str, default: float) -> float:
-    if not text(dataset, keyword):
+    if not read_text(dataset, keyword):
         return default
-    found = numbers(dataset, keyword)
+    found = read_numbers(dataset, keyword)
     if len(found) != 1:
         raise ScanError("has an unreadable rescale slope or intercept", "damaged-header")
     return found[0]

@@ -18,7 +18,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.header import items, numbers, texts
+from doubleunet_bs.scans.dicom_file import read_items, read_numbers, read_texts
 
 ANTERIOR = "anterior"
 POSTERIOR = "posterior"
@@ -67,7 +67,7 @@ def view_in_text(text: str) -> View:
 
 def from_view_code(dataset: Dataset, frames: int) -> tuple[View, ...]:
     """Step 1: the View Code Sequence of each frame's detector, or of the whole file when it has one frame."""
-    return tuple(_view_in_codes(items(where, "ViewCodeSequence")) for where in _per_frame(dataset, frames))
+    return tuple(_view_in_codes(read_items(where, "ViewCodeSequence")) for where in _per_frame(dataset, frames))
 
 
 def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
@@ -88,12 +88,12 @@ def from_orientation(dataset: Dataset, frames: int) -> tuple[View, ...]:
 
     Positive is towards the patient's back: seen from the front.
     """
-    return tuple(_view_of_axes(numbers(where, "ImageOrientationPatient")) for where in _per_frame(dataset, frames))
+    return tuple(_view_of_axes(read_numbers(where, "ImageOrientationPatient")) for where in _per_frame(dataset, frames))
 
 
 def from_detector_angle(dataset: Dataset, frames: int) -> tuple[View, ...]:
     """Step 4: the Start Angle of the detector, within 10 degrees of 180 (in front) or 0 (behind)."""
-    return tuple(_view_at_angle(numbers(where, "StartAngle")) for where in _per_frame(dataset, frames))
+    return tuple(_view_at_angle(read_numbers(where, "StartAngle")) for where in _per_frame(dataset, frames))
 
 
 Step = Callable[[Dataset, int], tuple[View, ...]]
@@ -137,8 +137,8 @@ def check_upright(dataset: Dataset) -> None:
     Raises:
         ScanError: `feet-up` when the column direction of any Image Orientation (Patient) is towards the head.
     """
-    for where in (dataset, *items(dataset, "DetectorInformationSequence")):
-        orientation = numbers(where, "ImageOrientationPatient")
+    for where in (dataset, *read_items(dataset, "DetectorInformationSequence")):
+        orientation = read_numbers(where, "ImageOrientationPatient")
         if len(orientation) == 6 and orientation[5] > 0.5:
             raise ScanError(
                 "lies with the feet up, as Image Orientation (Patient) in its header says; export it with the head up, "
@@ -153,7 +153,7 @@ def detector_numbers(dataset: Dataset) -> tuple[int | None, int | None]:
     Returns:
         GE's detector number, (0011,1015) under its private creator, and the Detector Vector.
     """
-    found = (_whole(_ge_names(dataset, 0x15)), numbers(dataset, "DetectorVector"))
+    found = (_whole(_ge_names(dataset, 0x15)), read_numbers(dataset, "DetectorVector"))
     return tuple(int(values[0]) if len(values) == 1 and values[0] > 0 else None for values in found)
 
 
@@ -163,11 +163,11 @@ def _other(view: View) -> str:
 
 def _per_frame(dataset: Dataset, frames: int) -> tuple[Dataset, ...]:
     """For each frame the item of the Detector Information Sequence that describes it, else an empty data set."""
-    detectors = items(dataset, "DetectorInformationSequence")
+    detectors = read_items(dataset, "DetectorInformationSequence")
     if not detectors:
         # Secondary captures have these elements, if at all, at the top: that can only describe one frame.
         return (dataset,) if frames == 1 else (Dataset(),) * frames
-    vector = tuple(int(number) for number in numbers(dataset, "DetectorVector"))
+    vector = tuple(int(number) for number in read_numbers(dataset, "DetectorVector"))
     if (
         len(vector) != frames
         or (frames > 1 and len(set(vector)) == 1)
@@ -182,8 +182,10 @@ def _per_frame(dataset: Dataset, frames: int) -> tuple[Dataset, ...]:
 
 
 def _view_in_codes(codes: tuple[Dataset, ...]) -> View:
-    found = {view_in_text(text) for code in codes for key in ("CodeMeaning", "CodeValue") for text in texts(code, key)}
-    found |= {_CODED_VIEWS.get(text) for code in codes for text in texts(code, "CodeValue")}
+    found = {
+        view_in_text(text) for code in codes for key in ("CodeMeaning", "CodeValue") for text in read_texts(code, key)
+    }
+    found |= {_CODED_VIEWS.get(text) for code in codes for text in read_texts(code, "CodeValue")}
     found -= {None}
     return found.pop() if len(found) == 1 else None
 
@@ -199,9 +201,9 @@ def _ge_names(dataset: Dataset, element: int) -> tuple[str, ...]:
     """
     creators = sorted(tag for tag in map(int, dataset.keys()) if 0x00110010 <= tag <= 0x001100FF)
     for tag in creators:
-        if texts(dataset, tag) == ("GEMS_GENIE_1",):
-            return texts(dataset, 0x00110000 + ((tag & 0xFF) << 8) + element)
-    return () if 0x00110010 in creators else texts(dataset, 0x00111000 + element)
+        if read_texts(dataset, tag) == ("GEMS_GENIE_1",):
+            return read_texts(dataset, 0x00110000 + ((tag & 0xFF) << 8) + element)
+    return () if 0x00110010 in creators else read_texts(dataset, 0x00111000 + element)
 
 
 def _whole(values: tuple[str, ...]) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from doubleunet_bs.results.lesion_list import find_lesions
 from doubleunet_bs.results.overlay import CONTOUR, overlay_picture
 from doubleunet_bs.results.source_study import read_source_study, same_patient
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.header import is_phantom
+from doubleunet_bs.scans.dicom_file import is_phantom
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.training.experiments import paper_experiment
 

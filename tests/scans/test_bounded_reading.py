@@ -7,7 +7,7 @@ import pytest
 from dicom_headers import ge_discovery, put_pixels, write
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import find_scans, folder, header, read_scan, sources
+from doubleunet_bs.scans import dicom_file, find_scans, folder, read_scan, sources
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
 
 
@@ -83,7 +83,7 @@ def test_many_items_are_refused_and_many_bytes_that_begin_one_are_not(tmp_path):
     data = (tmp_path / "scan.dcm").read_bytes()
     assert data.count(b"\xfe") > MAX_HEADER_ITEMS
     with pytest.raises(ScanError, match="sequence items"):
-        header.load_header(data[:2000] + b"\xfe\xff\x00\xe0" * (MAX_HEADER_ITEMS + 1), True)
+        dicom_file.load_header(data[:2000] + b"\xfe\xff\x00\xe0" * (MAX_HEADER_ITEMS + 1), True)
 
 
 @pytest.mark.parametrize("high", [0, 1])

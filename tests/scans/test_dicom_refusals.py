@@ -23,10 +23,11 @@ from dicom_headers import (
     view_code,
     write,
 )
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import decoders, header, read_scan, sources
+from doubleunet_bs.scans import decoders, dicom_file, find_scans, folder, read_scan, sources
+from doubleunet_bs.scans import dicom as read_module
 
 
 def refuse(tmp_path, data: bytes) -> ScanError:
@@ -190,13 +191,13 @@ def test_a_deflated_bomb_is_not_inflated(tmp_path):
         deflater.compress(element) + b"".join(deflater.compress(bytes(1 << 20)) for _ in range(256)) + deflater.flush()
     )
     assert len(bomb) < 1 << 20
-    meta = header._with_meta(DeflatedExplicitVRLittleEndian, bomb)
+    meta = dicom_file._with_meta(DeflatedExplicitVRLittleEndian, bomb)
     assert refuse(tmp_path, meta).reason == "decompression-bomb"
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS[1:])
 def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path, monkeypatch, syntax):
-    monkeypatch.setattr(decoders._process, "decode", lambda *_: pytest.fail("the decoder was asked"))
+    monkeypatch.setattr(decoders, "_run", lambda *_: pytest.fail("the decoder was asked"))
     data = bytearray(encode(ge_discovery(), syntax))
     if syntax == JPEG2000Lossless:
         at = data.index(b"\xff\x4f\xff\x51") + 8
@@ -210,7 +211,7 @@ def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path, monkeypatc
 
 
 def test_a_file_far_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(header, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(dicom_file, "MAX_FILE_BYTES", 1 << 20)
     dataset = ge_discovery()
     dataset.private_block(0x99, "BIG", create=True).add_new(1, "OB", bytes(1 << 20))
     assert refuse(tmp_path, write(dataset)).reason in ("too-large", "header-too-large")
@@ -219,14 +220,14 @@ def test_a_file_far_too_large(tmp_path, monkeypatch):
 def test_a_header_of_countless_items(tmp_path):
     item = b"\xfe\xff\x00\xe0\0\0\0\0"
     sequence = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + item * 100_000 + b"\xfe\xff\xdd\xe0\0\0\0\0"
-    meta = header._with_meta(header.EXPLICIT_LITTLE, sequence)
+    meta = dicom_file._with_meta(ExplicitVRLittleEndian, sequence)
     error = refuse(tmp_path, meta)
     assert error.reason == "damaged-header" and "items" in str(error)
 
 
 def test_sequences_nested_without_end(tmp_path):
     opening = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
-    meta = header._with_meta(header.EXPLICIT_LITTLE, opening * 15_000)
+    meta = dicom_file._with_meta(ExplicitVRLittleEndian, opening * 15_000)
     assert refuse(tmp_path, meta).reason == "damaged-header"
 
 
@@ -263,3 +264,18 @@ def test_messages_and_logs_never_repeat_the_header(tmp_path, caplog, capfd):
     assert not caught and not caplog.records and dataset_warnings == []
     out, err = capfd.readouterr()
     assert secret not in out + err
+
+
+def test_an_error_of_this_program_is_not_a_damaged_file(tmp_path, monkeypatch):
+    path = tmp_path / "scan.dcm"
+    write(ge_discovery(), path)
+
+    def broken(*_):
+        raise NameError("a typo")
+
+    monkeypatch.setattr(read_module, "read_counts", broken)
+    with pytest.raises(NameError):
+        read_scan(path)
+    monkeypatch.setattr(folder, "understand", broken)
+    with pytest.raises(NameError):
+        find_scans(tmp_path)

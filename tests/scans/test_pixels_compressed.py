@@ -27,7 +27,6 @@ from pydicom.uid import (
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.pixels import decode_rle
 
 FRONT, BACK = FRAMES
 
@@ -145,16 +144,3 @@ def test_pixels_that_are_not_in_the_named_transfer_syntax(tmp_path):
     syntaxes = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"
     assert reason(tmp_path, native.replace(*syntaxes)) == "pixel-layout"
     assert reason(tmp_path, packed.replace(*reversed(syntaxes))) == "pixel-layout"
-
-
-def test_rle_by_hand():
-    # One segment: three literal bytes, then five times 7.
-    header = np.zeros(16, "<u4")
-    header[:2] = 1, 64
-    frame = header.tobytes() + bytes([2, 1, 2, 3, 252, 7])
-    assert decode_rle(frame, 2, 4, 8).tolist() == [[1, 2, 3, 7], [7, 7, 7, 7]]
-    for damaged in (frame[:-1], frame[:60], frame[:4] + bytes(60), b"\x02" + frame[1:]):
-        with pytest.raises(ScanError):
-            decode_rle(damaged, 2, 4, 8)
-    # A run longer than the image ends with the image.
-    assert decode_rle(header.tobytes() + bytes([129, 9]), 2, 4, 8).tolist() == [[9] * 4] * 2

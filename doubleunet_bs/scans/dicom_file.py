@@ -1,7 +1,7 @@
-"""A file -> a pydicom data set, whatever the file holds: bounded, silent, and with one kind of error.
+"""The bytes of a file -> header elements and pixel data, whatever the file holds.
 
-pydicom inflates deflated files without a bound, logs and warns with values from the header, and throws half a dozen
-exception types at damaged files. None of that passes this module.
+pydicom inflates deflated files without a limit, repeats header values in warnings and log lines, and raises a dozen
+exception types on damaged files. Here memory is bounded, nothing is printed, and every such error is a `ScanError`.
 """
 
 import contextlib
@@ -13,89 +13,65 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pydicom
 from pydicom.datadict import dictionary_description
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import data_element_generator
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_FRAGMENTS, MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
+from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
 
-KEYWORDS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData", 0x0010: "PixelData"}
+PHANTOM_MARK = "SYNTHETIC PHANTOM"
 
-_UNDEFINED = 0xFFFFFFFF
-_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_LONG_VALUES = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
+
+# What pydicom raises on damaged headers. MemoryError and RecursionError come from absurd lengths and nesting.
+_PYDICOM_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class PixelElement:
-    """Pixel data as they lie in the file.
+    """Pixel data as they are in the file.
 
     Attributes:
         keyword: "PixelData", "FloatPixelData" or "DoubleFloatPixelData".
-        kind: value representation, "OB", "OW" and so on; "" in a file with implicit ones.
-        value: the bytes; of compressed pixel data the items, without the end mark. In a file that was cut off they are
-            fewer than the header says.
-        encapsulated: whether the value consists of items.
+        vr: value representation, "OB", "OW" and so on; None in a file with implicit ones.
+        value: the bytes; of compressed pixel data the items, without the end mark. Fewer than the header says when the
+            file was cut off.
+        encapsulated: whether the value consists of items, as that of compressed pixel data.
     """
 
     keyword: str
-    kind: str
+    vr: str | None
     value: bytes
     encapsulated: bool
-
-
-def find_pixels(data: bytes, position: int) -> str | None:
-    """The keyword of the pixel data element that begins at `position`; None when another element or nothing does."""
-    tag = data[position : position + 4]
-    if len(tag) == 4:
-        for order in "<>":
-            group, element = struct.unpack(f"{order}HH", tag)
-            if group == 0x7FE0 and element in KEYWORDS:
-                return KEYWORDS[element]
-    return None
-
-
-def take_pixels(data: bytes, position: int) -> PixelElement:
-    """Take out the pixel data element that begins at `position`.
-
-    Raises:
-        ScanError: `truncated` when compressed pixel data have no end, `damaged-pixels` when they are no items.
-    """
-    order = "<" if data[position : position + 2] == b"\xe0\x7f" else ">"
-    kind = data[position + 4 : position + 6]
-    if kind.isalpha() and kind.isupper() and data[position + 6 : position + 8] == b"\0\0":
-        start = position + 12
-    else:
-        kind, start = b"", position + 8
-    if len(data) < start:
-        raise ScanError("is cut off in its pixel data", "truncated")
-    (length,) = struct.unpack_from(f"{order}I", data, start - 4)
-    encapsulated = length == _UNDEFINED
-    end = _end_of_items(data, start) if encapsulated else start + length
-    return PixelElement(find_pixels(data, position) or "", kind.decode("ascii"), data[start:end], encapsulated)
-
-
-def _end_of_items(data: bytes, position: int) -> int:
-    for _ in range(MAX_FRAGMENTS):
-        tag = data[position : position + 4]
-        if tag == _END:
-            return position
-        if len(data) < position + 8:
-            raise ScanError("is cut off in its compressed pixel data", "truncated")
-        if tag != _ITEM:
-            raise ScanError("has compressed pixel data that are damaged", "damaged-pixels")
-        position += 8 + struct.unpack_from("<I", data, position + 4)[0]
-    raise ScanError(f"has pixel data in more than {MAX_FRAGMENTS:,} fragments", "damaged-pixels")
-
-
-DEFLATED = "1.2.840.10008.1.2.1.99"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-_LONG_VALUES = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,8 +118,11 @@ def load_file(source: Source) -> DicomFile:
     return _load(data, True, with_pixels=True)
 
 
-class _Silence:
-    """Keeps pydicom's warnings and log lines from everyone while anybody, in any thread, is inside."""
+class PydicomSilence:
+    """Hides pydicom's warnings and log lines while any thread is inside; may be entered again inside.
+
+    Looking at many elements costs less inside of it: Python's warning filters are then exchanged once only.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -168,54 +147,64 @@ class _Silence:
                 self._restore.close()
 
 
-_silence = _Silence()
+pydicom_silence = PydicomSilence()
 
 
-def silence() -> contextlib.AbstractContextManager[None]:
-    """Nobody sees pydicom's warnings and log lines inside.
+@contextlib.contextmanager
+def silence_pydicom() -> Iterator[None]:
+    """Hide pydicom's warnings and log lines, which may repeat header values, and turn its errors into `ScanError`.
 
-    `silence_pydicom` does so by itself. To look at many elements of a header costs less inside of this: putting Python's warning
-    filters away and back takes longer than looking.
+    For calls of pydicom alone: an error of any other code inside would be taken for a damaged file.
     """
-    return _silence
-
-
-class silence_pydicom:  # noqa: N801 - a context manager, used like a function
-    """Let nobody see pydicom's warnings and log lines, which may repeat header values; raise only ScanError."""
-
-    def __enter__(self) -> None:
-        _silence.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, cause: BaseException | None, _: object) -> None:
-        _silence.__exit__()
-        if isinstance(cause, Exception) and not isinstance(cause, ScanError):
-            # Its text may hold header values: only its kind is told. MemoryError and RecursionError belong here.
-            raise ScanError(f"has a damaged DICOM header ({kind.__name__})", "damaged-header") from None
+    with pydicom_silence:
+        try:
+            yield
+        except ScanError:
+            raise
+        except _PYDICOM_ERRORS as cause:
+            # The text may hold header values: only the kind of error is told.
+            raise ScanError(f"has a damaged DICOM header ({type(cause).__name__})", "damaged-header") from None
 
 
 def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
     syntax, body = _split(data)
     content = data
-    if syntax == DEFLATED:
+    if syntax == DeflatedExplicitVRLittleEndian:
         limit = MAX_FILE_BYTES if with_pixels else MAX_HEADER_BYTES
         inflated, complete = _inflate(data[body:], limit, complete)
         if with_pixels and not complete:
             raise ScanError(f"inflates to more than {MAX_FILE_BYTES >> 20} MB", "decompression-bomb")
-        content = _with_meta(EXPLICIT_LITTLE, inflated)
+        content = _with_meta(ExplicitVRLittleEndian, inflated)
     elif data[128:132] != b"DICM":
         content = _with_meta(syntax, data[body:])
     header = content[:MAX_HEADER_BYTES]
     if _items(header, syntax) > MAX_HEADER_ITEMS:
         raise ScanError(f"has a header of more than {MAX_HEADER_ITEMS:,} sequence items", "damaged-header")
+    stream = io.BytesIO(header)
     with silence_pydicom():
-        stream = io.BytesIO(header)
         dataset = pydicom.dcmread(stream, stop_before_pixels=True)
-        end = stream.tell()
-        has_pixels = find_pixels(header, end) is not None
-        if not has_pixels:
-            _check_end(dataset, complete and len(header) == len(content))
-    pixels = take_pixels(content, end) if with_pixels and has_pixels else None
-    return DicomFile(dataset, syntax, has_pixels, pixels, data)
+        implicit, little = dataset.original_encoding
+    end = stream.tell()
+    tag = struct.unpack("<HH" if little else ">HH", header[end : end + 4].ljust(4, b"\0"))
+    keyword = _PIXEL_TAGS.get(tag[0] << 16 | tag[1])
+    if keyword is None:
+        _check_end(dataset, complete and len(header) == len(content))
+    pixels = _read_pixels(content, end, keyword, bool(implicit), bool(little)) if with_pixels and keyword else None
+    return DicomFile(dataset, syntax, keyword is not None, pixels, data)
+
+
+def _read_pixels(content: bytes, position: int, keyword: str, implicit: bool, little: bool) -> PixelElement:
+    """Read the one element that begins at `position`, and nothing behind it."""
+    stream = io.BytesIO(content)
+    stream.seek(position)
+    try:
+        with pydicom_silence:
+            element = next(data_element_generator(stream, implicit, little))
+    except (EOFError, StopIteration, struct.error):
+        raise ScanError("is cut off in its pixel data", "truncated") from None
+    if not isinstance(element, RawDataElement):
+        raise ScanError("has pixel data that are a sequence", "damaged-pixels")
+    return PixelElement(keyword, element.VR, element.value or b"", element.length == _UNDEFINED_LENGTH)
 
 
 def _items(header: bytes, syntax: str) -> int:
@@ -223,7 +212,7 @@ def _items(header: bytes, syntax: str) -> int:
     # Most of what is looked at are counts, and the search for four bytes takes many times as long as that for one.
     if np.count_nonzero(np.frombuffer(header, np.uint8) == 0xFE) <= MAX_HEADER_ITEMS:
         return 0
-    return header.count(b"\xff\xfe\xe0\x00" if syntax == EXPLICIT_BIG else b"\xfe\xff\x00\xe0")
+    return header.count(b"\xff\xfe\xe0\x00" if syntax == ExplicitVRBigEndian else b"\xfe\xff\x00\xe0")
 
 
 def _split(data: bytes) -> tuple[str, int]:
@@ -275,8 +264,8 @@ def _looks_like_dicom(data: bytes) -> bool:
 
 def _guess_syntax(start: bytes) -> str:
     if not (start[4:6].isalpha() and start[4:6].isupper()):
-        return IMPLICIT_LITTLE
-    return EXPLICIT_BIG if start[:1] == b"\x00" else EXPLICIT_LITTLE
+        return ImplicitVRLittleEndian
+    return ExplicitVRBigEndian if start[:1] == b"\x00" else ExplicitVRLittleEndian
 
 
 def _inflate(packed: bytes, limit: int, complete: bool) -> tuple[bytes, bool]:
@@ -312,48 +301,43 @@ def _check_end(dataset: Dataset, complete: bool) -> None:
     last = dataset.get_item(max(tags))
     value = getattr(last, "value", None)
     length = getattr(last, "length", None)
-    if length is not None and isinstance(value, bytes) and len(value) < length != 0xFFFFFFFF:
+    if length is not None and isinstance(value, bytes) and len(value) < length != _UNDEFINED_LENGTH:
         raise ScanError("is cut off in its header", "truncated")
 
 
-def texts(dataset: Dataset, tag: str | int) -> tuple[str, ...]:
+def read_texts(dataset: Dataset, tag: str | int) -> tuple[str, ...]:
     """The values of a text element, stripped and in capitals; empty when it is absent, empty or unreadable."""
-    return tuple(text.upper() for text in map(_as_text, _values(dataset, tag)) if text)
+    try:
+        return tuple(text.upper() for text in _texts(dataset, tag) if text)
+    except ScanError:
+        return ()
 
 
-def text(dataset: Dataset, tag: str | int) -> str:
+def read_text(dataset: Dataset, tag: str | int) -> str:
     """The values of a text element joined with a backslash, as DICOM does; "" when absent or unreadable."""
-    return "\\".join(texts(dataset, tag))
+    return "\\".join(read_texts(dataset, tag))
 
 
-def identifier(dataset: Dataset, keyword: str) -> str:
+def read_identifier(dataset: Dataset, keyword: str) -> str:
     """An identifier as the header has it, without padding; "" when it is absent or empty.
 
     Raises:
         ScanError: `damaged-header` when it cannot be read: two patients without identifiers are not one patient.
     """
-    with silence_pydicom():
-        value = dataset.get(keyword)
-        values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
-        return "\\".join(_as_text(part) for part in values if part is not None)
+    return "\\".join(_texts(dataset, keyword))
 
 
-def numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
+def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
     """The finite numbers in an element; empty when it is absent, or when any of its values is no finite number."""
-    found = []
-    for value in _values(dataset, tag):
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            return ()
-        if not math.isfinite(number):
-            return ()
-        found.append(number)
-    return tuple(found)
+    try:
+        found = tuple(float(value) for value in _values(dataset, tag))
+    except (ScanError, TypeError, ValueError, OverflowError):
+        return ()
+    return found if all(map(math.isfinite, found)) else ()
 
 
-def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
-    """One whole number that the pixels cannot be understood without.
+def read_integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
+    """Read one whole number without which the pixels have no meaning.
 
     Args:
         dataset: the header.
@@ -363,55 +347,48 @@ def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
     Raises:
         ScanError: `damaged-header` when it is absent without a default, not one number, or not whole.
     """
-    if default is not None and not _values(dataset, keyword) and _is_empty(dataset, keyword):
+    if default is not None and not _values(dataset, keyword):
         return default
-    found = numbers(dataset, keyword)
+    found = read_numbers(dataset, keyword)
     if len(found) != 1 or found[0] != int(found[0]):
         raise ScanError(f"has no readable {dictionary_description(keyword)} in its header", "damaged-header")
     return int(found[0])
 
 
-def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
+def read_items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
     """The items of a sequence; empty when it is absent or unreadable."""
-    return tuple(item for item in _values(dataset, keyword) if isinstance(item, Dataset))
-
-
-def _is_empty(dataset: Dataset, keyword: str) -> bool:
-    """Whether the element is absent or has no bytes, as opposed to having bytes that make no sense."""
     try:
-        with silence_pydicom():
-            return dataset.get(keyword) in (None, "", b"") or len(dataset.get(keyword)) == 0
-    except (ScanError, TypeError):
-        return False
-
-
-def _values(dataset: Dataset, tag: str | int) -> tuple:
-    try:
-        with silence_pydicom():
-            element = dataset.get(tag)
-            value = getattr(element, "value", element) if isinstance(tag, int) else element
-            if value is None or value == "" or value == b"":
-                return ()
-            if isinstance(value, bytes):
-                # An element of unknown type, as private ones are after a transfer in implicit VR.
-                return tuple(value.decode("latin-1").split("\\"))
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                return tuple(value)
-            return (value,)
+        return tuple(item for item in _values(dataset, keyword) if isinstance(item, Dataset))
     except ScanError:
-        # Optional facts: the caller goes on as if the element were absent, which is what it is worth.
         return ()
 
 
-def _as_text(value: object) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("latin-1")
-    return str(value).strip("\0 ")
-
-
-MARK = "SYNTHETIC PHANTOM"
-
-
 def is_phantom(dataset: Dataset) -> bool:
-    """Whether the header carries the mark."""
-    return MARK in text(dataset, "ManufacturerModelName") or text(dataset, "ImageComments").startswith(MARK)
+    """Whether the header marks a synthetic scan of this package."""
+    model, comments = (read_text(dataset, keyword) for keyword in ("ManufacturerModelName", "ImageComments"))
+    return PHANTOM_MARK in model or comments.startswith(PHANTOM_MARK)
+
+
+def _values(dataset: Dataset, tag: str | int) -> tuple:
+    """The values of an element, () when it is absent or empty; `ScanError` when pydicom cannot read it."""
+    with silence_pydicom():
+        value = dataset.get(tag)
+    if isinstance(tag, int):
+        value = getattr(value, "value", value)
+    if value is None or value == "" or value == b"":
+        return ()
+    if isinstance(value, bytes):
+        # An element of unknown type, as private ones are after a transfer in implicit VR.
+        return tuple(value.decode("latin-1").split("\\"))
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+def _texts(dataset: Dataset, tag: str | int) -> tuple[str, ...]:
+    values = _values(dataset, tag)
+    with silence_pydicom():
+        # pydicom decodes a person's name when it becomes a string.
+        return tuple(_unpadded(value) for value in values if value is not None)
+
+
+def _unpadded(value: object) -> str:
+    return (value.decode("latin-1") if isinstance(value, bytes) else str(value)).strip("\0 ")
