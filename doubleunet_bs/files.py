@@ -117,6 +117,8 @@ def read_json(path: str | os.PathLike, error: type[BoneScanError] = BoneScanErro
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty folder beside `path` that is renamed to `path` when the block ends without an error.
 
+    A block that removes the folder itself leaves nothing.
+
     Raises:
         BoneScanError: when `path` exists already and is not an empty folder.
     """
@@ -127,10 +129,11 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield temporary
-        os.chmod(temporary, 0o777 & ~umask())
-        if path.exists():
-            path.rmdir()
-        os.rename(temporary, path)
+        if temporary.exists():
+            os.chmod(temporary, 0o777 & ~umask())
+            if path.exists():
+                path.rmdir()
+            os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

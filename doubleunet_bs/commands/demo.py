@@ -179,9 +179,8 @@ def _make_phantoms(cohort: Path, patients: int) -> None:
 
 
 def _prepare(cohort: Path, shards: Path) -> None:
-    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, summary_text
+    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, rejection_table, summary_text
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.preparation.task import problem_table
     from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
     job = CohortJob(
@@ -195,8 +194,8 @@ def _prepare(cohort: Path, shards: Path) -> None:
         Pseudonyms(PHANTOM_KEY).save(job.key_file)
     result = prepare_cohort(job)
     if not result.written:
-        raise DatasetError(f"{cohort}: phantoms were refused:\n{problem_table(result.problems)}")
-    print(summary_text(result.records, len(result.problems), job.settings))
+        raise DatasetError(f"{cohort}: phantoms were refused:\n{rejection_table(result.rejected)}")
+    print(summary_text(result.records, len(result.rejected), job.settings))
 
 
 def _step(number: int, name: str, start: float) -> None:

@@ -9,8 +9,8 @@ name, the table calls them FOLDER/S, and their annotations lie in the folders FO
 
 All problems of the folder are listed at once, and in SHARDS.rejected.json. With any, nothing is written, unless
 --skip-invalid is given. The key of the pseudonyms and the table that leads back from them are in
-SHARDS.identities.json, for its owner only: keep it, and do not hand it on with the shards. An interrupted run goes on
-where it stopped when it is started again; it says so when it must start over, and why.
+SHARDS.identities.json, readable by its owner only: keep it, and do not hand it on with the shards. The shard folder
+appears whole or not at all: start an interrupted preparation again.
 
 examples:
   doubleunet-bs prepare --scans export/ --labels labels/ --out breast
@@ -78,10 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, print the problems and the summary; 1 when there are problems and nothing was written."""
-    from doubleunet_bs.errors import SettingsError
-    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, summary_text
+    from doubleunet_bs.errors import DatasetError, SettingsError
+    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, rejection_table, summary_text
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.preparation.task import problem_table
     from doubleunet_bs.scans.labels import load_class_map
 
     if args.workers < 1:
@@ -102,23 +101,15 @@ def run(args: argparse.Namespace) -> int:
         pictures=args.write_png,
     )
     result = prepare_cohort(job)
-    if result.problems:
-        print(problem_table(result.problems))
+    if result.rejected:
+        print(rejection_table(result.rejected))
         print()
-    if result.resumed:
-        print(f"{result.resumed} cases were there from an interrupted run")
     if not result.written:
-        from doubleunet_bs.errors import DatasetError
-
-        left = (
-            "no scan is left"
-            if args.skip_invalid
-            else "nothing was written; mend them or leave them out with --skip-invalid"
-        )
-        raise DatasetError(f"{len(result.problems)} problems, see {job.rejected_file}: {left}")
-    print(summary_text(result.records, len(result.problems), settings))
+        advice = "no scan is left" if args.skip_invalid else "fix the listed files or pass --skip-invalid"
+        raise DatasetError(f"{len(result.rejected)} problems, nothing was written, see {job.rejected_file}: {advice}")
+    print(summary_text(result.records, len(result.rejected), settings))
     print(f"shards           {args.out}")
-    if result.problems:
+    if result.rejected:
         print(f"problems         {job.rejected_file}")
     print(f"identities       {job.key_file} (keep it apart from the shards)")
     return 0

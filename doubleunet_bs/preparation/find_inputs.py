@@ -1,169 +1,162 @@
-"""What is there to prepare: scans, their annotations, what is declared of them, and what belongs to nothing."""
+"""What the two folders hold: every scan with its annotation files and its row of patients.csv, and what fits nothing.
+
+A scan is called after its file: `scan-001` for `scan-001.dcm`. Where several scans have one name, each is called by its
+long name, with the folders in front: `2019/scan-001`. patients.csv then uses the long name, and the annotations lie in
+the folder `2019` of the labels folder.
+"""
 
 import dataclasses
-import hashlib
-import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from doubleunet_bs import __version__
-from doubleunet_bs.errors import DatasetError, SettingsError
+from doubleunet_bs.errors import DatasetError, ScanError, SettingsError
 from doubleunet_bs.preparation.annotations import annotation_stem, index_labels, stems_of
 from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
-from doubleunet_bs.preparation.shards import VERSION
-from doubleunet_bs.preparation.task import Problem, Task
 from doubleunet_bs.scans import find_scans
-from doubleunet_bs.scans.folder import ScanFiles, walk_folders
+from doubleunet_bs.scans.folder import Rejection, ScanFiles, ScanFolder, walk_folders
 from doubleunet_bs.scans.labels import shown
 from doubleunet_bs.scans.sources import Source
 
-if TYPE_CHECKING:
-    from doubleunet_bs.preparation.cohort import CohortJob
 
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One scan to prepare.
 
-JOURNAL_VERSION = 2
-"""Of what the journal of an interrupted run says of a shard."""
+    Attributes:
+        source: its files.
+        labels: its annotation files.
+        declared: its row of patients.csv, or None.
+    """
+
+    source: ScanFiles
+    labels: tuple[Path, ...]
+    declared: Declaration | None
+
+    @property
+    def path(self) -> str:
+        """The scan as the user knows it, for messages."""
+        return " + ".join(self.source.paths)
 
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Attributes: tasks: scans in the order of the output. problems: what is wrong before any pixel is read."""
+    """Scans in the order of the output, and what is rejected before any pixel is read."""
 
     tasks: tuple[Task, ...]
-    problems: tuple[Problem, ...]
-
-    def fingerprint(self, job: "CohortJob", key: str) -> dict[str, str]:
-        """Hashes of everything the shards depend on: an interrupted run is continued only when all are the same.
-
-        Only the files of `tasks` count, by name, size and time of change: what else comes and goes in the folders (the
-        operating system's files, those of an editor) changes no shard, and problems are looked for in each run.
-
-        Args:
-            job: what is prepared, and how.
-            key: the mark of the key.
-
-        Returns:
-            What can change, in words -> its hash.
-        """
-        parts = {
-            "the version of this program": (__version__, VERSION, JOURNAL_VERSION),
-            "the settings": (job.settings.to_json(), job.allow_missing_view, job.pictures),
-            "the key": key,
-            "the folders": (str(job.scans), str(job.labels)),
-            "the scans": [
-                [_stamp(source.path, source.member) for source in task.source.sources] for task in self.tasks
-            ],
-            "the annotations": [[_stamp(path) for path in task.labels] for task in self.tasks],
-            "the table of patients": [task.declared and dataclasses.astuple(task.declared) for task in self.tasks],
-        }
-        texts = {name: json.dumps(part, sort_keys=True) for name, part in parts.items()}
-        return {name: hashlib.sha256(text.encode("ascii")).hexdigest() for name, text in texts.items()}
+    rejected: tuple[Rejection, ...]
 
 
-def _stamp(path: str | os.PathLike, *more: str | None) -> list:
-    try:
-        status = os.stat(path)
-    except OSError:
-        # The scan will be refused for it, with a reason.
-        return [str(path), *more]
-    return [str(path), *more, status.st_size, status.st_mtime_ns]
+def find_inputs(
+    scans: Path,
+    labels: Path,
+    patients: Path | None = None,
+    classes_file: Path | None = None,
+    allow_missing_view: bool = False,
+) -> Inputs:
+    """Search both folders. Headers are read, pixels are not.
 
-
-def find_inputs(job: "CohortJob") -> Inputs:
-    """Look the folders through. Headers are read, pixels are not.
+    Args:
+        scans, labels: the folders.
+        patients: table of patients; None takes patients.csv of the labels folder when it is there.
+        classes_file: the class map, which is no annotation where it lies in the labels folder.
+        allow_missing_view: accept scans of one view.
 
     Raises:
         SettingsError: no such folder.
-        DatasetError: patients.csv is missing or not readable.
+        DatasetError: the table of patients is missing or not readable.
     """
-    if not job.labels.is_dir():
-        raise SettingsError(f"{job.labels}: no such folder")
-    table = job.patients or _find_table(job.labels)
+    if not labels.is_dir():
+        raise SettingsError(f"{labels}: no such folder")
+    table = patients or _find_table(labels)
     declared = read_patients(table) if table else {}
-    found = find_scans(job.scans, allow_missing_view=job.allow_missing_view)
-    rejected = [Problem(rejection.path, rejection.reason, rejection.message) for rejection in found.rejected]
-    # A scan counts once, though both of its files may have one name.
-    times = Counter(name for source in found.scans for name in set(source.names))
-    known = set(times) | {stem for problem in rejected for stem in _possible_names(problem.path)}
-    labels = index_labels(job.labels, known, [path for path in (job.classes_file,) if path])
-    long_times = Counter(name for source in found.scans for name in set(_long_names(source)))
-
-    tasks, problems = [], [*rejected, *_unread_tables(job, table)]
+    found = find_scans(scans, allow_missing_view=allow_missing_view)
+    names = _Names(found)
+    files = index_labels(labels, names.known, [classes_file] if classes_file else [])
+    tasks, rejected = [], list(found.rejected)
     for source in found.scans:
-        path = " + ".join(source.paths)
-        names = source.names
-        long_names = _long_names(source)
-        # Not what lies in the folder of a refused file of this name: that would be the annotation of another scan.
-        files = tuple(
-            file
-            for stem in stems_of(names)
-            for file in labels.get(stem, ())
-            if (name := _long_name(job, file, names)) in long_names or name not in known
-        )
-        shared = [name for name in names if times[name] > 1]
-        if shared:
-            # Of scans with one name each has what lies in its folder, or is declared with it.
-            unclear = [name for name in long_names if long_times[name] > 1]
-            doubtful = [(file, _long_name(job, file, shared)) for file in files]
-            if any(name in declared for name in (*shared, *unclear)) or any(
-                long_times[name] != 1 for _, name in doubtful if name is not None
-            ):
-                problems.append(Problem(path, "ambiguous-name", _which_name(source, times[shared[0]], unclear)))
-                continue
-            files = tuple(file for file, name in doubtful if name is None or name in long_names)
-        tasks.append(Task(source, path, files, _declaration((*names, *long_names), declared)))
-
-    wanted = {stem for name in known for stem in stems_of([name])}
-    problems += [
-        Problem(
-            str(path.relative_to(job.labels)),
-            "no-such-scan",
-            "an annotation that belongs to no scan: is the name right?",
-        )
-        for stem, paths in labels.items()
+        try:
+            own = _choose_files(source, names, files, declared, labels)
+        except ScanError as error:
+            rejected.append(source.rejection(error))
+            continue
+        tasks.append(Task(source, own, _declaration((*source.names, *_long_names(source)), declared)))
+    # When a table was named, there is no doubt about the others.
+    rejected += [] if patients else _unread_tables(scans, labels, table)
+    wanted = set(stems_of(list(names.known)))
+    rejected += [
+        Rejection(str(path.relative_to(labels)), "no-such-scan", "annotation matches no scan: check the file name")
+        for stem, paths in files.items()
         if stem not in wanted
         for path in paths
     ]
-    problems += [
-        Problem(FILE, "no-such-scan", f"the scan {shown(name)} is not there: is the name right?")
+    rejected += [
+        Rejection(FILE, "no-such-scan", f"there is no scan {shown(name)}: check the name")
         for name in declared
-        if name not in known and name not in long_times
+        if name not in names.known and name not in names.long
     ]
-    return Inputs(tuple(tasks), tuple(problems))
+    return Inputs(tuple(tasks), tuple(rejected))
 
 
-def _find_table(labels: Path) -> Path | None:
-    """`patients.csv` of the labels folder, in capitals or not."""
-    names = sorted(name for name in os.listdir(labels) if name.lower() == FILE)
-    if len(names) > 1:
-        raise DatasetError(f"{labels}: holds {shown(names[0])} and {shown(names[1])}; keep one of the two")
-    return labels / names[0] if names else None
+class _Names:
+    """Which names are taken.
+
+    Attributes:
+        short, long: number of scans that have a name, without and with folders.
+        known: the short names, and all that rejected files may have been meant to be called.
+    """
+
+    def __init__(self, found: ScanFolder):
+        # A scan counts once, though both of its files may have one name.
+        self.short = Counter(name for source in found.scans for name in set(source.names))
+        self.long = Counter(name for source in found.scans for name in set(_long_names(source)))
+        self.known = set(self.short) | {name for file in found.rejected for name in _possible_names(file.path)}
 
 
-def _unread_tables(job: "CohortJob", table: Path | None) -> list[Problem]:
-    """Tables that somebody may have meant to be read. When one was named there is no doubt about the others."""
-    if job.patients:
-        return []
-    found = []
-    for place, names in walk_folders(job.labels):
-        found += [
-            (path, str(path.relative_to(job.labels)), f"a table that is not read: only {FILE} in the labels folder is")
-            for path in (Path(place, name) for name in names)
-            if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path != table
-        ]
-    if job.scans.is_dir() and not os.path.samefile(job.scans, job.labels):
-        known = {path for path, _, _ in found}
-        found += [
-            (job.scans / name, name, f"lies in the scans folder: {FILE} is read in the labels folder only")
-            for name in sorted(os.listdir(job.scans))
-            if name.lower() == FILE and job.scans / name not in known
-        ]
-    advice = "name it with --patients, or move it"
-    return [Problem(shown_path, "unread-table", f"{message}; {advice}") for _, shown_path, message in found]
+def _choose_files(
+    source: ScanFiles,
+    names: _Names,
+    files: Mapping[str, Sequence[Path]],
+    declared: Mapping[str, Declaration],
+    labels: Path,
+) -> tuple[Path, ...]:
+    """The annotation files of a scan.
+
+    Raises:
+        ScanError: reason "ambiguous-name": several scans have this name, and folders do not tell which one is meant.
+    """
+    long_names = _long_names(source)
+    own = [file for stem in stems_of(source.names) for file in files.get(stem, ())]
+    # What lies in the folder of a rejected file of this name is the annotation of that file.
+    own = [
+        file
+        for file in own
+        if (name := _long_name(labels, file, source.names)) in long_names or name not in names.known
+    ]
+    shared = [name for name in source.names if names.short[name] > 1]
+    if not shared:
+        return tuple(own)
+    unclear = [name for name in long_names if names.long[name] > 1]
+    meant = {file: _long_name(labels, file, shared) for file in own}
+    if any(name in declared for name in (*shared, *unclear)) or any(
+        names.long[name] != 1 for name in meant.values() if name is not None
+    ):
+        raise ScanError(_how_to_name(source, names.short[shared[0]], unclear), "ambiguous-name")
+    return tuple(file for file, name in meant.items() if name is None or name in long_names)
+
+
+def _how_to_name(source: ScanFiles, times: int, unclear: Sequence[str]) -> str:
+    clear = [name for name in _long_names(source) if name not in unclear]
+    if not clear:
+        return f"{times} scans have this name: rename it, or move it into a folder of its own"
+    # In full, since it is to be copied; what cannot be printed is replaced.
+    name = Source(clear[0]).label
+    return (
+        f"{times} scans have this name: call it {name} in {FILE}, and put its annotations into the folder "
+        f"{name.rpartition('/')[0]} of the labels folder"
+    )
 
 
 def _long_names(source: ScanFiles) -> tuple[str, ...]:
@@ -171,32 +164,11 @@ def _long_names(source: ScanFiles) -> tuple[str, ...]:
     return tuple(f"{folder}/{name}" for folder, name in zip(source.folders, source.names, strict=True) if folder)
 
 
-def _long_name(job: "CohortJob", file: Path, names: Sequence[str]) -> str | None:
-    """The long name of the scan that an annotation is for by its folder; None when it is for a scan of another name."""
+def _long_name(labels: Path, file: Path, names: Sequence[str]) -> str | None:
+    """The long name that an annotation has by its folder; None when it belongs to none of the names."""
     stem = annotation_stem(file, names)
-    folder = unicodedata.normalize("NFC", file.relative_to(job.labels).parent.as_posix())
+    folder = unicodedata.normalize("NFC", file.relative_to(labels).parent.as_posix())
     return next((f"{folder}/{name}" for name in names if stem in stems_of([name])), None)
-
-
-def _which_name(source: ScanFiles, times: int, unclear: list[str]) -> str:
-    clear = [name for name in _long_names(source) if name not in unclear]
-    if not clear:
-        return f"{times} scans have this name: rename it, or move it into a folder of its own"
-    # In full, for it is to be copied; what cannot be printed is replaced.
-    name = Source(clear[0]).label
-    return (
-        f"{times} scans have this name: call it {name} in patients.csv, and put its annotations into the folder "
-        f"{name.rpartition('/')[0]} of the labels folder"
-    )
-
-
-def _declaration(names: tuple[str, ...], declared: dict[str, Declaration]) -> Declaration | None:
-    """Of a scan in two files either may be named; both must say the same."""
-    rows = {name: declared[name] for name in names if name in declared}
-    if len(set(rows.values())) > 1:
-        first, second, *_ = rows
-        raise DatasetError(f"{FILE}: {shown(first)} and {shown(second)} are one scan, but their lines differ")
-    return next(iter(rows.values()), None)
 
 
 def _possible_names(path: str) -> set[str]:
@@ -204,3 +176,35 @@ def _possible_names(path: str) -> set[str]:
     path = unicodedata.normalize("NFC", path.replace("!", "/"))
     folder, separator, name = path.rpartition("/")
     return {name, Path(name).stem, path, f"{folder}{separator}{Path(name).stem}"}
+
+
+def _declaration(names: Sequence[str], declared: Mapping[str, Declaration]) -> Declaration | None:
+    """The row of a scan. Of a scan in two files either may be named; rows of both must say the same."""
+    rows = {name: declared[name] for name in names if name in declared}
+    if len(set(rows.values())) > 1:
+        first, second, *_ = rows
+        raise DatasetError(f"{FILE}: {shown(first)} and {shown(second)} are one scan, but their rows differ")
+    return next(iter(rows.values()), None)
+
+
+def _find_table(labels: Path) -> Path | None:
+    """`patients.csv` of the labels folder, in capitals or not."""
+    names = sorted(name for name in os.listdir(labels) if name.lower() == FILE)
+    if len(names) > 1:
+        raise DatasetError(f"{labels}: holds {shown(names[0])} and {shown(names[1])}: keep one of them")
+    return labels / names[0] if names else None
+
+
+def _unread_tables(scans: Path, labels: Path, table: Path | None) -> list[Rejection]:
+    """Tables that somebody may have meant to be read."""
+    advice = f"is not read: move it to {FILE} in the labels folder, or name it with --patients"
+    found = {}
+    for place, names in walk_folders(labels):
+        for path in (Path(place, name) for name in names):
+            if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path != table:
+                found[path] = Rejection(str(path.relative_to(labels)), "unread-table", f"table {advice}")
+    if scans.is_dir() and not os.path.samefile(scans, labels):
+        for name in sorted(os.listdir(scans)):
+            if name.lower() == FILE and scans / name not in found:
+                found[scans / name] = Rejection(name, "unread-table", f"table in the scans folder {advice}")
+    return list(found.values())

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.files import replace_file, write_json
+from doubleunet_bs.files import write_json
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.records import CaseRecord, parse_record
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -36,6 +36,7 @@ _HEADER_ERRORS = (ValueError, SyntaxError, tokenize.TokenError, EOFError, TypeEr
 MAPPED_FILES = 256
 """Of each kind, files that are mapped at a time: a mapped file takes one of the 1024 that a process usually may have
 open, and what was read of it counts as memory of the process. Mapping one again takes microseconds."""
+CASES_PER_SHARD = 64
 KINDS = {"counts": np.dtype("<u2"), "labels": np.dtype("u1")}
 
 
@@ -256,89 +257,67 @@ def _shard_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def describe(
-    settings: PreparationSettings, shards: list[dict[str, Any]], cases: list[CaseRecord], key_mark: str | None
-) -> dict[str, Any]:
-    """The content of `dataset.json`."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "settings": settings.to_json(),
-        "image_shape": list(settings.image_shape),
-        "key_mark": key_mark,
-        "shards": shards,
-        "cases": [dataclasses.asdict(case) for case in cases],
-    }
-
-
-CASES_PER_SHARD = 64
-
-
 class ShardWriter:
     """Fills a folder with shards; `finish` makes it a data set by writing `dataset.json` last.
 
     Args:
         folder: an existing folder that nobody takes for a data set, for instance that of `files.new_folder`.
         settings: of the preparation.
-        shards, cases: what is in the folder already, when an interrupted preparation goes on.
         key_mark: `Pseudonyms.key_mark` of the key that made the pseudonyms; None where no key did.
 
     Attributes:
-        shards: one entry of `dataset.json` per finished shard. cases: the records of all cases in finished shards.
+        cases: the records of all cases so far. Until `finish`, all but their places may be changed.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: PreparationSettings,
-        shards: list[dict[str, Any]] | None = None,
-        cases: list[CaseRecord] | None = None,
-        key_mark: str | None = None,
-    ):
+    def __init__(self, folder: Path, settings: PreparationSettings, key_mark: str | None = None):
         self.folder = folder
         self.settings = settings
-        self.shards = shards or []
-        self.cases = cases or []
         self.key_mark = key_mark
-        self._waiting: list[CaseRecord] = []
+        self.cases: list[CaseRecord] = []
+        self._shards: list[dict[str, Any]] = []
+        self._rows = 0
         self._arrays = {
             kind: np.zeros((CASES_PER_SHARD, *settings.image_shape), dtype) for kind, dtype in KINDS.items()
         }
 
-    def add(self, record: CaseRecord, counts: np.ndarray, labels: np.ndarray) -> bool:
-        """Append a case. Returns True when this filled a shard and wrote it."""
-        row = len(self._waiting)
-        self._arrays["counts"][row] = counts
-        self._arrays["labels"][row] = labels
-        self._waiting.append(dataclasses.replace(record, shard=len(self.shards), row=row))
-        if len(self._waiting) == CASES_PER_SHARD:
-            self._write()
-            return True
-        return False
+    def add(self, record: CaseRecord, counts: np.ndarray, labels: np.ndarray) -> None:
+        """Append a case.
 
-    def flush(self) -> None:
-        """Write the shard that is being filled, if any: it is the last one."""
-        if self._waiting:
+        Args:
+            record: its shard and row are filled in.
+            counts: uint16 array of the settings' image shape.
+            labels: uint8 array of the same shape.
+        """
+        if self._rows == CASES_PER_SHARD:
             self._write()
+        self._arrays["counts"][self._rows] = counts
+        self._arrays["labels"][self._rows] = labels
+        self.cases.append(dataclasses.replace(record, shard=len(self._shards), row=self._rows))
+        self._rows += 1
 
     def finish(self) -> None:
         """Write the last shard and `dataset.json`."""
-        self.flush()
-        write_json(self.folder / DATASET, describe(self.settings, self.shards, self.cases, self.key_mark))
+        if self._rows:
+            self._write()
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": self.settings.to_json(),
+            "image_shape": list(self.settings.image_shape),
+            "key_mark": self.key_mark,
+            "shards": self._shards,
+            "cases": [case.to_json() for case in self.cases],
+        }
+        write_json(self.folder / DATASET, content)
 
     def _write(self) -> None:
-        entry: dict[str, Any] = {"cases": len(self._waiting)}
+        entry: dict[str, Any] = {"cases": self._rows}
         for kind, array in self._arrays.items():
-            path = self.folder / shard_name(kind, len(self.shards))
-            replace_file(path, lambda temporary, array=array: _save(temporary, array[: len(self._waiting)]))
+            path = self.folder / shard_name(kind, len(self._shards))
+            with open(path, "wb") as file:
+                np.lib.format.write_array(file, array[: self._rows], version=(1, 0), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
             entry[f"{kind}_sha256"] = file_sha256(path)
-        self.shards.append(entry)
-        self.cases.extend(self._waiting)
-        self._waiting = []
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+        self._shards.append(entry)
+        self._rows = 0

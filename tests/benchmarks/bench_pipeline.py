@@ -38,7 +38,7 @@ def make_shards(folder: Path, scans: int) -> Path:
 
     make_scans(folder, scans)
     out = folder / "shards"
-    prepare_cohort(CohortJob(scans=folder / "scans", labels=folder / "labels", out=out, progress=False))
+    prepare_cohort(CohortJob(scans=folder / "scans", labels=folder / "labels", out=out))
     return out
 
 

@@ -91,7 +91,7 @@ def plain_cohort(folder: Path) -> None:
 def whole_cohort(folder: Path) -> None:
     out = folder / "shards"
     shutil.rmtree(out, ignore_errors=True)
-    prepare_cohort(CohortJob(scans=folder / "scans", labels=folder / "labels", out=out, progress=False))
+    prepare_cohort(CohortJob(scans=folder / "scans", labels=folder / "labels", out=out))
 
 
 def measure_whole(folder: Path, scans: int, repeats: int) -> None:

@@ -127,7 +127,6 @@ def make_shards(folder: Path, patients: int, bin: int) -> None:
             labels=cohort / "labels",
             out=folder / "shards",
             settings=PreparationSettings(bin=bin),
-            progress=False,
         )
     )
 

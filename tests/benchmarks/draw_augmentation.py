@@ -28,9 +28,7 @@ def main(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cohort = make_cohort(Path(folder) / "phantoms", 1, positive_fraction=1.0, seed=8, progress=False)
         shards = Path(folder) / "shards"
-        prepare_cohort(
-            CohortJob(scans=cohort / "scans", labels=cohort / "labels", out=shards, pictures=False, progress=False)
-        )
+        prepare_cohort(CohortJob(scans=cohort / "scans", labels=cohort / "labels", out=shards, pictures=False))
         draw(path, open_shards(shards), 0)
 
 

@@ -53,7 +53,6 @@ def cohorts(tmp_path_factory):
             out=folder / cancer,
             settings=PreparationSettings(bin=4),
             key=folder / "key.json",
-            progress=False,
         )
         assert prepare_cohort(job).written
     return folder / "breast", folder / "prostate"

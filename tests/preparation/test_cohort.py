@@ -13,12 +13,12 @@ from doubleunet_bs.preparation.shards import open_shards
 
 
 def prepare(cohort, **others):
-    options = {"progress": False, "out": cohort.out} | others
+    options = {"out": cohort.out} | others
     return prepare_cohort(CohortJob(cohort.scans, cohort.labels, **options))
 
 
 def problems(result):
-    return {(problem.path, problem.reason) for problem in result.problems}
+    return {(problem.path, problem.reason) for problem in result.rejected}
 
 
 def test_positives_and_normals_go_in(cohort):
@@ -26,7 +26,7 @@ def test_positives_and_normals_go_in(cohort):
     cohort.normal("b", 2)
     cohort.declare("a,someone,prostate,yes")
     result = prepare(cohort)
-    assert result.written and result.problems == () and result.resumed == 0
+    assert result.written and result.rejected == ()
     dataset = open_shards(cohort.out, verify=True)
     positive, normal = dataset.cases
     assert (positive.group, positive.cancer, positive.metastatic_pixels) == ("positive", "prostate", 121)
@@ -111,7 +111,7 @@ def test_two_headers_with_one_identity_and_other_counts_are_refused(cohort):
     cohort.positive("b", 2)
     write_as(cohort, "b", 2, "2.25.2")
     result = prepare(cohort)
-    assert problems(result) == {("b.dcm", "duplicate")} and "copy of a.dcm" in result.problems[0].message
+    assert problems(result) == {("b.dcm", "duplicate")} and "copy of a.dcm" in result.rejected[0].message
     assert not cohort.out.exists()
 
 
@@ -121,14 +121,14 @@ def test_a_file_that_takes_the_identity_of_another_while_preparing_is_refused(co
     cohort.positive("b", 2)
     prepare_task = module.prepare_task
 
-    def changed_meanwhile(task, *others):
+    def changed_meanwhile(task, **others):
         if task.path == "b.dcm":
             write_as(cohort, "b", 2, "2.25.2")
-        return prepare_task(task, *others)
+        return prepare_task(task, **others)
 
     monkeypatch.setattr(module, "prepare_task", changed_meanwhile)
     result = prepare(cohort)
-    assert problems(result) == {("b.dcm", "duplicate-identity")} and "header as a.dcm" in result.problems[0].message
+    assert problems(result) == {("b.dcm", "duplicate-identity")} and "header as a.dcm" in result.rejected[0].message
     assert not cohort.out.exists()
 
 
@@ -156,7 +156,7 @@ def test_annotations_of_every_kind_of_file(cohort):
     (cohort.labels / "deep").mkdir()
     Image.fromarray(mask).save(cohort.labels / "deep" / "png_anterior.png")
     result = prepare(cohort)
-    assert result.problems == ()
+    assert result.rejected == ()
     assert [record.metastatic_pixels for record in result.records] == [100, 121, 242]
     # One view is annotated, the other was perhaps forgotten.
     assert [bool(record.warnings) for record in result.records] == [True, False, False]
@@ -201,7 +201,7 @@ def test_without_any_patient_each_scan_is_its_own(cohort):
         dataset.save_as(cohort.scans / f"{name}.dcm", enforce_file_format=True)
     records = prepare(cohort).records
     assert records[0].patient != records[1].patient
-    assert all(any("neither patients.csv nor the header" in line for line in record.warnings) for record in records)
+    assert all(any("no Patient ID in patients.csv" in line for line in record.warnings) for record in records)
 
 
 def test_the_key_makes_pseudonyms_and_is_kept(cohort):
@@ -268,7 +268,7 @@ def test_one_view_goes_in_when_allowed(cohort):
     result = prepare(cohort)
     assert not result.written and ("one.dcm", "missing-view") in problems(result)
     result = prepare(cohort, allow_missing_view=True)
-    assert result.problems == ()
+    assert result.rejected == ()
     record = result.records[0]
     assert record.missing_views == ("posterior",) and record.metastatic_pixels == 121
     assert any("missing" in line for line in record.warnings)
@@ -281,7 +281,7 @@ def test_two_files_of_one_view_each_have_an_annotation_each(cohort):
     cohort.label("back", (100, 300), (140, 300))
     cohort.declare("back,Ann,breast,yes")
     result = prepare(cohort)
-    assert result.problems == ()
+    assert result.rejected == ()
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
     assert result.records[0].cancer == "breast"

@@ -2,15 +2,13 @@
 
 import pytest
 
-from doubleunet_bs.preparation import cohort as module
-from doubleunet_bs.preparation import shards
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.patients import ISSUER_WARNING
 
 
 def prepare(cohort):
-    result = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, progress=False))
-    assert result.problems == ()
+    result = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out))
+    assert result.rejected == ()
     return result.records
 
 
@@ -66,16 +64,3 @@ def test_the_one_that_the_table_leaves_out_is_warned_of(cohort):
     scans(cohort, "", "UKX")
     cohort.declare("s1,Ann,breast,yes")
     assert warned(prepare(cohort)) == [False, True]
-
-
-def test_an_interrupted_run_warns_as_well(cohort, monkeypatch):
-    monkeypatch.setattr(shards, "CASES_PER_SHARD", 1)
-    scans(cohort, "", "UKX")
-    prepare_task = module.prepare_task
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            module, "prepare_task", lambda task, *rest: 1 / 0 if "s2" in task.path else prepare_task(task, *rest)
-        )
-        with pytest.raises(ZeroDivisionError):
-            prepare(cohort)
-    assert warned(prepare(cohort)) == [True, True]

@@ -12,11 +12,11 @@ from doubleunet_bs.preparation.shards import open_shards
 
 
 def prepare(cohort, **others):
-    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, progress=False, **others))
+    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, **others))
 
 
 def problems(result):
-    return {(problem.path, problem.reason) for problem in result.problems}
+    return {(problem.path, problem.reason) for problem in result.rejected}
 
 
 def below(cohort, *folders):
@@ -39,7 +39,7 @@ def test_annotations_in_linked_folders_are_found(cohort):
     assert problems(prepare(cohort)) == {("2019/notes.csv", "unread-table")}
     (archive / "notes.csv").unlink()
     result = prepare(cohort)
-    assert result.problems == () and result.records[0].metastatic_pixels == 121
+    assert result.rejected == () and result.records[0].metastatic_pixels == 121
 
 
 @pytest.mark.parametrize("of_files", ["NFC", "NFD"])
@@ -52,7 +52,7 @@ def test_accents_may_be_composed_or_not(cohort, of_files, of_table):
         unicodedata.normalize(of_table, f"{name},J\u00fcrgen,breast,yes"), f"{other},J\u00fcrgen,prostate,no"
     )
     result = prepare(cohort)
-    assert result.problems == ()
+    assert result.rejected == ()
     assert sorted(record.cancer for record in result.records) == ["breast", "prostate"]
     assert len({record.patient for record in result.records}) == 1
 
@@ -63,7 +63,7 @@ def test_capitals_in_the_view_do_not_lose_an_annotation(cohort, suffix):
     (cohort.labels / "a_posterior.json").unlink()
     cohort.label(f"a_{suffix}", (100, 300), (140, 300))
     result = prepare(cohort, skip_invalid=True)
-    assert result.problems == () and result.records[0].warnings == ()
+    assert result.rejected == () and result.records[0].warnings == ()
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
 
@@ -73,7 +73,7 @@ def test_a_view_in_the_name_of_a_scan_stays_a_part_of_it(cohort):
     cohort.label("x_Anterior", (120, 400))
     cohort.label("x_Posterior", (100, 300), (140, 300))
     result = prepare(cohort)
-    assert result.problems == ()
+    assert result.rejected == ()
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
 
@@ -81,7 +81,7 @@ def test_a_view_in_the_name_of_a_scan_stays_a_part_of_it(cohort):
 def test_the_picture_beside_its_annotation_is_not_taken_for_a_mask(cohort):
     cohort.positive("a", 1)
     Image.fromarray(np.full((1024, 256), 77, np.uint8)).save(cohort.labels / "a_anterior.png")
-    [problem] = prepare(cohort).problems
+    [problem] = prepare(cohort).rejected
     assert (problem.path, problem.reason) == ("a.dcm", "label-ambiguous")
     assert problem.message.startswith("a_anterior.png: ") and "on which a_anterior.json was drawn" in problem.message
     assert "move the picture" in problem.message
@@ -94,7 +94,7 @@ def test_one_name_in_two_folders_is_told_apart_by_the_folder(cohort):
     cohort.label("p2/deep/IM0001_posterior", (100, 300), (140, 300))
     cohort.declare("p1/IM0001,Ann,breast,yes", "p2/deep/IM0001,Ben,prostate,yes")
     result = prepare(cohort)
-    assert result.problems == ()
+    assert result.rejected == ()
     first, second = result.records
     assert (first.cancer, first.metastatic_pixels) == ("breast", 121)
     assert (second.cancer, second.metastatic_pixels) == ("prostate", 121 + 242)
@@ -113,8 +113,8 @@ def test_a_name_that_does_not_say_which_is_refused_and_the_longer_one_named(coho
         (cohort.labels / "p1" / "IM0001_anterior.json").rename(cohort.labels / "p3" / "IM0001_anterior.json")
     result = prepare(cohort)
     assert problems(result) == {(f"p{number}/IM0001.dcm", "ambiguous-name") for number in (1, 2)}
-    assert "call it p1/IM0001 in patients.csv" in result.problems[0].message
-    assert "folder p1 of the labels folder" in result.problems[0].message
+    assert "call it p1/IM0001 in patients.csv" in result.rejected[0].message
+    assert "folder p1 of the labels folder" in result.rejected[0].message
 
 
 def test_two_files_of_one_name_in_one_folder_have_no_longer_name(cohort):
@@ -126,7 +126,7 @@ def test_two_files_of_one_name_in_one_folder_have_no_longer_name(cohort):
         cohort.declare(row)
         result = prepare(cohort)
         assert problems(result) == {("p1/a.dcm", "ambiguous-name"), ("p1/a.ima", "ambiguous-name")}
-        assert all("rename it" in problem.message for problem in result.problems)
+        assert all("rename it" in problem.message for problem in result.rejected)
 
 
 @pytest.mark.parametrize("name", ["IM0001", "ant/IM0001", "post/IM0001"])
@@ -136,7 +136,7 @@ def test_two_files_of_one_scan_may_have_one_name(cohort, name):
     cohort.label("IM0001_posterior", (100, 300), (140, 300))
     cohort.declare(f"{name},Ann,prostate,yes")
     result = prepare(cohort)
-    assert result.problems == () and result.records[0].cancer == "prostate"
+    assert result.rejected == () and result.records[0].cancer == "prostate"
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
 
@@ -144,7 +144,7 @@ def test_two_files_of_one_scan_may_have_one_name(cohort, name):
 def test_of_two_files_of_one_name_an_annotation_must_say_the_view(cohort):
     cohort.one_view_files(1, "ant/IM0001", "post/IM0001")
     cohort.label("IM0001", (120, 400))
-    [problem] = prepare(cohort).problems
+    [problem] = prepare(cohort).rejected
     assert problem.reason == "label-frame" and "IM0001_posterior.json" in problem.message
 
 

@@ -7,7 +7,7 @@ from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 
 
 def prepare(cohort, **others):
-    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, progress=False, **others))
+    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, **others))
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def two(cohort):
 def test_capitals_do_not_matter(two, name):
     (two.labels / "patients.csv").rename(two.labels / name)
     result = prepare(two)
-    assert result.problems == () and result.records[0].patient == result.records[1].patient
+    assert result.rejected == () and result.records[0].patient == result.records[1].patient
     assert [record.cancer for record in result.records] == ["breast", "breast"]
 
 
@@ -39,18 +39,18 @@ def test_a_table_elsewhere_is_a_problem(two, place):
     path = two.root / place
     path.parent.mkdir(exist_ok=True)
     (two.labels / "patients.csv").rename(path)
-    [problem] = prepare(two).problems
+    [problem] = prepare(two).rejected
     assert (problem.path, problem.reason) == (name, "unread-table") and "--patients" in problem.message
     assert (folder == "scans") == ("scans folder" in problem.message)
     result = prepare(two, patients=path)
-    assert result.problems == () and result.records[0].patient == result.records[1].patient
+    assert result.rejected == () and result.records[0].patient == result.records[1].patient
 
 
 def test_one_folder_for_scans_and_labels(two):
     for path in two.labels.iterdir():
         path.rename(two.scans / path.name)
     two.labels = two.scans
-    assert prepare(two).problems == ()
+    assert prepare(two).rejected == ()
 
 
 def test_a_table_that_is_a_broken_link_is_an_error(two):

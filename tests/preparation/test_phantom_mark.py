@@ -18,7 +18,7 @@ def test_shards_say_which_cases_are_phantoms(cohort):
     dataset.ManufacturerModelName, dataset.ImageComments = "Discovery NM/CT 670", ""
     dataset.save_as(cohort.scans / "patient.dcm", enforce_file_format=True)
     cohort.declare("patient,,breast,no")
-    job = CohortJob(cohort.scans, cohort.labels, cohort.out, PreparationSettings(bin=4), progress=False)
+    job = CohortJob(cohort.scans, cohort.labels, cohort.out, PreparationSettings(bin=4))
     assert prepare_cohort(job).written
     found = {case.group: case.phantom for case in open_shards(cohort.out).cases}
     assert found == {"positive": True, "negative": False}

@@ -12,7 +12,7 @@ from doubleunet_bs.preparation.shards import open_shards, patients_comparable
 
 
 def prepare(cohort, key):
-    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, key=key, progress=False))
+    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, key=key))
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def meanwhile(monkeypatch, name, work):
     """Do `work` while the scan `name` is being prepared."""
     prepare_task, results = module.prepare_task, []
 
-    def with_work(task, *arguments):
+    def with_work(task, **others):
         if name in task.path:
             monkeypatch.setattr(module, "prepare_task", prepare_task)
             results.append(work())
-        return prepare_task(task, *arguments)
+        return prepare_task(task, **others)
 
     monkeypatch.setattr(module, "prepare_task", with_work)
     return results
