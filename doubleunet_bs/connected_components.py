@@ -28,13 +28,6 @@ class Components:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def from_the_top(self) -> "Components":
-        """The same, numbered in the order of their first rows, then of their first columns."""
-        order = np.lexsort((self.boxes[:, 2], self.boxes[:, 0]))
-        number = np.zeros(len(self) + 1, np.int32)
-        number[1 + order] = np.arange(1, len(self) + 1)
-        return Components(number[self.labels], self.pixels[order], self.boxes[order], self.centroids[order])
-
 
 def find_components(mask: np.ndarray) -> Components:
     """Find the connected components of a mask of one view.

@@ -8,6 +8,7 @@ from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.results.lesion_list import PredictedLesion, find_areas, find_lesions
 
 
 def description(settings: PreparationSettings = SETTINGS) -> ModelDescription:
@@ -39,4 +40,10 @@ def make_prediction(scan, masks=None, settings: PreparationSettings = SETTINGS) 
         prepared=prepared,
         warnings=prepared.warnings,
         model=description(settings),
+        engine="tensorflow",
     )
+
+
+def lesions_of(scan, prediction: Prediction) -> tuple[PredictedLesion, ...]:
+    """The lesions of both views, as `write_prediction` finds them."""
+    return find_lesions(scan, prediction, {view: find_areas(prediction.masks[view]) for view in VIEWS})

@@ -22,7 +22,7 @@ from doubleunet_bs.display import (
     png_bytes,
     upper_level,
 )
-from doubleunet_bs.results.lesion_list import number_lesions
+from doubleunet_bs.results.lesion_list import find_areas
 
 
 def test_display_is_inverse_and_saturates():
@@ -112,10 +112,7 @@ def test_nearly_every_area_has_its_polygon(sigma):
     """Blobs as ragged as thresholded noise: one in a hundred at most has no exact polygon, mostly for a hole."""
     rng = np.random.default_rng(0)
     noise = cv2.GaussianBlur(rng.normal(size=(512, 256)).astype(np.float32), (0, 0), sigma)
-    total, labels, boxes, _ = number_lesions((noise > 1.2 * noise.std()).astype(np.uint8))
-    found = 0
-    for number, (first_row, last_row, first_column, last_column) in enumerate(boxes, start=1):
-        area = labels[first_row : last_row + 1, first_column : last_column + 1] == number
-        found += exact_polygon(area) is not None
-    assert total > 20
-    assert found >= 0.97 * total
+    areas = find_areas((noise > 1.2 * noise.std()).astype(np.uint8))
+    found = sum(exact_polygon(area.inside) is not None for area in areas)
+    assert len(areas) > 20
+    assert found >= 0.97 * len(areas)

@@ -112,8 +112,8 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.errors import ScanError, SettingsError
     from doubleunet_bs.files import nearest_existing
     from doubleunet_bs.inference.engines import check_choice
-    from doubleunet_bs.results.input_scans import JobSettings, list_scans
-    from doubleunet_bs.results.result_files import parse_outputs
+    from doubleunet_bs.results.input_scans import list_scans
+    from doubleunet_bs.results.result_files import JobSettings, parse_outputs
 
     check_choice(args.engine, args.precision, args.server, args.deadline)
     for option in ("out", "labelme"):
@@ -153,8 +153,8 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     from doubleunet_bs.errors import BoneScanError, SettingsError
     from doubleunet_bs.inference.engines import check_exported, choose_local
     from doubleunet_bs.inference.model_folder import find_model
-    from doubleunet_bs.results.input_scans import ScanReader, scan_name
-    from doubleunet_bs.results.prediction_job import check_log
+    from doubleunet_bs.results.input_scans import scan_name
+    from doubleunet_bs.results.prediction_job import ScanReader, check_log
     from doubleunet_bs.results.previous_scan import check_another, find_previous, previous_case
 
     if args.server and not Path(args.model).is_dir():
@@ -201,9 +201,10 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
     from tqdm import tqdm
 
     from doubleunet_bs import __version__
+    from doubleunet_bs.errors import BoneScanError
     from doubleunet_bs.inference.predictor import Predictor
-    from doubleunet_bs.results.input_scans import ScanReader, scan_name
-    from doubleunet_bs.results.prediction_job import PredictionJob, RunLog, stream
+    from doubleunet_bs.results.input_scans import scan_name
+    from doubleunet_bs.results.prediction_job import PredictionJob, RunLog, ScanReader, stream
     from doubleunet_bs.results.previous_scan import find_previous, segment_previous
     from doubleunet_bs.stop_signals import StopSignals
 
@@ -228,18 +229,17 @@ def _predict(args: argparse.Namespace, settings, found) -> int:
             total=len(found.scans), desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None
         )
         signals = StopSignals()
-        outcomes = stream(found.scans, reader, job.compute, job.write, stop=lambda: signals.requested)
+        outcomes = stream(found.scans, reader, job.segment, job.write, stop=lambda: signals.requested)
         with signals, bar, contextlib.closing(outcomes):
-            for number, outcome in enumerate(outcomes, start=1):
+            for number, (files, outcome) in enumerate(outcomes, start=1):
                 bar.update()
-                files = outcome.item
-                if outcome.error is not None:
-                    log.failure(reader.cases.get(files, f"scan {number} of {total}"), outcome.error)
+                if isinstance(outcome, BoneScanError):
+                    log.failure(reader.cases.get(files, f"scan {number} of {total}"), outcome)
                     with tqdm.external_write_mode(file=sys.stderr):
-                        _complain(_named(outcome.error, files.sources))
+                        _complain(_named(outcome, files.sources))
                     continue
                 done += 1
-                written, seconds = outcome.written
+                written, seconds = outcome
                 with tqdm.external_write_mode(file=sys.stdout):
                     print(f"\n{scan_name(files.sources)}\n{_summary(written)}", flush=True)
                 areas, warnings = len(written.result["lesions"]), len(written.result["warnings"])

@@ -30,6 +30,7 @@ class Prediction:
         prepared: the scan as the network saw it: grey image, gains, body range, placements.
         warnings: of reading and preparing, one line each.
         model: the model's description.
+        engine: what computed it and in which precision, for the record.
     """
 
     case: str
@@ -38,6 +39,7 @@ class Prediction:
     prepared: PreparedCase
     warnings: tuple[str, ...]
     model: ModelDescription
+    engine: str
 
     @property
     def grey(self) -> np.ndarray:
@@ -152,6 +154,7 @@ class Predictor:
             prepared=prepared,
             warnings=prepared.warnings,
             model=self.description,
+            engine=self.engine,
         )
 
 

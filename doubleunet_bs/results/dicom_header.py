@@ -81,7 +81,7 @@ class ResultHeader:
             equipment.ContributionDateTime = date + time
 
 
-def header_without_identity(scan: BoneScan, prediction: Prediction, engine: str) -> ResultHeader:
+def header_without_identity(scan: BoneScan, prediction: Prediction) -> ResultHeader:
     """A header made from counts, masks and warnings alone: the same scan, model and engine give the same bytes."""
     values = dict.fromkeys(PATIENT_AND_STUDY, "")
     # A name of one component ends with a caret, so that no reader takes it for a damaged one.
@@ -104,7 +104,7 @@ def header_without_identity(scan: BoneScan, prediction: Prediction, engine: str)
         digest.update(prediction.masks[view].tobytes())
     # They are written into the capture, and decide on the orientation.
     digest.update("\n".join(all_warnings(scan, prediction)).encode())
-    seed = f"{fingerprint}/{prediction.model.weights_sha256}/{engine}/{__version__}/{digest.hexdigest()}"
+    seed = f"{fingerprint}/{prediction.model.weights_sha256}/{prediction.engine}/{__version__}/{digest.hexdigest()}"
     return ResultHeader(values, frames, False, LONG_AGO, seed, scan.phantom)
 
 

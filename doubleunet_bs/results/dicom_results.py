@@ -1,16 +1,19 @@
-"""All DICOM files of one result as bytes, with the patient's identity or without it. Imports highdicom: import it late."""
+"""The DICOM files of one result: segmentations (`dicom_seg`), secondary capture, de-identified copy of the scan.
+
+highdicom takes more than a second to import: import this module where DICOM results are written.
+"""
 
 import datetime
 import io
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from highdicom.sc import SCImage
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import RunError, ScanError
@@ -30,26 +33,124 @@ from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom_file import silence_pydicom
 
+CAPTURE_SERIES_NUMBER = 9002
+LONGEST_DESCRIPTION = 1024
+"""Characters of Derivation Description, a short text (ST)."""
 # CID 26 of the standard.
 _VIEW_CODES = {"anterior": ("399321004", "Anterior projection"), "posterior": ("399001007", "Posterior projection")}
 
 
-def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
-    """A planar whole-body NM image, uncompressed: anterior frame first, a missing view left out.
+def dicom_results(
+    scan: BoneScan, prediction: Prediction, picture: np.ndarray, study: SourceStudy | None = None
+) -> dict[str, bytes]:
+    """A segmentation per view, the secondary capture, and without identity the copy of the scan they refer to.
 
     Args:
-        scan: its counts are kept to the last one.
+        scan, prediction: what was segmented, and the answer.
+        picture: from `overlay_picture`.
+        study: patient, study and frames of the scan's files; None leaves the patient out.
+
+    Returns:
+        File name -> content.
+
+    Raises:
+        RunError: a value that DICOM does not allow in a result; with `study` it is one of the scan's header.
+    """
+    try:
+        # highdicom and pydicom warn with the values they find, which may be a patient's name.
+        with silence_pydicom():
+            if study is None:
+                header = header_without_identity(scan, prediction)
+            else:
+                header = header_with_identity(study, datetime.datetime.now(), scan.phantom)
+            files: dict[str, Dataset] = {
+                segmentation_name(view): segmentation(view, prediction, header) for view in header.frames
+            }
+            files[CAPTURE] = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
+            if study is None:
+                files[SCAN_COPY] = deidentified_scan(scan, header)
+            return {name: _encode(dataset) for name, dataset in files.items()}
+    except ScanError as error:
+        if study is None:
+            raise RunError(
+                f"{prediction.case}: no DICOM result can be made ({error}); leave dicom out of --outputs"
+            ) from None
+        raise RunError(
+            f"{prediction.case}: no DICOM result can be made with this header ({error}); leave out --keep-identity"
+        ) from None
+
+
+def _encode(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def secondary_capture(
+    picture: np.ndarray, prediction: Prediction, header: ResultHeader, warnings: Sequence[str] = ()
+) -> SCImage:
+    """The overlay as an uncompressed RGB image of one frame, which any viewer can show.
+
+    Burned In Annotation is NO: the attribute is about text that identifies the patient, and the picture names the case by
+    its pseudonym only.
+
+    Args:
+        picture: uint8 array of shape (rows, columns, 3), from `overlay_picture`.
+        prediction: shown in the picture.
+        header: of the results of this scan.
+        warnings: of the scan; in an archive no other file carries them.
+    """
+    dataset = SCImage(
+        pixel_array=picture,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        study_instance_uid=header.values["StudyInstanceUID"],
+        series_instance_uid=header.uid("capture series"),
+        series_number=CAPTURE_SERIES_NUMBER,
+        sop_instance_uid=header.uid("capture"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=header.device,
+        software_versions=__version__,
+        series_description=f"doubleunet_bs overlay. {NOT_FOR_DIAGNOSIS}",
+        patient_orientation=("L", "F"),
+    )
+    # The two views run in opposite directions: no single orientation is right.
+    dataset.PatientOrientation = None  # type: ignore[assignment]  # An empty element.
+    dataset.BodyPartExamined = "WHOLEBODY"
+    dataset.ConversionType = "WSD"
+    dataset.BurnedInAnnotation = "NO"
+    dataset.RecognizableVisualFeatures = "NO"
+    description = (
+        f"Both views with predicted metastatic areas outlined, by doubleunet_bs {__version__}, "
+        f"{prediction.model.name}, engine {prediction.engine}. {NOT_FOR_DIAGNOSIS}."
+    )
+    if warnings:
+        description += f" {'Warning' if len(warnings) == 1 else 'Warnings'}: {'; '.join(warnings)}."
+    dataset.DerivationDescription = textwrap.shorten(description, LONGEST_DESCRIPTION, placeholder=" ...")
+    dataset.SourceImageSequence = DicomSequence([reference(frame) for frame in header.frames.values()])
+    header.stamp(dataset)
+    return dataset
+
+
+def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
+    """The copy of the scan to which results without identity refer: a planar whole-body NM image, uncompressed.
+
+    Args:
+        scan: all its counts are kept; anterior frame first, a missing view is left out.
         header: from `header_without_identity`.
     """
     views = list(header.frames)
     source = header.frames[views[0]]
+    uid = UID(source.sop_instance_uid)
     frames = np.stack([getattr(scan, view) for view in views]).astype("<u2")
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = NuclearMedicineImageStorage
-    meta.MediaStorageSOPInstanceUID = source.sop_instance_uid
+    meta.MediaStorageSOPInstanceUID = uid
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = NuclearMedicineImageStorage, source.sop_instance_uid
+    dataset.SOPClassUID, dataset.SOPInstanceUID = NuclearMedicineImageStorage, uid
     dataset.SeriesInstanceUID = source.series_instance_uid
     dataset.SeriesNumber = dataset.InstanceNumber = 1
     dataset.Modality = "NM"
@@ -70,7 +171,7 @@ def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
     dataset.NumberOfDetectors = len(views)
     dataset.DetectorInformationSequence = DicomSequence([_detector(view) for view in views])
     dataset.CountsAccumulated = int(frames.sum(dtype=np.int64))
-    # DICOM wants a duration, and a scan does not carry it: 0 is no time anyone has scanned in.
+    # DICOM requires a duration and a `BoneScan` has none: 0 cannot be mistaken for a real one.
     dataset.ActualFrameDuration = 0
     dataset.ScanVelocity = dataset.WholeBodyTechnique = None
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -99,107 +200,3 @@ def _detector(view: str) -> Dataset:
     detector.StartAngle = "180" if view == "anterior" else "0"
     detector.ImageOrientationPatient = detector.ImagePositionPatient = None
     return detector
-
-
-SERIES_NUMBER = 9002
-LONGEST_DESCRIPTION = 1024
-"""Characters of Derivation Description, a short text (ST)."""
-
-
-def secondary_capture(
-    picture: np.ndarray, prediction: Prediction, header: ResultHeader, engine: str, warnings: Sequence[str] = ()
-) -> SCImage:
-    """An RGB image of one frame, uncompressed: any viewer can show it.
-
-    Burned In Annotation is NO: by its definition it tells of text that identifies the patient, and the picture names the
-    case by its pseudonym only. What is burnt in are outlines, figures and the statement of intended use.
-
-    Args:
-        picture: uint8 array of shape (rows, columns, 3), from `overlay_picture`.
-        prediction: what it shows.
-        header: of the results of this scan.
-        engine: what computed the prediction.
-        warnings: of the scan; in an archive no other file tells of them.
-    """
-    dataset = SCImage(
-        pixel_array=picture,
-        photometric_interpretation="RGB",
-        bits_allocated=8,
-        coordinate_system="PATIENT",
-        study_instance_uid=header.values["StudyInstanceUID"],
-        series_instance_uid=header.uid("capture series"),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=header.uid("capture"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=header.device,
-        software_versions=__version__,
-        series_description=f"doubleunet_bs overlay. {NOT_FOR_DIAGNOSIS}",
-        patient_orientation=("L", "F"),
-    )
-    # Two views that run in opposite directions: no one orientation is right.
-    dataset.PatientOrientation = None
-    dataset.BodyPartExamined = "WHOLEBODY"
-    dataset.ConversionType = "WSD"
-    dataset.BurnedInAnnotation = "NO"
-    dataset.RecognizableVisualFeatures = "NO"
-    description = (
-        f"Both views with predicted metastatic areas outlined, by doubleunet_bs {__version__}, "
-        f"{prediction.model.name}, engine {engine}. {NOT_FOR_DIAGNOSIS}."
-    )
-    if warnings:
-        description += f" {'Warning' if len(warnings) == 1 else 'Warnings'}: {'; '.join(warnings)}."
-    dataset.DerivationDescription = textwrap.shorten(description, LONGEST_DESCRIPTION, placeholder=" ...")
-    dataset.SourceImageSequence = DicomSequence([reference(frame) for frame in header.frames.values()])
-    header.stamp(dataset)
-    return dataset
-
-
-def dicom_results(
-    scan: BoneScan, prediction: Prediction, picture: np.ndarray, engine: str, study: SourceStudy | None = None
-) -> dict[str, bytes]:
-    """A segmentation per view, the secondary capture, and without identity the copy of the scan they refer to.
-
-    Args:
-        scan, prediction: what was segmented, and the answer.
-        picture: of `overlay_picture`.
-        engine: what computed it.
-        study: patient, study and frames of the scan's files; None leaves the patient out.
-
-    Returns:
-        File name -> content.
-
-    Raises:
-        RunError: a value that DICOM does not allow in a result; with `study` it is one of the scan's header.
-    """
-    try:
-        # highdicom and pydicom warn with the values they find, which may be a patient's name.
-        with silence_pydicom():
-            if study is None:
-                header = header_without_identity(scan, prediction, engine)
-            else:
-                header = header_with_identity(study, datetime.datetime.now(), scan.phantom)
-            files = {segmentation_name(view): segmentation(view, prediction, header, engine) for view in header.frames}
-            files[CAPTURE] = secondary_capture(picture, prediction, header, engine, all_warnings(scan, prediction))
-            if study is None:
-                files[SCAN_COPY] = deidentified_scan(scan, header)
-            return {name: _encode(dataset) for name, dataset in files.items()}
-    except ScanError as error:
-        if study is None:
-            raise RunError(
-                f"{prediction.case}: no DICOM result can be made ({error}); leave dicom out of --outputs"
-            ) from None
-        raise RunError(
-            f"{prediction.case}: no DICOM result can be made with this header ({error}); leave out --keep-identity"
-        ) from None
-
-
-def dicom_names(views: Collection[str], identified: bool) -> list[str]:
-    """The names of the files that `dicom_results` returns for a scan with these views."""
-    return [*map(segmentation_name, views), CAPTURE, *([] if identified else [SCAN_COPY])]
-
-
-def _encode(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()

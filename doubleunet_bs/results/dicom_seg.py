@@ -27,7 +27,7 @@ REGION = CodedConcept("272673000", "SCT", "Bone")
 FAMILY = CodedConcept("123110", "DCM", "Artificial Intelligence")
 
 
-def segmentation(view: str, prediction: Prediction, header: ResultHeader, engine: str) -> Segmentation:
+def segmentation(view: str, prediction: Prediction, header: ResultHeader) -> Segmentation:
     """A binary segmentation of one view, with one segment, "metastasis".
 
     A view in which nothing is predicted gives a segmentation with one empty frame: that says that the view was segmented
@@ -37,13 +37,12 @@ def segmentation(view: str, prediction: Prediction, header: ResultHeader, engine
         view: "anterior" or "posterior", one that the scan has.
         prediction: its mask is laid on the source frame: rows and columns are those of the frame, never mirrored.
         header: of the results of this scan.
-        engine: what computed the prediction.
 
     Returns:
         A data set ready to be saved.
     """
     frame = header.frames[view]
-    name = f"{prediction.model.name}; engine {engine}; weights {prediction.model.weights_sha256[:12]}"
+    name = f"{prediction.model.name}; engine {prediction.engine}; weights {prediction.model.weights_sha256[:12]}"
     description = SegmentDescription(
         segment_number=1,
         segment_label="metastasis",

@@ -1,13 +1,12 @@
-"""A prediction as Labelme annotations, to be corrected by a physician and trained on.
+"""A prediction as Labelme annotations, for a physician to correct and `prepare` to read.
 
-One file per view, in the pixels of the raw view, as `prepare` reads them. A lesion is a polygon wherever there is one that
-is drawn back to exactly its pixels; elsewhere (a lesion with a hole, mostly) it is a shape of the kind "mask", which is
-always exact and which Labelme edits point by point no longer (decided here).
+One file per view, in the pixels of the raw view. A lesion is a polygon where one exists that is drawn back to exactly its
+pixels. Elsewhere, mostly in lesions with a hole, it is a shape of the kind "mask": always exact, but Labelme cannot edit
+it point by point.
 """
 
 import base64
 import contextlib
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,90 +17,73 @@ from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.display import exact_polygon, png_bytes
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import create_file, json_text
-from doubleunet_bs.results.lesion_list import number_lesions
+from doubleunet_bs.results.lesion_list import LesionArea
 from doubleunet_bs.scans.sources import Source
 
 VERSION = "5.5.0"
 LABEL = "metastasis"
 
 
-@dataclasses.dataclass(frozen=True)
-class ViewAnnotation:
-    """Attributes: shapes: those of a Labelme file, one per lesion, in the order of `number_lesions`."""
-
-    shapes: list[dict[str, Any]]
-
-    @property
-    def kinds(self) -> list[str]:
-        """ "polygon" or "mask", of each shape."""
-        return [shape["shape_type"] for shape in self.shapes]
-
-
-def annotate(mask: np.ndarray, label: str = LABEL) -> ViewAnnotation:
-    """The lesions of a mask as Labelme shapes.
+def lesion_shapes(areas: Iterable[LesionArea], label: str = LABEL) -> list[dict[str, Any]]:
+    """The lesions of a view as Labelme shapes, one per area.
 
     Args:
-        mask: uint8 array of shape (rows, columns), 0 and 1.
+        areas: from `find_areas`.
         label: of all shapes; see `metastatic_label`.
 
     Returns:
-        Shapes that `scans.labelme.rasterize` draws to exactly the pixels of the mask; none for an empty mask.
+        Shapes that `scans.labelme.rasterize` draws to exactly the pixels of the areas.
     """
-    total, numbers, boxes, _ = number_lesions(mask)
     shapes = []
-    for index in range(total):
-        first_row, last_row, first_column, last_column = map(int, boxes[index])
-        area = numbers[first_row : last_row + 1, first_column : last_column + 1] == index + 1
-        polygon = exact_polygon(area)
-        shape = {"label": label, "group_id": None, "description": "", "flags": {}}
+    for area in areas:
+        shape: dict[str, Any] = {"label": label, "group_id": None, "description": "", "flags": {}}
+        polygon = exact_polygon(area.inside)
         if polygon is None:
             shape |= {
                 "shape_type": "mask",
-                "points": [[first_column, first_row], [last_column, last_row]],
-                "mask": base64.b64encode(png_bytes(area.astype(np.uint8) * 255)).decode("ascii"),
+                "points": [[area.first_column, area.first_row], [area.last_column, area.last_row]],
+                "mask": base64.b64encode(png_bytes(area.inside.astype(np.uint8) * 255)).decode("ascii"),
             }
         else:
             shape |= {
                 "shape_type": "polygon",
-                "points": [[x + first_column, y + first_row] for x, y in polygon],
+                "points": [[x + area.first_column, y + area.first_row] for x, y in polygon],
                 "mask": None,
             }
         shapes.append(shape)
-    return ViewAnnotation(shapes)
+    return shapes
 
 
 def metastatic_label(classes: Mapping[str, int]) -> str:
-    """The label of a lesion in the user's own class map, so that he can prepare with the same map again."""
+    """The label of a lesion in the user's own class map, so that `prepare` with the same map reads it."""
     labels = [label for label, number in classes.items() if number == METASTATIC]
     return LABEL if LABEL in labels or not labels else min(labels)
 
 
 def labelme_file(
-    annotation: ViewAnnotation, shape: tuple[int, int], image_path: str, embedded: bytes | None = None
+    shapes: list[dict[str, Any]], size: tuple[int, ...], image_path: str, embedded: bytes | None = None
 ) -> dict[str, Any]:
     """The content of a Labelme JSON file.
 
     Args:
-        annotation: of one view.
-        shape: (rows, columns) of the view.
+        shapes: of one view, from `lesion_shapes`.
+        size: (rows, columns) of the view.
         image_path: name of the picture's file, beside the JSON file.
-        embedded: PNG bytes of the picture, to be put into the JSON file: nothing has to lie beside it then.
+        embedded: PNG bytes of the picture to put into the JSON file, which then needs no file beside it.
     """
     return {
         "version": VERSION,
         "flags": {},
-        "shapes": annotation.shapes,
+        "shapes": shapes,
         "imagePath": image_path,
         "imageData": None if embedded is None else base64.b64encode(embedded).decode("ascii"),
-        "imageHeight": shape[0],
-        "imageWidth": shape[1],
+        "imageHeight": size[0],
+        "imageWidth": size[1],
     }
 
 
 def annotation_paths(folder: Path, sources: Sequence[Source], views: Sequence[str] = VIEWS) -> dict[str, Path]:
-    """Where the annotations of a scan go so that `prepare` takes them for that scan.
-
-    They are named after the scan's own files: STEM_anterior.json and STEM_posterior.json.
+    """Where the annotations of a scan go, named as `prepare` expects: STEM_anterior.json and STEM_posterior.json.
 
     Args:
         folder: of the annotations.
@@ -109,7 +91,7 @@ def annotation_paths(folder: Path, sources: Sequence[Source], views: Sequence[st
         views: that the scan has.
 
     Raises:
-        RunError: one of them is there already. It may have been corrected by hand, so that nothing overwrites it.
+        RunError: one of them exists. It may hold corrections and is never overwritten.
     """
     stems = dict(zip(VIEWS, (sources[0].stem, sources[-1].stem), strict=True))
     paths = {view: folder / f"{stems[view]}_{view}.json" for view in views}
@@ -121,25 +103,24 @@ def annotation_paths(folder: Path, sources: Sequence[Source], views: Sequence[st
 
 def write_annotations(
     paths: Mapping[str, Path],
-    annotations: Mapping[str, ViewAnnotation],
-    shape: tuple[int, int],
+    shapes: Mapping[str, list[dict[str, Any]]],
+    size: tuple[int, ...],
     pictures: Mapping[str, bytes],
 ) -> None:
     """Write one self-contained Labelme file per view, all or none. Of several processes one succeeds.
 
     Args:
-        paths, annotations, pictures: by view; pictures as the bytes of PNGs.
-        shape: (rows, columns) of a view.
+        paths, shapes, pictures: by view; pictures as the bytes of PNGs.
+        size: (rows, columns) of a view.
 
     Raises:
-        RunError: one of them has come to be there; it is left as it is. Or one cannot be written.
+        RunError: one of them exists by now and is left as it is, or one cannot be written.
     """
     written: list[Path] = []
-    with gone_on_error(written):
+    with removed_on_error(written):
         for view, path in paths.items():
-            # `imagePath` is what Labelme calls the picture; no file of that name is needed, nor should one lie here,
-            # where `prepare` would take it for a mask.
-            content = labelme_file(annotations[view], shape, f"{path.stem}.png", pictures[view])
+            # Labelme wants the name of a picture. No such file may be here: `prepare` would take it for a mask.
+            content = labelme_file(shapes[view], size, f"{path.stem}.png", pictures[view])
             try:
                 created = create_file(path, json_text(content))
             except OSError as cause:
@@ -150,8 +131,8 @@ def write_annotations(
 
 
 @contextlib.contextmanager
-def gone_on_error(paths: Iterable[Path]) -> Iterator[None]:
-    """Remove files that this process has written when the block ends with an error."""
+def removed_on_error(paths: Iterable[Path]) -> Iterator[None]:
+    """Remove `paths`, which this process has written, when the block ends with an error."""
     try:
         yield
     except BaseException:
@@ -161,6 +142,4 @@ def gone_on_error(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def _taken(path: Path) -> RunError:
-    return RunError(
-        f"{path}: exists already and may hold corrections; it is never overwritten: move it, or choose another folder"
-    )
+    return RunError(f"{path}: exists already and may hold corrections: move it, or choose another --labelme folder")

@@ -1,14 +1,15 @@
-"""A predicted mask -> lesions with figures, and how much of the body they cover (decided here).
+"""A predicted mask -> its lesions with their figures, and how much of the body they cover.
 
-A lesion is a connected area of the mask in one view; pixels that touch at an edge or a corner belong together (8
-neighbours), as in `evaluation.lesions`. The two views are not matched: a focus that is seen from both sides is a lesion in each.
+A lesion is a connected area of the mask of one view. Pixels that touch at an edge or a corner belong together, as in
+`connected_components`. The views are not matched: a focus seen from both sides is one lesion in each view.
 
-The body is what lies inside the outline of the patient, from the head down to the last segmented row: counts smoothed
+The body is everything inside the outline of the patient, from the head down to the last segmented row: counts smoothed
 with a Gaussian of 3 pixels, Otsu's threshold on log(1 + counts), the largest connected area. Lesion pixels over body
 pixels is an area fraction of a projection. It is not a bone scan index: no bone is segmented, no bone mass is weighed.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ SPACING_WARNING = "the pixel spacing is unknown: areas in mm2 cannot be given"
 
 
 def all_warnings(scan: BoneScan, prediction: Prediction) -> list[str]:
-    """The warnings of a result, one line each: those of the prediction, and that areas are unknown."""
+    """The warnings of a result, one line each: those of the prediction, and one when areas are unknown."""
     return [*prediction.warnings, *([SPACING_WARNING] if scan.pixel_spacing_mm is None else [])]
 
 
@@ -64,48 +65,84 @@ class PredictedLesion:
     max_counts: int
 
 
-def number_lesions(mask: np.ndarray) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Number the connected areas of a mask.
+@dataclasses.dataclass(frozen=True, eq=False)
+class LesionArea:
+    """The place of one connected area in its view.
+
+    Attributes:
+        first_row, last_row, first_column, last_column: its box in raw pixels, inclusive.
+        row, column: centroid in raw pixels.
+        inside: bool array of the shape of the box, True in the area.
+    """
+
+    first_row: int
+    last_row: int
+    first_column: int
+    last_column: int
+    row: float
+    column: float
+    inside: np.ndarray
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """The index of the box in an array of the view."""
+        return np.s_[self.first_row : self.last_row + 1, self.first_column : self.last_column + 1]
+
+
+def find_areas(mask: np.ndarray) -> tuple[LesionArea, ...]:
+    """The connected areas of a mask, in the order of their first rows, then their first columns.
 
     Args:
         mask: uint8 array of shape (rows, columns), 0 and 1.
 
     Returns:
-        How many there are; an int32 array of the shape of the mask with 1, 2, ... in them, 0 elsewhere; their boxes,
-        (n, 4) of first row, last row, first column, last column; their centroids, (n, 2) of row and column. They are
-        in the order of their first rows, then their first columns. An empty mask gives none.
+        One per area; none for an empty mask.
+
+    Example:
+        >>> mask = np.zeros((4, 5), np.uint8)
+        >>> mask[1:3, 2] = 1
+        >>> [(area.row, area.column, area.inside.shape) for area in find_areas(mask)]
+        [(1.5, 2.0, (2, 1))]
     """
-    found = find_components(mask).from_the_top()
-    return len(found), found.labels, found.boxes, found.centroids
+    found = find_components(mask)
+    areas = []
+    for number, (box, (row, column)) in enumerate(zip(found.boxes.tolist(), found.centroids, strict=True), start=1):
+        top, bottom, left, right = box
+        inside = found.labels[top : bottom + 1, left : right + 1] == number
+        areas.append(LesionArea(top, bottom, left, right, float(row), float(column), inside))
+    return tuple(sorted(areas, key=lambda area: (area.first_row, area.first_column)))
 
 
-def find_lesions(scan: BoneScan, prediction: Prediction) -> tuple[PredictedLesion, ...]:
-    """The lesions of both views with their figures; empty when nothing is predicted."""
+def find_lesions(
+    scan: BoneScan, prediction: Prediction, areas: Mapping[str, Sequence[LesionArea]]
+) -> tuple[PredictedLesion, ...]:
+    """The lesions of both views with their figures; empty when nothing is predicted.
+
+    Args:
+        scan, prediction: the scan and what a model predicts of it.
+        areas: view -> `find_areas` of the mask of that view.
+    """
     lesions: list[PredictedLesion] = []
     for view in VIEWS:
-        counts, probability = getattr(scan, view), prediction.probabilities[view]
-        total, labels, boxes, centres = number_lesions(prediction.masks[view])
-        for index in range(total):
-            first_row, last_row, first_column, last_column = map(int, boxes[index])
-            box = np.s_[first_row : last_row + 1, first_column : last_column + 1]
-            inside = labels[box] == index + 1
-            pixels = int(np.count_nonzero(inside))
+        for area in areas[view]:
+            counts = getattr(scan, view)[area.box][area.inside]
+            probability = prediction.probabilities[view][area.box][area.inside]
             lesions.append(
                 PredictedLesion(
                     number=len(lesions) + 1,
                     view=view,
-                    row=float(centres[index, 0]),
-                    column=float(centres[index, 1]),
-                    first_row=first_row,
-                    last_row=last_row,
-                    first_column=first_column,
-                    last_column=last_column,
-                    pixels=pixels,
-                    area_mm2=area_mm2(pixels, scan.pixel_spacing_mm),
-                    peak_probability=float(probability[box][inside].max()),
-                    mean_probability=float(probability[box][inside].mean(dtype=np.float64)),
-                    sum_counts=int(counts[box][inside].sum(dtype=np.int64)),
-                    max_counts=int(counts[box][inside].max()),
+                    row=area.row,
+                    column=area.column,
+                    first_row=area.first_row,
+                    last_row=area.last_row,
+                    first_column=area.first_column,
+                    last_column=area.last_column,
+                    pixels=counts.size,
+                    area_mm2=area_mm2(counts.size, scan.pixel_spacing_mm),
+                    peak_probability=float(probability.max()),
+                    mean_probability=float(probability.mean(dtype=np.float64)),
+                    sum_counts=int(counts.sum(dtype=np.int64)),
+                    max_counts=int(counts.max()),
                 )
             )
     return tuple(lesions)
@@ -121,7 +158,7 @@ def body_mask(counts: np.ndarray, prepared: PreparedCase, view: str) -> np.ndarr
 
     Args:
         counts: (rows, columns) of the raw view.
-        prepared: the prepared scan, for the place of its window.
+        prepared: the prepared scan, for the place of its crop.
         view: "anterior" or "posterior".
 
     Returns:
@@ -140,7 +177,7 @@ def body_mask(counts: np.ndarray, prepared: PreparedCase, view: str) -> np.ndarr
 
 
 def body_pixels(scan: BoneScan, prediction: Prediction) -> dict[str, int]:
-    """Number of body pixels of each view that is there. Predicted pixels count as body, so that no fraction exceeds 1."""
+    """Number of body pixels of each view that is not missing. Predicted pixels count as body: no fraction exceeds 1."""
     return {
         view: int(
             np.count_nonzero(body_mask(getattr(scan, view), prediction.prepared, view) | (prediction.masks[view] == 1))

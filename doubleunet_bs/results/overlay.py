@@ -1,17 +1,14 @@
-"""A picture of a prediction on the raw views, as a physician looks at a bone scan."""
+"""A picture of a prediction on the raw views, as a physician looks at a bone scan: what `overlay.png` shows."""
 
 import math
-import os
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
-from doubleunet_bs.display import PHANTOM_NOTE, clinical_display, png_bytes, upper_level
+from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, display_views, enlarged, outline
 from doubleunet_bs.errors import counted
-from doubleunet_bs.files import replace_file
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.laterality import sides
@@ -25,36 +22,20 @@ SCALE = 2
 _MARGIN, _GAP, _TOP, _BOTTOM = 30, 24, 150, 92
 _SMALL = 17
 _LINE = 22
-"""Rows of a line of a warning; `_TOP` has room for one."""
+"""Rows of a line of warnings; `_TOP` has room for one."""
 _TEXT, _DIM, _FRAME = (0, 0, 0), (90, 90, 90), (178, 178, 178)
 
 
-def outline(mask: np.ndarray, scale: int = SCALE) -> np.ndarray:
-    """The line around the areas of a mask, just outside of them, so that the uptake itself stays visible.
-
-    Args:
-        mask: (rows, columns), bool or 0 and 1.
-        scale: size of the picture over that of the mask.
-
-    Returns:
-        Bool array of shape (scale * rows, scale * columns); the line is `scale` pixels thick.
-    """
-    blocks = np.asarray(mask, np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
-    grown = cv2.dilate(blocks, np.ones((2 * scale + 1, 2 * scale + 1), np.uint8))
-    return (grown > 0) & (blocks == 0)
-
-
 def view_pictures(scan: BoneScan) -> dict[str, np.ndarray]:
-    """Both raw views in the usual display, uptake dark on white, in the same window: uint8 arrays of their shape."""
-    window = upper_level(np.concatenate([getattr(scan, view).ravel() for view in VIEWS]))
-    return {view: clinical_display(getattr(scan, view), window) for view in VIEWS}
+    """Both raw views in the usual display, at the same level: uint8 arrays of their shape."""
+    return display_views({view: getattr(scan, view) for view in VIEWS})
 
 
 def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> np.ndarray:
     """Both raw views with the predicted metastatic areas outlined and numbered.
 
-    Every raw pixel is a block of 2 x 2 screen pixels. Both views have the same window. The picture names the case by
-    its pseudonym and carries the warnings and the statement of intended use: it may be all that someone sees of a result.
+    Every raw pixel is a block of 2 x 2 screen pixels. Both views have the same display level. The picture names the case
+    by its pseudonym and carries the warnings and the intended use: it may be all that someone sees of a result.
 
     Returns:
         uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix, and 22 rows more for each line of
@@ -95,13 +76,8 @@ def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Pr
     return np.asarray(page)
 
 
-def draw_overlay(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Write the picture of `overlay_picture` as a PNG without metadata, whole or not at all."""
-    replace_file(path, lambda temporary: temporary.write_bytes(png_bytes(picture)))
-
-
 def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> Image.Image:
-    image = Image.fromarray(grey.repeat(SCALE, axis=0).repeat(SCALE, axis=1)).convert("RGB")
+    image = Image.fromarray(as_rgb(enlarged(grey, SCALE)))
     draw = ImageDraw.Draw(image)
     letters = sides(view, prediction.warnings)
     for place, side, anchor in zip((8, image.width - 8), letters, ("la", "ra"), strict=True):
@@ -114,14 +90,14 @@ def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Seq
         draw.multiline_text(text, "not segmented\nbelow", _DIM, _font(16), anchor="ra", align="right")
     for lesion in lesions:
         number = str(lesion.number)
-        # At the edges it comes to lie on the lesion: no number is cut off.
+        # At the edges the number is on the lesion, so that it is not cut off.
         x, y, anchor = (lesion.last_column + 1) * SCALE + 5, max(lesion.first_row * SCALE - 5, 16), "ls"
         if x > image.width - 30:
             x, anchor = max(lesion.first_column * SCALE - 5, math.ceil(draw.textlength(number, _font(16))) + 3), "rs"
         draw.text((x, y), number, _TEXT, _font(16), anchor=anchor, stroke_width=2, stroke_fill="white")
     picture = np.array(image)
     # Last, so that no number hides a part of an outline.
-    picture[outline(prediction.masks[view])] = CONTOUR
+    picture[outline(prediction.masks[view], SCALE)] = CONTOUR
     return Image.fromarray(picture)
 
 
@@ -137,5 +113,5 @@ def _wrapped(warning: str, width: int) -> list[str]:
     return [*lines, line]
 
 
-def _font(size: int) -> ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)

@@ -1,8 +1,13 @@
-"""The second and the third step of `predict`: segment a scan, write its result."""
+"""The scans of a `predict` run, one after the other: read, segment, write.
+
+`stream` runs the three steps at the same time: `ScanReader` reads and prepares the next scans, `PredictionJob.segment`
+computes one, `PredictionJob.write` writes the last. `RunLog` records what became of each scan.
+"""
 
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import os
 import time
 from collections import deque
@@ -10,15 +15,23 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
-from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError
+from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError
 from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.inference.predictor import Prediction, Predictor
-from doubleunet_bs.results.input_scans import JobSettings, ReadScan
+from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.results.input_scans import scan_name
+from doubleunet_bs.results.labelme_output import annotation_paths
 from doubleunet_bs.results.patient_report import ReportScan
 from doubleunet_bs.results.previous_scan import check_another
+from doubleunet_bs.results.result_files import JobSettings, case_folder
 from doubleunet_bs.results.result_folder import WrittenResult, write_prediction
+from doubleunet_bs.results.source_study import SourceStudy, read_source_study
+from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.folder import ScanFiles
 
 Item = TypeVar("Item")
 Content = TypeVar("Content")
@@ -26,17 +39,105 @@ Answer = TypeVar("Answer")
 Written = TypeVar("Written")
 
 AHEAD = 2
-"""Items that are read before their turn, and items that wait to be written (decided here): enough for each step to find
-its next one ready, and no more than seven items in memory."""
+"""Items read before their turn, and items that wait to be written: each step finds its next one ready."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome(Generic[Item, Written]):
-    """Attributes: item: what went in. written: what `write` returned, or None. error: what stopped it, or None."""
+class ReadScan:
+    """One scan, read and prepared.
 
-    item: Item
-    written: Written | None
-    error: BoneScanError | None
+    Attributes:
+        scan, prepared: the scan, and the image for the network.
+        study: the patient's identity when it is kept, else None.
+        labelme: where its further Labelme files go, by view; None when none are wanted.
+        begun: when its reading began, by `time.perf_counter`.
+    """
+
+    scan: BoneScan
+    prepared: PreparedCase
+    study: SourceStudy | None
+    labelme: dict[str, Path] | None
+    begun: float
+
+
+class ScanReader:
+    """Reads and prepares the scans of a run one after the other, and refuses those whose result could not be written.
+
+    Args:
+        settings: of the run.
+        preparation: of the model.
+
+    Attributes:
+        cases: files of the scans read so far -> pseudonym, also of scans that were refused after reading.
+    """
+
+    def __init__(self, settings: JobSettings, preparation: PreparationSettings):
+        self.settings, self.preparation = settings, preparation
+        self.cases: dict[ScanFiles, str] = {}
+        self._names: dict[str, str] = {}
+        self._annotations: dict[Path, str] = {}
+
+    def __call__(self, files: ScanFiles) -> ReadScan:
+        """Read and prepare a scan.
+
+        Raises:
+            ScanError: it cannot be read or prepared, or DICOM results cannot refer to it.
+            RunError: its result would overwrite something, or another scan of this run has the same counts.
+        """
+        begun = time.perf_counter()
+        settings, name = self.settings, scan_name(files.sources)
+        scan = files.read(settings.allow_missing_view)
+        self.cases[files] = scan.case
+        if scan.case in self._names:
+            raise RunError(f"{name}: has the same counts as {self._names[scan.case]}; one result is enough")
+        case_folder(settings.out, scan.case, settings.overwrite)
+        study = read_source_study(files.sources) if settings.keep_identity else None
+        labelme = None
+        if settings.labelme is not None:
+            present = [view for view in VIEWS if view not in scan.missing_views]
+            labelme = annotation_paths(settings.labelme, files.sources, present)
+            for path in labelme.values():
+                if path in self._annotations:
+                    raise RunError(
+                        f"{name}: its annotation would overwrite that of {self._annotations[path]}: rename one scan"
+                    )
+        prepared = prepare_scan(scan, settings=self.preparation)
+        # Last: a scan that gets no result does not keep another from getting it.
+        self._names[scan.case] = name
+        self._annotations.update(dict.fromkeys((labelme or {}).values(), name))
+        return ReadScan(scan, prepared, study, labelme, begun)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionJob:
+    """The steps after `ScanReader`.
+
+    Attributes:
+        settings: of the run.
+        predictor: the model.
+        previous: an earlier scan for the report, or None.
+    """
+
+    settings: JobSettings
+    predictor: Predictor
+    previous: ReportScan | None = None
+
+    def segment(self, content: ReadScan) -> Prediction:
+        """Segment a scan.
+
+        Raises:
+            RunError: the scan is the previous one itself.
+        """
+        if self.previous is not None:
+            check_another(content.scan.case, self.previous.result["case"])
+        return self.predictor.segment([content.prepared])[0]
+
+    def write(self, content: ReadScan, prediction: Prediction) -> tuple[WrittenResult, float]:
+        """Write the result of a scan. Also returns the seconds since its reading began."""
+        written = write_prediction(
+            self.settings, content.scan, prediction, content.study, content.labelme, self.previous
+        )
+        return written, time.perf_counter() - content.begun
 
 
 def stream(
@@ -46,12 +147,12 @@ def stream(
     write: Callable[[Content, Answer], Written],
     ahead: int = AHEAD,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Outcome[Item, Written]]:
-    """Send items through three steps.
+) -> Iterator[tuple[Item, Written | BoneScanError]]:
+    """Send items through three steps that run at the same time.
 
-    `read` runs in a thread of its own, `compute` in the caller's, `write` in a third; each handles one item after the
-    other in the order of `items`, so that the results are those of a plain loop. At most `ahead` items are read and not
-    computed, one is computed, `ahead` + 1 are computed and not written.
+    `read` runs in one thread, `compute` in the caller's, `write` in another. Each handles one item after the other in the
+    order of `items`, so the results are those of a plain loop. At most `ahead` items are read and not computed, one is
+    computed, `ahead` + 1 are computed and not written.
 
     Args:
         items: taken from the iterator when their turn comes.
@@ -60,40 +161,36 @@ def stream(
         stop: whether to end early; asked between items.
 
     Yields:
-        One outcome per item, in their order, as soon as it is written or has failed. After `stop` those of the items that
-        are written or being written, so that nothing is on disk that was not told of.
+        Each item with what `write` returned or the error that stopped it, in the order of `items`, as soon as it is known.
+        After `stop`, the items that are written or being written: nothing is on disk that was not reported.
 
-    When the stream ends early (`stop`, an exception, Ctrl-C, `close`), an item that is being written is written to its end
-    and no further one is begun.
+    When the stream ends early (`stop`, an exception, Ctrl-C, `close`), an item that is being written is written to its
+    end and no further one is begun.
     """
     source = iter(items)
-    reading: deque[tuple[Item, Future]] = deque()
-    writing: deque[tuple[Item, Future]] = deque()
+    reading: deque[tuple[Item, Future[Content]]] = deque()
+    writing: deque[tuple[Item, Future[Written]]] = deque()
     with _one_thread("read") as reader, _one_thread("write") as writer:
 
         def read_ahead() -> None:
-            while len(reading) < ahead:
-                try:
-                    item = next(source)
-                except StopIteration:
-                    return
+            for item in itertools.islice(source, ahead - len(reading)):
                 reading.append((item, reader.submit(read, item)))
 
         read_ahead()
         while reading and not stop():
             item, future = reading.popleft()
+            read_ahead()
+            written: Future[Written] = Future()
             try:
                 content = future.result()
-                read_ahead()
                 written = writer.submit(write, content, compute(content))
             except BoneScanError as error:
-                read_ahead()
-                written = Future()
                 written.set_exception(error)
             del future
             writing.append((item, written))
             while writing and (len(writing) > ahead or writing[0][1].done()):
-                yield _outcome(*writing.popleft())
+                item, written = writing.popleft()
+                yield item, _result_or_error(written)
         while writing:
             if stop():
                 # From the last to the first: none begins meanwhile.
@@ -101,7 +198,7 @@ def stream(
                     written.cancel()
             item, written = writing.popleft()
             if not written.cancelled():
-                yield _outcome(item, written)
+                yield item, _result_or_error(written)
 
 
 @contextlib.contextmanager
@@ -113,18 +210,18 @@ def _one_thread(name: str) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _outcome(item: Item, future: Future) -> Outcome[Item, Written]:
+def _result_or_error(written: Future[Any]) -> Any:
     try:
-        return Outcome(item, future.result(), None)
+        return written.result()
     except BoneScanError as error:
-        return Outcome(item, None, error)
+        return error
 
 
 def check_log(path: Path) -> None:
     """Look whether a log can be written, without writing anything.
 
     Raises:
-        SettingsError: there is a folder in its place, a file in the place of a folder, or it is not allowed.
+        SettingsError: it is a folder, a file is where a folder must be, or permission is missing.
     """
     there = nearest_existing(path)
     if path.is_dir():
@@ -135,17 +232,17 @@ def check_log(path: Path) -> None:
         reason = "Permission denied"
     else:
         return
-    raise SettingsError(f"{path}: the log cannot be written ({reason})")
+    raise SettingsError(f"{path}: the log cannot be written ({reason}): give --log another file")
 
 
 class RunLog:
     """Appends one line per event to a file; without a file it does nothing.
 
-    File names, folders and messages of errors stay out, since they may hold a patient's name: a scan is called by its
+    File names, folders and texts of errors are left out, since they may hold a patient's name. A scan is named by its
     pseudonym, or by its number in the run when it could not be read, and an error by its reason.
 
     Args:
-        path: the file, or None. Lines of earlier runs stay in it.
+        path: the file, or None. Lines of earlier runs are kept.
 
     Raises:
         SettingsError: the file cannot be written.
@@ -186,43 +283,3 @@ class RunLog:
             error: named by its reason or kind.
         """
         self.line(f"{name}: not segmented ({error.reason if isinstance(error, ScanError) else type(error).__name__})")
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictionJob:
-    """The steps behind `ScanReader`.
-
-    Attributes:
-        settings: of the run.
-        predictor: the model.
-        previous: for the report; None for none.
-    """
-
-    settings: JobSettings
-    predictor: Predictor
-    previous: ReportScan | None = None
-
-    def compute(self, content: ReadScan) -> Prediction:
-        """Segment a scan.
-
-        Raises:
-            RunError: the scan is the previous one itself.
-        """
-        if self.previous is not None:
-            check_another(content.scan.case, self.previous.result["case"])
-        return self.predictor.segment([content.prepared])[0]
-
-    def write(self, content: ReadScan, prediction: Prediction) -> tuple[WrittenResult, float]:
-        """Write the result of a scan; also return the seconds since its reading began."""
-        written = write_prediction(
-            self.settings.out,
-            content.scan,
-            prediction,
-            self.predictor.engine,
-            self.settings.overwrite,
-            self.settings.outputs,
-            content.study,
-            content.labelme,
-            self.previous,
-        )
-        return written, time.perf_counter() - content.begun

@@ -1,5 +1,18 @@
-"""Names and places of the files of a result, and which of them a user can choose."""
+"""The files of a result: their names, which of them a user can choose, and where they go.
 
+result.json                     always: lesions, areas, model, gains, warnings; nothing of the patient
+masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of the raw view
+          mask_VIEW.png         the same with 0 and 255, to look at
+overlay   overlay.png           both raw views with the outlines of the prediction
+dicom     segmentation_VIEW.dcm DICOM segmentations; not of a missing view
+          overlay.dcm           DICOM secondary capture of the overlay
+          scan.dcm              the de-identified scan that both refer to; not with the patient's identity
+labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view
+          view_VIEW.png         the picture the outlines belong to
+report    report.html           a page to read
+"""
+
+import dataclasses
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -14,6 +27,27 @@ RESULT, OVERLAY, REPORT = "result.json", "overlay.png", "report.html"
 CAPTURE, SCAN_COPY = "overlay.dcm", "scan.dcm"
 OUTPUTS = ("masks", "overlay", "dicom", "labelme", "report")
 """What can be left out; `result.json` is always written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JobSettings:
+    """What a user asked for.
+
+    Attributes:
+        out: folder of the results; made when it does not exist.
+        outputs: members of OUTPUTS.
+        allow_missing_view: accept a scan with one view.
+        overwrite: replace the result of an earlier prediction of the same scan.
+        keep_identity: write the patient's identity into the DICOM files.
+        labelme: folder for further Labelme files named after the scans; None for none.
+    """
+
+    out: Path
+    outputs: tuple[str, ...] = OUTPUTS
+    allow_missing_view: bool = False
+    overwrite: bool = False
+    keep_identity: bool = False
+    labelme: Path | None = None
 
 
 def mask_name(view: str, suffix: str) -> str:
@@ -50,7 +84,7 @@ def parse_outputs(text: str) -> tuple[str, ...]:
     names: Collection[str] = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in OUTPUTS:
-            raise SettingsError(f"output {name!r}: choose among {', '.join(OUTPUTS)}, or all, or none")
+            raise SettingsError(f"--outputs {name}: choose from {', '.join(OUTPUTS)}, or all, or none")
     return tuple(name for name in OUTPUTS if name in names)
 
 
@@ -63,16 +97,16 @@ def is_result(folder: Path) -> bool:
     return isinstance(content, dict) and {"format", "case", "intended_use"} <= set(content)
 
 
-def result_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> Path:
+def case_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> Path:
     """Where the result of a case goes.
 
     Raises:
-        RunError: there is one already and `overwrite` is off, or something else in its place.
+        RunError: one exists and `overwrite` is off, or something else is in its place.
     """
     folder = Path(out) / case
     if folder.exists():
         if not overwrite:
             raise exists_already(folder)
         if not (folder / RESULT).is_file():
-            raise RunError(f"{folder}: is not a result of this package and is left alone; choose another --out folder")
+            raise RunError(f"{folder}: exists and is no result of this package: choose another --out folder")
     return folder

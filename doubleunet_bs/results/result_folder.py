@@ -1,8 +1,8 @@
-"""The files of a prediction: one folder per scan, named by the case pseudonym, that appears whole or not at all."""
+"""The result of a prediction: one folder per scan, named by the case pseudonym, that appears whole or not at all."""
 
 import contextlib
 import dataclasses
-import os
+import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,14 @@ from doubleunet_bs.connected_components import CONNECTIVITY
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.display import png_bytes
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import replaced_folder, write_json, write_text
+from doubleunet_bs.files import json_text, replaced_folder, write_json
 from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.labelme_output import (
-    ViewAnnotation,
-    annotate,
-    gone_on_error,
     labelme_file,
+    lesion_shapes,
     metastatic_label,
+    removed_on_error,
     write_annotations,
 )
 from doubleunet_bs.results.lesion_list import (
@@ -31,10 +30,11 @@ from doubleunet_bs.results.lesion_list import (
     all_warnings,
     area_mm2,
     body_pixels,
+    find_areas,
     find_lesions,
 )
-from doubleunet_bs.results.overlay import draw_overlay, overlay_picture, view_pictures
-from doubleunet_bs.results.patient_report import ReportScan, report_page, report_scan
+from doubleunet_bs.results.overlay import overlay_picture, view_pictures
+from doubleunet_bs.results.patient_report import ReportScan, report_page
 from doubleunet_bs.results.result_files import (
     CAPTURE,
     FORMAT,
@@ -43,16 +43,15 @@ from doubleunet_bs.results.result_files import (
     REPORT,
     RESULT,
     SCAN_COPY,
+    JobSettings,
     annotation_name,
+    case_folder,
     mask_name,
     picture_name,
-    result_folder,
     segmentation_name,
 )
 from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
-
-_PICTURED = {"labelme", "report"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,104 +63,100 @@ class WrittenResult:
 
 
 def write_prediction(
-    out: str | os.PathLike,
+    settings: JobSettings,
     scan: BoneScan,
     prediction: Prediction,
-    engine: str = "tensorflow",
-    overwrite: bool = False,
-    outputs: Collection[str] = OUTPUTS,
     study: SourceStudy | None = None,
     labelme: Mapping[str, Path] | None = None,
     previous: ReportScan | None = None,
 ) -> WrittenResult:
-    """Write a prediction into `out/CASE/`.
-
-    result.json                     lesions, areas, model, gains, warnings; nothing of the patient
-    masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of the raw view
-              mask_VIEW.png         the same with 0 and 255, to look at
-    overlay   overlay.png           both raw views with the outlines of the prediction
-    dicom     segmentation_VIEW.dcm DICOM segmentations; not of a missing view
-              overlay.dcm           DICOM secondary capture of the overlay
-              scan.dcm              the de-identified scan that both refer to; not with `study`
-    labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view
-              view_VIEW.png         the picture they lie on
-    report    report.html           a page to read
+    """Write a prediction into the folder `settings.out`/CASE. `result_files` lists the files.
 
     Args:
-        out: made when it is not there.
-        scan, prediction: the scan and what the model says of it.
-        engine: what computed it, for the record.
-        overwrite: replace the result of an earlier prediction of this case.
-        outputs: which of OUTPUTS to write.
-        study: the patient's identity and the source frames; it goes into the DICOM files alone. None leaves it out.
+        settings: where to write, which outputs, whether an earlier result of this case is replaced.
+        scan, prediction: the scan and what a model predicts of it.
+        study: the patient's identity and the source frames, for the DICOM files alone; None leaves the patient out.
         labelme: from `annotation_paths`: further, self-contained Labelme files to write.
         previous: an earlier scan for the report.
 
     Raises:
-        RunError: see `result_folder` and `write_annotations`; or the folder cannot be written; or the scan's header
+        RunError: see `case_folder` and `write_annotations`; or the folder cannot be written; or the scan's header
             allows no DICOM result.
     """
-    folder = result_folder(out, prediction.case, overwrite)
-    lesions = find_lesions(scan, prediction)
+    folder = case_folder(settings.out, prediction.case, settings.overwrite)
+    outputs = settings.outputs
     present = [view for view in VIEWS if view not in scan.missing_views]
+    areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
+    lesions = find_lesions(scan, prediction, areas)
     label = metastatic_label(prediction.model.preparation.classes)
-    annotations = {view: annotate(prediction.masks[view], label) for view in present}
-    result = describe_prediction(scan, prediction, engine, lesions, annotations, outputs, study is not None)
+    shapes = {view: lesion_shapes(areas[view], label) for view in present}
+    result = describe_prediction(scan, prediction, lesions, shapes, outputs, study is not None)
     result["previous"] = None if previous is None else previous.result["case"]
-    shown = view_pictures(scan)
-    pictures = {view: png_bytes(shown[view]) for view in present} if labelme or _PICTURED & set(outputs) else {}
-    picture = overlay_picture(scan, prediction, lesions) if {"overlay", "dicom"} & set(outputs) else None
-    try:
-        with contextlib.ExitStack() as undo, replaced_folder(folder, overwrite) as new:
-            if "masks" in outputs:
-                for view, mask in prediction.masks.items():
-                    np.save(new / mask_name(view, ".npy"), mask, allow_pickle=False)
-                    (new / mask_name(view, ".png")).write_bytes(png_bytes(mask * np.uint8(255)))
-            if "overlay" in outputs:
-                draw_overlay(new / OVERLAY, picture)
-            if "dicom" in outputs:
-                # Late: who wants no DICOM result needs no highdicom.
-                from doubleunet_bs.results.dicom_results import dicom_results
 
-                for name, content in dicom_results(scan, prediction, picture, engine, study).items():
-                    (new / name).write_bytes(content)
-            if "labelme" in outputs:
-                for view in present:
-                    content = labelme_file(annotations[view], scan.anterior.shape, picture_name(view))
-                    write_json(new / annotation_name(view), content)
-                    (new / picture_name(view)).write_bytes(pictures[view])
-            if "report" in outputs:
-                page = report_page(report_scan(result, prediction.masks, pictures), previous)
-                write_text(new / REPORT, page)
+    files: dict[str, bytes] = {}
+    pictures: dict[str, bytes] = {}
+    if labelme or {"labelme", "report"} & set(outputs):
+        shown = view_pictures(scan)
+        pictures = {view: png_bytes(shown[view]) for view in present}
+    if "masks" in outputs:
+        for view, mask in prediction.masks.items():
+            files[mask_name(view, ".npy")] = _npy_bytes(mask)
+            files[mask_name(view, ".png")] = png_bytes(mask * np.uint8(255))
+    if {"overlay", "dicom"} & set(outputs):
+        picture = overlay_picture(scan, prediction, lesions)
+        if "overlay" in outputs:
+            files[OVERLAY] = png_bytes(picture)
+        if "dicom" in outputs:
+            # Imported when it is needed: highdicom takes more than a second.
+            from doubleunet_bs.results.dicom_results import dicom_results
+
+            files |= dicom_results(scan, prediction, picture, study)
+    if "labelme" in outputs:
+        for view in present:
+            annotation = labelme_file(shapes[view], scan.anterior.shape, picture_name(view))
+            files[annotation_name(view)] = json_text(annotation).encode()
+            files[picture_name(view)] = pictures[view]
+    if "report" in outputs:
+        files[REPORT] = report_page(ReportScan(result, areas, pictures), previous).encode()
+
+    try:
+        with contextlib.ExitStack() as undo, replaced_folder(folder, settings.overwrite) as new:
+            for name, content in files.items():
+                (new / name).write_bytes(content)
             write_json(new / RESULT, result)
             if labelme:
-                write_annotations(labelme, annotations, scan.anterior.shape, pictures)
-                # Renaming the folder may fail still; annotations that stayed would stop the next run.
-                undo.enter_context(gone_on_error(labelme.values()))
+                write_annotations(labelme, shapes, scan.anterior.shape, pictures)
+                # Renaming the folder may still fail; annotations left behind would stop the next run.
+                undo.enter_context(removed_on_error(labelme.values()))
     except OSError as cause:
         raise RunError(f"{folder}: cannot be written ({cause.strerror or cause})") from None
     return WrittenResult(folder, result)
 
 
+def _npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
 def describe_prediction(
     scan: BoneScan,
     prediction: Prediction,
-    engine: str,
     lesions: Collection[PredictedLesion],
-    annotations: Mapping[str, ViewAnnotation],
+    shapes: Mapping[str, list[dict[str, Any]]],
     outputs: Collection[str] = OUTPUTS,
     identified: bool = False,
 ) -> dict[str, Any]:
-    """The content of `result.json`. Scans are named by their pseudonym alone; a file that is not written is null.
+    """The content of `result.json`. The scan is named by its pseudonym alone; a file that is not written is null.
 
     Args:
-        scan, prediction, engine, outputs: as in `write_prediction`.
-        lesions: of `find_lesions`.
-        annotations: view -> Labelme shapes; not of a missing view. Empty when none are made.
+        scan, prediction: as in `write_prediction`.
+        lesions: from `find_lesions`.
+        shapes: view -> Labelme shapes; not of a missing view. Empty when none are made.
+        outputs: members of OUTPUTS.
         identified: whether the DICOM files carry the patient's identity.
     """
     prepared, model = prediction.prepared, prediction.model
-    warnings = all_warnings(scan, prediction)
     bodies = body_pixels(scan, prediction)
 
     def file(output: str, name: str, exists: bool = True) -> str | None:
@@ -183,7 +178,8 @@ def describe_prediction(
             "annotation": file("labelme", annotation_name(view), not missing),
             "picture": file("labelme", picture_name(view), not missing),
         }
-    kinds = [kind for view in VIEWS if view in annotations for kind in annotations[view].kinds] or [None] * len(lesions)
+    kinds: list[str | None] = [shape["shape_type"] for view in VIEWS for shape in shapes.get(view, ())]
+    kinds = kinds or [None] * len(lesions)
     pixels = sum(lesion.pixels for lesion in lesions)
     body = sum(bodies.values())
     return {
@@ -212,7 +208,7 @@ def describe_prediction(
         "mask_values": MASK_VALUES,
         "gains": list(prepared.gains),
         "brightness": prepared.brightness,
-        "warnings": warnings,
+        "warnings": all_warnings(scan, prediction),
         "source_sha256": scan.source_sha256,
         "overlay": file("overlay", OVERLAY),
         "report": file("report", REPORT),
@@ -232,5 +228,5 @@ def describe_prediction(
             "preparation": model.preparation.to_json(),
             "image_shape": list(model.image_shape),
         },
-        "engine": engine,
+        "engine": prediction.engine,
     }

@@ -80,23 +80,23 @@ def main() -> None:
 
 def segment(predictor, items, out: Path, outputs: str, streamed: bool) -> dict[str, float]:
     """Segment the scans and write the results to `out`; seconds of each step, of scans one after the other."""
-    from doubleunet_bs.results.input_scans import JobSettings, ScanReader
-    from doubleunet_bs.results.prediction_job import PredictionJob, stream
-    from doubleunet_bs.results.result_files import parse_outputs
+    from doubleunet_bs.results.prediction_job import PredictionJob, ScanReader, stream
+    from doubleunet_bs.results.result_files import JobSettings, parse_outputs
 
     settings = JobSettings(out, parse_outputs(outputs))
     reader = ScanReader(settings, predictor.description.preparation)
     job = PredictionJob(settings, predictor)
     parts = dict.fromkeys(("read", "compute", "write"), 0.0)
     if streamed:
-        errors = [outcome.error for outcome in stream(items, reader, job.compute, job.write) if outcome.error]
+        outcomes = [outcome for _, outcome in stream(items, reader, job.segment, job.write)]
+        errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         assert not errors, errors[0]
         return parts
     for item in items:
         moments = [time.perf_counter()]
         content = reader(item)
         moments.append(time.perf_counter())
-        prediction = job.compute(content)
+        prediction = job.segment(content)
         moments.append(time.perf_counter())
         job.write(content, prediction)
         moments.append(time.perf_counter())

@@ -9,13 +9,12 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_variants import KINDS, VIEWS, write_variant
-from handmade_prediction import make_prediction
+from handmade_prediction import lesions_of, make_prediction
 from pydicom.uid import NuclearMedicineImageStorage
 
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.inference.model_description import Member
-from doubleunet_bs.results.dicom_results import dicom_names, dicom_results
-from doubleunet_bs.results.lesion_list import find_lesions
+from doubleunet_bs.results.dicom_results import dicom_results
 from doubleunet_bs.results.overlay import CONTOUR, overlay_picture
 from doubleunet_bs.results.source_study import read_source_study, same_patient
 from doubleunet_bs.scans import read_scan
@@ -40,11 +39,11 @@ def write_results(files, folder, identified: bool, level: int = LEVEL, drawn: bo
     prediction = make_prediction(scan, {view: getattr(scan, view) > level for view in VIEWS})
     picture = np.full((20, 10, 3), 128, np.uint8)
     if drawn:
-        picture = overlay_picture(scan, prediction, find_lesions(scan, prediction))
+        picture = overlay_picture(scan, prediction, lesions_of(scan, prediction))
     study = read_source_study([Source(str(path)) for path in files]) if identified else None
     paths = {}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in dicom_results(scan, prediction, picture, "tensorflow", study).items():
+    for name, content in dicom_results(scan, prediction, picture, study).items():
         paths[name] = folder / name
         paths[name].write_bytes(content)
     return scan, paths
@@ -73,7 +72,8 @@ def test_segmentations_lie_on_their_source(kind, identified, phantom, tmp_path):
     files = write_variant(phantom, kind, tmp_path / "source")
     scan, paths = write_results(files, tmp_path / "results", identified)
     present = [view for view in VIEWS if view not in scan.missing_views]
-    assert sorted(paths) == sorted(dicom_names(present, identified))
+    names = {f"segmentation_{view}.dcm" for view in present} | {"overlay.dcm"}
+    assert set(paths) == (names if identified else names | {"scan.dcm"})
     sources = [pydicom.dcmread(path) for path in (files if identified else [paths["scan.dcm"]])]
     whole = pydicom.dcmread(phantom).pixel_array
     for view in present:
@@ -211,7 +211,7 @@ def test_secondary_capture_shows_the_overlay(identified, phantom, tmp_path):
     scan, paths = write_results([phantom], tmp_path, identified, drawn=True)
     prediction = make_prediction(scan, {view: getattr(scan, view) > LEVEL for view in VIEWS})
     capture = pydicom.dcmread(paths["overlay.dcm"])
-    assert np.array_equal(capture.pixel_array, overlay_picture(scan, prediction, find_lesions(scan, prediction)))
+    assert np.array_equal(capture.pixel_array, overlay_picture(scan, prediction, lesions_of(scan, prediction)))
     assert (capture.ConversionType, capture.BurnedInAnnotation, capture.PhotometricInterpretation) == (
         "WSD",
         "NO",
@@ -326,7 +326,7 @@ def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
     study.values["PatientName"] = "SECRET\udc80"
     prediction = make_prediction(scan)
     with pytest.raises(RunError) as error:
-        dicom_results(scan, prediction, overlay_picture(scan, prediction, ()), "tensorflow", study)
+        dicom_results(scan, prediction, overlay_picture(scan, prediction, ()), study)
     assert "leave out --keep-identity" in str(error.value) and "SECRET" not in str(error.value)
 
 

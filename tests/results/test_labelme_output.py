@@ -17,7 +17,9 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.results.labelme_output import annotate, annotation_paths, metastatic_label
+from doubleunet_bs.results.labelme_output import annotation_paths, lesion_shapes, metastatic_label
+from doubleunet_bs.results.lesion_list import find_areas
+from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.labelme import draw_shapes, rasterize
@@ -31,9 +33,9 @@ def test_drawn_back_to_exactly_the_mask(sigma, tmp_path):
     rng = np.random.default_rng(1)
     noise = cv2.GaussianBlur(rng.normal(size=(300, 200)).astype(np.float32), (0, 0), sigma)
     mask = (noise > noise.std()).astype(np.uint8)
-    annotation = annotate(mask)
-    assert np.array_equal(draw_shapes(tmp_path, annotation.shapes, mask.shape, CLASSES), 2 * mask)
-    assert annotation.kinds.count("polygon") > 0.9 * len(annotation.kinds) > 0
+    shapes = lesion_shapes(find_areas(mask))
+    assert np.array_equal(draw_shapes(tmp_path, shapes, mask.shape, CLASSES), 2 * mask)
+    assert sum(shape["shape_type"] == "polygon" for shape in shapes) > 0.9 * len(shapes) > 0
 
 
 def test_an_area_with_a_hole_is_a_mask_shape(tmp_path):
@@ -41,11 +43,11 @@ def test_an_area_with_a_hole_is_a_mask_shape(tmp_path):
     mask[5:12, 5:12] = 1
     mask[8, 8] = 0
     mask[20:25, 3:9] = 1
-    annotation = annotate(mask)
-    assert annotation.kinds == ["mask", "polygon"]
-    assert annotation.shapes[0]["points"] == [[5, 5], [11, 11]]
-    assert np.array_equal(draw_shapes(tmp_path, annotation.shapes, mask.shape, CLASSES), 2 * mask)
-    assert annotate(np.zeros((40, 40), np.uint8)).shapes == []
+    shapes = lesion_shapes(find_areas(mask))
+    assert [shape["shape_type"] for shape in shapes] == ["mask", "polygon"]
+    assert shapes[0]["points"] == [[5, 5], [11, 11]]
+    assert np.array_equal(draw_shapes(tmp_path, shapes, mask.shape, CLASSES), 2 * mask)
+    assert lesion_shapes(find_areas(np.zeros((40, 40), np.uint8))) == []
 
 
 def test_label_of_the_users_own_class_map():
@@ -55,7 +57,7 @@ def test_label_of_the_users_own_class_map():
 
 
 def test_files_beside_the_result(scan, tmp_path):
-    written = write_prediction(tmp_path, scan, make_prediction(scan), outputs=("labelme",))
+    written = write_prediction(JobSettings(tmp_path, outputs=("labelme",)), scan, make_prediction(scan))
     kinds = [lesion["annotation_shape"] for lesion in written.result["lesions"]]
     assert kinds and set(kinds) == {"polygon"}
     for view in ("anterior", "posterior"):

@@ -9,15 +9,16 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from handmade_prediction import make_prediction
+from handmade_prediction import lesions_of, make_prediction
 from PIL import Image
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.inference.model_description import INTENDED_USE
-from doubleunet_bs.results.lesion_list import SPACING_WARNING, find_lesions
+from doubleunet_bs.results.lesion_list import SPACING_WARNING
 from doubleunet_bs.results.overlay import overlay_picture
-from doubleunet_bs.results.patient_report import read_report_scan
+from doubleunet_bs.results.previous_scan import read_result
+from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.views import MIRRORED_WARNING
@@ -28,7 +29,7 @@ CONTOUR = np.array((225, 87, 0))
 class Page(html.parser.HTMLParser):
     """Checks that elements are closed in order; collects text, ids and links."""
 
-    VOID = {"meta", "input", "image", "path", "br"}
+    VOID = {"meta", "link", "input", "image", "path", "br"}
 
     def __init__(self, text: str):
         super().__init__()
@@ -62,13 +63,13 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(scan, tmp_path_factory):
-    return write_prediction(tmp_path_factory.mktemp("report"), scan, make_prediction(scan))
+    return write_prediction(JobSettings(tmp_path_factory.mktemp("report")), scan, make_prediction(scan))
 
 
 @pytest.fixture(scope="module")
 def earlier(phantoms, tmp_path_factory):
     scan = read_scan(phantoms / "phantom_0002.dcm")
-    return write_prediction(tmp_path_factory.mktemp("earlier"), scan, make_prediction(scan))
+    return write_prediction(JobSettings(tmp_path_factory.mktemp("earlier")), scan, make_prediction(scan))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def mirrored(phantoms, tmp_path_factory):
     dataset.save_as(folder / "scan.dcm")
     scan = read_scan(folder / "scan.dcm")
     assert MIRRORED_WARNING in scan.warnings and scan.pixel_spacing_mm is None
-    return write_prediction(folder / "out", scan, make_prediction(scan))
+    return write_prediction(JobSettings(folder / "out"), scan, make_prediction(scan))
 
 
 def test_no_side_is_stated_where_it_is_in_doubt(written, mirrored):
@@ -137,7 +138,7 @@ def test_a_number_is_never_cut_off(scan):
         mask[box[0] : box[1], box[2] : box[3]] = 1
         prediction = make_prediction(scan, {"anterior": mask})
         bare = overlay_picture(scan, prediction, ())
-        numbered = overlay_picture(scan, prediction, find_lesions(scan, prediction))
+        numbered = overlay_picture(scan, prediction, lesions_of(scan, prediction))
         # The rows of the titles change as well.
         rows, columns = (numbered != bare).any(axis=2)[149:].nonzero()
         assert rows.max() - rows.min() >= 10 and columns.max() - columns.min() >= 4, box
@@ -170,13 +171,13 @@ def test_needs_nothing_from_outside(written):
     text = page_of(written)
     inside = {f"#{name}" for name in Page(text).ids}
     for link in Page(text).links:
-        assert link in inside or link.startswith("data:image/png;base64,")
+        assert link in inside | {"data:,"} or link.startswith("data:image/png;base64,")
     assert not re.search(r"<script|javascript:|https?:|@import|url\(", text)
 
 
 def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
-    previous = read_report_scan(earlier.folder)
-    both = write_prediction(tmp_path, scan, make_prediction(scan), previous=previous)
+    previous = read_result(earlier.folder)
+    both = write_prediction(JobSettings(tmp_path), scan, make_prediction(scan), previous=previous)
     page = Page(page_of(both))
     assert both.result["previous"] == previous.result["case"]
     assert previous.result["case"] in page.text
@@ -184,18 +185,19 @@ def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
     assert len(page.ids) == len(set(page.ids))
     for result in (both.result, previous.result):
         assert f"{result['lesion_area']['lesion_pixels']:,} " in page.text
-    assert "stand side by side and no more" in page.text
+    assert "are not registered to each other" in page.text
     assert "different models" not in page.text
     other = dataclasses.replace(
         previous, result={**previous.result, "model": {**previous.result["model"], "weights_sha256": "cd" * 32}}
     )
-    page = Page(page_of(write_prediction(tmp_path, scan, make_prediction(scan), overwrite=True, previous=other)))
+    settings = JobSettings(tmp_path, overwrite=True)
+    page = Page(page_of(write_prediction(settings, scan, make_prediction(scan), previous=other)))
     assert "segmented by different models" in page.text
 
 
 def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
-    nothing = write_prediction(tmp_path / "a", scan, make_prediction(scan, {}))
-    assert "Nothing is predicted to be metastatic." in Page(page_of(nothing)).text
+    nothing = write_prediction(JobSettings(tmp_path / "a"), scan, make_prediction(scan, {}))
+    assert "No area is predicted to be metastatic." in Page(page_of(nothing)).text
     half = dataclasses.replace(
         scan,
         posterior=np.zeros_like(scan.posterior),
@@ -204,7 +206,7 @@ def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
         warnings=("<b>a & b</b>",),
         phantom=False,
     )
-    page = Page(page_of(write_prediction(tmp_path / "b", half, make_prediction(half))))
+    page = Page(page_of(write_prediction(JobSettings(tmp_path / "b"), half, make_prediction(half))))
     assert page.text.count("view missing") == 2
     assert "phantom" not in page.text
     assert "pixel spacing unknown" in page.text and "areas in mm2 cannot be given" in page.text
@@ -235,8 +237,10 @@ def test_results_that_cannot_stand_beside_another(earlier, tmp_path):
 
     assert len(earlier.result["lesions"]) > 1
     for name, work, message in (
-        ("gone", lambda folder: (folder / "view_anterior.png").unlink(), "view_anterior.png: is missing; segment"),
+        ("gone", lambda folder: (folder / "view_anterior.png").unlink(), "view_anterior.png: is missing: segment"),
         ("cut", lambda folder: (folder / "mask_anterior.npy").write_bytes(b"xy"), "a damaged result"),
+        ("empty", lambda folder: (folder / "mask_anterior.npy").write_bytes(b""), "a damaged result"),
+        ("zip", lambda folder: np.savez(open(folder / "mask_anterior.npy", "wb"), a=1), "a damaged result"),
         ("png", lambda folder: (folder / "view_anterior.png").write_bytes(b"xy"), "a damaged result"),
         ("old", rewrite(lambda result: {**result, "format": 1}), "not a result of this version"),
         ("hand", rewrite(lambda result: {**result, "lesions": [{"view": "anterior"}]}), "a damaged result"),
@@ -250,7 +254,7 @@ def test_results_that_cannot_stand_beside_another(earlier, tmp_path):
         ("kind", rewrite(lambda result: [result]), "not a result of this version"),
     ):
         with pytest.raises(RunError, match=message):
-            read_report_scan(changed(name, work))
+            read_result(changed(name, work))
 
 
 @pytest.mark.slow

@@ -18,7 +18,9 @@ from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, sea
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.engines import choose_local
-from doubleunet_bs.results.input_scans import JobSettings, ScanReader, list_scans
+from doubleunet_bs.results.input_scans import list_scans
+from doubleunet_bs.results.prediction_job import ScanReader
+from doubleunet_bs.results.result_files import JobSettings
 
 
 @pytest.fixture
@@ -142,7 +144,7 @@ def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_
     assert "1 of 4 scans" in command(case, "--outputs", "none", out=tmp_path / "a")[1]
     assert command(case / "scan.dcm", "--outputs", "none", out=tmp_path / "b")[0] == 0
     code, _, err = command(folder / "predicted", "--outputs", "none", out=tmp_path / "c")
-    assert code == 1 and "predicted: holds results of earlier predictions only; name a scan.dcm" in err
+    assert code == 1 and "predicted: holds only results of earlier predictions: name a scan.dcm" in err
     (case / "result.json").write_text("[]")
     assert "1 of 4 scans" in command(folder / "predicted", "--outputs", "none", out=tmp_path / "d")[1]
 
@@ -233,9 +235,9 @@ def test_dry_run_refuses_what_a_run_would(command, phantoms, trained_run, tmp_pa
     assert command(file, "--outputs", "masks,labelme", out=tmp_path / "earlier")[0] == 0
     (earlier,) = (tmp_path / "earlier").iterdir()
     for arguments, expected, message in (
-        (("--previous", file), 1, "is the scan that was given as the previous one as well"),
-        (("--previous", earlier), 1, "is the scan that was given as the previous one as well"),
-        (("--log", tmp_path), 2, "the log cannot be written (Is a directory)"),
+        (("--previous", file), 1, "is also the scan given with --previous"),
+        (("--previous", earlier), 1, "is also the scan given with --previous"),
+        (("--log", tmp_path), 2, "the log cannot be written (Is a directory): give --log another file"),
         (("--log", tmp_path / "file" / "log"), 2, "the log cannot be written (Not a directory)"),
         (("--labelme", tmp_path / "file" / "labels"), 2, f"{tmp_path / 'file'}: is a file; --labelme names a folder"),
     ):
@@ -315,7 +317,7 @@ def test_previous_scan_or_result(command, phantoms, tmp_path):
     assert earlier.name in (folder / "report.html").read_text()
     # The phantoms are different patients, and a scan names its patient.
     code, _, err = command(second, "--previous", first, out=tmp_path / "c")
-    assert code == 1 and "has another Patient ID" in err
+    assert code == 1 and "Patient ID, its issuer or the birth date differs" in err
     dataset = pydicom.dcmread(first)
     dataset.PatientID = pydicom.dcmread(second).PatientID
     dataset.save_as(tmp_path / "earlier.dcm")
@@ -329,7 +331,7 @@ def test_previous_scan_or_result(command, phantoms, tmp_path):
         ((second, "--previous", earlier, "--outputs", "masks"), 2, "add report to --outputs"),
         ((second, "--previous", tmp_path / "nowhere"), 2, "no such file or folder"),
         ((second, "--previous", phantoms), 1, "holds 2 scans"),
-        ((first, "--previous", first), 1, "is the scan that was given as the previous one"),
+        ((first, "--previous", first), 1, "is also the scan given with --previous"),
         ((second, "--keep-identity", "--outputs", "masks"), 2, "add dicom to --outputs"),
     ):
         found, _, err = command(*arguments, out=tmp_path / "e")
@@ -347,7 +349,7 @@ def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_
     reader = ScanReader(settings, SETTINGS)
     first, second = list_scans([str(path) for path in paths]).scans
     assert sorted(path.name for path in reader(first).labelme.values()) == ["scan_anterior.json", "scan_posterior.json"]
-    with pytest.raises(RunError, match=r"scan\.dcm: its annotation would have the name of that of .*scan\.dcm: rename"):
+    with pytest.raises(RunError, match=r"scan\.dcm: its annotation would overwrite that of .*scan\.dcm: rename"):
         reader(second)
     assert not (tmp_path / "labels").exists()
     code, _, err = command(*paths, "--labelme", tmp_path / "labels", "--outputs", "none")

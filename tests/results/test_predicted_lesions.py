@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from handmade_prediction import make_prediction
+from handmade_prediction import lesions_of, make_prediction
 from skimage.measure import label, regionprops
 
-from doubleunet_bs.results.lesion_list import area_mm2, body_mask, body_pixels, find_lesions, number_lesions
+from doubleunet_bs.results.lesion_list import area_mm2, body_mask, body_pixels, find_areas
 
 
 def test_figures_by_hand(scan):
@@ -19,7 +19,7 @@ def test_figures_by_hand(scan):
     posterior[250:254, 60] = 1
     prediction = make_prediction(scan, {"anterior": anterior, "posterior": posterior})
     prediction.probabilities["anterior"][300, 100] = 0.7
-    first, second, third = find_lesions(scan, prediction)
+    first, second, third = lesions_of(scan, prediction)
     assert [(lesion.number, lesion.view, lesion.pixels) for lesion in (first, second, third)] == [
         (1, "anterior", 1),
         (2, "anterior", 7),
@@ -39,12 +39,12 @@ def test_figures_by_hand(scan):
 
 
 def test_without_pixel_spacing_and_without_lesions(scan):
-    assert find_lesions(scan, make_prediction(scan, {})) == ()
+    assert lesions_of(scan, make_prediction(scan, {})) == ()
     assert area_mm2(5, None) is None
     unknown = dataclasses.replace(scan, pixel_spacing_mm=None)
     mask = np.zeros((1024, 256), np.uint8)
     mask[300, 100] = 1
-    (lesion,) = find_lesions(unknown, make_prediction(unknown, {"posterior": mask}))
+    (lesion,) = lesions_of(unknown, make_prediction(unknown, {"posterior": mask}))
     assert (lesion.area_mm2, lesion.pixels, lesion.view) == (None, 1, "posterior")
 
 
@@ -52,15 +52,15 @@ def test_without_pixel_spacing_and_without_lesions(scan):
 def test_agrees_with_scikit_image(seed):
     rng = np.random.default_rng(seed)
     mask = (rng.random((60, 40)) > 0.7).astype(np.uint8)
-    total, labels, boxes, centres = number_lesions(mask)
+    areas = find_areas(mask)
     regions = sorted(regionprops(label(mask, connectivity=2)), key=lambda region: region.bbox[:2])
-    assert total == len(regions) > 5
-    assert np.array_equal(labels > 0, mask == 1)
-    for number, region in enumerate(regions):
+    assert len(areas) == len(regions) > 5
+    for area, region in zip(areas, regions, strict=True):
         first_row, first_column, end_row, end_column = region.bbox
-        assert tuple(boxes[number]) == (first_row, end_row - 1, first_column, end_column - 1)
-        assert np.allclose(centres[number], region.centroid)
-        assert (labels == number + 1).sum() == region.area
+        box = (area.first_row, area.last_row, area.first_column, area.last_column)
+        assert box == (first_row, end_row - 1, first_column, end_column - 1)
+        assert np.allclose((area.row, area.column), region.centroid)
+        assert np.array_equal(area.inside, region.image)
 
 
 def test_body_is_the_outline_of_the_patient(scan):

@@ -1,5 +1,6 @@
 """A folder that takes the place of an older one: whatever stops it, one of the two is there in the end."""
 
+import dataclasses
 import os
 import types
 
@@ -10,6 +11,7 @@ from doubleunet_bs import files as module
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, replaced_folder
 from doubleunet_bs.results import result_folder
+from doubleunet_bs.results.result_files import JobSettings
 
 
 def content(folder) -> dict[str, str]:
@@ -93,15 +95,17 @@ def test_a_result_of_another_process_is_replaced_only_with_overwrite(scan, tmp_p
 
     def meanwhile(*arguments):
         monkeypatch.setattr(result_folder, "report_page", real)
-        result_folder.write_prediction(tmp_path, scan, prediction, engine="first", outputs=("masks",))
+        first = dataclasses.replace(prediction, engine="first")
+        result_folder.write_prediction(JobSettings(tmp_path, ("masks",)), scan, first)
         return real(*arguments)
 
     monkeypatch.setattr(result_folder, "report_page", meanwhile)
-    arguments = {"engine": "second", "overwrite": overwrite, "outputs": ("report",)}
+    second = dataclasses.replace(prediction, engine="second")
+    settings = JobSettings(tmp_path, ("report",), overwrite=overwrite)
     if overwrite:
-        result_folder.write_prediction(tmp_path, scan, prediction, **arguments)
+        result_folder.write_prediction(settings, scan, second)
     else:
         with pytest.raises(RunError, match="exists already; give --overwrite"):
-            result_folder.write_prediction(tmp_path, scan, prediction, **arguments)
+            result_folder.write_prediction(settings, scan, second)
     assert os.listdir(tmp_path) == [scan.case]
     assert read_json(tmp_path / scan.case / "result.json")["engine"] == ("second" if overwrite else "first")
