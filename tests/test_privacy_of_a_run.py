@@ -5,7 +5,7 @@ from intensity_run import intensity_model
 from planted_secrets import SECRET, UID, haystack, plant_everywhere, search
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.evaluation.evaluate_run import evaluate_run
+from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.files import read_json
 from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.preparation.shards import open_shards

@@ -132,7 +132,7 @@ def run_demo(
     [fold_path] = train_and_export(run_path, shards, open_shards(shards), experiment, fold, resume=resume, **device)
     _step(4, "evaluation", start)
     # Once TensorFlow is set up.
-    from doubleunet_bs.evaluation.evaluate_run import evaluate_run
+    from doubleunet_bs.evaluation.evaluate import evaluate_run
 
     evaluate_run(run_path, fold)
     print(_conclusion(folder, experiment, run_path, fold_path, cohort, time.monotonic() - start))

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         overlap=args.overlap,
         normals=not args.no_normals,
         pictures=not args.no_pictures,
-        again=args.recompute,
+        recompute=args.recompute,
     )
     return _compare(args, settings) if len(args.run_paths) > 1 else _score(args, settings)
 
@@ -119,7 +119,7 @@ def _score(args: argparse.Namespace, settings) -> int:
 
         summary, folder = evaluate_ensemble(path, args.data, settings, args.trained_on, not args.no_report)
     else:
-        from doubleunet_bs.evaluation.evaluate_run import evaluate_run
+        from doubleunet_bs.evaluation.evaluate import evaluate_run
 
         summary, folder = evaluate_run(path, args.fold, args.data, settings, not args.no_report), path
     changed = f", changed: {', '.join(summary.changed_settings)}" if summary.changed_settings else ""

@@ -5,13 +5,14 @@ import dataclasses
 import io
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
+from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.evaluate_run import open_run_data, provenance_of_runs, read_folds, score_fold
+from doubleunet_bs.evaluation.evaluate import open_run_data, provenance_of_runs, read_folds, score_fold
 from doubleunet_bs.evaluation.fold_scores import FoldScores, arithmetic_of
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
@@ -29,13 +30,22 @@ METHOD = (
 )
 
 
+_MEANS = {
+    "precision": "precision",
+    "sensitivity": "sensitivity",
+    "F1 [1]": "f1_of_means",
+    "F1 [2]": "f1_mean",
+    "SD of F1": "f1_sd",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class RunComparison:
     """What `compare_runs` found.
 
     Attributes:
         names: of the runs, as they are called in tables: the folder names, or whole paths where those repeat.
-        experiments: name of each run's experiment, with the settings that were changed and the arithmetic, if noted.
+        experiments: name of each run's experiment, with the settings that were changed and the precision, if recorded.
         folds: those that all runs have.
         left_out: (name, fold) of folds that only some have.
         scores: for each run its scores of `folds`.
@@ -94,8 +104,8 @@ def compare_runs(
     """Evaluate several runs on the same folds of the same shards and compare them scan by scan.
 
     Runs that cannot be compared are refused before anything is predicted. Folds that not all runs have trained are left
-    out of the comparison. Predictions of the folds are kept; scores, tables and report of a run are left as they are,
-    since they may belong to other settings.
+    out of the comparison. Predictions of the folds are kept. Scores, tables and report of a run are left as they are, since
+    they may belong to other settings.
 
     Args:
         paths: two run folders or more.
@@ -104,27 +114,18 @@ def compare_runs(
         settings: of the evaluation.
 
     Raises:
-        RunError: other shards, another division into folds, or no fold in common; the difference is named.
+        RunError: other shards, another split into folds, or no fold in common. The message names the difference.
         SettingsError: fewer than two runs, or a run twice.
     """
     if len(paths) < 2:
-        raise SettingsError("two runs or more are needed for a comparison")
+        raise SettingsError("only one run is named: a comparison needs at least two")
     if len({Path(path).resolve() for path in paths}) < len(paths):
-        raise SettingsError("a run is named twice")
+        raise SettingsError("a run is named twice: name each once")
     settings = settings or EvaluationSettings()
     runs = [open_run(path) for path in paths]
     dataset = _check_same(runs, data)
-    common = sorted(set.intersection(*(set(run.trained_folds()) for run in runs)))
     names = _names(runs)
-    if fold is not None:
-        common = [number for number in common if number == fold]
-    if not common:
-        trained = "; ".join(
-            f"{name}: {', '.join(map(str, run.trained_folds())) or 'none'}"
-            for name, run in zip(names, runs, strict=True)
-        )
-        wanted = "no fold that all runs have trained" if fold is None else f"fold {fold} is not trained in all runs"
-        raise RunError(f"{runs[0].path} and others: {wanted} ({trained})")
+    common = _common_folds(runs, names, fold)
     scores = tuple(tuple(score_fold(run, dataset, number, settings) for number in common) for run in runs)
     scans = [tuple(scan for score in folds for scan in score.scans) for folds in scores]
     pairs = [
@@ -138,57 +139,70 @@ def compare_runs(
     )
     experiments = tuple(_label(run, folds) for run, folds in zip(runs, scores, strict=True))
     of = provenance_of_runs(runs, dataset).without_paper()
-    return RunComparison(names, experiments, tuple(common), left_out, scores, holm_corrected(pairs), of)
+    return RunComparison(names, experiments, common, left_out, scores, holm_corrected(pairs), of)
+
+
+def _common_folds(runs: Sequence[Run], names: Sequence[str], fold: int | None) -> tuple[int, ...]:
+    """The folds that all runs have trained, or `fold` alone."""
+    common = set.intersection(*(set(run.trained_folds()) for run in runs))
+    if fold is not None:
+        common &= {fold}
+    if not common:
+        trained = "; ".join(
+            f"{name}: {', '.join(map(str, run.trained_folds())) or 'none'}"
+            for name, run in zip(names, runs, strict=True)
+        )
+        wanted = "no fold that all runs have trained" if fold is None else f"fold {fold} is not trained in all runs"
+        raise RunError(f"{runs[0].path} and others: {wanted} ({trained})")
+    return tuple(sorted(common))
 
 
 def format_comparison(comparison: RunComparison) -> str:
-    """F1 by fold, means and pairs as text, in per cent."""
-    width = max(12, *(len(name) + 2 for name in comparison.names))
-    lines = [f"{'F1 of fold':>12}" + "".join(f"{name:>{width}}" for name in comparison.names)]
-    rule = "-" * len(lines[0])
-    lines.append(rule)
+    """F1 by fold, means and pairs as text, in %."""
+    names = comparison.names
+    width = max(12, *(len(name) + 2 for name in names))
+
+    def line(label: object, cells: Iterable[str]) -> str:
+        return f"{label:>12}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+    head = line("F1 of fold", names)
+    rule = "-" * len(head)
+    lines = [head, rule]
     for place, fold in enumerate(comparison.folds):
-        row = (folds[place].pooled.f1 for folds in comparison.scores)
-        lines.append(f"{fold:>12}" + "".join(f"{percent(value):>{width}}" for value in row))
+        lines.append(line(fold, (percent(folds[place].pooled.f1) for folds in comparison.scores)))
     lines.append(rule)
-    for label, name in (
-        ("precision", "precision"),
-        ("sensitivity", "sensitivity"),
-        ("F1 [1]", "f1_of_means"),
-        ("F1 [2]", "f1_mean"),
-        ("SD of F1", "f1_sd"),
-    ):
-        lines.append(f"{label:>12}" + "".join(f"{percent(getattr(mean, name)):>{width}}" for mean in comparison.means))
+    for label, name in _MEANS.items():
+        lines.append(line(label, (percent(getattr(mean, name)) for mean in comparison.means)))
     lines += [
         "",
-        *(f"{name}: {what}" for name, what in zip(comparison.names, comparison.experiments, strict=True)),
-        "Pixels of the metastatic class in per cent. Means over the folds: [1] of mean precision and mean sensitivity, "
-        "[2] of the folds' F1.",
+        *(f"{name}: {what}" for name, what in zip(names, comparison.experiments, strict=True)),
+        "Metastatic pixels in %. Means over the folds: [1] of mean precision and mean sensitivity, [2] of the folds' F1.",
         "",
-        "Dice per scan, second minus first (points: per cent):",
+        "Dice per scan, second minus first, in percentage points:",
+        *(_pair_line(pair, len(comparison.comparisons) > 1) for pair in comparison.comparisons),
+        "",
+        f"{METHOD}.",
     ]
-    for pair in comparison.comparisons:
-        interval = (
-            "" if pair.interval is None else f" (95 % {100 * pair.interval[0]:+.2f} to {100 * pair.interval[1]:+.2f})"
-        )
-        median = "-" if pair.median_difference is None else f"{100 * pair.median_difference:+.2f} points"
-        test = (
-            "no scan differs, so there is no test"
-            if pair.p is None
-            else f"p {_p(pair.p)}"
-            + (f", corrected {_p(pair.p_holm)}" if len(comparison.comparisons) > 1 else "")
-            + f", rank-biserial {pair.rank_biserial:+.2f}"
-        )
-        lines.append(
-            f"  {pair.first} -> {pair.second}: {pair.scans} scans, {pair.ties} equal"
-            + (f", {pair.undefined} undefined" if pair.undefined else "")
-            + f"; median {median}{interval}; {test}"
-        )
-    lines += ["", f"{METHOD}."]
     if comparison.left_out:
         left_out = ", ".join(f"fold {fold} of {name}" for name, fold in comparison.left_out)
         lines.append(f"Left out, since not all runs have it: {left_out}.")
     return "\n".join(lines + comparison.provenance.notes)
+
+
+def _pair_line(pair: Comparison, several: bool) -> str:
+    parts = [f"{pair.scans} scans, {pair.ties} equal" + (f", {pair.undefined} undefined" if pair.undefined else "")]
+    median = "median -"
+    if pair.median_difference is not None:
+        median = f"median {100 * pair.median_difference:+.2f} points"
+    if pair.interval is not None:
+        median += f" (95 % {100 * pair.interval[0]:+.2f} to {100 * pair.interval[1]:+.2f})"
+    parts.append(median)
+    if pair.p is None:
+        parts.append("no scan differs, so there is no test")
+    else:
+        corrected = f", corrected {_p(pair.p_holm)}" if several else ""
+        parts.append(f"p {_p(pair.p)}{corrected}, rank-biserial {pair.rank_biserial:+.2f}")
+    return f"  {pair.first} -> {pair.second}: {'; '.join(parts)}"
 
 
 def comparison_csv(comparison: RunComparison) -> str:
@@ -219,21 +233,21 @@ def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> ShardedD
     for run in runs[1:]:
         if run.data["fingerprint"] != first.data["fingerprint"]:
             raise RunError(
-                f"{run.path}: trained on other shards than {first.path} ({run.data['path']} and {first.data['path']}); "
-                "only runs on the same shards can be compared"
+                f"{run.path}: trained on other shards than {first.path} ({run.data['path']} and {first.data['path']}): "
+                "compare runs on the same shards"
             )
     dataset = open_run_data(first, data)
     folds = [read_folds(run, dataset) for run in runs]
     for run, own in zip(runs[1:], folds[1:], strict=True):
         if own.sha256() != folds[0].sha256():
             raise RunError(
-                f"{run.path}: {_difference(folds[0], own)} in {first.path}; only runs on the same folds can be "
-                f"compared: copy {first.path / 'folds.json'} into a new run folder before training"
+                f"{run.path}: {_difference(folds[0], own)} in {first.path}, so the folds differ: "
+                "copy folds.json into a new run folder before training"
             )
     return dataset
 
 
-def _difference(ours, theirs) -> str:
+def _difference(ours: Folds, theirs: Folds) -> str:
     if len(ours) != len(theirs):
         return f"has {len(theirs)} folds, not the {len(ours)}"
     for number, (own, other) in enumerate(zip(ours.parts, theirs.parts, strict=True), start=1):
@@ -248,7 +262,7 @@ def _names(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def _label(run: Run, folds: Sequence[FoldScores]) -> str:
-    """What the run trained, so that two that differ in their settings or their arithmetic are told apart."""
+    """What the run trained, so that runs with other settings or another precision are distinguished."""
     changed = run.changed_settings()
     arithmetic = arithmetic_of(fold.arithmetic for fold in folds).get("arithmetic")
     return (
@@ -258,5 +272,7 @@ def _label(run: Run, folds: Sequence[FoldScores]) -> str:
     )
 
 
-def _p(value: float) -> str:
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"

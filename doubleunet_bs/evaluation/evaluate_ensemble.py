@@ -1,11 +1,11 @@
-"""All trained folds together, on scans from outside of the cross-validation (decided here; not in the paper).
+"""All trained folds together, on scans from outside of the cross-validation. The paper has no ensemble.
 
-The class probabilities of output 2 are averaged over the folds; the segmentation is the likeliest class of the average.
-Within the cross-validation there is no such figure: every scan has trained most of the folds. So shards that share a
-case, a patient or the counts of a scan with the run's own are refused.
+The class probabilities of output 2 are averaged over the folds. The segmentation is the likeliest class of the average.
+Within the cross-validation there is no such figure, since most of the folds were trained on every scan. So shards that
+share a case, a patient or the counts of a scan with the run's own are refused.
 
-The intensity threshold beside it is chosen on all positive scans of the run, which the ensemble has seen as well. There
-is no smallest-lesion filter: no scan is left to learn it on that none of the folds has seen.
+The intensity threshold beside it is chosen on all positive scans of the run. There is no minimum lesion size: no scan is
+left to learn it on that none of the folds has seen.
 """
 
 import dataclasses
@@ -15,17 +15,18 @@ from pathlib import Path
 
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.evaluate_run import read_folds
+from doubleunet_bs.evaluation.evaluate import read_folds
 from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, ThresholdScore, arithmetic_of, write_scores
 from doubleunet_bs.evaluation.paper_tables import provenance
+from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
 from doubleunet_bs.evaluation.scores import best_threshold
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
-from doubleunet_bs.evaluation.summary import SUMMARY, Summary
-from doubleunet_bs.evaluation.tables import write_tables
-from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.evaluation.summary import Summary
+from doubleunet_bs.evaluation.tables import write_summary
+from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.keras_model import Segment, Segmenter, load_keras_model, mean_of
-from doubleunet_bs.inference.trained_fold import open_fold
+from doubleunet_bs.inference.trained_fold import TrainedFold, open_fold
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
 from doubleunet_bs.training.run_folder import Run, open_run
 
@@ -45,8 +46,8 @@ def evaluate_ensemble(
         path: the run folder.
         data: shards of scans that no fold has seen.
         settings: of the evaluation.
-        trained_on: the shards that the run was trained on (and pre-trained, with transfer), when they have moved since:
-            without them nobody could tell whether a scan was seen.
+        trained_on: the shards that the run was trained on (and pre-trained, with transfer), when they have moved since.
+            They are needed to check that no scan was seen.
         report: write `report.html`.
 
     Returns:
@@ -61,26 +62,42 @@ def evaluate_ensemble(
     run = open_run(path)
     trained = [open_fold(run, fold) for fold in run.trained_folds()]
     if not trained:
-        raise RunError(f"{run.path}: no fold is trained yet; run train.py first")
-    seen = open_seen(run, trained_on)
-    own = seen[0]
-    folds = read_folds(run, own)
+        raise RunError(f"{run.path}: no fold is trained yet: run the train command first")
     others = open_shards(data, verify=True)
-    check_prepared(own, others)
+    seen = open_seen(run, trained_on)
+    check_prepared(seen[0], others)
     for shards in seen:
         check_unseen(shards, others)
     folder = _folder(run, others)
+    scores = _score(run, trained, seen[0], others, folder, settings)
+    write_scores(folder / SCORES, scores)
+    summary = _summary(run, seen, others, scores)
+    write_summary(folder, summary)
+    if report:
+        write_report(run, others, summary, folder)
+    return summary, folder
+
+
+def _score(
+    run: Run,
+    trained: Sequence[TrainedFold],
+    own: ShardedDataset,
+    others: ShardedDataset,
+    folder: Path,
+    settings: EvaluationSettings,
+) -> FoldScores:
+    """Predict the scans of `others` with the average of the folds, score them and draw them."""
     stored = StoredPredictions(folder / PREDICTIONS, tuple(fold.weights_sha256 for fold in trained), others.fingerprint)
     scorer = Scorer(others, stored, settings)
-    test = [case.case for case in others.cases if case.group == "positive"]
-    normals = [case.case for case in others.cases if case.group == "negative"] if settings.normals else []
-    reason = None if normals else "the shards hold no normal scan" if settings.normals else NOT_ASKED
+    test, normals = ([case.case for case in others.cases if case.group == group] for group in ("positive", "negative"))
     if not test:
-        raise DatasetError(f"{others.path}: no scan with metastases is in it; there is nothing to find")
-    scorer.predict(
-        (*test, *normals), lambda: ensemble_of([fold.model_path for fold in trained]), "ensemble: unseen scans"
-    )
-    positives = {case for part in folds.parts for case in part}
+        raise DatasetError(f"{others.path}: no scan with metastases is in it: add some to test on")
+    reason = None if normals else "the shards hold no normal scan"
+    if not settings.normals:
+        normals, reason = [], NOT_ASKED
+    paths = [fold.model_path for fold in trained]
+    scorer.predict((*test, *normals), lambda: ensemble_of(paths), "ensemble: unseen scans")
+    positives = {case for part in read_folds(run, own).parts for case in part}
     chosen = [index for index, case in enumerate(own.cases) if case.case in positives]
     value, counts = best_threshold(*grey_histograms(own, chosen))
     rows, columns = others.image_shape
@@ -105,18 +122,7 @@ def evaluate_ensemble(
     )
     if settings.pictures:
         scorer.draw(test)
-    write_scores(folder / SCORES, scores)
-    # In the order of `open_seen`; the first is said, since more would not change what the figures are worth.
-    stages = zip(("training", "pre-training"), seen, strict=False)
-    elsewhere = [stage for stage, shards in stages if patients_comparable(shards, others) is False]
-    summary = _summary(run, others, scores, elsewhere[0] if elsewhere else None)
-    write_json(folder / SUMMARY, summary.to_json())
-    write_tables(folder, summary)
-    if report:
-        from doubleunet_bs.evaluation.report import write_report
-
-        write_report(run, others, summary, folder)
-    return summary, folder
+    return scores
 
 
 def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[ShardedDataset]:
@@ -124,7 +130,7 @@ def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[Sh
 
     Args:
         run: the opened run.
-        trained_on: folders to look in before those that the run has noted; recognised by their fingerprint.
+        trained_on: folders to use instead of those that the run has recorded, recognised by their fingerprint.
 
     Raises:
         DatasetError: shards are missing or damaged.
@@ -138,13 +144,12 @@ def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[Sh
         dataset = given.pop(data["fingerprint"], None)
         if dataset is None and not Path(data["path"]).is_dir():
             raise DatasetError(
-                f"{data['path']}: the shards that {run.path} was trained on are not there any more; "
-                "name them with --trained-on"
+                f"{data['path']}: the shards that {run.path} was trained on are gone: name them with --trained-on"
             )
         dataset = dataset or open_shards(data["path"])
         if dataset.fingerprint != data["fingerprint"]:
             raise RunError(
-                f"{data['path']}: not the shards that {run.path} was trained on; name them with --trained-on"
+                f"{data['path']}: not the shards that {run.path} was trained on: name them with --trained-on"
             )
         seen.append(dataset)
     if given:
@@ -154,7 +159,7 @@ def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[Sh
 
 
 def check_prepared(own: ShardedDataset, others: ShardedDataset) -> None:
-    """Refuse shards that were prepared otherwise than the run's.
+    """Refuse shards that were prepared with other settings than the run's.
 
     Raises:
         RunError: naming each setting that differs.
@@ -162,14 +167,15 @@ def check_prepared(own: ShardedDataset, others: ShardedDataset) -> None:
     ours, theirs = own.settings.to_json(), others.settings.to_json()
     different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
     if different:
-        raise RunError(f"{others.path}: prepared otherwise than the run's scans ({'; '.join(different)})")
+        raise RunError(f"{others.path}: prepared with other settings than the run's scans ({'; '.join(different)})")
 
 
 def check_unseen(seen: ShardedDataset, others: ShardedDataset) -> None:
     """Refuse shards with a scan or a patient of the shards `seen`.
 
-    Pseudonyms of two shard folders differ when their keys do: scans are compared by their counts as well. A patient
-    whose other scan was seen is found by his pseudonym only; where the keys differ, the tables say that he was not looked for.
+    Pseudonyms of two shard folders differ when their keys do, so scans are compared by their counts as well. A patient
+    of whom another scan was seen is found by the pseudonym only. Where the keys differ, the tables say that patients
+    could not be compared.
 
     Raises:
         RunError: naming the first such scan.
@@ -181,7 +187,7 @@ def check_unseen(seen: ShardedDataset, others: ShardedDataset) -> None:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             raise RunError(
                 f"{others.path}: {found[0]}{more} have the {what} of a scan in {seen.path}, which the folds were "
-                "trained on; an ensemble is tested on other patients only"
+                "trained on: test an ensemble on other patients"
             )
 
 
@@ -199,7 +205,7 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
 
 
 def _folder(run: Run, others: ShardedDataset) -> Path:
-    """Where the scores on these shards go: folders of one name must not replace each other's."""
+    """Where the scores on these shards go. Other shards of the same name get a folder of their own."""
     folder = run.path / ENSEMBLE / others.path.resolve().name
     try:
         there = read_json(folder / SCORES, RunError, "score file")
@@ -211,12 +217,15 @@ def _folder(run: Run, others: ShardedDataset) -> Path:
     return folder.with_name(f"{folder.name}-{others.fingerprint[:8]}")
 
 
-def _summary(run: Run, dataset: ShardedDataset, scores: FoldScores, elsewhere: str | None) -> Summary:
-    of = provenance(run.experiment, dataset.cases, dataset.settings).without_paper()
+def _summary(run: Run, seen: Sequence[ShardedDataset], others: ShardedDataset, scores: FoldScores) -> Summary:
+    # In the order of `open_seen`. The first is named: a second would not change what the figures are worth.
+    stages = zip(("training", "pre-training"), seen, strict=False)
+    elsewhere = [stage for stage, shards in stages if patients_comparable(shards, others) is False]
+    of = provenance(run.experiment, others.cases, others.settings).without_paper()
     return Summary(
         experiment=run.experiment.name,
         changed_settings=run.public_changes(),
         total_folds=1,
         folds=(scores,),
-        provenance=dataclasses.replace(of, trained_elsewhere=elsewhere),
+        provenance=dataclasses.replace(of, trained_elsewhere=elsewhere[0] if elsewhere else None),
     )

@@ -80,7 +80,7 @@ class EvaluationSettings:
         overlap: least overlap of matching lesions, see `evaluation.lesions`.
         normals: also score the normal scans that the model has not been trained on.
         pictures: draw an overlay of each test scan.
-        again: predict anew, also where predictions of the same weights are kept.
+        recompute: ignore kept predictions.
         show_progress: a progress bar on standard error.
 
     Raises:
@@ -91,7 +91,7 @@ class EvaluationSettings:
     overlap: float = 0.0
     normals: bool = True
     pictures: bool = True
-    again: bool = False
+    recompute: bool = False
     show_progress: bool = True
 
     def __post_init__(self):
@@ -133,7 +133,7 @@ class Scorer:
             for prediction in bar:
                 yield self.dataset.cases[prediction.index].case, prediction.mask, prediction.probability
 
-        complete(self.stored, cases, predictions, self.settings.again)
+        complete(self.stored, cases, predictions, self.settings.recompute)
 
     def numbers(self, cases: Sequence[str]) -> list[int]:
         """Their indices in the dataset."""

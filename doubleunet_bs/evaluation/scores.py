@@ -106,7 +106,7 @@ class ScanScore:
         The probability of a lesion is the mean over its pixels, so that a single hot pixel does not decide. 0 without a
         predicted lesion.
         """
-        return max((lesion.probability for lesion in self.predicted_lesions), default=0.0)
+        return max((lesion.probability or 0.0 for lesion in self.predicted_lesions), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; the inverse is `scan_from_json`."""

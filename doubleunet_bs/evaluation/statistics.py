@@ -67,7 +67,9 @@ def bootstrap_means(folds: Sequence[Sequence[ScanScore]], resamples: int = RESAM
     )
     total = precision + sensitivity
     of_means = np.where(sensitivity == 0, 0.0, _ratio(2 * precision * sensitivity, total))
-    return Intervals(*map(_interval, (precision, sensitivity, of_means, f1)), resamples, seed, patients)
+    return Intervals(
+        _interval(precision), _interval(sensitivity), _interval(of_means), _interval(f1), resamples, seed, patients
+    )
 
 
 def _patients(scans: Sequence[ScanScore]) -> np.ndarray:
@@ -97,7 +99,10 @@ def _mean(figures: np.ndarray) -> np.ndarray:
 
 def _interval(figures: np.ndarray) -> Interval:
     defined = figures[~np.isnan(figures)]
-    return tuple(map(float, np.percentile(defined, PERCENTILES))) if defined.size else None
+    if not defined.size:
+        return None
+    lower, upper = np.percentile(defined, PERCENTILES)
+    return float(lower), float(upper)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,9 +174,9 @@ def compare_scans(
     """
     partner: Mapping[str, ScanScore] = {scan.case: scan for scan in others}
     pairs = [(scan, partner[scan.case]) for scan in scans]
-    usable = [(a, b) for a, b in pairs if a.dice is not None and b.dice is not None]
     # Rounded to where equal fractions are equal: 2/3 from other counts is no difference.
-    differences = np.array([round(b.dice - a.dice, 12) for a, b in usable])
+    usable = [(a.patient, round(b.dice - a.dice, 12)) for a, b in pairs if a.dice is not None and b.dice is not None]
+    differences = np.array([difference for _, difference in usable])
     ties = int(np.count_nonzero(differences == 0))
     p = effect = None
     if len(differences) > ties:
@@ -181,19 +186,19 @@ def compare_scans(
         ranks = rankdata(np.abs(different))
         effect = float(ranks @ np.sign(different) / ranks.sum())
     median = float(np.median(differences)) if len(differences) else None
-    interval = _median_interval(differences, [a.patient for a, _ in usable], resamples)
+    interval = _median_interval(differences, [patient for patient, _ in usable], resamples)
     return Comparison(first, second, len(usable), len(pairs) - len(usable), ties, median, interval, p, None, effect)
 
 
 def holm_corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Holm's correction over all comparisons that have a p; with one comparison p stays what it is."""
-    tested = sorted((c for c in comparisons if c.p is not None), key=lambda c: c.p)
-    corrected: dict[tuple[str, str], float] = {}
+    tested = sorted((c.p, place) for place, c in enumerate(comparisons) if c.p is not None)
+    corrected: dict[int, float] = {}
     largest = 0.0
-    for place, comparison in enumerate(tested):
-        largest = max(largest, min(1.0, comparison.p * (len(tested) - place)))
-        corrected[comparison.first, comparison.second] = largest
-    return tuple(dataclasses.replace(c, p_holm=corrected.get((c.first, c.second))) for c in comparisons)
+    for rank, (p, place) in enumerate(tested):
+        largest = max(largest, min(1.0, p * (len(tested) - rank)))
+        corrected[place] = largest
+    return tuple(dataclasses.replace(c, p_holm=corrected.get(place)) for place, c in enumerate(comparisons))
 
 
 def _median_interval(differences: np.ndarray, patients: Sequence[str], resamples: int) -> Interval:
@@ -211,4 +216,4 @@ def _median_interval(differences: np.ndarray, patients: Sequence[str], resamples
     scans = total[:, -1]
     lower = values[np.argmax(total >= ((scans + 1) // 2)[:, None], axis=1)]
     upper = values[np.argmax(total >= (scans // 2 + 1)[:, None], axis=1)]
-    return tuple(map(float, np.percentile((lower + upper) / 2, PERCENTILES)))
+    return _interval((lower + upper) / 2)

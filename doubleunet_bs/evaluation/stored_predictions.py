@@ -66,7 +66,7 @@ class StoredPredictions:
             # First, so that an interruption leaves no picture of what was predicted before.
             (self.folder / f"{case}.png").unlink(missing_ok=True)
             arrays = {"mask": np.asarray(mask, bool), "probability": encode_probability(probability)}
-            replace_file(_path(self.folder, case), functools.partial(np.savez_compressed, allow_pickle=False, **arrays))
+            replace_file(_path(self.folder, case), functools.partial(_save, arrays))
             known.append(case)
         write_json(
             self.folder / _INDEX,
@@ -109,7 +109,7 @@ def complete(
     stored: StoredPredictions,
     cases: Sequence[str],
     predict: Callable[[list[str]], Iterable[tuple[str, np.ndarray, np.ndarray]]],
-    again: bool = False,
+    recompute: bool = False,
 ) -> list[str]:
     """Predict those of `cases` that are not kept yet.
 
@@ -117,12 +117,12 @@ def complete(
         stored: where predictions are kept.
         cases: that are needed.
         predict: takes cases, yields (case, mask, probability); not called when all are there.
-        again: ignore what is kept and predict all of them.
+        recompute: ignore what is kept and predict all of them.
 
     Returns:
         The cases that were predicted now.
     """
-    if again:
+    if recompute:
         stored.clear()
     missing = stored.missing(cases)
     if missing:
@@ -176,6 +176,10 @@ def decode_probability(code: np.ndarray) -> np.ndarray:
     table = 1 / (1 + np.exp(-logit))
     table[[_ZERO, _ONE]] = 0, 1
     return table.astype(np.float32)[code]
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
 def _path(folder: Path, case: str) -> Path:

@@ -115,7 +115,11 @@ def mean_of_folds(rows: Sequence[Figures]) -> Mean:
     Without a row, or where every fold is undefined, a mean is None. Where nothing was predicted in any fold, but there was
     something to find, the F1 of the means is 0, as that of each fold.
     """
-    columns = [[row[place] for row in rows if row[place] is not None] for place in range(3)]
+    columns = [[figure for figure in column if figure is not None] for column in zip(*rows, strict=True)] or [
+        [],
+        [],
+        [],
+    ]
     means = [statistics.fmean(column) if column else None for column in columns]
     deviations = [statistics.stdev(column) if len(column) > 1 else None for column in columns]
     precision, sensitivity, f1 = means

@@ -8,6 +8,7 @@ from pathlib import Path
 from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation.statistics import Interval
 from doubleunet_bs.evaluation.summary import (
+    SUMMARY,
     Figures,
     Mean,
     Summary,
@@ -17,7 +18,7 @@ from doubleunet_bs.evaluation.summary import (
     postprocessed_figures,
     threshold_figures,
 )
-from doubleunet_bs.files import write_text
+from doubleunet_bs.files import write_json, write_text
 
 _WIDTH = 13
 _NEED_NORMALS = {"specificity": "specificity", "AUC": "auc", "false positives": "false_positives_per_normal_scan"}
@@ -246,8 +247,9 @@ _ESCAPED = str.maketrans(
 OF_MEANS, OF_FOLDS, POOLED = "of the means", "mean over folds", "pooled over scans"
 
 
-def write_tables(folder: Path, summary: Summary) -> None:
-    """Write both files into the run folder, each whole or not at all."""
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Write `summary.json`, `summary.csv` and `table.tex` into a folder, each whole or not at all."""
+    write_json(folder / SUMMARY, summary.to_json())
     write_text(folder / CSV, summary_csv(summary))
     write_text(folder / TEX, summary_tex(summary))
 

@@ -58,20 +58,20 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
 @contextlib.contextmanager
 def timed_parts(seconds: dict[str, float]):
     """Add up the time in each part of an evaluation."""
-    from doubleunet_bs.evaluation import evaluate_run, report
+    from doubleunet_bs.evaluation import evaluate
     from doubleunet_bs.evaluation.scorer import Scorer
     from doubleunet_bs.evaluation.stored_predictions import StoredPredictions
     from doubleunet_bs.inference.keras_model import Segmenter
 
     parts = [
         (Segmenter, "__call__", "prediction"),
-        (evaluate_run.Segmenter, "from_keras", "loading the networks"),
+        (evaluate.Segmenter, "from_keras", "loading the networks"),
         (Scorer, "score", "scores of scans"),
         (Scorer, "threshold", "intensity threshold"),
         (Scorer, "draw", "pictures"),
         (StoredPredictions, "keep", "keeping predictions"),
-        (evaluate_run, "write_tables", "tables"),
-        (report, "write_report", "report"),
+        (evaluate, "write_summary", "tables"),
+        (evaluate, "write_report", "report"),
     ]
     running: list[list[float]] = []
 
@@ -126,7 +126,7 @@ def main() -> None:
 
         import_tensorflow()
         run = make_run_folder(folder, args.scans, args.folds, args.bin)
-        from doubleunet_bs.evaluation.evaluate_run import evaluate_run
+        from doubleunet_bs.evaluation.evaluate import evaluate_run
 
         print_environment("tensorflow", "keras")
         seconds = collections.defaultdict(float)

@@ -9,7 +9,7 @@ from intensity_run import intensity_model, make_shards
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.evaluate_run import evaluate_run
+from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.files import read_json, write_json

@@ -166,28 +166,26 @@ def test_a_pre_training_whose_patients_could_not_be_compared_is_told(runs, shard
 
 def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shards, tmp_path, monkeypatch):
     """A left-out fold that was scored by another rule is none of the comparison's business."""
-    from doubleunet_bs.evaluation import evaluate_run
+    from doubleunet_bs.evaluation import evaluate
 
     copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
-    evaluate_run.evaluate_fold(open_run(copies[1]), open_shards(shards), 3, QUICK, overlap=0.5)
-    evaluate_run.evaluate_run(copies[0], settings=QUICK, report=False)
+    evaluate.evaluate_fold(open_run(copies[1]), open_shards(shards), 3, QUICK, overlap=0.5)
+    evaluate.evaluate_run(copies[0], settings=QUICK, report=False)
 
     def files():
         found = (path for copy in copies for path in (*copy.glob("*"), *copy.glob("fold_*/*.json")))
         return {path: path.read_bytes() for path in found if path.is_file()}
 
     written = files()
-    real, opened = evaluate_run.open_shards, []
-    monkeypatch.setattr(
-        evaluate_run, "open_shards", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs)
-    )
+    real, opened = evaluate.open_shards, []
+    monkeypatch.setattr(evaluate, "open_shards", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs))
     stricter = dataclasses.replace(QUICK, overlap=0.9, normals=False)
     found = compare_runs(copies, settings=stricter)
     assert (found.folds, found.left_out, len(opened)) == ((1, 2), (("second", 3),), 1)
     assert {score.overlap for folds in found.scores for score in folds} == {0.9}
     assert files() == written
     # What is not scored again still fits the run's other files, and nothing is predicted twice.
-    assert len(evaluate_run.evaluate_run(copies[0], fold=1, settings=QUICK, report=False).folds) == 2
+    assert len(evaluate.evaluate_run(copies[0], fold=1, settings=QUICK, report=False).folds) == 2
     assert (copies[1] / "fold_02" / "predictions" / "predictions.json").is_file()
 
 
@@ -228,7 +226,7 @@ def test_other_folds_are_refused(runs, tmp_path):
     folds = read_json(other / "folds.json")
     parts = folds["parts"]
     write_json(other / "folds.json", {**folds, "parts": [parts[1], parts[0], parts[2]]})
-    with pytest.raises(RunError, match=r"other: fold 1 tests 2 scans that it does not test .*same folds"):
+    with pytest.raises(RunError, match=r"other: fold 1 tests 2 scans that it does not test .*, so the folds differ"):
         compare_runs([runs[0], other], settings=QUICK)
 
 
@@ -240,7 +238,7 @@ def test_other_shards_are_refused(runs, tmp_path):
 
 
 def test_impossible_comparisons(runs, tmp_path):
-    with pytest.raises(SettingsError, match="two runs or more"):
+    with pytest.raises(SettingsError, match="at least two"):
         compare_runs(runs[:1])
     with pytest.raises(SettingsError, match="named twice"):
         compare_runs([runs[0], runs[0]])

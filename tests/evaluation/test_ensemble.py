@@ -173,7 +173,9 @@ def test_the_runs_own_shards_are_refused(trained_run, shards):
 
 def test_scans_prepared_otherwise_are_refused(trained_run, tmp_path):
     other = make_shards(tmp_path / "log", first=200, settings=PreparationSettings(bin=SETTINGS.bin, background="log"))
-    with pytest.raises(RunError, match=r"prepared otherwise than the run's scans \(background log instead of otsu\)"):
+    with pytest.raises(
+        RunError, match=r"prepared with other settings than the run's scans \(background log instead of otsu\)"
+    ):
         evaluate_ensemble(trained_run, other, QUICK)
 
 
@@ -235,7 +237,7 @@ def test_scans_of_the_pretraining_were_seen_as_well(trained_run, shards, others,
         check_unseen(open_seen(run)[1], other)
     moved = shutil.copytree(others, tmp_path / "moved")
     run.pretrain_data = noted | {"path": str(tmp_path / "gone")}
-    with pytest.raises(DatasetError, match="gone: the shards that .* are not there any more; name them with --trained"):
+    with pytest.raises(DatasetError, match="gone: the shards that .* are gone: name them with --trained"):
         open_seen(run)
     assert [dataset.path for dataset in open_seen(run, [moved])] == [own.path, moved]
     with pytest.raises(RunError, match="was not trained on it"):

@@ -13,7 +13,7 @@ from intensity_run import FALSE_PIXELS, intensity_model, make_run, make_shards, 
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
-from doubleunet_bs.evaluation.evaluate_run import evaluate_fold, evaluate_run
+from doubleunet_bs.evaluation.evaluate import evaluate_fold, evaluate_run
 from doubleunet_bs.evaluation.fold_scores import read_scores
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, provenance
 from doubleunet_bs.files import read_json, write_json
@@ -202,7 +202,7 @@ def test_predicting_again_is_possible(own_run):
     kept.write_bytes(b"damaged")
     with pytest.raises(RunError, match="evaluate with --recompute"):
         evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
-    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False, again=True)
+    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False, recompute=True)
     assert kept.read_bytes() == content
 
 
@@ -239,9 +239,9 @@ def test_a_picture_never_shows_the_prediction_of_other_weights(own_run, shards):
 
 def test_folds_scored_by_different_rules_are_not_put_together(own_run):
     evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
-    with pytest.raises(RunError, match=r"lesion overlap of 0, not 0\.5; evaluate all folds again"):
+    with pytest.raises(RunError, match=r"lesion overlap of 0, not 0\.5: evaluate all folds again"):
         evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False, overlap=0.5)
-    with pytest.raises(RunError, match=r"fold_01.scores\.json: scored with normal scans, unlike now; evaluate all"):
+    with pytest.raises(RunError, match=r"fold_01.scores\.json: scored with normal scans, unlike now: evaluate all"):
         evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False, normals=False)
     # Refused before anything was done.
     assert not (own_run / "fold_02" / "scores.json").exists() and not (own_run / "fold_02" / "predictions").exists()
@@ -350,7 +350,7 @@ def test_folds_that_changed_since_training(own_run, shards):
     folds = read_json(own_run / "folds.json")
     folds["parts"] = folds["parts"][1:] + folds["parts"][:1]
     write_json(own_run / "folds.json", folds)
-    with pytest.raises(RunError, match="not the division"):
+    with pytest.raises(RunError, match="not the split"):
         evaluate_run(own_run, show_progress=False)
     (own_run / "folds.json").unlink()
     with pytest.raises(RunError, match="folds.json is missing"):

@@ -13,8 +13,8 @@ from browser import find_browser, open_browser
 from intensity_run import make_run, make_shards
 from score_makers import fold, lesion, scan
 
+from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
-from doubleunet_bs.evaluation.evaluate_run import evaluate_run
 from doubleunet_bs.evaluation.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
 from doubleunet_bs.evaluation.report.markup import table, tinted

@@ -110,7 +110,7 @@ def test_nothing_is_predicted_twice(stored):
     # A new case alone; the others stay.
     assert complete(stored, ["b", "c"], predict) == ["c"]
     assert stored.missing(["a", "b", "c", "d"]) == ["d"]
-    assert complete(stored, ["a"], predict, again=True) == ["a"]
+    assert complete(stored, ["a"], predict, recompute=True) == ["a"]
     assert stored.missing(["a", "b"]) == ["b"]
 
 
