@@ -89,13 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="URL",
-        help="model server for --engine serving, grpc://HOST:PORT or http://HOST:PORT; the images travel unencrypted",
+        help="TensorFlow Serving server for --engine serving, grpc://HOST:PORT; images travel unencrypted",
     )
     parser.add_argument(
         "--deadline",
         type=float,
         metavar="SECONDS",
-        help="for an answer of the server, default 60; for --engine serving",
+        help="time limit for each answer of the server (default 60)",
     )
     parser.add_argument(
         "--precision",
@@ -151,7 +151,7 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     from pathlib import Path
 
     from doubleunet_bs.errors import BoneScanError, SettingsError
-    from doubleunet_bs.inference.engines import check_exported, choose_local
+    from doubleunet_bs.inference.engines import choose_local
     from doubleunet_bs.inference.model_folder import find_model
     from doubleunet_bs.results.input_scans import scan_name
     from doubleunet_bs.results.prediction_job import ScanReader, check_log
@@ -162,7 +162,7 @@ def _rehearse(args: argparse.Namespace, settings, found) -> int:
     if args.log:
         check_log(Path(args.log))
     model = find_model(Path(args.model))
-    check_exported(Path(args.model), model.saved_model, args.engine)
+    model.check_exported(args.engine)
     description = model.description
     exported = model.saved_model or args.engine == "serving"
     _introduce(description, f"engine {choose_local(args.engine) if exported else 'tensorflow'}")

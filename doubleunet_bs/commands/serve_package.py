@@ -15,7 +15,7 @@ Examples:
   python -m doubleunet_bs serve-package RUN/fold_01 --out models
   python -m doubleunet_bs serve-package ensemble --out models --name bone-metastasis
   python -m doubleunet_bs predict scan.dcm --out predicted --engine serving --server grpc://HOST:8500 --model RUN/fold_01
-  python -m doubleunet_bs predict scan.dcm --out predicted --engine serving --server http://HOST:8501 \\
+  python -m doubleunet_bs predict scan.dcm --out predicted --engine serving --server grpc://HOST:8500 \\
       --model bone-metastasis
 
 Research software, not a medical device: not for diagnosis or treatment.
@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Package the model and print how to serve it."""
+    from doubleunet_bs.inference.engines import check_serving_installed
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
+
+    check_serving_installed()
+    import_tensorflow()
     from doubleunet_bs.serving.package import package_model
 
     package = package_model(args.model, args.out, args.name, args.mounted_at)

@@ -17,7 +17,7 @@ from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredi
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
 from doubleunet_bs.inference.keras_model import Segmenter
-from doubleunet_bs.inference.trained_fold import TrainedFold, open_fold
+from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
 from doubleunet_bs.training.run_folder import Run, open_run
 
@@ -247,7 +247,7 @@ def _about(trained: TrainedFold, dataset: ShardedDataset, folds: Folds, split: S
             "best_epoch": trained.best_epoch,
             "validation_f1": trained.validation_f1,
         },
-        **arithmetic_of([trained.arithmetic]),
+        **arithmetic_of([trained.precision]),
         "data_fingerprint": dataset.fingerprint,
         "folds_sha256": folds.sha256(),
         "validation_scans": list(split.validation),

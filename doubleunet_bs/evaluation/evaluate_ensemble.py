@@ -26,7 +26,7 @@ from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.keras_model import Segment, Segmenter, load_keras_model, mean_of
-from doubleunet_bs.inference.trained_fold import TrainedFold, open_fold
+from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
 from doubleunet_bs.training.run_folder import Run, open_run
 
@@ -112,7 +112,7 @@ def _score(
             "scans_are": provenance(run.experiment, others.cases, others.settings).scans,
             "image": {"rows": rows, "columns": columns, "bin": others.settings.bin},
             "ensemble": [{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
-            **arithmetic_of(fold.arithmetic for fold in trained),
+            **arithmetic_of(fold.precision for fold in trained),
             "data_fingerprint": others.fingerprint,
         },
         unit=scorer.unit.name,
@@ -201,7 +201,7 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
     if len({model.input_shape for model in models}) > 1:
         raise RunError(f"{paths[0]} and others: the folds take images of different sizes")
     shape = models[0].input_shape[1:3]
-    return Segmenter.from_function(mean_of(models), shape)
+    return Segmenter(mean_of(models), shape)
 
 
 def _folder(run: Run, others: ShardedDataset) -> Path:

@@ -1,6 +1,6 @@
-"""The endpoints of an exported model, as a caller must know them: names, types, shapes, what the values mean.
+"""The endpoints of an exported model: names, types, shapes, and what the values mean.
 
-Imports no TensorFlow: clients of a model server read it, too.
+TensorFlow is not imported.
 """
 
 from typing import Any
@@ -8,18 +8,16 @@ from typing import Any
 from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.preparation.settings import PreparationSettings
 
-PROBABILITY, MASK = "metastatic_probability", "mask"
 ENDPOINT, INPUT = "serving_default", "image"
-
+PROBABILITY, MASK = "metastatic_probability", "mask"
 
 RAW_ENDPOINT, RAW_INPUT = "raw_counts", "counts"
 GAINS, BODY, STATUS = "gains", "body", "status"
 STATUS_REASONS = ("ok", "missing-view", "no-body", "too-dark")
 """What the values 0, 1, 2, 3 of `status` mean: the reasons of `prepare_scan`'s errors."""
 
-PAPERS_ENDPOINT, PAPERS_INPUT, PAPERS = "model_description", "query", "description"
-"""The model's papers as a string, since a model server gives out no files: how a client knows what it talks to."""
-
+DESCRIPTION_ENDPOINT, DESCRIPTION_INPUT, DESCRIPTION_OUTPUT = "model_description", "query", "description"
+"""The model's description as a string: a model server gives out no files, so clients ask it this way."""
 
 _LIMIT = "a model server has a largest number of scans in one request, its max_batch_size"
 
@@ -35,24 +33,21 @@ def describe_endpoints(image_shape: tuple[int, int], preparation: PreparationSet
                 PROBABILITY: _tensor("float32", image, "probability of the metastatic class"),
             },
         },
-        PAPERS_ENDPOINT: {
-            "inputs": {PAPERS_INPUT: _tensor("uint8", [None], "any values; one description for each")},
-            "outputs": {PAPERS: _tensor("string", [None], "this JSON")},
+        DESCRIPTION_ENDPOINT: {
+            "inputs": {DESCRIPTION_INPUT: _tensor("uint8", [None], "any values; one description for each")},
+            "outputs": {DESCRIPTION_OUTPUT: _tensor("string", [None], "this JSON")},
         },
     }
     if has_raw_counts(image_shape, preparation):
+        views = f"raw anterior and posterior view; a view of zeros is missing; {_LIMIT}"
         endpoints[RAW_ENDPOINT] = {
-            "inputs": {
-                RAW_INPUT: _tensor(
-                    "uint16", raw, f"raw anterior and posterior view; a view of zeros is missing; {_LIMIT}"
-                )
-            },
+            "inputs": {RAW_INPUT: _tensor("uint16", raw, views)},
             "outputs": {
-                MASK: _tensor("uint8", raw, "as above, in raw pixels; 0 outside of the prepared window"),
-                PROBABILITY: _tensor("float32", raw, "as above, in raw pixels; 0 outside of the prepared window"),
+                MASK: _tensor("uint8", raw, "as above, in raw pixels; 0 outside the crop"),
+                PROBABILITY: _tensor("float32", raw, "as above, in raw pixels; 0 outside the crop"),
                 GAINS: _tensor("float32", [None, 2], "brightness gain of each view"),
                 BODY: _tensor("int32", [None, 2, 4], "first and last row, first and last column of the body; -1: none"),
-                STATUS: _tensor("uint8", [None], "0 done; else nothing is segmented and the mask says nothing")
+                STATUS: _tensor("uint8", [None], "0: done; else the scan is not segmented and its mask means nothing")
                 | {"values": {str(value): reason for value, reason in enumerate(STATUS_REASONS)}},
             },
         }

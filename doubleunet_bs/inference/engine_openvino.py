@@ -5,26 +5,27 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import openvino
+from openvino import opset13 as operations
 
+from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY
-from doubleunet_bs.inference.engines import check_images, damaged
+from doubleunet_bs.inference.engines import check_images, damaged_model
 
 
-def split_convolutions(model) -> int:
+def split_convolutions(model: openvino.Model) -> int:
     """Replace each convolution of two or three concatenated maps by the sum of their own convolutions, in place.
 
-    The same arithmetic, but for the order of a sum. OpenVINO 2026.4 copies the maps of a concatenation in bfloat16 with its
-    reference kernel, a tenth of the time of an image; sums it fuses into the convolutions. The five narrow maps of an
-    ASPP block stay: there the copy is the cheaper one.
+    The results differ by the order of a sum only. In bfloat16 OpenVINO 2026.4 copies the maps of a concatenation with its
+    slow reference kernel, which takes a tenth of the time of an image; sums are fused into the convolutions. The five
+    narrow maps of an ASPP block stay concatenated: copying them is cheaper.
 
     Args:
-        model: an `openvino.Model`, channels first inside.
+        model: a model with channels first inside.
 
     Returns:
         How many convolutions were split: eight in a Double U-Net, one per decoder level of both networks.
     """
-    from openvino import opset13 as operations
-
     found = 0
     for concatenation in model.get_ordered_ops():
         users = [target.get_node() for target in concatenation.output(0).get_target_inputs()]
@@ -49,41 +50,37 @@ def split_convolutions(model) -> int:
     return found
 
 
-_creation = threading.Lock()
+_lock = threading.Lock()
 
 
-def shared_core():
-    """The process's one OpenVINO core.
+def shared_core() -> openvino.Core:
+    """The one OpenVINO core of the process.
 
-    On processors with AMX a core gives the thread a signal stack of its own and takes it away with itself. With two of
-    them, the first one gone first, the thread keeps a stack that is no longer there, and the next SIGTERM or Ctrl-C ends
-    the process with a segmentation fault (OpenVINO 2026.4).
+    On processors with AMX each core gives its thread a signal stack and takes it away at its end. With two cores,
+    destroyed in the order of their making, the thread is left with a stack that is gone, and the next SIGTERM or Ctrl-C
+    ends the process with a segmentation fault (OpenVINO 2026.4).
     """
-    with _creation:
+    with _lock:
         return _make_core()
 
 
 @functools.cache
-def _make_core():
-    import openvino
-
+def _make_core() -> openvino.Core:
     return openvino.Core()
 
 
 class OpenVinoEngine:
-    """See `engines`. OpenVINO reads the endpoint `serving_default`.
+    """An `engines.Engine`. OpenVINO reads the endpoint `serving_default`.
 
     Args:
         path: the SavedModel folder.
         bfloat16: multiply in bfloat16.
 
     Raises:
-        RunError: the folder is damaged, or no model of this package.
+        RunError: the folder is damaged, or not a model of this package.
     """
 
     def __init__(self, path: Path, bfloat16: bool):
-        import openvino
-
         precision = "bf16" if bfloat16 else "f32"
         try:
             core = shared_core()
@@ -91,22 +88,22 @@ class OpenVinoEngine:
             names = {name for output in model.outputs for name in output.names}
             shape = model.input(INPUT).partial_shape
             if not {PROBABILITY, MASK} <= names or shape.rank.get_length() != 3:
-                raise RuntimeError("other inputs or outputs")
+                raise RunError(f"{path}: a SavedModel, but not one of this package: other inputs or outputs")
             self.image_shape = (shape[1].get_length(), shape[2].get_length())
             split_convolutions(model)
             self._model = core.compile_model(
                 model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
             )
         except (RuntimeError, OSError) as cause:
-            raise damaged(path, cause) from None
+            raise damaged_model(path, cause) from cause
         self._threads = threading.local()
         version = openvino.__version__.split("-")[0]
         self.name = f"openvino {version}, CPU, {'bfloat16' if bfloat16 else 'float32'}"
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Segment images: see `engines`."""
+        """See `engines.Engine`."""
         check_images(grey, self.image_shape)
-        # A request computes one thing at a time, so that each thread has its own.
+        # A request computes one thing at a time: each thread has its own.
         request = getattr(self._threads, "request", None)
         if request is None:
             request = self._threads.request = self._model.create_infer_request()

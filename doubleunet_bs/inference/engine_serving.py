@@ -1,83 +1,166 @@
-"""A model on a server as an engine: scans are prepared here, segmented there."""
+"""A model on a TensorFlow Serving server, asked over gRPC: scans are prepared here and segmented there.
+
+The extra `serving` brings the messages (`tensorflow-serving-api`), whose modules import TensorFlow.
+"""
 
 import json
+from typing import Any
+from urllib.parse import urlsplit
 
+import grpc
 import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from doubleunet_bs.errors import ServerError
-from doubleunet_bs.inference.endpoints import ENDPOINT, INPUT, MASK, PAPERS, PAPERS_ENDPOINT, PAPERS_INPUT, PROBABILITY
+from doubleunet_bs.inference.endpoints import (
+    ENDPOINT,
+    INPUT,
+    MASK,
+    DESCRIPTION_OUTPUT,
+    DESCRIPTION_ENDPOINT,
+    DESCRIPTION_INPUT,
+    PROBABILITY,
+)
 from doubleunet_bs.inference.engines import check_images
 from doubleunet_bs.inference.model_description import ModelDescription, parse_description
-from doubleunet_bs.inference.serving_client import Output, open_client
 
 LARGEST_BATCH = 4
+"""Images in one request, the `max_batch_size` of a packaged server."""
+TRIES = 5
+"""Attempts while the server is unavailable; gRPC allows no more."""
+MESSAGE_BYTES = 256 * 2**20
+"""Largest message in either direction. gRPC's default for receiving is 4 MiB; the answer to four images of 640 x 512
+pixels has 6.6 MB. The buffer for repeated requests must be as large, or gRPC sends large requests only once."""
 ROUNDING = 1e-5
-"""By which a probability may be above 1: a server has its own arithmetic."""
+"""By how much a probability may exceed 1: the server rounds in its own way."""
+
+_RETRY = {
+    "maxAttempts": TRIES,
+    "initialBackoff": "0.25s",
+    "maxBackoff": "4s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES),
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]})),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def predict_request(model: str, signature: str, inputs: dict[str, np.ndarray]) -> predict_pb2.PredictRequest:
+    """A request to an endpoint (`signature`) of a model on a server; `inputs` are its arrays by name."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    for name, array in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+    return request
 
 
 class ServingEngine:
-    """See `engines`. More than four images go in several requests.
+    """An `engines.Engine` that asks a server. More than four images go in several requests.
 
     Args:
-        client: from `serving_client.open_client`.
-        image_shape: (rows, columns) that the model takes.
+        server: "grpc://HOST:PORT". The connection is not encrypted.
+        model: name of the model on the server; not used when `local` is given.
+        deadline: seconds within which each request must be answered, retries included.
+        local: description of a model folder; the server's model must have the same weights.
+
+    Attributes:
+        description: of the server's model. Every answer must come from the version that gave it.
+
+    Raises:
+        ServerError: the server does not answer, or its model is not one of this package, or not `local`.
+        RunError: the description has another format.
     """
 
-    def __init__(self, client, image_shape: tuple[int, int]):
-        self._client, self.image_shape = client, image_shape
-        self.name = f"serving, model {client.model} at {client.server}"
+    def __init__(self, server: str, model: str, deadline: float, local: ModelDescription | None = None):
+        self._server, self._model, self._deadline = server.rstrip("/"), model, deadline
+        if local:
+            self._model = local.served_name
+        self._version: int | None = None
+        channel = grpc.insecure_channel(urlsplit(server).netloc, _OPTIONS)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        text = self._ask(
+            DESCRIPTION_ENDPOINT, {DESCRIPTION_INPUT: np.zeros(1, np.uint8)}, {DESCRIPTION_OUTPUT: (object, (1,))}
+        )[DESCRIPTION_OUTPUT][0]
+        try:
+            content = json.loads(text)
+        except ValueError:
+            raise self._error(f"the description of model {self._model!r} is not JSON") from None
+        self.description = parse_description(content, f"{self._server}, model {self._model}")
+        if local and self.description.weights_sha256 != local.weights_sha256:
+            raise self._error(
+                f"model {self._model!r} has other weights than --model: package it again, or name the server's model"
+            )
+        self.image_shape = self.description.image_shape
+        self.name = f"serving, model {self._model} at {self._server}"
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Segment images: see `engines`.
+        """See `engines.Engine`.
 
         Raises:
-            ServerError: see `serving_client`; or a probability that is none, or a mask of other values than 0 and 1.
+            ServerError: no answer, or one with impossible values.
         """
         check_images(grey, self.image_shape)
         answers = []
         for start in range(0, len(grey), LARGEST_BATCH):
             batch = grey[start : start + LARGEST_BATCH]
-            outputs = {PROBABILITY: Output("float32", batch.shape), MASK: Output("uint8", batch.shape)}
-            answer = self._client.call(ENDPOINT, {INPUT: batch}, outputs)
+            expected = {PROBABILITY: (np.float32, batch.shape), MASK: (np.uint8, batch.shape)}
+            answer = self._ask(ENDPOINT, {INPUT: batch}, expected)
             # Written so that NaN fails: it compares as false.
             if not ((answer[PROBABILITY] >= 0) & (answer[PROBABILITY] <= 1 + ROUNDING)).all():
-                raise ServerError(f"{self._client.server}: its {PROBABILITY} is not everywhere between 0 and 1")
+                raise self._error(f"{PROBABILITY} is not everywhere between 0 and 1")
             if not (answer[MASK] <= 1).all():
-                raise ServerError(f"{self._client.server}: its {MASK} has other values than 0 and 1")
+                raise self._error(f"{MASK} has other values than 0 and 1")
             answers.append(answer)
-        if len(answers) == 1:
-            return answers[0][PROBABILITY], answers[0][MASK]
-        return tuple(np.concatenate([answer[name] for answer in answers]) for name in (PROBABILITY, MASK))
+        probability, mask = (np.concatenate([answer[name] for answer in answers]) for name in (PROBABILITY, MASK))
+        return probability, mask
 
+    def _ask(
+        self, signature: str, inputs: dict[str, np.ndarray], expected: dict[str, tuple[Any, tuple[int, ...]]]
+    ) -> dict[str, np.ndarray]:
+        """Ask an endpoint. `expected` gives the type and shape of each output; `object` stands for strings."""
+        try:
+            answer = self._stub.Predict(predict_request(self._model, signature, inputs), timeout=self._deadline)
+        except grpc.RpcError as error:
+            raise self._explain(error, signature) from None
+        version = answer.model_spec.version.value
+        if self._version is None:
+            self._version = version
+        if version != self._version:
+            raise self._error(f"model {self._model!r} changed from version {self._version} to {version}: start again")
+        arrays = {}
+        for name, (dtype, shape) in expected.items():
+            try:
+                array = tf.make_ndarray(answer.outputs[name])
+            except (TypeError, ValueError) as cause:
+                raise self._error(f"{name} in the answer is missing or damaged ({cause})") from None
+            if array.dtype != dtype or array.shape != shape:
+                raise self._error(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+            arrays[name] = array
+        return arrays
 
-def open_served(
-    server: str, model: str, local: ModelDescription | None, deadline: float
-) -> tuple[ModelDescription, ServingEngine]:
-    """Ask a server what its model is, and stay with that version of it.
+    def _explain(self, error: grpc.RpcError, signature: str) -> ServerError:
+        code, reason = error.code(), " ".join((error.details() or "").split())[:200]
+        match code:
+            case grpc.StatusCode.UNAVAILABLE:
+                return self._error(f"not available ({reason}): check the address and that the server runs")
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return self._error(
+                    f"no answer within {self._deadline:g} s: check the address, or give a longer --deadline"
+                )
+            case grpc.StatusCode.UNIMPLEMENTED:
+                return self._error("not the gRPC port of TensorFlow Serving: check the port")
+            case grpc.StatusCode.NOT_FOUND:
+                return self._error(f"no model {self._model!r} is ready ({reason}): check --model")
+            case _ if "ignature" in reason and "not found" in reason:
+                return self._error(f"model {self._model!r} has no endpoint {signature}: package it again")
+            case _:
+                return self._error(f"{signature} failed with {code.name} ({reason})")
 
-    Args:
-        server: "grpc://HOST:PORT" or "http://HOST:PORT".
-        model: name of the model there; not used when `local` is given.
-        local: the description of a model folder here; the server's model must be that one, under its usual name.
-        deadline: seconds for each request.
-
-    Raises:
-        SettingsError: a wrong server.
-        ServerError: the server does not answer, or its model is not one of this package, or not the local one.
-        RunError: its description is of another format.
-    """
-    name = local.served_name if local else model
-    client = open_client(server, name, deadline)
-    query = {PAPERS_INPUT: np.zeros(1, np.uint8)}
-    text = client.pin(PAPERS_ENDPOINT, query, {PAPERS: Output("string", (1,))})[PAPERS][0]
-    try:
-        content = json.loads(text)
-    except (ValueError, TypeError):
-        raise ServerError(f"{client.server}: the description of its model {name!r} is not JSON") from None
-    description = parse_description(content, f"{client.server}, model {name}")
-    if local and description.weights_sha256 != local.weights_sha256:
-        raise ServerError(
-            f"{client.server}: its model {name!r} has other weights than the one named with --model; "
-            "package that again, or name the server's model"
-        )
-    return description, ServingEngine(client, description.image_shape)
+    def _error(self, message: str) -> ServerError:
+        return ServerError(f"{self._server}: {message}")

@@ -1,8 +1,13 @@
-"""Prepared grey images -> metastatic probability and mask, with a `model.keras`."""
+"""Prepared grey images -> metastatic probability and mask, computed by a Keras network.
+
+Evaluation uses it, the export puts the same function into its graph, and `predict` falls back to it for a fold without
+an export.
+"""
 
 import dataclasses
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,30 +18,31 @@ import tensorflow as tf
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY
+from doubleunet_bs.inference.engines import check_images, damaged_model
 from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability, network_input, segmentation
 from doubleunet_bs.preparation.shards import ShardedDataset
 
+Network = Callable[..., Any]
+"""A Keras model, or a function with its arguments (`image`, `training`) and outputs."""
 
-def segmentation_function(model: Callable[..., Any]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """The one way from a grey image to the answer, used for the live model and inside the exported one.
 
-    Args:
-        model: the network, or another function of its input (and `training`) with outputs of the same kind.
+def segmentation_function(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """The one way from a grey image to the answer, for the live network and inside the exported one.
 
     Returns:
         A function of (n, rows, columns) uint8 images. It returns "metastatic_probability", (n, rows, columns) float32
-        between 0 and 1, and "mask", uint8 of the same shape, 1 where metastatic is the likeliest class of output 2.
+        between 0 and 1, and "mask", uint8 of the same shape, 1 where metastatic is the most probable class of output 2.
     """
 
     def segment(image):
-        outputs = model(network_input(image), training=False)
+        outputs = network(network_input(image), training=False)
         return {PROBABILITY: metastatic_probability(outputs), MASK: tf.cast(metastatic_mask(outputs), tf.uint8)}
 
     return segment
 
 
-def mean_of(networks: Sequence[keras.Model]) -> Callable[..., dict[str, tf.Tensor]]:
-    """The networks as one: their input -> {"output2": mean of the class probabilities of output 2, float32}."""
+def mean_of(networks: Sequence[keras.Model]) -> Network:
+    """An ensemble: the input of the networks -> {"output2": mean of their class probabilities of output 2, float32}."""
 
     def mean(image, training: bool = False):
         members = [tf.cast(segmentation(network(image, training=training)), tf.float32) for network in networks]
@@ -51,56 +57,30 @@ def image_signature(rows: int, columns: int) -> tf.TensorSpec:
 
 
 class Segmenter:
-    """A loaded model.
+    """An `engines.Engine` for a network in memory, in float32.
 
     Args:
-        function: takes a tensor of (n, rows, columns) uint8, returns the dict of `segmentation_function`.
-        image_shape: (rows, columns) that it accepts.
+        network: see `Network`.
+        image_shape: (rows, columns) of its input.
+        source: where it comes from, for the engine's name.
     """
 
-    def __init__(self, function: Callable[[tf.Tensor], dict[str, tf.Tensor]], image_shape: tuple[int, int]):
+    def __init__(self, network: Network, image_shape: tuple[int, int], source: str = "in memory"):
         self.image_shape = image_shape
-        self._function = function
-
-    @classmethod
-    def from_model(cls, model: keras.Model) -> "Segmenter":
-        """Of a network in memory."""
-        return cls.from_function(model, model.input_shape[1:3])
-
-    @classmethod
-    def from_function(cls, model: Callable[..., Any], image_shape: tuple[int, int]) -> "Segmenter":
-        """Of a network, or another function of its input, that takes images of `image_shape`, (rows, columns)."""
-        function = tf.function(
-            segmentation_function(model), input_signature=[image_signature(*image_shape)], autograph=False
+        self.name = f"tensorflow {tf.__version__}, float32, {source}"
+        self._function = tf.function(
+            segmentation_function(network), input_signature=[image_signature(*image_shape)], autograph=False
         )
-        return cls(function, image_shape)
 
     @classmethod
     def from_keras(cls, path: str | os.PathLike) -> "Segmenter":
-        """Of a `.keras` file.
-
-        Raises:
-            RunError: the file is missing, damaged, or another network.
-        """
-        return cls.from_model(load_keras_model(path))
+        """Load a `.keras` file: see `load_keras_model`."""
+        model = load_keras_model(path)
+        return cls(model, model.input_shape[1:3], Path(path).name)
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Segment images.
-
-        Args:
-            grey: (n, rows, columns) uint8 prepared images.
-
-        Returns:
-            Probabilities, (n, rows, columns) float32; masks, (n, rows, columns) uint8 of 0 and 1.
-
-        Raises:
-            RunError: images of another size than the model takes.
-        """
-        if grey.shape[1:] != self.image_shape:
-            raise RunError(
-                f"the model takes images of {self.image_shape[0]} x {self.image_shape[1]} pixels, "
-                f"not {' x '.join(map(str, grey.shape[1:]))}"
-            )
+        """See `engines.Engine`."""
+        check_images(grey, self.image_shape)
         result = self._function(tf.constant(grey, tf.uint8))
         return result[PROBABILITY].numpy(), result[MASK].numpy()
 
@@ -109,19 +89,20 @@ def load_keras_model(path: str | os.PathLike) -> keras.Model:
     """Load a `.keras` file for prediction.
 
     Raises:
-        RunError: the file is missing, damaged, or no image segmentation network.
+        RunError: the file is missing, damaged, or not a network for images of three channels.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise RunError(f"{path}: no such model")
     if not zipfile.is_zipfile(path):
-        raise RunError(f"{path}: not a readable Keras model (not a .keras archive, or cut off)")
+        raise RunError(f"{path}: not a readable Keras model: not a .keras archive, or cut off")
     try:
         model = keras.models.load_model(path, compile=False)
-    except Exception as cause:  # Keras raises whatever the damaged part runs into; the file is the one thing to blame.
-        raise RunError(f"{path}: not a readable Keras model ({_first_line(cause)})") from None
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as cause:
+        raise damaged_model(path, cause, "Keras model") from cause
     shape = model.input_shape
     if not (isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 3 and None not in shape[1:]):
-        raise RunError(f"{path}: a Keras model, but not one that takes images of three channels")
+        raise RunError(f"{path}: a Keras model, but not one for images of three channels")
     return model
 
 
@@ -150,7 +131,7 @@ Segment = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 def predict_cases(
     segmenter: Segment, dataset: ShardedDataset, cases: Sequence[int], batch_size: int = 4
 ) -> Iterator[CasePrediction]:
-    """Predict cases one batch at a time; never more than one batch is in memory.
+    """Predict cases in batches; only one batch is in memory at a time.
 
     Args:
         segmenter: the model, a `Segmenter` for instance.
@@ -164,7 +145,3 @@ def predict_cases(
         probability, mask = segmenter(grey)
         for place, index in enumerate(batch):
             yield CasePrediction(index, grey[place], np.asarray(dataset.labels(index)), probability[place], mask[place])
-
-
-def _first_line(cause: BaseException) -> str:
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]

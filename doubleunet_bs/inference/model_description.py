@@ -1,32 +1,30 @@
-"""What travels with a model: how its images must be prepared, its classes, where it comes from, what it is for."""
+"""The metadata that travels with a model: how its images are prepared, its classes, where it comes from, its use."""
 
 import dataclasses
 import hashlib
-import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import CLASS_NAMES
-from doubleunet_bs.errors import BoneScanError, RunError
-from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.errors import DatasetError, RunError
+from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.endpoints import describe_endpoints
 from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
 FORMAT = 1
-# Inside a SavedModel folder. `assets.extra` is for files that are no part of the graph.
 DESCRIPTION = Path("assets.extra") / "model.json"
+"""Inside a SavedModel folder, whose `assets.extra` holds files that do not belong to the graph."""
 INTENDED_USE = (
     "Research software, not a medical device. "
     "Its output has not been validated for clinical use and must not be used for diagnosis or treatment."
 )
 MASK_VALUES = {"0": "not metastatic", "1": "metastatic"}
-_HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +39,19 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
-    """A model's papers.
+    """The metadata of a model.
 
     Attributes:
         experiment: all settings of the training; a file of encoder weights is named without its folder.
-        fold: the fold of the cross-validation it is of, from 1; None for an ensemble.
+        fold: number of the fold in the cross-validation, from 1; None for an ensemble.
         preparation: how a scan must be prepared for it.
         image_shape: (rows, columns) of its input.
-        data_fingerprint: of the shards it was trained on.
-        weights_sha256: SHA-256 of the weights file; of an ensemble, of its members' hashes one after the other.
+        data_fingerprint: fingerprint of the shards it was trained on.
+        weights_sha256: SHA-256 of the weights file; for an ensemble, of its members' hashes one after the other.
         best_epoch: the epoch of the weights; None for an ensemble.
-        validation_f1: F1 of the metastatic class on the validation scans after it, a fraction; None when undefined, and
-            for an ensemble, which has no validation scans of its own.
-        version: of the package that wrote the description.
+        validation_f1: F1 of the metastatic class on the validation scans after that epoch, a fraction; None when
+            undefined, and for an ensemble, which has no validation scans of its own.
+        version: version of the package that wrote the description.
         members: the folds of an ensemble, at least two; empty for a single fold.
         trained_on: "phantoms", "patients", "mixed" or "unknown".
     """
@@ -79,7 +77,7 @@ class ModelDescription:
 
     @property
     def name(self) -> str:
-        """One line for a person: experiment, whether it is the paper's, fold, and whether it knows phantoms only."""
+        """One line for a person: experiment, whether its settings are the paper's, fold, whether trained on phantoms."""
         experiment = self.experiment["name"] + ("" if self.is_paper_row else " (changed settings)")
         folds = f"fold {self.fold}"
         if self.members:
@@ -89,7 +87,7 @@ class ModelDescription:
 
     @property
     def served_name(self) -> str:
-        """What a model server calls it unless the user chooses another name: "focal-tversky-otsu-fold-01"."""
+        """Its default name on a model server, "focal-tversky-otsu-fold-01" for instance."""
         folds = [one.fold for one in self.members] or [self.fold]
         name = f"{self.experiment['name']}-fold{'s' if self.members else ''}"
         return "-".join([name, *(f"{fold:02d}" for fold in folds)])
@@ -100,7 +98,7 @@ class ModelDescription:
         return list(CLASS_NAMES) if self.experiment["classes"] == len(CLASS_NAMES) else [CLASS_NAMES[-1]]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object without a path, a name of a user or anything of a patient."""
+        """A JSON object without paths, user names or patient data."""
         members = {"members": [dataclasses.asdict(one) for one in self.members]} if self.members else {}
         return {
             "format": FORMAT,
@@ -122,29 +120,19 @@ class ModelDescription:
         }
 
 
-def write_description(path: str | os.PathLike, description: ModelDescription) -> None:
-    """Write the description as JSON."""
-    write_json(path, description.to_json())
-
-
 def read_description(path: str | os.PathLike) -> ModelDescription:
-    """The inverse of `write_description`.
-
-    Raises:
-        RunError: the file is missing, damaged, or of another format.
-    """
+    """Read a `model.json`: see `parse_description`."""
     return parse_description(read_json(path, RunError, "model description"), str(path))
 
 
-def describe_saved_model(path: str | os.PathLike) -> ModelDescription:
+def describe_saved_model(path: Path) -> ModelDescription:
     """The description inside a SavedModel folder.
 
     Raises:
         RunError: not a SavedModel folder of this package, or of another format.
     """
-    path = Path(path)
     if not (path / DESCRIPTION).is_file():
-        raise RunError(f"{path}: not a model exported by this package ({DESCRIPTION} is missing)")
+        raise RunError(f"{path}: not a model exported by this package, {DESCRIPTION} is missing")
     return read_description(path / DESCRIPTION)
 
 
@@ -156,101 +144,65 @@ def parse_description(content: Any, path: str) -> ModelDescription:
         path: where it is from, for the messages.
 
     Raises:
-        RunError: it is damaged or of another format.
+        RunError: it is damaged, which names the field, or it has another format.
     """
     if not isinstance(content, dict) or "format" not in content:
         raise RunError(f"{path}: not a model description of this package")
     if content["format"] != FORMAT:
         raise RunError(
             f"{path}: format {str(content['format'])[:20]} of package version {str(content.get('version'))[:20]}; "
-            f"this is version {__version__} and reads format {FORMAT}: "
-            "export the fold again with it, or install the other version"
+            f"version {__version__} reads format {FORMAT}: export the fold again with it"
         )
-    try:
-        description = ModelDescription(
-            experiment=content["experiment"],
-            fold=content["fold"],
-            preparation=PreparationSettings.from_json(content["preparation"]),
-            image_shape=tuple(content["image_shape"]),
-            data_fingerprint=content["data_fingerprint"],
-            weights_sha256=content["weights_sha256"],
-            best_epoch=content["best_epoch"],
-            validation_f1=content["validation_f1"],
-            version=content["version"],
-            members=tuple(Member(**one) for one in content.get("members", ())),
-            trained_on=content.get("trained_on", UNKNOWN),
-        )
-        _check(description)
-    except (KeyError, TypeError, ValueError, BoneScanError) as cause:
-        reason = f"{cause} is missing" if isinstance(cause, KeyError) else str(cause)
-        raise RunError(f"{path}: damaged ({reason}); export the fold again") from None
-    return description
-
-
-def _check(description: ModelDescription) -> None:
-    experiment = description.experiment
-    checks = {
-        "experiment": isinstance(experiment, dict)
-        and isinstance(experiment.get("name"), str)
-        and experiment.get("classes") in (1, len(CLASS_NAMES)),
-        "image_shape": len(description.image_shape) == 2
-        and all(type(length) is int and length > 0 for length in description.image_shape),
-        "data_fingerprint": isinstance(description.data_fingerprint, str),
-        "version": isinstance(description.version, str),
-        "trained_on": description.trained_on in (PHANTOMS, PATIENTS, MIXED, UNKNOWN),
-    }
-    if description.members:
-        checks |= {
-            "members": len(description.members) > 1,
-            "fold": description.fold is None,
-            "best_epoch": description.best_epoch is None,
-            "validation_f1": description.validation_f1 is None,
-            "weights_sha256": _is_hash(description.weights_sha256),
-        }
-    for fold in description.members or (description,):
-        for name, right in _check_fold(fold).items():
-            checks[name] = checks.get(name, True) and right
-    wrong = [name for name, right in checks.items() if not right]
+    content = {"members": [], "trained_on": UNKNOWN, **content}
+    single = not content["members"]
+    folds = [content] if single else content["members"]
+    wrong = [name for name, possible in _FIELDS.items() if not possible(content.get(name))]
+    if not wrong and not single:
+        wrong = [name for name in ("fold", "best_epoch", "validation_f1") if content.get(name, "") is not None]
+    wrong = wrong or [name for fold in folds for name, possible in _FOLD.items() if not possible(fold.get(name, ""))]
     if wrong:
-        raise ValueError(f"{wrong[0]} is impossible")
+        raise RunError(f"{path}: damaged, {wrong[0]} is missing or impossible: export the fold again")
+    try:
+        preparation = PreparationSettings.from_json(content["preparation"])
+    except DatasetError as cause:
+        raise RunError(f"{path}: damaged, {cause}: export the fold again") from None
+    own = {field.name: content[field.name] for field in dataclasses.fields(ModelDescription)}
+    members = tuple(Member(**{name: fold[name] for name in _FOLD}) for fold in content["members"])
+    shape = tuple(content["image_shape"])
+    return ModelDescription(**own | {"preparation": preparation, "image_shape": shape, "members": members})
 
 
-def _check_fold(fold: ModelDescription | Member) -> dict[str, bool]:
-    f1 = fold.validation_f1
-    return {
-        "fold": type(fold.fold) is int and fold.fold >= 1,
-        "weights_sha256": _is_hash(fold.weights_sha256),
-        "best_epoch": type(fold.best_epoch) is int,
-        "validation_f1": f1 is None or (isinstance(f1, float | int) and math.isfinite(f1) and 0 <= f1 <= 1),
-    }
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
-def _is_hash(text: Any) -> bool:
-    return isinstance(text, str) and bool(_HASH.match(text))
-
-
-def describe_fold(trained) -> ModelDescription:
-    """The description of a trained fold.
-
-    Args:
-        trained: an `evaluation.trained_fold.TrainedFold`.
-    """
-    run = trained.run
-    return ModelDescription(
-        experiment=run.experiment.public().to_json(),
-        fold=trained.fold,
-        preparation=PreparationSettings.from_json(run.data["preparation"]),
-        image_shape=tuple(run.data["image_shape"]),
-        data_fingerprint=run.data["fingerprint"],
-        weights_sha256=trained.weights_sha256,
-        best_epoch=trained.best_epoch,
-        validation_f1=trained.validation_f1,
-        trained_on=run.data.get("scans", UNKNOWN),
-    )
+# Field -> whether a value is possible: of every description, and of a fold, single or in an ensemble.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "version": lambda value: isinstance(value, str),
+    "experiment": lambda value: (
+        isinstance(value, dict) and isinstance(value.get("name"), str) and value.get("classes") in (1, len(CLASS_NAMES))
+    ),
+    "weights_sha256": _is_hash,
+    "data_fingerprint": lambda value: isinstance(value, str),
+    "trained_on": lambda value: value in (PHANTOMS, PATIENTS, MIXED, UNKNOWN),
+    "preparation": lambda value: isinstance(value, dict),
+    "image_shape": lambda value: (
+        isinstance(value, list) and len(value) == 2 and all(type(length) is int and length > 0 for length in value)
+    ),
+    "members": lambda value: (
+        isinstance(value, list) and len(value) != 1 and all(isinstance(fold, dict) for fold in value)
+    ),
+}
+_FOLD: dict[str, Callable[[Any], bool]] = {
+    "fold": lambda value: type(value) is int and value >= 1,
+    "weights_sha256": _is_hash,
+    "best_epoch": lambda value: type(value) is int,
+    "validation_f1": lambda value: value is None or (type(value) in (int, float) and 0 <= value <= 1),
+}
 
 
 def describe_ensemble(members: Sequence[ModelDescription]) -> ModelDescription:
-    """The description of several folds that answer as one.
+    """The description of an ensemble of folds.
 
     Args:
         members: at least two folds.
@@ -266,7 +218,7 @@ def describe_ensemble(members: Sequence[ModelDescription]) -> ModelDescription:
             ("classes", first.class_names, other.class_names),
         ):
             if one != two:
-                raise RunError(f"{first.name} and {other.name} have different {what}: they cannot be one ensemble")
+                raise RunError(f"{first.name} and {other.name} have different {what} and cannot form one ensemble")
     hashes = "".join(member.weights_sha256 for member in members)
     return dataclasses.replace(
         first,

@@ -1,12 +1,102 @@
-"""What a folder named with --model is: a fold in its run, a fold away from it, or an exported model."""
+"""What a folder with a model is: a trained fold in its run, a fold copied away from it, or an exported model.
+
+TensorFlow is not imported.
+"""
 
 import dataclasses
 from pathlib import Path
 
-from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_fold, describe_saved_model
-from doubleunet_bs.inference.trained_fold import TrainedFold, open_fold
-from doubleunet_bs.training.run_folder import SAVED_MODEL, open_run
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.files import read_json
+from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_saved_model
+from doubleunet_bs.preparation.records import UNKNOWN
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.preparation.shards import file_sha256
+from doubleunet_bs.training import run_folder
+from doubleunet_bs.training.history import read_history
+from doubleunet_bs.training.run_folder import SAVED_MODEL, Run, open_run
+
+_ADVICE = "give a fold such as RUN/fold_01, or an exported saved_model folder"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedFold:
+    """A fold of a run whose training has ended.
+
+    Attributes:
+        run: the run it belongs to.
+        fold: its number, from 1.
+        path: its folder.
+        weights_sha256: SHA-256 of `best.weights.h5`, by which scores and exports know their model.
+        folds_sha256: hash of the split it was trained with, None when the folder does not say.
+        best_epoch: the epoch of the weights.
+        validation_f1: pooled F1 of the metastatic class on the validation scans after that epoch, a fraction; None when
+            undefined.
+        precision: of the training, "float32" or "mixed_bfloat16" for instance; None when the folder does not say.
+    """
+
+    run: Run
+    fold: int
+    path: Path
+    weights_sha256: str
+    folds_sha256: str | None
+    best_epoch: int
+    validation_f1: float | None
+    precision: str | None = None
+
+    @property
+    def model_path(self) -> Path:
+        """`model.keras`, the float32 network with the best weights."""
+        return self.path / run_folder.KERAS_MODEL
+
+    def describe(self) -> ModelDescription:
+        """Its model metadata. Encoder weights are named without their folder."""
+        return ModelDescription(
+            experiment=self.run.experiment.public().to_json(),
+            fold=self.fold,
+            preparation=PreparationSettings.from_json(self.run.data["preparation"]),
+            image_shape=tuple(self.run.data["image_shape"]),
+            data_fingerprint=self.run.data["fingerprint"],
+            weights_sha256=self.weights_sha256,
+            best_epoch=self.best_epoch,
+            validation_f1=self.validation_f1,
+            trained_on=self.run.data.get("scans", UNKNOWN),
+        )
+
+
+def open_fold(run: Run, fold: int) -> TrainedFold:
+    """Open a trained fold.
+
+    Raises:
+        SettingsError: a number below 1.
+        RunError: the fold is not trained, or something of it is missing or damaged.
+    """
+    if fold < 1:
+        raise SettingsError(f"fold {fold} is out of range: folds are counted from 1")
+    path = run.fold_path(fold)
+    if not (path / run_folder.KERAS_MODEL).is_file():
+        raise RunError(f"{path}: not a trained fold, {run_folder.KERAS_MODEL} is missing: train it first")
+    weights = path / run_folder.BEST_WEIGHTS
+    if not weights.is_file():
+        raise RunError(f"{path}: {run_folder.BEST_WEIGHTS} is missing: train the fold again")
+    epochs = read_history(path / run_folder.HISTORY)
+    if not epochs:
+        raise RunError(f"{path / run_folder.HISTORY}: it has no epoch: train the fold again")
+    best = max(epochs, key=lambda epoch: epoch.score)
+    environment = path / "environment.json"
+    content = read_json(environment, RunError, "training environment") if environment.exists() else None
+    if not isinstance(content, dict):
+        content = {}
+    return TrainedFold(
+        run=run,
+        fold=fold,
+        path=path,
+        weights_sha256=file_sha256(weights),
+        folds_sha256=content.get("folds_sha256"),
+        best_epoch=best.epoch,
+        validation_f1=best.val_f1,
+        precision=content.get("precision"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,39 +104,44 @@ class ModelFolder:
     """A model on disk.
 
     Attributes:
-        description: its papers.
+        path: the folder, as the user named it.
+        description: its metadata.
         saved_model: the SavedModel folder; None when a fold has none, or one of other weights than it has now.
         trained: the fold, when the folder is one in its run.
     """
 
+    path: Path
     description: ModelDescription
     saved_model: Path | None
     trained: TrainedFold | None
 
+    def check_exported(self, engine: str) -> None:
+        """Raises `RunError` where `engine` reads exports only and there is none of the present weights."""
+        if engine == "openvino" and self.saved_model is None:
+            raise RunError(f"{self.path}: has no saved_model of its present weights: export it with serve-package")
+
 
 def find_model(path: Path) -> ModelFolder:
-    """Look into a folder. TensorFlow is not imported.
+    """Find out what a folder named with --model is.
 
     Raises:
-        RunError: no model is in it, or its description is damaged or of another format.
+        RunError: it has no model, or one whose description is damaged or of another format.
     """
     if not path.is_dir():
-        raise RunError(
-            f"{path}: no such model folder; give a fold such as RUN/fold_01, or an exported saved_model folder"
-        )
+        raise RunError(f"{path}: no such model folder: {_ADVICE}")
     exported = path if (path / "saved_model.pb").is_file() else path / SAVED_MODEL
     named = path if path.name else path.resolve()  # "." has no name
     number = named.name.removeprefix("fold_")
     if exported != path and (named.parent / "experiment.json").is_file() and number.isdecimal():
         trained = open_fold(open_run(named.parent), int(number))
-        description = describe_fold(trained)
-        # Trained further since it was exported: the export is of other weights.
+        description = trained.describe()
+        # A fold that was trained further after its export has other weights than the export.
         valid = (exported / DESCRIPTION).is_file() and (
             describe_saved_model(exported).weights_sha256 == description.weights_sha256
         )
-        return ModelFolder(description, exported if valid else None, trained)
+        return ModelFolder(path, description, exported if valid else None, trained)
     if exported.is_dir():
-        return ModelFolder(describe_saved_model(exported), exported, None)
+        return ModelFolder(path, describe_saved_model(exported), exported, None)
     if (path / "experiment.json").is_file():
-        raise RunError(f"{path}: a run, not a fold of it; give one such as {path / 'fold_01'}")
-    raise RunError(f"{path}: not a model folder; give a fold such as RUN/fold_01, or an exported saved_model folder")
+        raise RunError(f"{path}: a run, not a fold: give one such as {path / 'fold_01'}")
+    raise RunError(f"{path}: not a model folder: {_ADVICE}")

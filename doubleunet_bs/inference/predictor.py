@@ -1,4 +1,4 @@
-"""A trained or exported fold, and a bone scan -> metastatic pixels in the geometry of the scan."""
+"""A model and a bone scan -> metastatic pixels on the raw views. The public way to use a model."""
 
 import dataclasses
 import os
@@ -9,25 +9,25 @@ import numpy as np
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, check_exported, choose_local, open_local
+from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, choose_local
 from doubleunet_bs.inference.model_description import ModelDescription
-from doubleunet_bs.inference.model_folder import find_model
+from doubleunet_bs.inference.model_folder import ModelFolder, find_model
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.tensorflow_setup import bfloat16_instruction, import_tensorflow
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of one scan.
+    """What a model finds in one scan.
 
     Attributes:
         case: pseudonym of the scan.
-        masks: "anterior" and "posterior" -> uint8 array of the shape of the raw view (1024, 256): 1 where metastatic
-            is the most probable class, 0 elsewhere. All 0 in a view that is missing, and outside of the prepared
-            window.
+        masks: "anterior" and "posterior" -> uint8 array of the shape of the raw view (1024, 256): 1 where metastatic is
+            the most probable class, 0 elsewhere. All 0 in a missing view, and outside the crop.
         probabilities: the same names -> float32 array of that shape: probability of the metastatic class, between 0
-            and 1.
-        prepared: the scan as the network saw it: grey image, gains, body range, placements.
+            and 1; 0 in a missing view, and outside the crop.
+        prepared: the scan as the network saw it: grey image, gains, body bounding boxes, placements.
         warnings: of reading and preparing, one line each.
         model: the model's description.
         engine: what computed it and in which precision, for the record.
@@ -43,7 +43,7 @@ class Prediction:
 
     @property
     def grey(self) -> np.ndarray:
-        """uint8 array of shape (rows, columns): the prepared image that went into the network."""
+        """(rows, columns) uint8: the prepared image that went into the network."""
         return self.prepared.grey
 
     @property
@@ -58,31 +58,36 @@ class Prediction:
 
 
 class Predictor:
-    """A model ready for scans.
+    """A model that is ready to segment scans.
 
     Args:
         model: a fold of a run (`RUN/fold_01`), or an exported `saved_model` folder, of a fold or an ensemble, wherever
-            it has been copied. With engine "serving" also the name of a model on the server; given a folder, the server's
-            model must be the one in it.
-        engine: "tensorflow"; "openvino", an extra; "serving", a model server; "auto": see `engines.choose_local`.
-        server: "grpc://HOST:PORT" or "http://HOST:PORT", for engine "serving" and no other.
-        precision: "auto" is bfloat16 where the processor multiplies it in hardware; "float32", not with a server,
-            which has its own.
-        deadline: seconds within which a server must answer, tries after the first included; None: `engines.DEADLINE`.
+            it was copied to. With engine "serving" also the name of a model on the server; given a folder, the server
+            must have the same weights.
+        engine: "tensorflow"; "openvino" (an extra); "serving", a model server (an extra); "auto": TensorFlow where there
+            is an NVIDIA GPU, else OpenVINO where it is installed, else TensorFlow.
+        server: "grpc://HOST:PORT", with engine "serving" only.
+        precision: "auto" uses bfloat16 where the processor multiplies it in hardware; "float32" does not. A server
+            chooses its own.
+        deadline: seconds within which a server must answer, retries included; None: `engines.DEADLINE`.
 
     Attributes:
-        description: the model's papers.
+        description: the model's metadata.
         engine: what computes, in words for the output and the record.
 
     Raises:
-        RunError: no such model, one of another format, or damaged.
-        SettingsError: see `engines.check_choice`.
-        ServerError: the server does not answer, or not as it should.
+        RunError: no such model, or it is damaged or has another format.
+        SettingsError: choices that do not fit together, see `engines.check_choice`.
+        ServerError: the server does not answer, or does not have this model.
 
     Example:
+        >>> from doubleunet_bs.scans import read_scan
         >>> predictor = Predictor("RUN/fold_01")  # doctest: +SKIP
-        >>> predictor.predict(read_scan("scan.dcm")).lesion_pixels  # doctest: +SKIP
+        >>> prediction = predictor.predict(read_scan("scan.dcm"))  # doctest: +SKIP
+        >>> prediction.lesion_pixels  # doctest: +SKIP
         {'anterior': 412, 'posterior': 655}
+        >>> prediction.masks["anterior"].shape, prediction.masks["anterior"].dtype  # doctest: +SKIP
+        ((1024, 256), dtype('uint8'))
     """
 
     def __init__(
@@ -94,25 +99,30 @@ class Predictor:
         deadline: float | None = None,
     ):
         check_choice(engine, precision, server, deadline)
-        self.path = Path(model)
-        if engine == "serving":
-            from doubleunet_bs.inference.engine_serving import open_served
+        self._segmenter: Engine
+        # Engines are imported when they are chosen: OpenVINO starts without TensorFlow, which takes seconds to import.
+        if server is not None:
+            import_tensorflow()
+            from doubleunet_bs.inference.engine_serving import ServingEngine
 
-            local = find_model(self.path).description if self.path.is_dir() else None
-            self.description, self._segmenter = open_served(
-                server, str(model), local, DEADLINE if deadline is None else deadline
-            )
+            local = find_model(Path(model)).description if Path(model).is_dir() else None
+            served = ServingEngine(server, str(model), DEADLINE if deadline is None else deadline, local)
+            self.description, self._segmenter = served.description, served
         else:
-            self.description, self._segmenter = _open_local(self.path, engine, precision)
+            found = find_model(Path(model))
+            self.description, self._segmenter = found.description, open_engine(found, engine, precision)
         if self._segmenter.image_shape != self.description.image_shape:
-            raise RunError(f"{self.path}: the model and its description disagree about the size of an image")
+            raise RunError(f"{model}: the model and its description disagree about the size of an image")
         self.engine = self._segmenter.name
 
     def predict(self, scan: BoneScan) -> Prediction:
-        """Prepare a scan as the model's training scans were, segment it, and lay the result on the raw views.
+        """Prepare a scan as the model's training scans were, segment it, and map the result back to the raw views.
 
         Args:
             scan: from `doubleunet_bs.scans.read_scan`.
+
+        Returns:
+            Masks and probabilities of both raw views. In a scan without findings the masks are all 0.
 
         Raises:
             ScanError: the scan cannot be prepared.
@@ -128,10 +138,9 @@ class Predictor:
         return prepare_scan(scan, settings=self.description.preparation)
 
     def segment(self, prepared: Sequence[PreparedCase]) -> list[Prediction]:
-        """Segment prepared scans in one batch and lay the results on the raw views.
+        """Segment prepared scans in one batch and map the results back to the raw views.
 
-        May be called from several threads. Memory grows with the number of scans: a stream is cut into batches by the
-        caller.
+        May be called from several threads. Memory grows with the number of scans: pass a long stream in batches.
 
         Args:
             prepared: from `prepare`; an empty sequence gives an empty list.
@@ -139,12 +148,12 @@ class Predictor:
         if not prepared:
             return []
         probability, mask = self._segmenter(np.stack([case.grey for case in prepared]))
-        return [self._lay_back(case, probability[place], mask[place]) for place, case in enumerate(prepared)]
+        return [self._map_back(case, probability[place], mask[place]) for place, case in enumerate(prepared)]
 
-    def _lay_back(self, prepared: PreparedCase, probability: np.ndarray, mask: np.ndarray) -> Prediction:
+    def _map_back(self, prepared: PreparedCase, probability: np.ndarray, mask: np.ndarray) -> Prediction:
         masks, probabilities = prepared.map_back(mask), prepared.map_back(probability)
         for view in prepared.missing_views:
-            # Whatever the network makes of an empty half, there is nothing it could be about.
+            # The half of a missing view is empty: what the network finds there means nothing.
             masks[view][:] = 0
             probabilities[view][:] = 0
         return Prediction(
@@ -158,17 +167,29 @@ class Predictor:
         )
 
 
-def _open_local(path: Path, engine: str, precision: str) -> tuple[ModelDescription, Engine]:
-    """The description and the engine of whatever kind of model folder `path` is."""
-    found = find_model(path)
-    if found.saved_model is not None:
-        return found.description, open_local(found.saved_model, choose_local(engine), precision)
-    check_exported(path, found.saved_model, engine)
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
+def open_engine(model: ModelFolder, engine: str = "auto", precision: str = "auto") -> Engine:
+    """An engine on this machine.
 
-    tensorflow = import_tensorflow()
+    Args:
+        model: from `find_model`. Without a valid export it is computed by its `model.keras`, in TensorFlow.
+        engine: "auto", "tensorflow" or "openvino".
+        precision: "auto" or "float32".
+
+    Raises:
+        RunError: the model is damaged or not one of this package, or OpenVINO has no export to read.
+    """
+    model.check_exported(engine)
+    bfloat16 = precision == "auto" and bfloat16_instruction() is not None
+    if model.saved_model and choose_local(engine) == "openvino":
+        from doubleunet_bs.inference.engine_openvino import OpenVinoEngine
+
+        return OpenVinoEngine(model.saved_model, bfloat16)
+    import_tensorflow()
+    if model.saved_model:
+        from doubleunet_bs.inference.engine_tensorflow import TensorFlowEngine
+
+        return TensorFlowEngine(model.saved_model, bfloat16)
     from doubleunet_bs.inference.keras_model import Segmenter
 
-    segmenter = Segmenter.from_keras(found.trained.model_path)
-    segmenter.name = f"tensorflow {tensorflow.__version__}, float32, {found.trained.model_path.name}"
-    return found.description, segmenter
+    assert model.trained is not None
+    return Segmenter.from_keras(model.trained.model_path)

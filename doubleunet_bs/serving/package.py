@@ -1,4 +1,7 @@
-"""A model repository for TensorFlow Serving: versions with warm-up requests, and the server's configuration."""
+"""A model repository for TensorFlow Serving: versions with warm-up requests, and the server's configuration.
+
+The extra `serving` brings the messages of the warm-up requests.
+"""
 
 import dataclasses
 import os
@@ -7,34 +10,38 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import new_folder, read_json, write_text
 from doubleunet_bs.inference.endpoints import (
+    DESCRIPTION_ENDPOINT,
+    DESCRIPTION_INPUT,
     ENDPOINT,
     INPUT,
-    PAPERS_ENDPOINT,
-    PAPERS_INPUT,
     RAW_ENDPOINT,
     RAW_INPUT,
     has_raw_counts,
 )
+from doubleunet_bs.inference.engine_serving import LARGEST_BATCH, predict_request
 from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.inference.serving_client import predict_request, warmup_record
+from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.preparation.case import prepare_scan
-from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.serving.export import export_fold
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
-BATCH_SIZES = (1, 2, 4)
-"""What the server computes at once; a batch of another size is filled up to the next of these."""
+BATCH_SIZES = (1, 2, LARGEST_BATCH)
+"""Numbers of scans the server computes at once; a batch of another size is filled up to the next of these."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 BATCHING = f"""\
-# Scans of different clients are computed together: up to {BATCH_SIZES[-1]}, or what has come within 10 ms.
-# A request with more than {BATCH_SIZES[-1]} scans is refused (INVALID_ARGUMENT): a client sends them in several.
-max_batch_size {{ value: {BATCH_SIZES[-1]} }}
+# Scans of different clients are computed together: up to {LARGEST_BATCH}, or what has come within 10 ms.
+# A request with more than {LARGEST_BATCH} scans is refused (INVALID_ARGUMENT): a client sends them in several.
+max_batch_size {{ value: {LARGEST_BATCH} }}
 batch_timeout_micros {{ value: 10000 }}
 # A full queue is UNAVAILABLE, which clients take as a reason to try again.
 max_enqueued_batches {{ value: 100 }}
@@ -55,10 +62,10 @@ class Package:
 
     Attributes:
         path: the folder of the version.
-        name: of the model on the server.
+        name: the model's name on the server.
         version: 1 or more.
         warmups: number of warm-up requests in it.
-        description: the model's papers.
+        description: the model's metadata.
     """
 
     path: Path
@@ -78,7 +85,7 @@ def package_model(
 
     Args:
         model: a fold in its run, or an exported model.
-        out: the repository; made when it is not there.
+        out: the repository; created if missing.
         name: letters, digits, ".", "_" and "-"; None: `description.served_name`.
         mounted_at: the repository's path on the server.
 
@@ -88,19 +95,20 @@ def package_model(
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise SettingsError(f"{out}: is a file; --out names a folder")
-    if name is not None and not _NAME.match(name):
-        raise SettingsError(
-            f"name {name!r}: letters, digits, '.', '_' and '-' are possible, beginning with one of the first"
-        )
+        raise SettingsError(f"{out}: is a file: give a folder with --out")
+    if name is not None and not _NAME.fullmatch(name):
+        raise SettingsError(f"name {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first")
     description, saved_model = _exported(Path(model))
     name = name or description.served_name
-    records = warmup_records(name, description)
+    records = [
+        prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+        for request in warmup_requests(name, description)
+    ]
     folder = out / name
     version = max(_versions(folder), default=0) + 1
     with new_folder(folder / str(version)) as new:
         shutil.copytree(saved_model, new, dirs_exist_ok=True)
-        _write_records(new / WARMUP, records)
+        _write_records(new / WARMUP, [record.SerializeToString() for record in records])
     write_text(out / "batching_parameters.txt", BATCHING)
     write_text(out / "monitoring.config", MONITORING)
     write_text(out / "models.config", models_config(out, mounted_at))
@@ -113,51 +121,36 @@ def models_config(repository: Path, mounted_at: str) -> str:
         f'  config {{\n    name: "{folder.name}"\n    base_path: "{mounted_at.rstrip("/")}/{folder.name}"\n'
         '    model_platform: "tensorflow"\n  }\n'
         for folder in sorted(repository.iterdir())
-        if _NAME.match(folder.name) and folder.is_dir() and _versions(folder)
+        if _NAME.fullmatch(folder.name) and folder.is_dir() and _versions(folder)
     ]
     return f"model_config_list {{\n{''.join(entries)}}}\n"
 
 
-def warmup_records(name: str, description: ModelDescription) -> list[bytes]:
-    """Requests of every batch size to every endpoint, made of phantoms; each a serialised PredictionLog."""
-    counts = warmup_counts()
-    requests = [predict_request(name, PAPERS_ENDPOINT, {PAPERS_INPUT: np.zeros(1, np.uint8)})]
-    grey = np.stack([_grey(pair, description.preparation) for pair in counts])
+def warmup_requests(name: str, description: ModelDescription) -> list[predict_pb2.PredictRequest]:
+    """Requests of every batch size to every endpoint of the model `name`, made of phantoms."""
+    phantoms = [make_phantom(0, index) for index in range(LARGEST_BATCH)]
+    counts = np.stack([np.stack([phantom.anterior, phantom.posterior]) for phantom in phantoms])
     raw = has_raw_counts(description.image_shape, description.preparation)
-    if not raw:
-        grey = np.zeros((len(counts), *description.image_shape), np.uint8)
+    if raw:
+        scans = [BoneScan(anterior, posterior, None, "phantom") for anterior, posterior in counts]
+        grey = np.stack([prepare_scan(scan, settings=description.preparation).grey for scan in scans])
+    else:
+        grey = np.zeros((LARGEST_BATCH, *description.image_shape), np.uint8)
+    requests = [predict_request(name, DESCRIPTION_ENDPOINT, {DESCRIPTION_INPUT: np.zeros(1, np.uint8)})]
     for size in BATCH_SIZES:
         requests.append(predict_request(name, ENDPOINT, {INPUT: grey[:size]}))
         if raw:
             requests.append(predict_request(name, RAW_ENDPOINT, {RAW_INPUT: counts[:size]}))
-    return [warmup_record(request) for request in requests]
-
-
-def warmup_counts() -> np.ndarray:
-    """Four phantoms: (4, 2, 1024, 256) uint16."""
-    from doubleunet_bs.phantom import make_phantom
-
-    scans = [make_phantom(0, index) for index in range(BATCH_SIZES[-1])]
-    return np.stack([np.stack([scan.anterior, scan.posterior]) for scan in scans])
-
-
-def _grey(counts: np.ndarray, settings: PreparationSettings) -> np.ndarray:
-    from doubleunet_bs.scans.bone_scan import BoneScan
-
-    return prepare_scan(BoneScan(counts[0], counts[1], None, "phantom"), settings=settings).grey
+    return requests
 
 
 def _exported(path: Path) -> tuple[ModelDescription, Path]:
+    """The description and the SavedModel of a model folder, exported again where its export is missing or older."""
     found = find_model(path)
     if found.saved_model and "endpoints" in read_json(found.saved_model / DESCRIPTION, RunError, "model description"):
         return found.description, found.saved_model
     if not found.trained:
-        raise RunError(f"{path}: exported by an older version of this package; package the fold in its run instead")
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-    import_tensorflow()
-    from doubleunet_bs.serving.export import export_fold
-
+        raise RunError(f"{path}: exported by an older version of this package: package the fold in its run instead")
     return found.description, export_fold(found.trained.run, found.trained.fold)
 
 
@@ -168,10 +161,7 @@ def _versions(folder: Path) -> list[int]:
 
 
 def _write_records(path: Path, records: list[bytes]) -> None:
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-    tensorflow = import_tensorflow()
     path.parent.mkdir(exist_ok=True)
-    with tensorflow.io.TFRecordWriter(str(path)) as writer:
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for record in records:
             writer.write(record)

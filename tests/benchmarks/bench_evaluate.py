@@ -102,13 +102,14 @@ def timed_parts(seconds: dict[str, float]):
 
 def faster_seconds(folder: Path, bin: int, rounds: int = 5) -> tuple[str, float]:
     """Name and seconds an image of the engine that `predict` takes on this machine."""
-    from doubleunet_bs.inference.engines import choose_local, open_local
     from doubleunet_bs.inference.keras_model import load_keras_model
+    from doubleunet_bs.inference.model_folder import find_model
+    from doubleunet_bs.inference.predictor import open_engine
     from doubleunet_bs.preparation.settings import PreparationSettings
 
     settings = PreparationSettings(bin=bin)
     save_network(folder / "saved_model", load_keras_model(folder / "model.keras"), settings)
-    engine = open_local(folder / "saved_model", choose_local("auto"))
+    engine = open_engine(find_model(folder / "saved_model"))
     grey = np.random.default_rng(0).poisson(10, (1, *settings.image_shape)).astype(np.uint8)
     taken = take_turns({engine.name: partial(timed, engine, grey)}, rounds)[engine.name]
     return engine.name, statistics.median(found.wall for found in taken)

@@ -9,8 +9,9 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.inference import Predictor, engines
-from doubleunet_bs.inference.engine_openvino import split_convolutions
-from doubleunet_bs.inference.engines import choose_local, has_openvino, open_local
+from doubleunet_bs.inference.engines import choose_local, has_openvino
+from doubleunet_bs.inference.model_folder import find_model
+from doubleunet_bs.inference.predictor import open_engine
 from doubleunet_bs.tensorflow_setup import bfloat16_instruction
 
 needs_openvino = pytest.mark.skipif(
@@ -62,7 +63,7 @@ def test_engines_agree_on_trained_weights(trained, record_property):
     masks = {}
     for engine in ("tensorflow", "openvino"):
         for precision in ("float32", "auto"):
-            one = open_local(folder, engine, precision)
+            one = open_engine(find_model(folder), engine, precision)
             probability, mask = one(grey)
             assert (probability.shape, probability.dtype) == (grey.shape, np.float32)
             assert (mask.shape, mask.dtype) == (grey.shape, np.uint8)
@@ -85,7 +86,7 @@ def test_engines_agree_on_trained_weights(trained, record_property):
 @needs_openvino
 def test_split_convolutions_compute_the_same(trained):
     """Eight of them: four levels of two decoders."""
-    from doubleunet_bs.inference.engine_openvino import shared_core
+    from doubleunet_bs.inference.engine_openvino import shared_core, split_convolutions
 
     folder, grey, _ = trained
     core = shared_core()
@@ -106,7 +107,7 @@ def test_any_number_of_images_from_any_thread(trained_run):
 
     images = np.random.default_rng(1).integers(0, 256, (12, 160, 128), dtype=np.uint8)
     for engine in ("tensorflow", "openvino") if has_openvino() else ("tensorflow",):
-        one = open_local(trained_run / "fold_01" / "saved_model", engine)
+        one = open_engine(find_model(trained_run / "fold_01"), engine)
         pieces = [images[:1], images[1:3], images[3:6], images[6:], images[:0]]
         with ThreadPoolExecutor(4) as threads:
             answers = list(threads.map(one, pieces * 3))
@@ -120,7 +121,7 @@ def test_any_number_of_images_from_any_thread(trained_run):
 def test_choice(monkeypatch):
     monkeypatch.setattr(engines, "has_openvino", lambda: False)
     assert choose_local("auto") == "tensorflow"
-    with pytest.raises(SettingsError, match="not installed; pip install"):
+    with pytest.raises(SettingsError, match="not installed: pip install"):
         engines.check_choice("openvino", "auto")
     monkeypatch.setattr(engines, "has_openvino", lambda: True)
     monkeypatch.setattr(engines.os.path, "exists", lambda path: False)
@@ -204,10 +205,11 @@ SIGNALLED = """
 import faulthandler, gc, os, signal, sys
 from pathlib import Path
 import numpy as np
-from doubleunet_bs.inference.engines import open_local
+from doubleunet_bs.inference.model_folder import find_model
+from doubleunet_bs.inference.predictor import open_engine
 
 faulthandler.enable()
-engines = [open_local(Path(sys.argv[1]), "openvino") for _ in range(2)]
+engines = [open_engine(find_model(Path(sys.argv[1])), "openvino") for _ in range(2)]
 for engine in engines:
     engine(np.zeros((1, *engine.image_shape), np.uint8))
 del engine
@@ -234,6 +236,6 @@ def test_a_damaged_model_is_one_line(trained_run, tmp_path):
     damaged = shutil.copytree(trained_run / "fold_01" / "saved_model", tmp_path / "damaged")
     (damaged / "saved_model.pb").write_bytes(b"\xff" * 100)
     for engine in ("tensorflow", "openvino"):
-        with pytest.raises(RunError, match="not a SavedModel of this package, or damaged") as caught:
+        with pytest.raises(RunError, match="damaged, or not a SavedModel of this package") as caught:
             Predictor(damaged, engine=engine)
         assert "\n" not in str(caught.value)

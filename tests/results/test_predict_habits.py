@@ -281,12 +281,12 @@ def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, mo
         (("--engine", "serving"), "give both or neither"),
         (("--server", "grpc://host:8500"), "give both or neither"),
         (("--engine", "tensorflow", "--server", "grpc://host:8500"), "give both or neither"),
-        (("--engine", "serving", "--server", "grpc://host"), "it must be grpc://HOST:PORT or http://HOST:PORT"),
-        (("--engine", "serving", "--server", "http://host:1", "--deadline", "0"), "a deadline of 0 s"),
-        (("--engine", "serving", "--server", "http://host:1", "--deadline", "nan"), "a deadline of nan s"),
-        (("--engine", "serving", "--server", "http://host:1", "--precision", "float32"), "precision float32"),
-        (("--deadline", "5"), "a deadline is for the answers of a server"),
-        (("--engine", "openvino"), "engine openvino: it is not installed"),
+        (("--engine", "serving", "--server", "grpc://host"), "give it as grpc://HOST:PORT"),
+        (("--engine", "serving", "--server", "grpc://host:1", "--deadline", "0"), "a deadline of 0 s"),
+        (("--engine", "serving", "--server", "grpc://host:1", "--deadline", "nan"), "a deadline of nan s"),
+        (("--engine", "serving", "--server", "grpc://host:1", "--precision", "float32"), "precision float32"),
+        (("--deadline", "5"), "--deadline is only for --engine serving"),
+        (("--engine", "openvino"), "engine openvino is not installed"),
     ],
 )
 def test_engine_settings_are_refused_with_and_without_a_rehearsal(command, phantoms, monkeypatch, arguments, message):

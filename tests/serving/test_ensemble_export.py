@@ -99,7 +99,7 @@ def test_what_is_refused(run, ensemble, tmp_path, capsys):
         export_ensemble(opened, tmp_path / "mine")
     copy = shutil.copytree(run, tmp_path / "run")
     write_json(copy / "fold_02" / "environment.json", {"folds_sha256": "0" * 64})
-    with pytest.raises(RunError, match="different divisions of the scans"):
+    with pytest.raises(RunError, match="different splits of the scans"):
         export_ensemble(open_run(copy), out)
     assert not out.exists()
     with pytest.raises(SystemExit) as stopped:

@@ -194,7 +194,7 @@ def expected(live_network, scan, tmp_path_factory):
     from doubleunet_bs.inference.keras_model import Segmenter
 
     prepared = prepare_scan(scan, settings=PreparationSettings(bin=4))
-    probability, mask = Segmenter.from_model(live_network)(prepared.grey[None])
+    probability, mask = Segmenter(live_network, (160, 128))(prepared.grey[None])
     plain = {"metastatic_probability": probability, "mask": mask}
     raw = {name: np.stack(list(prepared.map_back(image[0]).values()))[None] for name, image in plain.items()}
     assert 0.01 < raw["mask"].mean() < 0.5

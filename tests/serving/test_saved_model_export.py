@@ -13,13 +13,14 @@ from intensity_run import LEVEL, SETTINGS, SHAPE, description, intensity_model
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.inference.engines import open_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, parse_description, read_description
+from doubleunet_bs.inference.model_folder import find_model, open_fold
+from doubleunet_bs.inference.predictor import open_engine
 from doubleunet_bs.training.run_folder import open_run
 
 
 def test_any_number_of_images_of_one_size(trained_run):
-    segmenter = open_local(trained_run / "fold_01" / "saved_model", "tensorflow", "float32")
+    segmenter = open_engine(find_model(trained_run / "fold_01"), "tensorflow", "float32")
     images = np.random.default_rng(1).integers(0, 256, (3, *segmenter.image_shape), dtype=np.uint8)
     for number in (1, 2, 3):
         assert np.array_equal(segmenter(images[:number])[1] == 1, images[:number] > LEVEL)
@@ -50,7 +51,7 @@ def test_mask_and_probability_of_both_networks(classes, tmp_path, tensorflow):
 
     write_saved_model(tmp_path, intensity_model(*SHAPE, classes=classes), description(classes=classes))
     grey = np.arange(256, dtype=np.uint8).repeat(SHAPE[0] * SHAPE[1] // 256).reshape(1, *SHAPE)
-    probability, mask = open_local(tmp_path, "tensorflow", "float32")(grey)
+    probability, mask = open_engine(find_model(tmp_path), "tensorflow", "float32")(grey)
     assert np.array_equal(mask == 1, grey > LEVEL)
     assert np.array_equal(probability > 0.5, grey > LEVEL)
     assert probability.min() >= 0
@@ -113,26 +114,23 @@ def test_folds_that_cannot_be_exported(trained_run):
 
 
 def test_path_of_encoder_weights_stays_at_home(trained_run, tmp_path):
-    from doubleunet_bs.inference.model_description import describe_fold
-    from doubleunet_bs.inference.trained_fold import open_fold
-
     run = shutil.copytree(trained_run, tmp_path / "run", ignore=shutil.ignore_patterns("saved_model"))
     content = read_json(run / "experiment.json")
     content["experiment"]["encoder_weights"] = "/home/somebody/vgg19.h5"
     write_json(run / "experiment.json", content)
-    assert describe_fold(open_fold(open_run(run), 1)).experiment["encoder_weights"] == "vgg19.h5"
+    assert open_fold(open_run(run), 1).describe().experiment["encoder_weights"] == "vgg19.h5"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2 of package version 0.1.0; this is version .* reads format 1"),
+        ({"format": 2}, "format 2 of package version 0.1.0; version .* reads format 1"),
         ({"preparation": {"bin": 3}}, "damaged"),
-        ({"fold": "one"}, "fold is impossible"),
-        ({"image_shape": [0, 16]}, "image_shape is impossible"),
-        ({"weights_sha256": "abc"}, "weights_sha256 is impossible"),
-        ({"experiment": {}}, "experiment is impossible"),
-        ({"validation_f1": 7}, "validation_f1 is impossible"),
+        ({"fold": "one"}, "fold is missing or impossible"),
+        ({"image_shape": [0, 16]}, "image_shape is missing or impossible"),
+        ({"weights_sha256": "abc"}, "weights_sha256 is missing or impossible"),
+        ({"experiment": {}}, "experiment is missing or impossible"),
+        ({"validation_f1": 7}, "validation_f1 is missing or impossible"),
     ],
 )
 def test_descriptions_that_are_refused(trained_run, tmp_path, change, message):
@@ -173,5 +171,5 @@ def test_a_model_of_phantoms_says_so(trained_on, said):
     model = dataclasses.replace(description(), trained_on=trained_on)
     assert model.name.endswith(f"fold 1{said}")
     assert parse_description(model.to_json(), "model.json") == model
-    with pytest.raises(RunError, match="trained_on is impossible"):
+    with pytest.raises(RunError, match="trained_on is missing or impossible"):
         parse_description({**model.to_json(), "trained_on": "mice"}, "model.json")
