@@ -1,34 +1,36 @@
-"""Make one model of several trained folds of a run.
+"""Combine trained folds of a run into one model.
 
-DIR becomes an exported model like RUN/fold_01/saved_model, with the same endpoints. Its probability is the mean over
-the folds, its mask the class that is most probable in the mean. It is as large and as slow as its folds together.
+The model averages the probabilities of its folds, and its mask is the most probable class of that average. It is as
+large and as slow as its folds together, and has the endpoints of RUN/fold_01/saved_model.
 
-It is for scans outside of the cross-validation. Every scan of the cross-validation was a training scan of some of the
-folds: what the ensemble finds on those says nothing, and no score of it on them means anything.
+Use it only for scans outside of the cross-validation. Each scan of the cross-validation was a training scan of some of
+the folds, so scores of the ensemble on them mean nothing.
 
 Examples:
-  python -m doubleunet_bs ensemble RUN --out ensemble
-  python -m doubleunet_bs ensemble RUN --out ensemble --folds 1,2,3
-  python -m doubleunet_bs predict  scan.dcm --model ensemble --out predicted
-  python -m doubleunet_bs serve-package ensemble --out models
+  doubleunet-bs ensemble RUN --out ensemble
+  doubleunet-bs ensemble RUN --out ensemble --folds 1,2,3
+  doubleunet-bs predict scan.dcm --model ensemble --out predicted
+  doubleunet-bs serve-package ensemble --out models
 
-Exit code: 0 done, 1 a fold is not trained or they do not belong together, 2 wrong arguments.
+Writes DIR, an exported model: a SavedModel and model.json.
+
+Exit codes: 0 done, 1 a fold is not trained or the folds do not belong together, 2 wrong arguments.
 """
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this verb's options to `parser`."""
+    """Add the options of `ensemble`."""
     parser.add_argument("run_path", metavar="RUN", help="run folder with at least two trained folds")
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder of the model; an exported model that is there is replaced"
+        "--out", required=True, metavar="DIR", help="folder of the model; replaces an exported model there"
     )
     parser.add_argument(
         "--folds",
         type=_numbers,
         metavar="K,K,...",
-        help="folds to take, for instance 1,2,3; default all that are trained",
+        help="folds to combine, for instance 1,2,3 (default: all trained folds)",
     )
 
 
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"  fold {member.fold:<4} epoch {member.best_epoch}, F1 on its own validation scans {f1}")
     print(f"written {args.out}")
     print(
-        "For scans outside of the cross-validation only: each of its scans was a training scan of some of these folds."
+        "Only for scans outside of the cross-validation: each of its scans was a training scan of some of these folds."
     )
     return 0
 
@@ -57,6 +59,4 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: numbers of folds with commas between them, such as 1,2,3"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r}: give fold numbers separated by commas, such as 1,2,3") from None

@@ -1,19 +1,22 @@
-"""Show what is understood of a scan before anything is prepared.
+"""Show how a scan is read and prepared.
 
-Says how the views were told apart, the counts, the body range, the window that is cut out, the gain, what Otsu's
-threshold keeps, and every warning. Name one file, or the two files of a scan with one view each. Nothing of the
-patient is shown.
+Prints how the views were distinguished, their counts, the body bounding box, the crop, the gain, what Otsu's threshold
+keeps, and every warning. Name one file, or the two files of a scan with one view each. No patient data is printed.
 
-examples:
+Examples:
   doubleunet-bs inspect scan.dcm
   doubleunet-bs inspect anterior.dcm posterior.dcm --png look.png
   doubleunet-bs inspect scan.dcm --json | jq .views.anterior.gain
 
-exit codes: 0 done, 1 the scan cannot be used, 2 wrong arguments
+Writes nothing, except the picture that --png asks for.
+
+Exit codes: 0 done, 1 the scan cannot be used, 2 wrong arguments.
 """
 
 import argparse
 from pathlib import Path
+
+from doubleunet_bs.commands.prepare import add_preparation_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,23 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scan", type=Path, nargs="+", metavar="SCAN", help="DICOM file, or two files of one view each")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
     parser.add_argument(
-        "--png", type=Path, metavar="FILE", help="also draw body range, window and row 640 into a picture of both views"
+        "--png",
+        type=Path,
+        metavar="FILE",
+        help="also write a picture of both views with body bounding box, crop and row 640",
     )
-    parser.add_argument(
-        "--allow-missing-view", action="store_true", help="take a scan of one view; the other half stays empty"
-    )
-    parser.add_argument(
-        "--background", choices=("otsu", "log"), default="otsu", help="which threshold to report (default: otsu)"
-    )
-    parser.add_argument(
-        "--brightness",
-        choices=("per_scan", "per_view"),
-        default="per_scan",
-        help="one gain for both views, or one each",
-    )
-    parser.add_argument(
-        "--bin", type=int, choices=(1, 2, 4), default=1, help="as of prepare: add up counts of blocks of pixels"
-    )
+    parser.add_argument("--allow-missing-view", action="store_true", help="accept a scan with only one view")
+    add_preparation_options(parser, backgrounds=("otsu", "log"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     if len(args.scan) > 2:
         raise SettingsError(
-            f"{len(args.scan)} files: a scan is one file, or two of one view each; inspect them one after the other"
+            f"{len(args.scan)} files: a scan is one file, or two with one view each. Inspect one scan at a time"
         )
     if args.png and args.png.suffix.lower() != ".png":
         raise SettingsError(f"--png {args.png}: the name must end in .png")

@@ -1,39 +1,51 @@
-"""Write a cohort of synthetic whole-body bone scans: DICOM files, Labelme outlines of their metastases, patients.csv.
+"""Write synthetic whole-body bone scans with lesions.
 
-The scans exercise this software from end to end. They are not patients, and a score reached on them says nothing
-about patients.
+The scans test this software from end to end. They are not patients, and a score reached on them says nothing about
+patients. Without --seed you get the phantoms on which the demo trains: do not test its model on them.
+The files depend on the arguments only, not on the number of workers.
 
 Examples:
-  python -m doubleunet_bs phantom --out phantoms --patients 100
-  python -m doubleunet_bs phantom --out prostate --patients 40 --cancer prostate --seed 7 --workers 4
+  doubleunet-bs phantom --out phantoms --patients 100
+  doubleunet-bs phantom --out prostate --patients 40 --cancer prostate --seed 7 --workers 4
 
-DIR/scans/phantom_0001.dcm        two-frame NM DICOM file, anterior and posterior view, 1024 x 256 counts each
-DIR/labels/phantom_0001_anterior.json, _posterior.json    Labelme polygons, label "metastasis"; none for normal scans
-DIR/labels/patients.csv           scan, patient, cancer, metastases (yes or no)
+Writes DIR, which appears when everything is complete:
+  scans/phantom_0001.dcm                         two-frame NM DICOM file, anterior and posterior view, 1024 x 256 counts
+  labels/phantom_0001_anterior.json, ...         Labelme polygons with the label "metastasis"; none for normal scans
+  labels/patients.csv                            scan, patient, cancer, metastases (yes or no)
 
-The files depend on the arguments only, not on the number of workers. DIR appears when everything is written.
-Exit code: 0 done, 1 the work failed (DIR exists already, disk full), 2 wrong arguments.
+Exit codes: 0 done, 1 the work failed (DIR is not empty, disk full), 2 wrong arguments.
 """
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this verb's options to `parser`."""
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; must not exist, or be empty")
+    """Add the options of `phantom`."""
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be new or empty")
     parser.add_argument("--patients", required=True, type=int, metavar="N", help="number of scans, one per patient")
     parser.add_argument(
-        "--cancer", choices=("breast", "prostate"), default="breast", help="kind of patients (default breast)"
+        "--cancer",
+        choices=("breast", "prostate"),
+        default="breast",
+        help="cancer of the patients (default %(default)s)",
     )
     parser.add_argument(
         "--positive-fraction",
         type=float,
         default=0.9,
         metavar="F",
-        help="share of scans with metastases, 0-1 (default 0.9)",
+        help="fraction of scans with metastases, 0 to 1 (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other patients (default 0)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="random seed: another seed gives other patients (default %(default)s)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of worker processes (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,22 +1,27 @@
 """Turn DICOM bone scans and Labelme annotations into shards for training.
 
-Every scan of the folder is read, cut to the paper's 950 x 256 window per view with the body in its centre, brought to
-a mean brightness in (7, 14), cut off under the knee, and merged to 640 x 512. Annotations of the file S.dcm are
-S_anterior.json and S_posterior.json (drawn on the raw views), or S.json (drawn on both raw views side by side, or on
-the prepared image); PNG masks of the same names are taken, too. patients.csv in the labels folder (columns
-scan,patient,cancer,metastases) says who is who and which scans are normal. Where scans in several folders have one
-name, the table calls them FOLDER/S, and their annotations lie in the folders FOLDER of the labels folder.
+Crops each view to 950 x 256 pixels around the body, scales the scan to a mean brightness between 7 and 14, removes the
+rows below the knees and merges both views to 640 x 512, as in the paper. SHARDS keep the counts and the gain.
 
-All problems of the folder are listed at once, and in SHARDS.rejected.json. With any, nothing is written, unless
---skip-invalid is given. The key of the pseudonyms and the table that leads back from them are in
-SHARDS.identities.json, readable by its owner only: keep it, and do not hand it on with the shards. The shard folder
-appears whole or not at all: start an interrupted preparation again.
+Annotations of S.dcm are S_anterior.json and S_posterior.json (drawn on the raw views), or S.json (drawn on both raw
+views side by side, or on the prepared image). PNG masks of the same names are also accepted. patients.csv in the
+labels folder has the columns scan, patient, cancer, metastases: it says who is who and which scans are normal. If
+scans in several folders have the same name, call them FOLDER/S in the table, with annotations in LABELS/FOLDER.
 
-examples:
+All problems are listed at once. With any, `prepare` writes nothing until you fix the listed files or pass
+--skip-invalid. An interrupted run starts again from the beginning.
+
+Examples:
   doubleunet-bs prepare --scans export/ --labels labels/ --out breast
   doubleunet-bs prepare --scans export/ --labels labels/ --out breast --skip-invalid --workers 8 --write-png
 
-exit codes: 0 done, 1 the work failed or there are problems, 2 wrong arguments
+Writes:
+  SHARDS/                   the prepared scans; appears whole or not at all
+  SHARDS.rejected.json      problems, if there are any
+  SHARDS.identities.json    key of the pseudonyms and the table that leads back to the patients, readable by you only.
+                            Keep it, and do not pass it on with the shards
+
+Exit codes: 0 done, 1 the work failed or there are problems, 2 wrong arguments.
 """
 
 import argparse
@@ -25,54 +30,69 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `prepare`."""
-    parser.add_argument(
-        "--scans", type=Path, required=True, metavar="DIR", help="folder of DICOM files, searched to the bottom"
+    what = parser.add_argument_group("input")
+    what.add_argument(
+        "--scans", type=Path, required=True, metavar="DIR", help="folder of DICOM files, searched with its subfolders"
     )
-    parser.add_argument(
+    what.add_argument(
         "--labels", type=Path, required=True, metavar="DIR", help="folder of annotations and patients.csv"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="the shard folder to make")
-    parser.add_argument(
+    what.add_argument(
+        "--patients", type=Path, metavar="FILE", help="table of patients (default: patients.csv in the labels folder)"
+    )
+    what.add_argument(
         "--classes",
         type=Path,
         metavar="FILE",
-        help='JSON map from label to class; without it "metastasis" is metastatic',
+        help='JSON map from label to class (default: "metastasis" is metastatic)',
     )
-    parser.add_argument(
-        "--background",
-        choices=("otsu", "log", "none"),
-        default="otsu",
-        help="what is told from air: Otsu's threshold on the image (paper) or on log(counts), or nothing",
-    )
-    parser.add_argument(
-        "--brightness",
-        choices=("per_scan", "per_view"),
-        default="per_scan",
-        help="one gain for both views, or one each",
-    )
-    parser.add_argument(
-        "--bin", type=int, choices=(1, 2, 4), default=1, help="add up counts of blocks of pixels; the paper has 1"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes; the result does not depend on it"
-    )
-    parser.add_argument(
-        "--skip-invalid", action="store_true", help="leave out files with problems instead of writing nothing"
-    )
-    parser.add_argument(
-        "--allow-missing-view", action="store_true", help="take scans of one view; the other half stays empty"
-    )
-    parser.add_argument(
-        "--patients", type=Path, metavar="FILE", help="table of patients instead of patients.csv in the labels folder"
-    )
-    parser.add_argument(
+    what.add_argument("--skip-invalid", action="store_true", help="leave out files with problems")
+    what.add_argument("--allow-missing-view", action="store_true", help="accept scans with only one view")
+    add_preparation_options(parser, backgrounds=("otsu", "log", "none"))
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="shard folder to write")
+    output.add_argument(
         "--key",
         type=Path,
         metavar="FILE",
-        help="key and lookup table; share it between data sets of the same patients, prepared at once or in turn",
+        help="key of the pseudonyms and lookup table; use one for all datasets of the same patients "
+        "(default SHARDS.identities.json)",
     )
-    parser.add_argument(
-        "--write-png", action="store_true", help="also write image, label and overlay PNGs, to look at, into SHARDS/png"
+    output.add_argument(
+        "--write-png", action="store_true", help="also write PNGs of images, labels and overlays into SHARDS/png"
+    )
+    output.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of worker processes; does not change the result (default %(default)s)",
+    )
+
+
+def add_preparation_options(parser: argparse.ArgumentParser, backgrounds: tuple[str, ...]) -> None:
+    """Add the options of `PreparationSettings`."""
+    group = parser.add_argument_group("preparation")
+    group.add_argument(
+        "--background",
+        choices=backgrounds,
+        default="otsu",
+        help="what separates the patient from air: Otsu's threshold on the image (as in the paper) or on log(counts)"
+        + (", or nothing" if "none" in backgrounds else "")
+        + " (default %(default)s)",
+    )
+    group.add_argument(
+        "--brightness",
+        choices=("per_scan", "per_view"),
+        default="per_scan",
+        help="one gain for both views, or one for each (default %(default)s)",
+    )
+    group.add_argument(
+        "--bin",
+        type=int,
+        choices=(1, 2, 4),
+        default=1,
+        help="sum the counts of 2 x 2 or 4 x 4 pixels (default 1: of none, as in the paper)",
     )
 
 
@@ -84,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.scans.labels import load_class_map
 
     if args.workers < 1:
-        raise SettingsError(f"--workers {args.workers}: at least 1 is needed")
+        raise SettingsError(f"--workers {args.workers}: must be at least 1")
     classes = {"classes": load_class_map(args.classes)} if args.classes else {}
     settings = PreparationSettings(background=args.background, brightness=args.brightness, bin=args.bin, **classes)
     job = CohortJob(
@@ -111,5 +131,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"shards           {args.out}")
     if result.rejected:
         print(f"problems         {job.rejected_file}")
-    print(f"identities       {job.key_file} (keep it apart from the shards)")
+    print(f"identities       {job.key_file} (keep it private, apart from the shards)")
     return 0

@@ -1,43 +1,41 @@
-"""Put a model into a repository for TensorFlow Serving.
+"""Package a model for TensorFlow Serving.
 
-DIR is what the server is given as /models (assets/serving in the source has a compose file for the official image):
-
-  NAME/1/  NAME/2/ ...      versions of a model, each a SavedModel with warm-up requests; the server takes the highest
-  models.config             every model in DIR
-  batching_parameters.txt   batches of up to 4 scans
-  monitoring.config         figures for Prometheus under /monitoring/prometheus/metrics
-
-Packaging into the same DIR again adds a version, or another model. A running server finds a version by itself, another
-model when it was started as in the compose file (--model_config_file_poll_wait_seconds). The warm-up requests are
-phantoms: nothing of a patient is in a package.
+DIR becomes the model repository that the server sees as /models. Packaging into the same DIR again adds a version or
+another model. A running server finds new versions by itself. It finds new models if it was started as in
+assets/serving/compose.yaml. The warm-up requests in the package are phantoms: it holds nothing of a patient.
 
 Examples:
-  python -m doubleunet_bs serve-package RUN/fold_01 --out models
-  python -m doubleunet_bs serve-package ensemble --out models --name bone-metastasis
-  python -m doubleunet_bs predict scan.dcm --out predicted --engine serving --server grpc://HOST:8500 --model RUN/fold_01
-  python -m doubleunet_bs predict scan.dcm --out predicted --engine serving --server grpc://HOST:8500 \\
-      --model bone-metastasis
+  doubleunet-bs serve-package RUN/fold_01 --out models
+  doubleunet-bs serve-package ensemble --out models --name bone-metastasis
+  doubleunet-bs predict scan.dcm --model RUN/fold_01 --out predicted --engine serving --server grpc://HOST:8500
 
+Writes into DIR:
+  NAME/1/, NAME/2/, ...     versions of the model, each a SavedModel with warm-up requests; the server takes the highest
+  models.config             list of all models in DIR
+  batching_parameters.txt   batches of up to 4 scans
+  monitoring.config         metrics for Prometheus at /monitoring/prometheus/metrics
+
+Exit codes: 0 done, 1 the model cannot be packaged, 2 wrong arguments.
 Research software, not a medical device: not for diagnosis or treatment.
-
-Exit code: 0 done, 1 the model cannot be packaged, 2 wrong arguments.
 """
 
 import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this verb's options to `parser`."""
-    parser.add_argument("model", metavar="MODEL", help="a fold such as RUN/fold_01, or an exported model or ensemble")
-    parser.add_argument("--out", required=True, metavar="DIR", help="the repository; made when it is not there")
+    """Add the options of `serve-package`."""
+    parser.add_argument("model", metavar="MODEL", help="a fold such as RUN/fold_01, an exported model or an ensemble")
+    parser.add_argument("--out", required=True, metavar="DIR", help="model repository; created if missing")
     parser.add_argument(
-        "--name", metavar="NAME", help="of the model on the server; default experiment and fold: dice-otsu-fold-01"
+        "--name",
+        metavar="NAME",
+        help="name of the model on the server (default: experiment and fold, such as dice-otsu-fold-01)",
     )
     parser.add_argument(
         "--mounted-at",
         default="/models",
         metavar="PATH",
-        help="where the server sees DIR (default /models, as in the compose file)",
+        help="path of DIR on the server (default %(default)s, as in the compose file)",
     )
 
 

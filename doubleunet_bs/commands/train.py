@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--experiment",
         required=True,
         metavar="NAME",
-        help="row of the paper: baseline (Table 1); dice or focal-tversky, alone or with -otsu, -otsu-transfer, -mining, "
-        "-mining-transfer (Table 2); focal-tversky-otsu-transfer-augmented (Table 3)",
+        help="row of the paper: baseline (Table 1); dice or focal-tversky, alone or with -otsu, -otsu-transfer, "
+        "-mining, -mining-transfer (Table 2); focal-tversky-otsu-transfer-augmented (Table 3)",
     )
     what.add_argument(
         "--fold",
@@ -69,9 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="confirm that --data and --pretrain-data share no patients; required when they were pseudonymised with "
         "different keys, because overlap cannot be checked",
     )
-    what.add_argument(
-        "--folds-file", metavar="FILE", help="your own folds.json for a new run (default: a random split)"
-    )
+    what.add_argument("--folds-file", metavar="FILE", help="your own folds.json for a new run (default: random)")
     add_settings(parser)
     add_device_options(parser, precision="float32")
 

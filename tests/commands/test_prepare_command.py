@@ -91,4 +91,4 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "--skip-invalid" in done.stdout and "exit codes" in done.stdout
+    assert "--skip-invalid" in done.stdout and "Exit codes" in done.stdout
