@@ -41,18 +41,6 @@ def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydi
     assert said.splitlines() == ["[]", "[]", "[]"]
 
 
-def test_what_is_imported_late_is_there_under_its_name():
-    said = run(
-        "from doubleunet_bs import scans\n"
-        "from doubleunet_bs.scans import BoneScan, Pseudonyms, Rejection, ScanFiles, ScanFolder, find_scans, read_scan\n"
-        "from doubleunet_bs.scans import folder\n"
-        "assert find_scans is folder.find_scans and scans.ScanFiles is ScanFiles and set(scans.__all__) <= set(globals())\n"
-        "try: scans.no_such_name\n"
-        "except AttributeError as error: print(error)\n"
-    )
-    assert said.strip() == "module 'doubleunet_bs.scans' has no attribute 'no_such_name'"
-
-
 def test_training_imports_neither_scikit_learn_nor_matplotlib_and_leaves_both_importable():
     said = run(
         "import sys\n"

@@ -14,12 +14,12 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from doubleunet_bs.errors import ServerError
 from doubleunet_bs.inference.endpoints import (
+    DESCRIPTION_ENDPOINT,
+    DESCRIPTION_INPUT,
+    DESCRIPTION_OUTPUT,
     ENDPOINT,
     INPUT,
     MASK,
-    DESCRIPTION_OUTPUT,
-    DESCRIPTION_ENDPOINT,
-    DESCRIPTION_INPUT,
     PROBABILITY,
 )
 from doubleunet_bs.inference.engines import check_images

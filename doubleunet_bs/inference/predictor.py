@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, choo
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.model_folder import ModelFolder, find_model
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
-from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.tensorflow_setup import bfloat16_instruction, import_tensorflow
+
+if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
+    from doubleunet_bs.scans.bone_scan import BoneScan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Predictor:
             raise RunError(f"{model}: the model and its description disagree about the size of an image")
         self.engine = self._segmenter.name
 
-    def predict(self, scan: BoneScan) -> Prediction:
+    def predict(self, scan: "BoneScan") -> Prediction:
         """Prepare a scan as the model's training scans were, segment it, and map the result back to the raw views.
 
         Args:
@@ -129,7 +132,7 @@ class Predictor:
         """
         return self.segment([self.prepare(scan)])[0]
 
-    def prepare(self, scan: BoneScan) -> PreparedCase:
+    def prepare(self, scan: "BoneScan") -> PreparedCase:
         """Prepare a scan as the model's training scans were. NumPy and OpenCV only: may run in another thread.
 
         Raises:

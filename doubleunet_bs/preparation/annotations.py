@@ -19,9 +19,9 @@ import numpy as np
 from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.patients import Declaration
-from doubleunet_bs.scans.folder import walk_folders
 from doubleunet_bs.scans.labelme import rasterize
 from doubleunet_bs.scans.labels import frame_of, read_mask
+from doubleunet_bs.scans.scan_files import walk_folders
 
 ENDINGS = (".json", ".png")
 

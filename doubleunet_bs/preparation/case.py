@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from doubleunet_bs.preparation.background import SMALLEST_USUAL_FRACTION, find_u
 from doubleunet_bs.preparation.brightness import MANY_TIMES, count_values, gain_of_histograms, sum_counts, to_grey
 from doubleunet_bs.preparation.geometry import BodyBox, Placement, bin_counts, bin_labels
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.scans.bone_scan import BoneScan
+
+if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
+    from doubleunet_bs.scans.bone_scan import BoneScan
 
 LARGEST_COUNT = np.iinfo(np.uint16).max
 
@@ -68,7 +71,7 @@ class PreparedCase:
 
 
 def prepare_scan(
-    scan: BoneScan,
+    scan: "BoneScan",
     lesions: Mapping[str, np.ndarray] | None = None,
     settings: PreparationSettings | None = None,
 ) -> PreparedCase:

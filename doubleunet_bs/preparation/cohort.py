@@ -37,8 +37,8 @@ from doubleunet_bs.preparation.patients import PatientSource, same_patients, war
 from doubleunet_bs.preparation.records import CaseRecord, make_record
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter
-from doubleunet_bs.scans.folder import Rejection
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
+from doubleunet_bs.scans.scan_files import Rejection
 
 AHEAD = 4
 """Scans given to each worker before their turn: enough to keep all busy, few enough to keep memory flat."""

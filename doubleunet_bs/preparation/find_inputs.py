@@ -16,8 +16,8 @@ from doubleunet_bs.errors import DatasetError, ScanError, SettingsError
 from doubleunet_bs.preparation.annotations import annotation_stem, index_labels, stems_of
 from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
 from doubleunet_bs.scans import find_scans
-from doubleunet_bs.scans.folder import Rejection, ScanFiles, ScanFolder, walk_folders
 from doubleunet_bs.scans.labels import shown
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, walk_folders
 from doubleunet_bs.scans.sources import Source
 
 

@@ -1,7 +1,7 @@
 """What was understood of a scan: as a JSON object, as text, and as a picture."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -9,7 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from doubleunet_bs.constants import AIR, CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, VIEWS
 from doubleunet_bs.display import as_rgb, clinical_display, display_views, enlarged, outline, save_png
 from doubleunet_bs.preparation.case import PreparedCase
-from doubleunet_bs.scans.bone_scan import BoneScan
+
+if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
+    from doubleunet_bs.scans.bone_scan import BoneScan
 
 COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30)}
 """Of the classes in label pictures: black, blue, red."""
@@ -62,7 +64,7 @@ VIEW_SOURCES = {
 }
 
 
-def inspection(scan: BoneScan, prepared: PreparedCase) -> dict[str, Any]:
+def inspection(scan: "BoneScan", prepared: PreparedCase) -> dict[str, Any]:
     """Figures of a scan and its preparation, without anything of the patient.
 
     Returns:
@@ -141,7 +143,7 @@ def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
     return "" if within else " (where it reaches outside of the view, pixels are empty)"
 
 
-def inspection_picture(scan: BoneScan, prepared: PreparedCase, scale: int = 2) -> Image.Image:
+def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2) -> Image.Image:
     """Both raw views, dark uptake on white, with body range, window and the last kept row drawn in.
 
     Args:

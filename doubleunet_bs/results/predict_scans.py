@@ -20,7 +20,7 @@ from doubleunet_bs.results.prediction_job import PredictionJob, RunLog, ScanRead
 from doubleunet_bs.results.previous_scan import check_another, find_previous, previous_case, segment_previous
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import WrittenResult
-from doubleunet_bs.scans.folder import ScanFolder
+from doubleunet_bs.scans.scan_files import ScanFolder
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.stop_signals import StopSignals
 

@@ -31,7 +31,7 @@ from doubleunet_bs.results.result_files import JobSettings, case_folder
 from doubleunet_bs.results.result_folder import WrittenResult, write_prediction
 from doubleunet_bs.results.source_study import SourceStudy, read_source_study
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.folder import ScanFiles
+from doubleunet_bs.scans.scan_files import ScanFiles
 
 Item = TypeVar("Item")
 Content = TypeVar("Content")

@@ -22,7 +22,7 @@ from doubleunet_bs.results.patient_report import ReportScan
 from doubleunet_bs.results.result_files import FORMAT, RESULT, mask_name, picture_name
 from doubleunet_bs.results.result_folder import describe_prediction
 from doubleunet_bs.results.source_study import same_patient
-from doubleunet_bs.scans.folder import ScanFiles
+from doubleunet_bs.scans.scan_files import ScanFiles
 
 
 def find_previous(path: str, current: ScanFiles, allow_missing_view: bool = False) -> ReportScan | ScanFiles:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom import describe_view, naming, settle_pair
 from doubleunet_bs.scans.dicom_file import DicomFile, load_header, read_identifier
-from doubleunet_bs.scans.layout import Layout, understand
-from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source
+from doubleunet_bs.scans.layout import Layout, find_layout
+from doubleunet_bs.scans.pairing import describe_view, order_pair
+from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, prefix_errors
 from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, views_of_frames
 
 # Type 2 elements of the modules Patient and General Study, and what makes an ID unique: written as the header has them.
@@ -89,10 +89,10 @@ def read_source_study(sources: Sequence[Source]) -> SourceStudy:
     """
     files = [_read(source) for source in sources]
     for source, (file, _) in zip(sources, files, strict=True):
-        with naming(source):
+        with prefix_errors(source):
             _check_identity(file.dataset)
             _check_uids(file.dataset)
-    with naming(sources[0]):
+    with prefix_errors(sources[0]):
         frames = _frames(sources, files)
         dataset = files[0][0].dataset
         values = {keyword: _value(dataset, keyword) for keyword in PATIENT_AND_STUDY}
@@ -109,7 +109,7 @@ def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | No
     found = []
     for sources in (first, second):
         file, _ = _read(sources[0])
-        with naming(sources[0]):
+        with prefix_errors(sources[0]):
             identity = read_identifier(file.dataset, "PatientID")
         found.append((identity, _value(file.dataset, "IssuerOfPatientID"), _value(file.dataset, "PatientBirthDate")))
     identities, issuers, birth_dates = zip(*found, strict=True)
@@ -121,9 +121,9 @@ def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | No
 
 
 def _read(source: Source) -> tuple[DicomFile, Layout]:
-    with naming(source):
+    with prefix_errors(source):
         file = load_header(*source.read(MAX_HEADER_BYTES))
-        return file, understand(file)
+        return file, find_layout(file)
 
 
 def _check_identity(dataset: Dataset) -> None:
@@ -148,7 +148,7 @@ def _frames(sources: Sequence[Source], files: Sequence[tuple[DicomFile, Layout]]
         described = [
             describe_view(source, file.dataset, layout) for source, (file, layout) in zip(sources, files, strict=True)
         ]
-        anterior, _, _ = settle_pair(*described)
+        anterior, _, _ = order_pair(*described)
         order = files if anterior is described[0] else files[::-1]
         return {
             view: _frame(file, layout, None) for view, (file, layout) in zip((ANTERIOR, POSTERIOR), order, strict=True)

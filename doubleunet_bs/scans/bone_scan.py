@@ -1,29 +1,49 @@
-"""What a scan is once it has been read: two views of counts, and nothing that identifies the patient."""
+"""The files of one whole-body bone scan -> `BoneScan` (paper, section 2.1)."""
 
 import dataclasses
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
+from pydicom.dataset import Dataset
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.dicom_file import DicomFile, is_phantom, load_file, pydicom_silence, read_identifier
+from doubleunet_bs.scans.layout import Layout, find_layout, pixel_spacing
+from doubleunet_bs.scans.pairing import describe_view, order_pair
+from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
+from doubleunet_bs.scans.pseudonyms import Pseudonyms
+from doubleunet_bs.scans.sources import Source, prefix_errors
+from doubleunet_bs.scans.views import (
+    ANTERIOR,
+    FRAME_ORDER,
+    FRAME_ORDER_WARNING,
+    ONE_VIEW_WARNING,
+    POSTERIOR,
+    check_views,
+    views_of_frames,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class BoneScan:
-    """One whole-body bone scan (paper, section 2.1).
+    """One whole-body bone scan (paper, section 2.1). Nothing in it identifies the patient.
 
     Attributes:
         anterior: uint16 array of shape (rows, columns), counts per pixel, the patient seen from the front
-            (his right side on the left of the image). All zero when the view was missing and that was allowed.
+            (their right side on the left of the image). All zero when the view was missing and that was allowed.
         posterior: the same from behind, not mirrored: the patient's left side is on the left of the image.
-        pixel_spacing_mm: (row spacing, column spacing), or None when the header does not say.
+        pixel_spacing_mm: (row spacing, column spacing) in mm, or None when the header does not say.
         case: pseudonym of the scan.
-        patient: pseudonym of the patient, or None when the header has no PatientID.
+        patient: pseudonym of the patient, or None when the header has no Patient ID or no pseudonyms were asked for.
         warnings: one line each, for a technician, without patient data.
-        view_source: how the views were told apart: "view-code", "private-view-name", "orientation",
-            "detector-angle" or "frame-order" (see `doubleunet_bs.scans.views`; decided here).
-        source_sha256: SHA-256 of the bytes of the source file; of two files, one after the other, anterior first.
+        view_source: what distinguished the views: "view-code", "private-view-name", "orientation", "detector-angle"
+            or "frame-order" (see `doubleunet_bs.scans.views`).
+        source_sha256: SHA-256 of the bytes of the source file; of two files, anterior first.
         missing_views: the views the source does not have, filled with zeros because the caller allowed it.
         pixel_sha256: SHA-256 of the counts of both views (see `doubleunet_bs.scans.pixels.pixel_hash`): equal for
             two files with the same counts, whatever their names, headers and compression.
-        phantom: whether the source says that it is a synthetic scan of this package.
+        phantom: whether the source is marked as a synthetic scan of this package.
     """
 
     anterior: np.ndarray
@@ -37,3 +57,157 @@ class BoneScan:
     missing_views: tuple[str, ...] = ()
     pixel_sha256: str = ""
     phantom: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Part:
+    """One file, read: its counts of shape (frames, rows, columns) and its header."""
+
+    source: Source
+    file: DicomFile
+    layout: Layout
+    counts: np.ndarray
+    warnings: tuple[str, ...]
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.file.dataset
+
+
+def read_sources(
+    sources: Sequence[Source], allow_missing_view: bool = False, pseudonyms: Pseudonyms | None = None
+) -> BoneScan:
+    """Read one scan from one or two files; see `doubleunet_bs.scans.read_scan`, which takes paths."""
+    if len(sources) not in (1, 2):
+        raise ScanError(f"{len(sources)} files given: a scan is one file, or two of one view each", "ambiguous-pair")
+    with pydicom_silence:
+        parts = [_read_part(source) for source in sources]
+        if len(parts) == 2:
+            parts, step = _order_files(*parts)
+            counts = dict(zip((ANTERIOR, POSTERIOR), (part.counts[0] for part in parts), strict=True))
+            warnings = [FRAME_ORDER_WARNING] if step == FRAME_ORDER else []
+        elif parts[0].layout.views == 2:
+            counts, warnings, step = _two_views(parts[0])
+        else:
+            counts, warnings, step = _one_view(parts[0], allow_missing_view)
+        with prefix_errors(parts[0].source):
+            return _assemble(parts, counts, warnings, step, pseudonyms)
+
+
+def _read_part(source: Source) -> _Part:
+    with prefix_errors(source):
+        file = load_file(source)
+        layout = find_layout(file)
+        counts, warnings = read_counts(file, layout)
+        return _Part(source, file, layout, counts, warnings)
+
+
+def _order_files(first: _Part, second: _Part) -> tuple[list[_Part], str]:
+    """The two files in the order anterior, posterior, and the step that decided."""
+    for part in (first, second):
+        if part.layout.views == 2:
+            raise ScanError(f"{part.source.label}: holds both views: give this file alone", "ambiguous-pair")
+    with prefix_errors(first.source):
+        if first.source == second.source:
+            raise ScanError("is given twice: the other view is another file", "ambiguous-pair")
+        described = [describe_view(part.source, part.dataset, part.layout) for part in (first, second)]
+        anterior, _, step = order_pair(*described)
+        one, other = (pixel_spacing(part.dataset) for part in (first, second))
+        if one and other and not np.allclose(one, other, rtol=0.01):
+            raise ScanError("the two views have different pixel sizes", "ambiguous-pair")
+    return [first, second] if anterior is described[0] else [second, first], step
+
+
+def _two_views(part: _Part) -> tuple[dict[str, np.ndarray], list[str], str]:
+    if part.layout.side_by_side:
+        left, right = np.split(part.counts[0], 2, axis=1)
+        with prefix_errors(part.source):
+            _check_halves(part.counts[0])
+        return (
+            {ANTERIOR: left, POSTERIOR: right},
+            ["both views lie side by side in one frame: the left half is taken as anterior"],
+            FRAME_ORDER,
+        )
+    views, step = views_of_frames(part.dataset)
+    warnings = [FRAME_ORDER_WARNING] if step == FRAME_ORDER else []
+    return dict(zip(views, part.counts, strict=True)), warnings, step
+
+
+def _one_view(part: _Part, allow_missing_view: bool) -> tuple[dict[str, np.ndarray], list[str], str]:
+    found = describe_view(part.source, part.dataset, part.layout)
+    view = found.likely_view
+    missing = POSTERIOR if view == ANTERIOR else ANTERIOR
+    if not allow_missing_view:
+        raise ScanError(
+            f"{part.source.label}: holds the {view} view only: give the file of the {missing} view as well, "
+            "or --allow-missing-view",
+            "missing-view",
+        )
+    warnings = [f"the {missing} view is missing: it is all zero"]
+    if found.view is None:
+        warnings.append(ONE_VIEW_WARNING.format(view=view))
+    return {view: part.counts[0]}, warnings, found.view_source
+
+
+def _assemble(
+    parts: Sequence[_Part],
+    counts: dict[str, np.ndarray],
+    warnings: list[str],
+    step: str,
+    pseudonyms: Pseudonyms | None,
+) -> BoneScan:
+    """Build the scan from its one file, or from the two in the order anterior, posterior."""
+    layout, dataset = parts[0].layout, parts[0].dataset
+    for view, frame in counts.items():
+        if not frame.any():
+            raise ScanError(f"has a blank {view} view: all its pixels are zero", "blank")
+    views = {view: bin_counts(frame, layout.bin) for view, frame in counts.items()}
+    missing = tuple(view for view in (ANTERIOR, POSTERIOR) if view not in views)
+    if layout.bin > 1:
+        warnings.append(
+            f"the {'x'.join(map(str, frame.shape))} matrix was summed over {layout.bin} x {layout.bin} pixels; "
+            "no count is lost"
+        )
+    if not missing:
+        warnings += check_views(views[ANTERIOR], views[POSTERIOR])
+    shape = next(iter(views.values())).shape
+    anterior, posterior = (
+        np.ascontiguousarray(views.get(view, np.zeros(shape, np.uint16)), dtype=np.uint16)
+        for view in (ANTERIOR, POSTERIOR)
+    )
+    fingerprint = pixel_hash(anterior, posterior)
+    case, patient = "case-" + fingerprint[:12], None
+    if pseudonyms is not None:
+        identifiers = [read_identifier(part.dataset, "SOPInstanceUID") for part in parts]
+        case = pseudonyms.case("\\".join(identifiers) if all(identifiers) else fingerprint)
+        # An identifier is only unique at the institution that issued it.
+        patient_id = [read_identifier(dataset, "PatientID"), read_identifier(dataset, "IssuerOfPatientID")]
+        patient = pseudonyms.patient("\\".join(filter(None, patient_id))) if patient_id[0] else None
+    found = pixel_spacing(dataset)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.file.data)
+    return BoneScan(
+        anterior=anterior,
+        posterior=posterior,
+        pixel_spacing_mm=(found[0] * layout.bin, found[1] * layout.bin) if found else None,
+        case=case,
+        patient=patient,
+        warnings=tuple(dict.fromkeys([*(line for part in parts for line in part.warnings), *warnings])),
+        view_source=step,
+        source_sha256=digest.hexdigest(),
+        missing_views=missing,
+        pixel_sha256=fingerprint,
+        phantom=any(is_phantom(part.dataset) for part in parts),
+    )
+
+
+def _check_halves(frame: np.ndarray) -> None:
+    """Refuse one wide view: two views have air between them, one body has not."""
+    columns = frame.shape[1]
+    profile = frame.sum(axis=0, dtype=np.int64)
+    edge = columns // 32
+    middle = profile[columns // 2 - edge : columns // 2 + edge].mean()
+    quarters = min(profile[centre - edge : centre + edge].mean() for centre in (columns // 4, 3 * columns // 4))
+    if middle >= quarters:
+        raise ScanError("has one body in the middle of a wide frame: not two views side by side", "wrong-matrix")

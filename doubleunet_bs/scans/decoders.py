@@ -75,7 +75,7 @@ class Decoder:
 _GDCM = ("gdcm", "gdcm", "python-gdcm")
 _CHARLS = ("pyjpegls", "jpeg_ls", "pyjpegls")
 _OPENJPEG = ("openjpeg", "openjpeg", "pylibjpeg-openjpeg")
-DECODERS = {
+DECODERS: dict[str, Decoder] = {
     RLELossless: Decoder("RLE", "pydicom", "pydicom", "pydicom"),
     JPEGBaseline8Bit: Decoder("JPEG baseline", *_GDCM, lossy=True),
     JPEGExtended12Bit: Decoder("JPEG extended", *_GDCM, lossy=True),
@@ -204,15 +204,15 @@ def decode(data: bytes, uid: str, shape: tuple[int, int, int], allocated: int) -
     frames, rows, columns = shape
     compressed = split_frames(data, frames)
     streams = set() if uid == RLELossless else {describe_frame(frame) for frame in compressed}
-    for stream in streams:
-        if (stream.rows, stream.columns) != (rows, columns):
+    for each in streams:
+        if (each.rows, each.columns) != (rows, columns):
             raise ScanError(
-                f"has compressed images of {stream.rows} x {stream.columns}, its header says {rows} x {columns}",
+                f"has compressed images of {each.rows} x {each.columns}, its header says {rows} x {columns}",
                 "decompression-bomb",
             )
-        if stream.components != 1:
+        if each.components != 1:
             raise ScanError("has compressed pixel data in colour: counts have one value per pixel", "colour")
-    if len(streams) > 1 or not all(2 <= stream.precision <= 32 for stream in streams):
+    if len(streams) > 1 or not all(2 <= each.precision <= 32 for each in streams):
         raise ScanError("has compressed pixel data of impossible or varying depth", "damaged-pixels")
     stream = next(iter(streams), None)
     bits = stream.precision if stream else allocated

@@ -65,12 +65,11 @@ def draw_shape(image: Image.Image, shape: dict[str, Any], value: int) -> None:
 
 def _draw(image: Image.Image, kind: str, points: list[tuple[float, float]], value: int) -> bool:
     (x0, y0), (x1, y1) = points[:2]
+    xs, ys = [x for x, _ in points], [y for _, y in points]
     # Drawn on the part of the image that the shape can reach, to see that it left something there.
     if kind == "circle":
         radius = math.sqrt((x0 - x1) ** 2 + (y0 - y1) ** 2)
-        xs, ys = (x0 - radius, x0 + radius), (y0 - radius, y0 + radius)
-    else:
-        xs, ys = [x for x, _ in points], [y for _, y in points]
+        xs, ys = [x0 - radius, x0 + radius], [y0 - radius, y0 + radius]
     box = (
         max(0, math.floor(min(xs)) - 1),
         max(0, math.floor(min(ys)) - 1),

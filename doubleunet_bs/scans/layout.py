@@ -20,29 +20,9 @@ _NM_CLASSES = {"1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.5"}
 _CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7" + suffix for suffix in ("", ".1", ".2", ".3", ".4")}
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 # Modalities that may be repeated in a message; any other text in that element might be anything.
-_KNOWN_MODALITIES = {
-    *(
-        "BMD",
-        "CR",
-        "CT",
-        "DOC",
-        "DX",
-        "ECG",
-        "ES",
-        "IO",
-        "KO",
-        "MG",
-        "MR",
-        "OP",
-        "OT",
-        "PR",
-        "PT",
-        "REG",
-        "RF",
-        "RTDOSE",
-    ),
-    *("RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC"),
-}
+_KNOWN_MODALITIES = set(
+    "BMD CR CT DOC DX ECG ES IO KO MG MR OP OT PR PT REG RF RTDOSE RTIMAGE RTPLAN RTSTRUCT SC SEG SM SR US XA XC".split()
+)
 _TOMOGRAPHIC = {"TOMO", "RECON TOMO", "GATED TOMO", "RECON GATED TOMO"}
 # Frame Increment Pointer -> what varies from frame to frame, for files whose Image Type has been stripped.
 _TOMOGRAPHIC_VECTORS = {0x00540050, 0x00540080, 0x00540090}
@@ -75,7 +55,7 @@ class Layout:
         return 2 if self.side_by_side else self.frames
 
 
-def understand(file: DicomFile) -> Layout:
+def find_layout(file: DicomFile) -> Layout:
     """Decide whether a file is a whole-body bone scan, or one view of one.
 
     Raises:
@@ -102,13 +82,13 @@ def understand(file: DicomFile) -> Layout:
         raise ScanError("claims an image without pixels", "damaged-header")
     if rows * columns * frames * bits > 8 * _MAX_CLAIMED_BYTES:
         raise ScanError(f"claims {rows} x {columns} pixels in {frames} frames, far beyond a scan", "decompression-bomb")
-    layout = _find_layout(dataset, rows, columns, frames)
+    layout = _layout_of_matrix(dataset, rows, columns, frames)
     check_upright(dataset)
     check_decoder(file.transfer_syntax)
     return layout
 
 
-def spacing(dataset: Dataset) -> tuple[float, float] | None:
+def pixel_spacing(dataset: Dataset) -> tuple[float, float] | None:
     """(row spacing, column spacing) in mm, or None when the header does not give two positive numbers."""
     found = read_numbers(dataset, "PixelSpacing")
     return (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
@@ -154,7 +134,7 @@ def _check_colour(dataset: Dataset, capture: bool) -> None:
     raise ScanError("is a colour image; counts have one value per pixel", "colour")
 
 
-def _find_layout(dataset: Dataset, rows: int, columns: int, frames: int) -> Layout:
+def _layout_of_matrix(dataset: Dataset, rows: int, columns: int, frames: int) -> Layout:
     size = f"{rows} x {columns} pixels (rows x columns) in {frames} frame{'s' * (frames > 1)}"
     if frames > 2:
         raise ScanError(
@@ -181,7 +161,7 @@ def _find_layout(dataset: Dataset, rows: int, columns: int, frames: int) -> Layo
 
 def _check_spacing(dataset: Dataset, size: str, block: int) -> None:
     """Refuse a matrix that has the right numbers of pixels but not their shape or size (decided here)."""
-    found = spacing(dataset)
+    found = pixel_spacing(dataset)
     if found is None:
         return
     row, column = found

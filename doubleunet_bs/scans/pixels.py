@@ -12,7 +12,6 @@ from doubleunet_bs.scans.dicom_file import DicomFile, PixelElement, read_integer
 from doubleunet_bs.scans.layout import Layout
 from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES, MEBIBYTE
 
-
 HIGHEST_COUNT = 65_535
 
 # Negative counts do not exist. What a correction program leaves below zero is set to zero when it is no more than
@@ -89,7 +88,7 @@ def pixel_hash(anterior: np.ndarray, posterior: np.ndarray) -> str:
     digest = hashlib.sha256()
     for view in (anterior, posterior):
         digest.update(repr(view.shape).encode())
-        digest.update(np.ascontiguousarray(view, dtype="<u2"))
+        digest.update(np.ascontiguousarray(view, dtype="<u2").data)
     return digest.hexdigest()
 
 

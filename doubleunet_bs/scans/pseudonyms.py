@@ -9,7 +9,6 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 from doubleunet_bs.errors import BoneScanError
 from doubleunet_bs.files import create_file, json_text, write_text
@@ -104,7 +103,7 @@ class Pseudonyms:
         return pseudonyms
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> tuple[Self, bool]:
+    def open(cls, path: str | os.PathLike) -> tuple["Pseudonyms", bool]:
         """Load a file, or make it with a new key when it is not there. Of several processes only one makes it.
 
         Returns:

@@ -1,5 +1,6 @@
 """Where a DICOM file lies: in a folder or in a zip archive. Reading is bounded, and every failure is a ScanError."""
 
+import contextlib
 import dataclasses
 import lzma
 import os
@@ -8,7 +9,8 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import IO, BinaryIO
 
 from doubleunet_bs.errors import ScanError
 
@@ -114,6 +116,15 @@ class Source:
             return _read_bounded(file, limit)
 
 
+@contextlib.contextmanager
+def prefix_errors(source: Source) -> Iterator[None]:
+    """Put the file's name before the message of a `ScanError`."""
+    try:
+        yield
+    except ScanError as error:
+        raise ScanError(f"{source.label}: {error}", error.reason) from None
+
+
 def open_file(path: str) -> BinaryIO:
     """Open a regular file for reading.
 
@@ -191,7 +202,7 @@ def _is_folder(member: zipfile.ZipInfo) -> bool:
     return member.is_dir() or (member.filename.endswith("\\") and member.file_size == 0)
 
 
-def _read_bounded(file: BinaryIO, limit: int) -> tuple[bytes, bool]:
+def _read_bounded(file: IO[bytes], limit: int) -> tuple[bytes, bool]:
     try:
         data = file.read(limit + 1)
     except OSError as cause:

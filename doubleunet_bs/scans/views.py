@@ -12,7 +12,7 @@ No step returns or repeats text of the header.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -72,7 +72,7 @@ def from_view_code(dataset: Dataset, frames: int) -> tuple[View, ...]:
 
 def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
     """Step 2: GE's names of the data set and of the picture, one value per frame; rather those that tell the frames apart."""
-    found = (None,) * frames
+    found: tuple[View, ...] = (None,) * frames
     for element in (0x12, 0x30):
         names = _ge_names(dataset, element)
         if len(names) == frames:
@@ -153,8 +153,8 @@ def detector_numbers(dataset: Dataset) -> tuple[int | None, int | None]:
     Returns:
         GE's detector number, (0011,1015) under its private creator, and the Detector Vector.
     """
-    found = (_whole(_ge_names(dataset, 0x15)), read_numbers(dataset, "DetectorVector"))
-    return tuple(int(values[0]) if len(values) == 1 and values[0] > 0 else None for values in found)
+    head = [float(value) for value in _ge_names(dataset, 0x15) if value.isdecimal()]
+    return _one_positive(head), _one_positive(read_numbers(dataset, "DetectorVector"))
 
 
 def _other(view: View) -> str:
@@ -206,8 +206,8 @@ def _ge_names(dataset: Dataset, element: int) -> tuple[str, ...]:
     return () if 0x00110010 in creators else read_texts(dataset, 0x00111000 + element)
 
 
-def _whole(values: tuple[str, ...]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values if value.isdecimal())
+def _one_positive(values: Sequence[float]) -> int | None:
+    return int(values[0]) if len(values) == 1 and values[0] > 0 else None
 
 
 def _view_of_axes(orientation: tuple[float, ...]) -> View:

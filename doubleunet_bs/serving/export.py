@@ -18,10 +18,10 @@ import tensorflow as tf
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import replaced_folder, write_json
 from doubleunet_bs.inference.endpoints import (
-    ENDPOINT,
-    DESCRIPTION_OUTPUT,
     DESCRIPTION_ENDPOINT,
     DESCRIPTION_INPUT,
+    DESCRIPTION_OUTPUT,
+    ENDPOINT,
     RAW_ENDPOINT,
     has_raw_counts,
 )

@@ -7,7 +7,7 @@ import pytest
 from dicom_headers import ge_discovery, put_pixels, write
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import dicom_file, find_scans, folder, read_scan, sources
+from doubleunet_bs.scans import dicom_file, find_scans, read_scan, scan_files, sources
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
 
 
@@ -28,30 +28,30 @@ def limits_read(monkeypatch):
 def test_a_usual_header_is_found_in_the_first_64_kilobytes(tmp_path, limits_read):
     write(ge_discovery(), tmp_path / "scan.dcm")
     assert len(find_scans(tmp_path).scans) == 1
-    assert limits_read == [folder._FIRST_LOOK_BYTES]
+    assert limits_read == [scan_files._FIRST_LOOK_BYTES]
 
 
 def test_a_long_header_is_looked_at_again(tmp_path, limits_read):
     dataset = ge_discovery()
     dataset.add_new((0x0009, 0x0010), "LO", "SOMEBODY")
-    dataset.add_new((0x0009, 0x1001), "OB", bytes(3 * folder._FIRST_LOOK_BYTES))
+    dataset.add_new((0x0009, 0x1001), "OB", bytes(3 * scan_files._FIRST_LOOK_BYTES))
     write(dataset, tmp_path / "scan.dcm")
     found = find_scans(tmp_path)
     assert len(found.scans) == 1 and not found.rejected
-    assert limits_read == [folder._FIRST_LOOK_BYTES, MAX_HEADER_BYTES]
+    assert limits_read == [scan_files._FIRST_LOOK_BYTES, MAX_HEADER_BYTES]
     assert found.scans[0].read().anterior.any()
 
 
-@pytest.mark.parametrize("kept", [100, 5000, folder._FIRST_LOOK_BYTES, folder._FIRST_LOOK_BYTES + 1])
+@pytest.mark.parametrize("kept", [100, 5000, scan_files._FIRST_LOOK_BYTES, scan_files._FIRST_LOOK_BYTES + 1])
 def test_a_file_that_is_cut_off_gets_the_reason_of_the_whole_look(tmp_path, monkeypatch, kept):
     dataset = ge_discovery()
     dataset.add_new((0x0009, 0x0010), "LO", "SOMEBODY")
-    dataset.add_new((0x0009, 0x1001), "OB", bytes(3 * folder._FIRST_LOOK_BYTES))
+    dataset.add_new((0x0009, 0x1001), "OB", bytes(3 * scan_files._FIRST_LOOK_BYTES))
     path = tmp_path / "scan.dcm"
     write(dataset, path)
     path.write_bytes(path.read_bytes()[:kept])
     found = find_scans(tmp_path)
-    monkeypatch.setattr(folder, "_FIRST_LOOK_BYTES", MAX_HEADER_BYTES)
+    monkeypatch.setattr(scan_files, "_FIRST_LOOK_BYTES", MAX_HEADER_BYTES)
     assert found == find_scans(tmp_path) and len(found.rejected) == 1
 
 

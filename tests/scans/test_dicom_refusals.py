@@ -26,8 +26,8 @@ from dicom_headers import (
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import decoders, dicom_file, find_scans, folder, read_scan, sources
-from doubleunet_bs.scans import dicom as read_module
+from doubleunet_bs.scans import bone_scan as read_module
+from doubleunet_bs.scans import decoders, dicom_file, find_scans, read_scan, scan_files, sources
 
 
 def refuse(tmp_path, data: bytes) -> ScanError:
@@ -276,6 +276,6 @@ def test_an_error_of_this_program_is_not_a_damaged_file(tmp_path, monkeypatch):
     monkeypatch.setattr(read_module, "read_counts", broken)
     with pytest.raises(NameError):
         read_scan(path)
-    monkeypatch.setattr(folder, "understand", broken)
+    monkeypatch.setattr(scan_files, "find_layout", broken)
     with pytest.raises(NameError):
         find_scans(tmp_path)

@@ -5,14 +5,14 @@ import dataclasses
 import os
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError
-from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom import OneView, describe_view, pair_views, read_sources
+from doubleunet_bs.scans.bone_scan import BoneScan, read_sources
 from doubleunet_bs.scans.dicom_file import DicomFile, load_header, pydicom_silence, read_identifier
-from doubleunet_bs.scans.layout import understand
+from doubleunet_bs.scans.layout import find_layout
+from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive, list_members, open_archive, read_member
 
@@ -98,6 +98,52 @@ class ScanFolder:
     rejected: tuple[Rejection, ...]
 
 
+def read_scan(
+    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    allow_missing_view: bool = False,
+    pseudonyms: Pseudonyms | None = None,
+) -> BoneScan:
+    """Read one whole-body bone scan to the last count.
+
+    Args:
+        paths: a file with two frames; or two files of one study with one view each, in either order; or a zip archive
+            with one scan in it.
+        allow_missing_view: accept one view alone; the other is then all zero, and the scan carries a warning.
+        pseudonyms: names the scan and the patient by keyed hashes of their identifiers. Without it the scan is named
+            after the SHA-256 of its counts, and the patient is None.
+
+    Returns:
+        The scan: uint16 counts of shape (1024, 256) per view, and nothing that identifies the patient.
+
+    Raises:
+        ScanError: when the files are not a whole-body bone scan. Its text names the file and says why in one line, its
+            `reason` is a slug such as `"tomographic"`, `"truncated"` or `"missing-view"`.
+
+    Example:
+        >>> scan = read_scan("scan.dcm")  # doctest: +SKIP
+        >>> scan.anterior.shape, scan.anterior.sum()  # doctest: +SKIP
+        ((1024, 256), 1500321)
+    """
+    if isinstance(paths, str | bytes | os.PathLike):
+        paths = [paths]
+    sources = [Source(os.fsdecode(path)) for path in paths]
+    if len(sources) == 1 and is_archive(sources[0].path):
+        found = find_scans(sources[0].path, allow_missing_view)
+        if len(found.scans) != 1:
+            raise _not_one_scan(sources[0], found)
+        return found.scans[0].read(allow_missing_view, pseudonyms)
+    return read_sources(sources, allow_missing_view, pseudonyms)
+
+
+def _not_one_scan(source: Source, found: ScanFolder) -> ScanError:
+    if not found.scans and len(found.rejected) == 1:
+        only = found.rejected[0]
+        # The archive itself may be what was refused.
+        inside = "" if only.path == os.path.basename(source.path) else f"!{only.path}"
+        return ScanError(f"{source.label}{inside}: {only.message}", only.reason)
+    return ScanError(f"{source.label}: holds {len(found.scans)} scans; name an archive of one", "archive")
+
+
 def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> ScanFolder:
     """Look through a folder, its subfolders (linked ones, too) and the zip archives in them; names do not matter.
 
@@ -157,7 +203,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
 
 
 def walk_folders(
-    folder: str | os.PathLike, unreadable: Callable[[OSError], None] | None = None
+    folder: str | os.PathLike[str], unreadable: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[str, list[str]]]:
     """The folder and all folders below it, also those that are linked, each once.
 
@@ -173,7 +219,7 @@ def walk_folders(
     """
     # A link may lead back to what has been searched, or round in circles.
     seen: set[tuple[int, int]] = set()
-    for where, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+    for where, folders, names in os.walk(os.fspath(folder), onerror=unreadable, followlinks=True):
         try:
             status = os.stat(where)
         except OSError as gone:
@@ -195,7 +241,7 @@ def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Sourc
     """What is in a file: None for both views, otherwise the one view. Raises `ScanError` without the file's name."""
     with pydicom_silence:
         file = _header(source, archive)
-        layout = understand(file)
+        layout = find_layout(file)
         instance = read_identifier(file.dataset, "SOPInstanceUID")
         view = describe_view(source, file.dataset, layout) if layout.views == 1 else None
     first = seen.setdefault(instance or source.label, source)
