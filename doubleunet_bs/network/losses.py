@@ -1,9 +1,8 @@
 """Dice and Focal Tversky loss (paper, section 2.10, equations 1 and 2), with sums over the whole batch.
 
 Both losses see the batch as one large image: the sums in the equations run over all pixels of all images, as in the
-original Double U-Net code, so an image without lesions does not degenerate. All sums are taken in float32 at least.
-
-Labels travel as class numbers, (batch, rows, columns) of any integer type; no one-hot array is made.
+original Double U-Net code. So an image without lesions does not degenerate. All sums are in float32 at least. Labels are class
+numbers, (batch, rows, columns) of any integer type; no one-hot array is made.
 """
 
 from collections.abc import Sequence
@@ -18,17 +17,17 @@ _LINEAR_BELOW = 1e-6
 
 
 class OverlapLoss(keras.losses.Loss):
-    """Base: sums of true positives, false positives and false negatives per class, then a formula over the sums.
+    """Base class: sums of true positives, false positives and false negatives per class, then a formula over the sums.
 
-    Called like any Keras loss it is the loss of the images it is given. Where a batch is spread over replicas or pieces,
-    `sums` of all of them must be added up before `from_sums`, as the training loop does.
+    Called like any Keras loss it gives the loss of the images it gets. Where a batch is spread over replicas or
+    micro-batches, the training loop adds up their `sums` first and then calls `from_sums`. A subclass gives `formula`.
 
     Args:
-        classes: the classes with a term of their own; the loss is the mean of the terms. Decided here: non-metastatic and
-            metastatic. Air gets none, since the paper removes the background. Ignored with sigmoid heads, where
-            the metastatic class is the only one.
-        smooth: added to numerator and denominator, in pixels. With 1, a class that neither exists nor is predicted costs
-            nothing and has a finite gradient.
+        classes: class numbers that have a term each; the loss is the mean of the terms. The default is non-metastatic and
+            metastatic: the paper removes the background. Sigmoid heads have the metastatic term only.
+        smooth: at least 0, in pixels, added to numerator and denominator. With 1, a class that neither exists nor is
+            predicted costs nothing and has a finite gradient.
+        name: name of the loss in Keras' logs.
     """
 
     def __init__(
@@ -36,7 +35,6 @@ class OverlapLoss(keras.losses.Loss):
         classes: Sequence[int] = (NON_METASTATIC, METASTATIC),
         smooth: float = 1.0,
         name: str | None = None,
-        **kwargs,
     ):
         super().__init__(name=name, reduction=None, dtype="float32")
         self.classes = tuple(classes)
@@ -62,7 +60,13 @@ class OverlapLoss(keras.losses.Loss):
         return ops.mean(self.formula(sums[:, 0], sums[:, 1], sums[:, 2]))
 
     def sums(self, y_true, y_pred, weights=None):
-        """(terms, 3) float32 (float64 for float64 probabilities): sums of y p, (1 - y) p and y (1 - p) over all pixels, each of them never negative."""
+        """The sums that `from_sums` takes, over all pixels of all images.
+
+        Args: as for `call`.
+
+        Returns:
+            (terms, 3) float32, or float64 for float64 probabilities: sums of y p, (1 - y) p and y (1 - p), none negative.
+        """
         channels = y_pred.shape[-1]
         dtype = keras.backend.result_type(y_pred.dtype, "float32")
         y_pred = ops.cast(y_pred, dtype)
@@ -83,7 +87,7 @@ class OverlapLoss(keras.losses.Loss):
         return ops.stack(rows)
 
     def formula(self, tp, fp, fn):
-        """One value per term from the sums, to be given by the subclass."""
+        """One value per term from its sums of true positives, false positives and false negatives."""
         raise NotImplementedError
 
     def get_config(self):
@@ -94,8 +98,18 @@ class OverlapLoss(keras.losses.Loss):
 class DiceLoss(OverlapLoss):
     """1 - (2 sum(y p) + s) / (sum(y) + sum(p) + s): paper, equation 1.
 
+    The arguments are those of `OverlapLoss`.
+
     Example:
-        >>> DiceLoss()(labels, model(images)["output2"])
+        Two pixels of air and one lesion pixel, which gets 0.5. The non-metastatic class is neither there nor predicted.
+
+        >>> import numpy as np
+        >>> labels = np.array([[[0, 0, 2]]])
+        >>> probabilities = np.array([[[[1, 0, 0], [1, 0, 0], [0.5, 0, 0.5]]]], "float32")
+        >>> round(float(DiceLoss(classes=[2])(labels, probabilities)), 3)
+        0.2
+        >>> float(DiceLoss()(labels, np.eye(3, dtype="float32")[labels]))
+        0.0
     """
 
     def formula(self, tp, fp, fn):
@@ -108,14 +122,32 @@ class FocalTverskyLoss(OverlapLoss):
     """(1 - TI)^gamma, TI = (sum(y p) + s) / (sum(y p) + alpha sum((1-y) p) + beta sum(y (1-p)) + s): paper, equation 2.
 
     Args:
+        classes, smooth, name: see `OverlapLoss`.
         alpha: weight of false positives, 0.3 in the paper.
         beta: weight of false negatives, 0.7 in the paper.
         gamma: 0.75 in the paper. Where 1 - TI is below 1e-6 the power is continued by a straight line through zero, since
             its slope is infinite at a perfect prediction.
+
+    Example:
+        Of one lesion pixel half is missed, 0.7 x 0.5 = 0.35; the Tversky index is (0.5 + 1) / (0.5 + 0.35 + 1).
+
+        >>> import numpy as np
+        >>> labels = np.array([[[0, 0, 2]]])
+        >>> probabilities = np.array([[[[1, 0, 0], [1, 0, 0], [0.5, 0, 0.5]]]], "float32")
+        >>> round(float(FocalTverskyLoss(classes=[2], gamma=1)(labels, probabilities)), 4)
+        0.1892
     """
 
-    def __init__(self, *args, alpha: float = 0.3, beta: float = 0.7, gamma: float = 0.75, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        classes: Sequence[int] = (NON_METASTATIC, METASTATIC),
+        smooth: float = 1.0,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        gamma: float = 0.75,
+        name: str | None = None,
+    ):
+        super().__init__(classes, smooth, name)
         self.alpha, self.beta, self.gamma = float(alpha), float(beta), float(gamma)
 
     def formula(self, tp, fp, fn):

@@ -136,6 +136,15 @@ def test_configuration_round_trip(loss):
     again = type(loss).from_config(loss.get_config())
     assert float(again(TRUTH, GUESS)) == float(loss(TRUTH, GUESS))
     assert again.get_config() == loss.get_config()
+    assert again.name == loss.name
+    saved = tf.keras.losses.deserialize(tf.keras.losses.serialize(loss))
+    assert type(saved) is type(loss) and saved.get_config() == loss.get_config()
+
+
+@pytest.mark.parametrize(("loss", "typo"), [(DiceLoss, "smoothing"), (FocalTverskyLoss, "aplha"), (DiceLoss, "alpha")])
+def test_misspelt_arguments_are_refused(loss, typo):
+    with pytest.raises(TypeError, match=typo):
+        loss(**{typo: 0.9})
 
 
 def test_focal_tversky_with_gamma_1_and_equal_weights_is_dice():
