@@ -1,12 +1,11 @@
-"""Patient, study and references of the DICOM results, with the patient's identity or without it (decided here).
+"""Patient, study and references of the DICOM results, with the patient's identity or without it.
 
-Without identity (the default) nothing of the scan's header is used. The patient is called by the case pseudonym, dates
-are those of a time before the method, and UIDs are hashes of the counts: those of study and scan are the same in all
-results of a case, and belong to the de-identified copy of the scan that is written beside them (`dicom_scan`). On the
-hospital's own instance such a segmentation does not lay.
+Without identity (the default) nothing of the scan's header is used. The case pseudonym stands for the patient, the date
+is 1900, and UIDs are hashes of the counts. All results of a case have the same study and refer to the de-identified
+copy of the scan written beside them (`scan.dcm`). A viewer cannot lay them over the hospital's own image.
 
-With identity (`--keep-identity`) patient and study are those of the scan's header, references name the hospital's own
-instances and frames, and results get new UIDs: new for each run of the program, the same for all files of one series.
+With identity (`--keep-identity`) patient and study are those of the scan's header, and references name the hospital's
+own instances and frames. Results get new UIDs in each run of the program.
 """
 
 import dataclasses
@@ -38,11 +37,11 @@ class ResultHeader:
 
     Attributes:
         values: keyword -> text of the patient and study elements.
-        frames: view -> the frame it is in; a missing view is not in it.
+        frames: view -> the frame it is in; a missing view has none.
         identified: whether they are the patient's.
-        moment: of creation; `LONG_AGO` without identity, since a prediction is made about when a scan is.
-        seed: what UIDs of results are derived from.
-        phantom: whether the scan is a synthetic one; no result of it may pass for a patient's.
+        moment: of creation; `LONG_AGO` without identity, since the date of a prediction is close to that of the scan.
+        seed: the UIDs of results are derived from it.
+        phantom: whether the scan is a synthetic one; then every result says so.
     """
 
     values: dict[str, str]
@@ -54,7 +53,7 @@ class ResultHeader:
 
     @property
     def device(self) -> str:
-        """Manufacturer's Model Name, with the mark of a phantom where the scan is one."""
+        """Manufacturer's Model Name, with the phantom mark where the scan is a phantom."""
         return f"{MODEL} ({PHANTOM_MARK})" if self.phantom else MODEL
 
     def uid(self, name: str) -> str:
@@ -62,7 +61,7 @@ class ResultHeader:
         return _hashed_uid(self.seed, name)
 
     def stamp(self, dataset: Dataset) -> None:
-        """Write patient, study and dates into a result, over whatever stands there."""
+        """Write patient, study and dates into a result; values that are there are replaced."""
         dataset.SpecificCharacterSet = "ISO_IR 192"
         for keyword, value in self.values.items():
             if value or keyword not in _OPTIONAL:
@@ -102,17 +101,17 @@ def header_without_identity(scan: BoneScan, prediction: Prediction) -> ResultHea
     digest = hashlib.sha256()
     for view in VIEWS:
         digest.update(prediction.masks[view].tobytes())
-    # They are written into the capture, and decide on the orientation.
+    # Warnings are written into the capture and decide on the orientation.
     digest.update("\n".join(all_warnings(scan, prediction)).encode())
     seed = f"{fingerprint}/{prediction.model.weights_sha256}/{prediction.engine}/{__version__}/{digest.hexdigest()}"
     return ResultHeader(values, frames, False, LONG_AGO, seed, scan.phantom)
 
 
 def header_with_identity(study: SourceStudy, moment: datetime.datetime, phantom: bool) -> ResultHeader:
-    """A header with the patient's identity, for the hospital's own archive; UIDs of results are new in each.
+    """A header with the patient's identity, for the hospital's own archive. UIDs of results are new each time.
 
     Raises:
-        UnicodeEncodeError: a text that could not be decoded; pydicom would write question marks for a part of a name.
+        UnicodeEncodeError: a text of the scan's header could not be decoded. pydicom would write question marks.
     """
     for value in study.values.values():
         value.encode("utf-8")

@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
 from doubleunet_bs import __version__
-from doubleunet_bs.errors import RunError, ScanError
+from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.dicom_header import (
     MANUFACTURER,
@@ -31,7 +31,7 @@ from doubleunet_bs.results.lesion_list import all_warnings
 from doubleunet_bs.results.result_files import CAPTURE, SCAN_COPY, segmentation_name
 from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom_file import silence_pydicom
+from doubleunet_bs.scans.dicom_file import pydicom_silence
 
 CAPTURE_SERIES_NUMBER = 9002
 LONGEST_DESCRIPTION = 1024
@@ -54,30 +54,28 @@ def dicom_results(
         File name -> content.
 
     Raises:
-        RunError: a value that DICOM does not allow in a result; with `study` it is one of the scan's header.
+        RunError: a value of the scan's header is not allowed in a DICOM result. Without `study` no header is used.
     """
-    try:
-        # highdicom and pydicom warn with the values they find, which may be a patient's name.
-        with silence_pydicom():
-            if study is None:
-                header = header_without_identity(scan, prediction)
-            else:
-                header = header_with_identity(study, datetime.datetime.now(), scan.phantom)
-            files: dict[str, Dataset] = {
-                segmentation_name(view): segmentation(view, prediction, header) for view in header.frames
-            }
-            files[CAPTURE] = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
-            if study is None:
-                files[SCAN_COPY] = deidentified_scan(scan, header)
-            return {name: _encode(dataset) for name, dataset in files.items()}
-    except ScanError as error:
+    # highdicom and pydicom warn with the values they find, which may be a patient's name.
+    with pydicom_silence:
         if study is None:
+            header = header_without_identity(scan, prediction)
+            return _files(scan, prediction, picture, header) | {SCAN_COPY: _encode(deidentified_scan(scan, header))}
+        try:
+            header = header_with_identity(study, datetime.datetime.now(), scan.phantom)
+            return _files(scan, prediction, picture, header)
+        except (ValueError, TypeError) as cause:
+            # The text may hold header values: only the kind of error is told.
             raise RunError(
-                f"{prediction.case}: no DICOM result can be made ({error}); leave dicom out of --outputs"
+                f"{prediction.case}: DICOM results cannot hold this header ({type(cause).__name__}): "
+                "leave out --keep-identity"
             ) from None
-        raise RunError(
-            f"{prediction.case}: no DICOM result can be made with this header ({error}); leave out --keep-identity"
-        ) from None
+
+
+def _files(scan: BoneScan, prediction: Prediction, picture: np.ndarray, header: ResultHeader) -> dict[str, bytes]:
+    files = {segmentation_name(view): _encode(segmentation(view, prediction, header)) for view in header.frames}
+    capture = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
+    return files | {CAPTURE: _encode(capture)}
 
 
 def _encode(dataset: Dataset) -> bytes:
@@ -91,7 +89,7 @@ def secondary_capture(
 ) -> SCImage:
     """The overlay as an uncompressed RGB image of one frame, which any viewer can show.
 
-    Burned In Annotation is NO: the attribute is about text that identifies the patient, and the picture names the case by
+    Burned In Annotation is NO: the attribute is about text that identifies the patient. The picture names the case by
     its pseudonym only.
 
     Args:

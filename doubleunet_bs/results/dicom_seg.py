@@ -30,12 +30,12 @@ FAMILY = CodedConcept("123110", "DCM", "Artificial Intelligence")
 def segmentation(view: str, prediction: Prediction, header: ResultHeader) -> Segmentation:
     """A binary segmentation of one view, with one segment, "metastasis".
 
-    A view in which nothing is predicted gives a segmentation with one empty frame: that says that the view was segmented
-    and nothing was found, which a missing file would not (decided here).
+    A view without a prediction gives a segmentation with one empty frame: the view was segmented and nothing was found.
+    A missing file could not say so.
 
     Args:
         view: "anterior" or "posterior", one that the scan has.
-        prediction: its mask is laid on the source frame: rows and columns are those of the frame, never mirrored.
+        prediction: its mask is mapped to the rows and columns of the source frame, never mirrored.
         header: of the results of this scan.
 
     Returns:
@@ -56,7 +56,7 @@ def segmentation(view: str, prediction: Prediction, header: ResultHeader) -> Seg
     )
     dataset = Segmentation(
         source_images=[_stand_in(frame, header)],
-        pixel_array=lay_on_frame(prediction.masks[view], frame),
+        pixel_array=map_to_frame(prediction.masks[view], frame),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[description],
         series_instance_uid=header.uid("segmentation series"),
@@ -83,26 +83,26 @@ def segmentation(view: str, prediction: Prediction, header: ResultHeader) -> Seg
     return dataset
 
 
-def lay_on_frame(mask: np.ndarray, frame: SourceFrame) -> np.ndarray:
-    """The mask of a view in the pixels of the frame it came from.
+def map_to_frame(mask: np.ndarray, frame: SourceFrame) -> np.ndarray:
+    """Map the mask of a view to the pixels of the frame it came from.
 
     Args:
         mask: uint8 array of shape (1024, 256).
-        frame: of the same size, or of two views side by side, or of a finer matrix.
+        frame: of the same size, of two views side by side, or of a finer matrix.
 
     Returns:
         uint8 array of `frame.shape`.
     """
     fine = mask.repeat(frame.block, axis=0).repeat(frame.block, axis=1)
-    laid = np.zeros(frame.shape, np.uint8)
-    laid[:, frame.first_column : frame.first_column + fine.shape[1]] = fine
-    return laid
+    mapped = np.zeros(frame.shape, np.uint8)
+    mapped[:, frame.first_column : frame.first_column + fine.shape[1]] = fine
+    return mapped
 
 
 def _stand_in(frame: SourceFrame, header: ResultHeader) -> Dataset:
     """A single-frame image with the source's UIDs: highdicom takes no planar image of several frames.
 
-    Planar frames have no place in the patient's coordinates, hence no frame of reference. Pixel Spacing stays away too:
+    Planar frames have no position in the patient's coordinates, hence no frame of reference. Pixel Spacing is left out:
     with it, highdicom would want a position.
     """
     image = Dataset()
@@ -117,7 +117,7 @@ def _stand_in(frame: SourceFrame, header: ResultHeader) -> Dataset:
 
 
 def _refer(dataset: Segmentation, frame: SourceFrame) -> None:
-    """Put class and frame of the true source into every reference to the stand-in."""
+    """Put SOP class and frame number of the true source into every reference to the stand-in."""
     derived = [
         item.SourceImageSequence[0]
         for group in dataset.PerFrameFunctionalGroupsSequence

@@ -1,8 +1,8 @@
 """A prediction as Labelme annotations, for a physician to correct and `prepare` to read.
 
-One file per view, in the pixels of the raw view. A lesion is a polygon where one exists that is drawn back to exactly its
-pixels. Elsewhere, mostly in lesions with a hole, it is a shape of the kind "mask": always exact, but Labelme cannot edit
-it point by point.
+One file per view, in the pixels of the raw view. A lesion is a polygon where one exists that is drawn back to exactly
+its pixels. Elsewhere, mostly in lesions with a hole, it is a shape of the kind "mask": always exact, but Labelme cannot
+edit it point by point.
 """
 
 import base64

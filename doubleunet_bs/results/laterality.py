@@ -1,7 +1,7 @@
-"""The patient's sides at the edges of a view, and whether they are known (decided here).
+"""The patient's left and right at the edges of a view, and whether they are known.
 
-A wrong letter is worse than none: where reading warns that a view may be mirrored, or may not be the one it is taken for,
-no result states a side.
+A wrong letter is worse than none. No result states a side when a warning says that a view may be mirrored, or may not
+be the view it is taken for.
 """
 
 from collections.abc import Collection
@@ -25,7 +25,7 @@ def sides(view: str, warnings: Collection[str]) -> str:
 
     Args:
         view: "anterior" or "posterior".
-        warnings: of the scan. Which of two views is the mirrored one is not known, so that they concern both.
+        warnings: of the scan. They apply to both views, since it is not known which of the two is mirrored.
 
     Returns:
         "RL", "LR", or "??" when a warning puts the sides in doubt.
@@ -34,7 +34,7 @@ def sides(view: str, warnings: Collection[str]) -> str:
 
 
 def orientation(view: str, warnings: Collection[str]) -> list[str] | None:
-    """Patient Orientation of a view: where rows run to, seen from the front or from behind, and columns, to the feet.
+    """Patient Orientation of a view: the patient's side to which its rows run, and the feet, to which its columns run.
 
     None, which DICOM writes as an empty element, when the sides are in doubt.
     """

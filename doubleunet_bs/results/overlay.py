@@ -34,8 +34,8 @@ def view_pictures(scan: BoneScan) -> dict[str, np.ndarray]:
 def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> np.ndarray:
     """Both raw views with the predicted metastatic areas outlined and numbered.
 
-    Every raw pixel is a block of 2 x 2 screen pixels. Both views have the same display level. The picture names the case
-    by its pseudonym and carries the warnings and the intended use: it may be all that someone sees of a result.
+    Every raw pixel is a block of 2 x 2 pixels. Both views have the same display level. The picture carries the case
+    pseudonym, the warnings and the intended use: it may be all that someone sees of a result.
 
     Returns:
         uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix, and 22 rows more for each line of

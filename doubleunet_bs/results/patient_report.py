@@ -1,4 +1,7 @@
-"""A report of one scan as a self-contained HTML page: no script, no network, nothing of the patient but the pseudonym."""
+"""The report of one scan: a self-contained HTML page without scripts, which names the patient by the pseudonym only.
+
+`templates/patient_report.html` is the page; this module gives it its values.
+"""
 
 import base64
 import dataclasses

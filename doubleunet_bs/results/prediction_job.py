@@ -150,9 +150,9 @@ def stream(
 ) -> Iterator[tuple[Item, Written | BoneScanError]]:
     """Send items through three steps that run at the same time.
 
-    `read` runs in one thread, `compute` in the caller's, `write` in another. Each handles one item after the other in the
-    order of `items`, so the results are those of a plain loop. At most `ahead` items are read and not computed, one is
-    computed, `ahead` + 1 are computed and not written.
+    `read` runs in one thread, `compute` in the caller's, `write` in another. Each handles one item after the other in
+    the order of `items`, so the results are those of a plain loop. At most `ahead` items are read and not computed, one
+    is computed, `ahead` + 1 are computed and not written.
 
     Args:
         items: taken from the iterator when their turn comes.
@@ -161,8 +161,8 @@ def stream(
         stop: whether to end early; asked between items.
 
     Yields:
-        Each item with what `write` returned or the error that stopped it, in the order of `items`, as soon as it is known.
-        After `stop`, the items that are written or being written: nothing is on disk that was not reported.
+        Each item with what `write` returned or the error that stopped it, in the order of `items`, as soon as it is
+        known. After `stop`, the items that are written or being written: nothing is on disk that was not reported.
 
     When the stream ends early (`stop`, an exception, Ctrl-C, `close`), an item that is being written is written to its
     end and no further one is begun.
@@ -254,7 +254,7 @@ class RunLog:
             check_log(path)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = open(path, "a", encoding="utf-8")
+                self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
             except OSError as cause:
                 raise SettingsError(f"{path}: the log cannot be written ({cause.strerror})") from None
 

@@ -1,7 +1,7 @@
-"""What a DICOM result must take over from the files of a scan: the patient, the study, and which frame is which view.
+"""What DICOM results with identity take from the files of a scan: the patient, the study, which frame is which view.
 
-This is the one place where a patient's identity leaves the reader, and `BoneScan` does not carry it: a caller has to ask
-for it, with the same files. It may go into DICOM results only.
+This is the only place where a patient's identity leaves the reader. A `BoneScan` does not carry it: a caller asks for
+it with the same files. It may be written into DICOM results only.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from doubleunet_bs.scans.pairing import describe_view, order_pair
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, prefix_errors
 from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, views_of_frames
 
-# Type 2 elements of the modules Patient and General Study, and what makes an ID unique: written as the header has them.
+# Type 2 elements of the modules Patient and General Study, and the issuer of the ID: written as the header has them.
 PATIENT_AND_STUDY = (
     "PatientName",
     "PatientID",
@@ -34,7 +34,7 @@ PATIENT_AND_STUDY = (
 )
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+\Z")
-# A value that DICOM does not allow there would make every result invalid; as empty ones these three are allowed.
+# A value that DICOM does not allow would make every result invalid; these elements may be empty instead.
 _ALLOWED = {
     "PatientBirthDate": re.compile(r"[0-9]{8}\Z"),
     "StudyDate": re.compile(r"[0-9]{8}\Z"),
@@ -45,14 +45,14 @@ _ALLOWED = {
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SourceFrame:
-    """Where the pixels of one view lie.
+    """The frame that holds the pixels of one view.
 
     Attributes:
         sop_class_uid, sop_instance_uid, series_instance_uid: of the file.
         frame: number of the frame, from 1; None when the file has one frame only.
         shape: (rows, columns) of the frame.
-        first_column: where the view begins in the frame; above 0 for the right one of two views side by side.
-        block: pixels of the frame that a pixel of the view is wide and high: 2 when a finer matrix was summed.
+        first_column: of the view in the frame; above 0 for the right one of two views side by side.
+        block: width and height of a pixel of the view in pixels of the frame; 2 when a finer matrix was summed.
     """
 
     sop_class_uid: str
@@ -66,11 +66,11 @@ class SourceFrame:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SourceStudy:
-    """Identity of patient and study, and the frames of the views. Not printable, so that no log can hold it.
+    """Identity of patient and study, and the frames of the views. Its repr holds no values, so that no log can.
 
     Attributes:
         values: keyword of PATIENT_AND_STUDY -> text; absent in the header or not allowed by DICOM: "".
-        frames: "anterior" and "posterior", those that are there -> `SourceFrame`.
+        frames: view -> `SourceFrame`; a missing view has none.
     """
 
     values: dict[str, str]
@@ -84,8 +84,8 @@ def read_source_study(sources: Sequence[Source]) -> SourceStudy:
         sources: one file, or two of one view each in either order, that `read_scan` could read.
 
     Raises:
-        ScanError: `unreferable` when a file lacks one of the UIDs that a reference consists of, or has an invalid one, or
-            says that the patient's identity has been removed: a pseudonym must not become a patient. Else as `read_scan`.
+        ScanError: as `read_scan`. Also "unreferable": a UID of a file is missing or invalid, or the file says that the
+            patient's identity has been removed. A pseudonym must not become a patient.
     """
     files = [_read(source) for source in sources]
     for source, (file, _) in zip(sources, files, strict=True):
@@ -103,8 +103,8 @@ def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | No
     """Whether the headers of two scans name one patient.
 
     Returns:
-        False when their Patient IDs differ, or the issuers of them, or the birth dates, where both scans have these: an ID
-        is unique at the institution that issued it only. None when one has no ID, and the birth dates say nothing else.
+        False when Patient ID, its issuer or the birth date differ and both scans have it. An ID is unique only at the
+        institution that issued it. None when a Patient ID is missing and the birth dates do not differ.
     """
     found = []
     for sources in (first, second):
@@ -129,7 +129,7 @@ def _read(source: Source) -> tuple[DicomFile, Layout]:
 def _check_identity(dataset: Dataset) -> None:
     if read_identifier(dataset, "PatientIdentityRemoved").upper() == "YES":
         raise ScanError(
-            "says that the patient's identity has been removed from it: there is none to keep; leave out --keep-identity",
+            "the patient's identity has been removed from this file: leave out --keep-identity",
             "unreferable",
         )
 
@@ -139,7 +139,7 @@ def _check_uids(dataset: Dataset) -> None:
         uid = read_identifier(dataset, keyword)
         if not _UID.match(uid) or len(uid) > 64:
             raise ScanError(
-                f"has no valid {keyword}: a DICOM result cannot refer to it; leave out --keep-identity", "unreferable"
+                f"has no valid {keyword} for DICOM results to refer to: leave out --keep-identity", "unreferable"
             )
 
 
@@ -180,7 +180,7 @@ def _value(dataset: Dataset, keyword: str) -> str:
     try:
         value = read_identifier(dataset, keyword)
     except ScanError:
-        # One damaged element is worth as much as an absent one; the UIDs have been looked at.
+        # A damaged element counts as absent. UIDs are checked elsewhere.
         return ""
     allowed = _ALLOWED.get(keyword)
     return value if allowed is None or allowed.match(value) else ""

@@ -169,7 +169,7 @@ def test_identity_that_has_been_removed_cannot_be_kept(command, phantoms):
     assert command(phantoms / "phantom_0001.dcm", "--outputs", "dicom")[0] == 0
     (case,) = command.out.iterdir()
     code, _, err = command(case / "scan.dcm", "--outputs", "dicom", "--overwrite", "--keep-identity")
-    assert code == 1 and "scan.dcm: says that the patient's identity has been removed" in err
+    assert code == 1 and "scan.dcm: the patient's identity has been removed" in err
     assert pydicom.dcmread(case / "overlay.dcm").PatientIdentityRemoved == "YES"
 
 
