@@ -46,12 +46,12 @@ def test_120_tasks_are_every_fold_of_every_row_once(task):
     assert len(set(found)) == 120
 
 
-def test_what_train_py_is_given_it_understands(task):
+def test_train_understands_its_arguments(task):
     _, arguments = task("5", EXPERIMENTS="dice dice-otsu-transfer", FOLDS="3", PRETRAIN_DATA="/p", OPTIONS="--epochs 2")
-    assert Path(arguments[0]).name == "train.py"
+    assert arguments[:3] == ["-m", "doubleunet_bs", "train"]
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    parsed = parser.parse_args(arguments[1:])
+    parsed = parser.parse_args(arguments[3:])
     assert (parsed.experiment, parsed.fold, parsed.folds, parsed.epochs) == ("dice-otsu-transfer", 3, 3, 2)
     assert parsed.pretrain_data == "/p" and parsed.resume
 
@@ -59,11 +59,11 @@ def test_what_train_py_is_given_it_understands(task):
 @pytest.mark.parametrize(
     ("arguments", "settings", "message"),
     [
-        (["120"], {}, "there are tasks 0 to 119"),
-        (["-1"], {}, "there are tasks"),
-        (["x"], {}, "there are tasks"),
-        (["0120"], {}, "there are tasks 0 to 119, not 120"),
-        ([], {}, "number of the task is missing"),
+        (["120"], {}, "give 0 to 119"),
+        (["-1"], {}, "does not exist"),
+        (["x"], {}, "does not exist"),
+        (["0120"], {}, "task 120 does not exist: give 0 to 119"),
+        ([], {}, "task number is missing"),
         (["3"], {}, "dice-otsu-transfer needs PRETRAIN_DATA"),
         (["0"], {"DATA": ""}, "DATA"),
         (["0"], {"OPTIONS": "--set transfer=yes"}, "baseline needs PRETRAIN_DATA"),
@@ -131,10 +131,7 @@ def test_the_image_holds_the_project_and_nothing_else():
         line.split()[1:-1] for line in (CLUSTER / "Dockerfile").read_text().splitlines() if line.startswith("COPY")
     ]
     names = {name for line in copied for name in line}
-    assert names == {
-        *("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "train.py", "evaluate.py"),
-        *("doubleunet_bs", "assets/cluster"),
-    }
+    assert names == {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "doubleunet_bs", "assets/cluster/task.sh"}
     assert all((root / name).exists() for name in names)
 
 
