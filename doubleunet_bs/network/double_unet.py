@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.network.encoder_weights import load_encoder_weights
+from doubleunet_bs.network.encoder_weights import vgg19_encoder
 from doubleunet_bs.network.layers import (
     Normalisation,
     aspp,
@@ -94,8 +94,7 @@ def double_unet(
     norm = Normalisation(bn_momentum, synchronized)
     image = keras.Input((rows, columns, channels), name="image")
 
-    vgg = keras.applications.VGG19(include_top=False, weights=None, input_tensor=image)
-    load_encoder_weights(vgg, encoder_weights)
+    vgg = vgg19_encoder(image, encoder_weights)
     vgg_skips = [vgg.get_layer(name).output for name in VGG_SKIPS]
     x = aspp(vgg.get_layer(VGG_BOTTLENECK).output, ASPP_FILTERS, "aspp1", norm)
     for level, filters in enumerate(DECODER_FILTERS, start=1):

@@ -109,7 +109,7 @@ def settle_machine(
         SettingsError, RunError: devices, precision, memory or encoder weights stand in the way.
     """
     tensorflow = import_tensorflow()
-    from doubleunet_bs.network.encoder_weights import read_encoder_weights
+    from doubleunet_bs.network.encoder_weights import check_encoder_weights
     from doubleunet_bs.training.devices import check_batch_size, check_memory, choose_machine, open_replicas
 
     if deterministic:
@@ -118,7 +118,7 @@ def settle_machine(
     check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
     machine = choose_machine(replicas, precision, xla)
     memory = check_memory(image_shape, experiment, replicas, machine.precision)
-    read_encoder_weights(experiment.encoder_weights)
+    check_encoder_weights(experiment.encoder_weights)
     return replicas, machine, memory
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.network import double_unet, encoder_weights
-from doubleunet_bs.network.encoder_weights import CONV_LAYERS, read_encoder_weights
+from doubleunet_bs.network.encoder_weights import CONV_LAYERS, check_encoder_weights
 
 CHANNELS = (3, 64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512, 512, 512, 512)
 
@@ -48,7 +48,7 @@ def test_file_fills_all_sixteen_convolutions(tmp_path):
 
 def test_a_missing_layer_is_named(tmp_path):
     write_weights(tmp_path / "short.h5", lambda arrays: arrays.pop("block4_conv2"))
-    with pytest.raises(RunError, match="short.h5: layer block4_conv2 is missing"):
+    with pytest.raises(RunError, match="short.h5: not the VGG19 .*layer block4_conv2 is missing"):
         double_unet((32, 32, 3), encoder_weights=tmp_path / "short.h5")
 
 
@@ -58,13 +58,15 @@ def test_a_wrong_shape_is_named(tmp_path):
         arrays["block2_conv1"][key] = arrays["block2_conv1"][key].transpose(3, 2, 1, 0)
 
     write_weights(tmp_path / "other.h5", transpose)
-    with pytest.raises(RunError, match="other.h5: layer block2_conv1 has the shapes"):
+    with pytest.raises(
+        RunError, match="other.h5: not the VGG19 .*layer #2 .named block2_conv1.*Received saved weight with shape"
+    ):
         double_unet((32, 32, 3), encoder_weights=tmp_path / "other.h5")
 
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.h5").write_text("not HDF5")
-    with pytest.raises(RunError, match="text.h5: not an HDF5 file"):
+    with pytest.raises(RunError, match="text.h5: not the VGG19 no-top file"):
         double_unet((32, 32, 3), encoder_weights=tmp_path / "text.h5")
     with pytest.raises(RunError, match="gone.h5: no such file"):
         double_unet((32, 32, 3), encoder_weights=tmp_path / "gone.h5")
@@ -112,10 +114,10 @@ def test_imagenet_uses_the_file_keras_downloads(monkeypatch, published, tmp_path
     assert [file.name for file in (tmp_path / "cache" / "models").iterdir()] == [name]
     # Nothing is downloaded twice; a damaged copy is replaced.
     asked.clear()
-    read_encoder_weights("imagenet")
+    check_encoder_weights("imagenet")
     assert not asked
     (tmp_path / "cache" / "models" / name).write_bytes(content[:-9])
-    read_encoder_weights("imagenet")
+    check_encoder_weights("imagenet")
     assert asked and (tmp_path / "cache" / "models" / name).read_bytes() == content
 
 
@@ -150,7 +152,7 @@ def test_processes_that_download_at_once_all_find_the_whole_file(monkeypatch, tm
 
     def fetch(number: int) -> bytes:
         time.sleep(0.6 * number)
-        return encoder_weights._download().read_bytes()
+        return encoder_weights._published_file().read_bytes()
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(fetch, range(3)))
@@ -167,7 +169,7 @@ def test_a_copy_of_the_published_file_counts_as_imagenet(monkeypatch, published,
     monkeypatch.setattr(keras.utils, "get_file", download)
     assert encoder_weights.known_source(str(tmp_path / "published.h5")) == "imagenet"
     (tmp_path / "published.h5").unlink()
-    assert sorted(read_encoder_weights("imagenet")) == sorted(CONV_LAYERS)
+    check_encoder_weights("imagenet")
     # A file of one's own keeps its name, and so does one that is not there.
     write_weights(tmp_path / "own.h5", lambda arrays: arrays["block1_conv1"]["block1_conv1_b_1:0"].fill(0))
     for source in (str(tmp_path / "own.h5"), str(tmp_path / "gone.h5"), "none", "imagenet"):
