@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 SMALLEST_USUAL_FRACTION = 0.05
-"""A smaller kept fraction is a warning (decided here): a hot injection site can push Otsu's threshold over everything
-else. On real scans Otsu keeps 7-27 % of the raw frame, the logarithm 23-41 %."""
+"""A smaller kept fraction is a warning: a hot injection site can push Otsu's threshold above everything else. On real
+scans Otsu keeps 7-27 % of the raw image, the logarithm 23-41 %."""
 
 
 def find_uptake(grey: np.ndarray, counts: np.ndarray, background: str) -> np.ndarray:
@@ -19,6 +19,11 @@ def find_uptake(grey: np.ndarray, counts: np.ndarray, background: str) -> np.nda
 
     Returns:
         bool array of the same shape. An image of zeros has no uptake.
+
+    Example:
+        >>> grey = np.array([[10, 12, 11, 200, 210]], np.uint8)
+        >>> find_uptake(grey, grey, "otsu")
+        array([[False, False, False,  True,  True]])
     """
     if background == "none":
         return np.zeros(grey.shape, bool)

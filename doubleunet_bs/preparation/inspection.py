@@ -53,7 +53,7 @@ def overlay(grey: np.ndarray, labels: np.ndarray, scale: int = 2) -> np.ndarray:
 
 
 BODY = (0, 120, 200)
-WINDOW = (60, 150, 60)
+CROP = (60, 150, 60)
 KNEE = (220, 30, 30)
 VIEW_SOURCES = {
     "view-code": "ViewCodeSequence",
@@ -68,9 +68,9 @@ def inspection(scan: "BoneScan", prepared: PreparedCase) -> dict[str, Any]:
     """Figures of a scan and its preparation, without anything of the patient.
 
     Returns:
-        A JSON object: matrix, pixel spacing, how the views were told apart, per view counts, largest pixel, body
-            range, window and gain; brightness
-        before and after, uptake fraction of the background setting, warnings. A missing view is None.
+        A JSON object: matrix, pixel spacing, how the views were distinguished; for each view the counts, largest pixel,
+            body bounding box, crop and gain (None for a missing view); brightness after the gain, uptake fraction of the
+            background setting, warnings.
     """
     views: dict[str, Any] = {}
     for index, name in enumerate(VIEWS):
@@ -83,8 +83,8 @@ def inspection(scan: "BoneScan", prepared: PreparedCase) -> dict[str, Any]:
             "largest_pixel": int(counts.max()),
             "body_rows": [body.first_row, body.last_row],
             "body_columns": [body.first_column, body.last_column],
-            "window_top": place.top,
-            "window_left": place.left,
+            "crop_top": place.top,
+            "crop_left": place.left,
             "knee_row": place.top + KEPT_ROWS,
             "gain": prepared.gains[index],
         }
@@ -103,14 +103,14 @@ def inspection(scan: "BoneScan", prepared: PreparedCase) -> dict[str, Any]:
 
 
 def inspection_text(figures: dict[str, Any]) -> str:
-    """The same for a person."""
+    """The result of `inspection` as text, one figure a line."""
     rows, columns = figures["matrix"]
     spacing = figures["pixel_spacing_mm"]
     lines = [
         f"case             {figures['case']}",
         f"matrix           {rows} x {columns} per view, "
         + (f"pixels of {spacing[0]:.2f} x {spacing[1]:.2f} mm" if spacing else "pixel spacing unknown"),
-        f"views            told apart by: {VIEW_SOURCES.get(figures['view_source'], 'not said')}",
+        f"views            identified by: {VIEW_SOURCES.get(figures['view_source'], 'unknown')}",
     ]
     for name, view in figures["views"].items():
         if view is None:
@@ -120,11 +120,11 @@ def inspection_text(figures: dict[str, Any]) -> str:
         height = f", {(last - first + 1) * spacing[0] / 10:.0f} cm" if spacing else ""
         lines += [
             f"{name:<16} {view['counts']:,} counts, largest pixel {view['largest_pixel']:,}",
-            f"  body range     rows {first} to {last} ({last - first + 1}{height}), "
+            f"  body           rows {first} to {last} ({last - first + 1}{height}), "
             f"columns {view['body_columns'][0]} to {view['body_columns'][1]}",
-            f"  window         {CROP_SHAPE[0]} x {CROP_SHAPE[1]} from row {view['window_top']}, "
-            f"column {view['window_left']}{_outside(view, rows, columns)}",
-            f"  used           the window's first {KEPT_ROWS} rows, down to row {view['knee_row'] - 1} of the view",
+            f"  crop           {CROP_SHAPE[0]} x {CROP_SHAPE[1]} from row {view['crop_top']}, "
+            f"column {view['crop_left']}{_outside(view, rows, columns)}",
+            f"  used           the first {KEPT_ROWS} rows of the crop, down to row {view['knee_row'] - 1} of the view",
             f"  gain           {view['gain']:.3f}",
         ]
     factor = figures["bin"]
@@ -137,14 +137,14 @@ def inspection_text(figures: dict[str, Any]) -> str:
 
 
 def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
-    """What a window that does not lie within the view means."""
-    top, left = view["window_top"], view["window_left"]
+    """A note where the crop does not lie within the view."""
+    top, left = view["crop_top"], view["crop_left"]
     within = top >= 0 and left >= 0 and top + CROP_SHAPE[0] <= rows and left + CROP_SHAPE[1] <= columns
-    return "" if within else " (where it reaches outside of the view, pixels are empty)"
+    return "" if within else " (pixels outside of the view are empty)"
 
 
 def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2) -> Image.Image:
-    """Both raw views, dark uptake on white, with body range, window and the last kept row drawn in.
+    """Both raw views, dark uptake on white, with body bounding box, crop and the last kept row drawn in.
 
     Args:
         scan: the scan. prepared: the same, prepared. scale: pixels of the picture per pixel of the scan.
@@ -168,9 +168,9 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
         draw.text((left, head - 13 * scale), name, fill="black", font=font)
         body, place = prepared.bodies[name], prepared.placements[name]
         box = (body.first_column, body.first_row, body.last_column + 1, body.last_row + 1)
-        window = (place.left, place.top, place.left + CROP_SHAPE[1], place.top + CROP_SHAPE[0])
-        for (x0, y0, x1, y1), colour in ((window, WINDOW), (box, BODY)):
-            # The part of the window that lies outside of the view is padding and cannot be drawn.
+        crop = (place.left, place.top, place.left + CROP_SHAPE[1], place.top + CROP_SHAPE[0])
+        for (x0, y0, x1, y1), colour in ((crop, CROP), (box, BODY)):
+            # The part of the crop that lies outside of the view is padding and cannot be drawn.
             x0, y0, x1, y1 = max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)
             corners = (left + scale * x0, top + scale * y0, left + scale * x1 - 1, top + scale * y1 - 1)
             draw.rectangle(corners, outline=colour, width=max(1, scale // 2))
@@ -178,9 +178,9 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
         draw.line((left, knee, left + scale * columns, knee), fill=KNEE, width=scale)
     x = margin
     for text, colour in (
-        ("body range", BODY),
-        ("window", WINDOW),
-        (f"row {KEPT_ROWS} of the window: below it nothing is used", KNEE),
+        ("body bounding box", BODY),
+        ("crop", CROP),
+        (f"row {KEPT_ROWS} of the crop: nothing below is used", KNEE),
     ):
         draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
         draw.text((x + 11 * scale, 3 * scale), text, fill="black", font=font)

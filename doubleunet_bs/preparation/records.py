@@ -11,6 +11,7 @@ from typing import Any
 
 from doubleunet_bs.constants import CANCERS, VIEWS
 from doubleunet_bs.errors import DatasetError
+from doubleunet_bs.preparation.brightness import GAIN_LIMIT
 from doubleunet_bs.preparation.case import PreparedCase
 from doubleunet_bs.preparation.geometry import BodyBox, Placement
 
@@ -30,8 +31,8 @@ class CaseRecord:
         cancer: "breast", "prostate" or None when nobody said.
         shard, row: number of the shard and row in its arrays.
         gains: of the anterior and the posterior view; exact in float32.
-        brightness: mean intensity of the 950-row frames after the gain, in grey levels.
-        placements: "anterior" and "posterior" -> window on the raw view.
+        brightness: mean intensity of the crops of 950 rows after the gain, in grey levels.
+        placements: "anterior" and "posterior" -> place of the crop on the raw view.
         bodies: the same, where the body lies on the raw view; a missing view is not in it.
         raw_shape: (rows, columns) of a raw view.
         pixel_spacing_mm: (row, column) spacing, or None.
@@ -122,7 +123,8 @@ def parse_record(content: Any) -> CaseRecord:
         "cancer": content["cancer"] is None or content["cancer"] in CANCERS,
         "shard": _is_whole(content["shard"]),
         "row": _is_whole(content["row"]),
-        "gains": _are_numbers(content["gains"], 2) and all(gain > 0 and _is_float32(gain) for gain in content["gains"]),
+        "gains": _are_numbers(content["gains"], 2)
+        and all(0 < gain < GAIN_LIMIT and _is_float32(gain) for gain in content["gains"]),
         "brightness": _are_numbers([content["brightness"]], 1),
         "placements": _is_table(content["placements"], Placement) and set(content["placements"]) == set(VIEWS),
         "bodies": _is_table(content["bodies"], BodyBox) and set(content["bodies"]) <= set(VIEWS),

@@ -12,7 +12,7 @@ from real_scan import REAL
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.phantom.dicom import write_dicom
-from doubleunet_bs.preparation.inspection import BODY, KNEE, WINDOW
+from doubleunet_bs.preparation.inspection import BODY, CROP, KNEE
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,14 @@ def test_json_and_text_say_the_same(phantom, file, capsys):
     assert anterior["counts"] == int(phantom.anterior.sum())
     assert figures["matrix"] == [1024, 256] and figures["view_source"] in ("private-view-name", "detector-angle")
     assert 7 < figures["brightness"] < 14 and 0.05 < figures["uptake_fraction"] < 0.4
-    # The window is centred on the body: row 640 lies 640 rows below its top.
+    # The crop is centred on the body: row 640 lies 640 rows below its top.
     first, last = anterior["body_rows"]
-    assert anterior["window_top"] == (first + last + 1 - 950) // 2
-    assert anterior["knee_row"] == anterior["window_top"] + 640
+    assert anterior["crop_top"] == (first + last + 1 - 950) // 2
+    assert anterior["knee_row"] == anterior["crop_top"] + 640
     assert main(["inspect", file]) == 0
     text = capsys.readouterr().out
     assert f"{anterior['counts']:,} counts" in text and f"rows {first} to {last}" in text
-    assert f"gain           {anterior['gain']:.3f}" in text and "told apart by: " in text
+    assert f"gain           {anterior['gain']:.3f}" in text and "identified by: " in text
 
 
 def test_binned_as_prepare_would(phantom, file, capsys):
@@ -57,7 +57,7 @@ def test_binned_as_prepare_would(phantom, file, capsys):
     assert "counts of 4 x 4 pixels added" in capsys.readouterr().out
 
 
-def test_the_picture_shows_body_window_and_row_640(file, tmp_path, capsys):
+def test_the_picture_shows_body_crop_and_row_640(file, tmp_path, capsys):
     path = tmp_path / "look.png"
     assert main(["inspect", file, "--png", str(path), "--json"]) == 0
     view = json.loads(capsys.readouterr().out)["views"]["anterior"]
@@ -70,7 +70,7 @@ def test_the_picture_shows_body_window_and_row_640(file, tmp_path, capsys):
     left, right = view["body_columns"]
     assert (pixels[68 + 2 * first, 16 + 2 * left : 16 + 2 * right] == BODY).all()
     assert (pixels[68 + 2 * last + 1, 16 + 2 * left : 16 + 2 * right] == BODY).all()
-    assert (pixels == WINDOW).all(axis=2).any()
+    assert (pixels == CROP).all(axis=2).any()
 
 
 @pytest.mark.parametrize(

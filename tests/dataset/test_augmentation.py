@@ -8,7 +8,7 @@ import pytest
 from doubleunet_bs.dataset.augmentation import Augmentation, brightness_levels, mirror
 from doubleunet_bs.dataset.pipeline import epoch_images, images_per_epoch, load_piece, training_pieces
 from doubleunet_bs.errors import DatasetError, ScanError
-from doubleunet_bs.preparation.brightness import find_scale, to_grey
+from doubleunet_bs.preparation.brightness import find_scales, to_grey
 
 
 def clipped_mean(counts, gains, scale=1.0):
@@ -34,7 +34,7 @@ def test_levels_lie_evenly_inside_the_open_range():
 @pytest.mark.parametrize("gains", [(1.0, 1.0), (2.5, 2.5), (0.75, 4.0)])
 @pytest.mark.parametrize("ratio", [0.5, 0.7, 1.0, 1.3, 2.0])
 def test_the_scale_multiplies_the_mean_although_pixels_saturate(counts, gains, ratio):
-    scale = find_scale(counts, gains, ratio)
+    [scale] = find_scales(counts, gains, [ratio])
     assert clipped_mean(counts, gains, scale) == pytest.approx(ratio * clipped_mean(counts, gains), rel=1e-12)
     # The injection site is white before and after: brighter takes more than the ratio.
     assert (scale == 1.0) if ratio == 1.0 else (scale > ratio) == (ratio > 1.0)
@@ -44,9 +44,9 @@ def test_a_scale_that_does_not_exist_is_refused():
     image = np.zeros((8, 8), np.uint16)
     image[0, :] = 1
     with pytest.raises(ScanError, match="12.50% of the image"):
-        find_scale(image, (200.0, 200.0), 1.5)
+        find_scales(image, (200.0, 200.0), [1.5])
     with pytest.raises(ScanError):
-        find_scale(np.zeros((8, 8), np.uint16), (1.0, 1.0), 1.1)
+        find_scales(np.zeros((8, 8), np.uint16), (1.0, 1.0), [1.1])
 
 
 def test_mirror_by_hand():

@@ -5,7 +5,7 @@ import pytest
 
 from doubleunet_bs.dataset.augmentation import Augmentation, mirror
 from doubleunet_bs.dataset.pipeline import epoch_batches, epoch_images
-from doubleunet_bs.preparation.brightness import find_scale, find_scales
+from doubleunet_bs.preparation.brightness import find_scales
 
 
 @pytest.mark.parametrize("all_variants", [True, False])
@@ -39,4 +39,5 @@ def test_a_variant_is_written_where_it_is_wanted(synthetic_shards, flip):
 def test_scales_of_several_ratios_are_those_of_each():
     counts = np.random.default_rng(0).poisson(8, (32, 32)).astype(np.uint16)
     ratios = [0.5, 0.9, 1.0, 1.4]
-    assert find_scales(counts, (1.5, 2.0), ratios) == [find_scale(counts, (1.5, 2.0), ratio) for ratio in ratios]
+    together = find_scales(counts, (1.5, 2.0), ratios)
+    assert together == [find_scales(counts, (1.5, 2.0), [ratio])[0] for ratio in ratios]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.brightness import count_values, find_gain, to_grey
+from doubleunet_bs.preparation.brightness import GAIN_LIMIT, find_gain, to_grey
 
 
 def mean(frames, gain):
@@ -85,15 +85,6 @@ def test_every_scan_lands_inside_by_the_smallest_change(values, hot, zeros):
         assert (gain > 1) == (before <= 7)
 
 
-def test_the_histogram_is_that_of_numpy():
-    random = np.random.default_rng(0)
-    for top in (1, 255, 256, 65536):
-        image = random.integers(0, top, (37, 11), np.uint16)
-        np.testing.assert_array_equal(count_values(image), np.bincount(image.ravel()))
-    view = random.integers(0, 300, (50, 40), np.uint16)[3:, ::2]
-    np.testing.assert_array_equal(count_values(view), np.bincount(view.ravel()))
-
-
 def test_grey_levels_saturate_and_halves_go_to_even():
     counts = np.array([[0, 1, 3, 5, 509, 510, 511, 65535]], np.uint16)
     #                   0 0.5 1.5 2.5 254.5 255 255.5 ...
@@ -105,8 +96,28 @@ def test_each_half_has_its_gain():
     assert to_grey(counts, (1.0, 3.0)).tolist() == [[10, 10, 30, 30]] * 2
 
 
-def test_grey_is_the_float32_formula_for_every_count():
-    counts = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    for gain in (np.float32(0.3), np.float32(1), np.float32(3.3767927), np.float32(23.494503)):
-        expected = np.rint(np.minimum(counts.astype(np.float32) * gain, np.float32(255))).astype(np.uint8)
-        np.testing.assert_array_equal(to_grey(counts, (float(gain), float(gain))), expected)
+EVERY_COUNT = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+
+
+def plain_grey(counts, gain):
+    return np.rint(np.minimum(counts.astype(np.float32) * np.float32(gain), np.float32(255))).astype(np.uint8)
+
+
+@given(st.floats(2.0**-12, 300, width=32) | st.just(float(np.nextafter(np.float32(GAIN_LIMIT), np.float32(0)))))
+@settings(max_examples=300, deadline=None)
+def test_grey_is_the_float32_formula_for_every_count_and_gain(gain):
+    np.testing.assert_array_equal(to_grey(EVERY_COUNT, (gain, gain)), plain_grey(EVERY_COUNT, gain))
+
+
+def test_beyond_the_limit_of_gains_white_would_turn_black():
+    assert to_grey(EVERY_COUNT, (2.0**16, 2.0**16))[-1, -1] == 0
+
+
+def test_grey_of_read_only_strided_and_stacked_counts():
+    counts = np.random.default_rng(0).integers(0, 400, (3, 20, 16), np.uint16)
+    counts.setflags(write=False)
+    expected = np.concatenate([plain_grey(counts[..., :8], 0.7), plain_grey(counts[..., 8:], 1.3)], axis=-1)
+    gains = (float(np.float32(0.7)), float(np.float32(1.3)))
+    np.testing.assert_array_equal(to_grey(counts, gains), expected)
+    np.testing.assert_array_equal(to_grey(counts[:, ::2], gains), expected[:, ::2])
+    assert to_grey(counts[:0], gains).shape == (0, 20, 16)

@@ -1,4 +1,4 @@
-"""Body range, window, and the way back."""
+"""Body bounding box, crop, the way back to the raw views, and a coarser matrix."""
 
 import numpy as np
 import pydicom.data
@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.geometry import BodyBox, Placement, crop, find_body, map_back, uncrop
+from doubleunet_bs.preparation.geometry import (
+    BodyBox,
+    Placement,
+    crop,
+    find_body,
+    majority_of_blocks,
+    map_back,
+    sum_blocks,
+    uncrop,
+)
 from doubleunet_bs.scans import read_scan
 
 
@@ -26,17 +35,17 @@ def test_a_rectangle_is_found_at_its_edges():
     assert warnings == []
 
 
-def test_the_window_puts_the_body_in_its_centre():
-    # Rows 150 to 849 have their centre between 499 and 500; 475 rows of the window lie on either side of it.
+def test_the_crop_puts_the_body_in_its_centre():
+    # Rows 150 to 849 have their centre between 499 and 500; 475 rows of the crop lie on either side of it.
     assert BodyBox(150, 849, 78, 177).centred() == Placement(top=25, left=0)
-    # A body low and to the right: the window begins below the first row, and in column 30.
+    # A body low and to the right: the crop begins below the first row, and in column 30.
     assert BodyBox(300, 999, 108, 207).centred() == Placement(top=175, left=30)
     # A body high up: 150 rows of padding above the view.
     assert BodyBox(0, 649, 58, 157).centred() == Placement(top=-150, left=-20)
 
 
 def test_row_640_lies_just_under_the_knee():
-    # Where the window ends, in parts of the body's length, for bodies of 647 to 769 rows: 72 to 76 %.
+    # Where the crop ends, in parts of the body's length, for bodies of 647 to 769 rows: 72 to 76 %.
     for length in (647, 700, 769):
         body = BodyBox(120, 120 + length - 1, 50, 200)
         assert 0.71 < (body.centred().top + 640 - body.first_row) / length < 0.76
@@ -79,7 +88,7 @@ def disturbed(kind: str) -> np.ndarray:
         "contamination on the head rest",
     ],
 )
-def test_what_is_not_body_does_not_move_the_window(kind):
+def test_what_is_not_body_does_not_move_the_crop(kind):
     plain = find_body({"anterior": person(2)})[0]["anterior"].centred()
     found = find_body({"anterior": disturbed(kind)})[0]["anterior"].centred()
     assert abs(found.top - plain.top) <= 4 and abs(found.left - plain.left) <= 4
@@ -130,7 +139,7 @@ def test_crop_pads_with_zeros():
 
 @given(placement=placements, seed=st.integers(0, 100))
 @settings(max_examples=30, deadline=None)
-def test_there_and_back_is_the_identity_inside_the_window(placement, seed):
+def test_there_and_back_is_the_identity_inside_the_crop(placement, seed):
     view = np.random.default_rng(seed).integers(1, 255, (1024, 256), np.uint8)
     frame = crop(view, placement)
     back = uncrop(frame, placement, view.shape)
@@ -159,3 +168,33 @@ def test_an_image_of_another_shape_is_not_laid_back():
     places = dict.fromkeys(("anterior", "posterior"), Placement(0, 0))
     with pytest.raises(ValueError, match="640, 512"):
         map_back(np.zeros((950, 512), np.uint8), places, (1024, 256))
+
+
+def test_counts_of_a_block_are_added():
+    counts = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    assert sum_blocks(counts, 2).tolist() == [[10, 18], [42, 50]]
+    assert sum_blocks(counts, 4).tolist() == [[120]]
+    assert sum_blocks(counts, 1) is counts
+
+
+def test_no_sum_wraps():
+    assert sum_blocks(np.full((4, 4), 65535, np.uint16), 4).tolist() == [[16 * 65535]]
+
+
+def test_rows_that_do_not_divide_are_filled_up_with_zeros():
+    counts = np.ones((950, 256), np.uint16)
+    coarse = sum_blocks(counts, 4)
+    assert coarse.shape == (238, 64)
+    assert (coarse[:237] == 16).all() and (coarse[237] == 8).all()
+
+
+def test_half_of_a_block_decides_and_metastatic_goes_first():
+    labels = np.array(
+        [
+            [2, 2, 2, 0, 2, 2, 1, 0],
+            [0, 0, 0, 0, 1, 1, 1, 2],
+        ],
+        np.uint8,
+    )
+    # Two of four metastatic; one of four; two metastatic and two not; two non-metastatic and one metastatic.
+    assert majority_of_blocks(labels, 2).tolist() == [[2, 0, 2, 1]]

@@ -8,6 +8,8 @@ from bodies import block, person, scan_of
 
 from doubleunet_bs.errors import LabelError, ScanError, SettingsError
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
+from doubleunet_bs.preparation.brightness import find_gain
+from doubleunet_bs.preparation.geometry import crop, find_body
 
 SCAN = scan_of(person(0), person(1))
 
@@ -43,8 +45,20 @@ def test_the_mean_is_taken_over_950_rows_before_the_legs_go():
         np.minimum(getattr(SCAN, name)[place.top : place.top + 950].astype(float) * case.gains[0], 255).sum()
         for name, place in case.placements.items()
     )
-    # Columns that the window leaves out are empty here but for noise.
+    # Columns that the crop leaves out are empty here but for noise.
     assert case.brightness == pytest.approx(total / (2 * 950 * 256), rel=0.01)
+
+
+@pytest.mark.parametrize("brightness", ["per_scan", "per_view"])
+@pytest.mark.parametrize("speed", [0.1, 1.0, 4.0])
+def test_a_case_is_made_of_its_steps(brightness, speed):
+    views = {"anterior": person(1, speed), "posterior": person(2, speed)}
+    case = prepare_scan(scan_of(**views), settings=PreparationSettings(brightness=brightness))
+    assert case.bodies == find_body(views)[0]
+    crops = [crop(views[name], case.placements[name]) for name in views]
+    found = [find_gain([one]) for one in crops] if brightness == "per_view" else [find_gain(crops)] * 2
+    assert case.gains == tuple(gain for gain, _ in found)
+    assert case.brightness == np.mean([mean for _, mean in found])
 
 
 def test_lesions_go_where_their_pixels_go():

@@ -9,7 +9,7 @@ from bodies import block, person, scan_of
 
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.preparation import prepare_scan
-from doubleunet_bs.preparation.geometry import FEET_UP_WARNING, _gap, check_head_end, find_body
+from doubleunet_bs.preparation.geometry import FEET_UP_WARNING, _gap, check_orientation, find_body
 from doubleunet_bs.results.laterality import orientation, sides
 from doubleunet_bs.scans import read_scan
 
@@ -51,9 +51,9 @@ def test_a_part_of_the_body_tells_nothing():
     short = turned.copy()
     short[700:] = 0
     short[:, :66] = short[:, 190:] = 0  # No arms, between which and the trunk there is a gap, too.
-    assert check_head_end([short], first, 699) and not warned(short)
+    assert check_orientation([short], first, 699) and not warned(short)
     at_the_edge = np.roll(turned, -first, axis=0)
-    assert check_head_end([at_the_edge], 0, last - first) and not warned(at_the_edge)
+    assert check_orientation([at_the_edge], 0, last - first) and not warned(at_the_edge)
 
 
 def test_bodies_without_two_legs_at_either_end_are_not_warned_of():
