@@ -1,11 +1,10 @@
-"""`evaluate.py` on all folds: how much of the time is prediction, and what the rest is.
+"""Time of `evaluate` on all folds: how much of it is prediction, and what the rest is.
 
     python tests/benchmarks/bench_evaluate.py [--scans 20] [--folds 10] [--bin 1]
 
-A phantom cohort is made and prepared, and every fold of a run gets the real network with the same random weights: what
-a network finds changes the scores and the pictures, and little of the time. Then the run is evaluated once, with tables,
-pictures and report, in one process. Beside it stands what the same predictions take in this project's faster engine, measured in the
-same run, and the share the rest would then have. Goal: the rest is under 10 %.
+A phantom cohort is made and prepared, and every fold of a run gets the real network with the same random weights. Then
+the run is evaluated once, with tables, pictures and report, in one process. For comparison it prints the time of the
+same predictions in the engine that `predict` chooses, and the share the rest would then have. Goal: under 10 %.
 """
 
 import argparse
@@ -139,13 +138,14 @@ def main() -> None:
         seconds["everything else"] = whole - sum(seconds.values())
         for name, value in sorted(seconds.items(), key=lambda part: -part[1]):
             print(f"  {name:24}{value:8.2f} s{value / whole:8.1%}")
-        print(f"  {'evaluate.py in all':24}{whole:8.2f} s   (processor {processor:.1f} s)")
+        print(f"  {'evaluate in all':24}{whole:8.2f} s   (processor {processor:.1f} s)")
         rest = whole - seconds["prediction"]
         network = rest - seconds["loading the networks"]
         name, each = faster_seconds(folder, args.bin)
         faster = each * predicted
         print(
-            f"outside of prediction and loading: {network:.1f} s, {network / whole:.1%} of it; {network / predicted:.3f} s a scan"
+            f"outside of prediction and loading: {network:.1f} s, {network / whole:.1%} of it; "
+            f"{network / predicted:.3f} s a scan"
         )
         print(f"with {name}, {each:.2f} s a scan, it would be {network / (network + faster):.1%}")
 

@@ -1,10 +1,10 @@
-"""How much memory a training step takes: the figures behind `training/memory.py`.
+"""Peak memory of a training step: the figures behind the estimate that `train` prints.
 
     python tests/benchmarks/bench_memory.py [--rows 320] [--columns 256] [--batches 1,2,4]
 
-Each line is a process of its own that takes two training steps of the real network on one device and reports its peak
-resident memory (on a GPU: what TensorFlow's allocator had in use at its peak). Two batch sizes give the slope, in bytes
-per pixel, and the constant part.
+Each line is a process of its own that takes two training steps of the real network on one device and prints its peak
+resident memory (on a GPU: the peak of TensorFlow's allocator). Two batch sizes give the slope, in bytes per pixel, and
+the constant part.
 """
 
 import argparse
@@ -15,7 +15,8 @@ from measuring import ROOT, print_environment, run_for_json
 STEP = """
 import json, resource, sys
 sys.path.insert(0, sys.argv[1])
-rows, columns, batch, accumulate, precision = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]), sys.argv[6]
+rows, columns, batch, accumulate = map(int, sys.argv[2:6])
+precision = sys.argv[6]
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras, numpy as np
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--precisions", default="float32,mixed_bfloat16")
     args = parser.parse_args()
     batches = [int(batch) for batch in args.batches.split(",")]
-    print(f"{args.rows} x {args.columns} pixels, batches in {args.accumulate} piece(s)")
+    print(f"{args.rows} x {args.columns} pixels, batches in {args.accumulate} micro-batch(es)")
     print(f"{'precision':16}{'batch':>6}{'peak GB':>9}{'bytes a pixel':>15}  {'device'}")
     for precision in args.precisions.split(","):
         first = None

@@ -1,18 +1,18 @@
-"""Scans per second out of tf.data in the paper's fourteen variants, and what a data set of 100,000 scans costs.
+"""Scans per second from tf.data in the paper's fourteen variants, and the cost of a dataset of 100,000 scans.
 
-    python tests/benchmarks/bench_pipeline.py [--scans 192] [--images 1500] [--repeats 5] [--sizes 100 1000 10000 100000]
+    python tests/benchmarks/bench_pipeline.py [--scans 192] [--images 1500] [--repeats 5] [--sizes 100 1000 ...]
 
 Three tables, of scans of 640 x 512 pixels in shards on the disk of the temporary folder:
 
-1. Cold: each scan once in a random order after the kernel was asked to forget the files, beside the same with the files in its
-   cache. What was read from the disk is printed: 0 MB says that the cache could not be dropped.
-2. Warm: the pipeline beside the one that is usually written for Keras: a generator of float32 images with three channels and
+1. Cold: each scan once in random order after the kernel dropped the files from its cache, and the same with the files
+   cached. It prints what was read from the disk: 0 MB means that the cache could not be dropped.
+2. Warm: the pipeline, and the one usually written for Keras: a generator of float32 images with three channels and
    one-hot float32 labels, the same variants computed with NumPy, batches and prefetching by tf.data.
-3. Size: the shard files linked under many names stand for a large data set. Each size is a process of its own: seconds to open
-   it, memory, and scans per second. Of memory, `anonymous` is what the process itself holds; mapped shards can be
-   given back to the system at any time.
+3. Size: shard files linked under many names stand for a large dataset. Each size is a process of its own: seconds to
+   open it, memory, and scans per second. `anonymous` is the memory of the process itself. Mapped shards can be given
+   back to the system at any time.
 
-Batches of 4, one replica, two loading threads. A minute or two on two cores; the files take 1 MB a scan, whatever the size.
+Batches of 4, one replica, two loading threads. Takes a minute or two on two cores. The files take 1 MB per scan.
 """
 
 import argparse
@@ -146,7 +146,8 @@ def measure_cold(shards: Path, scans: int, repeats: int) -> None:
 
 def measure_sizes(folder: Path, shards: Path, sizes: list[int], images: int) -> None:
     print(
-        f"{'scans':>8}{'open s (CPU)':>14}{'anonymous MB':>14}{'a scan KB':>11}{'mapped MB':>11}{'files open':>12}{'scans/s (CPU, 2 cores)':>24}"
+        f"{'scans':>8}{'open s (CPU)':>14}{'anonymous MB':>14}{'a scan KB':>11}{'mapped MB':>11}{'files open':>12}"
+        f"{'scans/s (CPU, 2 cores)':>24}"
     )
     base = None
     for size in sizes:
@@ -157,8 +158,8 @@ def measure_sizes(folder: Path, shards: Path, sizes: list[int], images: int) -> 
         more = (found["anonymous"] - base["anonymous"]) / max(1, found["scans"] - base["scans"]) / 1e3
         each = f"{more:.1f}" if found["scans"] > base["scans"] else "-"
         print(
-            f"{found['scans']:>8}{found['open']:>14.2f}{found['anonymous'] / 1e6:>14.0f}{each:>11}{found['mapped'] / 1e6:>11.0f}"
-            f"{found['files']:>12}{found['rate_cpu']:>24.0f}",
+            f"{found['scans']:>8}{found['open']:>14.2f}{found['anonymous'] / 1e6:>14.0f}{each:>11}"
+            f"{found['mapped'] / 1e6:>11.0f}{found['files']:>12}{found['rate_cpu']:>24.0f}",
             flush=True,
         )
     print()

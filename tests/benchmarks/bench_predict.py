@@ -1,11 +1,11 @@
-"""One scan to its mask on a CPU: this project's engines beside what a user would take instead.
+"""Time from one scan to its mask on a CPU: the engines of this project and the alternatives.
 
     python tests/benchmarks/bench_predict.py [--rounds 7] [--cold-rounds 3] [--ways NAME ...] [--size 640]
 
-Every way begins with a DICOM file and ends with the masks on the raw views; reading, preparing and laying back are the
-same code in all of them. The network is the real one with random weights, at 640 x 512. Warm: all ways in turn in one process. Cold: each
-way in a process of its own, from the start of the interpreter to the first mask. Before that the outputs of each way
-are held against Keras' in float32.
+Every way begins with a DICOM file and ends with the masks on the raw views. Reading, preparing and mapping back are the
+same code in all of them. The network is the real one with random weights, at 640 x 512 pixels. Warm: all ways in turn
+in one process. Cold: each way in a process of its own, from the start of the interpreter to the first mask. First the
+outputs of each way are compared with those of Keras in float32.
 
 Needed for this alone: pip install torch onnxruntime onnx openvino
 """
@@ -86,7 +86,7 @@ def make_foreign_files(folder: Path, ways) -> None:
 def export_foreign(folder: Path) -> None:
     """Write twin.pt, whose outputs in float32 must be Keras', and from it model.onnx.
 
-    By way of PyTorch: its layout is the one that ONNX Runtime computes in, and Keras' own exporter took more than 11 GB.
+    By way of PyTorch: ONNX Runtime computes in its layout, and Keras' own exporter took more than 11 GB.
     """
     from doubleunet_bs.tensorflow_setup import import_tensorflow
 
@@ -243,7 +243,7 @@ def print_parts(folder: Path, engine: str, rounds: int) -> None:
         {
             "read_scan": partial(timed, read_scan, folder / "scan.dcm"),
             "prepare": partial(timed, predictor.prepare, scan),
-            "network and laying back": partial(timed, predictor.segment, [case]),
+            "network, mapping back": partial(timed, predictor.segment, [case]),
         },
         rounds,
     )

@@ -1,6 +1,6 @@
-"""A folder of scans through `predict`: streamed against one after the other, and memory as the folder grows.
+"""Time of `predict` on a folder, streamed and one scan after the other, and its memory as the folder grows.
 
-    python tests/benchmarks/bench_predict_stream.py --model RUN/fold_01 [--scans 16] [--repeats 3] [--outputs all] [--engine auto]
+    python tests/benchmarks/bench_predict_stream.py --model RUN/fold_01 [--scans 16] [--repeats 3]
 
 Both ways call the same three steps and write the same files. They alternate. Memory is the largest resident set of a
 process that segments 4 scans, and of one that segments all.

@@ -1,15 +1,13 @@
-"""How fast `prepare` is, beside the plain way, and how much memory it takes.
+"""Speed and memory of `prepare`, compared with plain pydicom and NumPy.
 
     python tests/benchmarks/bench_prepare.py [--scans 200] [--repeats 7] [--workers 1 2] [--profile] [--keep DIR]
 
-Makes a folder of scans (binomial thinnings of one phantom: quick to make, all different; two frames, not compressed). Then:
+Makes a folder of scans (binomial thinnings of one phantom, uncompressed), then measures:
 
-1. The whole job in one process, `prepare_cohort` with looking through the folder, reading, checking, preparing, hashing and
-   writing, in turn with the plain way: pydicom's `dcmread` and `pixel_array`, the steps of the paper written down in NumPy as one
-   reads them, one `np.save` at the end. The plain way checks nothing and hashes nothing. A regression shows in the ratio.
-2. What each step of one scan takes, and with `--profile` the functions that take the most.
-3. The command with each number of workers: scans per second, processor seconds per scan, and the peak of memory over all
-   processes.
+1. The whole job in one process, in turn with the plain way: pydicom's `dcmread` and `pixel_array`, the steps of the
+   paper in NumPy, one `np.save` at the end. The plain way checks and hashes nothing. A regression shows in the ratio.
+2. Each step of one scan, and with `--profile` the functions that take the most time.
+3. The command with each number of workers: scans per second, processor seconds per scan, peak memory of all processes.
 """
 
 import argparse
@@ -59,7 +57,7 @@ def make_scans(folder: Path, scans: int) -> None:
 
 
 def plain_case(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and labels of a scan, in the words of the paper: body range from projections, 950 x 256, brightness, 640 rows."""
+    """Counts and labels of a scan by the paper: bounding box from projections, 950 x 256, brightness, 640 rows."""
     views = pydicom.dcmread(path).pixel_array
     frames = []
     for view in views:

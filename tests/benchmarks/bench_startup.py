@@ -1,10 +1,10 @@
-"""How long every command takes to answer `--help`, and a training to take its first step.
+"""Time until every command answers `--help`, and until a training takes its first step.
 
     python tests/benchmarks/bench_startup.py [--repeats 5] [--bin 4] [--without-training]
 
-`--help` is measured beside a Python that does nothing. The training is measured from the command to the end of its first step,
-beside the shortest Keras script that does the same with the same network: import Keras, map the shards, build, compile with
-a Keras loss, one `train_on_batch`. Phantoms and shards for it are made in a temporary folder, which takes half a minute.
+`--help` is compared with a Python that does nothing. The training is measured from the command to the end of its first
+step. It is compared with the shortest Keras script that does the same with the same network: import Keras, map the
+shards, build, compile with a Keras loss, one `train_on_batch`. Making the shards takes half a minute.
 """
 
 import argparse
@@ -45,8 +45,7 @@ def first(self, *arguments):
     print(json.dumps(moments), flush=True)
     os._exit(0)
 Steps.train = first
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+runpy.run_module("doubleunet_bs", run_name="__main__")
 """
 PLAIN = """
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -71,9 +70,8 @@ def commands() -> dict[str, list[str]]:
     """Everything that has a `--help`."""
     from doubleunet_bs.__main__ import VERBS
 
-    verbs = {f"doubleunet_bs {verb}": ["-m", "doubleunet_bs", verb] for verb in VERBS}
-    scripts = {name: [str(ROOT / name)] for name in ("train.py", "evaluate.py")}
-    return {**scripts, "doubleunet_bs": ["-m", "doubleunet_bs"], **verbs}
+    verbs = {f"doubleunet-bs {verb}": ["-m", "doubleunet_bs", verb] for verb in VERBS}
+    return {"train.py": [str(ROOT / "train.py")], "doubleunet-bs": ["-m", "doubleunet_bs"], **verbs}
 
 
 def measure_help(repeats: int) -> None:
@@ -93,13 +91,13 @@ def measure_training(repeats: int, bin: int) -> None:
 
         def ours() -> list[Seconds]:
             with tempfile.TemporaryDirectory(dir=folder) as empty:
-                command = [ROOT / "train.py", "--data", folder / "shards", "--run", Path(empty) / "run", "--fold", 1]
+                command = ["train", "--data", folder / "shards", "--run", Path(empty) / "run", "--fold", 1]
                 command += ["--experiment", "dice", "--folds", 3, "--encoder-weights", "none", "--precision", "auto"]
                 return first_step([sys.executable, "-c", NOTE + OURS, *command])
 
         base = "plain Keras script"
         plain = partial(first_step, [sys.executable, "-c", NOTE + PLAIN, folder / "shards"])
-        taken = take_turns({base: plain, "train.py": ours}, repeats)
+        taken = take_turns({base: plain, "train": ours}, repeats)
     print(f"from the command to the end of the first training step, 640/{bin} x 512/{bin} pixels, batch 4")
     for number, part in enumerate(("training to the end of its first step", "import", "way to the step", "step")):
         print_table({name: [parts[number] for parts in rounds] for name, rounds in taken.items()}, base, of=part)

@@ -1,12 +1,12 @@
-"""One training step on a CPU: this project's beside the original model built plainly in Keras, and beside PyTorch.
+"""Time of one training step on a CPU: this project, the original model built plainly in Keras, and PyTorch.
 
-    python tests/benchmarks/bench_training_step.py [--rows 320] [--columns 256] [--batch 4] [--rounds 5] [--ways NAME ...]
+    python tests/benchmarks/bench_training_step.py [--rows 320] [--columns 256] [--batch 4] [--rounds 5]
     python tests/benchmarks/bench_training_step.py --profile [--precision mixed_bfloat16]
 
-All ways start from the same weights, take the same grey images and labels in turn, in one process; the first loss of
-each is printed and must agree. The plain way: float32 images of three channels, float one-hot targets, `model.compile` and
-`train_on_batch`. PyTorch: an equal network, channels_last, fused Adam. A step at 640 x 512 with batch 4 takes up to 14 GB a
-way in float32; several ways keep weights only, but the largest has to fit: the command asks for the memory first.
+All ways start from the same weights and take the same grey images and labels in turn, in one process. The first loss of
+each is printed and must agree. The plain way: float32 images of three channels, float one-hot targets, `model.compile`
+and `train_on_batch`. PyTorch: an equal network, channels_last, fused Adam. A step at 640 x 512 with batch 4 takes up to
+14 GB in float32. The command checks that the largest step fits into the free memory.
 
 `--profile` prints where the time of this project's step goes, by kind of operation.
 

@@ -1,9 +1,9 @@
-"""Whether the engines of `predict` find the same metastatic pixels.
+"""Agreement of the engines of `predict` on metastatic pixels.
 
     python tests/benchmarks/compare_engines.py --model RUN/fold_01 [--patients 40]
 
-Segments phantoms that no training has seen with each engine, in float32 and as `--precision auto` has it, and prints how many of the
-pixels that TensorFlow in float32 or the other engine calls metastatic both do.
+Segments phantoms that no training has seen with each engine, in float32 and with `--precision auto`. Prints the
+intersection over union of their metastatic pixels with those of TensorFlow in float32.
 """
 
 import argparse

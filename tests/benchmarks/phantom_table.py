@@ -1,12 +1,13 @@
-"""The table of `run_phantom_table.py`: the rows, what each step of the method changes on phantoms, and the two precisions.
+"""The table of `run_phantom_table.py`: the rows, what each step of the method changes on phantoms, both precisions.
 
 Folds: precision, sensitivity and F1 of metastatic pixels, mean and standard deviation over the folds that were scored.
 Other phantoms: the folds averaged as one model, on a cohort that none of them has seen, half of it without metastases.
 
-A step (say: Otsu's negatives) is the difference between rows that it alone separates, second minus first: of the same by fold, mean
-and standard deviation over pairs of rows and folds; of the Dice per other phantom with metastases, averaged over the pairs, with
-Wilcoxon's signed-rank test over the phantoms and Holm's correction over the steps; of the false positives. The test does not see
-what another training of the same rows would give: the standard deviation over the folds is the only hint of that.
+A step (for instance Otsu negatives) is the difference between rows that differ in it only, second minus first. The
+table gives the mean and standard deviation of the fold figures over pairs of rows and folds, the Dice per other phantom
+with metastases, averaged over the pairs, with Wilcoxon's signed-rank test over the phantoms and Holm's correction over
+the steps, and the false-positive lesions. The test does not see how another training of the same rows would differ: the
+standard deviation over the folds is the only hint of that.
 """
 
 import statistics
@@ -75,8 +76,8 @@ def table(out: Path, size: int, epochs: dict[str, list[int]]) -> str:
             continue
         trained = " or ".join(map(str, epochs[precision]))
         parts += [
-            f"**On phantoms**, {precision}, {rows} x {columns} pixels, {trained} epochs, settings changed against the paper's "
-            "rows of these names; per cent, mean ± SD over the folds:",
+            f"**On phantoms**, {precision}, {rows} x {columns} pixels, {trained} epochs, settings changed against the "
+            "paper's rows of these names; %, mean ± SD over the folds:",
             rows_table(found),
             steps_table(found),
         ]
@@ -85,7 +86,8 @@ def table(out: Path, size: int, epochs: dict[str, list[int]]) -> str:
 
 def rows_table(found: dict[str, Row]) -> str:
     lines = [
-        "| experiment | folds | precision | sensitivity | F1 | other phantoms: F1 | false-positive lesions a normal scan | AUC |",
+        "| experiment | folds | precision | sensitivity | F1 | other phantoms: F1 "
+        "| false-positive lesions per normal scan | AUC |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in found.items():
@@ -109,8 +111,8 @@ def steps_table(found: dict[str, Row]) -> str:
     }
     tested = {c.first: c for c in holm_corrected([compare_unseen(*item) for item in pairs_of.items()])}
     lines = [
-        "| step | differences by fold | precision | sensitivity | F1 | other phantoms: Dice a scan, median (95 %) | p (Holm) "
-        "| false-positive lesions a normal scan |",
+        "| step | differences by fold | precision | sensitivity | F1 | other phantoms: Dice per scan, median (95 %) "
+        "| p (Holm) | false-positive lesions per normal scan |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for step, pairs in pairs_of.items():
@@ -156,7 +158,7 @@ def _both_unseen(pairs: list[tuple[Row, Row]]) -> list[tuple[Row, Row]]:
 
 
 def _mean_dice(rows: list) -> list[SimpleNamespace]:
-    """Scans of several models with the mean of their Dice; every one has true pixels, so that Dice is never undefined."""
+    """Scans of several models with the mean of their Dice. All have true pixels, so Dice is never undefined."""
     return [
         SimpleNamespace(case=same[0].case, patient=same[0].patient, dice=statistics.fmean(scan.dice for scan in same))
         for same in zip(*rows, strict=True)

@@ -1,7 +1,7 @@
-"""Training as the original code does it, for benchmarks: Keras throughout, float32 images of three channels, float one-hot targets.
+"""Training as the original code does it, for benchmarks: all in Keras, float32 images, float one-hot targets.
 
-The network's layers and weights are this project's; loss, targets and step are the plain ones: a loss function over all pixels,
-`model.compile` and `model.train_on_batch`.
+The network's layers and weights are this project's. Loss, targets and step are the plain ones: a loss function over all
+pixels, `model.compile` and `model.train_on_batch`.
 """
 
 import keras
@@ -21,7 +21,7 @@ def focal_tversky(y_true, y_pred):
 
 
 def plain_trainer(model: keras.Model, jit_compile: bool = False):
-    """A function of grey images and labels, uint8 (n, rows, columns), that takes one training step and returns the loss."""
+    """A function of grey images and labels, uint8 (n, rows, columns): takes a training step, returns the loss."""
     losses = dict.fromkeys(("output1", "output2"), focal_tversky)
     model.compile(optimizer=keras.optimizers.Adam(1e-4), loss=losses, jit_compile=jit_compile)
 

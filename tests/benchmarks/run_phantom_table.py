@@ -1,22 +1,22 @@
-"""The twelve experiments on phantoms, and bfloat16 beside float32.
+"""The twelve experiments on phantoms, and bfloat16 compared with float32.
 
-    python tests/benchmarks/run_phantom_table.py --out DIR [--rows NAME ...] [--folds 1,2,3] [--epochs 20] [--precision mixed_bfloat16]
+    python tests/benchmarks/run_phantom_table.py --out DIR [--rows NAME ...] [--folds 1,2,3] [--epochs 20]
     python tests/benchmarks/run_phantom_table.py --out DIR --table FILE
 
-Makes 50 breast phantoms (45 with metastases, as in the paper's 100) and 50 prostate phantoms (25 with, as there), prepares
-them with one key, and trains and scores the rows on the same folds with the same settings. Reduced against the paper: counts
-summed over 4 x 4 pixels, 5 folds (27 scans train, 9 validate, 9 test), few epochs, batches of 2, a random encoder, and
-learning rate, schedule and batch normalisation as the demo has them for short runs. Loss terms are the paper's unless
-`--lesion-loss` leaves the metastatic one alone, as the demo does; Otsu's and mined negatives are then the same to the loss. A
-row with augmentation shows one of its fourteen variants a scan and epoch. Rows with normal scans take more steps in as
-many epochs. Rows with transfer have been trained before, for as many epochs, on the prostate phantoms with metastases alone: half of
-that cohort is normal, so that three in ten batches of two have no lesion, and with Focal Tversky the network then called
-nothing metastatic (10 epochs of one seed and two continuations of 20 on breast phantoms, 6 epochs of another seed). With the paper's
-batches of four it did after 7 epochs (one run). Dice learnt in either case.
+Makes 50 breast phantoms (45 with metastases) and 50 prostate phantoms (25 with metastases), prepares them with one key,
+and trains and scores the rows on the same folds with the same settings. Reduced against the paper: counts summed over
+4 x 4 pixels, 5 folds (27 scans train, 9 validate, 9 test), few epochs, batches of 2, a random encoder, and the demo's
+learning rate, schedule and batch normalisation. Loss terms are the paper's. With `--lesion-loss` only the metastatic
+term is left, as in the demo; Otsu's and mined negatives are then the same to the loss.
+A row with augmentation shows one of its fourteen variants per scan and epoch. Rows with normal scans take more steps in
+as many epochs. Rows with transfer are pre-trained for as many epochs on the prostate phantoms with metastases only:
+half of that cohort is normal, so three in ten batches of two have no lesion, and with Focal Tversky the network then
+called nothing metastatic (10 epochs of one seed and two continuations of 20 on breast phantoms, 6 epochs of another
+seed). With the paper's batches of four it did after 7 epochs (one run). Dice learnt in either case.
 
-Each row is trained in DIR/PRECISION/ROW, and its folds, averaged, are scored on 60 other phantoms, half of them without
-metastases. What is finished is kept: an interrupted run goes on; once the cohorts are made, several processes may train different
-rows in DIR. What the table says is explained in `phantom_table.py`. Phantom scores say nothing about patients.
+Each row is trained in DIR/PRECISION/ROW. Its averaged folds are scored on 60 other phantoms, half of them without
+metastases. An interrupted run continues. Once the cohorts exist, several processes may train different rows in DIR.
+`phantom_table.py` explains the table. Phantom scores say nothing about patients.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from doubleunet_bs.commands.demo import PHANTOM_KEY, SETTINGS
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
-# Name -> cancer, patients, part with metastases (paper, sections 2.1 and 2.6), seed. Seeds of phantoms that the demo, on which
-# settings were tried, does not have.
+# Name -> cancer, patients, part with metastases (paper, sections 2.1 and 2.6), seed. The demo, on which settings were
+# tried, uses other seeds.
 COHORTS = {
     "breast": ("breast", 50, 0.9, 100),
     "prostate": ("prostate", 50, 0.5, 101),
@@ -83,10 +83,24 @@ def train_and_score(out: Path, row: str, fold: int, epochs: int, precision: str,
     if PAPER_EXPERIMENTS[row].transfer:
         options += ["--pretrain-data", out / "prostate", "--set", "pretrain_negatives=none"]
     run(
-        *("train.py", "--data", out / "breast", "--run", folder, "--experiment", row, "--folds", FOLDS, "--fold", fold),
+        *(
+            "-m",
+            "doubleunet_bs",
+            "train",
+            "--data",
+            out / "breast",
+            "--run",
+            folder,
+            "--experiment",
+            row,
+            "--folds",
+            FOLDS,
+            "--fold",
+            fold,
+        ),
         *("--precision", precision, "--resume", *options),
     )
-    run("evaluate.py", folder, "--fold", fold, "--no-pictures")
+    run("-m", "doubleunet_bs", "evaluate", folder, "--fold", fold, "--no-pictures")
 
 
 def score_unseen(out: Path, row: str, precision: str) -> None:
@@ -96,7 +110,7 @@ def score_unseen(out: Path, row: str, precision: str) -> None:
     folds = sorted(int(path.parent.name.removeprefix("fold_")) for path in folder.glob("fold_*/scores.json"))
     if file.exists() and [fold["fold"] for fold in json.loads(file.read_text())["ensemble"]] == folds:
         return
-    run("evaluate.py", folder, "--ensemble", "--data", out / UNSEEN, "--no-pictures", "--no-report")
+    run("-m", "doubleunet_bs", "evaluate", folder, "--ensemble", "--data", out / UNSEEN, "--no-pictures", "--no-report")
 
 
 def epochs_of(folder: Path) -> int | None:

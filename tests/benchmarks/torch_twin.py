@@ -1,14 +1,14 @@
 """The Double U-Net in PyTorch, for benchmarks alone: the same layers, filled with the weights of the Keras model.
 
-`twin_of(model)` gives the module; `tests/benchmarks/bench_predict.py` holds its outputs against Keras' before it takes any time.
-Images are (n, 3, rows, columns), best in the memory format channels_last, which is what PyTorch's kernels want.
+`twin_of(model)` gives the module. `bench_predict.py` compares its outputs with Keras' before it measures anything.
+Images are (n, 3, rows, columns), best in the memory format channels_last, which PyTorch's kernels want.
 """
 
 from measuring import needed
 
 torch = needed("torch", "pip install torch")
-from torch import nn
-from torch.nn import functional
+
+nn, functional = torch.nn, torch.nn.functional
 
 VGG = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 DECODER = (256, 128, 64, 32)
