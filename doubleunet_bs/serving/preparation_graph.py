@@ -1,11 +1,11 @@
-"""`preparation.geometry` once more, in TensorFlow operations for many scans at a time.
+"""`preparation.geometry` and `preparation.brightness` as TensorFlow operations, for many scans at a time.
 
-It stands inside the exported model, where there is no Python. Every number is computed in the type and the order of the
-NumPy code, so that both agree to the last bit; a property test holds them together. Two habits follow from that:
+They run inside the exported model, where there is no Python. Every number is computed in the type and the order of the
+NumPy code, so that both agree to the last bit; a property test compares them. Hence two rules:
 
 - Sums of counts are int32 (at most 1024 x 65,535 x 7), exact in any order.
 - Divisions are `divide_no_nan`: TensorFlow's graph optimiser replaces a plain division by a constant with a
-  multiplication by its rounded reciprocal, which is another number in the last bit.
+  multiplication by its rounded reciprocal, which differs in the last bit.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from doubleunet_bs.preparation.settings import BRIGHTNESS_MARGIN, BRIGHTNESS_RAN
 
 COUNT_VALUES = 65536
 ROWS, COLUMNS = RAW_SHAPE
+_VALUES = np.arange(1.0, COUNT_VALUES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +37,15 @@ class Bodies:
     """Where the bodies of n scans are.
 
     Attributes:
-        found: (n,) bool: a body stands out in every view that is there, and there is one.
-        ranges: (n, 2, 4) int32: first and last row, first and last column of the anterior and the posterior view; -1 in
-            a view that is missing and in a scan without a body.
-        tops: (n,) int32: raw row under the window's first row; 0 in a scan without a body.
-        lefts: (n, 2) int32: raw column under the window's first column; 0 where there is no body or no view.
+        found: (n,) bool: a body stands out in every view that is not missing, and at least one is not.
+        boxes: (n, 2, 4) int32 body bounding boxes: first and last row, first and last column of the anterior and the
+            posterior view, inclusive; -1 in a missing view and in a scan without a body.
+        tops: (n,) int32: raw row of the crop's first row; 0 in a scan without a body.
+        lefts: (n, 2) int32: raw column of the crop's first column; 0 where there is no body or no view.
     """
 
     found: tf.Tensor
-    ranges: tf.Tensor
+    boxes: tf.Tensor
     tops: tf.Tensor
     lefts: tf.Tensor
 
@@ -59,46 +60,46 @@ def count_values(images: tf.Tensor) -> tf.Tensor:
 
 
 def find_bodies(counts: tf.Tensor, present: tf.Tensor) -> Bodies:
-    """The body range of each view and the window around it.
+    """The body bounding box of each view and the crop around it.
 
     Args:
         counts: (n, 2, 1024, 256) int32, anterior and posterior.
-        present: (n, 2) bool; a view that is not there is all zero.
+        present: (n, 2) bool; a missing view is all zero.
     """
     clipped = tf.minimum(counts, _clip_levels(counts)[..., None, None])
     profiles = tf.reduce_sum(clipped, axis=3)
     joint = tf.reduce_sum(profiles, axis=1, keepdims=True)
     first, last, found = _row_ranges(tf.concat([joint, profiles], axis=1))
-    # The views are looked at one by one as well: a blank view beside a good one is no scan.
+    # Each view is checked by itself as well: a blank view beside a good one is not a scan.
     found = found[:, 0] & tf.reduce_all(found[:, 1:] | ~present, axis=1)
     first, last = (tf.where(found, bound[:, 0], 0) for bound in (first, last))
     left, right, columns_found = _column_ranges(clipped, profiles, first, last)
     found &= tf.reduce_all(columns_found | ~present, axis=1) & tf.reduce_any(present, axis=1)
 
     seen = present & found[:, None]
-    ranges = tf.stack([*(tf.repeat(bound[:, None], 2, axis=1) for bound in (first, last)), left, right], axis=2)
+    boxes = tf.stack([*(tf.repeat(bound[:, None], 2, axis=1) for bound in (first, last)), left, right], axis=2)
     return Bodies(
         found=found,
-        ranges=tf.where(seen[..., None], ranges, -1),
+        boxes=tf.where(seen[..., None], boxes, -1),
         tops=tf.where(found, (first + last + 1 - CROP_SHAPE[0]) // 2, 0),
         lefts=tf.where(seen, (left + right + 1 - CROP_SHAPE[1]) // 2, 0),
     )
 
 
 def crop(counts: tf.Tensor, bodies: Bodies) -> tf.Tensor:
-    """(n, 2, 1024, 256) -> (n, 2, 950, 256) of the same type: the windows, padded with zeros."""
+    """(n, 2, 1024, 256) -> (n, 2, 950, 256) of the same type: the crops, padded with zeros."""
     rows = bodies.tops[:, None, None] + tf.range(CROP_SHAPE[0])
     columns = bodies.lefts[..., None] + tf.range(CROP_SHAPE[1])
     return _gather_pixels(counts, rows, columns)
 
 
-def bin_counts(frames: tf.Tensor, bin: int) -> tf.Tensor:
+def sum_blocks(crops: tf.Tensor, bin: int) -> tf.Tensor:
     """Sums over blocks of bin x bin pixels of (n, 2, rows, columns) int32 counts, at most 65,535; rows are padded."""
     if bin == 1:
-        return frames
-    frames = tf.pad(frames, ((0, 0), (0, 0), (0, -frames.shape[2] % bin), (0, 0)))
-    rows, columns = frames.shape[2] // bin, frames.shape[3] // bin
-    sums = tf.reduce_sum(tf.reshape(frames, (-1, 2, rows, bin, columns, bin)), axis=(3, 5))
+        return crops
+    crops = tf.pad(crops, ((0, 0), (0, 0), (0, -crops.shape[2] % bin), (0, 0)))
+    rows, columns = crops.shape[2] // bin, crops.shape[3] // bin
+    sums = tf.reduce_sum(tf.reshape(crops, (-1, 2, rows, bin, columns, bin)), axis=(3, 5))
     return tf.minimum(sums, COUNT_VALUES - 1)
 
 
@@ -108,10 +109,10 @@ def merge(views: tf.Tensor) -> tf.Tensor:
 
 
 def map_back(images: tf.Tensor, bodies: Bodies, bin: int) -> tf.Tensor:
-    """Prepared images (n, 640 / bin, 512 / bin) -> (n, 2, 1024, 256) of the same type, zero outside of the window."""
+    """Prepared images (n, 640 / bin, 512 / bin) -> (n, 2, 1024, 256) of the same type, zero outside the crop."""
     columns = images.shape[2] // 2
     views = tf.stack([images[..., :columns], images[..., columns:]], axis=1)
-    # Floor division sends -1 to -1: what lies before the window stays outside.
+    # Floor division maps -1 to -1: what lies before the crop stays outside.
     rows = (tf.range(ROWS) - bodies.tops[:, None, None]) // bin
     columns = (tf.range(COLUMNS) - bodies.lefts[..., None]) // bin
     assert views.shape[2] == KEPT_ROWS // bin
@@ -119,7 +120,7 @@ def map_back(images: tf.Tensor, bodies: Bodies, bin: int) -> tf.Tensor:
 
 
 def _clip_levels(counts: tf.Tensor) -> tf.Tensor:
-    """(n, 2): the smallest value that at least 90 % of the pixels do not exceed, and at least 1."""
+    """(n, 2): the smallest value, at least 1, that 90 % of the pixels or more do not exceed."""
     numbers = tf.cumsum(count_values(tf.reshape(counts, (-1, 2, ROWS * COLUMNS))), axis=2)
     needed = int(np.ceil(ROWS * COLUMNS * CLIP_PERCENTILE / 100))
     return tf.maximum(1, tf.reduce_sum(tf.cast(numbers < needed, tf.int32), axis=2))
@@ -127,7 +128,7 @@ def _clip_levels(counts: tf.Tensor) -> tf.Tensor:
 
 def _row_ranges(profiles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """First and last row and whether there is a body, each (n, k), of (n, k, 1024) int32 row sums."""
-    sums = _window_sums(profiles)
+    sums = _running_sums(profiles)
     smooth, ordered = _average(sums), _average(tf.sort(sums))
     empty, level = _percentile(ordered, 5), _percentile(ordered, LEVEL_PERCENTILE)
     noise = 5 * tf.sqrt(_average(empty))
@@ -146,7 +147,7 @@ def _column_ranges(
     background = _average(_median(profiles, outside[:, None]), COLUMNS)
     length = tf.maximum(1, tf.cast(tf.round(tf.cast(last - first + 1, tf.float64) * COLUMN_ROWS), tf.int32))
     upper = (rows >= first) & (rows < first + length)
-    sums = _window_sums(tf.reduce_sum(tf.where(upper[:, None, :, None], clipped, 0), axis=2))
+    sums = _running_sums(tf.reduce_sum(tf.where(upper[:, None, :, None], clipped, 0), axis=2))
     level = _percentile(_average(tf.sort(sums)), LEVEL_PERCENTILE)
     limit = tf.maximum(COLUMN_FRACTION * level, 2 * background * tf.cast(length, tf.float64))
     body = _average(sums) > limit[..., None]
@@ -156,7 +157,7 @@ def _column_ranges(
     return left, right, right >= 0
 
 
-def _window_sums(profiles: tf.Tensor) -> tf.Tensor:
+def _running_sums(profiles: tf.Tensor) -> tf.Tensor:
     """Sums over SMOOTHING neighbours of the last axis; the ends are repeated."""
     half, length = SMOOTHING // 2, profiles.shape[-1]
     padded = tf.concat([*[profiles[..., :1]] * half, profiles, *[profiles[..., -1:]] * half], axis=-1)
@@ -221,23 +222,20 @@ def _gather_pixels(views: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.
     return tf.where(inside, pixels, tf.zeros((), views.dtype))
 
 
-_VALUES = np.arange(1.0, COUNT_VALUES)
-
-
-def find_gains(frames: tf.Tensor, present: tf.Tensor, brightness: str) -> tuple[tf.Tensor, tf.Tensor]:
+def find_gains(crops: tf.Tensor, present: tf.Tensor, brightness: str) -> tuple[tf.Tensor, tf.Tensor]:
     """The gains that bring the mean intensity of each scan, or of each view, into the open range (7, 14).
 
     Args:
-        frames: (n, 2, rows, columns) int32 counts, at most 65,535: the frames of 950 rows after binning.
-        present: (n, 2) bool; a view that is not there does not count.
+        crops: (n, 2, rows, columns) int32 counts, at most 65,535: the crops of 950 rows after binning.
+        present: (n, 2) bool; a missing view does not count.
         brightness: "per_scan" or "per_view", see `preparation.settings`.
 
     Returns:
         Gains, (n, 2) float32; a missing view gets the gain of the other one. And (n,) bool: whether there are enough
-        counts; the gains are 1 where not.
+        counts; where not, the gains are 1.
     """
-    pixels = frames.shape[2] * frames.shape[3]
-    numbers = count_values(tf.reshape(frames, (-1, 2, pixels)))[..., 1:]
+    pixels = crops.shape[2] * crops.shape[3]
+    numbers = count_values(tf.reshape(crops, (-1, 2, pixels)))[..., 1:]
     sizes = tf.where(present, pixels, 0)
     if brightness == "per_scan":
         numbers = tf.reduce_sum(tf.where(present[..., None], numbers, 0), axis=1, keepdims=True)
@@ -260,7 +258,7 @@ def _solve(numbers: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     Args:
         numbers: (n, k, 65,535) int32: pixels with 1, 2, ... counts.
-        sizes: (n, k) int32: pixels in all.
+        sizes: (n, k) int32: number of all pixels.
     """
     low, high = BRIGHTNESS_RANGE
     values = tf.constant(_VALUES)
@@ -274,7 +272,7 @@ def _solve(numbers: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     filled = tf.reduce_sum(numbers, axis=-1)
     enough = inside | (tf.math.divide_no_nan(filled, sizes) * white > target)
 
-    # Mean at the gain that brings a value just to white: smaller values are not clipped there, larger ones are.
+    # Mean at the gain that makes a value just white: there smaller values are not clipped and larger ones are.
     weights = values * numbers
     saturated = filled[..., None] - tf.cumsum(numbers, axis=-1)
     means = tf.cumsum(weights, axis=-1) * tf.constant(WHITE / _VALUES) + white * saturated

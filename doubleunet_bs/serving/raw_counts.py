@@ -51,12 +51,12 @@ def prepare_counts(counts: tf.Tensor, settings: PreparationSettings) -> Prepared
     counts = tf.cast(counts, tf.int32)
     present = tf.reduce_any(counts > 0, axis=(2, 3))
     bodies = preparation_graph.find_bodies(counts, present)
-    frames = preparation_graph.bin_counts(preparation_graph.crop(counts, bodies), settings.bin)
-    gains, bright = preparation_graph.find_gains(frames, present, settings.brightness)
+    crops = preparation_graph.sum_blocks(preparation_graph.crop(counts, bodies), settings.bin)
+    gains, bright = preparation_graph.find_gains(crops, present, settings.brightness)
     status = tf.where(bodies.found, tf.where(bright, 0, 3), tf.where(tf.reduce_any(present, axis=1), 2, 1))
     good = status == 0
     gains = tf.where(good[:, None], gains, 1.0)
-    kept = frames[:, :, : KEPT_ROWS // settings.bin]
+    kept = crops[:, :, : KEPT_ROWS // settings.bin]
     grey = preparation_graph.merge(preparation_graph.to_grey(kept, gains))
     return PreparedCounts(
         grey=tf.where(good[:, None, None], grey, tf.zeros((), tf.uint8)),
@@ -73,20 +73,20 @@ def raw_counts_function(
     """The endpoint's function.
 
     Args:
-        segment: from `evaluation.predictions.segmentation_function`.
+        segment: from `keras_model.segmentation_function`.
         settings: what the model's training scans were prepared with.
 
     Returns:
         A function of (n, 2, 1024, 256) uint16 counts, the raw anterior and posterior views. It returns
 
-        - "mask", (n, 2, 1024, 256) uint8: 1 where metastatic is the most probable class, 0 elsewhere, outside of the
-          prepared window, and in a view that is missing.
-        - "metastatic_probability", float32 of the same shape, between 0 and 1, 0 where nothing was computed.
+        - "mask", (n, 2, 1024, 256) uint8: 1 where metastatic is the most probable class, 0 elsewhere, outside the
+          crop, and in a missing view.
+        - "metastatic_probability", float32 of the same shape, between 0 and 1; 0 where nothing was computed.
         - "gains", (n, 2) float32: of the anterior and the posterior view.
         - "body", (n, 2, 4) int32: first and last row, first and last column of the body in each view, inclusive; -1 in
-          a view that is missing.
+          a missing view.
         - "status", (n,) uint8: 0 done; 1 both views are empty; 2 no body is found; 3 too few counts. Where it is not 0,
-          mask and probability are 0 everywhere, gains 1, and that says nothing of the patient.
+          mask and probability are 0 everywhere and gains 1, which means nothing for the patient.
     """
 
     def segment_counts(counts):
@@ -103,7 +103,7 @@ def raw_counts_function(
                 for name in (MASK, PROBABILITY)
             },
             GAINS: prepared.gains,
-            BODY: prepared.bodies.ranges,
+            BODY: prepared.bodies.boxes,
             STATUS: prepared.status,
         }
 
