@@ -1,5 +1,6 @@
 """A scan goes in, masks in its own geometry come out."""
 
+import copy
 import dataclasses
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -66,8 +67,7 @@ def test_nothing_is_found_in_a_missing_view(predictor, scan):
         warnings=("posterior view is missing",),
     )
     # A model that calls everything metastatic.
-    everything = Predictor.__new__(Predictor)
-    everything.description = predictor.description
+    everything = copy.copy(predictor)
     everything._segmenter = lambda grey: (np.ones(grey.shape, np.float32), np.ones(grey.shape, np.uint8))
     prediction = everything.predict(half)
     assert prediction.lesion_pixels["posterior"] == 0

@@ -45,29 +45,25 @@ def bases(scan):
 
 
 @pytest.fixture(scope="module", params=SETTINGS, ids=lambda one: f"bin{one.bin}-{one.brightness}")
-def both(request, tmp_path_factory, tensorflow):
-    """Settings, the endpoints of a model that sees grey levels above 150, and the graph's preparation by itself."""
-    from intensity_run import description
-
-    from doubleunet_bs.serving.export import write_saved_model
-    from doubleunet_bs.serving.raw_counts import counts_signature, prepare_counts
+def both(request, tensorflow):
+    """Settings, both endpoints of a model that sees grey levels above 150, and the preparation alone. As exported, a graph."""
+    from doubleunet_bs.inference.keras_model import image_signature, segmentation_function
+    from doubleunet_bs.serving.raw_counts import counts_signature, prepare_counts, raw_counts_function
 
     chosen = request.param
-    rows, columns = chosen.image_shape
-    folder = tmp_path_factory.mktemp("raw")
-    papers = dataclasses.replace(description((rows, columns)), preparation=chosen)
-    write_saved_model(folder, intensity_model(rows, columns), papers)
-    loaded = tensorflow.saved_model.load(str(folder))
+    segment = segmentation_function(intensity_model(*chosen.image_shape))
+    raw = tensorflow.function(raw_counts_function(segment, chosen), [counts_signature()], autograph=False)
 
     @tensorflow.function(input_signature=[counts_signature()], autograph=False)
     def grey_of(counts):
         return prepare_counts(counts, chosen).grey
 
     def both(counts):
-        answer = {name: value.numpy() for name, value in loaded.signatures["raw_counts"](counts=counts).items()}
+        answer = {name: value.numpy() for name, value in raw(counts).items()}
         return answer | {"grey": grey_of(counts).numpy()}
 
-    both.settings, both.plain, both.keep = chosen, loaded.signatures["serving_default"], loaded
+    both.settings = chosen
+    both.plain = tensorflow.function(segment, [image_signature(*chosen.image_shape)], autograph=False)
     return both
 
 
@@ -88,7 +84,7 @@ def compare(both, counts: np.ndarray) -> str:
     assert tuple(answer["gains"].tolist()) == prepared.gains
     for view, body in zip(VIEWS, answer["body"].tolist(), strict=True):
         assert body == (list(dataclasses.astuple(prepared.bodies[view])) if view in prepared.bodies else [-1] * 4)
-    plain = {name: value.numpy()[0] for name, value in both.plain(image=prepared.grey[None]).items()}
+    plain = {name: value.numpy()[0] for name, value in both.plain(prepared.grey[None]).items()}
     for name, image in plain.items():
         for index, (view, expected) in enumerate(prepared.map_back(image).items()):
             if view in prepared.missing_views:

@@ -1,5 +1,6 @@
 """A repository as TensorFlow Serving reads it."""
 
+import functools
 import json
 import re
 import shutil
@@ -8,13 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed: pip install -e '.[serving]'")
+
+from google.protobuf import text_format
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.serving import package
 from doubleunet_bs.serving.package import BATCH_SIZES, package_model
 
 NAME = "focal-tversky-otsu-fold-01"
 COMPOSE = Path(__file__).parents[2] / "assets" / "serving" / "compose.yaml"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def phantoms_made_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "make_phantom", functools.cache(package.make_phantom))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +61,6 @@ def test_versions_and_files(repository, trained_run):
 
 
 def test_configuration_is_what_the_server_reads(repository):
-    pytest.importorskip(
-        "tensorflow_serving", reason="tensorflow-serving-api is not installed: pip install -e '.[test]'"
-    )
-    from google.protobuf import text_format
-    from tensorflow_serving.config import model_server_config_pb2
-
     config = text_format.Parse((repository / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
     found = {(one.name, one.base_path, one.model_platform) for one in config.model_config_list.config}
     assert found == {(name, f"/models/{name}", "tensorflow") for name in (NAME, "bone-metastasis")}
@@ -73,11 +82,6 @@ def test_configuration_is_what_the_server_reads(repository):
 
 def test_warmup_requests_run(repository, tensorflow):
     """Each is a PredictionLog of an endpoint in the model beside it, and that endpoint segments its phantoms."""
-    pytest.importorskip(
-        "tensorflow_serving", reason="tensorflow-serving-api is not installed: pip install -e '.[test]'"
-    )
-    from tensorflow_serving.apis import prediction_log_pb2
-
     version = repository / "bone-metastasis" / "1"
     loaded = tensorflow.saved_model.load(str(version))
     seen = []
@@ -102,8 +106,6 @@ def test_warmup_requests_run(repository, tensorflow):
 
 def test_an_interrupted_version_is_never_seen(trained_run, tmp_path, monkeypatch):
     """A running server takes every numbered folder for a finished version."""
-    from doubleunet_bs.serving import package
-
     package_model(trained_run / "fold_01", tmp_path)
 
     def fail(path, records):
@@ -127,8 +129,8 @@ def test_older_exports(trained_run, tmp_path):
     with pytest.raises(RunError, match="exported by an older version of this package"):
         package_model(alone, tmp_path / "models")
     assert not (tmp_path / "models").exists()
-    package = package_model(run / "fold_01", tmp_path / "models")
-    assert json.loads((package.path / "assets.extra" / "model.json").read_text()) == content
+    packaged = package_model(run / "fold_01", tmp_path / "models")
+    assert json.loads((packaged.path / "assets.extra" / "model.json").read_text()) == content
 
 
 def test_wrong_arguments(trained_run, tmp_path):
@@ -156,7 +158,7 @@ def test_sizes_that_the_compose_file_states():
 
 def test_both_ways_to_start_a_server_give_it_the_same():
     """The compose file, and the `docker run` line in its head."""
-    text = (Path(__file__).parents[2] / "assets" / "serving" / "compose.yaml").read_text()
+    text = COMPOSE.read_text()
     line = text.partition("#   docker run")[2].partition("#\n")[0]
     composed = re.findall(r"^ +- (--\S+)$", text, re.MULTILINE)
     assert "--model_config_file_poll_wait_seconds=60" in composed
