@@ -54,23 +54,27 @@ def run_command(work: Callable[[], int | None]) -> int:
         return 130
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv`, run the verb, return the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; `command` is the `run` of its verb. `--help` and errors end the process."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="doubleunet-bs", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"doubleunet-bs {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
         # Only the verb that runs is imported, so that --help answers at once.
-        if argv[:1] == [verb]:
+        if list(argv[:1]) == [verb]:
             command = importlib.import_module(f"doubleunet_bs.commands.{verb.replace('-', '_')}")
             sub = verbs.add_parser(verb, help=summary, description=command.__doc__, formatter_class=raw)
             command.add_arguments(sub)
             sub.set_defaults(command=command.run)
         else:
             verbs.add_parser(verb, help=summary, add_help=False)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `argv` (default: the command line), run the verb, return the exit code."""
+    args = parse_arguments(sys.argv[1:] if argv is None else argv)
     return run_command(lambda: args.command(args))
 
 

@@ -1,4 +1,4 @@
-"""`doubleunet-bs train` with transfer, mining and all folds, with a network of one convolution in place of the Double U-Net."""
+"""`doubleunet-bs train` with transfer, mining and all folds, on a network of one convolution."""
 
 import dataclasses
 import shutil
