@@ -1,7 +1,7 @@
 """Digital phantom: synthetic whole-body bone scans with known metastases.
 
-They exercise the software from end to end; a score on them says nothing about patients. The paper (section 2.1) used
-patients' scans, which are not public: everything here is decided here and calibrated on published figures.
+They test the software from end to end. A score on them says nothing about patients. The paper's scans (section 2.1)
+are not public: anatomy, uptake and camera are calibrated on published figures.
 """
 
 from doubleunet_bs.phantom.cohort import make_cohort

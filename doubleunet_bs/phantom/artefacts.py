@@ -1,7 +1,7 @@
-"""Hot things that are not the patient's: the injection site with its streaks, spilled urine, a catheter and its bag.
+"""Hot spots outside the patient's bones and organs: injection site, spilled urine, a catheter and its bag.
 
-Their brightness is set against the 99th percentile of the patient's normal image (decided here): an injection site
-is anything from invisible to several hundred times it.
+Their brightness is relative to the 99th percentile of the patient's normal image. An injection site is anything from
+invisible to several hundred times as bright.
 """
 
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from doubleunet_bs.phantom.camera import COLUMNS, ROWS, Camera, project
-from doubleunet_bs.phantom.limb_skeleton import ELBOW, WRIST
 from doubleunet_bs.phantom.metastases import blob
 from doubleunet_bs.phantom.patient import PosedSkeleton
 from doubleunet_bs.phantom.shapes import ellipsoid, tube
+from doubleunet_bs.phantom.skeleton import ELBOW, WRIST
 from doubleunet_bs.phantom.soft_tissue import Surfaces
 
 HOTTEST_COUNTS = 19000.0  # in a pixel
@@ -25,11 +25,15 @@ def draw_artefacts(
     """Draw the artefacts of one scan.
 
     Args:
+        rng: random numbers.
+        bones: the patient's skeleton.
+        camera: where the patient lies.
+        body: the patient's skin.
         bright: counts of the 99th percentile of the normal image.
 
     Returns:
-        Noise-free anterior and posterior images in counts, float32 (1024, 256), anterior columns; then the names of
-        what is there.
+        Noise-free anterior and posterior images in counts, float32 (1024, 256), both in anterior columns, and the
+        names of the artefacts.
     """
     images = np.zeros((2, ROWS, COLUMNS), np.float32)
     named: list[str] = []
@@ -39,7 +43,7 @@ def draw_artefacts(
         if patch is None:
             return
         top = max(view.max() for view in patch.views())
-        for image, view in zip(images, patch.views()):
+        for image, view in zip(images, patch.views(), strict=True):
             image[patch.box] += view * np.float32(peak / top)
 
     if rng.random() < 0.8:
@@ -75,7 +79,7 @@ def _injection(
     bright: float,
     named: list[str],
 ) -> None:
-    """A vein of the elbow or the hand, in one of eight patients with tracer beside it."""
+    """A vein of the elbow or the hand; in one of eight patients some tracer leaked beside it."""
     side = str(rng.choice(["L", "R"], p=[0.45, 0.55]))
     flip = np.array((1 if side == "L" else -1, 1, 1))
     at_elbow = rng.random() < 0.6

@@ -1,19 +1,18 @@
-"""Benign foci: everything that is hot in bone without being a metastasis, in scans with and without disease.
+"""Benign foci: what is hot in bone without being a metastasis, in scans with and without disease.
 
-What tells them from metastases is place and shape, as for a physician: joints and disc margins, rib ends, fractures
-in a row of ribs, symmetry. Frequencies and contrasts are decided here; the contrasts overlap those of metastases on
-purpose.
+As for a physician, place and shape distinguish them from metastases: joints, disc margins, rib ends, fractures in a
+row of ribs, symmetry. Their contrasts overlap those of metastases on purpose.
 """
 
 import numpy as np
 
-from doubleunet_bs.phantom.limb_skeleton import ANKLE, ELBOW, KNEE, SHOULDER, WRIST
 from doubleunet_bs.phantom.metastases import Focus, blob
 from doubleunet_bs.phantom.patient import PosedSkeleton
+from doubleunet_bs.phantom.skeleton import ANKLE, ELBOW, KNEE, SHOULDER, WRIST
 
 
 def draw_benign(rng: np.random.Generator, bones: PosedSkeleton) -> list[Focus]:
-    """Draw the benign foci of one patient; the older, the more."""
+    """Draw the benign foci of one patient: the older the patient, the more foci."""
     wear = float(np.clip((bones.patient.age - 40) / 35, 0.1, 1.3))
     foci: list[Focus] = []
     for draw in (_spine, _joints, _ribs, _chest_front, _head, _compression):
@@ -25,6 +24,14 @@ def _contrast(rng: np.random.Generator, typical: float, spread: float = 0.32) ->
     return float(np.clip(1 + (typical - 1) * np.exp(rng.normal(0, spread)), 1.1, 7.0))
 
 
+def _focus(
+    rng: np.random.Generator, kind: str, site: str, centre, fwhm_mm, typical: float, spread: float = 0.32
+) -> Focus:
+    """A Gaussian focus whose contrast varies about `typical`."""
+    xyz, weight = blob(rng, centre, fwhm_mm)
+    return Focus(kind, site, xyz, weight, _contrast(rng, typical, spread))
+
+
 def _spine(rng: np.random.Generator, bones: PosedSkeleton, wear: float) -> list[Focus]:
     """Osteophytes at the disc margins and worn facets, mostly L3-S1 and C4-C7."""
     foci = []
@@ -33,25 +40,20 @@ def _spine(rng: np.random.Generator, bones: PosedSkeleton, wear: float) -> list[
         for name in rng.choice(["L2", "L3", "L4", "L5"], size=rng.integers(1, 4), replace=False):
             middle = bones.vertebral_body(str(name))
             centre = middle + np.array([side * rng.uniform(1.9, 2.5), 1.45, rng.normal(0, 0.5)])
-            foci.append(Focus("degenerative spine", str(name), *blob(rng, centre, (6, 6, 12)), _contrast(rng, 2.2)))
+            foci.append(_focus(rng, "degenerative spine", str(name), centre, (6, 6, 12), 2.2))
             if rng.random() < 0.35:
                 side = -side
     if rng.random() < 0.4 * wear:
         name = str(rng.choice(["L3", "L4", "L5"]))
         middle = bones.vertebral_body(name)
         for side in (-1, 1) if rng.random() < 0.5 else (rng.choice([-1, 1]),):
-            foci.append(
-                Focus("facet joint", name, *blob(rng, middle + (side * 1.7, 1.3, -2.6), (6, 8, 6)), _contrast(rng, 2.0))
-            )
+            foci.append(_focus(rng, "facet joint", name, middle + (side * 1.7, 1.3, -2.6), (6, 8, 6), 2.0))
     if rng.random() < 0.45 * wear:
         name = str(rng.choice(["C4", "C5", "C6"]))
         side = rng.choice([-1, 1])
         foci.append(
-            Focus(
-                "degenerative spine",
-                name,
-                *blob(rng, bones.vertebral_body(name) + (side * 1.3, 0.7, -0.8), (6, 8, 8)),
-                _contrast(rng, 2.2),
+            _focus(
+                rng, "degenerative spine", name, bones.vertebral_body(name) + (side * 1.3, 0.7, -0.8), (6, 8, 8), 2.2
             )
         )
     return foci
@@ -80,9 +82,7 @@ def _joints(rng: np.random.Generator, bones: PosedSkeleton, wear: float) -> list
         for side in "LR" if rng.random() < 0.45 else str(rng.choice(["L", "R"])):
             moving = segment if segment == "trunk" else f"{segment}_{side}"
             centre = bones.at(np.asarray(point) * (1 if side == "L" else -1, 1, 1), moving)
-            foci.append(
-                Focus(f"degenerative {kind}", f"{bone}_{side}", *blob(rng, centre, size), _contrast(rng, typical))
-            )
+            foci.append(_focus(rng, f"degenerative {kind}", f"{bone}_{side}", centre, size, typical))
     return foci
 
 
@@ -107,26 +107,12 @@ def _ribs(rng: np.random.Generator, bones: PosedSkeleton, wear: float) -> list[F
             )
     if rng.random() < 0.30:
         name = f"rib_{rng.choice(['L', 'R'])}{rng.integers(3, 10)}"
-        foci.append(
-            Focus(
-                "benign rib focus",
-                name,
-                *blob(rng, bones.on_rod(name, rng.uniform(0.9, 0.99)), (4, 4, 4)),
-                _contrast(rng, 2.2),
-            )
-        )
+        foci.append(_focus(rng, "benign rib focus", name, bones.on_rod(name, rng.uniform(0.9, 0.99)), (4, 4, 4), 2.2))
     if rng.random() < 0.18:
         for number in range(5, 10):
             for side in "LR":
                 name = f"rib_{side}{number}"
-                foci.append(
-                    Focus(
-                        "costochondral junction",
-                        name,
-                        *blob(rng, bones.on_rod(name, 0.97), (5, 5, 5)),
-                        _contrast(rng, 1.5),
-                    )
-                )
+                foci.append(_focus(rng, "costochondral junction", name, bones.on_rod(name, 0.97), (5, 5, 5), 1.5))
     return foci
 
 
@@ -142,15 +128,9 @@ def _chest_front(rng: np.random.Generator, bones: PosedSkeleton, wear: float) ->
                 side = "L" if sign > 0 else "R"
                 name = f"{site}_{side}" + ("1" if site == "rib" else "")
                 kind = "sternoclavicular joint" if site == "clavicle" else "first rib end"
-                foci.append(
-                    Focus(
-                        kind, name, *blob(rng, bones.at(np.array(point) * (sign, 1, 1)), size), _contrast(rng, typical)
-                    )
-                )
+                foci.append(_focus(rng, kind, name, bones.at(np.array(point) * (sign, 1, 1)), size, typical))
     if rng.random() < 0.4:
-        foci.append(
-            Focus("sternal angle", "manubrium", *blob(rng, bones.at((0, 33.3, 7.9)), (24, 5, 6)), _contrast(rng, 1.8))
-        )
+        foci.append(_focus(rng, "sternal angle", "manubrium", bones.at((0, 33.3, 7.9)), (24, 5, 6), 1.8))
     if rng.random() < 0.15:
         xyz, weight = bones.points("sternum_body")
         foci.append(Focus("sternal growth-like uptake", "sternum_body", xyz, weight, _contrast(rng, 1.8, 0.2)))
@@ -162,34 +142,23 @@ def _head(rng: np.random.Generator, bones: PosedSkeleton, wear: float) -> list[F
     foci = []
     if rng.random() < 0.35:
         sign = rng.choice([-1, 1])
-        foci.append(
-            Focus(
-                "sinusitis",
-                "face",
-                *blob(rng, bones.at((sign * 2.4, 13.4, 5.8), "head"), (14, 14, 12)),
-                _contrast(rng, 2.0),
-            )
-        )
+        foci.append(_focus(rng, "sinusitis", "face", bones.at((sign * 2.4, 13.4, 5.8), "head"), (14, 14, 12), 2.0))
     for _ in range(rng.poisson(0.8)):
         sign = rng.choice([-1, 1])
         upper = rng.random() < 0.5
         point = (sign * rng.uniform(1.5, 3.4), 15.8 if upper else 18.4, 5.8)
-        foci.append(
-            Focus(
-                "dental",
-                "mandible" if not upper else "face",
-                *blob(rng, bones.at(point, "head"), (6, 6, 6)),
-                _contrast(rng, 2.2),
-            )
-        )
+        foci.append(_focus(rng, "dental", "mandible" if not upper else "face", bones.at(point, "head"), (6, 6, 6), 2.2))
     if bones.patient.sex == "F" and rng.random() < 0.12 * wear:
         for sign in (-1, 1):
             foci.append(
-                Focus(
+                _focus(
+                    rng,
                     "hyperostosis frontalis",
                     "skull_vault",
-                    *blob(rng, bones.at((sign * 2.6, 5.2, 7.6), "head"), (28, 24, 10)),
-                    _contrast(rng, 1.7, 0.2),
+                    bones.at((sign * 2.6, 5.2, 7.6), "head"),
+                    (28, 24, 10),
+                    1.7,
+                    0.2,
                 )
             )
     return foci
@@ -201,7 +170,5 @@ def _compression(rng: np.random.Generator, bones: PosedSkeleton, wear: float) ->
     if rng.random() < 0.16 * wear:
         name = str(rng.choice(["T8", "T9", "T11", "T12", "L1", "L2", "L3"]))
         middle = bones.vertebral_body(name)
-        foci.append(
-            Focus("compression fracture", name, *blob(rng, middle + (0, -0.4, -0.4), (36, 3, 24)), _contrast(rng, 3.0))
-        )
+        foci.append(_focus(rng, "compression fracture", name, middle + (0, -0.4, -0.4), (36, 3, 24), 3.0))
     return foci

@@ -1,16 +1,21 @@
-"""A two-headed gamma camera: attenuation, a point spread that grows with depth, scatter. Everything here is noise-free.
+"""A two-headed gamma camera: attenuation, a point spread that grows with depth, scatter. All images are noise-free.
 
-Figures decided here to fit real scans: attenuation 0.11/cm (140 keV, broad beam), point spread sigma 2.0-2.6 pixels.
+The figures fit real scans: attenuation 0.11/cm (140 keV, broad beam), point spread sigma 2.0-2.6 pixels.
 """
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
 
+from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.phantom.soft_tissue import Surfaces
 
-ROWS, COLUMNS = 1024, 256
+ROWS, COLUMNS = RAW_SHAPE
+SPACINGS_MM = (2.26, 2.332, 2.398)
+BODY_ROWS = (652, 756)
+FIELD_OF_VIEW_MM = 540.0
 ATTENUATION = 0.11  # per cm
 # Depth (cm) under the skin up to which each point spread (sigma, mm) holds.
 DEPTH_LIMITS_CM = (3.0, 8.0, np.inf)
@@ -60,9 +65,9 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-    """A piece of both views: rows and columns `box` of the frame, and the float32 images inside it.
+    """A rectangle of both views: its rows and columns `box`, and the float32 images inside it.
 
-    Both are in the anterior view's columns; the posterior frame is mirrored only when it is stored.
+    Both are in the anterior view's columns: the posterior view is mirrored only when it is stored.
     """
 
     box: tuple[slice, slice]
@@ -82,13 +87,14 @@ def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray,
     """Project weighted points into both views: attenuation to that view's skin, then the point spread of that depth.
 
     Args:
-        camera, body: where the patient lies and where his skin is.
+        camera: where the patient lies.
+        body: where the patient's skin is.
         xyz: (points, 3) patient cm.
         weight: (points,) activity concentration x cm^3.
         margin: pixels kept around the outermost points, at least four times the widest point spread.
 
     Returns:
-        The piece of the frame around the points, in activity x cm per pixel; None when all points lie outside it.
+        The rectangle around the points, in activity x cm per pixel; None when all points lie outside the image.
     """
     row, column = camera.pixels(xyz)
     seen = (row >= 0) & (row < ROWS) & (column >= 0) & (column < COLUMNS)
@@ -100,7 +106,7 @@ def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray,
     height, width = int(bottom - top), int(right - left)
     place = (row - top) * width + (column - left)
     per_area = 100 / camera.spacing_mm**2
-    images = []
+    images: list[np.ndarray] = []
     for depth in (body.front[row, column] - z, z - body.back[row, column]):
         depth = np.maximum(depth, 0)
         layer = np.searchsorted(DEPTH_LIMITS_CM[:-1], depth)
@@ -109,8 +115,11 @@ def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray,
             layer * (height * width) + place, seen_weight, minlength=len(POINT_SPREAD_MM) * height * width
         )
         layers = layers.reshape(len(POINT_SPREAD_MM), height, width).astype(np.float32)
-        images.append(sum(spread(image, sigma / camera.spacing_mm) for image, sigma in zip(layers, POINT_SPREAD_MM)))
-    return Patch((slice(int(top), int(bottom)), slice(int(left), int(right))), *images)
+        blurred = [
+            spread(image, sigma / camera.spacing_mm) for image, sigma in zip(layers, POINT_SPREAD_MM, strict=True)
+        ]
+        images.append(functools.reduce(np.add, blurred))
+    return Patch((slice(int(top), int(bottom)), slice(int(left), int(right))), images[0], images[1])
 
 
 def soft_tissue_image(camera: Camera, body: Surfaces) -> np.ndarray:
@@ -120,12 +129,12 @@ def soft_tissue_image(camera: Camera, body: Surfaces) -> np.ndarray:
 
 
 def spread(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur with zeros outside the frame; `sigma` in pixels."""
+    """Gaussian blur with zeros outside the image; `sigma` in pixels."""
     return cv2.GaussianBlur(image, (0, 0), float(sigma), borderType=cv2.BORDER_CONSTANT)
 
 
 def scatter(image: np.ndarray, narrow: float = 0.09, wide: float = 0.045) -> np.ndarray:
-    """Photons that lost their way: two broad copies holding the shares `narrow` and `wide` of the counts.
+    """Scattered photons: two broad copies holding the shares `narrow` and `wide` of the counts.
 
     float32, the shape of `image`. Computed on a quarter of the rows and columns: it is smooth.
     """
@@ -135,11 +144,6 @@ def scatter(image: np.ndarray, narrow: float = 0.09, wide: float = 0.045) -> np.
     blurred = narrow * spread(small, 2.6) + wide * spread(small, 9.0)
     full = cv2.resize(blurred.astype(np.float32), (columns + 192, rows), interpolation=cv2.INTER_LINEAR)
     return full[:, 96:-96]
-
-
-SPACINGS_MM = (2.26, 2.332, 2.398)
-BODY_ROWS = (652, 756)
-FIELD_OF_VIEW_MM = 540.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,10 +34,10 @@ def make_cohort(
 
     Layout: `scans/phantom_0001.dcm`..., `labels/phantom_0001_anterior.json` and `_posterior.json` for scans with
     metastases (Labelme, raw-view coordinates; no shapes where nothing is seen in that view), `labels/patients.csv`
-    with the columns scan, patient, cancer, metastases. Scan k depends on `seed`, k and `cancer` only, but for whether
-    it has metastases: those are spread evenly over the cohort.
+    with the columns scan, patient, cancer, metastases. Scan k depends on `seed`, k and `cancer`, and on
+    `positive_fraction`: scans with metastases are spread evenly over the cohort.
 
-    With more than one worker a script needs the usual `if __name__ == "__main__":` guard (processes are spawned).
+    With more than one worker a script needs the guard `if __name__ == "__main__":`, as processes are spawned.
 
     Args:
         out: a folder that does not exist yet, or an empty one.
@@ -86,12 +86,12 @@ def stem(index: int) -> str:
 
 
 def count_positives(patients: int, fraction: float) -> int:
-    """How many of the first so many scans of a cohort have metastases; rounded up."""
+    """How many of the first `patients` scans of a cohort have metastases, rounded up."""
     return math.ceil(patients * fraction - 1e-9)
 
 
 def _is_positive(index: int, fraction: float) -> bool:
-    """Positives spread evenly: scan k of the cohort does not depend on how many follow."""
+    """Whether scan `index` has metastases, whatever number of scans follows."""
     return count_positives(index + 1, fraction) > count_positives(index, fraction)
 
 
@@ -118,7 +118,7 @@ def _write_scan(task: tuple[str, int, int, str, bool]) -> None:
 def to_labelme(scan: PhantomScan, view: str, image_path: str) -> dict:
     """The outlines of one view as Labelme writes them: one polygon per region, coordinates of the raw view."""
     mask: np.ndarray = scan.lesions[view]
-    shapes = [
+    shapes: list[dict] = [
         {"label": LABEL, "points": points, "group_id": None, "description": "", "shape_type": "polygon", "flags": {}}
         for points in mask_polygons(mask)
     ]

@@ -1,7 +1,7 @@
 """A phantom as a two-frame DICOM file with the header a GE Discovery camera writes.
 
-Views are told apart only as on such cameras: private data set names and the detectors' start angles; the frames carry
-no ViewCodeSequence and an empty ImageOrientationPatient. Nothing in the file is random: UIDs come from seed and index.
+As on such cameras, only private data set names and the detectors' start angles distinguish the views: there is no View
+Code Sequence, and Image Orientation (Patient) is empty. Nothing is random: UIDs come from seed and index.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
 from doubleunet_bs.phantom.scan import PhantomScan
 from doubleunet_bs.scans.dicom_file import PHANTOM_MARK
@@ -22,15 +22,17 @@ DATE, TIME = "19000101", "000000"
 GE_PRIVATE_CREATOR = "GEMS_GENIE_1"
 
 
-def phantom_uid(*parts) -> str:
+def phantom_uid(*parts: object) -> UID:
     """A UID under the 2.25 root (128-bit integer) derived from `parts`."""
     digest = hashlib.sha256("/".join(["doubleunet_bs phantom", *map(str, parts)]).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+    return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
 
 
 def patient_id(index: int, cancer: str, seed: int = 0) -> str:
-    """PatientID of a phantom: "PHANTOM-0001", "PHANTOM-P0001" for prostate cancer, and "PHANTOM-S7-0001" of seed 7, so that a
-    phantom of one cohort is nobody in the other when both are prepared with the same key."""
+    """Patient ID of a phantom: "PHANTOM-0001", "PHANTOM-P0001" for prostate cancer, "PHANTOM-S7-0001" for seed 7.
+
+    No two cohorts share an ID, so that they can be prepared with the same key.
+    """
     cohort = f"S{seed}-" if seed else ""
     return f"PHANTOM-{cohort}{'P' if cancer == 'prostate' else ''}{index + 1:04d}"
 

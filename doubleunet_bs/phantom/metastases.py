@@ -1,4 +1,4 @@
-"""Metastases: how many, where, of what shape (decided here, after sites reported for breast and prostate cancer)."""
+"""Metastases: how many, where, of what shape (after the sites reported for breast and prostate cancer)."""
 
 import dataclasses
 
@@ -36,20 +36,22 @@ def blob(rng: np.random.Generator, centre, fwhm_mm, points: int = 900) -> tuple[
 
 
 def illuminate(focus: Focus, camera: Camera, body: Surfaces, normal: list[np.ndarray]) -> Patch | None:
-    """The focus in both views, scaled so that its contrast holds in the better view.
+    """Project a focus into both views, scaled so that it has its contrast in the view that shows it better.
 
     Args:
-        focus: what to show.
+        focus: what to project.
+        camera: where the patient lies.
+        body: the patient's skin.
         normal: noise-free anterior and posterior image of the patient without foci, anterior columns.
 
     Returns:
-        The scaled patch; None when the focus lies outside the frame or emits nothing.
+        The scaled patch; None when the focus lies outside the image or emits nothing.
     """
     patch = project(camera, body, focus.xyz, focus.weight)
     if patch is None:
         return None
     best = 0.0
-    for image, background in zip(patch.views(), normal):
+    for image, background in zip(patch.views(), normal, strict=True):
         row, column = np.unravel_index(np.argmax(image), image.shape)
         best = max(best, image[row, column] / max(background[patch.box][row, column], 1e-3))
     if best <= 0:
@@ -60,44 +62,21 @@ def illuminate(focus: Focus, camera: Camera, body: Surfaces, normal: list[np.nda
 # Share of the lesions by site. Breast: spine > pelvis > ribs > sternum; prostate: lumbar spine and pelvis lead.
 SITE_SHARES = {
     "breast": {
-        "cervical": 0.03,
-        "thoracic": 0.22,
-        "lumbar": 0.15,
-        "pelvis": 0.23,
-        "ribs": 0.16,
-        "sternum": 0.07,
-        "skull": 0.06,
-        "shoulder": 0.04,
-        "femur": 0.04,
+        "cervical": 0.03, "thoracic": 0.22, "lumbar": 0.15, "pelvis": 0.23, "ribs": 0.16, "sternum": 0.07,
+        "skull": 0.06, "shoulder": 0.04, "femur": 0.04,
     },
     "prostate": {
-        "cervical": 0.02,
-        "thoracic": 0.16,
-        "lumbar": 0.26,
-        "pelvis": 0.35,
-        "ribs": 0.08,
-        "sternum": 0.02,
-        "skull": 0.03,
-        "shoulder": 0.02,
-        "femur": 0.06,
+        "cervical": 0.02, "thoracic": 0.16, "lumbar": 0.26, "pelvis": 0.35, "ribs": 0.08, "sternum": 0.02,
+        "skull": 0.03, "shoulder": 0.02, "femur": 0.06,
     },
-}
+}  # fmt: skip
 _BONES = {
     "cervical": ("C3", "C4", "C5", "C6", "C7"),
     "thoracic": tuple(f"T{k}" for k in range(1, 13)),
     "lumbar": tuple(f"L{k}" for k in range(1, 6)),
     "pelvis": (
-        "ilium_L",
-        "ilium_R",
-        "sacrum",
-        "si_L",
-        "si_R",
-        "pubis_L",
-        "pubis_R",
-        "ischium_L",
-        "ischium_R",
-        "acetabulum_L",
-        "acetabulum_R",
+        *("ilium_L", "ilium_R", "sacrum", "si_L", "si_R", "pubis_L", "pubis_R", "ischium_L", "ischium_R"),
+        *("acetabulum_L", "acetabulum_R"),
     ),
     "ribs": tuple(f"rib_{side}{k}" for side in "LR" for k in range(1, 12)),
     "sternum": ("manubrium", "sternum_body"),
@@ -110,11 +89,11 @@ MOST_LESIONS = 60
 
 
 def draw_metastases(rng: np.random.Generator, bones: PosedSkeleton, cancer: str) -> list[Focus]:
-    """Draw the lesions of one patient: 1 to 60 of them, median about 4, the upper tail is diffuse disease."""
+    """Draw the lesions of one patient: 1 to 60, median about 4; the upper tail is diffuse disease."""
     count = int(np.clip(np.floor(np.exp(rng.normal(1.45, 0.85)) + 0.5), 1, MOST_LESIONS))
     names = list(SITE_SHARES[cancer])
     shares = np.array([SITE_SHARES[cancer][name] for name in names])
-    # Neighbourhoods: a patient's lesions are not spread evenly over the sites.
+    # A patient's lesions are not spread evenly over the sites.
     shares = shares * rng.gamma(2.0, 0.5, len(names))
     sites = rng.choice(names, count, p=shares / shares.sum())
     level = np.exp(rng.normal(np.log(3.0), 0.20))
@@ -162,7 +141,7 @@ def _vertebral(rng: np.random.Generator, bones: PosedSkeleton, name: str) -> tup
 
 
 def _costal(rng: np.random.Generator, bones: PosedSkeleton, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A stretch along the rib: what tells it from a fracture."""
+    """A stretch along the rib, unlike a fracture."""
     xyz, weight = bones.points(name)
     along = bones.along(name)
     length = bones.length(name)

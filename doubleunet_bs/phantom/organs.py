@@ -1,4 +1,4 @@
-"""Organs and urine: what a bone tracer shows besides bone, in every patient (decided here)."""
+"""Organs and urine: what a bone tracer shows besides bone, in every patient."""
 
 import numpy as np
 
@@ -7,14 +7,15 @@ from doubleunet_bs.phantom.shapes import Cloud, ellipsoid, join, tube
 
 
 def draw_organs(rng: np.random.Generator, bones: PosedSkeleton) -> tuple[Cloud, list[str]]:
-    """Kidneys, bladder, liver, heart, and in some patients stomach, thyroid cartilage, breasts.
+    """Draw kidneys, bladder, liver and heart, and in some patients stomach, thyroid cartilage and breasts.
 
     Returns:
         Points in patient cm with activity concentration x cm^3 as weight, and the names of what is unusually hot.
     """
     patient = bones.patient
     muscle = patient.soft_tissue
-    clouds, named = [], []
+    clouds: list[Cloud] = []
+    named: list[str] = []
 
     def add(centre, radii, concentration: float, **options) -> None:
         clouds.append(ellipsoid(bones.at(centre), np.asarray(radii) * patient.width, concentration, **options))
@@ -24,7 +25,7 @@ def draw_organs(rng: np.random.Generator, bones: PosedSkeleton) -> tuple[Cloud, 
     lungs = -muscle * 0.45
     for sign in (-1, 1):
         add((sign * 7.2, 38.0, 0.0), (4.6, 8.5, 6.5), lungs, density=0.25)
-    clouds += _kidneys(rng, bones, muscle, named)
+    clouds += _kidneys(rng, bones, named)
     clouds.append(_bladder(rng, bones, named))
     if rng.random() < 0.06:
         add((6.5, 50.0, 2.5), (4.5, 3.5, 3.0), muscle * rng.uniform(1.0, 2.5), density=0.3)
@@ -47,7 +48,7 @@ def draw_organs(rng: np.random.Generator, bones: PosedSkeleton) -> tuple[Cloud, 
     return join(*clouds), named
 
 
-def _kidneys(rng: np.random.Generator, bones: PosedSkeleton, muscle: float, named: list[str]) -> list[Cloud]:
+def _kidneys(rng: np.random.Generator, bones: PosedSkeleton, named: list[str]) -> list[Cloud]:
     clouds = []
     level = 0.34 * np.exp(rng.normal(0, 0.5))
     missing = rng.choice(["", "L", "R"], p=[0.95, 0.025, 0.025])

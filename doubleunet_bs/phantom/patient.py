@@ -1,7 +1,7 @@
 """One synthetic patient: size, build, posture and uptake, and how the template person is bent to them.
 
-Every range is decided here, so that a cohort falls inside bands measured on real whole-body scans: body height
-647-769 rows at 2.26-2.40 mm, body 21-43 % of the frame, bone to soft tissue about 3:1.
+The ranges keep a cohort inside bands measured on real whole-body scans: body height 647-769 rows at 2.26-2.40 mm,
+body 21-43 % of the image, bone to soft tissue about 3:1.
 """
 
 import dataclasses
@@ -9,24 +9,14 @@ import functools
 
 import numpy as np
 
-from doubleunet_bs.phantom import axial_skeleton, limb_skeleton
-from doubleunet_bs.phantom.axial_skeleton import vertebra_places
 from doubleunet_bs.phantom.shapes import Cloud
+from doubleunet_bs.phantom.skeleton import ANKLE, ELBOW, HIP, KNEE, SHOULDER, WRIST, all_bones, vertebra_places
 
 # Bones that move together. A bone not named here belongs to the trunk.
 _SEGMENTS = {
-    "skull": "head",
-    "face": "head",
-    "mandible": "head",
-    "humerus": "upper_arm",
-    "forearm": "forearm",
-    "hand": "hand",
-    "femur": "thigh",
-    "knee": "thigh",
-    "shank": "shank",
-    "ankle": "foot",
-    "foot": "foot",
-}
+    "skull": "head", "face": "head", "mandible": "head", "humerus": "upper_arm", "forearm": "forearm", "hand": "hand",
+    "femur": "thigh", "knee": "thigh", "shank": "shank", "ankle": "foot", "foot": "foot",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +41,10 @@ class Skeleton:
 @functools.lru_cache(maxsize=1)
 def template_skeleton() -> Skeleton:
     """The skeleton of the 160 cm template person. The same object every time: do not change its arrays."""
-    clouds = {**axial_skeleton.skull(), **axial_skeleton.spine(), **axial_skeleton.sternum()}
-    left = {
-        **axial_skeleton.ribs(),
-        **limb_skeleton.shoulder_girdle(),
-        **limb_skeleton.arm(),
-        **limb_skeleton.pelvis(),
-        **limb_skeleton.leg(),
-    }
-    for name, cloud in left.items():
-        clouds[name] = cloud
-        clouds[name.replace("_L", "_R")] = cloud.mirrored()
-    bones, segments, start = {}, {}, 0
+    clouds = all_bones()
+    bones: dict[str, slice] = {}
+    segments: dict[str, str] = {}
+    start = 0
     for name, cloud in clouds.items():
         bones[name] = slice(start, start + len(cloud))
         segments[name] = _segment(name)
@@ -167,19 +149,9 @@ def draw_patient(rng: np.random.Generator, skeleton: Skeleton, cancer: str) -> P
 def _draw_uptake(rng: np.random.Generator, skeleton: Skeleton, osteoporosis: float) -> dict[str, float]:
     """Whole regions vary from patient to patient, single bones a little on top of it."""
     region_spread = {
-        "skull": 0.16,
-        "face": 0.22,
-        "mandible": 0.20,
-        "rib": 0.10,
-        "manubrium": 0.14,
-        "sternum": 0.16,
-        "si": 0.14,
-        "scapula": 0.12,
-        "hand": 0.22,
-        "knee": 0.22,
-        "ankle": 0.2,
-        "foot": 0.2,
-    }
+        "skull": 0.16, "face": 0.22, "mandible": 0.20, "rib": 0.10, "manubrium": 0.14, "sternum": 0.16,
+        "si": 0.14, "scapula": 0.12, "hand": 0.22, "knee": 0.22, "ankle": 0.2, "foot": 0.2,
+    }  # fmt: skip
     regions: dict[str, float] = {}
     uptake = {}
     for name in skeleton.bones:
@@ -209,7 +181,7 @@ def pose(xyz: np.ndarray, segment: str, patient: Patient) -> np.ndarray:
     if side:
         xyz[:, 0] *= sign
         if segment.startswith("hand"):
-            wrist = limb_skeleton.WRIST[0]
+            wrist = WRIST[0]
             xyz[:, 0] = wrist + (xyz[:, 0] - wrist) * patient.hand_width
         for joint, centre in _chain(segment[:-2]):
             xyz = _turn(xyz, centre, patient.joints[f"{joint}_{side}"])
@@ -226,12 +198,8 @@ def pose(xyz: np.ndarray, segment: str, patient: Patient) -> np.ndarray:
 
 def _chain(part: str) -> list[tuple[str, tuple[float, float, float]]]:
     """The joints that move a limb segment, outermost first."""
-    shoulder, elbow, wrist = (
-        ("shoulder", limb_skeleton.SHOULDER),
-        ("elbow", limb_skeleton.ELBOW),
-        ("wrist", limb_skeleton.WRIST),
-    )
-    hip, knee, ankle = (("hip", limb_skeleton.HIP), ("knee", limb_skeleton.KNEE), ("ankle", limb_skeleton.ANKLE))
+    shoulder, elbow, wrist = ("shoulder", SHOULDER), ("elbow", ELBOW), ("wrist", WRIST)
+    hip, knee, ankle = ("hip", HIP), ("knee", KNEE), ("ankle", ANKLE)
     return {
         "upper_arm": [shoulder],
         "forearm": [elbow, shoulder],
@@ -270,7 +238,7 @@ def uneven(xyz: np.ndarray, patient: Patient) -> np.ndarray:
     """Uneven uptake within bones: a factor about 1 for each template point, float32 (points,)."""
     waves = patient.texture[:, :3].astype(np.float32)
     total = np.zeros(len(xyz), np.float32)
-    for (kx, ky, kz), phase in zip(waves, patient.texture[:, 3].astype(np.float32)):
+    for (kx, ky, kz), phase in zip(waves, patient.texture[:, 3].astype(np.float32), strict=True):
         total += np.sin(xyz[:, 0] * kx + xyz[:, 1] * ky + xyz[:, 2] * kz + phase)
     return 1 + 0.07 * total / np.float32(np.sqrt(len(waves) / 2))
 

@@ -28,68 +28,10 @@ from doubleunet_bs.phantom.patient import Patient, PosedSkeleton, draw_patient, 
 from doubleunet_bs.phantom.shapes import Cloud
 from doubleunet_bs.phantom.soft_tissue import Surfaces, build_parts, surfaces
 
-LEVEL = 0.47  # of the lesion's own maximum
+LEVEL = 0.47  # of the lesion's own maximum: what a physician outlines
 LEAST_CONTRAST = 0.40  # lesion over everything else, at its brightest point
 LEAST_CONTRAST_AT_EDGE = 0.22
 LEAST_PIXELS = 10
-
-
-def visible_outline(signal: np.ndarray, surroundings: np.ndarray) -> np.ndarray:
-    """The pixels of one lesion a physician would outline in one view.
-
-    Args:
-        signal: float32 (rows, columns), the lesion's own noise-free counts.
-        surroundings: the same window, expected counts of everything else.
-
-    Returns:
-        Boolean array: the largest connected region above 47 % of the lesion's maximum that stands out from its
-        surroundings. All False when the lesion is too faint, too attenuated, or hidden behind something hotter.
-    """
-    nothing = np.zeros(signal.shape, bool)
-    peak = np.unravel_index(np.argmax(signal), signal.shape)
-    height, around = float(signal[peak]), float(surroundings[peak])
-    # Rose: seen when the counts of some 25 pixels rise five standard deviations above what lies there.
-    clear = 25 * height / np.sqrt(25 * (height + around) + 1e-6)
-    if height <= 0 or height < LEAST_CONTRAST * around or clear < 5:
-        return nothing
-    region = (signal >= LEVEL * height) & (signal >= LEAST_CONTRAST_AT_EDGE * surroundings)
-    count, numbers, statistics, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
-    if count < 2:
-        return nothing
-    largest = 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
-    if statistics[largest, cv2.CC_STAT_AREA] < LEAST_PIXELS:
-        return nothing
-    return numbers == largest
-
-
-def mask_polygons(mask: np.ndarray) -> list[list[list[float]]]:
-    """The connected regions of a mask as polygons.
-
-    Drawing each with Pillow (`ImageDraw.polygon`, outline and fill) gives the mask back, its holes filled.
-
-    Args:
-        mask: (rows, columns), non-zero inside.
-
-    Returns:
-        One list of [x, y] per region, at least three points each; an empty list for an empty mask.
-    """
-    contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    polygons = []
-    for contour in contours:
-        points = contour[:, 0, :].astype(float).tolist()
-        if len(points) < 3:
-            # A line of pixels: give it the third corner a polygon needs.
-            points = (points * 3)[:3]
-        polygons.append(points)
-    return sorted(polygons, key=lambda points: (min(p[1] for p in points), min(p[0] for p in points)))
-
-
-def draw_polygons(polygons: list[list[list[float]]], shape: tuple[int, int]) -> np.ndarray:
-    """Rasterise polygons as Labelme does: uint8 array of `shape`, 1 inside and on the edge."""
-    image = Image.new("L", (shape[1], shape[0]))
-    for points in polygons:
-        ImageDraw.Draw(image).polygon([tuple(point) for point in points], outline=1, fill=1)
-    return np.array(image, dtype=np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +109,12 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
         SettingsError: a negative or non-integer seed or index, an unknown cancer.
 
     Reference:
-        The paper's scans (section 2.1) are patients'; everything here is decided here, calibrated on published figures.
+        The kind of image of the paper's section 2.1, calibrated on published figures.
+
+    Example:
+        >>> scan = make_phantom(seed=0)
+        >>> scan.anterior.shape, scan.anterior.dtype.name
+        ((1024, 256), 'uint16')
     """
     seed, index = check_whole(seed, "seed"), check_whole(index, "index")
     if cancer not in CANCERS:
@@ -190,36 +137,40 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
     for focus in benign:
         _add(shown, illuminate(focus, camera, body, normal))
     patches: list[tuple[Focus, Patch]] = []
-    while metastatic and not patches:  # again, should all lie in a part of an arm the camera does not see
+    while metastatic and not patches:  # draw again if all lie where the camera does not see
         patches = _lesion_patches(draw_metastases(lesion_rng, bones, cancer), camera, body, normal)
 
     # From relative units to expected counts. Lesions take their share of the tracer: the sum is the same without them.
     field = camera.field()
     without, lesions = [image + scatter(image) for image in shown], _lesion_frames(patches)
     shares = (acquisition.counts, acquisition.counts * acquisition.posterior_share)
-    scales = [share / float(((a + b) * field).sum(dtype=np.float64)) for share, a, b in zip(shares, without, lesions)]
+    scales = [
+        share / float(((a + b) * field).sum(dtype=np.float64))
+        for share, a, b in zip(shares, without, lesions, strict=True)
+    ]
     bright = float(np.percentile(without[0], 99)) * scales[0]
     *artefacts, named = draw_artefacts(organ_rng, bones, camera, body, bright)
     expected = [
         image * np.float32(scale) + artefact + scatter(artefact)
-        for image, scale, artefact in zip(without, scales, artefacts)
+        for image, scale, artefact in zip(without, scales, artefacts, strict=True)
     ]
 
     masks, lesion_list = _annotate(patches, expected, scales)
     while patches and not any(mask.any() for mask in masks):
-        # A scan declared metastatic must show something.
+        # A scan with metastases must show at least one.
         focus, patch = patches[0]
         patches[0] = dataclasses.replace(focus, contrast=1 + 1.4 * (focus.contrast - 1)), patch.times(1.4)
         masks, lesion_list = _annotate(patches, expected, scales)
     expected = [
-        image + lesion * np.float32(scale) for image, lesion, scale in zip(expected, _lesion_frames(patches), scales)
+        image + lesion * np.float32(scale)
+        for image, lesion, scale in zip(expected, _lesion_frames(patches), scales, strict=True)
     ]
 
     mean, counts = {}, {}
-    for view, image in zip(VIEWS, expected):
+    for view, image in zip(VIEWS, expected, strict=True):
         image = (np.maximum(image, 0) + np.float32(acquisition.background)) * field
         mean[view] = image if view == "anterior" else np.ascontiguousarray(image[:, ::-1])
-        # Poisson last, and nothing after it: raw frames are white noise.
+        # Poisson noise comes last, as in raw counts.
         counts[view] = np.minimum(noise_rng.poisson(mean[view]), 65535).astype(np.uint16)
     return PhantomScan(
         seed=seed,
@@ -273,7 +224,7 @@ def _normal_frames(bones: PosedSkeleton, acquisition: Acquisition, body: Surface
     soft = soft_tissue_image(camera, body)
     return [
         np.maximum(bone + organ + soft, 0)
-        for bone, organ in zip(frames, _frames(camera, body, organs.xyz, organs.weight))
+        for bone, organ in zip(frames, _frames(camera, body, organs.xyz, organs.weight), strict=True)
     ]
 
 
@@ -307,7 +258,7 @@ def _frames(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray)
 
 def _add(frames: list[np.ndarray], patch: Patch | None) -> None:
     if patch is not None:
-        for frame, image in zip(frames, patch.views()):
+        for frame, image in zip(frames, patch.views(), strict=True):
             frame[patch.box] += image
 
 
@@ -319,10 +270,68 @@ def _annotate(
     lesions = []
     for focus, patch in patches:
         pixels = dict.fromkeys(VIEWS, 0)
-        for number, (view, image) in enumerate(zip(VIEWS, patch.views())):
+        for number, (view, image) in enumerate(zip(VIEWS, patch.views(), strict=True)):
             outline = visible_outline(image * np.float32(scales[number]), expected[number][patch.box])
             masks[number][patch.box][outline] = METASTATIC
             pixels[view] = int(outline.sum())
         lesions.append(Lesion(focus.site, focus.contrast, pixels))
-    # Nobody outlines a hole: the masks are what the outlines enclose.
+    # An outline has no holes: the masks are what the outlines enclose.
     return [METASTATIC * draw_polygons(mask_polygons(mask), mask.shape) for mask in masks], lesions
+
+
+def visible_outline(signal: np.ndarray, surroundings: np.ndarray) -> np.ndarray:
+    """The pixels of one lesion a physician would outline in one view.
+
+    Args:
+        signal: float32 (rows, columns), the lesion's own noise-free counts.
+        surroundings: the same window, expected counts of everything else.
+
+    Returns:
+        Boolean array: the largest connected region above 47 % of the lesion's maximum that stands out from its
+        surroundings. All False when the lesion is too faint, too attenuated, or hidden behind something hotter.
+    """
+    nothing = np.zeros(signal.shape, bool)
+    peak = np.unravel_index(np.argmax(signal), signal.shape)
+    height, around = float(signal[peak]), float(surroundings[peak])
+    # Rose: seen when the counts of some 25 pixels rise five standard deviations above what lies there.
+    clear = 25 * height / np.sqrt(25 * (height + around) + 1e-6)
+    if height <= 0 or height < LEAST_CONTRAST * around or clear < 5:
+        return nothing
+    region = (signal >= LEVEL * height) & (signal >= LEAST_CONTRAST_AT_EDGE * surroundings)
+    count, numbers, statistics, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
+    if count < 2:
+        return nothing
+    largest = 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+    if statistics[largest, cv2.CC_STAT_AREA] < LEAST_PIXELS:
+        return nothing
+    return numbers == largest
+
+
+def mask_polygons(mask: np.ndarray) -> list[list[list[float]]]:
+    """The connected regions of a mask as polygons.
+
+    Drawing each with Pillow (`ImageDraw.polygon`, outline and fill) gives the mask back, its holes filled.
+
+    Args:
+        mask: (rows, columns), non-zero inside.
+
+    Returns:
+        One list of [x, y] per region, at least three points each; an empty list for an empty mask.
+    """
+    contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    polygons = []
+    for contour in contours:
+        points = contour[:, 0, :].astype(float).tolist()
+        if len(points) < 3:
+            # A line of pixels: give it the third corner a polygon needs.
+            points = (points * 3)[:3]
+        polygons.append(points)
+    return sorted(polygons, key=lambda points: (min(p[1] for p in points), min(p[0] for p in points)))
+
+
+def draw_polygons(polygons: list[list[list[float]]], shape: tuple[int, int]) -> np.ndarray:
+    """Rasterise polygons as Labelme does: uint8 array of `shape`, 1 inside and on the edge."""
+    image = Image.new("L", (shape[1], shape[0]))
+    for points in polygons:
+        ImageDraw.Draw(image).polygon([tuple(point) for point in points], outline=1, fill=1)
+    return np.array(image, dtype=np.uint8)

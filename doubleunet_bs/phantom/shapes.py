@@ -1,9 +1,9 @@
-"""Solid shapes as clouds of weighted points: the alphabet the phantom's skeleton is written in.
+"""Solid shapes as clouds of weighted points: the phantom's bones and organs are made of them.
 
-Coordinates are centimetres of a 160 cm template person: x towards his left, y from the vertex towards the feet,
+Coordinates are centimetres of a 160 cm template person: x towards their left, y from the vertex towards the feet,
 z towards the front. A point's weight is activity concentration x the volume it stands for, so that shapes sampled
 at different densities add up correctly. The points follow the R-sequence (a quasi-random sequence built on a
-generalised golden ratio): no random numbers, hardly any grain. Decided here; the paper used patients.
+generalised golden ratio): no random numbers, hardly any grain.
 """
 
 import dataclasses
@@ -176,7 +176,7 @@ def _inside(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Even-odd rule: boolean array, which `points` (n, 2) lie inside `polygon` (m, 2)."""
     result = np.zeros(len(points), bool)
     x, y = points[:, 0], points[:, 1]
-    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0)):
+    for (x0, y0), (x1, y1) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
         if y0 == y1:
             continue
         crosses = ((y0 > y) != (y1 > y)) & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)

@@ -1,14 +1,14 @@
 """The outline of the body: where its front and back surface lie, and the soft tissue between them.
 
-Each part is a stack of (super)ellipses, one per row: half width and half depth about a centre line. Decided here.
+Each part is a stack of (super)ellipses, one per row: half width and half depth about a centre line.
 """
 
 import dataclasses
 
 import numpy as np
 
-from doubleunet_bs.phantom import limb_skeleton
 from doubleunet_bs.phantom.patient import Patient, pose
+from doubleunet_bs.phantom.skeleton import ANKLE, ELBOW, HIP, KNEE, SHOULDER, WRIST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,29 +45,15 @@ class Surfaces:
         return np.maximum(self.front - self.back, 0)
 
 
-_TORSO = np.array(
-    [
-        # y, half width, half depth, fat's share of the width, of the depth
-        (21.5, 5.2, 5.2, 0.3, 0.2),
-        (23.5, 6.6, 5.8, 0.9, 0.4),
-        (25.0, 10.5, 6.2, 1.3, 0.5),
-        (26.5, 14.2, 6.8, 1.6, 0.8),
-        (28.5, 16.2, 7.8, 1.7, 1.0),
-        (32.0, 16.8, 9.2, 2.2, 1.2),
-        (37.0, 16.0, 10.2, 3.0, 1.6),
-        (43.0, 15.0, 10.4, 3.6, 2.2),
-        (50.0, 14.2, 9.8, 4.6, 3.0),
-        (56.0, 13.9, 9.4, 5.6, 3.8),
-        (61.0, 15.0, 9.6, 5.2, 3.8),
-        (67.0, 16.5, 10.0, 4.4, 3.2),
-        (73.0, 17.2, 10.2, 3.4, 2.4),
-        (77.0, 17.0, 9.8, 2.8, 2.0),
-        (80.0, 15.6, 8.6, 2.2, 1.6),
-        (82.0, 12.4, 7.0, 1.6, 1.2),
-        (83.2, 9.0, 5.0, 1.2, 0.8),
-        (84.0, 5.0, 0.1, 1.0, 0.0),
-    ]
-)
+# y, half width, half depth, fat's share of the width, of the depth
+_TORSO = np.array([
+    (21.5, 5.2, 5.2, 0.3, 0.2), (23.5, 6.6, 5.8, 0.9, 0.4), (25.0, 10.5, 6.2, 1.3, 0.5),
+    (26.5, 14.2, 6.8, 1.6, 0.8), (28.5, 16.2, 7.8, 1.7, 1.0), (32.0, 16.8, 9.2, 2.2, 1.2),
+    (37.0, 16.0, 10.2, 3.0, 1.6), (43.0, 15.0, 10.4, 3.6, 2.2), (50.0, 14.2, 9.8, 4.6, 3.0),
+    (56.0, 13.9, 9.4, 5.6, 3.8), (61.0, 15.0, 9.6, 5.2, 3.8), (67.0, 16.5, 10.0, 4.4, 3.2),
+    (73.0, 17.2, 10.2, 3.4, 2.4), (77.0, 17.0, 9.8, 2.8, 2.0), (80.0, 15.6, 8.6, 2.2, 1.6),
+    (82.0, 12.4, 7.0, 1.6, 1.2), (83.2, 9.0, 5.0, 1.2, 0.8), (84.0, 5.0, 0.1, 1.0, 0.0),
+])  # fmt: skip
 
 
 def build_parts(patient: Patient) -> list[Part]:
@@ -119,7 +105,7 @@ def _ears(patient: Patient, sign: int) -> Part:
 
 
 def _arm(patient: Patient, side: str, sign: int, fat: float) -> Part:
-    s, e, w = (np.array(p) * (sign, 1, 1) for p in (limb_skeleton.SHOULDER, limb_skeleton.ELBOW, limb_skeleton.WRIST))
+    s, e, w = (np.array(p) * (sign, 1, 1) for p in (SHOULDER, ELBOW, WRIST))
     knots, widths, depths = [], [], []
     upper = [
         (-0.135, 0.1, 0.1),
@@ -159,7 +145,7 @@ def _arm(patient: Patient, side: str, sign: int, fat: float) -> Part:
 
 
 def _leg(patient: Patient, side: str, sign: int, fat: float) -> Part:
-    h, k, a = (np.array(p) * (sign, 1, 1) for p in (limb_skeleton.HIP, limb_skeleton.KNEE, limb_skeleton.ANKLE))
+    h, k, a = (np.array(p) * (sign, 1, 1) for p in (HIP, KNEE, ANKLE))
     knots, widths, depths = [], [], []
 
     def add(segment: str, point, half_width: float, half_depth: float) -> None:
