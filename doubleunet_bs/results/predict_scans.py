@@ -1,26 +1,38 @@
-"""The work of `predict`: from the scans a user named to their results, and what is printed meanwhile."""
+"""The work of `predict`: the scans a user named are read, segmented and written, and what is printed meanwhile.
+
+`ScanReader` reads and prepares, a `Predictor` segments, `result_folder` writes. `streaming` runs the three at the same
+time.
+"""
 
 import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from doubleunet_bs import __version__
-from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError
+from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError
 from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.inference.engines import check_choice, choose_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.inference.predictor import Predictor
+from doubleunet_bs.inference.predictor import Prediction, Predictor
+from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.results.input_scans import list_scans, scan_name
-from doubleunet_bs.results.prediction_job import PredictionJob, RunLog, ScanReader, check_log, stream
+from doubleunet_bs.results.labelme_output import annotation_paths
 from doubleunet_bs.results.previous_scan import check_another, find_previous, previous_case, segment_previous
-from doubleunet_bs.results.result_files import JobSettings
-from doubleunet_bs.results.result_folder import WrittenResult
-from doubleunet_bs.scans.scan_files import ScanFolder
+from doubleunet_bs.results.result_files import JobSettings, case_folder
+from doubleunet_bs.results.result_folder import WrittenResult, write_prediction
+from doubleunet_bs.results.run_log import RunLog, check_log
+from doubleunet_bs.results.source_study import SourceStudy, read_source_study
+from doubleunet_bs.results.streaming import stream
+from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.scan_files import ScanFiles, ScanFolder
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.stop_signals import StopSignals
 
@@ -90,6 +102,72 @@ class PredictionTask:
         return found
 
 
+@dataclasses.dataclass(frozen=True)
+class ReadScan:
+    """One scan, read and prepared.
+
+    Attributes:
+        scan, prepared: the scan, and the image for the network.
+        study: the patient's identity when it is kept, else None.
+        labelme: where its further Labelme files go, by view; None when none are wanted.
+        begun: when its reading began, by `time.perf_counter`.
+    """
+
+    scan: BoneScan
+    prepared: PreparedCase
+    study: SourceStudy | None
+    labelme: dict[str, Path] | None
+    begun: float
+
+
+class ScanReader:
+    """Reads and prepares the scans of a run one after the other, and refuses those whose result could not be written.
+
+    Args:
+        settings: of the run.
+        preparation: of the model.
+
+    Attributes:
+        cases: files of the scans read so far -> pseudonym, also of scans that were refused after reading.
+    """
+
+    def __init__(self, settings: JobSettings, preparation: PreparationSettings):
+        self.settings, self.preparation = settings, preparation
+        self.cases: dict[ScanFiles, str] = {}
+        self._names: dict[str, str] = {}
+        self._annotations: dict[Path, str] = {}
+
+    def __call__(self, files: ScanFiles) -> ReadScan:
+        """Read and prepare a scan.
+
+        Raises:
+            ScanError: it cannot be read or prepared, or DICOM results cannot refer to it.
+            RunError: its result would overwrite something, or another scan of this run has the same counts.
+        """
+        begun = time.perf_counter()
+        settings, name = self.settings, scan_name(files.sources)
+        scan = files.read(settings.allow_missing_view)
+        self.cases[files] = scan.case
+        if scan.case in self._names:
+            raise RunError(f"{name}: has the same counts as {self._names[scan.case]}: leave one of them out")
+        case_folder(settings.out, scan.case, settings.overwrite)
+        study = read_source_study(files.sources) if settings.keep_identity else None
+        labelme = None
+        if settings.labelme is not None:
+            present = [view for view in VIEWS if view not in scan.missing_views]
+            labelme = annotation_paths(settings.labelme, files.sources, present)
+            for path in labelme.values():
+                if path in self._annotations:
+                    raise RunError(
+                        f"{name}: its annotation would overwrite that of {self._annotations[path]}: rename one scan"
+                    )
+        prepared = prepare_scan(scan, settings=self.preparation)
+        # Last: a scan that gets no result does not keep another from getting it.
+        self._names[scan.case] = name
+        self._annotations.update(dict.fromkeys((labelme or {}).values(), name))
+        return ReadScan(scan, prepared, study, labelme, begun)
+
+
 def predict_scans(task: PredictionTask) -> int:
     """Segment scans, write and print their results.
 
@@ -101,7 +179,7 @@ def predict_scans(task: PredictionTask) -> int:
         KeyboardInterrupt: SIGINT or SIGTERM came; the results that were begun are complete.
     """
     found, settings, choice = task.find_scans(), task.settings, task.choice
-    previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None
+    earlier = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None
     total = len(found.scans) + len(found.rejected)
     done = 0
     with RunLog(task.log) as log:
@@ -115,14 +193,22 @@ def predict_scans(task: PredictionTask) -> int:
         )
         for number, file in enumerate(found.rejected, start=len(found.scans) + 1):
             log.line(f"scan {number} of {total}: not segmented ({file.reason})")
-        if previous is not None:
-            previous = segment_previous(previous, predictor, settings.allow_missing_view)
-        job = PredictionJob(settings, predictor, previous)
+        previous = segment_previous(earlier, predictor, settings.allow_missing_view) if earlier else None
+
+        def segment(content: ReadScan) -> Prediction:
+            if previous is not None:
+                check_another(content.scan.case, previous.result["case"])
+            return predictor.segment([content.prepared])[0]
+
+        def write(content: ReadScan, prediction: Prediction) -> tuple[WrittenResult, float]:
+            written = write_prediction(settings, content.scan, prediction, content.study, content.labelme, previous)
+            return written, time.perf_counter() - content.begun
+
         bar = tqdm(
             total=len(found.scans), desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None
         )
         signals = StopSignals()
-        outcomes = stream(found.scans, reader, job.segment, job.write, stop=lambda: signals.requested)
+        outcomes = stream(found.scans, reader, segment, write, stop=lambda: signals.requested)
         with signals, bar, contextlib.closing(outcomes):
             for number, (files, outcome) in enumerate(outcomes, start=1):
                 bar.update()

@@ -80,15 +80,23 @@ def main() -> None:
 
 def segment(predictor, items, out: Path, outputs: str, streamed: bool) -> dict[str, float]:
     """Segment the scans and write the results to `out`; seconds of each step, of scans one after the other."""
-    from doubleunet_bs.results.prediction_job import PredictionJob, ScanReader, stream
+    from doubleunet_bs.results.predict_scans import ScanReader
     from doubleunet_bs.results.result_files import JobSettings, parse_outputs
+    from doubleunet_bs.results.result_folder import write_prediction
+    from doubleunet_bs.results.streaming import stream
 
     settings = JobSettings(out, parse_outputs(outputs))
     reader = ScanReader(settings, predictor.description.preparation)
-    job = PredictionJob(settings, predictor)
+
+    def compute(content):
+        return predictor.segment([content.prepared])[0]
+
+    def write(content, prediction):
+        write_prediction(settings, content.scan, prediction)
+
     parts = dict.fromkeys(("read", "compute", "write"), 0.0)
     if streamed:
-        outcomes = [outcome for _, outcome in stream(items, reader, job.segment, job.write)]
+        outcomes = [outcome for _, outcome in stream(items, reader, compute, write)]
         errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         assert not errors, errors[0]
         return parts
@@ -96,9 +104,9 @@ def segment(predictor, items, out: Path, outputs: str, streamed: bool) -> dict[s
         moments = [time.perf_counter()]
         content = reader(item)
         moments.append(time.perf_counter())
-        prediction = job.segment(content)
+        prediction = compute(content)
         moments.append(time.perf_counter())
-        job.write(content, prediction)
+        write(content, prediction)
         moments.append(time.perf_counter())
         for name, (begun, ended) in zip(parts, itertools.pairwise(moments), strict=True):
             parts[name] += ended - begun

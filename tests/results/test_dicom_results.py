@@ -1,6 +1,5 @@
 """DICOM results: valid to an independent judge, laid on the source to the pixel, with the patient only where asked."""
 
-import dataclasses
 import shutil
 import subprocess
 
@@ -12,15 +11,13 @@ from dicom_variants import KINDS, VIEWS, write_variant
 from handmade_prediction import lesions_of, make_prediction
 from pydicom.uid import NuclearMedicineImageStorage
 
-from doubleunet_bs.errors import RunError, ScanError
-from doubleunet_bs.inference.model_description import Member
+from doubleunet_bs.errors import RunError
 from doubleunet_bs.results.dicom_results import dicom_results
-from doubleunet_bs.results.overlay import CONTOUR, overlay_picture
-from doubleunet_bs.results.source_study import read_source_study, same_patient
+from doubleunet_bs.results.overlay import overlay_picture
+from doubleunet_bs.results.source_study import read_source_study
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.dicom_file import is_phantom
 from doubleunet_bs.scans.sources import Source
-from doubleunet_bs.training.experiments import paper_experiment
 
 LEVEL = 60
 
@@ -184,26 +181,6 @@ def test_nothing_predicted_is_an_empty_frame(phantom, tmp_path):
         assert len(segmentation.SegmentSequence) == 1
 
 
-def test_the_longest_name_of_a_model_fits_the_overlay(phantom):
-    scan = read_scan([phantom])
-    prediction = make_prediction(scan, {view: getattr(scan, view) > LEVEL for view in VIEWS})
-    members = tuple(Member(fold, f"{fold:064x}", 1, 0.5) for fold in range(1, 11))
-    row = paper_experiment("focal-tversky-otsu-transfer-augmented", epochs=1).to_json()
-    model = dataclasses.replace(
-        prediction.model,
-        experiment=row,
-        fold=None,
-        best_epoch=None,
-        validation_f1=None,
-        members=members,
-        trained_on="mixed",
-    )
-    picture = overlay_picture(scan, dataclasses.replace(prediction, model=model), ())
-    written = (picture[50:84] == CONTOUR).all(axis=-1).any(axis=0)
-    # The line reaches far to the right, and ends where the views do.
-    assert written[-200:-30].any() and not written[-30:].any()
-
-
 @pytest.mark.parametrize("identified", [True, False])
 def test_secondary_capture_shows_the_overlay(identified, phantom, tmp_path):
     scan, paths = write_results([phantom], tmp_path, identified, drawn=True)
@@ -289,24 +266,6 @@ def test_identity_is_that_of_the_header(phantom, tmp_path):
     assert len(uids) == 3 and dataset.SOPInstanceUID not in uids
 
 
-def test_headers_that_cannot_be_referred_to(phantom, tmp_path):
-    dataset = pydicom.dcmread(phantom)
-    dataset.StudyInstanceUID = ""
-    dataset.save_as(tmp_path / "scan.dcm")
-    with pytest.raises(
-        ScanError, match=r"scan\.dcm: has no valid StudyInstanceUID.*leave out --keep-identity"
-    ) as error:
-        read_source_study([Source(str(tmp_path / "scan.dcm"))])
-    assert error.value.reason == "unreferable"
-
-
-def test_a_pseudonym_does_not_become_a_patient(phantom, tmp_path):
-    """The copy without the patient has nothing to keep."""
-    _, paths = write_results([phantom], tmp_path, False)
-    with pytest.raises(ScanError, match=r"scan\.dcm: the patient's identity has been removed.*leave out"):
-        read_source_study([Source(str(paths["scan.dcm"]))])
-
-
 def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
     """Dates and sex outside of the standard become empty; an ID is never changed. Nobody is warned with the value."""
     dataset = pydicom.dcmread(phantom)
@@ -326,40 +285,3 @@ def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
     with pytest.raises(RunError) as error:
         dicom_results(scan, prediction, overlay_picture(scan, prediction, ()), study)
     assert "leave out --keep-identity" in str(error.value) and "SECRET" not in str(error.value)
-
-
-def test_the_same_patient(phantoms, phantom, tmp_path):
-    first, second = [Source(str(phantom))], [Source(str(phantoms / "phantom_0002.dcm"))]
-    assert same_patient(first, first) is True
-    assert same_patient(first, second) is False
-    dataset = pydicom.dcmread(phantom)
-    dataset.PatientID = ""
-    dataset.save_as(tmp_path / "nameless.dcm")
-    assert same_patient(first, [Source(str(tmp_path / "nameless.dcm"))]) is None
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        ({"IssuerOfPatientID": "A"}, {"IssuerOfPatientID": "B"}, False),
-        ({"IssuerOfPatientID": "A"}, {}, True),
-        ({"PatientBirthDate": "19400101"}, {"PatientBirthDate": "19800101"}, False),
-        ({"PatientBirthDate": "19400101"}, {"PatientBirthDate": ""}, True),
-        ({"PatientBirthDate": "19400101"}, {"PatientBirthDate": "1940.01.01"}, True),
-        ({"PatientBirthDate": "19400101", "IssuerOfPatientID": "A"}, {"PatientBirthDate": "19400101"}, True),
-        ({"PatientID": "", "PatientBirthDate": "19400101"}, {"PatientBirthDate": "19800101"}, False),
-        ({"PatientID": "", "IssuerOfPatientID": "A"}, {"IssuerOfPatientID": "B"}, None),
-    ],
-)
-def test_the_same_id_may_be_another_patient(phantom, tmp_path, first, second, expected):
-    """Two hospitals both have a patient 12345."""
-    sources = []
-    for number, values in enumerate((first, second)):
-        dataset = pydicom.dcmread(phantom)
-        with pydicom.config.disable_value_validation():
-            for keyword, value in ({"PatientID": "12345", "PatientBirthDate": ""} | values).items():
-                setattr(dataset, keyword, value)
-            dataset.save_as(tmp_path / f"{number}.dcm")
-        sources.append([Source(str(tmp_path / f"{number}.dcm"))])
-    assert same_patient(*sources) is expected
-    assert same_patient(*sources[::-1]) is expected

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError
-from doubleunet_bs.results.prediction_job import stream
+from doubleunet_bs.results.streaming import stream
 
 
 def test_in_order_and_like_a_loop():

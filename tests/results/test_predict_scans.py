@@ -1,5 +1,6 @@
-"""What a hospital expects of a command: outputs to choose, identity only on request, a log, a rehearsal, a clean stop."""
+"""What a hospital expects of predict: outputs to choose, identity only on request, a log, a dry run, a clean stop."""
 
+import dataclasses
 import json
 import os
 import re
@@ -12,14 +13,17 @@ import time
 
 import pydicom
 import pytest
+from handmade_prediction import make_prediction
 from intensity_run import SETTINGS
 from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.engines import choose_local
+from doubleunet_bs.results import result_folder
 from doubleunet_bs.results.input_scans import list_scans
-from doubleunet_bs.results.prediction_job import ScanReader
+from doubleunet_bs.results.predict_scans import ScanReader
 from doubleunet_bs.results.result_files import JobSettings
 
 
@@ -410,6 +414,29 @@ def test_an_annotation_of_another_process_is_not_overwritten(command, phantoms, 
     assert list(command.out.iterdir()) == []
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_result_of_another_process_is_replaced_only_with_overwrite(scan, tmp_path, monkeypatch, overwrite):
+    """It is finished while this process writes, after it has looked whether one is there."""
+    prediction, real = make_prediction(scan), result_folder.report_page
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(result_folder, "report_page", real)
+        first = dataclasses.replace(prediction, engine="first")
+        result_folder.write_prediction(JobSettings(tmp_path, ("masks",)), scan, first)
+        return real(*arguments)
+
+    monkeypatch.setattr(result_folder, "report_page", meanwhile)
+    second = dataclasses.replace(prediction, engine="second")
+    settings = JobSettings(tmp_path, ("report",), overwrite=overwrite)
+    if overwrite:
+        result_folder.write_prediction(settings, scan, second)
+    else:
+        with pytest.raises(RunError, match="exists already; give --overwrite"):
+            result_folder.write_prediction(settings, scan, second)
+    assert os.listdir(tmp_path) == [scan.case]
+    assert read_json(tmp_path / scan.case / "result.json")["engine"] == ("second" if overwrite else "first")
+
+
 def test_no_network_is_used(command, phantoms, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("predict opened a connection")
@@ -422,7 +449,7 @@ def test_no_network_is_used(command, phantoms, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path, number):
-    """Ctrl-C or a request to end in the middle of a folder: exit code 130, every result complete, nothing hidden beside them."""
+    """Ctrl-C or SIGTERM in the middle of a folder: exit code 130, every result complete, nothing hidden beside them."""
     folder = tmp_path / "scans"
     folder.mkdir()
     for count in range(40):

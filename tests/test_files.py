@@ -1,17 +1,13 @@
 """A folder that takes the place of an older one: whatever stops it, one of the two is there in the end."""
 
-import dataclasses
 import os
 import types
 
 import pytest
-from handmade_prediction import make_prediction
 
 from doubleunet_bs import files as module
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import read_json, replaced_folder
-from doubleunet_bs.results import result_folder
-from doubleunet_bs.results.result_files import JobSettings
+from doubleunet_bs.files import replaced_folder
 
 
 def content(folder) -> dict[str, str]:
@@ -86,26 +82,3 @@ def test_nothing_is_replaced_unless_asked(folder, tmp_path):
     assert os.listdir(tmp_path) == ["model"]
     write_new(tmp_path / "other", replace=False)
     assert content(tmp_path / "other") == {"new": "today"}
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_result_of_another_process_is_replaced_only_with_overwrite(scan, tmp_path, monkeypatch, overwrite):
-    """It is finished while this process writes, after it has looked whether one is there."""
-    prediction, real = make_prediction(scan), result_folder.report_page
-
-    def meanwhile(*arguments):
-        monkeypatch.setattr(result_folder, "report_page", real)
-        first = dataclasses.replace(prediction, engine="first")
-        result_folder.write_prediction(JobSettings(tmp_path, ("masks",)), scan, first)
-        return real(*arguments)
-
-    monkeypatch.setattr(result_folder, "report_page", meanwhile)
-    second = dataclasses.replace(prediction, engine="second")
-    settings = JobSettings(tmp_path, ("report",), overwrite=overwrite)
-    if overwrite:
-        result_folder.write_prediction(settings, scan, second)
-    else:
-        with pytest.raises(RunError, match="exists already; give --overwrite"):
-            result_folder.write_prediction(settings, scan, second)
-    assert os.listdir(tmp_path) == [scan.case]
-    assert read_json(tmp_path / scan.case / "result.json")["engine"] == ("second" if overwrite else "first")
