@@ -1,15 +1,21 @@
-"""The tables that `evaluate.py` prints."""
+"""The tables of a summary: one function gives the rows, and thin writers print, save and typeset them.
+
+`summary_rows` is the paper's table (section 3): folds, means, deviations, intervals, the paper's own row. It is printed
+(`format_summary`), saved as `summary.csv` and `table.tex`, and shown in the report. `format_details` prints the
+figures beyond pixels.
+"""
 
 import csv
+import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from doubleunet_bs.errors import counted
-from doubleunet_bs.evaluation.statistics import Interval
+from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.summary import (
     SUMMARY,
-    Figures,
     Mean,
     Summary,
     by_size,
@@ -20,91 +26,108 @@ from doubleunet_bs.evaluation.summary import (
 )
 from doubleunet_bs.files import write_json, write_text
 
-_WIDTH = 13
-_NEED_NORMALS = {"specificity": "specificity", "AUC": "auc", "false positives": "false_positives_per_normal_scan"}
-_DETECTION = {
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "AUC": "auc",
-    "false-positive lesions per normal scan": "false_positives_per_normal_scan",
-}
-_DIGITS = {"auc": ".3f", "false_positives_per_normal_scan": ".2f"}
+CSV, TEX = "summary.csv", "table.tex"
+COLUMNS = ("method", "row", "scans", "precision", "sensitivity", "f1", "f1_is")
+OF_MEANS, OF_FOLDS, POOLED = "of the means", "mean over folds", "pooled over scans"
+
+BLANK: Literal[""] = ""
+Cell = float | tuple[float, float] | None | Literal[""]
+"""A fraction, an interval of fractions, undefined (None), or nothing at all (BLANK)."""
+Cells = tuple[Cell, Cell, Cell]
+"""Precision, sensitivity, F1."""
+Kind = Literal["fold", "mean", "mean of F1", "standard deviation", "interval", "interval of F1", "paper"]
 
 
-def format_summary(summary: Summary) -> str:
-    """The folds and their means as text, in per cent; an undefined figure is a dash.
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of the table of pixels.
 
-    Beside each fold stands what the best single intensity threshold reaches on the same scans. Under the means stands
-    the row of the paper, when the run is an unchanged row of it and its scans are of patients.
+    Attributes:
+        kind: what the row is.
+        model, threshold, minimum_size: the network, the best intensity threshold, and the network with the minimum
+            lesion size.
+        f1_is: how the F1 came about.
+        fold: its number, 0 for an ensemble; None in rows that are no fold.
+        scans: number of test scans of a fold. level: grey level of its threshold.
     """
-    lines = [
-        f"{'':>6}{'test':>6}   {'Double U-Net':^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",
-        f"{'fold':>6}{'scans':>6}   {_header()}   {'grey >=':>8}{_header()}",
-    ]
-    rule = "-" * len(lines[-1])
-    lines.append(rule)
-    for fold in summary.folds:
-        value = "-" if fold.threshold.value is None else fold.threshold.value
-        lines.append(
-            f"{fold.fold or 'all':>6}{len(fold.scans):>6}   {_row(figures(fold))}   {value:>8}"
-            f"{_row(threshold_figures(fold))}"
+
+    kind: Kind
+    model: Cells
+    f1_is: str
+    threshold: Cells = (BLANK, BLANK, BLANK)
+    minimum_size: Cells = (BLANK, BLANK, BLANK)
+    fold: int | None = None
+    scans: int | None = None
+    level: int | None = None
+
+
+def summary_rows(summary: Summary) -> list[Row]:
+    """Folds, with several of them means and deviations, intervals where they exist, the paper's row where it fits."""
+    rows = [
+        Row(
+            "fold",
+            figures(fold),
+            POOLED,
+            threshold_figures(fold),
+            postprocessed_figures(fold),
+            fold.fold,
+            len(fold.scans),
+            fold.threshold.value,
         )
-    if len(summary.folds) > 1:
-        lines += [rule, *_mean_lines(summary.mean, summary.threshold_mean)]
-    if summary.folds:
-        lines += _interval_lines(summary)
+        for fold in summary.folds
+    ]
+    several = len(rows) > 1
+    if several:
+        methods = [_mean_cells(mean) for mean in (summary.mean, summary.threshold_mean, summary.postprocessed_mean)]
+        kinds: tuple[tuple[Kind, str], ...] = (
+            ("mean", OF_MEANS),
+            ("mean of F1", OF_FOLDS),
+            ("standard deviation", OF_FOLDS),
+        )
+        rows += [
+            Row(kind, model, f1_is, threshold, minimum_size)
+            for (kind, f1_is), model, threshold, minimum_size in zip(kinds, *methods, strict=True)
+        ]
+    found = summary.intervals
+    if interval_note(summary):
+        if several:
+            rows.append(Row("interval", (found.precision, found.sensitivity, found.f1_of_means), OF_MEANS))
+            rows.append(Row("interval of F1", (BLANK, BLANK, found.f1_mean), OF_FOLDS))
+        else:
+            rows.append(Row("interval", (found.precision, found.sensitivity, found.f1_mean), POOLED))
     paper = summary.provenance.paper
     if paper:
-        row = _row(tuple(f"{value:.2f}" for value in (paper.precision, paper.sensitivity, paper.f1)))
-        lines += [rule, f"{'paper':>12}   {row}   other scans: see below"]
-    return "\n".join(lines + [""] + _notes(summary))
+        precision, sensitivity, f1 = (round(value / 100, 6) for value in (paper.precision, paper.sensitivity, paper.f1))
+        rows.append(Row("paper", (precision, sensitivity, f1), OF_MEANS))
+    return rows
 
 
-def format_details(summary: Summary) -> str:
-    """The figures beyond pixels as text: post-processing, lesions, views, sizes, patients, Dice per scan."""
-    scans, unit = summary.scans, summary.unit
-    lesions = summary.lesions
-    lines = ["With the smallest-lesion filter of each fold (learnt on its validation scans; beside the raw figures):"]
-    for fold in summary.folds:
-        if fold.postprocessed:
-            smallest = fold.postprocessed.filter.smallest
-            what = "no filter helps" if smallest is None else f"from {smallest:.0f} {unit}"
-            lines.append(f"{fold.fold:>6}{'':>6}   {_row(postprocessed_figures(fold))}   {what}")
-    after = summary.postprocessed_mean
-    if after is None:
-        lines = ["No smallest-lesion filter: there are no validation scans to learn it on."]
-    elif len(summary.folds) > 1:
-        lines.append(f"{'mean':>12}   {_row((after.precision, after.sensitivity, after.f1_of_means))}   [1]")
-    overlap = summary.folds[0].overlap if summary.folds else 0.0
-    rule = "one common pixel" if not overlap else f"an overlap of {overlap:g}"
-    lines += ["", f"Lesions (8-connected, matched by {rule}):  true / found, predicted / right", _lesion_header()]
-    lines.append(_lesion_row("all", lesions))
-    lines += [_lesion_row(row.view, row.lesions) for row in by_view(scans)]
-    lines += [_lesion_row(row.name, row.lesions, f1=False) for row in by_size(scans, unit)]
-    lines += ["", "Pixels by view:", f"{'':>18}{_header()}"]
-    for row in by_view(scans):
-        lines.append(f"{row.view:>18}{_row((row.pixels.precision, row.pixels.sensitivity, row.pixels.f1))}")
-    lines += ["", *_detection_lines(summary)]
-    dice = summary.dice
-    lines += [
-        "",
-        f"Dice per scan, {counted(dice.scans, 'scan')}"
-        + (f" ({dice.undefined} undefined)" if dice.undefined else "")
-        + ": "
-        f"median {percent(dice.median)}, quartiles {percent(dice.lower_quartile)} to {percent(dice.upper_quartile)}, "
-        f"range {percent(dice.minimum)} to {percent(dice.maximum)}, mean {percent(dice.mean)}, SD {percent(dice.sd)}",
-    ]
-    return "\n".join(lines)
+def _mean_cells(mean: Mean | None) -> tuple[Cells, Cells, Cells]:
+    """The cells of mean, mean of F1 and standard deviation."""
+    if mean is None:
+        return ((None, None, None),) * 3
+    return (
+        (mean.precision, mean.sensitivity, mean.f1_of_means),
+        (BLANK, BLANK, mean.f1_mean),
+        (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd),
+    )
 
 
-def percent(value: float | None) -> str:
-    """A fraction in per cent with two decimals as in the paper's tables, "-" when undefined."""
-    return "-" if value is None else f"{100 * value:.2f}"
+def percent(value: Cell, digits: int = 2, undefined: str = "-") -> str:
+    """A cell in %.
+
+    Example:
+        >>> percent(0.6227), percent((0.5, 0.71)), percent(None), percent(BLANK)
+        ('62.27', '50.0 to 71.0', '-', '')
+    """
+    if value is None:
+        return undefined
+    if isinstance(value, tuple):
+        return f"{100 * value[0]:.1f} to {100 * value[1]:.1f}"
+    return value if isinstance(value, str) else f"{100 * value:.{digits}f}"
 
 
-def span(interval: Interval) -> str:
-    """An interval of fractions in per cent with one decimal, "-" when undefined."""
-    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+# --- notes
 
 
 def interval_note(summary: Summary) -> str:
@@ -128,123 +151,53 @@ def undefined_note(summary: Summary) -> str:
     return f"Undefined in some folds, which are left out of that mean: {left_out}."
 
 
-def folds_in_mean(summary: Summary, key: str, filtered: bool = False) -> str:
-    """ "mean of 1 of 3 folds" where a patient-level figure is defined in some folds only, else "".
-
-    Args:
-        summary: of the run.
-        key: of `Summary.detection_mean`.
-        filtered: of the figures with the smallest-lesion filter.
-    """
-    found = [fold.postprocessed_detection if filtered else fold.detection for fold in summary.folds]
-    defined = sum(one is not None and one.to_json()[key] is not None for one in found)
-    some = 0 < defined < len(summary.folds)
-    return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
+def table_notes(summary: Summary) -> list[str]:
+    """The notes under the table of pixels: what [1], [2] and [3] are, and what the figures can be compared with."""
+    scored = len(summary.folds)
+    notes = ["Metastatic pixels in %, pooled over the test scans of a fold."]
+    if scored > 1:
+        notes += [
+            "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
+            "[2] Mean of the folds' own F1. SD is the sample standard deviation over the folds.",
+        ]
+    notes += filter(None, [undefined_note(summary)])
+    if drawn := interval_note(summary):
+        notes.append(f"[3] {drawn}")
+    if 0 < scored < summary.total_folds:
+        notes.append(f"{scored} of {summary.total_folds} folds are scored.")
+    return notes + summary.provenance.notes
 
 
 def undefined_detection(summary: Summary) -> list[str]:
-    """Which patient-level figures are undefined, in which folds, and why: a sentence for each reason."""
+    """Which figures by patient are undefined, in which folds, and why: a sentence for each reason."""
+    names = {"specificity": "specificity", "auc": "AUC", "false_positives_per_normal_scan": "false positives"}
     lines = []
     for reason in dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason):
-        # What is undefined in a fold with this reason, and nothing that is given beside it.
         folds = [fold for fold in summary.folds if fold.detection.reason == reason]
         rows = [fold.detection.to_json() for fold in folds]
-        *first, last = [name for name, key in _NEED_NORMALS.items() if any(row[key] is None for row in rows)]
+        # Only what is undefined in a fold with this reason.
+        *first, last = [name for key, name in names.items() if any(row[key] is None for row in rows)]
         what = ", ".join(first) + f" and {last}"
         where = f" in fold {', '.join(str(f.fold) for f in folds)}" if len(folds) < len(summary.folds) else ""
         lines.append(f"{what[0].upper()}{what[1:]} are undefined{where}: {reason}.")
     return lines
 
 
-def _mean_lines(mean: Mean, threshold: Mean) -> list[str]:
-    def line(label: str, *rows: tuple[float | str | None, ...]) -> str:
-        return f"{label:>12}   {_row(rows[0])}   {'':>8}{_row(rows[1])}"
+def folds_in_mean(summary: Summary, key: str, minimum_size: bool = False) -> str:
+    """ "mean of 1 of 3 folds" where a figure by patient is defined in some folds only, else "".
 
-    both = (mean, threshold)
-    return [
-        line("mean", *((each.precision, each.sensitivity, each.f1_of_means) for each in both)) + "  [1]",
-        line("mean of F1", *(("", "", each.f1_mean) for each in both)) + "  [2]",
-        line("SD", *((each.precision_sd, each.sensitivity_sd, each.f1_sd) for each in both)),
-    ]
-
-
-def _interval_lines(summary: Summary) -> list[str]:
-    found = summary.intervals
-    if not interval_note(summary):
-        return []
-    lines = [f"{'95 %':>12}   {_row(tuple(map(span, (found.precision, found.sensitivity, found.f1_of_means))))}"]
-    if len(summary.folds) > 1:
-        lines[0] += "   [1] [3]"
-        lines.append(f"{'':>12}   {_row(('', '', span(found.f1_mean)))}   [2] [3]")
-    else:
-        lines[0] += "   [1]"
-    return lines
+    Args:
+        summary: of the run.
+        key: of `Summary.detection_mean`.
+        minimum_size: of the figures with the minimum lesion size.
+    """
+    found = [fold.postprocessed_detection if minimum_size else fold.detection for fold in summary.folds]
+    defined = sum(one is not None and one.to_json()[key] is not None for one in found)
+    some = 0 < defined < len(summary.folds)
+    return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
 
 
-def _notes(summary: Summary) -> list[str]:
-    notes = ["Pixels of the metastatic class in per cent, pooled over the test scans of a fold."]
-    scored = len(summary.folds)
-    if scored > 1:
-        notes += [
-            "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
-            "[2] mean of the folds' own F1; SD is the sample standard deviation over the folds.",
-        ]
-    if undefined := undefined_note(summary):
-        notes.append(undefined)
-    if drawn := interval_note(summary):
-        notes.append(f"[{3 if scored > 1 else 1}] {drawn}")
-    if 0 < scored < summary.total_folds:
-        notes.append(f"{scored} of {summary.total_folds} folds are scored.")
-    return notes + summary.provenance.notes
-
-
-def _detection_lines(summary: Summary) -> list[str]:
-    head = "Patients" + (", mean over the folds: " if len(summary.folds) > 1 else ": ")
-    lines = [head + _detection_figures(summary)]
-    if summary.filtered:
-        lines.append(f"  with the smallest-lesion filter: {_detection_figures(summary, filtered=True)}")
-    return lines + [f"  {line}" for line in undefined_detection(summary)]
-
-
-def _detection_figures(summary: Summary, filtered: bool = False) -> str:
-    mean, parts = summary.postprocessed_detection_mean if filtered else summary.detection_mean, []
-    for name, key in _DETECTION.items():
-        value = mean[key]
-        figure = "-" if value is None else format(value, _DIGITS[key]) if key in _DIGITS else percent(value)
-        parts.append(f"{name} {figure}" + (f" ({of})" if (of := folds_in_mean(summary, key, filtered)) else ""))
-    return ", ".join(parts)
-
-
-def _lesion_header() -> str:
-    return f"{'':>18}{'true':>8}{'found':>8}{'predicted':>11}{'right':>8}{_header()}"
-
-
-def _lesion_row(label: str, lesions, f1: bool = True) -> str:
-    counts = f"{lesions.true:>8}{lesions.found:>8}{lesions.predicted:>11}{lesions.right:>8}"
-    return f"{label:>18}{counts}{_row((lesions.precision, lesions.sensitivity, lesions.f1 if f1 else ''))}".rstrip()
-
-
-def _header() -> str:
-    return "".join(f"{name:>{_WIDTH}}" for name in ("precision", "sensitivity", "F1"))
-
-
-def _row(values: Sequence[float | str | None]) -> str:
-    return "".join(f"{value if isinstance(value, str) else percent(value):>{_WIDTH}}" for value in values)
-
-
-CSV, TEX = "summary.csv", "table.tex"
-COLUMNS = ("method", "row", "scans", "precision", "sensitivity", "f1", "f1_is")
-_ESCAPED = str.maketrans(
-    {
-        **{character: rf"\{character}" for character in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-    }
-)
-OF_MEANS, OF_FOLDS, POOLED = "of the means", "mean over folds", "pooled over scans"
+# --- summary.json, summary.csv, table.tex
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
@@ -258,42 +211,57 @@ def summary_csv(summary: Summary) -> str:
     """One line a fold, then mean, mean of F1, standard deviation and 95 % interval, for each method.
 
     Figures are fractions, the paper's too; an undefined one is an empty cell. `f1_is` says how the F1 of a line came
-    about. Notes of what the figures may be held against are the last lines, in the first column, after a "#".
+    about. The last lines are notes, in the first column, after a "#".
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    methods = [
-        ("Double U-Net", figures, summary.mean),
-        ("intensity threshold", threshold_figures, summary.threshold_mean),
-    ]
+    rows = summary_rows(summary)
+
+    def write(method: str, name: str, cells: Iterable[Cell], row: Row) -> None:
+        scans = BLANK if row.scans is None else row.scans
+        writer.writerow(
+            [method, name, scans, *(repr(float(c)) if isinstance(c, float) else "" for c in cells), row.f1_is]
+        )
+
+    methods = {"Double U-Net": "model", "intensity threshold": "threshold"}
     if summary.postprocessed_mean:
-        methods.insert(1, ("Double U-Net, smallest-lesion filter", postprocessed_figures, summary.postprocessed_mean))
-    for number, (method, of_fold, mean) in enumerate(methods):
-        rows = [
-            (f"fold {fold.fold}" if fold.fold else "ensemble", len(fold.scans), of_fold(fold)) for fold in summary.folds
-        ]
-        for name, scans, row in rows:
-            writer.writerow([method, name, scans, *_cells(row), POOLED])
-        if len(rows) > 1:
-            writer.writerows([method, name, "", *_cells(row), how] for name, row, how in _mean_rows(mean))
-        if not number:
-            writer.writerows([method, name, "", *_cells(row), how] for name, row, how in _interval_rows(summary))
-    paper = summary.provenance.paper
-    if paper:
-        row = tuple(round(value / 100, 6) for value in (paper.precision, paper.sensitivity, paper.f1))
-        writer.writerow([f"paper, Table {paper.table} (other scans)", "mean", "", *_cells(row), OF_MEANS])
+        methods = {"Double U-Net": "model", "Double U-Net, minimum lesion size": "minimum_size"} | methods
+    for method, name in methods.items():
+        for row in rows:
+            if row.kind in ("fold", "mean", "mean of F1", "standard deviation"):
+                label = row.kind if row.fold is None else f"fold {row.fold}" if row.fold else "ensemble"
+                write(method, label, getattr(row, name), row)
+        if name == "model":
+            for place, bound in enumerate(("lower", "upper")):
+                for row in rows:
+                    if row.kind in ("interval", "interval of F1"):
+                        cells = [cell[place] if isinstance(cell, tuple) else None for cell in row.model]
+                        write(method, f"95 % interval, {bound}", cells, row)
+    for row in rows:
+        if row.kind == "paper" and summary.provenance.paper:
+            write(f"paper, Table {summary.provenance.paper.table} (other scans)", "mean", row.model, row)
     for note in summary.provenance.notes:
         writer.writerow([f"# {note}", *[""] * (len(COLUMNS) - 1)])
     return text.getvalue()
 
 
 def summary_tex(summary: Summary) -> str:
-    """A `tabular` in per cent as the paper prints it (package booktabs), the 95 % intervals among its rows.
+    """A `tabular` in % as the paper prints it (package booktabs), with the 95 % intervals.
 
-    Notes stand as comments above it and, in lines as long as the text is wide, below it.
+    Notes are comments above it and, in lines as long as the text is wide, below it.
     """
     notes = [note for note in (undefined_note(summary), interval_note(summary)) if note] + summary.provenance.notes
+    several = len(summary.folds) > 1
+    paper = summary.provenance.paper
+    names = {
+        "mean": "Mean (F1 of the means)",
+        "mean of F1": "Mean of F1",
+        "standard deviation": "SD",
+        "interval": r"95\,\% interval (F1 of the means)" if several else r"95\,\% interval",
+        "interval of F1": r"95\,\% interval, mean of F1",
+        "paper": f"Paper, Table {paper.table} (other scans)" if paper else "",
+    }
     lines = [
         *(f"% {note}" for note in notes),
         r"\begin{tabular}{lrrr}",
@@ -301,83 +269,172 @@ def summary_tex(summary: Summary) -> str:
         r"Fold & Precision & Sensitivity & F1-score \\",
         r"\midrule",
     ]
-    lines += [_tex_row(str(fold.fold or "ensemble"), figures(fold)) for fold in summary.folds]
-    if len(summary.folds) > 1:
-        mean = summary.mean
-        lines += [
-            r"\midrule",
-            _tex_row("Mean (F1 of the means)", (mean.precision, mean.sensitivity, mean.f1_of_means)),
-            _tex_row("Mean of F1", (None, None, mean.f1_mean), blank=True),
-            _tex_row("SD", (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd)),
-        ]
-    lines += _tex_intervals(summary)
-    paper = summary.provenance.paper
-    if paper:
-        cells = " & ".join(f"{value:.2f}" for value in (paper.precision, paper.sensitivity, paper.f1))
-        lines += [r"\midrule", rf"Paper, Table {paper.table} (other scans) & {cells} \\"]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    # Not a row: a note is a sentence, and as a cell that cannot break it would push the figures off the page.
+    for row in summary_rows(summary):
+        if row.kind in ("mean", "paper") or (row.kind == "interval" and not several):
+            lines.append(r"\midrule")
+        name = names[row.kind] if row.fold is None else str(row.fold or "ensemble")
+        lines.append(rf"{name} & {' & '.join(percent(cell, undefined='--') for cell in row.model)} \\")
+    # Below and not in a row: a note is a sentence, and in a cell that cannot break it would widen the table.
     lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
         r"\par\smallskip",
         r"\parbox{\linewidth}{\footnotesize\raggedright",
-        *(rf"{_escape(note)}\par" for note in notes),
+        *(rf"{note.translate(_ESCAPED)}\par" for note in notes),
         "}",
     ]
     return "\n".join([*lines, ""])
 
 
-def _mean_rows(mean: Mean) -> list[tuple[str, Figures, str]]:
+_ESCAPED = str.maketrans(
+    {
+        **{character: rf"\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
+
+
+# --- the terminal
+
+_WIDTH = 13
+_NAMES = {
+    "mean": "mean",
+    "mean of F1": "mean of F1",
+    "standard deviation": "SD",
+    "interval": "95 %",
+    "interval of F1": "",
+    "paper": "paper",
+}
+_PATIENTS = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "auc": "AUC",
+    "false_positives_per_normal_scan": "false-positive lesions per normal scan",
+}
+
+
+def format_summary(summary: Summary) -> str:
+    """`summary_rows` as text, in %; an undefined figure is a dash.
+
+    Beside each fold stands what the best single intensity threshold reaches on the same scans. Under the means stands
+    the row of the paper, when the run is an unchanged row of it and its scans are of patients.
+    """
+    several = len(summary.folds) > 1
+    marks = {"mean": "  [1]", "mean of F1": "  [2]"} if several else {}
+    marks |= {"interval": "   [1] [3]", "interval of F1": "   [2] [3]"} if several else {"interval": "   [3]"}
+    marks["paper"] = "   other scans: see below"
+    lines = [
+        f"{'':>6}{'test':>6}   {'Double U-Net':^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",
+        f"{'fold':>6}{'scans':>6}   {_header()}   {'grey >=':>8}{_header()}",
+    ]
+    rule = "-" * len(lines[-1])
+    lines.append(rule)
+    for row in summary_rows(summary):
+        if row.kind in ("mean", "paper"):
+            lines.append(rule)
+        level: int | str = BLANK
+        label = f"{_NAMES.get(row.kind, ''):>12}"
+        if row.kind == "fold":
+            label, level = f"{row.fold or 'all':>6}{row.scans:>6}", "-" if row.level is None else row.level
+        line = f"{label}   {_row(row.model)}"
+        if row.threshold != (BLANK, BLANK, BLANK):
+            line += f"   {level:>8}{_row(row.threshold)}"
+        lines.append(line + marks.get(row.kind, ""))
+    return "\n".join([*lines, "", *table_notes(summary)])
+
+
+def format_details(summary: Summary) -> str:
+    """The figures beyond pixels as text: minimum lesion size, lesions, views, sizes, patients, Dice per scan."""
+    dice = summary.dice
+    undefined = f" ({dice.undefined} undefined)" if dice.undefined else ""
+    overlap = summary.folds[0].overlap if summary.folds else 0.0
+    rule = "one common pixel" if not overlap else f"an overlap of {overlap:g}"
+    return "\n".join(
+        [
+            *_minimum_size_lines(summary),
+            "",
+            f"Lesions (8-connected, matched by {rule}); FN: true ones not detected, FP: predicted ones that match none",
+            f"{'':>18}{'true':>8}{'FN':>8}{'predicted':>11}{'FP':>8}{_header()}",
+            *(_lesion_line(name, lesions, f1) for name, lesions, f1 in lesion_rows(summary)),
+            "",
+            "Pixels by view:",
+            f"{'':>18}{_header()}",
+            *(f"{row.view:>18}{_row(_figures(row.pixels))}" for row in by_view(summary.scans)),
+            "",
+            *_patient_lines(summary),
+            "",
+            f"Dice per scan, {counted(dice.scans, 'scan')}{undefined}: median {percent(dice.median)}, "
+            f"quartiles {percent(dice.lower_quartile)} to {percent(dice.upper_quartile)}, "
+            f"range {percent(dice.minimum)} to {percent(dice.maximum)}, mean {percent(dice.mean)}, SD {percent(dice.sd)}",
+        ]
+    )
+
+
+def lesion_rows(summary: Summary) -> list[tuple[str, LesionCounts, bool]]:
+    """(name, lesions, whether they have an F1) of all test scans, of each view and of each size class."""
     return [
-        ("mean", (mean.precision, mean.sensitivity, mean.f1_of_means), OF_MEANS),
-        ("mean of F1", (None, None, mean.f1_mean), OF_FOLDS),
-        ("standard deviation", (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd), OF_FOLDS),
+        ("all", summary.lesions, True),
+        *((row.view, row.lesions, True) for row in by_view(summary.scans)),
+        *((row.name, row.lesions, False) for row in by_size(summary.scans, summary.unit)),
     ]
 
 
-def _interval_rows(summary: Summary) -> list[tuple[str, Figures, str]]:
-    found = summary.intervals
-    rows = []
-    if found.precision is None and found.sensitivity is None and found.f1_mean is None:
-        return rows
-    for place, name in ((0, "lower"), (1, "upper")):
-        precision, sensitivity, of_means, of_folds = (
-            interval and interval[place]
-            for interval in (found.precision, found.sensitivity, found.f1_of_means, found.f1_mean)
-        )
-        name = f"95 % interval, {name}"
-        if len(summary.folds) == 1:
-            rows.append((name, (precision, sensitivity, of_folds), POOLED))
-            continue
-        rows += [(name, (precision, sensitivity, of_means), OF_MEANS), (name, (None, None, of_folds), OF_FOLDS)]
-    return rows
-
-
-def _tex_intervals(summary: Summary) -> list[str]:
-    found = summary.intervals
-    if not interval_note(summary):
-        return []
-    first = (found.precision, found.sensitivity, found.f1_of_means)
-    if len(summary.folds) == 1:
-        return [r"\midrule", _tex_spans(r"95\,\% interval", first)]
-    return [
-        _tex_spans(r"95\,\% interval (F1 of the means)", first),
-        _tex_spans(r"95\,\% interval, mean of F1", (found.f1_mean,)),
+def _minimum_size_lines(summary: Summary) -> list[str]:
+    after = summary.postprocessed_mean
+    if after is None:
+        return ["No minimum lesion size: there are no validation scans to learn it on."]
+    lines = [
+        "With the minimum lesion size of each fold (learnt on its validation scans; the raw figures stay the result):"
     ]
+    for fold in summary.folds:
+        if fold.postprocessed:
+            smallest = fold.postprocessed.filter.smallest
+            what = "no minimum helps" if smallest is None else f"from {smallest:.0f} {summary.unit}"
+            lines.append(f"{fold.fold:>6}{'':>6}   {_row(postprocessed_figures(fold))}   {what}")
+    if len(summary.folds) > 1:
+        lines.append(f"{'mean':>12}   {_row((after.precision, after.sensitivity, after.f1_of_means))}   [1]")
+    return lines
 
 
-def _tex_spans(name: str, intervals: Sequence[Interval]) -> str:
-    cells = [""] * (3 - len(intervals)) + ["--" if interval is None else span(interval) for interval in intervals]
-    return rf"{name} & {' & '.join(cells)} \\"
+def _patient_lines(summary: Summary) -> list[str]:
+    head = "Patients" + (", mean over the folds: " if len(summary.folds) > 1 else ": ")
+    lines = [head + _patient_figures(summary)]
+    if summary.filtered:
+        lines.append(f"  with the minimum lesion size: {_patient_figures(summary, minimum_size=True)}")
+    return lines + [f"  {line}" for line in undefined_detection(summary)]
 
 
-def _cells(row: Sequence[float | None]) -> list[str]:
-    return ["" if value is None else repr(float(value)) for value in row]
+def _patient_figures(summary: Summary, minimum_size: bool = False) -> str:
+    mean, parts = summary.postprocessed_detection_mean if minimum_size else summary.detection_mean, []
+    for key, name in _PATIENTS.items():
+        note = folds_in_mean(summary, key, minimum_size)
+        parts.append(f"{name} {patient_figure(key, mean[key])}" + (f" ({note})" if note else ""))
+    return ", ".join(parts)
 
 
-def _tex_row(name: str, row: Figures, blank: bool = False) -> str:
-    cells = ("" if value is None and blank else "--" if value is None else percent(value) for value in row)
-    return rf"{name} & {' & '.join(cells)} \\"
+def patient_figure(key: str, value: float | None, undefined: str = "-") -> str:
+    """A figure by patient: AUC and false-positive lesions as numbers, the others in %."""
+    digits = {"auc": ".3f", "false_positives_per_normal_scan": ".2f"}
+    return format(value, digits[key]) if value is not None and key in digits else percent(value, undefined=undefined)
 
 
-def _escape(text: str) -> str:
-    return text.translate(_ESCAPED)
+def _figures(counts) -> Cells:
+    """Of anything with precision, sensitivity and F1."""
+    return counts.precision, counts.sensitivity, counts.f1
+
+
+def _lesion_line(label: str, lesions: LesionCounts, f1: bool) -> str:
+    counts = f"{lesions.true:>8}{lesions.false_negatives:>8}{lesions.predicted:>11}{lesions.false_positives:>8}"
+    return f"{label:>18}{counts}{_row((lesions.precision, lesions.sensitivity, lesions.f1 if f1 else BLANK))}".rstrip()
+
+
+def _header() -> str:
+    return "".join(f"{name:>{_WIDTH}}" for name in ("precision", "sensitivity", "F1"))
+
+
+def _row(cells: Sequence[Cell]) -> str:
+    return "".join(f"{percent(cell):>{_WIDTH}}" for cell in cells)

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import html
 import io
 import re
 import types
@@ -12,7 +11,7 @@ from score_makers import fold, fold_of, lesion, scan
 
 from doubleunet_bs.evaluation.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, TABLE_1_FOLDS, TABLE_3_FOLDS, Provenance, provenance
-from doubleunet_bs.evaluation.report.report import table_section
+from doubleunet_bs.evaluation.report.report import pixel_table
 from doubleunet_bs.evaluation.scores import MinimumSize
 from doubleunet_bs.evaluation.statistics import bootstrap_means
 from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
@@ -130,7 +129,7 @@ def test_interval_stands_under_the_table():
         ("patients", "Scans of patients.", True),
     ],
 )
-def test_what_the_figures_may_be_held_against(scans, says, physicians):
+def test_what_the_figures_can_be_compared_with(scans, says, physicians):
     summary = two_folds(provenance=Provenance(scans, {}, PAPER_ROWS["dice"]))
     text, table, tex = format_summary(summary), summary_csv(summary), summary_tex(summary)
     for form in (text, table, tex):
@@ -165,9 +164,10 @@ def test_no_row_of_the_paper_beside_another_cancer(cancers, others):
     assert found.row == PAPER_ROWS["dice"] and found.to_json()["other_cancers"] == others
     shown = bool(cancers) and not others
     summary = two_folds(provenance=found)
-    for form in (format_summary(summary), summary_csv(summary), summary_tex(summary), table_section(summary)):
+    page = pixel_table(summary)
+    shown_on_page = "\n".join([*(" ".join(row) for row in page.rows), *page.notes])
+    for form in (format_summary(summary), summary_csv(summary), summary_tex(summary), shown_on_page):
         assert ("67.63" in form or "0.6763" in form) is shown
-        form = html.unescape(form)
         says = (
             "The paper's row is left out: scans are recorded as of prostate cancer, the paper's are of breast cancer."
         )
@@ -260,17 +260,17 @@ def test_details():
         ),
     )
     text = format_details(summary)
-    assert "from 120 mm2" in text and "75.00" in text  # F1 with the filter: 12 / 16
+    assert "from 120 mm2" in text and "75.00" in text  # F1 with the minimum: 12 / 16
     row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["all"])
-    assert row == ["all", "1", "1", "2", "1", "50.00", "100.00", "66.67"]
+    assert row == ["all", "1", "0", "2", "1", "50.00", "100.00", "66.67"]
     assert "sensitivity 100.00, specificity 100.00, AUC 1.000, false-positive lesions per normal scan 0.00" in text
     assert "Dice per scan, 1 scan: median 60.00" in text
     # The raw figures are what the table shows.
     assert summary.mean.f1_mean == 0.6 and summary.postprocessed_mean.f1_mean == 0.75
 
 
-def test_details_say_what_the_filter_does_to_patients():
-    """A normal scan whose only lesion is too small is cleared by it; so is a patient whose lesions all are."""
+def test_details_say_what_the_minimum_size_does_to_patients():
+    """A normal scan whose only lesion is too small has no finding left, nor has a patient whose lesions all are."""
     small, large = lesion(area=50, probability=0.8), lesion(area=120, common=6, probability=0.7)
     raw = (scan(0, 6, 4, 4, lesions=[large, small]), scan(1, 1, 0, 9, lesions=[lesion(area=60, probability=0.9)]))
     after = (scan(0, 6, 2, 4, lesions=[large]), scan(1, 0, 0, 10))
@@ -280,15 +280,15 @@ def test_details_say_what_the_filter_does_to_patients():
     text = format_details(Summary("dice", {}, 2, (first,)))
     assert "sensitivity 100.00, specificity 0.00, AUC 0.750, false-positive lesions per normal scan 1.50" in text
     assert (
-        "  with the smallest-lesion filter: sensitivity 50.00, specificity 50.00, AUC 0.500, "
+        "  with the minimum lesion size: sensitivity 50.00, specificity 50.00, AUC 0.500, "
         "false-positive lesions per normal scan 0.50"
     ) in text
     content = first.to_json()
     assert (content["detection"]["cleared"], content["postprocessed"]["detection"]["cleared"]) == (0, 1)
-    # Nothing is said where no fold has a filter.
+    # Nothing is said where no fold has a minimum.
     none = dataclasses.replace(first, postprocessed=Postprocessed(MinimumSize(None, "mm2", 0.5, 0.5), raw))
     summary = Summary("dice", {}, 2, (none,))
-    assert "with the smallest-lesion filter:" not in format_details(summary)
+    assert "with the minimum lesion size:" not in format_details(summary)
     assert summary.to_json()["postprocessed_detection_mean"] == summary.to_json()["detection_mean"]
 
 
@@ -296,11 +296,11 @@ def test_details_say_why_figures_are_undefined():
     text = format_details(Summary("dice", {}, 2, (fold(1, scan(0, 6, 4, 4), normals_reason="they are training data"),)))
     assert "specificity -, AUC -" in text
     assert "Specificity, AUC and false positives are undefined: they are training data." in text
-    assert "No smallest-lesion filter" in text
+    assert "No minimum lesion size" in text
 
 
 def test_details_call_nothing_undefined_that_is_given():
-    """The only normal scan is of a patient with metastases: a rate of wrong lesions, but no specificity."""
+    """The only normal scan is of a patient with metastases: a rate of false-positive lesions, but no specificity."""
     normal = scan(7, patient=0, group="negative", lesions=[lesion(probability=0.4)])
     text = format_details(Summary("dice", {}, 1, (fold(1, scan(0, 6, 4, 4), normals=(normal,)),)))
     assert "specificity -, AUC -, false-positive lesions per normal scan 1.00" in text

@@ -4,12 +4,12 @@ import dataclasses
 import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 import pytest
-from browser import find_browser, open_browser
 from intensity_run import make_run, make_shards
 from score_makers import fold, lesion, scan
 
@@ -17,14 +17,14 @@ from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
-from doubleunet_bs.evaluation.report.markup import table, tinted
-from doubleunet_bs.evaluation.report.report import _patients, head, table_section
-from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, outline
+from doubleunet_bs.evaluation.report.report import PACKAGE, head, patient_table, pixel_table
+from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, inner_outline, tinted
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores import MinimumSize
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.templates import render_page
 from doubleunet_bs.training.run_folder import open_run
 
 
@@ -52,7 +52,7 @@ def test_the_table_has_both_intervals_of_f1(report):
     expected = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in expected]
     assert rows == [["95 % [1] [3]", "", *expected[:3], "", ""], ["95 % [2] [3]", "", "", "", expected[3], "", ""]]
     one = Summary("dice", {}, 1, (fold(1, scan(0, 10, 0, 0), scan(1, 0, 10, 10)),))
-    assert [row for row in cells(table_section(one)) if row[0].startswith("95 %")] == [
+    assert [row for row in pixel_table(one).rows if row[0].startswith("95 %")] == [
         ["95 % [3]", "", *["0.0 to 100.0"] * 3, "", ""]
     ]
 
@@ -113,12 +113,17 @@ def test_no_folder_of_the_user_is_handed_on(tmp_path, tensorflow):
     assert open_run(run).experiment.encoder_weights == "/home/somebody/vgg19.h5"
 
 
+def shown_head(*args):
+    """The head of the page as text without entities."""
+    return html.unescape(render_page(PACKAGE, "head.html", **head(*args)))
+
+
 def test_a_changed_preparation_is_said(report):
     """The head names it, whatever the training settings are."""
     _, summary = report
     says = "Settings changed against the paper's row of that name: "
     for changes in (summary.changed_settings, {"preparation.bin": 2, "preparation.background": "log"}):
-        page = html.unescape(head(dataclasses.replace(summary, changed_settings=changes), (320, 256), "1 of 10 folds"))
+        page = shown_head(dataclasses.replace(summary, changed_settings=changes), (320, 256), "1 of 10 folds")
         assert f"{says}{', '.join(changes)}." in page and "All settings are those" not in page
     assert "preparation.bin" in summary.changed_settings
 
@@ -131,33 +136,35 @@ def test_detected_patients_do_not_stand_alone(report):
     untested = fold(3, scan(2, 6, 4, 4, lesions=found), normals_reason="they are <training> data")
 
     def tile(*folds):
-        page = head(Summary("dice", {}, len(folds), folds), (320, 256), "")
-        assert "patients detected<b>100.0 %</b>" in page
-        return re.search(r"normal patients cleared<b>(.*?)</b><span class='small'>(.*?)</span>", page).groups()
+        *_, patients, normals = head(Summary("dice", {}, len(folds), folds), (320, 256), "")["tiles"]
+        assert (patients.label, patients.figure) == ("sensitivity (patients with metastases)", "100.0 %")
+        assert normals.label == "specificity (normal patients without a finding)"
+        return normals.figure, normals.note
 
     assert tile(cleared) == ("100.0 %", "")
     assert tile(cleared, called) == ("50.0 %", "mean over folds")
     assert tile(cleared, called, untested) == ("50.0 %", "mean of 2 of 3 folds")
-    assert tile(untested, untested) == ("not tested", "they are &lt;training&gt; data")
+    assert tile(untested, untested) == ("not tested", "they are <training> data")
+    page = render_page(PACKAGE, "head.html", **head(Summary("dice", {}, 1, (untested,)), (320, 256), ""))
+    assert "they are &lt;training&gt; data</span>" in page
     _, summary = report
-    assert "normal patients cleared" in report[0].read_text(encoding="utf-8")
+    assert "specificity (normal patients without a finding)<b>" in report[0].read_text(encoding="utf-8")
     assert summary.detection_mean["specificity"] is not None
 
 
-def test_what_the_filter_does_to_patients_is_said():
-    """It clears the normal scan, whose only lesion is small, and misses the patient whose lesion is as small."""
+def test_what_the_minimum_size_does_to_patients_is_said():
+    """No finding is left in the normal scan, whose only lesion is small, nor in the patient whose lesion is as small."""
     small, large = lesion(area=50, probability=0.8), lesion(area=120, common=6, probability=0.7)
     after = (scan(0, 6, 2, 4, lesions=[large]), scan(1, 0, 0, 10))
     fitted = Postprocessed(MinimumSize(120.0, "mm2", 0.6, 0.5), after)
     raw = (scan(0, 6, 4, 4, lesions=[large, small]), scan(1, 1, 0, 9, lesions=[small]))
     one = fold(1, *raw, unit="mm2", normals=(scan(5, group="negative", lesions=[small]),), postprocessed=fitted)
-    page = html.unescape(_patients(Summary("dice", {}, 1, (one,))))
-    assert "<td>2 / 2</td><td>0 / 1</td>" in page
-    says = "With the smallest-lesion filter: positives detected 50.0 %, normals cleared 100.0 %, wrong lesions per normal scan"
-    assert f"{says} 0.00." in page
-    assert "smallest-lesion filter" not in _patients(
-        Summary("dice", {}, 1, (dataclasses.replace(one, postprocessed=None),))
-    )
+    table = patient_table(Summary("dice", {}, 1, (one,)))
+    assert table.rows[0][1:3] == ["2 / 2", "0 / 1"]
+    said = "With the minimum lesion size: sensitivity 50.0 %, specificity 100.0 %, false-positive lesions per normal scan 0.00."
+    assert said in table.notes
+    none = patient_table(Summary("dice", {}, 1, (dataclasses.replace(one, postprocessed=None),)))
+    assert not any("minimum lesion size" in note for note in none.notes)
 
 
 class Structure(HTMLParser):
@@ -216,7 +223,7 @@ def test_names_cannot_become_markup(tmp_path, tensorflow):
     run = make_run(tmp_path / "run", shards, folds=(1,))
     evaluate_run(run, pictures=False, show_progress=False)
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "<b>&" not in page and "&lt;b&gt;&amp;&#x27;0000" in page
+    assert "<b>&" not in page and "&lt;b&gt;&amp;&#39;0000" in page
 
 
 def scans_of(*percents):
@@ -249,30 +256,31 @@ def test_outlines_enclose_exactly_the_mask():
     mask = rng.random((20, 24)) < 0.4
     drawn = np.zeros((20 * 8, 24 * 8), np.uint8)
     polygons = []
-    for part in outline(mask).split("M")[1:]:
+    for part in inner_outline(mask).split("M")[1:]:
         start, _, steps = part.strip("z").partition("l")
         moves = np.array([*start.split(), *steps.split()], int).reshape(-1, 2)
         polygons.append((moves.cumsum(axis=0) + 0.5) / 3)
     cv2.fillPoly(drawn, [np.rint(points * 8).astype(np.int32) for points in polygons], 1)
     np.testing.assert_array_equal(drawn[4::8, 4::8] > 0, mask)
-    assert outline(np.zeros((4, 4), bool)) == ""
+    assert inner_outline(np.zeros((4, 4), bool)) == ""
 
 
 def test_error_maps_show_where_the_errors_are():
     maps = ErrorMaps.empty((80, 64))
-    assert maps.figures() == ""
+    assert maps.figures() == []
     labels, mask = np.zeros((80, 64), np.uint8), np.zeros((80, 64), bool)
     labels[10:14, 10:14], mask[60:64, 50:54] = 2, True
     for _ in range(2):
         maps.add(np.full((80, 64), 50, np.uint8), labels, mask)
-    assert maps.wrong.sum() == maps.missed.sum() == 32
-    assert maps.wrong[61, 51] == 2 and maps.missed[11, 11] == 2
-    assert maps.figures().count("<figure>") == 2
+    assert maps.false_positives.sum() == maps.false_negatives.sum() == 32
+    assert maps.false_positives[61, 51] == 2 and maps.false_negatives[11, 11] == 2
+    positives, negatives = maps.figures()
+    assert (positives.title, negatives.title) == ("False positives", "False negatives")
     # Both scans are wrong there, and the figure in the caption is less: it is that of the smoothed map.
-    peak = re.search(r"False positives: up to (\d+\.\d) %, at the darkest place \(share of the scans", maps.figures())
+    peak = re.match(r"False positives: up to (\d+\.\d) %, at the darkest place \(share of the scans", positives.caption)
     assert 0 < float(peak[1]) < 100
     maps.add(np.zeros((80, 64), np.uint8), labels, labels == 2)
-    assert maps.wrong[61, 51] == 2 and maps.scans == 3
+    assert maps.false_positives[61, 51] == 2 and maps.scans == 3
 
 
 def test_weak_probabilities_are_not_drawn():
@@ -281,45 +289,74 @@ def test_weak_probabilities_are_not_drawn():
     assert picture[0, 2].tolist() == [10, 20, 30, 136] and picture[0, 0].tolist() == [0, 0, 0, 0]
 
 
-def test_cells_are_escaped_and_undefined_ones_are_dashes():
-    assert "<td>&lt;i&gt;</td><td>–</td>" in table(["a", "b"], [["<i>", None]])
+def test_undefined_cells_are_dashes():
+    nothing = pixel_table(Summary("dice", {}, 1, (fold(1, scan(0, 0, 0, 4), value=None),)))
+    assert nothing.rows[0] == ["fold 1", "1", "–", "0.00", "0.00", "–", "–"]
 
 
 @pytest.fixture(scope="module")
-def page():
-    if not find_browser():
-        pytest.skip("no Chromium or Chrome is installed: the report is not opened in a browser")
-    with open_browser() as opened:
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="the report is not opened: playwright is missing")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("the report is not opened: no Chromium or Chrome is installed")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
+        opened.close()
 
 
-SHOWN = "getComputedStyle(document.querySelector('.scans .{}')).display != 'none'"
+@pytest.fixture
+def show(browser):
+    """Opens a file; the page has notes of what it complained of and what it asked for."""
+    contexts = []
+
+    def opened(path, width=1200, height=900, phone=False):
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, is_mobile=phone))
+        page = contexts[-1].new_page()
+        page.complaints, page.requests = [], []
+        page.on(
+            "console", lambda said: said.type in ("error", "warning", "assert") and page.complaints.append(said.text)
+        )
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(path.resolve().as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
 
 
-def test_layers_can_be_switched(page, report):
-    page.open(report[0], 1200, 900)
+def shown(page, name):
+    return page.locator(f".scans .{name}").first.evaluate("element => getComputedStyle(element).display != 'none'")
+
+
+def test_layers_can_be_switched(show, report):
+    page = show(report[0])
     for name, at_start in (("truth", True), ("prediction", True), ("probability", False)):
         others = [other for other in ("truth", "prediction", "probability") if other != name]
-        before = [page.evaluate(SHOWN.format(other)) for other in others]
-        assert page.evaluate(SHOWN.format(name)) is at_start
+        before = [shown(page, other) for other in others]
+        assert shown(page, name) is at_start
         page.click(f"label[for=show-{name}]")
-        assert page.evaluate(SHOWN.format(name)) is not at_start
+        assert shown(page, name) is not at_start
         page.click(f"#show-{name}")
-        assert page.evaluate(SHOWN.format(name)) is at_start
-        assert [page.evaluate(SHOWN.format(other)) for other in others] == before
+        assert shown(page, name) is at_start
+        assert [shown(page, other) for other in others] == before
 
 
 @pytest.mark.parametrize(("width", "height", "phone"), [(1200, 900, False), (360, 740, True)])
-def test_it_fits_the_screen_and_nobody_complains(page, report, width, height, phone):
-    page.complaints.clear()
-    page.requests.clear()
-    page.open(report[0], width, height, phone)
-    assert page.evaluate("document.title").startswith("Double U-Net")
+def test_it_fits_the_screen_and_nobody_complains(show, report, width, height, phone):
+    page = show(report[0], width, height, phone)
+    assert page.title().startswith("Double U-Net")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     # Pictures are there: every one has pixels, and is as wide as its column.
-    assert page.evaluate("document.querySelectorAll('svg.layers').length") == 6
-    widths = page.evaluate("[...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect().width)")
+    assert page.locator("svg.layers").count() == 6 and page.locator("img.chart").count() == 4
+    pictures = "[...document.querySelectorAll('svg, img')]"
+    widths = page.evaluate(f"{pictures}.map(picture => picture.getBoundingClientRect().width)")
     assert min(widths) > 200 and max(widths) <= width
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)") >= 16
     # The tables that are open at the start are not cut off.
     cut = "[...document.querySelectorAll('.wide')].filter(box => !box.closest('details') && "
@@ -330,10 +367,8 @@ def test_it_fits_the_screen_and_nobody_complains(page, report, width, height, ph
     assert [address for address in page.requests if not address.startswith("data:")] == [report[0].resolve().as_uri()]
 
 
-def test_the_browser_does_report_complaints(page, tmp_path):
+def test_the_browser_does_report_complaints(show, tmp_path):
     """Or the test above would pass whatever is wrong."""
     path = tmp_path / "broken.html"
     path.write_text("<script>console.error('one'); missing();</script><img src='nowhere.png'>")
-    page.complaints.clear()
-    page.open(path, 400, 400)
-    assert len(page.complaints) >= 3
+    assert len(show(path, 400, 400).complaints) >= 3

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained file that shows a run to somebody who has not made it (decided here)."""
+"""`report.html`: one file that shows a run to somebody who did not make it."""
 
 from doubleunet_bs.evaluation.report.report import REPORT, write_report
 

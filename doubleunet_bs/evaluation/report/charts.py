@@ -1,16 +1,18 @@
-"""The charts of the report, as SVG with text as text."""
+"""The charts of the report: SVG as matplotlib writes it, as a data URI."""
 
+import base64
+import dataclasses
 import io
-import re
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from doubleunet_bs.evaluation.report.markup import MISSED, PREDICTION, WRONG, text
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.evaluation.summary import SizeRow
 from doubleunet_bs.training.history import Epoch
@@ -19,25 +21,50 @@ TRAINING, VALIDATION = "#4477aa", "#cc6677"
 _SIZE = (4.4, 3.0)
 
 
-def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """Attributes: title: for those who do not see it. uri: "data:image/svg+xml;base64,..."."""
+
+    title: str
+    uri: str
+
+
+def hex_colour(colour: tuple[int, int, int]) -> str:
+    """
+    Example:
+        >>> hex_colour((170, 51, 119))
+        '#aa3377'
+    """
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Chart:
     """Training and validation loss over the epochs, one pair of lines a fold."""
     return _curves(histories, ("loss", "val_loss"), "loss", 1.0, "Loss over the epochs")
 
 
-def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> str:
-    """Training and validation F1 of the metastatic class in per cent; a star marks the epoch that is tested."""
+def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Chart:
+    """Training and validation F1 of the metastatic class in %; a star marks the epoch that is tested."""
     return _curves(histories, ("f1", "val_f1"), "metastatic F1 (%)", 100.0, "F1 over the epochs")
 
 
-def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> str:
-    """The Dice of every test scan in per cent, one row of dots a fold, its median as a bar."""
+def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Chart:
+    """The Dice of every test scan in %, one row of dots a fold, its median as a bar."""
     figure, axes = _figure(height=min(5.0, 1.6 + 0.28 * len(folds)))
     names = []
     for place, (fold, scans) in enumerate(folds):
         values = [100 * scan.dice for scan in scans if scan.dice is not None]
         # Dots of one fold are spread a little, always in the same way.
         spread = [0.12 * ((number % 3) - 1) for number in range(len(values))]
-        axes.plot(values, np.add(place, spread), "o", color=PREDICTION, alpha=0.6, markersize=4.5, markeredgewidth=0)
+        axes.plot(
+            values,
+            np.add(place, spread),
+            "o",
+            color=hex_colour(TRUE_POSITIVE),
+            alpha=0.6,
+            markersize=4.5,
+            markeredgewidth=0,
+        )
         if values:
             median = float(np.median(values))
             axes.plot([median, median], [place - 0.32, place + 0.32], color="#1c2326", linewidth=2)
@@ -47,11 +74,11 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> str:
     axes.set_xlim(0, 100)
     axes.set_xlabel("Dice per scan (%); bar: median")
     axes.grid(axis="x", alpha=0.3)
-    return _svg(figure, "Dice of every test scan")
+    return _chart(figure, "Dice of every test scan")
 
 
-def size_chart(rows: Sequence[SizeRow]) -> str:
-    """True lesions found and missed, predicted lesions right and wrong, by size."""
+def size_chart(rows: Sequence[SizeRow]) -> Chart:
+    """True positives, false negatives and false positives among lesions, by size."""
     figure, axes = _figure(height=3.2)
     names = [row.name.replace(" and more", "+").replace("under ", "< ").replace("mm2", "mm²") for row in rows]
     place = np.arange(len(rows))
@@ -59,33 +86,32 @@ def size_chart(rows: Sequence[SizeRow]) -> str:
         (
             -0.2,
             (
-                ("found", [r.lesions.found for r in rows], PREDICTION),
-                ("missed", [r.lesions.true - r.lesions.found for r in rows], MISSED),
+                ("true, detected", [r.lesions.found for r in rows], TRUE_POSITIVE),
+                ("true, false negative", [r.lesions.false_negatives for r in rows], FALSE_NEGATIVE),
             ),
         ),
         (
             0.2,
             (
-                ("right", [r.lesions.right for r in rows], "#7fcfb9"),
-                ("wrong", [r.lesions.false_positives for r in rows], WRONG),
+                ("predicted, true positive", [r.lesions.right for r in rows], (127, 207, 185)),
+                ("predicted, false positive", [r.lesions.false_positives for r in rows], FALSE_POSITIVE),
             ),
         ),
     ):
         below = np.zeros(len(rows))
         for name, values, colour in parts:
-            label = f"true, {name}" if offset < 0 else f"predicted, {name}"
-            axes.bar(place + offset, values, 0.36, bottom=below, color=colour, label=label)
+            axes.bar(place + offset, values, 0.36, bottom=below, color=hex_colour(colour), label=name)
             below += values
     axes.set_xticks(place, [name.replace(" to ", "–") for name in names], fontsize=8)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("lesions")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.22))
-    return _svg(figure, "Lesions by size")
+    return _chart(figure, "Lesions by size")
 
 
 def _curves(
     histories: Sequence[tuple[int, Sequence[Epoch]]], names: tuple[str, str], label: str, factor: float, title: str
-) -> str:
+) -> Chart:
     figure, axes = _figure()
     alpha = 1.0 if len(histories) == 1 else 0.55
     for number, (_, epochs) in enumerate(histories):
@@ -117,10 +143,10 @@ def _curves(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
-    return _svg(figure, title)
+    return _chart(figure, title)
 
 
-def _figure(height: float = _SIZE[1]):
+def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
@@ -128,18 +154,10 @@ def _figure(height: float = _SIZE[1]):
     return figure, axes
 
 
-def _svg(figure: Figure, title: str) -> str:
-    """The drawing without the XML head, which does not belong inside a page; the same figure gives the same text."""
-    content = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": ["sans-serif"]}):
+def _chart(figure: Figure, title: str) -> Chart:
+    """Text stays text, in the fonts of the page; the same figure gives the same bytes."""
+    content = io.BytesIO()
+    style = {"svg.fonttype": "none", "svg.hashsalt": title, "font.family": ["sans-serif"]}
+    with matplotlib.rc_context(style):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = content.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    # Identifiers are counted from 1 in every drawing; in one page they must differ.
-    mark = re.sub(r"[^a-z]", "", title.lower())
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{mark}-\1"', svg)
-    svg = re.sub(r'(href="|url\()#', rf"\1#{mark}-", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{text(title)}"', 1)
+    return Chart(title, "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode("ascii"))

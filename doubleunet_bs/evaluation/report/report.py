@@ -1,271 +1,86 @@
-"""From a scored run to `report.html`."""
+"""From a scored run to `report.html`: the values of the templates in `templates/`, section by section."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from doubleunet_bs import __version__
+from doubleunet_bs.constants import TRUE_POSITIVE, TRUTH
 from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation.lesions import LesionCounts
-from doubleunet_bs.evaluation.report.charts import dice_chart, f1_chart, loss_chart, size_chart
-from doubleunet_bs.evaluation.report.markup import LAYERS, STYLE, notes, percent, table, text, with_unit
-from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, scan_figure
-from doubleunet_bs.evaluation.statistics import Interval
-from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
-from doubleunet_bs.evaluation.summary import (
-    Mean,
-    Summary,
-    by_size,
-    by_view,
-    figures,
-    postprocessed_figures,
-    threshold_figures,
+from doubleunet_bs.evaluation.report.charts import dice_chart, f1_chart, hex_colour, loss_chart, size_chart
+from doubleunet_bs.evaluation.report.scan_figures import (
+    OUTLINE_TRANSFORM,
+    ErrorMaps,
+    chosen_scans,
+    scan_figure,
+    with_unit,
 )
-from doubleunet_bs.evaluation.tables import folds_in_mean, interval_note, undefined_detection
+from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.evaluation.statistics import Distribution, Interval
+from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
+from doubleunet_bs.evaluation.summary import Summary, by_size, by_view
+from doubleunet_bs.evaluation.tables import (
+    BLANK,
+    Cell,
+    folds_in_mean,
+    lesion_rows,
+    patient_figure,
+    percent,
+    summary_rows,
+    table_notes,
+    undefined_detection,
+)
 from doubleunet_bs.files import write_text
 from doubleunet_bs.preparation.records import PATIENTS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.templates import render_page
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.run_folder import HISTORY, Run
 
-
-def head(summary: Summary, image: tuple[int, int], trained: str) -> str:
-    """Title, what the scans are, and the figures somebody looks for first."""
-    changed = summary.changed_settings
-    kind = (
-        f"Settings changed against the paper's row of that name: {', '.join(changed)}."
-        if changed
-        else "All settings are those of the paper's row of that name."
-    )
-    notes_of = summary.provenance.notes
-    warning = f'<p class="banner">{text(notes_of[0])}</p>' if summary.provenance.scans != PATIENTS else ""
-    mean, lesions, found = summary.mean, summary.lesions, summary.detection_mean
-    tiles = [
-        ("F1, pixels", with_unit(mean.f1_of_means), _labelled(summary.intervals.f1_of_means)),
-        ("precision, pixels", with_unit(mean.precision), _labelled(summary.intervals.precision)),
-        ("sensitivity, pixels", with_unit(mean.sensitivity), _labelled(summary.intervals.sensitivity)),
-        ("lesions found", with_unit(lesions.sensitivity), f"{lesions.found} of {lesions.true}"),
-        ("predicted lesions right", with_unit(lesions.precision), f"{lesions.right} of {lesions.predicted}"),
-        ("patients detected", with_unit(found["sensitivity"]), _of_folds(summary, "sensitivity")),
-        _normals_tile(summary),
-    ]
-    boxes = "".join(
-        f"<div>{text(label)}<b>{value}</b><span class='small'>{text(extra)}</span></div>"
-        for label, value, extra in tiles
-    )
-    rows, columns = image
-    return (
-        f"<h1>Double U-Net, {text(summary.experiment)}</h1>"
-        f"<p>Bone-metastasis lesions on whole-body bone scans. {counted(len(summary.scans), 'scan')} that the network had not "
-        f"seen, {rows} x {columns} pixels; {text(trained)}. {text(kind)}</p>"
-        f"{warning}<div class='headline'>{boxes}</div>"
-        "<p class='small'>Research software, not a medical device, not for diagnosis.</p>"
-    )
-
-
-def table_section(summary: Summary) -> str:
-    """The paper's table: pixels by fold, means, intervals; beside them the intensity threshold and the filter."""
-    columns = ["", "scans", "precision", "sensitivity", "F1", "threshold: F1", "with filter: F1"]
-    rows: list[list] = []
-    for fold in summary.folds:
-        rows.append(
-            [
-                f"fold {fold.fold}" if fold.fold else "all folds averaged",
-                len(fold.scans),
-                *(percent(value, 2) for value in figures(fold)),
-                percent(threshold_figures(fold)[2], 2),
-                percent(postprocessed_figures(fold)[2], 2),
-            ]
-        )
-    strong = []
-    found = summary.intervals
-    if len(summary.folds) > 1:
-        strong.append(len(rows))
-        means: tuple[Mean | None, ...] = (summary.mean, summary.threshold_mean, summary.postprocessed_mean)
-        mean = means[0]
-
-        def row(label: str, first: tuple, name: str) -> list:
-            beside = (None if each is None else getattr(each, name) for each in means[1:])
-            return [label, "", *(value if value == "" else percent(value, 2) for value in (*first, *beside))]
-
-        rows.append(row("mean [1]", (mean.precision, mean.sensitivity, mean.f1_of_means), "f1_of_means"))
-        rows.append(row("mean of F1 [2]", ("", "", mean.f1_mean), "f1_mean"))
-        rows.append(row("SD", (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd), "f1_sd"))
-    spans = tuple(_span(interval) for interval in (found.precision, found.sensitivity, found.f1_of_means))
-    if any(spans):
-        several = len(summary.folds) > 1
-        rows.append(["95 % [1] [3]" if several else "95 % [3]", "", *spans, "", ""])
-        if several:
-            rows.append(["95 % [2] [3]", "", "", "", _span(found.f1_mean), "", ""])
-    paper = summary.provenance.paper
-    if paper:
-        cells = [f"{value:.2f}" for value in (paper.precision, paper.sensitivity, paper.f1)]
-        rows.append([f"paper, Table {paper.table}: other scans", "", *cells, "", ""])
-    small = [
-        "Pixels of the metastatic class in per cent, pooled over the test scans of a fold.",
-        "Precision (positive predictive value): share of the predicted pixels that are metastatic. Sensitivity "
-        "(recall): share of the metastatic pixels that are predicted. F1: the harmonic mean of the two, "
-        "2 TP / (2 TP + FP + FN). Dice: the same formula on the pixels of one scan.",
-    ]
-    if len(summary.folds) > 1:
-        small += [
-            "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
-            "[2] Mean of the folds' own F1; SD is the sample standard deviation over the folds.",
-        ]
-    if any(spans):
-        small.append(f"[3] {interval_note(summary)}")
-    small.append(
-        "Threshold: the best single grey level, chosen on the validation scans. Filter: predicted lesions under an "
-        "area are dropped where that helps on the validation scans; the raw figures stay the result."
-    )
-    if len(summary.folds) < summary.total_folds:
-        small.append(f"{len(summary.folds)} of {summary.total_folds} folds are scored.")
-    return f"<h2>Table</h2>{table(columns, rows, strong)}{notes(small + summary.provenance.notes)}"
-
-
-def lesion_section(summary: Summary, size_chart: str) -> str:
-    """Lesions of all folds together, by view and by size, and patients."""
-    scans, unit = summary.scans, summary.unit
-    columns = ["lesions", "true", "found", "predicted", "right", "precision", "sensitivity", "F1"]
-    rows = [["all", *_lesions(summary.lesions)]]
-    rows += [[row.view, *_lesions(row.lesions)] for row in by_view(scans)]
-    rows += [[row.name.replace("mm2", "mm²"), *_lesions(row.lesions)[:-1], ""] for row in by_size(scans, unit)]
-    overlap = summary.folds[0].overlap if summary.folds else 0.0
-    rule = "share a pixel" if not overlap else f"overlap by {overlap:g} (intersection over union)"
-    small = [
-        "A lesion is a connected component of metastatic pixels in one view (8-connectivity). "
-        f"Two match when they {rule}.",
-        "By size: sensitivity is of the true lesions of this size, precision of the predicted ones of this size.",
-    ]
-    pixels = [
-        [row.view, *(percent(v, 2) for v in (row.pixels.precision, row.pixels.sensitivity, row.pixels.f1))]
-        for row in by_view(scans)
-    ]
-    return (
-        f"<h2>Lesions</h2>{table(columns, rows, [0])}{notes(small)}"
-        f"<div class='grid'><div class='chart'>{size_chart}</div>"
-        f"<div><h3>Pixels by view</h3>{table(['', 'precision', 'sensitivity', 'F1'], pixels)}</div></div>"
-        f"<h2>Patients</h2>{_patients(summary)}"
-    )
-
-
-def scan_list(summary: Summary) -> str:
-    """Every test scan, the worst first."""
-    scans = [(fold.fold, scan) for fold in summary.folds for scan in fold.scans]
-    scans.sort(key=lambda item: (-1.0 if item[1].dice is None else item[1].dice, item[1].case))
-    rows = [
-        [
-            scan.case,
-            fold or "all",
-            *(percent(value) for value in (scan.dice, scan.counts.precision, scan.counts.sensitivity)),
-            f"{scan.lesions.found} / {scan.lesions.true}",
-            scan.lesions.false_positives,
-        ]
-        for fold, scan in scans
-    ]
-    columns = ["scan", "fold", "Dice", "precision", "sensitivity", "lesions found", "wrong lesions"]
-    return f"<details><summary>All {len(rows)} scans, the worst first</summary>{table(columns, rows)}</details>"
-
-
-def settings_section(
-    experiment: Experiment, data: Mapping[str, Any], version: str, shown: str, arithmetic: str | None
-) -> str:
-    """What was trained, on what, and what is shown.
-
-    Args:
-        experiment: of the run.
-        data: of the run: "preparation" and "fingerprint" of the shards that it was trained on.
-        version: of the package.
-        shown: fingerprint of the shards of the scans in the report; an ensemble's are others.
-        arithmetic: in which it was trained, None where nobody has noted it.
-    """
-    experiment = experiment.public()
-    changed = experiment.changed_settings()
-    rows = [[name, _plain(value), "changed" if name in changed else ""] for name, value in experiment.to_json().items()]
-    differs = PreparationSettings.from_json(data["preparation"]).changes()
-    prepared = [[name, _plain(value), "changed" * (name in differs)] for name, value in data["preparation"].items()]
-    shards = f"shards of these scans {shown[:16]}…"
-    if shown != data["fingerprint"]:
-        shards += f", trained on the shards {data['fingerprint'][:16]}…"
-    if arithmetic:
-        shards += f"; trained in {arithmetic} arithmetic"
-    return (
-        f"<h2>Settings</h2><details><summary>Experiment, preparation, version</summary>"
-        f"{table(['experiment', '', ''], rows)}{table(['preparation', '', ''], prepared)}"
-        f"<p class='small'>doubleunet_bs {text(version)}; {text(shards)}</p></details>"
-    )
-
-
-def _normals_tile(summary: Summary) -> tuple[str, str, str]:
-    """What stands beside the detected patients: without it a model that calls everybody positive looks perfect."""
-    specificity = summary.detection_mean["specificity"]
-    if specificity is not None:
-        return "normal patients cleared", with_unit(specificity), _of_folds(summary, "specificity")
-    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
-    return "normal patients cleared", "not tested", "; ".join(reasons)
-
-
-def _of_folds(summary: Summary, key: str) -> str:
-    return folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
-
-
-def _patients(summary: Summary) -> str:
-    rows = []
-    for fold in summary.folds:
-        found = fold.detection
-        rows.append(
-            [
-                f"fold {fold.fold}" if fold.fold else "all folds averaged",
-                f"{found.detected} / {found.positives}",
-                f"{found.cleared} / {found.normals}" if found.normals else None,
-                None if found.auc is None else f"{found.auc:.3f}",
-                None
-                if found.false_positives_per_normal_scan is None
-                else f"{found.false_positives_per_normal_scan:.2f}",
-            ]
-        )
-    small = [
-        "A patient is called positive when a lesion is predicted in one of his scans. Sensitivity: share of the "
-        "positives detected; specificity: share of the normals cleared; AUC: area under the ROC curve, which ranks "
-        "patients by the largest mean probability of a predicted lesion (0.5: no better than guessing).",
-        *undefined_detection(summary),
-    ]
-    if summary.filtered:
-        after = summary.postprocessed_detection_mean
-        wrong = after["false_positives_per_normal_scan"]
-        small.append(
-            f"With the smallest-lesion filter{', mean over the folds' if len(summary.folds) > 1 else ''}: positives "
-            f"detected {with_unit(after['sensitivity'])}, normals cleared {with_unit(after['specificity'])}, wrong lesions "
-            f"per normal scan {'undefined' if wrong is None else format(wrong, '.2f')}."
-        )
-    columns = ["", "positives detected", "normals cleared", "AUC", "wrong lesions per normal scan"]
-    return table(columns, rows) + notes(small)
-
-
-def _lesions(counts: LesionCounts) -> list:
-    figures_of = (percent(value) for value in (counts.precision, counts.sensitivity, counts.f1))
-    return [counts.true, counts.found, counts.predicted, counts.right, *figures_of]
-
-
-def _span(interval: Interval) -> str:
-    return "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-
-
-def _labelled(interval: Interval) -> str:
-    return "" if interval is None else f"95 %: {_span(interval)}"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {part}" for name, part in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
 REPORT = "report.html"
+PACKAGE = "doubleunet_bs.evaluation.report"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer of the scans with a box to switch it. Attributes: name: CSS class. on: shown at the start."""
+
+    name: str
+    label: str
+    on: bool
+
+
+LAYERS = (
+    Layer("truth", "true lesions", True),
+    Layer("prediction", "predicted lesions", True),
+    Layer("probability", "probability map", False),
+)
+COLOURS = {"truth": hex_colour(TRUTH), "prediction": hex_colour(TRUE_POSITIVE), "probability": "#e69f00"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text. Attributes: head: names of columns. strong: numbers of rows to stress. notes: below it."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    strong: Sequence[int] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A figure that somebody looks for first, with its name above and a note below."""
+
+    label: str
+    figure: str
+    note: str = ""
 
 
 def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Path | None = None) -> Path:
@@ -298,72 +113,274 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
     maps = ErrorMaps.empty(dataset.image_shape)
     for fold, scan in scans:
         maps.add(*images(fold, scan.case)[:3])
-    chosen = "".join(
-        scan_figure(what, fold, scan, *images(fold, scan.case)) for what, fold, scan in chosen_scans(scans)
-    )
     sentence = f"{len(trained)} of {run.experiment.folds} folds trained"
     if folder:
         sentence += ", their class probabilities averaged; the scans are from outside of the cross-validation"
-    body = "".join(
-        [
-            head(summary, dataset.image_shape, sentence),
-            table_section(summary),
-            "<h2>Training</h2><div class='grid'>",
-            f"<div class='chart'>{loss_chart(histories)}</div><div class='chart'>{f1_chart(histories)}</div></div>",
-            "<p class='small'>One pair of lines a fold; the star is the epoch that is tested.</p>",
-            "<h2>Scan by scan</h2>",
-            f"<div class='grid'><div class='chart'>"
-            f"{dice_chart([(fold.fold, fold.scans) for fold in summary.folds])}</div>{_dice_text(summary)}</div>",
-            scan_list(summary),
-            "<h2>Best, median and worst scans</h2>",
-            _switches(),
-            f"<div class='scans grid'>{chosen}</div>",
-            lesion_section(summary, size_chart(by_size(summary.scans, summary.unit))),
-            "<h2>Where the errors are</h2>",
-            f"<p class='small'>All {maps.scans} test scans laid over each other, each body centred in its window; "
-            "behind them their mean. The colour says in what share of the scans a pixel is wrong, smoothed over the "
-            f"pixels around it, so that single errors are spread out.</p><div class='grid'>{maps.figures()}</div>",
-            settings_section(run.experiment, run.data, __version__, dataset.fingerprint, summary.arithmetic),
-        ]
+    page = render_page(
+        PACKAGE,
+        "report.html",
+        **head(summary, dataset.image_shape, sentence),
+        pixels=pixel_table(summary),
+        loss_chart=loss_chart(histories),
+        f1_chart=f1_chart(histories),
+        dice_chart=dice_chart([(fold.fold, fold.scans) for fold in summary.folds]),
+        dice=dice_sentence(summary.dice),
+        scans=scan_table(scans),
+        layers=LAYERS,
+        colours=COLOURS,
+        outline_transform=OUTLINE_TRANSFORM,
+        chosen=[scan_figure(what, fold, scan, *images(fold, scan.case)) for what, fold, scan in chosen_scans(scans)],
+        lesions=lesion_table(summary),
+        size_chart=size_chart(by_size(summary.scans, summary.unit)),
+        views=view_table(summary),
+        patients=patient_table(summary),
+        maps=maps,
+        **settings_section(run.experiment, run.data, dataset.fingerprint, summary.arithmetic),
     )
     path = (folder or run.path) / REPORT
-    write_text(path, _page(f"Double U-Net, {summary.experiment}", body))
+    write_text(path, page)
     return path
 
 
-def _page(title: str, body: str) -> str:
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        # Nothing but what is in the file may be loaded, and nothing may run.
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f'<link rel="icon" href="data:,"><title>{text(title)}</title><style>{STYLE}</style></head>'
-        f"<body><main>{body}</main></body></html>\n"
+def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, Any]:
+    """Title, what the scans are, and the figures somebody looks for first.
+
+    Args:
+        image: (rows, columns) of the prepared images. trained: which folds are trained, as a part of a sentence.
+    """
+    changed = summary.changed_settings
+    kind = (
+        f"Settings changed against the paper's row of that name: {', '.join(changed)}."
+        if changed
+        else "All settings are those of the paper's row of that name."
     )
+    mean, lesions, patients = summary.mean, summary.lesions, summary.detection_mean
+    found = summary.intervals
+    return {
+        "title": f"Double U-Net, {summary.experiment}",
+        "introduction": (
+            f"Bone-metastasis lesions on whole-body bone scans. {counted(len(summary.scans), 'scan')} that the network "
+            f"had not seen, {image[0]} x {image[1]} pixels; {trained}. {kind}"
+        ),
+        "warning": summary.provenance.notes[0] if summary.provenance.scans != PATIENTS else "",
+        "tiles": [
+            Tile("F1, pixels", with_unit(mean.f1_of_means), _interval_text(found.f1_of_means)),
+            Tile("precision, pixels", with_unit(mean.precision), _interval_text(found.precision)),
+            Tile("sensitivity, pixels", with_unit(mean.sensitivity), _interval_text(found.sensitivity)),
+            Tile(
+                "sensitivity, lesions",
+                with_unit(lesions.sensitivity),
+                f"{lesions.found} of {lesions.true} true lesions detected",
+            ),
+            Tile(
+                "precision, lesions",
+                with_unit(lesions.precision),
+                f"{lesions.right} of {lesions.predicted} predicted lesions match",
+            ),
+            Tile(
+                "sensitivity (patients with metastases)",
+                with_unit(patients["sensitivity"]),
+                _of_folds(summary, "sensitivity"),
+            ),
+            _specificity(summary),
+        ],
+    }
 
 
-def _switches() -> str:
-    boxes = []
-    for name, label, colour, on in LAYERS:
-        boxes.append(
-            f'<input type="checkbox" class="switch" id="show-{name}"{" checked" if on else ""}>'
-            f'<label for="show-{name}"><span class="swatch" style="background:{colour}"></span>'
-            f"{text(label)}</label><br>"
+def pixel_table(summary: Summary) -> Table:
+    """The paper's table: pixels by fold, means, intervals. Beside them threshold and minimum lesion size."""
+    paper = summary.provenance.paper
+    names = {
+        "mean": "mean [1]",
+        "mean of F1": "mean of F1 [2]",
+        "standard deviation": "SD",
+        "interval": "95 % [1] [3]" if len(summary.folds) > 1 else "95 % [3]",
+        "interval of F1": "95 % [2] [3]",
+        "paper": f"paper, Table {paper.table}: other scans" if paper else "",
+    }
+    rows, strong = [], []
+    for number, row in enumerate(summary_rows(summary)):
+        if row.kind == "mean":
+            strong.append(number)
+        cells = [_dash(cell) for cell in (*row.model, row.threshold[2], row.minimum_size[2])]
+        rows.append([names[row.kind] if row.fold is None else _fold_name(row.fold), _scans(row.scans), *cells])
+    first, *rest = table_notes(summary)
+    notes = [
+        first,
+        "Precision (positive predictive value): share of the predicted pixels that are metastatic. Sensitivity "
+        "(recall): share of the metastatic pixels that are predicted. F1: the harmonic mean of the two, "
+        "2 TP / (2 TP + FP + FN). Dice: the same formula on the pixels of one scan.",
+        "Threshold: the best single grey level, chosen on the validation scans. Minimum size: predicted lesions under "
+        "an area are dropped where that helps on the validation scans. The raw figures stay the result.",
+        *rest,
+    ]
+    head = ["", "scans", "precision", "sensitivity", "F1", "threshold: F1", "minimum size: F1"]
+    return Table(head, rows, strong, notes)
+
+
+def lesion_table(summary: Summary) -> Table:
+    """Lesions of all folds together, by view and by size."""
+    rows = [
+        [name.replace("mm2", "mm²"), *_lesion_cells(lesions, has_f1)] for name, lesions, has_f1 in lesion_rows(summary)
+    ]
+    overlap = summary.folds[0].overlap if summary.folds else 0.0
+    rule = "share a pixel" if not overlap else f"overlap by {overlap:g} (intersection over union)"
+    notes = [
+        "A lesion is a connected component of metastatic pixels in one view (8-connectivity). "
+        f"Two match when they {rule}. FN: true lesions that match no predicted one. FP: predicted lesions that match "
+        "no true one.",
+        "By size: sensitivity is of the true lesions of this size, precision of the predicted ones of this size.",
+    ]
+    head = ["lesions", "true", "FN", "predicted", "FP", "precision", "sensitivity", "F1"]
+    return Table(head, rows, [0], notes)
+
+
+def view_table(summary: Summary) -> Table:
+    """Pixels by view."""
+    rows = [
+        [row.view, *map(_dash, (row.pixels.precision, row.pixels.sensitivity, row.pixels.f1))]
+        for row in by_view(summary.scans)
+    ]
+    return Table(["", "precision", "sensitivity", "F1"], rows)
+
+
+def patient_table(summary: Summary) -> Table:
+    """Patients by fold, and what the minimum lesion size does to them."""
+    rows = []
+    for fold in summary.folds:
+        found = fold.detection
+        rows.append(
+            [
+                _fold_name(fold.fold),
+                f"{found.detected} / {found.positives}",
+                f"{found.cleared} / {found.normals}" if found.normals else "–",
+                patient_figure("auc", found.auc, "–"),
+                patient_figure("false_positives_per_normal_scan", found.false_positives_per_normal_scan, "–"),
+            ]
         )
-    return "".join(boxes)
+    notes = [
+        "A patient is called positive when a lesion is predicted in one of their scans. Sensitivity: share of the "
+        "patients with metastases who are called positive. Specificity: share of the normal patients without a finding. "
+        "AUC: area under the ROC curve, which ranks patients by the largest mean probability of a predicted lesion "
+        "(0.5: no better than guessing).",
+        *undefined_detection(summary),
+    ]
+    if summary.filtered:
+        after = summary.postprocessed_detection_mean
+        wrong = after["false_positives_per_normal_scan"]
+        notes.append(
+            f"With the minimum lesion size{', mean over the folds' if len(summary.folds) > 1 else ''}: sensitivity "
+            f"{with_unit(after['sensitivity'])}, specificity {with_unit(after['specificity'])}, false-positive "
+            f"lesions per normal scan {patient_figure('false_positives_per_normal_scan', wrong, 'undefined')}."
+        )
+    head = ["", "sensitivity", "specificity", "AUC", "false-positive lesions per normal scan"]
+    return Table(head, rows, notes=notes)
 
 
-def _dice_text(summary: Summary) -> str:
-    dice = summary.dice
+def scan_table(scans: Sequence[tuple[int, ScanScore]]) -> Table:
+    """Every test scan, the worst first; `scans` are (fold, score)."""
+    ordered = sorted(scans, key=lambda item: (-1.0 if item[1].dice is None else item[1].dice, item[1].case))
+    rows = [
+        [
+            scan.case,
+            fold or "all",
+            *(_dash(value, 1) for value in (scan.dice, scan.counts.precision, scan.counts.sensitivity)),
+            f"{scan.lesions.found} / {scan.lesions.true}",
+            scan.lesions.false_positives,
+        ]
+        for fold, scan in ordered
+    ]
+    return Table(["scan", "fold", "Dice", "precision", "sensitivity", "lesions detected", "FP lesions"], rows)
+
+
+def dice_sentence(dice: Distribution) -> str:
+    """The Dice of the scans in a sentence."""
     if dice.median is None:
-        return "<p>No scan has a Dice coefficient.</p>"
-    sd = "" if dice.sd is None else f", SD {100 * dice.sd:.1f}"
+        return "No scan has a Dice coefficient."
+    sd = "" if dice.sd is None else f", SD {percent(dice.sd, 1)}"
     undefined = (
         f" {counted(dice.undefined, 'scan')} without: nothing there, nothing predicted." if dice.undefined else ""
     )
     return (
-        f"<p>Dice of {counted(dice.scans, 'scan')}: median {100 * dice.median:.1f} %, the middle half between "
-        f"{100 * dice.lower_quartile:.1f} and {100 * dice.upper_quartile:.1f} %, range {100 * dice.minimum:.1f} to "
-        f"{100 * dice.maximum:.1f} %, mean {100 * dice.mean:.1f} %{sd}.{undefined}</p>"
+        f"Dice of {counted(dice.scans, 'scan')}: median {percent(dice.median, 1)} %, the middle half between "
+        f"{percent(dice.lower_quartile, 1)} and {percent(dice.upper_quartile, 1)} %, range {percent(dice.minimum, 1)} "
+        f"to {percent(dice.maximum, 1)} %, mean {percent(dice.mean, 1)} %{sd}.{undefined}"
     )
+
+
+def settings_section(
+    experiment: Experiment, data: Mapping[str, Any], shown: str, precision: str | None
+) -> dict[str, Any]:
+    """What was trained, on what, and what is shown.
+
+    Args:
+        experiment: of the run.
+        data: of the run: "preparation" and "fingerprint" of the shards that it was trained on.
+        shown: fingerprint of the shards of the scans in the report; an ensemble's are others.
+        precision: of the training, None where it is not recorded.
+    """
+    experiment = experiment.public()
+    changed = experiment.changed_settings()
+    differs = PreparationSettings.from_json(data["preparation"]).changes()
+    shards = f"shards of these scans {shown[:16]}…"
+    if shown != data["fingerprint"]:
+        shards += f", trained on the shards {data['fingerprint'][:16]}…"
+    if precision:
+        shards += f"; trained in {precision}"
+    return {
+        "experiment": _setting_table("experiment", experiment.to_json(), changed),
+        "preparation": _setting_table("preparation", data["preparation"], differs),
+        "version": f"doubleunet_bs {__version__}; {shards}",
+    }
+
+
+def _setting_table(name: str, settings: Mapping[str, Any], changed: Mapping[str, Any] | Sequence[str]) -> Table:
+    rows = [[key, _plain(value), "changed" if key in changed else ""] for key, value in settings.items()]
+    return Table([name, "", ""], rows)
+
+
+def _specificity(summary: Summary) -> Tile:
+    """Stands beside the sensitivity: without it a model that calls everybody positive looks perfect."""
+    label = "specificity (normal patients without a finding)"
+    specificity = summary.detection_mean["specificity"]
+    if specificity is not None:
+        return Tile(label, with_unit(specificity), _of_folds(summary, "specificity"))
+    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
+    return Tile(label, "not tested", "; ".join(reasons))
+
+
+def _of_folds(summary: Summary, key: str) -> str:
+    return folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
+
+
+def _lesion_cells(lesions: LesionCounts, has_f1: bool) -> list[Any]:
+    figures = (lesions.precision, lesions.sensitivity, lesions.f1 if has_f1 else BLANK)
+    return [
+        lesions.true,
+        lesions.false_negatives,
+        lesions.predicted,
+        lesions.false_positives,
+        *(_dash(figure, 1) for figure in figures),
+    ]
+
+
+def _dash(value: Cell, digits: int = 2) -> str:
+    return percent(value, digits, "–")
+
+
+def _fold_name(fold: int) -> str:
+    return f"fold {fold}" if fold else "all folds averaged"
+
+
+def _scans(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _interval_text(interval: Interval) -> str:
+    return "" if interval is None else f"95 %: {percent(interval)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {part}" for name, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,5 +1,9 @@
-"""Scans with their layers: the image, true and predicted outlines, the probability map."""
+"""Scans with their layers: the image, true and predicted outlines, the probability map; and maps of all errors.
 
+These are the values that the template `figures.html` draws as SVG, whose unit is a pixel of the prepared image.
+"""
+
+import base64
 import dataclasses
 from collections.abc import Sequence
 
@@ -7,13 +11,42 @@ import cv2
 import numpy as np
 
 from doubleunet_bs.constants import METASTATIC
-from doubleunet_bs.evaluation.figures import clinical_display
-from doubleunet_bs.evaluation.report.markup import png_uri, text, tinted, with_unit
+from doubleunet_bs.display import Colour, clinical_display, png_bytes
 from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.evaluation.tables import percent
 
 PROBABILITY_COLOUR = (230, 130, 0)
+FALSE_POSITIVE_COLOUR, FALSE_NEGATIVE_COLOUR = (200, 70, 0), (0, 80, 200)
+SMOOTHING = 0.012
+"""Standard deviation of the smoothing of an error map as a part of the image's rows: 8 of 640."""
 _FINE = 3
 OUTLINE_TRANSFORM = f"scale({1 / _FINE:.6f}) translate(0.5 0.5)"
+
+
+@dataclasses.dataclass(frozen=True)
+class LayeredFigure:
+    """Layers over each other in image coordinates.
+
+    Attributes:
+        title, where, caption: text above and below. label: for those who do not see the picture.
+        shape: (rows, columns).
+        pictures: (name of the layer or "", data URI), from the bottom up.
+        outlines: (name of the layer, path data) above them.
+    """
+
+    title: str
+    where: str
+    caption: str
+    label: str
+    shape: tuple[int, int]
+    pictures: tuple[tuple[str, str], ...]
+    outlines: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def names(self) -> list[tuple[float, str]]:
+        """(x, text) of the names of the views and the patient's sides."""
+        places = ((0.03, "R"), (0.25, "anterior"), (0.47, "L"), (0.53, "L"), (0.75, "posterior"), (0.97, "R"))
+        return [(self.shape[1] * place, text) for place, text in places]
 
 
 def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[tuple[str, int, ScanScore]]:
@@ -27,7 +60,7 @@ def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[
         (what it is, fold, score), the best and the worst one first among their like; none without scans.
     """
     ranked = sorted(
-        (item for item in scans if item[1].dice is not None), key=lambda item: (-item[1].dice, item[1].case)
+        (item for item in scans if item[1].dice is not None), key=lambda item: (-(item[1].dice or 0.0), item[1].case)
     )
     count = len(ranked)
     middle = max(0, (count - each) // 2)
@@ -54,66 +87,65 @@ def scan_figure(
     labels: np.ndarray,
     mask: np.ndarray,
     probability: np.ndarray,
-) -> str:
-    """One scan as a figure whose layers can be switched by the boxes of the page.
+) -> LayeredFigure:
+    """One scan whose layers can be switched by the boxes of the page.
 
     Args:
         what: "best", "median" or "worst". fold: 0 for an ensemble. score: of the scan.
         grey: (rows, columns) uint8 prepared image. labels: (rows, columns) uint8 classes.
         mask: (rows, columns) bool. probability: (rows, columns), 0 to 1.
     """
-    truth = np.asarray(labels) == METASTATIC
-    layers = [
-        picture(clinical_display(grey), grey.shape),
-        picture(tinted(np.asarray(probability), PROBABILITY_COLOUR), grey.shape, "probability"),
-        f'<path class="truth" transform="{OUTLINE_TRANSFORM}" d="{outline(truth)}"/>',
-        f'<path class="prediction" transform="{OUTLINE_TRANSFORM}" d="{outline(mask)}"/>',
-    ]
-    where = f"fold {fold}" if fold else "ensemble"
     lesions = score.lesions
     caption = (
         f"Dice {with_unit(score.dice)}: precision {with_unit(score.counts.precision)}, sensitivity "
-        f"{with_unit(score.counts.sensitivity)}. {lesions.found} of {lesions.true} lesions found, "
-        f"{lesions.false_positives} of {lesions.predicted} predicted ones wrong."
+        f"{with_unit(score.counts.sensitivity)}. {lesions.found} of {lesions.true} lesions detected, "
+        f"{lesions.false_positives} of {lesions.predicted} predicted ones are false positives."
     )
-    label = f"{what} scan {score.case}, anterior and posterior view. {caption}"
-    return (
-        f"<figure><h3>{text(what.capitalize())}: {text(score.case)} <span class='small'>({where})</span></h3>"
-        f"{layered(layers, grey.shape, label)}<figcaption>{text(caption)}</figcaption></figure>"
-    )
-
-
-def layered(layers: Sequence[str], shape: tuple[int, int], label: str) -> str:
-    """Layers over each other in image coordinates, with the names of the views and the patient's sides."""
-    rows, columns = shape
-    size = columns / 28
-    names = "".join(
-        f'<text x="{columns * place:.1f}" y="{size * 1.2:.1f}" font-size="{size:.1f}" text-anchor="middle">'
-        f"{name}</text>"
-        for place, name in (
-            (0.03, "R"),
-            (0.25, "anterior"),
-            (0.47, "L"),
-            (0.53, "L"),
-            (0.75, "posterior"),
-            (0.97, "R"),
-        )
-    )
-    return (
-        f'<svg class="layers" viewBox="0 0 {columns} {rows}" role="img" aria-label="{text(label)}">'
-        f"{''.join(layers)}{names}</svg>"
+    return LayeredFigure(
+        title=f"{what.capitalize()}: {score.case}",
+        where=f"(fold {fold})" if fold else "(ensemble)",
+        caption=caption,
+        label=f"{what} scan {score.case}, anterior and posterior view. {caption}",
+        shape=(grey.shape[0], grey.shape[1]),
+        pictures=(
+            ("", png_uri(clinical_display(grey))),
+            ("probability", png_uri(tinted(np.asarray(probability), PROBABILITY_COLOUR))),
+        ),
+        outlines=(
+            ("truth", inner_outline(np.asarray(labels) == METASTATIC)),
+            ("prediction", inner_outline(mask)),
+        ),
     )
 
 
-def picture(image: np.ndarray, shape: tuple[int, int], name: str = "") -> str:
-    """A picture that fills the image area; `name` is the layer it belongs to."""
-    return (
-        f'<image class="pixels {name}" width="{shape[1]}" height="{shape[0]}" preserveAspectRatio="none" '
-        f'href="{png_uri(image)}"/>'
-    )
+def with_unit(value: float | None) -> str:
+    """A fraction as "12.3 %", "undefined" where it is."""
+    return "undefined" if value is None else f"{percent(value, 1)} %"
 
 
-def outline(mask: np.ndarray) -> str:
+def png_uri(image: np.ndarray) -> str:
+    """A picture as a data URI: (rows, columns) uint8 grey, or (rows, columns, 4) uint8 with opacity."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
+
+
+def tinted(strength: np.ndarray, colour: Colour, least: float = 0.05) -> np.ndarray:
+    """One colour, the more opaque the stronger.
+
+    Args:
+        strength: (rows, columns), 0 to 1; below `least` nothing is drawn, which keeps the file small.
+        colour: red, green, blue.
+
+    Returns:
+        (rows, columns, 4) uint8.
+    """
+    alpha = np.where(strength < least, 0, np.rint(np.clip(strength, 0, 1) * 15) * 17).astype(np.uint8)
+    picture = np.zeros((*strength.shape, 4), np.uint8)
+    picture[alpha > 0, :3] = colour
+    picture[..., 3] = alpha
+    return picture
+
+
+def inner_outline(mask: np.ndarray) -> str:
     """The outlines of a mask as SVG path data, holes included; "" for an empty mask.
 
     Every pixel is drawn as a block and its outline lies just inside: single pixels are seen, and outlines of lesions
@@ -130,23 +162,18 @@ def outline(mask: np.ndarray) -> str:
     return "".join(parts)
 
 
-SMOOTHING = 0.012
-"""Standard deviation of the smoothing as a part of the image's rows: 8 of 640."""
-WRONG_COLOUR, MISSED_COLOUR = (200, 70, 0), (0, 80, 200)
-
-
 @dataclasses.dataclass
 class ErrorMaps:
     """Sums over scans; `add` one after another.
 
     Attributes:
-        grey: sum of the pictures. wrong, missed: in how many scans a pixel is falsely positive, or falsely negative.
+        grey: sum of the pictures. false_positives, false_negatives: in how many scans a pixel is one.
         scans: how many were added.
     """
 
     grey: np.ndarray
-    wrong: np.ndarray
-    missed: np.ndarray
+    false_positives: np.ndarray
+    false_negatives: np.ndarray
     scans: int = 0
 
     @classmethod
@@ -157,50 +184,42 @@ class ErrorMaps:
     def add(self, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> None:
         """Add one scan: (rows, columns) uint8 image and classes, bool prediction."""
         truth = np.asarray(labels) == METASTATIC
-        # Scans of many counts must not outshine the others.
+        # As displayed: scans of many counts must not outshine the others.
         self.grey += 255 - clinical_display(grey)
-        self.wrong += mask & ~truth
-        self.missed += truth & ~mask
+        self.false_positives += mask & ~truth
+        self.false_negatives += truth & ~mask
         self.scans += 1
 
-    def figures(self) -> str:
-        """Two figures, false positives and false negatives; "" without scans."""
+    def figures(self) -> list[LayeredFigure]:
+        """Two figures, false positives and false negatives; none without scans."""
         if not self.scans:
-            return ""
+            return []
         mean = 255 - np.rint(self.grey / self.scans * 0.6).astype(np.uint8)
-        return "".join(
-            _figure(mean, errors / self.scans, colour, name)
+        return [
+            _error_figure(mean, errors / self.scans, colour, name)
             for errors, colour, name in (
-                (self.wrong, WRONG_COLOUR, "False positives"),
-                (self.missed, MISSED_COLOUR, "False negatives"),
+                (self.false_positives, FALSE_POSITIVE_COLOUR, "False positives"),
+                (self.false_negatives, FALSE_NEGATIVE_COLOUR, "False negatives"),
             )
-        )
+        ]
 
 
-def _figure(mean: np.ndarray, share: np.ndarray, colour: tuple[int, int, int], name: str) -> str:
+def _error_figure(mean: np.ndarray, share: np.ndarray, colour: Colour, name: str) -> LayeredFigure:
     rows, columns = share.shape
     half = columns // 2
+    sigma = max(0.5, SMOOTHING * rows)
     # Each view by itself: smoothing must not carry an error across the middle.
+    parts = (np.ascontiguousarray(part) for part in (share[:, :half], share[:, half:]))
     smooth = np.concatenate(
-        [
-            cv2.GaussianBlur(
-                np.ascontiguousarray(part), (0, 0), max(0.5, SMOOTHING * rows), borderType=cv2.BORDER_CONSTANT
-            )
-            for part in (share[:, :half], share[:, half:])
-        ],
-        axis=1,
+        [cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT) for part in parts], axis=1
     )
     peak = float(smooth.max())
-    layers = [picture(mean, share.shape)]
+    pictures = [("", png_uri(mean))]
+    caption = f"{name}: none."
     if peak > 0:
-        layers.append(picture(tinted(np.sqrt(smooth / peak), colour, least=0.12), share.shape))
-    caption = (
-        f"{name}: up to {100 * peak:.1f} %, at the darkest place (share of the scans in which a pixel is one, smoothed "
-        "over its surroundings; the colour goes with the square root)."
-        if peak > 0
-        else f"{name}: none."
-    )
-    return (
-        f"<figure><h3>{text(name)}</h3>{layered(layers, share.shape, f'Map over the body. {caption}')}"
-        f"<figcaption>{text(caption)}</figcaption></figure>"
-    )
+        pictures.append(("", png_uri(tinted(np.sqrt(smooth / peak), colour, least=0.12))))
+        caption = (
+            f"{name}: up to {100 * peak:.1f} %, at the darkest place (share of the scans in which a pixel is one, "
+            "smoothed over its surroundings; the colour goes with the square root)."
+        )
+    return LayeredFigure(name, "", caption, f"Map over the body. {caption}", (rows, columns), tuple(pictures))
