@@ -165,7 +165,7 @@ def _check_views(scan: "BoneScan") -> dict[str, np.ndarray]:
     for name, counts in views.items():
         if counts.shape != RAW_SHAPE or counts.dtype != np.uint16:
             raise ScanError(
-                f"the {name} view is {_described(counts)}, but {RAW_SHAPE[0]} x {RAW_SHAPE[1]} of type uint16 is needed",
+                f"the {name} view is {_described(counts)}: {RAW_SHAPE[0]} x {RAW_SHAPE[1]} of type uint16 is needed",
                 "wrong-matrix",
             )
     if not views:
@@ -219,7 +219,7 @@ def _check_lesions(lesions: Mapping[str, np.ndarray]) -> None:
             raise LabelError(f"a mask is named {name!r}: it must be one of {', '.join(shapes)}", "label-frame")
         if mask.shape != shapes[name] or mask.dtype != np.uint8:
             raise LabelError(
-                f"the {name} mask is {_described(mask)}, but {' x '.join(map(str, shapes[name]))} of type uint8 is needed",
+                f"the {name} mask is {_described(mask)}: {' x '.join(map(str, shapes[name]))} of type uint8 is needed",
                 "label-frame",
             )
         if mask.max(initial=0) > METASTATIC:

@@ -117,7 +117,8 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     """
     if job.workers < 1:
         raise SettingsError(f"{job.workers} workers: at least 1 is needed")
-    job = dataclasses.replace(job, **{name: Path(getattr(job, name)).absolute() for name in ("scans", "labels", "out")})
+    scans, labels, out = (Path(path).absolute() for path in (job.scans, job.labels, job.out))
+    job = dataclasses.replace(job, scans=scans, labels=labels, out=out)
     _check_places(job)
     try:
         with new_folder(job.out) as folder:
@@ -339,8 +340,9 @@ def summary_text(records: Sequence[CaseRecord], rejected: int, settings: Prepara
     cancers = _numbers(record.cancer or "unknown" for record in records)
     rows, columns = settings.image_shape
     binned = f", counts of {settings.bin} x {settings.bin} pixels added before the gain" if settings.bin > 1 else ""
+    patients = len({record.patient for record in records})
     lines = [
-        f"cases            {len(records)} of {len({record.patient for record in records})} patients ({groups}; {cancers})",
+        f"cases            {len(records)} of {patients} patients ({groups}; {cancers})",
         f"rejected         {rejected}",
         f"image            {rows} x {columns}{binned}",
         f"gain             {_spread([gain for record in records for gain in record.gains], '.2f')}",
@@ -380,7 +382,7 @@ def gathered_warnings(records: Sequence[CaseRecord]) -> dict[str, int]:
 
 
 def _with_ranges(form: str, numbers: Sequence[Sequence[str]]) -> str:
-    """A text whose numbers were taken out, with what stood in each place: one number, or the smallest to the largest."""
+    """A text whose numbers were taken out, with the number of each place, or the smallest to the largest."""
     first, *parts = form.split("\0")
     text = first
     for part, values in zip(parts, zip(*numbers, strict=True), strict=True):

@@ -69,8 +69,8 @@ def inspection(scan: "BoneScan", prepared: PreparedCase) -> dict[str, Any]:
 
     Returns:
         A JSON object: matrix, pixel spacing, how the views were distinguished; for each view the counts, largest pixel,
-            body bounding box, crop and gain (None for a missing view); brightness after the gain, uptake fraction of the
-            background setting, warnings.
+            body bounding box, crop and gain (None for a missing view); brightness after the gain, uptake fraction of
+            the background setting, warnings.
     """
     views: dict[str, Any] = {}
     for index, name in enumerate(VIEWS):

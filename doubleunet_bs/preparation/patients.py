@@ -120,14 +120,14 @@ def same_patients(cases: Sequence[CaseRecord], sources: Sequence[PatientSource])
         cases: records of all scans of a data set.
         sources: one for each case.
     """
-    assigned = defaultdict(set)
+    assigned: defaultdict[str | None, set[str]] = defaultdict(set)
     for case, source in zip(cases, sources, strict=True):
         if source.declared and source.header is not None:
             assigned[source.header].add(case.patient)
     # What the table says holds, also where it says the same as another scan's header, which may be wrong.
     return [
         dataclasses.replace(case, patient=next(iter(assigned[source.header])))
-        if not source.declared and len(assigned.get(source.header, ())) == 1
+        if not source.declared and len(assigned[source.header]) == 1
         else case
         for case, source in zip(cases, sources, strict=True)
     ]

@@ -1,13 +1,12 @@
-"""What `dataset.json` says of one case, and the check that it says it."""
+"""One case in `dataset.json`: what is written, and the check when it is read."""
 
 import dataclasses
-import functools
 import math
 import re
-import struct
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import numpy as np
 
 from doubleunet_bs.constants import CANCERS, VIEWS
 from doubleunet_bs.errors import DatasetError
@@ -20,7 +19,6 @@ PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
-# All records of a data set are in memory: slots, and one object for what many have in common, make them small.
 @dataclasses.dataclass(frozen=True, slots=True)
 class CaseRecord:
     """One case of a shard folder.
@@ -79,29 +77,20 @@ def make_record(
     pixel_sha256: str,
     warnings: tuple[str, ...] = (),
 ) -> CaseRecord:
-    """The record of a prepared case; shard and row are given when it is written."""
-    return CaseRecord(
-        case=prepared.case,
-        patient=patient,
-        group=group,
-        cancer=cancer,
-        shard=0,
-        row=0,
-        gains=prepared.gains,
-        brightness=prepared.brightness,
-        placements=prepared.placements,
-        bodies=prepared.bodies,
-        raw_shape=prepared.raw_shape,
-        pixel_spacing_mm=prepared.pixel_spacing_mm,
-        missing_views=prepared.missing_views,
-        sum_counts=prepared.sum_counts,
-        uptake_fraction=prepared.uptake_fraction,
-        metastatic_pixels=prepared.metastatic_pixels,
-        warnings=(*prepared.warnings, *warnings),
-        source_sha256=prepared.source_sha256,
-        pixel_sha256=pixel_sha256,
-        phantom=prepared.phantom,
-    )
+    """The record of a prepared case.
+
+    Args:
+        prepared: the case; all that both have in common is taken from it.
+        patient, group, cancer, pixel_sha256: see `CaseRecord`.
+        warnings: further ones.
+
+    Returns:
+        The record, with shard and row 0 until it is written.
+    """
+    shared = {field.name for field in dataclasses.fields(PreparedCase)} & _NAMES
+    content = {name: getattr(prepared, name) for name in shared}
+    content |= {"patient": patient, "warnings": (*prepared.warnings, *warnings)}
+    return CaseRecord(**content, group=group, cancer=cancer, shard=0, row=0, pixel_sha256=pixel_sha256)
 
 
 def parse_record(content: Any) -> CaseRecord:
@@ -116,61 +105,17 @@ def parse_record(content: Any) -> CaseRecord:
     if not isinstance(content, dict) or content.keys() != _NAMES:
         different = _NAMES ^ set(content) if isinstance(content, dict) else _NAMES
         raise DatasetError(f"a case has missing or unknown entries: {', '.join(sorted(map(str, different)))[:200]}")
-    checks = {
-        "case": _is_name(content["case"]),
-        "patient": _is_name(content["patient"]),
-        "group": content["group"] in GROUPS,
-        "cancer": content["cancer"] is None or content["cancer"] in CANCERS,
-        "shard": _is_whole(content["shard"]),
-        "row": _is_whole(content["row"]),
-        "gains": _are_numbers(content["gains"], 2)
-        and all(0 < gain < GAIN_LIMIT and _is_float32(gain) for gain in content["gains"]),
-        "brightness": _are_numbers([content["brightness"]], 1),
-        "placements": _is_table(content["placements"], Placement) and set(content["placements"]) == set(VIEWS),
-        "bodies": _is_table(content["bodies"], BodyBox) and set(content["bodies"]) <= set(VIEWS),
-        "raw_shape": isinstance(content["raw_shape"], list)
-        and len(content["raw_shape"]) == 2
-        and all(_is_whole(length) and length for length in content["raw_shape"]),
-        "pixel_spacing_mm": content["pixel_spacing_mm"] is None or _are_numbers(content["pixel_spacing_mm"], 2),
-        "missing_views": isinstance(content["missing_views"], list)
-        and all(name in VIEWS for name in content["missing_views"]),
-        "sum_counts": _is_whole(content["sum_counts"]),
-        "uptake_fraction": _are_numbers([content["uptake_fraction"]], 1) and 0 <= content["uptake_fraction"] <= 1,
-        "metastatic_pixels": _is_whole(content["metastatic_pixels"]),
-        "warnings": isinstance(content["warnings"], list)
-        and all(isinstance(line, str) for line in content["warnings"]),
-        "source_sha256": _is_hash(content["source_sha256"]),
-        "pixel_sha256": _is_hash(content["pixel_sha256"]),
-        "phantom": content["phantom"] is None or type(content["phantom"]) is bool,
-    }
-    wrong = [name for name, right in checks.items() if not right]
-    if wrong:
-        raise DatasetError(f"a case has an impossible entry: {wrong[0]}")
+    for name, is_right in _CHECKS.items():
+        if not is_right(content[name]):
+            raise DatasetError(f"a case has an impossible entry: {name}")
     content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
     content["gains"] = tuple(map(float, content["gains"]))
     content["placements"] = {view: Placement(**place) for view, place in content["placements"].items()}
     content["bodies"] = {view: BodyBox(**body) for view, body in content["bodies"].items()}
-    content["group"] = sys.intern(content["group"])
-    content["cancer"] = content["cancer"] and sys.intern(content["cancer"])
-    content["raw_shape"], content["pixel_spacing_mm"] = _shared(content["raw_shape"], content["pixel_spacing_mm"])
     return CaseRecord(**content)
 
 
 _NAMES = {field.name for field in dataclasses.fields(CaseRecord)}
-_FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in (Placement, BodyBox)}
-
-
-@functools.lru_cache(64)
-def _shared(*values: Any) -> tuple:
-    """The same objects for equal values."""
-    return values
-
-
-def _is_float32(number: float) -> bool:
-    try:
-        return struct.unpack("f", struct.pack("f", number))[0] == number
-    except OverflowError:
-        return False
 
 
 def _is_name(value: Any) -> bool:
@@ -186,22 +131,54 @@ def _is_whole(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**62
 
 
-def _are_numbers(value: Any, length: int) -> bool:
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e12 and math.isfinite(value)
+
+
+def _is_gain(value: Any) -> bool:
+    return _is_number(value) and 0 < value < GAIN_LIMIT and float(np.float32(value)) == value
+
+
+def _is_list(value: Any, is_right: Callable[[Any], bool], length: int | None = None) -> bool:
+    return isinstance(value, list) and length in (None, len(value)) and all(map(is_right, value))
+
+
+def _is_table(value: Any, kind: type[Placement] | type[BodyBox]) -> bool:
+    names = {field.name for field in dataclasses.fields(kind)}
     return (
-        isinstance(value, list)
-        and len(value) == length
-        and all(type(number) in (int, float) and abs(number) < 1e12 and math.isfinite(number) for number in value)
+        isinstance(value, dict)
+        and set(value) <= set(VIEWS)
+        and all(
+            isinstance(entry, dict)
+            and entry.keys() == names
+            and all(type(number) is int and abs(number) < 10**6 for number in entry.values())
+            for entry in value.values()
+        )
     )
 
 
-def _is_table(value: Any, kind: type) -> bool:
-    names = _FIELDS[kind]
-    return isinstance(value, dict) and all(
-        isinstance(entry, dict)
-        and entry.keys() == names
-        and all(type(n) is int and abs(n) < 10**6 for n in entry.values())
-        for entry in value.values()
-    )
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "case": _is_name,
+    "patient": _is_name,
+    "group": lambda value: value in GROUPS,
+    "cancer": lambda value: value is None or value in CANCERS,
+    "shard": _is_whole,
+    "row": _is_whole,
+    "gains": lambda value: _is_list(value, _is_gain, 2),
+    "brightness": _is_number,
+    "placements": lambda value: _is_table(value, Placement) and set(value) == set(VIEWS),
+    "bodies": lambda value: _is_table(value, BodyBox),
+    "raw_shape": lambda value: _is_list(value, lambda length: _is_whole(length) and length > 0, 2),
+    "pixel_spacing_mm": lambda value: value is None or _is_list(value, _is_number, 2),
+    "missing_views": lambda value: _is_list(value, lambda name: name in VIEWS),
+    "sum_counts": _is_whole,
+    "uptake_fraction": lambda value: _is_number(value) and 0 <= value <= 1,
+    "metastatic_pixels": _is_whole,
+    "warnings": lambda value: _is_list(value, lambda line: isinstance(line, str)),
+    "source_sha256": _is_hash,
+    "pixel_sha256": _is_hash,
+    "phantom": lambda value: value is None or type(value) is bool,
+}
 
 
 def scans_are(records: Iterable[CaseRecord]) -> str:
@@ -209,4 +186,6 @@ def scans_are(records: Iterable[CaseRecord]) -> str:
     marks = {record.phantom for record in records}
     if None in marks or not marks:
         return UNKNOWN
-    return {(True,): PHANTOMS, (False,): PATIENTS}.get(tuple(marks), MIXED)
+    if len(marks) > 1:
+        return MIXED
+    return PHANTOMS if marks == {True} else PATIENTS

@@ -1,7 +1,4 @@
-"""Everything of the preparation that a user can choose, and every number the paper leaves open.
-
-What the paper states and what was decided here is said beside each constant; to change one is to change this file.
-"""
+"""What a user can choose of the preparation, and how the mean brightness is reached."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,8 +11,8 @@ BRIGHTNESS_RANGE = (7.0, 14.0)
 """Open range of the mean intensity after normalisation, in 8-bit grey levels (paper, section 2.3)."""
 
 BRIGHTNESS_MARGIN = 1e-3
-"""How far inside the open range a scan is brought that lies outside of it (decided here: an open range has no nearest
-point; a thousandth of a grey level is far above the rounding of a float32 gain and far below anything visible)."""
+"""How far inside the open range a scan is brought that lies outside of it: an open range has no nearest point. A
+thousandth of a grey level is far above the rounding of a float32 gain and far below anything visible."""
 
 BACKGROUNDS = ("otsu", "log", "none")
 BRIGHTNESSES = ("per_scan", "per_view")
@@ -28,10 +25,9 @@ class PreparationSettings:
 
     Attributes:
         background: what makes a pixel non-metastatic instead of air (paper, section 2.4). `"otsu"`: Otsu's threshold on
-            the whole prepared 8-bit image, the default (that lesions count in the histogram is decided here; the paper
-            speaks of "the non-metastatic regions"); `"log"`: Otsu's threshold on log(1 + counts),
-            about the outline of the body; `"none"`: nothing but what the annotation calls non-metastatic.
-        brightness: `"per_scan"` (decided here: one gain for both views keeps their ratio) or `"per_view"`.
+            the whole prepared 8-bit image, lesions included; `"log"`: Otsu's threshold on log(1 + counts), about the
+            outline of the body; `"none"`: nothing but what the annotation calls non-metastatic.
+        brightness: `"per_scan"`: one gain for both views, which keeps their ratio; or `"per_view"`.
         bin: 1, 2 or 4; counts of blocks of bin x bin pixels are added up, as a gamma camera with a coarser matrix
             would. 1 is the paper's matrix.
         classes: annotation label -> class 0, 1 or 2. Labels are compared without regard to case.
@@ -53,7 +49,7 @@ class PreparationSettings:
         ):
             # By type as well: True == 1 and 2.0 == 2.
             if not any(type(value) is type(choice) and value == choice for choice in choices):
-                raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(map(str, choices))}")
+                raise SettingsError(f"{name} is {value!r}: it must be one of {', '.join(map(str, choices))}")
         if not isinstance(self.classes, Mapping) or not all(
             isinstance(label, str) and type(number) is int and AIR <= number <= METASTATIC
             for label, number in self.classes.items()
@@ -68,7 +64,11 @@ class PreparationSettings:
     def changes(self, other: "PreparationSettings | None" = None) -> dict[str, Any]:
         """The settings that differ from another preparation's, by name; None: from the paper's.
 
-        The class map translates the labels of a cohort, which may have names of their own; it is no setting of the method.
+        The class map is left out: it translates the labels of a cohort and is no setting of the method.
+
+        Example:
+            >>> PreparationSettings(bin=4).changes()
+            {'bin': 4}
         """
         there = (PreparationSettings() if other is None else other).to_json()
         return {name: value for name, value in self.to_json().items() if name != "classes" and value != there[name]}

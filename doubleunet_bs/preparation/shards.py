@@ -4,19 +4,17 @@
     counts-00000.npy    uint16 (n, 640, 512): cropped and merged counts, before brightness
     labels-00000.npy    uint8  (n, 640, 512): 0 air, 1 non-metastatic, 2 metastatic
 
-Counts and a gain instead of grey levels: the shard stays exact, and a change of brightness is a change of the gain (decided
-here). The files are mapped into memory and opened without pickle.
+Counts and a gain instead of grey levels: the shard stays exact, and a change of brightness is a change of the gain. The
+files are mapped into memory and opened without pickle.
 """
 
-import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +29,19 @@ from doubleunet_bs.preparation.settings import PreparationSettings
 DATASET = "dataset.json"
 FORMAT = "doubleunet-bs shards"
 VERSION = 1
-# What NumPy's header parser raises on damaged headers: it hands them to Python's own parsers.
-_HEADER_ERRORS = (ValueError, SyntaxError, tokenize.TokenError, EOFError, TypeError, RecursionError, MemoryError)
-MAPPED_FILES = 256
-"""Of each kind, files that are mapped at a time: a mapped file takes one of the 1024 that a process usually may have
-open, and what was read of it counts as memory of the process. Mapping one again takes microseconds."""
 CASES_PER_SHARD = 64
-KINDS = {"counts": np.dtype("<u2"), "labels": np.dtype("u1")}
+KINDS: dict[str, np.dtype] = {"counts": np.dtype("<u2"), "labels": np.dtype("u1")}
+# What NumPy's header parser raises on damaged headers: it hands them to Python's own parsers.
+_HEADER_ERRORS = (
+    ValueError,
+    SyntaxError,
+    tokenize.TokenError,
+    EOFError,
+    TypeError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+)
 
 
 def shard_name(kind: str, number: int) -> str:
@@ -48,6 +52,8 @@ def shard_name(kind: str, number: int) -> str:
 class ShardedDataset:
     """An opened shard folder. Made by `open_shards`.
 
+    All files are mapped when the folder is opened: whatever becomes of it, they are what was opened.
+
     Attributes:
         path: the folder.
         cases: one `CaseRecord` for each case, in the order of the shards.
@@ -56,47 +62,35 @@ class ShardedDataset:
         fingerprint: SHA-256 of `dataset.json`, which in turn holds that of every shard file.
         key_mark: of the key that made the pseudonyms (`scans.pseudonyms`); None where it is not known. One person has
             the same pseudonym in two data sets only when their keys are the same.
-
-    However many files there are, only the `MAPPED_FILES` that were last used are mapped; an array that was handed out stays
-    good in any case.
-
-    Raises:
-        DatasetError: from `counts`, `labels` and `grey`: a file had to be mapped again, and is not the one that was
-            opened.
     """
 
     def __init__(
         self,
         path: Path,
-        cases: tuple[CaseRecord, ...],
+        cases: Sequence[CaseRecord],
         settings: PreparationSettings,
         fingerprint: str,
-        files: dict[str, list["_ShardFile"]],
+        shards: Mapping[str, Sequence[np.ndarray]],
         key_mark: str | None = None,
     ):
         self.path = path
-        self.cases = cases
+        self.cases = tuple(cases)
         self.settings = settings
         self.image_shape = settings.image_shape
         self.fingerprint = fingerprint
         self.key_mark = key_mark
-        # Mapped now, as many as stay mapped: whatever becomes of the folder, they are what was opened.
-        self._mapped = {}
-        for kind, each in files.items():
-            self._mapped[kind] = functools.lru_cache(MAPPED_FILES)(lambda shard, each=each: each[shard].map())
-            for shard in range(min(len(each), MAPPED_FILES)):
-                self._mapped[kind](shard)
+        self._shards = shards
 
     def __len__(self) -> int:
         return len(self.cases)
 
     def counts(self, index: int) -> np.ndarray:
         """uint16 array of `image_shape`, a read-only view of the mapped file."""
-        return self._mapped["counts"](self.cases[index].shard)[self.cases[index].row]
+        return self._shards["counts"][self.cases[index].shard][self.cases[index].row]
 
     def labels(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape` of classes, a read-only view of the mapped file."""
-        return self._mapped["labels"](self.cases[index].shard)[self.cases[index].row]
+        return self._shards["labels"][self.cases[index].shard][self.cases[index].row]
 
     def grey(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape`: the prepared image (`preparation.brightness.to_grey`)."""
@@ -114,36 +108,48 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     Raises:
         DatasetError: no such folder, another format version, damaged or missing files, impossible entries, a case
             twice.
+
+    Example:
+        >>> import tempfile
+        >>> from doubleunet_bs.phantom import make_phantom
+        >>> from doubleunet_bs.preparation import prepare_scan
+        >>> from doubleunet_bs.preparation.records import make_record
+        >>> from doubleunet_bs.scans import BoneScan
+        >>> phantom = make_phantom(seed=1)
+        >>> case = prepare_scan(BoneScan(phantom.anterior, phantom.posterior, pixel_spacing_mm=None, case="case-1"))
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> writer = ShardWriter(Path(folder.name), case.settings)
+        >>> writer.add(make_record(case, "patient-1", "negative", "breast", "0" * 64), case.counts, case.labels)
+        >>> writer.finish()
+        >>> dataset = open_shards(folder.name)
+        >>> len(dataset), dataset.cases[0].group, dataset.grey(0).shape
+        (1, 'negative', (640, 512))
     """
     path = Path(path)
     if not (path / DATASET).is_file():
-        raise DatasetError(f"{path}: not a shard folder ({DATASET} is missing); `doubleunet-bs prepare` makes one")
+        raise DatasetError(f"{path}: not a shard folder ({DATASET} is missing): make one with `doubleunet-bs prepare`")
     fingerprint, content = _read(path / DATASET)
     settings, shards = _check_head(path / DATASET, content)
-    records = content.pop("cases")
     try:
-        for index, record in enumerate(records):
-            # In its place: of many cases there are never all records and all of the JSON at a time.
-            records[index] = parse_record(record)
-        cases = tuple(records)
+        cases = [parse_record(record) for record in content["cases"]]
     except DatasetError as error:
         raise DatasetError(f"{path / DATASET}: {error}") from None
     places = [(number, row) for number, shard in enumerate(shards) for row in range(shard["cases"])]
     if [(case.shard, case.row) for case in cases] != places:
         raise DatasetError(
-            f"{path / DATASET}: the cases do not fill the shards in their order; prepare the scans again"
+            f"{path / DATASET}: the cases do not fill the shards in their order: prepare the scans again"
         )
     name, times = Counter(case.case for case in cases).most_common(1)[0]
     if times > 1:
-        raise DatasetError(f"{path / DATASET}: {name} is in it {times} times; prepare the scans again")
-    files: dict[str, list[_ShardFile]] = {kind: [] for kind in KINDS}
+        raise DatasetError(f"{path / DATASET}: {name} is in it {times} times: prepare the scans again")
+    arrays: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     for number, shard in enumerate(shards):
         for kind, dtype in KINDS.items():
             file = path / shard_name(kind, number)
-            files[kind].append(_ShardFile.find(file, (shard["cases"], *settings.image_shape), dtype))
+            arrays[kind].append(_map(file, (shard["cases"], *settings.image_shape), dtype))
             if verify and file_sha256(file) != shard[f"{kind}_sha256"]:
-                raise DatasetError(f"{file}: its content has changed since it was written; prepare the scans again")
-    return ShardedDataset(path, cases, settings, fingerprint, files, content.get("key_mark"))
+                raise DatasetError(f"{file}: its content has changed since it was written: prepare the scans again")
+    return ShardedDataset(path, cases, settings, fingerprint, arrays, content.get("key_mark"))
 
 
 def file_sha256(path: Path) -> str:
@@ -187,7 +193,7 @@ def _check_head(path: Path, content: dict[str, Any]) -> tuple[PreparationSetting
     if content.get("image_shape") != list(settings.image_shape):
         raise DatasetError(f"{path}: image_shape is not {list(settings.image_shape)}, as its settings demand")
     if not isinstance(content.get("key_mark"), str | None):
-        raise DatasetError(f"{path}: `key_mark` is damaged; prepare the scans again")
+        raise DatasetError(f"{path}: `key_mark` is damaged: prepare the scans again")
     shards, cases = content.get("shards"), content.get("cases")
     names = {"cases", *(f"{kind}_sha256" for kind in KINDS)}
     if not (
@@ -196,65 +202,30 @@ def _check_head(path: Path, content: dict[str, Any]) -> tuple[PreparationSetting
         and all(isinstance(shard, dict) and set(shard) == names for shard in shards)
         and all(type(shard["cases"]) is int and 0 < shard["cases"] <= len(cases) for shard in shards)
     ):
-        raise DatasetError(f"{path}: `shards` and `cases` are missing or damaged; prepare the scans again")
+        raise DatasetError(f"{path}: `shards` and `cases` are missing or damaged: prepare the scans again")
     if not cases:
         raise DatasetError(f"{path}: no case is in it")
     return settings, shards
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _ShardFile:
-    """A .npy file that holds exactly the array that `dataset.json` describes.
-
-    Attributes:
-        path, shape, dtype: of the array, which begins at the byte `start`.
-        stamp: what tells the file from another one under its name.
-    """
-
-    path: Path
-    shape: tuple[int, int, int]
-    dtype: np.dtype
-    start: int
-    stamp: tuple[int, int, int]
-
-    @classmethod
-    def find(cls, path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> "_ShardFile":
-        """Check header and size; nothing is mapped."""
-        with _shard_errors(path), open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"version {version}")
-            found = np.lib.format.read_array_header_1_0(file)
-            start, status = file.tell(), os.fstat(file.fileno())
-            if found != (shape, False, dtype):
-                raise ValueError(f"shape {found[0]} of type {found[2]} instead of {shape} of type {dtype}")
-            if status.st_size != start + dtype.itemsize * int(np.prod(shape)):
-                raise ValueError(f"{status.st_size} bytes")
-            return cls(path, shape, dtype, start, _stamp(status))
-
-    def map(self) -> np.ndarray:
-        """The array, read-only. Of another file than the one that was found nothing is mapped."""
-        with _shard_errors(self.path), open(self.path, "rb") as file:
-            if _stamp(os.fstat(file.fileno())) != self.stamp:
-                raise ValueError("changed since it was opened")
-            return np.memmap(file, dtype=self.dtype, mode="r", offset=self.start, shape=self.shape)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-@contextlib.contextmanager
-def _shard_errors(path: Path) -> Iterator[None]:
+def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The array of a .npy file, read-only, when it is exactly the one that `dataset.json` describes."""
     try:
-        yield
+        array = np.lib.format.open_memmap(path, mode="r")
+        if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+            raise ValueError(f"shape {array.shape} of type {array.dtype} instead of {shape} of type {dtype}")
+        if path.stat().st_size != array.offset + array.nbytes:
+            raise ValueError(f"{path.stat().st_size} bytes")
     except FileNotFoundError:
-        raise DatasetError(f"{path}: missing; prepare the scans again") from None
-    except (*_HEADER_ERRORS, OSError) as cause:
+        raise DatasetError(f"{path}: missing: prepare the scans again") from None
+    except OSError as cause:
+        raise DatasetError(f"{path}: cannot be read ({cause.strerror})") from None
+    except _HEADER_ERRORS as cause:
         reason = str(cause).splitlines()[0][:100] if str(cause) else type(cause).__name__
         raise DatasetError(
-            f"{path}: not the shard that {DATASET} describes ({reason}); prepare the scans again"
+            f"{path}: not the shard that {DATASET} describes ({reason}): prepare the scans again"
         ) from None
+    return array
 
 
 class ShardWriter:
