@@ -1,4 +1,4 @@
-"""What is imported when: nothing heavy for `--help`, no pydicom for shards, and of Keras' own imports only what is used."""
+"""What is imported when: nothing heavy for `--help`, no pydicom for shards, of Keras' own imports only what is used."""
 
 import subprocess
 import sys
@@ -18,15 +18,27 @@ def run(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_every_verb_imports_nothing_heavy(verb):
+def test_help_of_every_verb_imports_nothing_heavy():
     said = run(
         "import sys\n"
         "from doubleunet_bs.__main__ import main\n"
-        f"try: main([{verb!r}, '--help'])\n"
-        f"except SystemExit: print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])\n"
+        f"for verb in {list(VERBS)}:\n"
+        "    try: main([verb, '--help'])\n"
+        "    except SystemExit: pass\n"
+        f"print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])\n"
     )
-    assert "usage:" in said and "heavy: []" in said
+    assert said.count("usage: doubleunet-bs") == len(VERBS) and "heavy: []" in said
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_of_the_scripts_imports_nothing_heavy(script):
+    said = run(
+        "import atexit, runpy, sys\n"
+        f"atexit.register(lambda: print('heavy:', [name for name in {HEAVY!r} if name in sys.modules]))\n"
+        f"sys.argv = [{script!r}, '--help']\n"
+        f"runpy.run_path({script!r}, run_name='__main__')"
+    )
+    assert "usage: doubleunet-bs" in said and "heavy: []" in said
 
 
 def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydicom():
@@ -34,7 +46,8 @@ def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydi
         "import sys, doubleunet_bs\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
         "import doubleunet_bs.preparation.shards, doubleunet_bs.training.experiments, doubleunet_bs.training.session\n"
-        "print([name for name in ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy') if name in sys.modules])\n"
+        "names = ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy')\n"
+        "print([name for name in names if name in sys.modules])\n"
         "import doubleunet_bs.evaluation.fold_scores, doubleunet_bs.evaluation.statistics\n"
         "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"
     )

@@ -1,8 +1,6 @@
 """`doubleunet-bs prepare` as a user meets it: what is printed, where, and with which exit code."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -80,15 +78,3 @@ def test_argparse_refuses_the_rest_with_2(folder, tmp_path, options):
     with pytest.raises(SystemExit) as caught:
         prepare(folder, tmp_path / "shards", *options)
     assert caught.value.code == 2
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys; from doubleunet_bs.__main__ import main\n"
-        "try: main(['prepare', '--help'])\n"
-        "except SystemExit: pass\n"
-        "print([name for name in ('numpy', 'cv2', 'pydicom', 'tensorflow') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "--skip-invalid" in done.stdout and "Exit codes" in done.stdout
