@@ -1,5 +1,7 @@
-"""What every test needs: TensorFlow without its start-up messages, small shards, a trained run and its export, a scan, and
-notes at the end. The model of the run calls grey levels above 150 metastatic (see `intensity_run`)."""
+"""What every test needs: TensorFlow without its start-up messages, small shards, a trained run and its export, a scan,
+a browser, and notes at the end. The model of the run calls grey levels above 150 metastatic (see `intensity_run`)."""
+
+import shutil
 
 import numpy as np
 import pytest
@@ -91,3 +93,39 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("notes")
     for text in dict.fromkeys(notes):
         terminalreporter.line(text)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium that `show` opens pages in; without one the tests that look at a page are skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the page is not opened: playwright is missing")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("the page is not opened: no Chromium or Chrome is installed")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def show(browser):
+    """Opens a file; the page has notes of what it complained of and what it asked for."""
+    contexts = []
+
+    def opened(path, width=1200, height=900, phone=False):
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, is_mobile=phone))
+        page = contexts[-1].new_page()
+        page.complaints, page.requests = [], []
+        page.on(
+            "console", lambda said: said.type in ("error", "warning", "assert") and page.complaints.append(said.text)
+        )
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.goto(path.resolve().as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()

@@ -29,6 +29,10 @@ def sides(view: str, warnings: Collection[str]) -> str:
 
     Returns:
         "RL", "LR", or "??" when a warning puts the sides in doubt.
+
+    Example:
+        >>> sides("posterior", []), sides("posterior", [MIRRORED_WARNING])
+        ('LR', '??')
     """
     return "??" if _DOUBTS & set(warnings) else _SIDES[view]
 

@@ -78,6 +78,10 @@ def parse_outputs(text: str) -> tuple[str, ...]:
 
     Raises:
         SettingsError: an unknown name.
+
+    Example:
+        >>> parse_outputs("report, masks")
+        ('masks', 'report')
     """
     if text in ("all", "none"):
         return OUTPUTS if text == "all" else ()

@@ -3,6 +3,7 @@
 A page loads nothing and runs nothing: its content security policy allows pictures inside the file and its own style.
 """
 
+import functools
 from typing import Any
 
 import jinja2
@@ -20,12 +21,17 @@ def render_page(package: str, template: str, **values: Any) -> str:
         >>> "<title>a &lt; b</title>" in render_page("doubleunet_bs", "page.html", title="a < b")
         True
     """
+    return _environment(package).get_template(template).render(**values)
+
+
+@functools.cache
+def _environment(package: str) -> jinja2.Environment:
+    """Kept, since compiling a template takes longer than filling it."""
     loaders = [jinja2.PackageLoader(name) for name in dict.fromkeys((package, "doubleunet_bs"))]
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
