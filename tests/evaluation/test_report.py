@@ -4,7 +4,6 @@ import dataclasses
 import html
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -292,41 +291,6 @@ def test_weak_probabilities_are_not_drawn():
 def test_undefined_cells_are_dashes():
     nothing = pixel_table(Summary("dice", {}, 1, (fold(1, scan(0, 0, 0, 4), value=None),)))
     assert nothing.rows[0] == ["fold 1", "1", "–", "0.00", "0.00", "–", "–"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the report is not opened: playwright is missing")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("the report is not opened: no Chromium or Chrome is installed")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def show(browser):
-    """Opens a file; the page has notes of what it complained of and what it asked for."""
-    contexts = []
-
-    def opened(path, width=1200, height=900, phone=False):
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, is_mobile=phone))
-        page = contexts[-1].new_page()
-        page.complaints, page.requests = [], []
-        page.on(
-            "console", lambda said: said.type in ("error", "warning", "assert") and page.complaints.append(said.text)
-        )
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto(path.resolve().as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
 
 
 def shown(page, name):
