@@ -55,7 +55,12 @@ def describe_endpoints(image_shape: tuple[int, int], preparation: PreparationSet
 
 
 def has_raw_counts(image_shape: tuple[int, int], preparation: PreparationSettings) -> bool:
-    """Whether the model takes images of the size that the preparation makes of a scan."""
+    """Whether the model takes images of the size that the preparation makes of a scan.
+
+    Example:
+        >>> has_raw_counts((640, 512), PreparationSettings()), has_raw_counts((160, 128), PreparationSettings())
+        (True, False)
+    """
     return tuple(image_shape) == preparation.image_shape
 
 

@@ -38,14 +38,12 @@ def split_convolutions(model: openvino.Model) -> int:
         channels = [one.partial_shape[1].get_length() for one in maps]
         weights = operations.variadic_split(convolution.input_value(1), 1, channels)
         form = convolution.get_attributes()
-        total = None
-        for place, one in enumerate(maps):
-            term = operations.convolution(
-                *(one, weights.output(place), form["strides"], form["pads_begin"], form["pads_end"], form["dilations"]),
-                auto_pad=form["auto_pad"],
-            )
-            total = term if total is None else operations.add(total, term)
-        convolution.output(0).replace(total.output(0))
+        sizes = [form[name] for name in ("strides", "pads_begin", "pads_end", "dilations")]
+        terms = [
+            operations.convolution(one, weights.output(place), *sizes, auto_pad=form["auto_pad"])
+            for place, one in enumerate(maps)
+        ]
+        convolution.output(0).replace(functools.reduce(operations.add, terms).output(0))
         found += 1
     return found
 

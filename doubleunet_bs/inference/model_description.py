@@ -88,7 +88,7 @@ class ModelDescription:
     @property
     def served_name(self) -> str:
         """Its default name on a model server, "focal-tversky-otsu-fold-01" for instance."""
-        folds = [one.fold for one in self.members] or [self.fold]
+        folds = [one.fold for one in self.members or (self,)]
         name = f"{self.experiment['name']}-fold{'s' if self.members else ''}"
         return "-".join([name, *(f"{fold:02d}" for fold in folds)])
 
@@ -226,5 +226,5 @@ def describe_ensemble(members: Sequence[ModelDescription]) -> ModelDescription:
         best_epoch=None,
         validation_f1=None,
         weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
-        members=tuple(Member(one.fold, one.weights_sha256, one.best_epoch, one.validation_f1) for one in members),
+        members=tuple(Member(**{name: getattr(one, name) for name in _FOLD}) for one in members),
     )

@@ -8,9 +8,9 @@ from intensity_run import intensity_model, make_run, make_shards, write_fold
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.files import write_json
 from doubleunet_bs.inference import Predictor
-from doubleunet_bs.inference.model_description import describe_ensemble, read_description
+from doubleunet_bs.inference.model_description import read_description
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.run_folder import open_run
@@ -108,44 +108,3 @@ def test_what_is_refused(run, ensemble, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["ensemble", "--help"])
     assert "outside of the cross-validation" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"preparation": {"background": "log", "brightness": "per_scan", "bin": 4, "classes": {}}},
-            "preparation settings",
-        ),
-        ({"image_shape": [320, 256]}, "image sizes"),
-        ({"experiment": {"name": "baseline", "classes": 1}}, "classes"),
-    ],
-)
-def test_members_must_share(ensemble, tmp_path, change, message):
-    content = read_json(ensemble / "assets.extra" / "model.json")
-    single = {**content, "fold": 1, "best_epoch": 3, "weights_sha256": "1" * 64}
-    del single["members"]
-    write_json(tmp_path / "one.json", single)
-    write_json(tmp_path / "two.json", {**single, "fold": 2, **change})
-    one, two = read_description(tmp_path / "one.json"), read_description(tmp_path / "two.json")
-    with pytest.raises(RunError, match=f"different {message}"):
-        describe_ensemble([one, two])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"members": [{"fold": 1, "weights_sha256": "1" * 64, "best_epoch": 3, "validation_f1": None}]},
-        {"fold": 1},
-        {"members": [{"fold": 1}]},
-        {
-            "members": [
-                {"fold": number, "weights_sha256": "x", "best_epoch": 3, "validation_f1": 1} for number in (1, 2)
-            ]
-        },
-    ],
-)
-def test_damaged_papers(ensemble, tmp_path, change):
-    write_json(tmp_path / "model.json", {**read_json(ensemble / "assets.extra" / "model.json"), **change})
-    with pytest.raises(RunError, match="damaged"):
-        read_description(tmp_path / "model.json")
