@@ -79,7 +79,7 @@ def test_some_folds_and_a_second_time(run, tmp_path, capsys):
         assert main(["ensemble", str(run), "--out", str(out), "--folds", folds]) == 0
     printed = capsys.readouterr().out
     assert "ensemble of folds 1, 3" in printed
-    assert "outside of the cross-validation only" in printed
+    assert "Only for scans outside of the cross-validation" in printed
     assert [one.fold for one in Predictor(out).description.members] == [2, 3]
     assert [path.name for path in tmp_path.iterdir()] == ["pair"]
 
