@@ -20,7 +20,7 @@ from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.scans.labelme import rasterize
-from doubleunet_bs.scans.labels import frame_of, read_mask
+from doubleunet_bs.scans.labels import image_kind, read_mask
 from doubleunet_bs.scans.scan_files import walk_folders
 
 ENDINGS = (".json", ".png")
@@ -105,7 +105,7 @@ def read_annotation(
     origin: dict[str, Path] = {}
     for path in files:
         mask = (read_mask if path.suffix.lower() == ".png" else rasterize)(path, classes)
-        place = _place(path, frame_of(mask.shape), names, missing_views)
+        place = _place(path, image_kind(mask.shape), names, missing_views)
         if place in lesions:
             raise LabelError(
                 f"{path}: annotates the same as {origin[place].name}; keep one of the two", "label-ambiguous"

@@ -16,7 +16,7 @@ from doubleunet_bs.errors import DatasetError, ScanError, SettingsError
 from doubleunet_bs.preparation.annotations import annotation_stem, index_labels, stems_of
 from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
 from doubleunet_bs.scans import find_scans
-from doubleunet_bs.scans.labels import shown
+from doubleunet_bs.scans.labels import quoted
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, walk_folders
 from doubleunet_bs.scans.sources import Source
 
@@ -93,7 +93,7 @@ def find_inputs(
         for path in paths
     ]
     rejected += [
-        Rejection(FILE, "no-such-scan", f"there is no scan {shown(name)}: check the name")
+        Rejection(FILE, "no-such-scan", f"there is no scan {quoted(name)}: check the name")
         for name in declared
         if name not in names.known and name not in names.long
     ]
@@ -183,7 +183,7 @@ def _declaration(names: Sequence[str], declared: Mapping[str, Declaration]) -> D
     rows = {name: declared[name] for name in names if name in declared}
     if len(set(rows.values())) > 1:
         first, second, *_ = rows
-        raise DatasetError(f"{FILE}: {shown(first)} and {shown(second)} are one scan, but their rows differ")
+        raise DatasetError(f"{FILE}: {quoted(first)} and {quoted(second)} are one scan, but their rows differ")
     return next(iter(rows.values()), None)
 
 
@@ -191,7 +191,7 @@ def _find_table(labels: Path) -> Path | None:
     """`patients.csv` of the labels folder, in capitals or not."""
     names = sorted(name for name in os.listdir(labels) if name.lower() == FILE)
     if len(names) > 1:
-        raise DatasetError(f"{labels}: holds {shown(names[0])} and {shown(names[1])}: keep one of them")
+        raise DatasetError(f"{labels}: holds {quoted(names[0])} and {quoted(names[1])}: keep one of them")
     return labels / names[0] if names else None
 
 

@@ -114,7 +114,7 @@ def load_file(source: Source) -> DicomFile:
     """
     data, complete = source.read(MAX_FILE_BYTES)
     if not complete:
-        raise ScanError(f"is larger than {MAX_FILE_BYTES >> 20} MB; a whole-body scan is about 1 MB", "too-large")
+        raise ScanError(f"is larger than {MAX_FILE_BYTES >> 20} MB: a whole-body scan has about 1 MB", "too-large")
     return _load(data, True, with_pixels=True)
 
 
@@ -274,7 +274,7 @@ def _inflate(packed: bytes, limit: int, complete: bool) -> tuple[bytes, bool]:
     try:
         data = inflater.decompress(packed, limit + 1)
     except zlib.error:
-        raise ScanError("has a damaged deflated data set; export the file again", "truncated") from None
+        raise ScanError("has a damaged deflated data set: export the file again", "truncated") from None
     if len(data) > limit:
         return data[:limit], False
     if complete and not inflater.eof:

@@ -1,9 +1,8 @@
 """Labelme annotation -> class mask (paper, section 2.2).
 
-Labelme files of versions 3 to 7 are read. A shape becomes pixels as in Labelme itself, which draws with Pillow's
-ImageDraw; the agreement is tested on masks that Labelme made. Later shapes win. Group ids, flags, descriptions,
-colours, `imagePath` and `imageData` have no influence; `imageData`, which may hold a picture of the patient, is
-dropped at once.
+Labelme files of versions 3 to 7 are read. Shapes become pixels as in Labelme itself, which draws with Pillow; tests
+compare with masks that Labelme made. Later shapes are drawn over earlier ones. Only labels and geometry count.
+`imageData`, which may hold a picture of the patient, is dropped at once.
 """
 
 import base64
@@ -21,10 +20,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.labels import check_frame, fold_classes, fold_label, shown
+from doubleunet_bs.scans.labels import check_image_size, fold_classes, fold_label, quoted
 
+VERSIONS = range(3, 8)
+LARGEST_FILE = 64 << 20
+MOST_SHAPES = 5_000
+# Far more than a person draws in a scan, and still drawn within seconds.
+MOST_POINTS = 50_000
+# Coordinates beyond this many pixels mean a damaged file, not a click beside the image.
 FARTHEST = 16_384
-"""Coordinates beyond this many pixels are a damaged file, not a click beside the image (decided here)."""
 
 NUMBER_OF_POINTS = {
     "polygon": (3, None),
@@ -34,6 +38,41 @@ NUMBER_OF_POINTS = {
     "mask": (2, 2),
 }
 NO_AREA = ("point", "points", "line", "linestrip")
+
+
+def rasterize(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray:
+    """Draw the annotation of one Labelme file as a mask.
+
+    Args:
+        path: a Labelme JSON file.
+        classes: label -> class 0, 1 or 2; compared without regard to case. A shape of class 0 erases.
+
+    Returns:
+        uint8 array of shape (imageHeight, imageWidth): 0 not annotated, 1 non-metastatic, 2 metastatic. All zero for
+        a file without shapes.
+
+    Raises:
+        LabelError: naming the file, and for a shape its index (from 0) and the reason. `reason` is "label-file" (not
+            a readable Labelme file), "label-frame" (another image size), "label-unknown" (a label the class map
+            lacks) or "label-shape".
+
+    Example:
+        >>> import tempfile
+        >>> square = {"label": "lesion", "points": [[2, 1], [4, 1], [4, 3], [2, 3]]}
+        >>> file = {"version": "5.5.0", "shapes": [square], "imageHeight": 1024, "imageWidth": 256}
+        >>> path = Path(tempfile.mkdtemp()) / "scan_anterior.json"
+        >>> _ = path.write_text(json.dumps(file))
+        >>> rasterize(path, {"lesion": 2})[:5, :6]
+        array([[0, 0, 0, 0, 0, 0],
+               [0, 0, 2, 2, 2, 0],
+               [0, 0, 2, 2, 2, 0],
+               [0, 0, 2, 2, 2, 0],
+               [0, 0, 0, 0, 0, 0]], dtype=uint8)
+    """
+    path = Path(path)
+    content = _read(path)
+    check_image_size(path, content["imageHeight"], content["imageWidth"])
+    return draw_shapes(path, content["shapes"], (content["imageHeight"], content["imageWidth"]), classes)
 
 
 def draw_shape(image: Image.Image, shape: dict[str, Any], value: int) -> None:
@@ -49,10 +88,10 @@ def draw_shape(image: Image.Image, shape: dict[str, Any], value: int) -> None:
     """
     kind = shape.get("shape_type") or "polygon"
     if kind in NO_AREA:
-        raise LabelError(f"is a {kind}, which encloses no lesion: draw a polygon", "label-shape")
+        raise LabelError(f"is a {kind} without area: draw a polygon", "label-shape")
     if not isinstance(kind, str) or kind not in NUMBER_OF_POINTS:
         raise LabelError(
-            f"is of the kind {shown(kind)}; {', '.join(NUMBER_OF_POINTS)} are read: draw a polygon", "label-shape"
+            f"is of the kind {quoted(kind)}; {', '.join(NUMBER_OF_POINTS)} are read: draw a polygon", "label-shape"
         )
     points = _points(shape.get("points"), *NUMBER_OF_POINTS[kind])
     if kind == "mask":
@@ -152,35 +191,6 @@ def _points(points: Any, fewest: int, most: int | None) -> list[tuple[float, flo
     return [(float(x), float(y)) for x, y in points]
 
 
-VERSIONS = range(3, 8)
-LARGEST_FILE = 64 << 20
-MOST_SHAPES = 5_000
-# Far more than hands draw in a scan, and still drawn within seconds.
-MOST_POINTS = 50_000
-
-
-def rasterize(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray:
-    """Draw the annotation of one file.
-
-    Args:
-        path: a Labelme JSON file.
-        classes: label -> class 0, 1 or 2; compared without regard to case. A shape of class 0 erases.
-
-    Returns:
-        uint8 array of shape (imageHeight, imageWidth): 0 not annotated, 1 non-metastatic, 2 metastatic. All zero for
-        a file without shapes.
-
-    Raises:
-        LabelError: naming the file, and for a shape its index (from 0) and the reason. `reason` is "label-file" (not
-            a readable Labelme file), "label-frame" (another image size), "label-unknown" (a label the class map
-            lacks) or "label-shape".
-    """
-    path = Path(path)
-    content = _read(path)
-    check_frame(path, content["imageHeight"], content["imageWidth"])
-    return draw_shapes(path, content["shapes"], (content["imageHeight"], content["imageWidth"]), classes)
-
-
 def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: Mapping[str, int]) -> np.ndarray:
     """Draw the shapes of a Labelme file on an empty image; `path` is for messages. Otherwise as `rasterize`."""
     folded = fold_classes(classes)
@@ -194,8 +204,8 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
         label = fold_label(entry["label"])
         if label not in folded:
             raise LabelError(
-                f"{path}: shape {index} has the label {shown(entry['label'])}, which the class map lacks "
-                f"(it has {', '.join(map(shown, sorted(folded)[:10]))})",
+                f"{path}: shape {index} has the label {quoted(entry['label'])}, which the class map lacks "
+                f"(it has {', '.join(map(quoted, sorted(folded)[:10]))})",
                 "label-unknown",
             )
         points += len(entry["points"]) if isinstance(entry.get("points"), list) else 0
@@ -204,7 +214,7 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
         try:
             draw_shape(image, entry, folded[label])
         except LabelError as error:
-            raise LabelError(f"{path}: shape {index} ({shown(entry['label'])}) {error}", error.reason) from None
+            raise LabelError(f"{path}: shape {index} ({quoted(entry['label'])}) {error}", error.reason) from None
     return np.array(image)
 
 
@@ -225,13 +235,12 @@ def _read(path: Path) -> dict[str, Any]:
     major = version.split(".")[0] if isinstance(version, str) else ""
     if not (major.isascii() and major.isdigit() and len(major) < 4 and int(major) in VERSIONS):
         raise LabelError(
-            f"{path}: Labelme version {shown(version)}; versions {VERSIONS[0]} to {VERSIONS[-1]} are read: "
-            "save it again with one of these",
+            f"{path}: Labelme version {quoted(version)} is not read: save with version {VERSIONS[0]} to {VERSIONS[-1]}",
             "label-file",
         )
     if not all(type(content.get(name)) is int and content[name] > 0 for name in ("imageHeight", "imageWidth")):
         raise LabelError(
-            f"{path}: imageHeight and imageWidth are missing or no whole numbers: save it again with a newer Labelme",
+            f"{path}: imageHeight or imageWidth is missing or not a whole number: save it with a newer Labelme",
             "label-file",
         )
     return content

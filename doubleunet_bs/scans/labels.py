@@ -1,4 +1,4 @@
-"""The user's map from annotation labels to classes (decided here: never a numbering made up per file)."""
+"""What labels and mask images mean: the user's class map, the image an annotation was drawn on, masks as PNG."""
 
 import json
 import os
@@ -15,14 +15,17 @@ from doubleunet_bs.errors import DatasetError, LabelError
 
 LARGEST_FILE = 1 << 20
 
+IMAGE_KINDS = {(1024, 256): "view", (1024, 512): "side_by_side", (640, 512): "prepared"}
+"""(rows, columns) -> one raw view; both raw views, anterior on the left; the prepared image."""
+
 
 def fold_label(label: str) -> str:
-    """The form in which labels are compared: without regard to case and to spaces around."""
+    """The form in which labels are compared: case and surrounding spaces do not matter."""
     return label.strip().casefold()
 
 
 def fold_classes(classes: Mapping[str, int]) -> dict[str, int]:
-    """A class map by folded label.
+    """A class map with folded labels.
 
     Raises:
         LabelError: two labels that are the same when folded get different classes.
@@ -30,11 +33,11 @@ def fold_classes(classes: Mapping[str, int]) -> dict[str, int]:
     folded: dict[str, int] = {}
     for label, number in classes.items():
         if folded.setdefault(fold_label(label), number) != number:
-            raise LabelError(f"the class map gives two classes to {shown(label)}", "class-map")
+            raise LabelError(f"the class map gives two classes to {quoted(label)}", "class-map")
     return folded
 
 
-def shown(text: Any) -> str:
+def quoted(text: Any) -> str:
     """Text from a file, quoted, cut to 40 characters and safe to print on any terminal."""
     text = str(text)
     return ascii(text if len(text) <= 40 else text[:37] + "...")
@@ -49,7 +52,7 @@ def load_class_map(path: str | os.PathLike) -> dict[str, int]:
         {"metastasis": "metastatic", "degenerative": "non-metastatic", "hole": 0, "255": 2}
 
     Raises:
-        DatasetError: no such file, not such an object, an empty one, one without a metastatic label, a label twice.
+        DatasetError: the file is missing or not such an object, has no metastatic label, or has a label twice.
     """
     path = Path(path)
     try:
@@ -70,35 +73,31 @@ def load_class_map(path: str | os.PathLike) -> dict[str, int]:
             value = CLASS_NAMES.index(fold_label(value))
         if type(value) is not int or not AIR <= value <= METASTATIC:
             raise DatasetError(
-                f"{path}: the class of {shown(label)} must be 0, 1, 2 or one of {', '.join(map(repr, CLASS_NAMES))}"
+                f"{path}: the class of {quoted(label)} must be 0, 1, 2 or one of {', '.join(map(repr, CLASS_NAMES))}"
             )
         if fold_label(label) in classes:
-            raise DatasetError(f"{path}: {shown(label)} is in it twice (labels are compared without regard to case)")
+            raise DatasetError(f"{path}: {quoted(label)} is listed twice: upper and lower case are the same")
         classes[fold_label(label)] = value
     if METASTATIC not in classes.values():
-        raise DatasetError(f"{path}: no label is metastatic")
+        raise DatasetError(f'{path}: no label is metastatic: give one the class "metastatic"')
     return classes
 
 
-FRAMES = {(1024, 256): "view", (1024, 512): "side_by_side", (640, 512): "prepared"}
-"""(rows, columns) -> one raw view; both raw views, anterior on the left; the prepared image."""
+def image_kind(shape: tuple[int, int]) -> str:
+    """What an annotation of `shape` (rows, columns) was drawn on: a value of `IMAGE_KINDS`."""
+    return IMAGE_KINDS[shape]
 
 
-def frame_of(shape: tuple[int, int]) -> str:
-    """The name of the frame of an annotation of `shape`, a key of FRAMES."""
-    return FRAMES[shape]
-
-
-def check_frame(path: Path, rows: int, columns: int) -> None:
+def check_image_size(path: Path, rows: int, columns: int) -> None:
     """Refuse an annotation of any other size.
 
     Raises:
         LabelError: reason "label-frame".
     """
-    if (rows, columns) not in FRAMES:
+    if (rows, columns) not in IMAGE_KINDS:
         raise LabelError(
-            f"{path}: drawn on an image of {rows} x {columns} pixels; it must be one raw view (1024 x 256), "
-            "both side by side (1024 x 512) or the prepared image (640 x 512), rows x columns",
+            f"{path}: drawn on an image of {rows} x {columns} pixels: draw on one raw view (1024 x 256), "
+            "both side by side (1024 x 512) or the prepared image (640 x 512)",
             "label-frame",
         )
 
@@ -131,10 +130,10 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path, formats=("PNG",))
         with image:
-            check_frame(path, image.height, image.width)
+            check_image_size(path, image.height, image.width)
             if image.mode not in ("1", "L", "P"):
                 raise LabelError(
-                    f"{path}: a PNG of mode {image.mode}; a mask is a palette or an 8-bit grey image", "label-file"
+                    f"{path}: a PNG of mode {image.mode}: save the mask as a palette or 8-bit grey image", "label-file"
                 )
             # In a black and white image white is 255, as in every grey one.
             pixels = np.array(image.convert("L") if image.mode == "1" else image)
@@ -147,8 +146,8 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
     unknown = sorted(set(np.unique(pixels).tolist()) - set(of_value))
     if unknown:
         raise LabelError(
-            f'{path}: the pixel value {unknown[0]} has no class; add for instance "{unknown[0]}": "metastatic" '
-            "to the class map",
+            f"{path}: pixel value {unknown[0]} has no class: add it to the class map, as in "
+            f'"{unknown[0]}": "metastatic"',
             "label-unknown",
         )
     table = np.zeros(256, np.uint8)

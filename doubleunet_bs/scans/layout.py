@@ -1,6 +1,6 @@
-"""Which files are whole-body bone scans, and how their two views lie in the pixel data. All others are refused.
+"""The header of a file -> how its views are stored, or the reason why it is not a whole-body bone scan.
 
-The checks run on the header alone, in an order that gives each file the reason a technician would give.
+The checks are in the order that gives each file the reason a technician would give.
 """
 
 import dataclasses
@@ -20,9 +20,10 @@ _NM_CLASSES = {"1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.5"}
 _CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7" + suffix for suffix in ("", ".1", ".2", ".3", ".4")}
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 # Modalities that may be repeated in a message; any other text in that element might be anything.
-_KNOWN_MODALITIES = set(
-    "BMD CR CT DOC DX ECG ES IO KO MG MR OP OT PR PT REG RF RTDOSE RTIMAGE RTPLAN RTSTRUCT SC SEG SM SR US XA XC".split()
-)
+_KNOWN_MODALITIES = {
+    "BMD", "CR", "CT", "DOC", "DX", "ECG", "ES", "IO", "KO", "MG", "MR", "OP", "OT", "PR", "PT", "REG", "RF", "RTDOSE",
+    "RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC",
+}  # fmt: skip
 _TOMOGRAPHIC = {"TOMO", "RECON TOMO", "GATED TOMO", "RECON GATED TOMO"}
 # Frame Increment Pointer -> what varies from frame to frame, for files whose Image Type has been stripped.
 _TOMOGRAPHIC_VECTORS = {0x00540050, 0x00540080, 0x00540090}
@@ -34,7 +35,7 @@ _MAX_CLAIMED_BYTES = 256 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the views lie in a file.
+    """How the views are stored in a file.
 
     Attributes:
         frames: 2 for a two-frame file; 1 for one view, or for both views side by side.
@@ -101,7 +102,7 @@ def _check_kind(dataset: Dataset) -> bool:
     if _DIRECTORY_CLASS in (sop_class, read_text(meta, "MediaStorageSOPClassUID") if meta is not None else ""):
         raise ScanError("is a DICOMDIR, the table of contents of an export", "dicomdir")
     capture = sop_class in _CAPTURE_CLASSES
-    # GE Millennium stores raw counts as Secondary Capture: the modality tells them from a picture of a screen.
+    # GE Millennium stores raw counts as Secondary Capture: the modality distinguishes them from a picture of a screen.
     if (capture and modality != "NM") or any("SCREEN" in value for value in read_texts(dataset, "ImageType")):
         raise ScanError("is a screen capture, not the counts of a scan", "screen-capture")
     if (
@@ -160,7 +161,7 @@ def _layout_of_matrix(dataset: Dataset, rows: int, columns: int, frames: int) ->
 
 
 def _check_spacing(dataset: Dataset, size: str, block: int) -> None:
-    """Refuse a matrix that has the right numbers of pixels but not their shape or size (decided here)."""
+    """Refuse a matrix that has the right number of pixels but not the right pixel shape or size."""
     found = pixel_spacing(dataset)
     if found is None:
         return

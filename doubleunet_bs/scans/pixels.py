@@ -1,4 +1,4 @@
-"""Pixel data -> counts: whole numbers from 0 to 65,535, exactly those the camera stored."""
+"""Pixel data -> counts: whole numbers from 0 to 65,535, exactly as the camera stored them."""
 
 import hashlib
 
@@ -14,12 +14,11 @@ from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES, MEBIBYTE
 
 HIGHEST_COUNT = 65_535
 
-# Negative counts do not exist. What a correction program leaves below zero is set to zero when it is no more than
-# this part of all counts; more means that the pixels are something else (decided here).
+# Correction programs leave some pixels below zero. They are set to zero up to this share of all counts; more means that
+# the pixels are no counts.
 NEGATIVE_TRACE = 0.001
 
-# How far the sum of the pixels may be from the header's Counts Accumulated before it is worth a warning: cameras count
-# a few events that fall outside of the matrix (decided here).
+# Cameras count a few events outside of the matrix: up to this share, a sum may differ from Counts Accumulated.
 COUNT_TOLERANCE = 0.01
 
 
@@ -226,10 +225,10 @@ def _check_counts(values: np.ndarray) -> np.ndarray:
         raise _too_high(highest)
     if highest == 0:
         raise ScanError("is blank: all pixels are zero", "blank")
-    # Air is most of a scan. Where most pixels are near the top, dark and bright have been exchanged. The median needs
-    # the values in order, which is only worth while where more than half of them are not low.
+    # Most of a scan is air. When most pixels are near the maximum, dark and bright were exchanged. Counting the low
+    # pixels first saves the median, which is slow.
     if np.count_nonzero(values <= highest // 2) <= values.size // 2 and np.median(values) > highest / 2:
-        raise ScanError("is inverted: air has more counts than the body", "inverted")
+        raise ScanError("is inverted, air has more counts than the body: export the raw counts", "inverted")
     return values.astype(np.uint16, copy=False)
 
 

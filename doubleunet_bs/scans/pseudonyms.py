@@ -19,11 +19,11 @@ _MIN_KEY_BYTES = 16
 
 
 class Pseudonyms:
-    """Turns identifiers into pseudonyms that nobody can turn back without the key (decided here).
+    """Turns identifiers into pseudonyms that cannot be reversed without the key.
 
-    The same key gives the same pseudonym for the same identifier, on any machine and in any order; a pseudonym is the
-    first 12 hexadecimal digits of HMAC-SHA256. Every identifier that was asked for is remembered, so that the
-    user can find his patient again: `save` writes key and table to a file only he can read.
+    A pseudonym is the first 12 hexadecimal digits of an HMAC-SHA256: the same key and identifier always give the same
+    one. Every identifier is remembered, so that you can find a patient again: `save` writes key and table to a file
+    that only you can read.
 
     Args:
         key: at least 16 secret bytes.
@@ -51,7 +51,7 @@ class Pseudonyms:
 
     @property
     def key_mark(self) -> str:
-        """16 hexadecimal digits that tell one key from another and give nothing of it away."""
+        """16 hexadecimal digits that differ between keys and reveal nothing of them."""
         return hmac.new(self._key, b"which key", hashlib.sha256).hexdigest()[:16]
 
     def case(self, source_id: str) -> str:
@@ -63,7 +63,7 @@ class Pseudonyms:
         return self._remember(self.patients, "patient", patient_id)
 
     def merge(self, other: "Pseudonyms") -> None:
-        """Take over the table of another, for instance of a worker process with the same key.
+        """Add the table of another object, for instance of a worker process with the same key.
 
         Raises:
             BoneScanError: when the keys differ.
@@ -84,7 +84,7 @@ class Pseudonyms:
         try:
             mode = path.stat().st_mode
             if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise BoneScanError(f"{path}: others may read this key; run chmod 600 on it, or make a new one")
+                raise BoneScanError(f"{path}: others may read this key: run chmod 600 on it, or make a new one")
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as cause:
             raise BoneScanError(f"{path}: the pseudonym file cannot be read ({cause.strerror})") from None
@@ -137,7 +137,7 @@ class Pseudonyms:
                     together = self.load(path)
                     before = together._text()
                     if not hmac.compare_digest(self._key, together._key):
-                        raise BoneScanError(f"{path}: holds another key; choose another file")
+                        raise BoneScanError(f"{path}: holds another key: choose another file")
                     together.merge(self)
                     if together._text() != before:
                         write_text(path, together._text(), mode=0o600)
@@ -173,7 +173,7 @@ class Pseudonyms:
         pseudonym = f"{kind}-" + hmac.new(self._key, message, hashlib.sha256).hexdigest()[:_DIGITS]
         if table.setdefault(pseudonym, identifier) != identifier:
             # 48 bits: one chance in a hundred million among a thousand scans.
-            raise BoneScanError(f"two {kind}s would share the pseudonym {pseudonym}; use another key")
+            raise BoneScanError(f"two {kind}s would share the pseudonym {pseudonym}: use another key")
         return pseudonym
 
 

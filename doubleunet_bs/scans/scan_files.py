@@ -1,4 +1,4 @@
-"""All scans of a folder, from the headers alone, and a reason for every file that is none."""
+"""Paths -> scans: `read_scan` for one, `find_scans` for all of a folder, with a reason for every file refused."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive, list_members, open_archive, read_member
 
-# What lies beside scans without being meant as one: annotations of this project, and what operating systems leave.
+# Files beside scans that are none: annotations, and what operating systems leave.
 _PASSED_OVER = (".json", ".csv", ".png")
 # Where the header of nearly every file has ended. Only of the others more is read.
 _FIRST_LOOK_BYTES = 1 << 16
@@ -103,7 +103,7 @@ def read_scan(
     allow_missing_view: bool = False,
     pseudonyms: Pseudonyms | None = None,
 ) -> BoneScan:
-    """Read one whole-body bone scan to the last count.
+    """Read one whole-body bone scan with its exact counts.
 
     Args:
         paths: a file with two frames; or two files of one study with one view each, in either order; or a zip archive
@@ -120,9 +120,12 @@ def read_scan(
             `reason` is a slug such as `"tomographic"`, `"truncated"` or `"missing-view"`.
 
     Example:
-        >>> scan = read_scan("scan.dcm")  # doctest: +SKIP
-        >>> scan.anterior.shape, scan.anterior.sum()  # doctest: +SKIP
-        ((1024, 256), 1500321)
+        >>> import tempfile
+        >>> from doubleunet_bs.phantom import make_cohort
+        >>> folder = make_cohort(tempfile.mkdtemp(), patients=1, progress=False)
+        >>> scan = read_scan(folder / "scans" / "phantom_0001.dcm")
+        >>> scan.anterior.shape, scan.anterior.dtype.name, scan.pixel_spacing_mm is not None
+        ((1024, 256), 'uint16', True)
     """
     if isinstance(paths, str | bytes | os.PathLike):
         paths = [paths]
@@ -141,15 +144,15 @@ def _not_one_scan(source: Source, found: ScanFolder) -> ScanError:
         # The archive itself may be what was refused.
         inside = "" if only.path == os.path.basename(source.path) else f"!{only.path}"
         return ScanError(f"{source.label}{inside}: {only.message}", only.reason)
-    return ScanError(f"{source.label}: holds {len(found.scans)} scans; name an archive of one", "archive")
+    return ScanError(f"{source.label}: holds {len(found.scans)} scans: give an archive with one scan", "archive")
 
 
 def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> ScanFolder:
-    """Look through a folder, its subfolders (linked ones, too) and the zip archives in them; names do not matter.
+    """Find the scans in a folder, its subfolders (linked ones, too) and the zip archives in them, by content.
 
-    Only headers are read, so that thousands of files take seconds: what is wrong with pixels shows when a scan is read.
-    Hidden files and annotation files (.json, .csv, .png) are passed over; every other file is a scan, part of
-    one, or refused (decided here).
+    Only headers are read, so that thousands of files take seconds. Damaged pixels are found when a scan is read.
+    Hidden files and annotation files (.json, .csv, .png) are ignored. Every other file is a scan, part of one, or
+    rejected.
 
     Args:
         folder: the folder, or one zip archive.
@@ -160,10 +163,17 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
 
     Raises:
         SettingsError: when there is no such folder.
+
+    Example:
+        >>> import tempfile
+        >>> from doubleunet_bs.phantom import make_cohort
+        >>> found = find_scans(make_cohort(tempfile.mkdtemp(), patients=2, progress=False) / "scans")
+        >>> [scan.names for scan in found.scans], found.rejected
+        ([('phantom_0001',), ('phantom_0002',)], ())
     """
     folder = str(folder)
     if not os.path.isdir(folder) and not is_archive(folder):
-        raise SettingsError(f"{folder}: no such folder, and not a zip archive either")
+        raise SettingsError(f"{folder}: no such folder or zip archive")
     rejected: list[Rejection] = []
     whole: list[Source] = []
     single: list[OneView] = []
@@ -195,7 +205,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
             kind = f"the {view.view} view" if view.view else "one view"
             reject(
                 view.source,
-                ScanError(f"holds {kind} only, and the other one of its study is not there", "missing-view"),
+                ScanError(f"holds {kind} only: the other view of its study is missing", "missing-view"),
             )
     return ScanFolder(
         tuple(sorted(scans, key=lambda scan: scan.paths)), tuple(sorted(rejected, key=lambda file: file.path))
@@ -255,10 +265,10 @@ def _header(source: Source, archive: zipfile.ZipFile | None) -> DicomFile:
         if archive is not None:
             data, complete = read_member(archive, source.member, limit)
             if data[:4] == b"PK\x03\x04":
-                raise ScanError("is an archive within an archive; unpack it first", "archive")
+                raise ScanError("is an archive within an archive: unpack it first", "archive")
         else:
             data, complete = source.read(limit)
-        # What is wrong with a part of a header may be that it is a part: only the second look judges.
+        # A header that was cut off by the first limit may look damaged: only the second look decides.
         last = complete or limit == MAX_HEADER_BYTES
         with contextlib.nullcontext() if last else contextlib.suppress(ScanError):
             file = load_header(data, complete)

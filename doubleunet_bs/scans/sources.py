@@ -1,4 +1,4 @@
-"""Where a DICOM file lies: in a folder or in a zip archive. Reading is bounded, and every failure is a ScanError."""
+"""A DICOM file in a folder or in a zip archive: bounded reading, and every failure is a `ScanError`."""
 
 import contextlib
 import dataclasses
@@ -28,16 +28,13 @@ MAX_HEADER_ITEMS = 20_000
 # Decoded pixels of one file: two 2048 x 512 frames of 64 bits are 16 MB.
 MAX_PIXEL_BYTES = 16 * MEBIBYTE
 
-# Fragments of compressed pixel data. Real files have one per frame.
-MAX_FRAGMENTS = 10_000
-
 # A zip archive: its table of contents, its members together, and how far a member may be compressed.
 MAX_ARCHIVE_DIRECTORY_BYTES = 16 * MEBIBYTE
 MAX_ARCHIVE_MEMBERS = 50_000
 MAX_ARCHIVE_BYTES = 64 * 1024 * MEBIBYTE
 MAX_ARCHIVE_RATIO = 200
 
-# One compressed frame, decoded in a process of its own.
+# The compressed frames of one file, decoded in a process of their own.
 DECODER_SECONDS = 30
 DECODER_BYTES = 1024 * MEBIBYTE
 
@@ -135,7 +132,7 @@ def open_file(path: str) -> BinaryIO:
         # A pipe without a writer would block for ever, so look before opening.
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise ScanError("is a folder; name the file or files of one scan", "unreadable")
+            raise ScanError("is a folder: give the file or files of one scan", "unreadable")
         if not stat.S_ISREG(mode):
             raise ScanError("is not a regular file", "unreadable")
         return open(path, "rb")
@@ -183,7 +180,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_FILE_BYTES
     except KeyError:
         raise ScanError("no such file in the archive", "unreadable") from None
     if member.flag_bits & 1:
-        raise ScanError("is encrypted; unpack the archive first", "archive")
+        raise ScanError("is encrypted: unpack the archive first", "archive")
     if member.file_size > MEBIBYTE and member.file_size > MAX_ARCHIVE_RATIO * max(member.compress_size, 1):
         raise ScanError(f"unpacks to {member.file_size // MEBIBYTE} MB from next to nothing", "archive-bomb")
     try:
@@ -225,4 +222,4 @@ def _check_directory(file: BinaryIO) -> None:
     if len(record) == 76 and record[:4] == b"PK\x06\x06" and record[56:60] == b"PK\x06\x07":
         members, size = struct.unpack_from("<QQ", record, 32)
     if members > MAX_ARCHIVE_MEMBERS or size > MAX_ARCHIVE_DIRECTORY_BYTES:
-        raise ScanError(f"has more than {MAX_ARCHIVE_MEMBERS:,} files; unpack it first", "archive-bomb")
+        raise ScanError(f"has more than {MAX_ARCHIVE_MEMBERS:,} files: unpack it first", "archive-bomb")

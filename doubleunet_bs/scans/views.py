@@ -1,14 +1,14 @@
-"""Which frame is the anterior and which the posterior view (decided here, from real headers).
+"""Which frame is the anterior and which the posterior view, and whether the images agree with that.
 
-The steps are tried in the order of `STEPS`; the first that tells the frames apart decides:
+The steps are tried in this order, and the first that distinguishes the frames decides:
 
-1. `view-code`: the View Code Sequence says so (Siemens, and what the standard wants);
+1. `view-code`: the View Code Sequence (the standard's way; Siemens);
 2. `private-view-name`: GE's private data set names, (0011,1012) and (0011,1030);
-3. `orientation`: the direction of view in Image Orientation (Patient): towards the patient's back seen from the front;
+3. `orientation`: Image Orientation (Patient), which gives the direction of view;
 4. `detector-angle`: Start Angle 180 is the detector in front, 0 the one behind;
-5. `frame-order`: nothing did. The first frame is taken as anterior, with a warning.
+5. `frame-order`: none of these did. The first frame is taken as anterior, with a warning.
 
-No step returns or repeats text of the header.
+No step returns text of the header.
 """
 
 import re
@@ -28,7 +28,27 @@ FRAME_ORDER_WARNING = (
 )
 ONE_VIEW_WARNING = "the header does not say which view this is: it is taken as {view}, compare with the image"
 
+
+# No true pair of views comes near this correlation.
+MIRRORED_ABOVE = 0.25
+# Mean squared difference of two views in units of counting noise: 1 for two pictures of the same thing.
+SAME_BELOW = 2.0
+
+MIRRORED_WARNING = (
+    "the posterior view seems to be stored mirrored, as if seen from the front: "
+    "compare left and right with the anterior view"
+)
+SAME_WARNING = "both frames seem to show the same view, though the header names two: compare with the image"
+
+_ROWS_PER_CELL, _COLUMNS_PER_CELL = 8, 2
+_SMOOTHING = np.array([1, 2, 3, 2, 1]) / 9
+# How far the middle of the body may be from the middle of the frame, in cells of two columns.
+_FARTHEST_AXIS = 24
+
 View = str | None
+
+# CID 26 of the standard, for sequences whose meaning is in another language: SNOMED RT and SNOMED CT.
+_CODED_VIEWS = {"R-10206": ANTERIOR, "399321004": ANTERIOR, "R-10214": POSTERIOR, "399001007": POSTERIOR}
 
 # In the names of views ANT and POST stand alone, begin ANTERIOR and POSTERIOR, or are glued to WB.
 _ANTERIOR_WORD = re.compile(r"(?:WB|BODY)?ANT(?:ERIOR|ERO)?(?:WB|WHOLEBODY)?")
@@ -71,7 +91,10 @@ def from_view_code(dataset: Dataset, frames: int) -> tuple[View, ...]:
 
 
 def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
-    """Step 2: GE's names of the data set and of the picture, one value per frame; rather those that tell the frames apart."""
+    """Step 2: GE's names of the data set and of the picture, one value per frame.
+
+    Names that distinguish the frames are preferred.
+    """
     found: tuple[View, ...] = (None,) * frames
     for element in (0x12, 0x30):
         names = _ge_names(dataset, element)
@@ -110,7 +133,7 @@ def views_of_frames(dataset: Dataset) -> tuple[tuple[str, str], str]:
 
     Returns:
         The view of each frame, and the step that decided: a key of `STEPS`, or `FRAME_ORDER`. A step decides when it
-        names both views, or one of them and nothing against the other being the second frame.
+        names both views, or one view and nothing for the other frame.
     """
     for name, step in STEPS.items():
         first, second = step(dataset, 2)
@@ -130,9 +153,7 @@ def view_of_file(dataset: Dataset) -> tuple[View, str]:
 
 
 def check_upright(dataset: Dataset) -> None:
-    """Refuse a picture whose rows run from the feet up, whichever step names its views.
-
-    Only the header is asked: an orientation that is absent, empty or unreadable passes.
+    """Refuse an image whose first row is at the feet. An absent or unreadable orientation passes.
 
     Raises:
         ScanError: `feet-up` when the column direction of any Image Orientation (Patient) is towards the head.
@@ -141,14 +162,13 @@ def check_upright(dataset: Dataset) -> None:
         orientation = read_numbers(where, "ImageOrientationPatient")
         if len(orientation) == 6 and orientation[5] > 0.5:
             raise ScanError(
-                "lies with the feet up, as Image Orientation (Patient) in its header says; export it with the head up, "
-                "or, if the picture has the head up already, with a corrected header",
+                "has the feet up according to Image Orientation (Patient): export it head first, or correct the header",
                 "feet-up",
             )
 
 
 def detector_numbers(dataset: Dataset) -> tuple[int | None, int | None]:
-    """What orders two one-frame files that say nothing else, each None if unknown.
+    """The numbers that order two one-frame files whose views are not named, each None if unknown.
 
     Returns:
         GE's detector number, (0011,1015) under its private creator, and the Detector Vector.
@@ -190,10 +210,6 @@ def _view_in_codes(codes: tuple[Dataset, ...]) -> View:
     return found.pop() if len(found) == 1 else None
 
 
-# CID 26 of the standard, for sequences whose meaning is in another language: SNOMED RT and SNOMED CT.
-_CODED_VIEWS = {"R-10206": ANTERIOR, "399321004": ANTERIOR, "R-10214": POSTERIOR, "399001007": POSTERIOR}
-
-
 def _ge_names(dataset: Dataset, element: int) -> tuple[str, ...]:
     """The values of an element of GE's private block GEMS_GENIE_1 in group 0011.
 
@@ -230,29 +246,12 @@ def _view_at_angle(angle: tuple[float, ...]) -> View:
     return POSTERIOR if min(degrees, 360 - degrees) <= 10 else None
 
 
-# Only a correlation that no true pair comes near is reported.
-MIRRORED_ABOVE = 0.25
-# Mean squared difference of two views in units of counting noise: 1 for two pictures of the same thing.
-SAME_BELOW = 2.0
-
-MIRRORED_WARNING = (
-    "the posterior view seems to be stored mirrored, as if seen from the front: "
-    "compare left and right with the anterior view"
-)
-SAME_WARNING = "both frames seem to show the same view, though the header names two: compare with the image"
-
-_ROWS_PER_CELL, _COLUMNS_PER_CELL = 8, 2
-_SMOOTHING = np.array([1, 2, 3, 2, 1]) / 9
-# How far the middle of the body may be from the middle of the frame, in cells of two columns.
-_FARTHEST_AXIS = 24
-
-
 def check_views(anterior: np.ndarray, posterior: np.ndarray) -> list[str]:
     """Compare two views of a scan.
 
     Args:
         anterior: uint16 counts of shape (1024, 256).
-        posterior: the same from behind, as the header says.
+        posterior: the same from behind, according to the header.
 
     Returns:
         No or one warning. Views without any left-right difference give none.

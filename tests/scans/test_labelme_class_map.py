@@ -34,7 +34,7 @@ def test_numbers_and_names(tmp_path):
         ('{"a": "lesion"}', "class of 'a'"),
         ('{"a": null}', "class of 'a'"),
         ('{"a": [["b", 2]]}', "class of 'a'"),
-        ('{"a": 2, "a": 1}', "'a' is in it twice"),
+        ('{"a": 2, "a": 1}', "'a' is listed twice"),
         ('{"a": 2, " A ": 2}', "twice"),
         ('{"a": 1}', "no label is metastatic"),
     ],
