@@ -1,11 +1,11 @@
 """Brightness levels and mirror images of the training scans, made on the fly from the counts (paper, section 2.7).
 
-The paper shows each scan at its own mean intensity m and at six others in (m - 5, m + 5), each of them also mirrored: 14
-variants. Decided here: the levels are evenly spaced with none on the open ends, m - 3.75, m - 2.5, ... m + 3.75; m is the
-mean over the frames of 950 rows, as in the normalisation before it; the gain of a level is the one that multiplies the
-mean of the prepared image by level / m, saturation included. (The mean over the frames would need the rows below the
-knee, which shards do not hold. It misses the level only as far as those rows saturate otherwise.) A variant is
-computed from the counts with the changed gain, not from grey levels: nothing is rounded or clipped twice.
+The paper shows each scan at its own mean intensity m and at six others in (m - 5, m + 5), each of them also mirrored:
+14 variants. Here the levels are evenly spaced with none on the open ends: m - 3.75, m - 2.5, ... m + 3.75. m is the
+mean over the crops of 950 rows, as in the normalisation before it. The gain of a level is the one that multiplies the
+mean of the prepared image by level / m, saturation included. (The mean over the crops would need the rows below the
+knee, which shards do not hold. The level is missed only as far as those rows saturate otherwise.) A variant is computed
+from the counts with the changed gain, not from grey levels: nothing is rounded or clipped twice.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,10 @@ def brightness_levels(mean: float, levels: int = 7, reach: float = 5.0) -> np.nd
 
     Returns:
         float64 array of shape (levels,), ascending.
+
+    Example:
+        >>> brightness_levels(10.0).tolist()
+        [6.25, 7.5, 8.75, 10.0, 11.25, 12.5, 13.75]
     """
     steps = np.arange(levels) - levels // 2
     return mean + reach * steps / (levels // 2 + 1)
@@ -58,8 +62,8 @@ def mirror(image: np.ndarray, flip: str, out: np.ndarray | None = None) -> np.nd
 class Augmentation:
     """The variants of some cases.
 
-    Variant number v of a case shows the level v // 2, in ascending order, mirrored when v is odd; without a flip v is the
-    number of the level.
+    Variant number v of a case shows the level v // 2, in ascending order, mirrored when v is odd. Without a flip v is
+    the number of the level.
 
     Args:
         dataset: opened shards.
@@ -81,7 +85,6 @@ class Augmentation:
         self._flips = 1 if flip == "none" else 2
         self.variants = levels * self._flips
         self._places = dict.fromkeys(map(int, cases), 0)
-        # An array, since a hundred thousand cases have 1.4 million variants.
         self._gains = np.empty((len(self._places), levels, 2))
         for place, index in enumerate(self._places):
             self._places[index] = place
@@ -95,7 +98,12 @@ class Augmentation:
     def show(
         self, index: int, variant: int, out: tuple[np.ndarray, np.ndarray] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Grey image and labels of a case in a variant, both uint8 of the dataset's image shape; written into `out`, if given."""
+        """Grey image and labels of a case in a variant, both uint8 of the dataset's image shape.
+
+        Args:
+            index, variant: the case and the number of the variant.
+            out: where to write both; None for new arrays.
+        """
         flip = self._flip if variant % self._flips else "none"
         grey = to_grey(self._dataset.counts(index), self.gains(index, variant))
         labels = np.asarray(self._dataset.labels(index))
@@ -111,5 +119,6 @@ def _gains(dataset: ShardedDataset, index: int, levels: int, reach: float) -> li
     try:
         scales = find_scales(dataset.counts(index), case.gains, ratios)
     except ScanError as error:
-        raise DatasetError(f"{case.case}: {error}; leave it out, or train without brightness levels") from None
-    return [tuple(float(np.float32(gain * scale)) for gain in case.gains) for scale in scales]
+        raise DatasetError(f"{case.case}: {error}: leave it out or train without brightness levels") from None
+    anterior, posterior = case.gains
+    return [(float(np.float32(anterior * scale)), float(np.float32(posterior * scale))) for scale in scales]

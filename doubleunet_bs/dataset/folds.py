@@ -1,7 +1,9 @@
 """Cross-validation folds by patient, written to a file once and reused (paper, section 2.8).
 
-The positive scans are cut into as many parts as there are folds. In fold k, part k tests, the next part validates and the
-others train; the negative scans are in every training set and in no other. With ten parts that is the paper's 8 : 1 : 1.
+The patients with metastases are split into as many parts as there are folds. Fold k tests on part k, validates on the
+next part and trains on the rest. Normal scans are used for training only. With ten parts that is the paper's 8 : 1 : 1.
+
+`Folds` is read once (`load_folds`) or made (`make_folds`) and passed on; `folds.split(k)` names the cases of fold k.
 """
 
 import dataclasses
@@ -19,12 +21,18 @@ from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.shards import ShardedDataset
 
+FORMAT = 1
+
 
 def count_lesions(labels: np.ndarray) -> int:
-    """Number of connected areas of metastatic pixels, corners included, in each view by itself (decided here).
+    """Number of connected areas of metastatic pixels, corners included, in each view by itself.
 
     Args:
         labels: (rows, columns) uint8 classes; anterior view on the left.
+
+    Example:
+        >>> count_lesions(np.array([[2, 0, 0, 2], [0, 2, 0, 2]], np.uint8))
+        2
     """
     metastatic = (np.asarray(labels) == METASTATIC).astype(np.uint8)
     half = metastatic.shape[1] // 2
@@ -42,21 +50,29 @@ def lesions_of_cases(dataset: ShardedDataset) -> dict[str, int]:
     }
 
 
-FORMAT = 1
-
-
 class Case(Protocol):
-    """What folds need to know of a case; `preparation.shards.CaseRecord` has it."""
+    """What folds need to know of a case; `preparation.records.CaseRecord` has it."""
 
-    case: str
-    patient: str
-    group: str
-    metastatic_pixels: int
+    @property
+    def case(self) -> str:
+        """Pseudonym of the scan."""
+
+    @property
+    def patient(self) -> str:
+        """Pseudonym of the patient."""
+
+    @property
+    def group(self) -> str:
+        """ "positive" (with metastases) or "negative"."""
+
+    @property
+    def metastatic_pixels(self) -> int:
+        """In the labels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The case pseudonyms of one fold. `negatives` are those that may join the training set."""
+    """The case pseudonyms of one fold. `negatives` are the normal scans that may join the training set."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -66,7 +82,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Folds:
-    """A division of the cases.
+    """The cases of a data set, split into parts by patient.
 
     Attributes:
         parts: the positive cases of each part.
@@ -90,6 +106,12 @@ class Folds:
 
         Raises:
             SettingsError: for a fold number out of range.
+
+        Example:
+            >>> patients = {f"case-{number}": f"patient-{number}" for number in range(4)}
+            >>> folds = Folds((("case-0",), ("case-1",), ("case-2",)), ("case-3",), patients, seed=None)
+            >>> folds.split(3)
+            Split(train=('case-1',), validation=('case-0',), test=('case-2',), negatives=('case-3',))
         """
         if not 1 <= fold <= len(self.parts):
             raise SettingsError(f"fold {fold} is out of range: there are folds 1 to {len(self.parts)}")
@@ -106,7 +128,7 @@ class Folds:
         return Split(train=train, validation=validation, test=test, negatives=negatives)
 
     def sha256(self) -> str:
-        """Hash of the division, the same for the same parts whatever file they came from."""
+        """Hash of the parts, whatever file they came from."""
         text = repr((self.parts, self.negatives))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -114,23 +136,22 @@ class Folds:
 def make_folds(
     cases: Sequence[Case], folds: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None
 ) -> Folds:
-    """Divide cases by patient, so that every part has patients of few and of many lesions.
+    """Split cases by patient, so that every part has patients of few and of many lesions.
 
-    Decided here: the patients with metastases are sorted by the number of their lesions, those with equally many by their
-    metastatic pixels, and dealt out in rounds of `folds`, each round in random order. All scans of a patient stay
-    together.
+    The patients with metastases are sorted by the number of their lesions, those with equally many by their metastatic
+    pixels. They are distributed in rounds of `folds`, each round in random order. All scans of a patient stay together.
 
     Args:
         cases: any order; the result does not depend on it.
         folds: number of parts, at least 3 (one tests, one validates, one trains).
-        seed: governs the dealing.
-        lesions: case -> number of its lesions, see `dataset.lesions`; None: metastatic pixels alone decide.
+        seed: of the random order.
+        lesions: case -> number of its lesions, see `lesions_of_cases`; None: metastatic pixels alone decide.
 
     Raises:
         SettingsError: fewer than 3 folds, or more folds than patients with metastases.
     """
     if folds < 3:
-        raise SettingsError(f"{folds} folds: at least 3 are needed (one part tests, one validates, the others train)")
+        raise SettingsError(f"{folds} folds: at least 3 are needed, to test, to validate and to train")
     burden: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     scans: dict[str, list[str]] = defaultdict(list)
     for case in cases:
@@ -141,7 +162,7 @@ def make_folds(
             scans[case.patient].append(case.case)
     if len(burden) < folds:
         raise SettingsError(
-            f"{len(burden)} patients with metastases cannot fill {folds} folds: prepare more scans or ask for fewer folds"
+            f"{len(burden)} patients with metastases cannot fill {folds} folds: prepare more scans or use fewer folds"
         )
     ordered = sorted(burden, key=lambda patient: (burden[patient], patient))
     rng = np.random.default_rng(seed)
@@ -166,7 +187,7 @@ def hold_out(cases: Sequence[Case], parts: int = 10, seed: int = 0, lesions: Map
 
     Args:
         cases, seed, lesions: see `make_folds`.
-        parts: into how many the positive cases are divided; as many as there are patients when there are fewer.
+        parts: number of parts of the positive cases; as many as there are patients when there are fewer.
 
     Raises:
         SettingsError: fewer than 3 patients with metastases.
@@ -174,8 +195,7 @@ def hold_out(cases: Sequence[Case], parts: int = 10, seed: int = 0, lesions: Map
     patients = {case.patient for case in cases if case.group == "positive"}
     if len(patients) < 3:
         raise SettingsError(f"{len(patients)} patients with metastases: at least 3 are needed")
-    # Divided as for a cross-validation. The part that tests in its fold 1 validates here; all others train, also the one
-    # that validates there.
+    # Split as for a cross-validation. The part that tests in fold 1 validates here; all others train.
     folds = make_folds(cases, min(parts, len(patients)), seed, lesions)
     validation = folds.parts[0]
     held_out = {folds.patients[case] for case in validation}
@@ -199,41 +219,30 @@ def folds_to_json(folds: Folds) -> dict[str, Any]:
 
 
 def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:
-    """Read a folds file and hold it against the dataset.
+    """Read a folds file and check it against the cases of a data set.
 
     Raises:
-        DatasetError: another format, a case twice or in the wrong group, a case the dataset lacks or that the file lacks,
-            a patient in two parts.
+        DatasetError: another format, a case twice or in the wrong group, a case that only the data set or only the file
+            has, a patient in two parts.
     """
     content = read_json(path, DatasetError, "folds file")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DatasetError(f"{path}: not a folds file of format {FORMAT}")
-    parts, negatives = content.get("parts"), content.get("negatives", [])
+    parts: Any = content.get("parts")
+    negatives: Any = content.get("negatives", [])
     if not (_lists_of_text(parts) and len(parts) >= 3 and all(parts) and _lists_of_text([negatives])):
         raise DatasetError(f"{path}: `parts` must be at least 3 lists of cases, none empty, and `negatives` one list")
-    listed = [case for part in parts for case in part]
     groups = {case.case: case.group for case in cases}
-    for names, group in ((listed, "positive"), (negatives, "negative")):
-        times = Counter(names)
-        repeated = [name for name in names if times[name] > 1]
-        if repeated:
-            raise DatasetError(f"{path}: {repeated[0]} stands in it twice")
-        wrong = [name for name in names if groups.get(name) != group]
-        if wrong:
-            raise DatasetError(
-                f"{path}: {wrong[0]} is not a {group} case of this dataset; was it made for another one?"
-            )
-        missing = [name for name, own in groups.items() if own == group and name not in times]
-        if missing:
-            raise DatasetError(f"{path}: {missing[0]} of this dataset is not in it; was it made for another one?")
+    _check_group(path, [case for part in parts for case in part], "positive", groups)
+    _check_group(path, negatives, "negative", groups)
     patients = {case.case: case.patient for case in cases}
     part_of: dict[str, int] = {}
     for number, part in enumerate(parts, start=1):
         for case in part:
             if part_of.setdefault(patients[case], number) != number:
                 raise DatasetError(
-                    f"{path}: parts {part_of[patients[case]]} and {number} share a patient (case {case}); "
-                    "all scans of a patient belong into one part"
+                    f"{path}: parts {part_of[patients[case]]} and {number} share a patient (case {case}): "
+                    "put all scans of a patient into one part"
                 )
     return Folds(
         parts=tuple(tuple(part) for part in parts),
@@ -243,7 +252,20 @@ def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:
     )
 
 
-def _lists_of_text(value) -> bool:
+def _check_group(path: str | os.PathLike, names: Sequence[str], group: str, groups: Mapping[str, str]) -> None:
+    """All cases of a group must be in the file, each once."""
+    times = Counter(names)
+    for name in names:
+        if times[name] > 1:
+            raise DatasetError(f"{path}: {name} is in it twice: keep one entry")
+        if groups.get(name) != group:
+            raise DatasetError(f"{path}: {name} is not a {group} case of this dataset: was it made for another one?")
+    for name, own in groups.items():
+        if own == group and name not in times:
+            raise DatasetError(f"{path}: {name} of this dataset is not in it: was it made for another one?")
+
+
+def _lists_of_text(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(part, list) and all(isinstance(name, str) for name in part) for part in value
     )

@@ -1,10 +1,10 @@
 """Which annotation files belong to which scan, and what they say of it (paper, section 2.2).
 
-Of a scan in the file `S.dcm`: `S_anterior.json` and `S_posterior.json`, each drawn on one raw view, or `S.json`,
-drawn on both raw views side by side or on the prepared image, told apart by size. Of a scan in two one-view files:
-`FILE.json` for each as well. PNG masks may stand in the place of JSON files. A file may lie in any folder below the
-labels folder; where scans in several folders have one name, in the folder of the labels folder that is called like the
-scan's. The view may be written in capitals.
+For a scan in the file `S.dcm`: `S_anterior.json` and `S_posterior.json`, each drawn on one raw view, or `S.json`, drawn
+on both raw views side by side or on the prepared image, distinguished by size. For a scan in two one-view files:
+`FILE.json` for each as well. PNG masks may take the place of JSON files. A file may lie in any folder below the labels
+folder. Where scans in several folders have one name, it must lie in the folder that is called like the scan's. The view
+may be written in capitals.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ def index_labels(
 
 
 def annotation_stem(path: Path, names: Collection[str]) -> str:
-    """The file's name without its ending, as `stems_of` would have it.
+    """The file's name without its ending, in the form of `stems_of`.
 
     Letters with accents are composed, as in the names of scans, and the view is in small letters, unless a scan itself
     is called so.
@@ -64,7 +64,7 @@ def stems_of(names: Sequence[str]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """What is annotated of one scan.
+    """The annotation of one scan.
 
     Attributes:
         lesions: as `prepare_scan` takes them; empty when there is no file.
@@ -97,8 +97,8 @@ def read_annotation(
         beside = drawn.get(annotation_stem(path, names), path)
         if path.suffix.lower() == ".png" and beside is not path:
             raise LabelError(
-                f"{path}: a mask, or the picture on which {beside.name} was drawn? In the labels folder a PNG is a mask: "
-                "move the picture out of it, or keep one of the two annotations",
+                f"{path}: may be the picture on which {beside.name} was drawn: move it out of the labels folder, or keep "
+                "one of the two",
                 "label-ambiguous",
             )
     lesions: dict[str, np.ndarray] = {}
@@ -107,41 +107,41 @@ def read_annotation(
         mask = (read_mask if path.suffix.lower() == ".png" else rasterize)(path, classes)
         place = _place(path, image_kind(mask.shape), names, missing_views)
         if place in lesions:
-            raise LabelError(
-                f"{path}: annotates the same as {origin[place].name}; keep one of the two", "label-ambiguous"
-            )
+            raise LabelError(f"{path}: annotates the same as {origin[place].name}: keep one of them", "label-ambiguous")
         lesions[place], origin[place] = mask, path
     if len(lesions) > 1 and set(lesions) != set(VIEWS):
         raise LabelError(
-            f"{files[0]}: beside it there is {files[1].name}, drawn on another image; keep one of the two",
+            f"{files[0]}: beside it there is {files[1].name}, drawn on another image: keep one of them",
             "label-ambiguous",
         )
     warnings = []
     absent = set(VIEWS) - set(lesions) - set(missing_views)
     if set(lesions) & set(VIEWS) and absent:
-        warnings.append(f"no annotation file of the {absent.pop()} view: taken as free of lesions")
+        warnings.append(f"no annotation file of the {absent.pop()} view: treated as free of lesions")
     return Annotation(lesions, any((mask == METASTATIC).any() for mask in lesions.values()), tuple(warnings))
 
 
 def decide_group(annotation: Annotation, declared: Declaration | None) -> str:
-    """ "positive" or "negative", from what is drawn and what `patients.csv` says.
+    """ "positive" or "negative", from the annotation and `patients.csv`.
 
     Raises:
-        LabelError: reason "label-missing" when nothing is annotated and nobody said that this is a normal scan;
-            "label-contradiction" when drawing and declaration contradict each other.
+        LabelError: reason "label-missing" when nothing is annotated and the scan is not declared normal;
+            "label-contradiction" when annotation and declaration contradict each other.
     """
     says = declared.metastases if declared else None
     if says is None and not annotation.metastatic:
         raise LabelError(
-            "no annotation of a metastasis: annotate the scan, or declare it normal with metastases=no in patients.csv",
+            "no metastasis is annotated: annotate the scan, or declare it normal with metastases=no in patients.csv",
             "label-missing",
         )
     if says is True and not annotation.metastatic:
         raise LabelError(
-            "declared metastases=yes in patients.csv, but no metastasis is annotated", "label-contradiction"
+            "patients.csv says metastases=yes, but none is annotated: correct one of them", "label-contradiction"
         )
     if says is False and annotation.metastatic:
-        raise LabelError("declared metastases=no in patients.csv, but a metastasis is annotated", "label-contradiction")
+        raise LabelError(
+            "patients.csv says metastases=no, but one is annotated: correct one of them", "label-contradiction"
+        )
     return "positive" if annotation.metastatic else "negative"
 
 
@@ -149,7 +149,7 @@ def _place(path: Path, frame: str, names: Sequence[str], missing_views: Sequence
     stem = annotation_stem(path, names)
     suffix = next((view for view in VIEWS if any(stem == f"{name}_{view}" for name in names)), None)
     if suffix and frame != "view":
-        raise LabelError(f"{path}: named after one view, but not drawn on an image of 1024 x 256 pixels", "label-frame")
+        raise LabelError(f"{path}: named after one view, but the image is not 1024 x 256: rename it", "label-frame")
     if suffix or frame != "view":
         return suffix or frame
     if len(set(names)) == 2:
@@ -157,7 +157,7 @@ def _place(path: Path, frame: str, names: Sequence[str], missing_views: Sequence
     if len(missing_views) == 1:
         return next(view for view in VIEWS if view not in missing_views)
     raise LabelError(
-        f"{path}: drawn on one view, but which? Name it {path.stem}_anterior{path.suffix} "
+        f"{path}: drawn on one view: rename it to {path.stem}_anterior{path.suffix} "
         f"or {path.stem}_posterior{path.suffix}",
         "label-frame",
     )

@@ -1,13 +1,13 @@
-"""`patients.csv` in the labels folder: who a scan belongs to and what is known of him (decided here).
+"""`patients.csv` in the labels folder: the patient of each scan and what is known of them.
 
     scan,patient,cancer,metastases
     scan-001,A-17,breast,yes
     scan-002,A-17,breast,no
 
-`scan` is the file's name without its ending; where scans in several folders have one name, with the folders in front:
-`2019/scan-001`. The other columns may be empty or left out. A normal scan says `no`; a
-scan without an annotation that says nothing is a forgotten annotation. Capitals in the file's name do not matter. A
-patient given here holds whatever the header says.
+`scan` is the file's name without its ending. Where scans in several folders have one name, the folders stand in front:
+`2019/scan-001`. The other columns may be empty or left out. A normal scan says `no`; a scan without an annotation and
+without a `no` is rejected, since its annotation may have been forgotten. Capitals in the table's file name do not
+matter. A patient given here overrides the header.
 """
 
 import csv
@@ -32,7 +32,7 @@ class Declaration:
     """One row.
 
     Attributes:
-        patient: as the user calls him, to be replaced by a pseudonym; None when the cell is empty.
+        patient: the user's name for the patient, to be replaced by a pseudonym; None when the cell is empty.
         cancer: "breast", "prostate" or None. metastases: True, False or None.
     """
 
@@ -44,26 +44,17 @@ class Declaration:
 def read_patients(path: str | os.PathLike) -> dict[str, Declaration]:
     """Scan name -> its row.
 
-    Comma or semicolon between the cells, UTF-8. Further columns are not looked at. Messages name line and column but no
-    cell, since names may stand in the wrong column.
+    Comma or semicolon between the cells, UTF-8. Further columns are ignored. Messages name line and column but never a
+    cell, since patients' names may be in the wrong column.
 
     Raises:
         DatasetError: not readable, no `scan` column, a cell with another word than allowed, a scan twice.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DatasetError(f"{path}: too large for a table of patients")
-        # Names of files and of patients may come with composed accents or with separate ones.
-        text = unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such table of patients") from None
-    except (OSError, UnicodeDecodeError) as cause:
-        raise DatasetError(f"{path}: not readable as UTF-8 text ({type(cause).__name__})") from None
+    text = _read_text(path)
     head = text.partition("\n")[0]
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=";" if ";" in head and "," not in head else ",", strict=True
-    )
+    delimiter = ";" if ";" in head and "," not in head else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error:
@@ -74,24 +65,42 @@ def read_patients(path: str | os.PathLike) -> dict[str, Declaration]:
     found: dict[str, Declaration] = {}
     for line, row in rows[1:]:
         if len(row) > len(columns):
-            raise DatasetError(f"{path}: line {line} has {len(row)} cells, the first line names {len(columns)} columns")
+            raise DatasetError(f"{path}: line {line} has {len(row)} cells for {len(columns)} columns: remove some")
+        # A short row lacks the last cells.
         cells = {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
-        cancer, metastases = cells.get("cancer", "").lower(), cells.get("metastases", "").lower()
-        if cancer and cancer not in CANCERS:
-            raise DatasetError(f"{path}: line {line}: the column cancer must say breast or prostate, or nothing")
-        if metastases not in ("yes", "no", ""):
-            raise DatasetError(f"{path}: line {line}: the column metastases must say yes or no, or nothing")
-        # A short row may not even have the cell.
-        if not cells.get("scan"):
-            raise DatasetError(f"{path}: line {line}: the column scan is empty")
-        if cells["scan"] in found:
-            raise DatasetError(f"{path}: line {line}: this scan has a line already")
-        found[cells["scan"]] = Declaration(
-            patient=cells.get("patient") or None,
-            cancer=cancer or None,
-            metastases={"yes": True, "no": False, "": None}[metastases],
-        )
+        try:
+            scan, declaration = _read_row(cells)
+        except ValueError as wrong:
+            raise DatasetError(f"{path}: line {line}: {wrong}") from None
+        if scan in found:
+            raise DatasetError(f"{path}: line {line}: this scan has a line already: keep one")
+        found[scan] = declaration
     return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise DatasetError(f"{path}: too large for a table of patients")
+        # Names of files and of patients may come with composed accents or with separate ones.
+        return unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such table of patients") from None
+    except (OSError, UnicodeDecodeError) as cause:
+        raise DatasetError(f"{path}: not readable as UTF-8 text ({type(cause).__name__})") from None
+
+
+def _read_row(cells: Mapping[str, str]) -> tuple[str, Declaration]:
+    """The scan of a row and what is declared of it. Raises ValueError with a message that quotes no cell."""
+    cancer, metastases = cells.get("cancer", "").lower(), cells.get("metastases", "").lower()
+    if cancer and cancer not in CANCERS:
+        raise ValueError(f"the column cancer must be {' or '.join(CANCERS)}, or empty")
+    if metastases not in ("yes", "no", ""):
+        raise ValueError("the column metastases must be yes or no, or empty")
+    if not cells.get("scan"):
+        raise ValueError("the column scan is empty")
+    says = {"yes": True, "no": False, "": None}[metastases]
+    return cells["scan"], Declaration(patient=cells.get("patient") or None, cancer=cancer or None, metastases=says)
 
 
 ISSUER_WARNING = (
