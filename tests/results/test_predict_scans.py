@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pydoc
 import re
 import shutil
 import signal
@@ -361,36 +362,33 @@ def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_
     assert len(list((tmp_path / "labels").iterdir())) == 2
 
 
-def test_nothing_is_left_when_annotations_cannot_be_written(command, phantoms, tmp_path, monkeypatch):
-    from doubleunet_bs.results import labelme_output
+@pytest.mark.parametrize(
+    ("function", "failing_call", "named"),
+    [
+        ("results.result_folder.write_json", 1, "case-"),
+        ("results.labelme_output.create_file", 2, "phantom_0001_posterior.json"),
+        # The last step: the renaming of the folder.
+        ("files.os.rename", 1, "case-"),
+    ],
+)
+def test_nothing_is_left_of_a_failed_write(command, phantoms, tmp_path, monkeypatch, function, failing_call, named):
+    """Neither a result nor annotations: the next run finds nothing in its way."""
+    module, name = function.rsplit(".", 1)
+    owner = pydoc.locate(f"doubleunet_bs.{module}")
+    real, calls = getattr(owner, name), []
 
-    real, calls = labelme_output.create_file, []
-
-    def fail(path, text):
-        calls.append(path)
-        if len(calls) == 2:
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == failing_call:
             raise OSError(28, "No space left on device")
-        return real(path, text)
-
-    monkeypatch.setattr(labelme_output, "create_file", fail)
-    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
-    assert code == 1 and "phantom_0001_posterior.json: cannot be written (No space left on device)" in err
-    assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
-
-
-def test_annotations_do_not_outlive_a_result_that_cannot_be_placed(command, phantoms, tmp_path, monkeypatch):
-    """The last step fails, the renaming of the folder: the next run finds nothing in its way."""
-    from doubleunet_bs import files
-
-    def fail(source, target):
-        raise OSError(5, "Input/output error")
+        return real(*arguments)
 
     arguments = (phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "rename", fail)
+        patch.setattr(owner, name, fail)
         code, _, err = command(*arguments)
-    assert code == 1 and "cannot be written (Input/output error)" in err
-    assert list(command.out.iterdir()) == [] and list((tmp_path / "labels").iterdir()) == []
+    assert code == 1 and named in err and "cannot be written (No space left on device)" in err
+    assert not list(command.out.iterdir()) and not list(tmp_path.glob("labels/*"))
     assert command(*arguments)[0] == 0
     assert len(list((tmp_path / "labels").iterdir())) == 2
 
