@@ -84,7 +84,7 @@ def test_the_picture_beside_its_annotation_is_not_taken_for_a_mask(cohort):
     [problem] = prepare(cohort).rejected
     assert (problem.path, problem.reason) == ("a.dcm", "label-ambiguous")
     assert problem.message.startswith("a_anterior.png: ") and "on which a_anterior.json was drawn" in problem.message
-    assert "move the picture" in problem.message
+    assert "move it out of the labels folder" in problem.message
 
 
 def test_one_name_in_two_folders_is_told_apart_by_the_folder(cohort):
