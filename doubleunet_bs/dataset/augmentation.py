@@ -15,7 +15,7 @@ import numpy as np
 
 from doubleunet_bs.errors import DatasetError, ScanError
 from doubleunet_bs.preparation.brightness import find_scales, to_grey
-from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.preparation.shards import Dataset
 
 
 def brightness_levels(mean: float, levels: int = 7, reach: float = 5.0) -> np.ndarray:
@@ -79,7 +79,7 @@ class Augmentation:
     """
 
     def __init__(
-        self, dataset: ShardedDataset, cases: Sequence[int], levels: int = 7, reach: float = 5.0, flip: str = "merged"
+        self, dataset: Dataset, cases: Sequence[int], levels: int = 7, reach: float = 5.0, flip: str = "merged"
     ):
         self._dataset, self._flip = dataset, flip
         self._flips = 1 if flip == "none" else 2
@@ -111,7 +111,7 @@ class Augmentation:
         return mirror(grey, flip, into[0]), mirror(labels, flip, into[1])
 
 
-def _gains(dataset: ShardedDataset, index: int, levels: int, reach: float) -> list[tuple[float, float]]:
+def _gains(dataset: Dataset, index: int, levels: int, reach: float) -> list[tuple[float, float]]:
     case = dataset.cases[index]
     if levels == 1:
         return [case.gains]

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.dataset.augmentation import Augmentation
-from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.preparation.shards import Dataset
 
 Piece = dict[str, np.ndarray]
 
@@ -126,7 +126,7 @@ def evaluation_shares(batch: Sequence[int], replicas: int) -> list[tuple[list[in
 
 
 def load_piece(
-    dataset: ShardedDataset,
+    dataset: Dataset,
     indices: Sequence[int],
     weights: Sequence[float],
     variants: Sequence[int] | None = None,
@@ -158,7 +158,7 @@ def load_piece(
 
 
 def training_pieces(
-    dataset: ShardedDataset,
+    dataset: Dataset,
     cases: Sequence[int],
     batch_size: int,
     replicas: int,
@@ -203,7 +203,7 @@ def training_pieces(
 
 
 def evaluation_pieces(
-    dataset: ShardedDataset,
+    dataset: Dataset,
     cases: Sequence[int],
     batch_size: int,
     replicas: int = 1,
@@ -220,7 +220,7 @@ def evaluation_pieces(
 
 
 def _load_pieces(
-    dataset: ShardedDataset, plan, augmentation: Augmentation | None = None, errors: ReadingErrors | None = None
+    dataset: Dataset, plan, augmentation: Augmentation | None = None, errors: ReadingErrors | None = None
 ) -> tf.data.Dataset:
     rows, columns = dataset.image_shape
     signature = tuple(tf.TensorSpec((None,), dtype) for dtype in (tf.int64, tf.float32, tf.int64))

@@ -19,7 +19,7 @@ import tensorflow as tf
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY
 from doubleunet_bs.inference.engines import check_images, damaged_model
-from doubleunet_bs.network.metrics import metastatic_mask, metastatic_probability, network_input, segmentation
+from doubleunet_bs.network.metrics import predict_metastases, segmentation
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 Network = Callable[..., Any]
@@ -27,7 +27,7 @@ Network = Callable[..., Any]
 
 
 def segmentation_function(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """The one way from a grey image to the answer, for the live network and inside the exported one.
+    """`predict_metastases` with named answers, for the live network and inside the exported one.
 
     Returns:
         A function of (n, rows, columns) uint8 images. It returns "metastatic_probability", (n, rows, columns) float32
@@ -35,8 +35,8 @@ def segmentation_function(network: Network) -> Callable[[tf.Tensor], dict[str, t
     """
 
     def segment(image):
-        outputs = network(network_input(image), training=False)
-        return {PROBABILITY: metastatic_probability(outputs), MASK: tf.cast(metastatic_mask(outputs), tf.uint8)}
+        probability, mask = predict_metastases(network, image)
+        return {PROBABILITY: probability, MASK: tf.cast(mask, tf.uint8)}
 
     return segment
 

@@ -1,21 +1,52 @@
-"""Pixel-wise precision, sensitivity and F1 of the metastatic class from integer counts (paper, section 3)."""
+"""Around the network: grey images in, probability and mask of metastases out, and the pixel counts of a mask (paper, section 3).
+
+The mask is that of output 2. Precision, sensitivity and F1 follow from the counts: `pixel_counts.precision_sensitivity_f1`.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
 from doubleunet_bs.constants import METASTATIC
 
 
+def predict_metastases(network: Callable[..., Any], grey):
+    """The one way from grey images to the answer, for training, evaluation and export.
+
+    Args:
+        network: a Keras model, or a function with its arguments (`image`, `training`) and outputs.
+        grey: (batch, rows, columns) uint8 prepared images.
+
+    Returns:
+        Probability of the metastatic class, float32 between 0 and 1, and mask, bool; both (batch, rows, columns).
+
+    Example:
+        >>> import numpy as np
+        >>> from doubleunet_bs.network import double_unet
+        >>> probability, mask = predict_metastases(double_unet((32, 32, 3)), np.zeros((1, 32, 32), "uint8"))
+        >>> probability.shape, mask.dtype.name
+        (TensorShape([1, 32, 32]), 'bool')
+    """
+    outputs = network(network_input(grey), training=False)
+    return metastatic_probability(outputs), metastatic_mask(outputs)
+
+
 def network_input(grey):
     """Divide by 255 and repeat the grey channel three times for the VGG19 encoder.
 
-    Decided here: division by 255 as in the original Double U-Net code. Its median centring is left out, since the median
-    of a mostly black image says nothing.
+    The original Double U-Net code divides by 255, too. Its median centring is left out.
 
     Args:
         grey: (batch, rows, columns) uint8 prepared images.
 
     Returns:
         (batch, rows, columns, 3) float32 between 0 and 1.
+
+    Example:
+        >>> import numpy as np
+        >>> network_input(np.array([[[0, 51, 255]]], "uint8")).numpy()[0, 0, :, 0].tolist()
+        [0.0, 0.20000000298023224, 1.0]
     """
     image = ops.expand_dims(ops.cast(grey, "float32") / 255.0, axis=-1)
     return ops.repeat(image, 3, axis=-1)
@@ -40,9 +71,21 @@ def metastatic_probability(outputs):
 
 
 def metastatic_mask(outputs):
-    """(batch, rows, columns) bool: the class with the largest probability in output 2 is metastatic.
+    """Where the class with the largest probability in output 2 is metastatic.
 
     A tie goes to the class with the smaller number, as with argmax. With a sigmoid head: probability above one half.
+
+    Args:
+        outputs: see `segmentation`.
+
+    Returns:
+        (batch, rows, columns) bool.
+
+    Example:
+        >>> import numpy as np
+        >>> outputs = {"output2": np.array([[[[0.2, 0.3, 0.5], [0.4, 0.2, 0.4]]]], "float32")}
+        >>> metastatic_mask(outputs).numpy().tolist()
+        [[[True, False]]]
     """
     probabilities = segmentation(outputs)
     if probabilities.shape[-1] == 1:
@@ -56,11 +99,19 @@ def metastatic_mask(outputs):
 
 
 def confusion_counts(labels, mask):
-    """(batch, 3) int32: true positives, false positives, false negatives of metastatic pixels in each image.
+    """Count metastatic pixels in each image.
 
     Args:
         labels: (batch, rows, columns) class numbers.
         mask: (batch, rows, columns) bool, True where metastatic is predicted.
+
+    Returns:
+        (batch, 3) int32: true positives, false positives, false negatives; zeros where both are empty.
+
+    Example:
+        >>> import numpy as np
+        >>> confusion_counts(np.array([[[2, 2, 0]]]), np.array([[[True, False, True]]])).numpy().tolist()
+        [[1, 1, 1]]
     """
     truth = ops.equal(labels, METASTATIC)
     pairs = ((truth, mask), (ops.logical_not(truth), mask), (truth, ops.logical_not(mask)))

@@ -16,7 +16,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -47,6 +47,23 @@ _HEADER_ERRORS = (
 def shard_name(kind: str, number: int) -> str:
     """File name of a shard: `shard_name("counts", 0)` is "counts-00000.npy"."""
     return f"{kind}-{number:05d}.npy"
+
+
+class Dataset(Protocol):
+    """The images that a network trains on: a `ShardedDataset`, or one with other labels for some cases."""
+
+    @property
+    def cases(self) -> tuple[CaseRecord, ...]: ...
+    @property
+    def settings(self) -> PreparationSettings: ...
+    @property
+    def image_shape(self) -> tuple[int, int]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def counts(self, index: int) -> np.ndarray: ...
+    def labels(self, index: int) -> np.ndarray: ...
+    def grey(self, index: int) -> np.ndarray: ...
 
 
 class ShardedDataset:

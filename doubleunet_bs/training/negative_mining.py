@@ -9,6 +9,8 @@ validates on, and would hand on what it learnt of them.
 """
 
 import os
+import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -21,12 +23,14 @@ from doubleunet_bs.dataset.folds import Split
 from doubleunet_bs.display import save_png
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json
-from doubleunet_bs.network.metrics import metastatic_mask, network_input
+from doubleunet_bs.network.metrics import predict_metastases
 from doubleunet_bs.preparation.inspection import overlay
-from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.preparation.shards import Dataset
 
 FORMAT = 1
 LABELS, DESCRIPTION = "labels.npz", "mined.json"
+# What NumPy and zipfile raise on damaged archives.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def check_unseen(
@@ -52,7 +56,7 @@ def check_unseen(
 
 
 def mine_negatives(
-    model: keras.Model, dataset: ShardedDataset, cases: Sequence[int], batch_size: int
+    model: keras.Model, dataset: Dataset, cases: Sequence[int], batch_size: int
 ) -> dict[int, np.ndarray]:
     """Segment normal scans.
 
@@ -69,7 +73,7 @@ def mine_negatives(
 
     @tf.function(input_signature=[tf.TensorSpec((None, rows, columns), tf.uint8)])
     def segment(grey):
-        return metastatic_mask(model(network_input(grey), training=False))
+        return predict_metastases(model, grey)[1]
 
     found = {}
     for start in range(0, len(cases), batch_size):
@@ -79,9 +83,7 @@ def mine_negatives(
     return found
 
 
-def save_mined(
-    path: str | os.PathLike, dataset: ShardedDataset, masks: Mapping[int, np.ndarray], model_sha256: str
-) -> None:
+def save_mined(path: str | os.PathLike, dataset: Dataset, masks: Mapping[int, np.ndarray], model_sha256: str) -> None:
     """Write the folder of mined labels, whole or not at all.
 
     `labels.npz` holds for each case its mask, packed to bits; `mined.json` the number of its pixels and the SHA-256 of
@@ -111,7 +113,7 @@ def save_mined(
 
 
 def load_mined(
-    path: str | os.PathLike, dataset: ShardedDataset, cases: Sequence[int], model_sha256: str
+    path: str | os.PathLike, dataset: Dataset, cases: Sequence[int], model_sha256: str
 ) -> dict[int, np.ndarray]:
     """Read what `save_mined` wrote.
 
@@ -134,18 +136,15 @@ def load_mined(
     rows, columns = dataset.image_shape
     try:
         with np.load(path / LABELS, allow_pickle=False) as archive:
-            if content["image_shape"] != [rows, columns] or set(archive.files) != set(names):
+            if content.get("image_shape") != [rows, columns] or set(archive.files) != set(names):
                 raise RunError(f"{path}: of other scans than this fold mines; remove the folder to mine again")
             packed = {name: archive[name] for name in names}
-    except RunError:
-        raise
-    # Damaged archives raise half a dozen exception types.
-    except Exception as cause:
+    except _DAMAGED as cause:
         raise RunError(f"{path / LABELS}: damaged ({type(cause).__name__}); remove {path} to mine again") from None
     masks = {}
     for name, bits in packed.items():
         pixels = np.unpackbits(bits)[: rows * columns] if bits.dtype == np.uint8 and bits.ndim == 1 else bits
-        if len(pixels) != rows * columns or int(pixels.sum()) != content["false_positive_pixels"].get(name):
+        if len(pixels) != rows * columns or int(pixels.sum()) != content.get("false_positive_pixels", {}).get(name):
             raise RunError(f"{path / LABELS}: damaged at {name}; remove {path} to mine again")
         masks[names[name]] = pixels.reshape(rows, columns).astype(bool)
     return masks
@@ -158,22 +157,25 @@ class MinedDataset:
         dataset: opened shards. masks: index -> (rows, columns) bool, see `mine_negatives`.
     """
 
-    def __init__(self, dataset: ShardedDataset, masks: Mapping[int, np.ndarray]):
+    def __init__(self, dataset: Dataset, masks: Mapping[int, np.ndarray]):
         self._dataset = dataset
+        self.cases, self.settings = dataset.cases, dataset.settings
+        self.image_shape, self.fingerprint = dataset.image_shape, dataset.fingerprint
         # Packed: a mask of 640 x 512 pixels takes 40 kB.
         self._packed = {index: np.packbits(mask) for index, mask in masks.items()}
 
-    def __getattr__(self, name: str):
-        return getattr(self._dataset, name)
+    def counts(self, index: int) -> np.ndarray:
+        """uint16 array of `image_shape`, as in the dataset beneath."""
+        return self._dataset.counts(index)
 
-    def __len__(self) -> int:
-        return len(self._dataset)
+    def grey(self, index: int) -> np.ndarray:
+        """uint8 array of `image_shape`, as in the dataset beneath."""
+        return self._dataset.grey(index)
 
     def labels(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape` of classes: for a mined scan 1 at false positives, 0 elsewhere."""
         if index not in self._packed:
             return self._dataset.labels(index)
-        rows, columns = self._dataset.image_shape
-        return np.unpackbits(self._packed[index], count=rows * columns).reshape(rows, columns) * np.uint8(
-            NON_METASTATIC
-        )
+        rows, columns = self.image_shape
+        mask = np.unpackbits(self._packed[index], count=rows * columns).reshape(rows, columns)
+        return mask * np.uint8(NON_METASTATIC)

@@ -19,7 +19,7 @@ import keras
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.preparation.shards import ShardedDataset, file_sha256
+from doubleunet_bs.preparation.shards import Dataset, ShardedDataset, file_sha256
 from doubleunet_bs.training.devices import Replicas, images_at_once
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fingerprint import ENVIRONMENT
@@ -44,7 +44,7 @@ class FoldCases:
     validation: list[int]
 
 
-def fold_cases(folds: Folds, dataset: ShardedDataset, fold: int, negatives: str) -> FoldCases:
+def fold_cases(folds: Folds, dataset: Dataset, fold: int, negatives: str) -> FoldCases:
     """The cases of fold 1 ... len(folds); negative scans train unless `negatives` is "none".
 
     Raises:
@@ -58,7 +58,7 @@ def fold_cases(folds: Folds, dataset: ShardedDataset, fold: int, negatives: str)
 
 def fold_trainer(
     run: Run,
-    dataset: ShardedDataset,
+    dataset: Dataset,
     fold: int,
     replicas: Replicas,
     *,
@@ -232,7 +232,8 @@ class FoldStages:
     def final(self) -> Trainer:
         """The training whose model is tested."""
         experiment = self.run.experiment
-        dataset, weights, mined = self.dataset, self._pretrained, {}
+        dataset: Dataset = self.dataset
+        weights, mined = self._pretrained, {}
         if experiment.negatives == "mining":
             model_path = stage_path(self.run, self.fold, MINING_MODEL)
             mined_path = stage_path(self.run, self.fold, MINED_NEGATIVES)
@@ -244,7 +245,9 @@ class FoldStages:
                 weights = model_path / BEST_WEIGHTS
         return self._trainer(FOLD, dataset, weights, mined)
 
-    def _trainer(self, stage: str, dataset, weights: Path | None, made_from: dict | None = None, **options) -> Trainer:
+    def _trainer(
+        self, stage: str, dataset: Dataset, weights: Path | None, made_from: dict | None = None, **options
+    ) -> Trainer:
         pretrained = {"pretrain_sha256": file_sha256(self._pretrained)} if self._pretrained else {}
         path = stage_path(self.run, self.fold, stage)
         trainer = fold_trainer(

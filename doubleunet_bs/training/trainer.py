@@ -31,7 +31,7 @@ from doubleunet_bs.network.encoder_weights import CONV_LAYERS
 from doubleunet_bs.network.metrics import metastatic_mask, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
-from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.preparation.shards import Dataset
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
 from doubleunet_bs.training import run_folder
 from doubleunet_bs.training.checkpoints import Position, load_state, save_state
@@ -45,7 +45,7 @@ from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.tensorboard import EXAMPLES, TensorBoardLog
 
 
-def starting_head_bias(experiment: Experiment, dataset: ShardedDataset, cases: Sequence[int]) -> list[float] | None:
+def starting_head_bias(experiment: Experiment, dataset: Dataset, cases: Sequence[int]) -> list[float] | None:
     """The biases of the heads from the labels of the training cases; None, for zeros, where the experiment says so."""
     if experiment.head_bias == "zeros":
         return None
@@ -78,7 +78,7 @@ def encoder_variables(model: keras.Model) -> list[keras.Variable]:
 
 def build_network(
     experiment: Experiment,
-    dataset: ShardedDataset,
+    dataset: Dataset,
     train_cases: Sequence[int],
     replicas: Replicas,
     precision: str,
@@ -193,7 +193,7 @@ class Trainer:
         self,
         path: Path,
         experiment: Experiment,
-        dataset: ShardedDataset,
+        dataset: Dataset,
         train_cases: Sequence[int],
         validation_cases: Sequence[int],
         replicas: Replicas,
