@@ -104,8 +104,8 @@ def compare_runs(
     """Evaluate several runs on the same folds of the same shards and compare them scan by scan.
 
     Runs that cannot be compared are refused before anything is predicted. Folds that not all runs have trained are left
-    out of the comparison. Predictions of the folds are kept. Scores, tables and report of a run are left as they are, since
-    they may belong to other settings.
+    out of the comparison. Predictions of the folds are kept. Scores, tables and report of a run are not touched: they
+    may belong to other settings.
 
     Args:
         paths: two run folders or more.
@@ -176,7 +176,7 @@ def format_comparison(comparison: RunComparison) -> str:
     lines += [
         "",
         *(f"{name}: {what}" for name, what in zip(names, comparison.experiments, strict=True)),
-        "Metastatic pixels in %. Means over the folds: [1] of mean precision and mean sensitivity, [2] of the folds' F1.",
+        "Metastatic pixels in %. Means over folds: [1] of mean precision and mean sensitivity, [2] of the folds' F1.",
         "",
         "Dice per scan, second minus first, in percentage points:",
         *(_pair_line(pair, len(comparison.comparisons) > 1) for pair in comparison.comparisons),

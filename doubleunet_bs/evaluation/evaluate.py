@@ -118,8 +118,8 @@ def score_fold(
     trained = open_fold(run, fold)
     if trained.folds_sha256 not in (None, folds.sha256()):
         raise RunError(
-            f"{run.path / 'folds.json'}: not the split that fold {fold} was trained with: restore the file or train the "
-            "fold again"
+            f"{run.path / 'folds.json'}: not the split that fold {fold} was trained with: restore the file or train "
+            "the fold again"
         )
     normals, reason = unseen_normals(run.experiment, folds, fold) if settings.normals else ((), NOT_ASKED)
     stored = StoredPredictions(trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint)
@@ -170,7 +170,7 @@ def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, settings
 
 
 def provenance_of_runs(runs: Sequence[Run], dataset: ShardedDataset) -> Provenance:
-    """What the figures of runs on these shards can be compared with, by the first run's experiment; see `provenance`."""
+    """What the figures of runs on these shards can be compared with; the experiment is the first's."""
     of = provenance(runs[0].experiment, dataset.cases, dataset.settings)
     if any((run.pretrain_data or {}).get("patients_compared") is False for run in runs):
         return dataclasses.replace(of, trained_elsewhere="pre-training")

@@ -4,8 +4,8 @@ The class probabilities of output 2 are averaged over the folds. The segmentatio
 Within the cross-validation there is no such figure, since most of the folds were trained on every scan. So shards that
 share a case, a patient or the counts of a scan with the run's own are refused.
 
-The intensity threshold beside it is chosen on all positive scans of the run. There is no minimum lesion size: no scan is
-left to learn it on that none of the folds has seen.
+The intensity threshold beside it is chosen on all positive scans of the run. There is no minimum lesion size: every
+scan of the run was seen by some fold, so none is left to learn it on.
 """
 
 import dataclasses

@@ -32,9 +32,9 @@ THRESHOLD_MEANING = (
     "fold's validation scans; counted on the same test scans"
 )
 LESIONS_MEANING = (
-    "connected components of metastatic pixels (8-connectivity) of each view: true lesions, found (detected) ones among "
-    "them, predicted lesions, right (matching) ones among them; two match when they share a pixel and the overlap "
-    "(intersection over union with all that touches, without pixels of other lesions of the same side) reaches "
+    "connected components of metastatic pixels (8-connectivity) of each view: true lesions, found (detected) ones "
+    "among them, predicted lesions, right (matching) ones among them; two match when they share a pixel and the "
+    "overlap (intersection over union with all that touches, without pixels of other lesions of the same side) reaches "
     "lesion_overlap"
 )
 POSTPROCESSED_MEANING = (

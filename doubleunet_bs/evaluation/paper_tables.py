@@ -1,4 +1,4 @@
-"""What the paper printed, as data: Tables 1 to 3, in per cent.
+"""What the paper printed, as data: Tables 1 to 3, in %.
 
 Source: Chen et al. 2023, Breast Cancer Bone Metastasis Lesion Segmentation on Bone Scintigraphy, section 3
 (doi:10.20944/preprints202307.0674.v1, CC BY). All are pixel-wise figures of the metastatic class from a ten-fold
@@ -48,12 +48,12 @@ TABLE_3_FOLDS: tuple[Row, ...] = (
 
 PHYSICIANS_DICE = 0.704
 """Physicians of one hospital agree with each other at this Dice coefficient when they outline metastases on such scans:
-more than that no F1 on real scans can be held against."""
+no F1 on real scans can be expected to exceed it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
-    """The means of one experiment as printed, in per cent.
+    """The means of one experiment as printed, in %.
 
     Attributes:
         table: number of the table.
@@ -87,22 +87,22 @@ PAPER_ROWS: dict[str, PaperRow] = {
 _NOTES = {
     PHANTOMS: "Phantom scans: a software check, not comparable with any figure of patients.",
     MIXED: "Some of the scans are phantoms: the figures say nothing about patients.",
-    UNKNOWN: "The shards do not say whether their scans are phantoms: prepare them again before the figures are used.",
+    UNKNOWN: "The shards do not say whether their scans are phantoms: prepare them again before you use the figures.",
     PATIENTS: "Scans of patients.",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Of the scans of a run.
+    """What the scans of a run are, and what their figures can be compared with.
 
     Attributes:
         scans: "phantoms", "patients", "mixed" or "unknown".
         changed_preparation: what differs from the paper's preparation.
         row: the paper's row, for an experiment of the paper with nothing changed; else None.
-        other_cancers: those recorded of a scan that are not the paper's; a scan of which nobody said is of none.
-        trained_elsewhere: what the network was trained on beside these scans, "pre-training" or "training", with pseudonyms of
-            another key: whether a patient of these scans is among them could not be checked. Else None.
+        other_cancers: recorded cancers that are not the paper's; a scan without a record counts for none.
+        trained_elsewhere: "training" or "pre-training" when its scans have pseudonyms of another key than these: shared
+            patients could not be found. Else None.
     """
 
     scans: str = UNKNOWN
@@ -126,7 +126,7 @@ class Provenance:
         if self.paper:
             notes.append(
                 f"The paper's row (Table {self.paper.table}, {SOURCE}) is from other scans, which are not public: "
-                "the data differ, and so may the figures for that reason alone."
+                "the data differ, and the figures may differ for that reason alone."
             )
         elif self.row and self.scans == PATIENTS:
             notes.append(
@@ -137,8 +137,8 @@ class Provenance:
             notes.append("The paper's row is left out: these are not (or not known to be) scans of patients.")
         if self.trained_elsewhere:
             notes.append(
-                f"The shards of the {self.trained_elsewhere} have pseudonyms of another key: that none of their scans is among "
-                "these was checked, that none of their patients is could not be."
+                f"The shards of the {self.trained_elsewhere} have pseudonyms of another key: shared scans were ruled "
+                "out, shared patients could not be."
             )
         if self.scans == PATIENTS:
             notes.append(
@@ -152,7 +152,7 @@ class Provenance:
         return dataclasses.replace(self, row=None)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; figures of the paper in per cent, as printed."""
+        """A JSON object; figures of the paper in %, as printed."""
         return {
             "scans": self.scans,
             "changed_preparation": dict(self.changed_preparation),
@@ -165,7 +165,7 @@ class Provenance:
 
 
 def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: PreparationSettings) -> Provenance:
-    """What the figures of `experiment` on these scans are.
+    """What the figures of `experiment` on these scans can be compared with.
 
     The paper's row goes with an experiment of the paper of which no setting was changed, on scans that were prepared as
     in the paper; whether it is shown depends on what the scans are, and of what cancer. The map of annotation labels is

@@ -1,4 +1,4 @@
-"""Cases of opened shards -> kept predictions -> scores and pictures; the same for a fold and for an ensemble."""
+"""Cases of opened shards -> kept predictions -> scores and pictures, for a fold and for an ensemble alike."""
 
 import dataclasses
 import sys
@@ -68,7 +68,7 @@ def unseen_normals(experiment: Experiment, folds: Folds, fold: int) -> tuple[tup
 
 
 NOT_ASKED = "normal scans were not scored, as asked"
-"""The reason of scores without them, by which they are told from scores that had none to score."""
+"""The reason in scores without normal scans. It distinguishes them from scores that had none to score."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Scorer:
         self._numbers = {case.case: index for index, case in enumerate(dataset.cases)}
 
     def predict(self, cases: Sequence[str], load: Callable[[], Segment], description: str) -> None:
-        """Predict what is not kept yet; `load` gives the model and is called only when there is something to do."""
+        """Predict what is not kept yet. `load` opens the model; it is called only when something is missing."""
 
         def predictions(missing: list[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             found = predict_cases(load(), self.dataset, self.numbers(missing), self.settings.batch_size)
@@ -144,10 +144,10 @@ class Scorer:
         return tuple(self._score(case, smallest) for case in cases)
 
     def postprocess(self, validation: Sequence[str], test: Sequence[str], raw: tuple[ScanScore, ...]) -> Postprocessed:
-        """Learn the smallest-lesion filter on the validation scans and score the test scans with it.
+        """Learn the minimum lesion size on the validation scans and score the test scans with it.
 
         Args:
-            validation, test: cases. raw: scores of the test scans without a filter.
+            validation, test: cases. raw: scores of the test scans without it.
         """
         learnt = learn_minimum_size(self.score(validation), self.unit.name)
         return Postprocessed(learnt, raw if learnt.smallest is None else self.score(test, learnt.smallest))
@@ -195,7 +195,7 @@ class Scorer:
 
 
 def _remove_other_pictures(folder: Path, cases: Sequence[str]) -> None:
-    """Pictures of scans that no longer are in the test set would be taken for part of the result."""
+    """Without this, pictures of scans that are no longer in the test set would look like part of the result."""
     for path in folder.glob("case-*.png"):
         if path.stem not in cases:
             path.unlink()

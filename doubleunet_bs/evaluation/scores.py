@@ -3,9 +3,9 @@
 - `score_masks` and `score_scan`: pixels (paper, section 3) and lesions of one prediction.
 - `score_patients`: sensitivity and specificity of patients, area under the ROC curve.
 - `best_threshold`: the best single grey level, which a model has to beat.
-- `learn_minimum_size`: predicted lesions under an area are dropped. The paper has no post-processing. The area is learnt
-  on the validation scans of a fold and nowhere else, and what it does to the test scans stands beside the raw figures,
-  never in their place.
+- `learn_minimum_size`: predicted lesions under an area are dropped. The paper has no post-processing. The area is
+  learnt on the validation scans of a fold and nowhere else. What it does to the test scans stands beside the raw
+  figures, never in their place.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
 """How sure the figures are, and whether two models differ.
 
-- `bootstrap_means`: 95 % intervals of the means over folds by percentile bootstrap over patients. Patients, not scans and
-  not pixels, are drawn: what belongs to one patient is not independent. Within each fold as many patients are drawn with
-  replacement as it tests, so that every fold keeps its size and its own model. Folds and then means are computed from
-  the draws as from the data. An interval says what other patients would have done to the figures, not what other
-  training runs would have.
+- `bootstrap_means`: 95 % intervals of the means over folds by percentile bootstrap. Patients are drawn, not scans and
+  not pixels: what belongs to one patient is not independent. Within each fold as many patients are drawn with
+  replacement as it tests, so every fold keeps its size and its own model. Folds and then means are computed from the
+  draws as from the data. An interval shows how much the figures depend on the patients tested, not on the training
+  run.
 - `distribution`: the Dice of the scans.
 - `compare_scans`: two models on the same scans, by the two-sided Wilcoxon signed-rank test.
 

@@ -110,10 +110,15 @@ class Mean:
 
 
 def mean_of_folds(rows: Sequence[Figures]) -> Mean:
-    """Aggregate (precision, sensitivity, F1) of folds, in fractions or in per cent alike.
+    """Aggregate (precision, sensitivity, F1) of folds, as fractions or in %.
 
-    Without a row, or where every fold is undefined, a mean is None. Where nothing was predicted in any fold, but there was
+    Without a row, or where every fold is undefined, a mean is None. Where no fold predicted anything, but there was
     something to find, the F1 of the means is 0, as that of each fold.
+
+    Example:
+        >>> mean = mean_of_folds([(0.5, 0.5, 0.5), (1.0, 0.25, 0.4)])
+        >>> mean.precision, mean.sensitivity, mean.f1_of_means, mean.f1_mean
+        (0.75, 0.375, 0.5, 0.45)
     """
     columns = [[figure for figure in column if figure is not None] for column in zip(*rows, strict=True)] or [
         [],
@@ -169,7 +174,7 @@ class Summary:
 
     @property
     def postprocessed_mean(self) -> Mean | None:
-        """Of the model with the smallest-lesion filter; None when no fold has one to try."""
+        """Of the model with the minimum lesion size; None when no fold could learn one."""
         rows = [postprocessed_figures(fold) for fold in self.folds if fold.postprocessed]
         return mean_of_folds(rows) if rows else None
 
@@ -200,7 +205,7 @@ class Summary:
 
     @property
     def detection_mean(self) -> dict[str, float | None]:
-        """Patient-level figures: means over the folds where each is defined, None where it is nowhere.
+        """Figures by patient: means over the folds where each is defined, None where it is nowhere.
 
         Folds are not pooled: each has its own model, whose probabilities are on its own scale.
         """
@@ -208,17 +213,17 @@ class Summary:
 
     @property
     def filtered(self) -> bool:
-        """Whether the smallest-lesion filter was kept in any fold."""
+        """Whether any fold keeps a minimum lesion size."""
         return any(fold.postprocessed and fold.postprocessed.filter.smallest is not None for fold in self.folds)
 
     @property
     def postprocessed_detection_mean(self) -> dict[str, float | None]:
-        """`detection_mean` with the smallest-lesion filter, over the folds that have one to try."""
+        """`detection_mean` with the minimum lesion size, over the folds that could learn one."""
         return _detection_mean([found for fold in self.folds if (found := fold.postprocessed_detection)])
 
     @property
     def arithmetic(self) -> str | None:
-        """In which the folds were trained, "float32" for instance; None where nobody has noted it."""
+        """The precision of the training, "float32" for instance; None where it is not recorded."""
         return arithmetic_of(fold.arithmetic for fold in self.folds).get("arithmetic")
 
     @property
@@ -269,7 +274,7 @@ def threshold_figures(fold: FoldScores) -> Figures:
 
 
 def postprocessed_figures(fold: FoldScores) -> Figures:
-    """(precision, sensitivity, F1) with the smallest-lesion filter; (None, None, None) where none was tried."""
+    """(precision, sensitivity, F1) with the minimum lesion size; (None, None, None) where none could be learnt."""
     if fold.postprocessed is None:
         return None, None, None
     counts = fold.postprocessed.pooled

@@ -369,7 +369,8 @@ def format_details(summary: Summary) -> str:
             "",
             f"Dice per scan, {counted(dice.scans, 'scan')}{undefined}: median {percent(dice.median)}, "
             f"quartiles {percent(dice.lower_quartile)} to {percent(dice.upper_quartile)}, "
-            f"range {percent(dice.minimum)} to {percent(dice.maximum)}, mean {percent(dice.mean)}, SD {percent(dice.sd)}",
+            f"range {percent(dice.minimum)} to {percent(dice.maximum)}, "
+            f"mean {percent(dice.mean)}, SD {percent(dice.sd)}",
         ]
     )
 

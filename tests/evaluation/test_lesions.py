@@ -1,12 +1,16 @@
 """Lesions of hand-made masks: how many there are, and which of them belong together."""
 
+import operator
+
 import numpy as np
 import pytest
 from skimage.measure import label, regionprops
 
 from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.evaluation import score_masks
 from doubleunet_bs.evaluation.lesions import LesionCounts, check_overlap, match_lesions
 from doubleunet_bs.evaluation.scores import scan_from_json, score_scan
+from doubleunet_bs.pixel_counts import PixelCounts
 
 
 def mask(text):
@@ -41,7 +45,7 @@ def test_a_corner_is_no_common_pixel():
     assert matched("x...|.... ....|....", "....|.... .x..|....") == ([False], [False])
 
 
-def test_a_lesion_in_two_pieces_is_found():
+def test_a_lesion_predicted_in_two_parts_is_detected():
     true, predicted = match_lesions(mask("xxxx|...."), mask("x.xx|...."), 1.0, 0.7)
     assert [(lesion.common, lesion.overlap, lesion.matched) for lesion in true] == [(3, 0.75, True)]
     # For a piece, the union is the whole true lesion without what another piece covers: 1 / (1 + 1) and 2 / (2 + 1).
@@ -49,7 +53,7 @@ def test_a_lesion_in_two_pieces_is_found():
     assert [lesion.matched for lesion in predicted] == [False, False]
 
 
-def test_two_lesions_predicted_as_one_are_both_found():
+def test_two_lesions_predicted_as_one_are_both_detected():
     true, predicted = match_lesions(mask("xx.xx...|........"), mask("xxxxxx..|........"), 1.0, 0.5)
     # Pixels in the other true lesion do not count: 2 / (2 + 2) each, and 4 / (6 + 0) for the predicted one.
     assert [lesion.overlap for lesion in true] == pytest.approx([1 / 2, 1 / 2])
@@ -105,8 +109,8 @@ def test_agrees_with_scikit_image():
             part = np.s_[:, left : left + 30]
             regions = regionprops(label(image[part], connectivity=2), probability[part])
             own = [lesion for lesion in lesions if lesion.view == view]
-            key = lambda item: (item[0], item[1], item[2])
-            expected = sorted(((r.centroid[0], r.centroid[1] + left, r.area, r) for r in regions), key=key)
+            found_there = ((r.centroid[0], r.centroid[1] + left, r.area, r) for r in regions)
+            expected = sorted(found_there, key=operator.itemgetter(0, 1, 2))
             for lesion, (row, column, area, region) in zip(
                 sorted(own, key=lambda lesion: (lesion.row, lesion.column, lesion.pixels)), expected, strict=True
             ):
@@ -163,3 +167,24 @@ def test_a_scan_without_a_predicted_lesion_has_the_lowest_probability():
 def test_impossible_overlap(overlap):
     with pytest.raises(SettingsError, match="lesion overlap"):
         check_overlap(overlap)
+
+
+def test_masks_of_one_view():
+    """By hand: a pixel of a lesion of two is predicted, and a lesion of one pixel that is none."""
+    truth, prediction = np.zeros((2, 4, 6), np.uint8)
+    truth[0, :2] = prediction[0, 0] = prediction[3, 5] = 1
+    pixels, lesions = score_masks(truth, prediction)
+    assert pixels == PixelCounts(tp=1, fp=1, fn=1)
+    assert lesions == LesionCounts(true=1, found=1, predicted=2, right=1)
+    # The overlap is a half.
+    assert score_masks(truth, prediction, overlap=0.6).lesions == LesionCounts(true=1, found=0, predicted=2, right=0)
+    assert score_masks(truth * 0, prediction * 0) == (PixelCounts(), LesionCounts())
+    with pytest.raises(ValueError, match=r"\(4, 6\) and \(4, 5\)"):
+        score_masks(truth, prediction[:, :5])
+
+
+def test_masks_across_the_middle_are_one_lesion_in_one_view():
+    """`score_scan` has two views in an image, `score_masks` has one."""
+    image = np.ones((2, 6), np.uint8)
+    assert score_masks(image, image).lesions.true == 1
+    assert score_scan("case-0", "patient-0", "positive", 2 * image, image).lesions.true == 2

@@ -28,7 +28,7 @@ def scan(number: int, tp: int, fp: int, fn: int, group: str = "positive", false_
 
 
 def write_row(run: Path, folds: dict[int, tuple], unseen: list[tuple] = (), false_lesions: int = 0) -> None:
-    """`folds`: number -> counts of its one scan; `unseen`: counts of each phantom with metastases, beside two without."""
+    """`folds`: number -> counts of its one scan; `unseen`: counts of phantoms with metastases, beside two without."""
     none = ThresholdScore(None, None, None)
     for fold, counts in folds.items():
         write_scores(_made(run / f"fold_{fold:02d}"), FoldScores(fold, (scan(1, *counts),), none, {}))

@@ -152,7 +152,7 @@ def test_detected_patients_do_not_stand_alone(report):
 
 
 def test_what_the_minimum_size_does_to_patients_is_said():
-    """No finding is left in the normal scan, whose only lesion is small, nor in the patient whose lesion is as small."""
+    """No finding is left in the normal scan, whose only lesion is small, nor in the patient whose lesion is, too."""
     small, large = lesion(area=50, probability=0.8), lesion(area=120, common=6, probability=0.7)
     after = (scan(0, 6, 2, 4, lesions=[large]), scan(1, 0, 0, 10))
     fitted = Postprocessed(MinimumSize(120.0, "mm2", 0.6, 0.5), after)
@@ -160,8 +160,10 @@ def test_what_the_minimum_size_does_to_patients_is_said():
     one = fold(1, *raw, unit="mm2", normals=(scan(5, group="negative", lesions=[small]),), postprocessed=fitted)
     table = patient_table(Summary("dice", {}, 1, (one,)))
     assert table.rows[0][1:3] == ["2 / 2", "0 / 1"]
-    said = "With the minimum lesion size: sensitivity 50.0 %, specificity 100.0 %, false-positive lesions per normal scan 0.00."
-    assert said in table.notes
+    said = (
+        "With the minimum lesion size: sensitivity 50.0 %, specificity 100.0 %, false-positive lesions per normal scan"
+    )
+    assert f"{said} 0.00." in table.notes
     none = patient_table(Summary("dice", {}, 1, (dataclasses.replace(one, postprocessed=None),)))
     assert not any("minimum lesion size" in note for note in none.notes)
 

@@ -260,9 +260,9 @@ def patient_table(summary: Summary) -> Table:
         )
     notes = [
         "A patient is called positive when a lesion is predicted in one of their scans. Sensitivity: share of the "
-        "patients with metastases who are called positive. Specificity: share of the normal patients without a finding. "
-        "AUC: area under the ROC curve, which ranks patients by the largest mean probability of a predicted lesion "
-        "(0.5: no better than guessing).",
+        "patients with metastases who are called positive. Specificity: share of the normal patients without a "
+        "finding. AUC: area under the ROC curve, which ranks patients by the largest mean probability of a predicted "
+        "lesion (0.5: no better than guessing).",
         *undefined_detection(summary),
     ]
     if summary.filtered:
@@ -326,7 +326,7 @@ def settings_section(
     if shown != data["fingerprint"]:
         shards += f", trained on the shards {data['fingerprint'][:16]}…"
     if precision:
-        shards += f"; trained in {precision}"
+        shards += f"; training precision {precision}"
     return {
         "experiment": _setting_table("experiment", experiment.to_json(), changed),
         "preparation": _setting_table("preparation", data["preparation"], differs),

@@ -87,11 +87,11 @@ def test_a_changed_preparation_is_among_the_changed_settings(evaluated):
         assert json.loads(file.read_text())["changed_settings"] == changed
 
 
-def test_results_say_in_which_arithmetic_the_folds_were_trained(evaluated, own_run):
+def test_results_say_in_which_precision_the_folds_were_trained(evaluated, own_run):
     """As `environment.json` does; where it does not, nothing is said."""
     path, before = evaluated
     assert not any("arithmetic" in (path / name).read_text() for name in ("summary.json", "fold_01/scores.json"))
-    assert "arithmetic" not in (path / "report.html").read_text()
+    assert "training precision" not in (path / "report.html").read_text()
     for fold, precision in (("fold_01", "mixed_bfloat16"), ("fold_02", "float32")):
         environment = own_run / fold / "environment.json"
         write_json(environment, {**read_json(environment), "precision": precision})
@@ -99,7 +99,7 @@ def test_results_say_in_which_arithmetic_the_folds_were_trained(evaluated, own_r
     assert read_json(own_run / "fold_01" / "scores.json")["arithmetic"] == "mixed_bfloat16"
     assert read_json(own_run / "fold_02" / "scores.json")["arithmetic"] == "float32"
     assert read_json(own_run / "summary.json")["arithmetic"] == summary.arithmetic == "mixed_bfloat16, float32"
-    assert "trained in mixed_bfloat16, float32 arithmetic" in (own_run / "report.html").read_text()
+    assert "training precision mixed_bfloat16, float32</p>" in (own_run / "report.html").read_text()
     assert summary.changed_settings == before.changed_settings
 
 

@@ -1,4 +1,4 @@
-"""The smallest-lesion filter, and figures by view and by size."""
+"""The minimum lesion size, and figures by view and by size."""
 
 import types
 
@@ -12,8 +12,8 @@ from doubleunet_bs.evaluation.summary import by_size, by_view, sizes_to_json
 from doubleunet_bs.pixel_counts import count_pixels
 
 
-def test_small_wrong_lesions_go():
-    # Right lesions of 20 pixels, wrong ones of 3 and 5.
+def test_small_false_positives_go():
+    # True positives of 20 pixels, false positives of 3 and 5.
     scans = [
         scan(0, tp=18, fp=10, fn=2, lesions=[lesion(20, 18), lesion(3, 0), lesion(5, 0)]),
         scan(1, tp=20, fp=5, fn=10, lesions=[lesion(20, 20), lesion(5, 0)]),
@@ -22,14 +22,14 @@ def test_small_wrong_lesions_go():
     assert learnt == MinimumSize(20.0, "pixels", 2 * 38 / (2 * 38 + 2 + 12), 2 * 38 / (2 * 38 + 15 + 12))
 
 
-def test_a_filter_that_does_not_help_is_not_kept():
+def test_a_minimum_that_does_not_help_is_not_kept():
     scans = [scan(0, tp=8, fp=30, fn=2, lesions=[lesion(4, 4), lesion(4, 4), lesion(30, 0)])]
     learnt = learn_minimum_size(scans, "mm2")
     assert learnt.smallest is None
     assert learnt.validation_f1 == learnt.validation_f1_raw == 16 / 48
 
 
-def test_of_equally_good_filters_the_one_that_drops_less():
+def test_of_equally_good_minima_the_one_that_drops_less():
     # From 2: 6 / 14. From 4, without the first lesion: 6 / 12. From 9, without the second as well: 4 / 8, the same.
     scans = [scan(0, tp=3, fp=5, fn=3, lesions=[lesion(2, 0), lesion(4, 1), lesion(4, 2, area=9)])]
     learnt = learn_minimum_size(scans, "pixels")
@@ -44,7 +44,7 @@ def test_nothing_to_learn_from(scans):
 
 
 def test_dropping_is_what_was_learnt():
-    """On images: pixel counts after the filter are those that the learning computed from lesion sizes."""
+    """On images: pixel counts with the minimum are those that the learning computed from lesion sizes."""
     rng = np.random.default_rng(4)
     labels = np.zeros((30, 40), np.uint8)
     for row, column in ((2, 3), (12, 10), (20, 30)):
@@ -60,7 +60,7 @@ def test_dropping_is_what_was_learnt():
         assert count_pixels(labels, drop_small_lesions(mask, 5.76, area)).f1 <= learnt.validation_f1 + 1e-12
 
 
-def test_views_are_filtered_apart():
+def test_views_are_separate():
     mask = np.zeros((4, 8), bool)
     mask[1, 2:6] = True  # two pixels in each view, four in a row
     assert not drop_small_lesions(mask, 1.0, 3.0).any()
