@@ -2,7 +2,7 @@
 
 Without identity (the default) nothing of the scan's header is used. The case pseudonym stands for the patient, the date
 is 1900, and UIDs are hashes of the counts. All results of a case have the same study and refer to the de-identified
-copy of the scan written beside them (`scan.dcm`). A viewer cannot lay them over the hospital's own image.
+copy of the scan written beside them (`scan.dcm`). A viewer cannot show them on the hospital's own image.
 
 With identity (`--keep-identity`) patient and study are those of the scan's header, and references name the hospital's
 own instances and frames. Results get new UIDs in each run of the program.

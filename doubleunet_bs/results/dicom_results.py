@@ -65,7 +65,7 @@ def dicom_results(
             header = header_with_identity(study, datetime.datetime.now(), scan.phantom)
             return _files(scan, prediction, picture, header)
         except (ValueError, TypeError) as cause:
-            # The text may hold header values: only the kind of error is told.
+            # The text may hold header values: only the kind of error is named.
             raise RunError(
                 f"{prediction.case}: DICOM results cannot hold this header ({type(cause).__name__}): "
                 "leave out --keep-identity"

@@ -1,4 +1,4 @@
-"""DICOM results: valid to an independent judge, laid on the source to the pixel, with the patient only where asked."""
+"""DICOM results: valid for an independent checker, exact on the source, with the patient only on request."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ def phantom(phantoms):
 def write_results(files, folder, identified: bool, level: int = LEVEL, drawn: bool = False):
     """Predict what is bright; returns the scan, and name -> path of the DICOM files.
 
-    Where nobody looks at the secondary capture it is not drawn: a few grey pixels are as good.
+    The secondary capture is a few grey pixels unless `drawn`.
     """
     scan = read_scan(files, allow_missing_view=True)
     prediction = make_prediction(scan, {view: getattr(scan, view) > level for view in VIEWS})
@@ -75,9 +75,9 @@ def test_segmentations_lie_on_their_source(kind, identified, phantom, tmp_path):
     whole = pydicom.dcmread(phantom).pixel_array
     for view in present:
         segmentation = highdicom.seg.segread(paths[f"segmentation_{view}.dcm"])
-        laid = segmentation.pixel_array
+        mapped = segmentation.pixel_array
         pixels = referenced_pixels(segmentation, sources)
-        assert laid.shape == pixels.shape
+        assert mapped.shape == pixels.shape
         if identified and kind == "finer-matrix":
             coarse = pixels.reshape(1024, 2, 256, 2).sum(axis=(1, 3))
             expected = (coarse > LEVEL).repeat(2, axis=0).repeat(2, axis=1)
@@ -88,9 +88,9 @@ def test_segmentations_lie_on_their_source(kind, identified, phantom, tmp_path):
         else:
             expected = pixels > LEVEL
         assert expected.any()
-        assert np.array_equal(laid == 1, expected)
+        assert np.array_equal(mapped == 1, expected)
         # The right frame for the view, whatever its place in the file.
-        assert expected.sum() == (whole[VIEWS.index(view)] > LEVEL).sum() * (4 if laid.shape[0] == 2048 else 1)
+        assert expected.sum() == (whole[VIEWS.index(view)] > LEVEL).sum() * (4 if mapped.shape[0] == 2048 else 1)
         assert list(segmentation.PatientOrientation) == ["L" if view == "anterior" else "R", "F"]
         assert (segmentation.SegmentationType, segmentation.NumberOfFrames) == ("BINARY", 1)
         (segment,) = segmentation.SegmentSequence
@@ -267,7 +267,7 @@ def test_identity_is_that_of_the_header(phantom, tmp_path):
 
 
 def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
-    """Dates and sex outside of the standard become empty; an ID is never changed. Nobody is warned with the value."""
+    """Dates and sex that the standard does not allow become empty; an ID is never changed. No warning has the value."""
     dataset = pydicom.dcmread(phantom)
     with pydicom.config.disable_value_validation():
         dataset.PatientBirthDate, dataset.PatientSex, dataset.StudyTime = "07/06/50", "X", "noon"

@@ -12,7 +12,7 @@ NAMES = ("ViewCodeSequence", "StartAngle", "ImageOrientationPatient")
 
 
 def read_without_views(path, folder):
-    """The scan of a file after everything that tells the views apart has been taken out of its header."""
+    """The scan of a file whose header has lost everything that distinguishes the views."""
     dataset = pydicom.dcmread(path)
     dataset.remove_private_tags()
     for detector in (dataset, *dataset.get("DetectorInformationSequence", [])):

@@ -87,7 +87,7 @@ def test_no_identity_unless_asked(command, secret_scan, tmp_path):
     assert (code, err) == (0, "")
     search(haystack(command.out, leave_out=()), *[UID.encode()])
     search(haystack(tmp_path / "logs", leave_out=()))
-    # Asked for by the user, these are named after his file. What is in them is searched.
+    # These are named after the user's file, on request. Their content is searched.
     annotations = sorted((tmp_path / "labels").iterdir())
     assert [path.name for path in annotations] == [f"{SECRET}_anterior.json", f"{SECRET}_posterior.json"]
     for path in annotations:
@@ -246,9 +246,9 @@ def test_dry_run_refuses_what_a_run_would(command, phantoms, trained_run, tmp_pa
         (("--log", tmp_path / "file" / "log"), 2, "the log cannot be written (Not a directory)"),
         (("--labelme", tmp_path / "file" / "labels"), 2, f"{tmp_path / 'file'}: is a file; --labelme names a folder"),
     ):
-        for rehearsal in ((), ("--dry-run",)):
-            code, _, err = command(file, *arguments, *rehearsal)
-            assert code == expected and message in err, (arguments, rehearsal, err)
+        for dry_run in ((), ("--dry-run",)):
+            code, _, err = command(file, *arguments, *dry_run)
+            assert code == expected and message in err, (arguments, dry_run, err)
     assert list(command.out.glob("*")) == []
 
 
@@ -294,20 +294,20 @@ def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, mo
         (("--engine", "openvino"), "engine openvino is not installed"),
     ],
 )
-def test_engine_settings_are_refused_with_and_without_a_rehearsal(command, phantoms, monkeypatch, arguments, message):
+def test_engine_settings_are_refused_also_in_a_dry_run(command, phantoms, monkeypatch, arguments, message):
     monkeypatch.setattr("doubleunet_bs.inference.engines.has_openvino", lambda: False)
-    for rehearsal in ((), ("--dry-run",)):
-        code, out, err = command(phantoms / "phantom_0001.dcm", *arguments, *rehearsal)
+    for dry_run in ((), ("--dry-run",)):
+        code, out, err = command(phantoms / "phantom_0001.dcm", *arguments, *dry_run)
         assert (code, out) == (2, "") and message in err and err.count("\n") == 1
     assert not command.out.exists()
 
 
-def test_a_rehearsal_sees_that_openvino_has_no_export(command, phantoms, trained_run, tmp_path, monkeypatch):
+def test_a_dry_run_sees_that_openvino_has_no_export(command, phantoms, trained_run, tmp_path, monkeypatch):
     monkeypatch.setattr("doubleunet_bs.inference.engines.has_openvino", lambda: True)
     run = shutil.copytree(trained_run, tmp_path / "run")
     shutil.rmtree(run / "fold_01" / "saved_model")
-    for rehearsal in ((), ("--dry-run",)):
-        arguments = (phantoms / "phantom_0001.dcm", "--engine", "openvino", *rehearsal)
+    for dry_run in ((), ("--dry-run",)):
+        arguments = (phantoms / "phantom_0001.dcm", "--engine", "openvino", *dry_run)
         code, _, err = command(*arguments, model=run / "fold_01")
         assert code == 1 and "has no saved_model of its present weights" in err
 
@@ -328,7 +328,7 @@ def test_previous_scan_or_result(command, phantoms, tmp_path):
     dataset.save_as(tmp_path / "earlier.dcm")
     assert command(second, "--previous", tmp_path / "earlier.dcm", out=tmp_path / "d")[0] == 0
     (segmented,) = (tmp_path / "d").iterdir()
-    # Segmented anew or read from its result: the same page.
+    # Segmented again or read from its result: the same page.
     assert (segmented / "report.html").read_text() == (folder / "report.html").read_text()
 
     for arguments, code, message in (

@@ -52,7 +52,7 @@ def test_results_that_cannot_stand_beside_another(earlier, tmp_path):
         ("fewer", rewrite(lambda result: {**result, "lesions": result["lesions"][1:]}), "a damaged result"),
         ("more", rewrite(lambda result: {**result, "lesions": result["lesions"][:1] * 99}), "a damaged result"),
         ("area", of_a_lesion(area_mm2="big"), "a damaged result"),
-        ("window", of_the_views(window={}), "a damaged result"),
+        ("crop", of_the_views(window={}), "a damaged result"),
         ("model", of_the_model("weights_sha256"), "a damaged result"),
         ("engine", rewrite(lambda result: {**result, "engine": None}), "a damaged result"),
         ("phantom", rewrite(lambda result: {k: v for k, v in result.items() if k != "phantom"}), "a damaged result"),

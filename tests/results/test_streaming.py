@@ -117,7 +117,7 @@ def test_few_items_are_in_memory(slow):
 
 
 @pytest.mark.parametrize("step", ["compute", "write"])
-def test_after_stop_every_written_item_is_told_of(step):
+def test_after_stop_every_written_item_is_reported(step):
     """Slow writing, so that several items wait; what has not begun is not begun."""
     begun, stopped = [], []
 
@@ -132,7 +132,7 @@ def test_after_stop_every_written_item_is_told_of(step):
         if step == "write" and item == 4:
             stopped.append(True)
         if item == 1:
-            raise RunError("one that fails is told of as well")
+            raise RunError("one that fails is reported as well")
         return item
 
     outcomes = list(stream(range(100), lambda item: item, compute, write, stop=lambda: bool(stopped)))
