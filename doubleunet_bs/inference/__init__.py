@@ -1,4 +1,4 @@
-"""From a trained fold to something that segments scans: an exported SavedModel and a predictor for whole scans."""
+"""A trained fold or an exported model -> probabilities and masks of whole scans."""
 
 from doubleunet_bs.inference.predictor import Prediction, Predictor
 

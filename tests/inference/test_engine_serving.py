@@ -143,7 +143,7 @@ def test_another_version_during_the_run(server, predictor):
         server.version = 1
 
 
-def test_nobody_there():
+def test_no_server_at_the_address():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]

@@ -83,6 +83,7 @@ def test_engines_agree_on_trained_weights(trained, record_property):
         assert dice[name] == pytest.approx(dice[names[0]], abs=0.01)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_split_convolutions_compute_the_same(trained):
     """Eight of them: four levels of two decoders."""

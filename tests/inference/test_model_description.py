@@ -72,7 +72,7 @@ def test_other_damage(change, message):
         parse_description([], "model.json")
 
 
-def test_only_an_unchanged_row_has_the_name_of_the_papers():
+def test_only_an_unchanged_row_of_the_paper_has_its_name():
     def name(bin=1, **changes):
         experiment = paper_experiment("dice-otsu", **changes).to_json()
         model = dataclasses.replace(description(), experiment=experiment, preparation=PreparationSettings(bin=bin))

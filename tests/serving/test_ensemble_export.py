@@ -60,7 +60,7 @@ def test_it_is_the_mean_by_hand(run, ensemble, scan, tensorflow):
         assert np.array_equal(raw["mask"].numpy()[0, index], prediction.masks[view])
 
 
-def test_its_papers_name_its_members(run, ensemble):
+def test_its_description_names_its_members(run, ensemble):
     description = read_description(ensemble / "assets.extra" / "model.json")
     assert description.name == "focal-tversky-otsu (changed settings), ensemble of folds 1, 2, 3"
     assert description.served_name == "focal-tversky-otsu-folds-01-02-03"

@@ -122,9 +122,9 @@ def test_an_interrupted_version_is_never_seen(trained_run, tmp_path, monkeypatch
 def test_older_exports(trained_run, tmp_path):
     """A fold in its run is exported again; an export away from its run cannot be."""
     run = shutil.copytree(trained_run, tmp_path / "run")
-    papers = run / "fold_01" / "saved_model" / "assets.extra" / "model.json"
-    content = read_json(papers)
-    write_json(papers, {name: value for name, value in content.items() if name != "endpoints"})
+    path = run / "fold_01" / "saved_model" / "assets.extra" / "model.json"
+    content = read_json(path)
+    write_json(path, {name: value for name, value in content.items() if name != "endpoints"})
     alone = shutil.copytree(run / "fold_01" / "saved_model", tmp_path / "alone")
     with pytest.raises(RunError, match="exported by an older version of this package"):
         package_model(alone, tmp_path / "models")
@@ -163,3 +163,9 @@ def test_both_ways_to_start_a_server_give_it_the_same():
     composed = re.findall(r"^ +- (--\S+)$", text, re.MULTILINE)
     assert "--model_config_file_poll_wait_seconds=60" in composed
     assert sorted(re.findall(r"--[a-z_]+=\S+", line)) == sorted(composed)
+
+
+def test_the_extra_is_asked_for(trained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["serve-package", str(trained_run / "fold_01"), "--out", str(tmp_path / "out")]) == 2
+    assert "pip install 'doubleunet-bs[serving]'" in capsys.readouterr().err
