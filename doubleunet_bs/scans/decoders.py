@@ -120,21 +120,28 @@ def describe_frame(frame: bytes) -> Codestream:
     Raises:
         ScanError: `damaged-pixels` when the frame has no readable header.
     """
-    start = frame.find(_JPEG2000_START, 0, 4096)
+    jpeg = frame[:2] == b"\xff\xd8"
+    # A JPEG 2000 stream may be wrapped in a JP2 file.
+    start = -1 if jpeg else frame.find(_JPEG2000_START, 0, 4096)
     if start >= 0 and len(frame) >= start + 43:
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
         components, depth = struct.unpack_from(">HB", frame, start + 40)
         return Codestream(bottom - top, right - left, components, (depth & 0x7F) + 1, bool(depth & 0x80))
     position = 2
-    while frame[:2] == b"\xff\xd8" and position + 4 <= len(frame) and frame[position] == 0xFF:
+    while jpeg and position + 4 <= len(frame) and frame[position] == 0xFF:
         if found := _JPEG_FRAME.match(frame, position):
             _, depth, rows, columns, components = (int.from_bytes(field, "big") for field in found.groups())
             return Codestream(rows, columns, components, depth)
-        # A fill byte or a marker without a length; else a segment, of which the scan is the last one to come.
-        if frame[position + 1] in (0xFF, 0x01, *range(0xD0, 0xD9)):
-            position += 1 if frame[position + 1] == 0xFF else 2
-        elif frame[position + 1] == 0xDA:
+        marker = frame[position + 1]
+        if marker == 0xDA:
+            # The compressed data begin without a frame header.
             break
+        if marker == 0xFF:
+            # A fill byte.
+            position += 1
+        elif marker in (0x01, *range(0xD0, 0xD9)):
+            # A marker without a length.
+            position += 2
         else:
             position += 2 + struct.unpack_from(">H", frame, position + 2)[0]
     raise ScanError("has compressed pixel data without a readable header: export the file again", "damaged-pixels")

@@ -178,7 +178,7 @@ def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
     elif data[128:132] != b"DICM":
         content = _with_meta(syntax, data[body:])
     header = content[:MAX_HEADER_BYTES]
-    if _items(header, syntax) > MAX_HEADER_ITEMS:
+    if _count_items(header, syntax) > MAX_HEADER_ITEMS:
         raise ScanError(f"has a header of more than {MAX_HEADER_ITEMS:,} sequence items", "damaged-header")
     stream = io.BytesIO(header)
     with silence_pydicom():
@@ -202,14 +202,16 @@ def _read_pixels(content: bytes, position: int, keyword: str, implicit: bool, li
             element = next(data_element_generator(stream, implicit, little))
     except (EOFError, StopIteration, struct.error):
         raise ScanError("is cut off in its pixel data", "truncated") from None
+    except _PYDICOM_ERRORS as cause:
+        raise ScanError(f"has damaged pixel data ({type(cause).__name__})", "damaged-pixels") from None
     if not isinstance(element, RawDataElement):
         raise ScanError("has pixel data that are a sequence", "damaged-pixels")
     return PixelElement(keyword, element.VR, element.value or b"", element.length == _UNDEFINED_LENGTH)
 
 
-def _items(header: bytes, syntax: str) -> int:
-    """How many item tags are in the bytes; 0 when they are few enough in any case."""
-    # Most of what is looked at are counts, and the search for four bytes takes many times as long as that for one.
+def _count_items(header: bytes, syntax: str) -> int:
+    """The number of item tags in the bytes, or 0 when it is certainly below the limit."""
+    # Searching for one byte is many times as fast as searching for four.
     if np.count_nonzero(np.frombuffer(header, np.uint8) == 0xFE) <= MAX_HEADER_ITEMS:
         return 0
     return header.count(b"\xff\xfe\xe0\x00" if syntax == ExplicitVRBigEndian else b"\xfe\xff\x00\xe0")
@@ -292,7 +294,7 @@ def _with_meta(syntax: str, body: bytes) -> bytes:
 
 
 def _check_end(dataset: Dataset, complete: bool) -> None:
-    """A header that ends without pixel data: cut off by us, cut off before, or simply no image."""
+    """Refuse a header without pixel data that was cut off; pass one that simply has no image."""
     if not complete:
         raise ScanError(f"has a header of more than {MAX_HEADER_BYTES >> 20} MB", "header-too-large")
     tags = list(dataset.keys())

@@ -50,14 +50,14 @@ def test_rle_by_hand():
     assert decode_one(frame, RLELossless, (2, 4), 8)[0].tolist() == [[1, 2, 3, 7], [7, 7, 7, 7]]
     # A run longer than the image ends with the image.
     assert decode_one(header.tobytes() + bytes([129, 9]), RLELossless, (2, 4), 8)[0].tolist() == [[9] * 4] * 2
-    for damaged in (frame[:-2], frame[:60], b"\x02" + frame[1:]):
+    for damaged in (frame[:-2], frame[:60]):
         assert reason(damaged, RLELossless, (2, 4), 8) == "damaged-pixels"
 
 
 def test_after_a_crash_the_next_frame_is_decoded():
-    # Bytes that make GDCM abort or read beyond its buffer; which of them do depends on its version.
+    # Bytes that made versions of GDCM abort or read beyond its buffer.
     random = np.random.default_rng(0)
-    for _ in range(12):
+    for _ in range(4):
         damaged = bytearray(FRAME)
         for at in random.integers(25, len(FRAME), 8):
             damaged[at] = random.integers(256)

@@ -104,8 +104,8 @@ def test_fragments_are_joined_and_counted(tmp_path):
     assert reason(tmp_path, dataset) in ("pixel-layout", "truncated")
 
 
-def test_compressed_pixels_may_contain_the_bytes_of_an_end_mark(tmp_path):
-    comment = b"\xff\xfe\x00\x0a\xfe\xff\xdd\xe0\0\0\0\0"
+def test_compressed_pixels_may_contain_the_bytes_of_an_end_mark_or_of_another_format(tmp_path):
+    comment = b"\xff\xfe\x00\x0e\xfe\xff\xdd\xe0\0\0\0\0\xff\x4f\xff\x51"
     frames = [encode_jpeg_lossless(frame) for frame in FRAMES]
     frames = [frame[:2] + comment + frame[2:] for frame in frames]
     assert_exact(read(tmp_path, compressed(frames, JPEGLosslessSV1)))
