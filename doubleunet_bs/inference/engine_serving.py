@@ -56,7 +56,11 @@ def predict_request(model: str, signature: str, inputs: dict[str, np.ndarray]) -
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model, signature
     for name, array in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+        tensor = request.inputs[name]
+        # By hand: tf.make_tensor_proto writes uint16 value by value, two seconds for the raw counts of four scans.
+        tensor.dtype = tf.as_dtype(array.dtype).as_datatype_enum
+        tensor.tensor_shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
+        tensor.tensor_content = array.tobytes()
     return request
 
 
