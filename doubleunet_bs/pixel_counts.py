@@ -1,4 +1,4 @@
-"""Precision, sensitivity and F1 from counts (paper, section 3). Without Keras: scores are read where nothing is computed."""
+"""Precision, sensitivity and F1 from counts (paper, section 3), without Keras."""
 
 import dataclasses
 from typing import Any

@@ -14,7 +14,8 @@ class Interrupted(KeyboardInterrupt):
 class StopSignals:
     """Within the block SIGTERM and SIGINT only set `requested`; a second one acts as usual.
 
-    Blocks of the same object may lie within each other; the outermost one counts. Whoever opens it looks at `requested`,
+    Blocks of the same object may lie within each other; the outermost one counts. Whoever opens it looks at
+    `requested`,
     or calls `check`, before he leaves it: a signal that came late is a signal, too.
 
     Outside of the main thread, where Python takes no signal handlers, the block changes nothing.

@@ -31,17 +31,17 @@ def bfloat16_instruction() -> str | None:
 def import_tensorflow():
     """Import and return TensorFlow.
 
-    Native code writes some lines to standard error before logging is set up; they are held back while the import runs and
-    shown only if it fails. oneDNN kernels are switched
-    on unless the user decided otherwise, so that every processor runs the same kind; TensorFlow leaves them off without
-    AVX-512. On an AVX2 processor one convolution with its gradients, in three pairs of processes, was no faster with them.
+    Native code writes some lines to standard error before logging is set up; they are held back while the import runs
+    and shown only if it fails. oneDNN kernels are switched on unless the user decided otherwise, so that every
+    processor runs the same kind; TensorFlow leaves them off without AVX-512. On an AVX2 processor one convolution with
+    its gradients, in three pairs of processes, was no faster with them.
 
-    Native messages below fatal stay hidden, since oneDNN reports each integer operation it leaves to others as an error; what
-    fails reaches Python as an exception. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
+    Native messages below fatal stay hidden, since oneDNN reports each integer operation it leaves to others as an
+    error; what fails reaches Python as an exception. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
 
     Keras is told that scikit-learn and matplotlib are not installed, unless they have been imported already: it would
-    import both for `keras.wrappers` and `keras.visualization`, which this package does not use and which then do not work
-    in this process. Both can be imported as ever once this returns.
+    import both for `keras.wrappers` and `keras.visualization`, which this package does not use and which then do not
+    work in this process. Both can be imported as ever once this returns.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

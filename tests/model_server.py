@@ -1,9 +1,9 @@
 """A loopback stand-in for TensorFlow Serving that computes with the SavedModel it is given.
 
-gRPC: the service class and messages of `tensorflow-serving-api`. REST: POST of the predict API. Errors carry the codes and
-the words of TensorFlow Serving (`servables/tensorflow/predict_util.cc`, `batching_util/shared_batch_scheduler.h`).
-With TENSORFLOW_MODEL_SERVER set to a `tensorflow_model_server` binary, `RealServer` starts that one on a repository made by
-`serve-package`.
+gRPC: the service class and messages of `tensorflow-serving-api`. REST: POST of the predict API. Errors carry the codes
+and the words of TensorFlow Serving (`servables/tensorflow/predict_util.cc`, `batching_util/shared_batch_scheduler.h`).
+With TENSORFLOW_MODEL_SERVER set to a `tensorflow_model_server` binary, `RealServer` starts that one on a repository
+made by `serve-package`.
 """
 
 import json

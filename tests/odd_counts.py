@@ -7,7 +7,7 @@ ALTERATIONS = ("thin", "brighten", "up", "aside", "hot", "blank", "cut", "noise"
 
 
 def alter(counts: np.ndarray, steps: list[tuple[str, int]]) -> np.ndarray:
-    """(2, 1024, 256) uint16 -> the same after some steps, each a kind of alteration and a number that chooses its size."""
+    """(2, 1024, 256) uint16 -> the same after some steps: each a kind of alteration and a number for its size."""
     for kind, number in steps:
         rng = np.random.default_rng(number)
         wide = counts.astype(np.int64)

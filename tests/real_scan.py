@@ -1,4 +1,4 @@
-"""Where a real scan may be found: NM1_JPLL.dcm of NEMA's nuclear-medicine sample images, which cannot be handed on here."""
+"""Where a real scan may be found: NM1_JPLL.dcm of NEMA's sample images, which cannot be redistributed here."""
 
 import os
 from pathlib import Path

@@ -15,7 +15,7 @@ from doubleunet_bs.network.layers import (
 def small_network(
     shape, classes=3, encoder_weights=None, head_bias=None, synchronized=False, bn_momentum=0.99
 ) -> keras.Model:
-    """Takes the arguments of `double_unet` and has its outputs: two short networks, linked by the image times the classes."""
+    """Arguments and outputs of `double_unet`: two short networks, linked by the image times the classes."""
     norm = Normalisation(bn_momentum, synchronized)
     image = keras.Input(shape, name="image")
     skip = conv_block(image, 8, "encoder", norm)

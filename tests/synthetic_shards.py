@@ -23,7 +23,8 @@ class SyntheticCase:
 
 
 class SyntheticShards:
-    """`scans` images of `size` x `size` pixels: a bright body, in it a brighter square lesion of 8 x 8; every sixth is normal.
+    """`scans` images of `size` x `size` pixels: a bright body, in it a brighter square lesion of 8 x 8; every sixth is
+    normal.
 
     A square as bright, but outside of the body, is no lesion: brightness alone does not tell.
     """

@@ -1,4 +1,4 @@
-"""The Double U-Net and its losses. Imports Keras only, so any Keras backend can run it (paper, sections 2.9 and 2.10)."""
+"""The Double U-Net and its losses (paper, sections 2.9 and 2.10). Imports Keras only: any Keras backend can run it."""
 
 from doubleunet_bs.network.double_unet import double_unet
 

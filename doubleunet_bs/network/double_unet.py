@@ -26,8 +26,8 @@ def prior_head_bias(pixels_per_class: Sequence[int], classes: int) -> list[float
 
     Args:
         pixels_per_class: number of training pixels of air, non-metastatic and metastatic.
-        classes: 3 for softmax heads: the logarithms of the frequencies; 1 for sigmoid heads: the logit of the metastatic
-            frequency.
+        classes: 3 for softmax heads: the logarithms of the frequencies; 1 for sigmoid heads: the logit of the
+            metastatic frequency.
 
     Returns:
         One number per class. A class without a pixel counts as one pixel, which keeps the logarithm finite.
@@ -59,20 +59,21 @@ def double_unet(
         input_shape: (rows, columns, 3). Rows and columns must be divisible by 16, since both encoders halve four times,
             and at least 32, which Keras' VGG19 asks for.
             The input is float, the grey image divided by 255 and repeated three times (VGG19 takes RGB).
-        classes: 3 for air, non-metastatic, metastatic with softmax heads; 1 for the original network with sigmoid heads.
-        encoder_weights: None or "none" for random weights, "imagenet" for the file Keras downloads, or the path of a file
-            of that layout. The encoder is trainable in any case.
-        head_bias: numbers from which the biases of both heads start, one per class; see `prior_head_bias`. None: zeros, as
-            in the original code.
+        classes: 3 for air, non-metastatic, metastatic with softmax heads; 1 for the original network with sigmoid
+            heads.
+        encoder_weights: None or "none" for random weights, "imagenet" for the file Keras downloads, or the path of a
+            file of that layout. The encoder is trainable in any case.
+        head_bias: numbers from which the biases of both heads start, one per class; see `prior_head_bias`. None: zeros,
+            as in the original code.
         synchronized: batch normalisation over all replicas. Needed as soon as there is more than one, and then
             TensorFlow is the only backend that can.
-        bn_momentum: momentum of the moving averages of batch normalisation. A run of fewer than some hundred steps needs a
-            smaller one than the original's 0.99, else the averages still hold much of their starting values.
+        bn_momentum: momentum of the moving averages of batch normalisation. A run of fewer than some hundred steps
+            needs a smaller one than the original's 0.99, else the averages still hold much of their starting values.
 
     Returns:
-        A `keras.Model` named "double_unet". With several classes its outputs are a dict of "output1" and "output2", each
-        (batch, rows, columns, classes) float32 probabilities that sum to one. With one class the output is one tensor
-        (batch, rows, columns, 2), output 1 and output 2 concatenated as in the original.
+        A `keras.Model` named "double_unet". With several classes its outputs are a dict of "output1" and "output2",
+        each (batch, rows, columns, classes) float32 probabilities that sum to one. With one class the output is one
+        tensor (batch, rows, columns, 2), output 1 and output 2 concatenated as in the original.
 
     Raises:
         SettingsError: for a shape that is not divisible by 16, not three channels, or a wrong number of classes.

@@ -27,9 +27,9 @@ def vgg19_encoder(image: keras.KerasTensor, source: str | os.PathLike | None) ->
 
     Args:
         image: (batch, rows, columns, 3) Keras input.
-        source: "imagenet" for the file that Keras publishes, from Keras' cache or downloaded; the path of such a file; None or
-            "none" for a random start. The random start is He-normal: the Glorot of Keras halves the variance at each of the
-            16 ReLU layers, and the bottleneck would start with a standard deviation of 1e-4.
+        source: "imagenet" for the file that Keras publishes, from Keras' cache or downloaded; the path of such a file;
+            None or "none" for a random start. The random start is He-normal: the Glorot of Keras halves the variance at
+            each of the 16 ReLU layers, and the bottleneck would start with a standard deviation of 1e-4.
 
     Raises:
         RunError: the download failed, or the file has another layout.
@@ -81,8 +81,8 @@ def known_source(source: str) -> str:
 def _published_file() -> Path:
     """The file in Keras' cache, downloaded when it is not there or damaged.
 
-    Each process downloads into a folder of its own and moves the whole, checked file to its place: Keras itself would write
-    to the final place, and cut there what another process has just finished.
+    Each process downloads into a folder of its own and moves the whole, checked file to its place: Keras itself would
+    write to the final place, and cut there what another process has just finished.
     """
     cached = _cached()
     if _is_published(cached):
@@ -95,7 +95,8 @@ def _published_file() -> Path:
     # get_file raises a bare Exception for every failure of the network, and ValueError for a bad hash.
     except Exception as cause:
         raise RunError(
-            f"the ImageNet weights could not be downloaded ({' '.join(str(cause).split())}): fetch {URL} elsewhere and use "
+            f"the ImageNet weights could not be downloaded ({' '.join(str(cause).split())}): "
+            f"fetch {URL} elsewhere and use "
             "--encoder-weights FILE, or --encoder-weights none for a random start"
         ) from None
     return cached

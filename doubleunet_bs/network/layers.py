@@ -15,7 +15,8 @@ class Normalisation:
 
     Attributes:
         momentum: of the moving averages; 0.99 is Keras' default and so the original's.
-        synchronized: take the statistics over the batches of all replicas, so that several devices normalise as one would.
+        synchronized: take the statistics over the batches of all replicas, so that several devices normalise as one
+            would.
     """
 
     momentum: float = 0.99
@@ -82,9 +83,9 @@ def upsample_concat(x, skips, name: str):
 def class_head(x, classes: int, name: str):
     """1 x 1 convolution to one map per class, then softmax; with one class, sigmoid.
 
-    Both are float32 in any mixed precision, into which the convolution casts its input: a class that covers a thousandth of
-    the pixels is told by small differences of the logits. They are float64 under that policy, in which runs are compared
-    beyond rounding.
+    Both are float32 in any mixed precision, into which the convolution casts its input: a class that covers a
+    thousandth of the pixels is told by small differences of the logits. They are float64 under that policy, in which
+    runs are compared beyond rounding.
     """
     dtype = backend.result_type(x.dtype, "float32")
     x = layers.Conv2D(classes, 1, padding="same", dtype=dtype, name=f"{name}_logits")(x)

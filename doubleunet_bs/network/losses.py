@@ -1,8 +1,8 @@
 """Dice and Focal Tversky loss (paper, section 2.10, equations 1 and 2), with sums over the whole batch.
 
 Both losses see the batch as one large image: the sums in the equations run over all pixels of all images, as in the
-original Double U-Net code. So an image without lesions does not degenerate. All sums are in float32 at least. Labels are class
-numbers, (batch, rows, columns) of any integer type; no one-hot array is made.
+original Double U-Net code. So an image without lesions does not degenerate. All sums are in float32 at least. Labels
+are class numbers, (batch, rows, columns) of any integer type; no one-hot array is made.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from keras import ops
 
 from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
 
-# Below this distance from a perfect Tversky index the power is continued by a straight line: its slope is infinite there.
+# Below this distance from a perfect Tversky index the power is continued by a straight line: its slope is infinite
+# there.
 _LINEAR_BELOW = 1e-6
 
 
@@ -23,8 +24,8 @@ class OverlapLoss(keras.losses.Loss):
     micro-batches, the training loop adds up their `sums` first and then calls `from_sums`. A subclass gives `formula`.
 
     Args:
-        classes: class numbers that have a term each; the loss is the mean of the terms. The default is non-metastatic and
-            metastatic: the paper removes the background. Sigmoid heads have the metastatic term only.
+        classes: class numbers that have a term each; the loss is the mean of the terms. The default is non-metastatic
+            and metastatic: the paper removes the background. Sigmoid heads have the metastatic term only.
         smooth: at least 0, in pixels, added to numerator and denominator. With 1, a class that neither exists nor is
             predicted costs nothing and has a finite gradient.
         name: name of the loss in Keras' logs.
@@ -65,7 +66,8 @@ class OverlapLoss(keras.losses.Loss):
         Args: as for `call`.
 
         Returns:
-            (terms, 3) float32, or float64 for float64 probabilities: sums of y p, (1 - y) p and y (1 - p), none negative.
+            (terms, 3) float32, or float64 for float64 probabilities: sums of y p, (1 - y) p and y (1 - p), none
+            negative.
         """
         channels = y_pred.shape[-1]
         dtype = keras.backend.result_type(y_pred.dtype, "float32")
@@ -125,8 +127,8 @@ class FocalTverskyLoss(OverlapLoss):
         classes, smooth, name: see `OverlapLoss`.
         alpha: weight of false positives, 0.3 in the paper.
         beta: weight of false negatives, 0.7 in the paper.
-        gamma: 0.75 in the paper. Where 1 - TI is below 1e-6 the power is continued by a straight line through zero, since
-            its slope is infinite at a perfect prediction.
+        gamma: 0.75 in the paper. Where 1 - TI is below 1e-6 the power is continued by a straight line through zero,
+            since its slope is infinite at a perfect prediction.
 
     Example:
         Of one lesion pixel half is missed, 0.7 x 0.5 = 0.35; the Tversky index is (0.5 + 1) / (0.5 + 0.35 + 1).

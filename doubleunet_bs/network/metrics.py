@@ -1,6 +1,8 @@
-"""Around the network: grey images in, probability and mask of metastases out, and the pixel counts of a mask (paper, section 3).
+"""Around the network: grey images in, probability and mask of metastases out, and the pixel counts of a mask (paper,
+section 3).
 
-The mask is that of output 2. Precision, sensitivity and F1 follow from the counts: `pixel_counts.precision_sensitivity_f1`.
+The mask is that of output 2. Precision, sensitivity and F1 follow from the counts:
+`pixel_counts.precision_sensitivity_f1`.
 """
 
 from collections.abc import Callable

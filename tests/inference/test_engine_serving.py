@@ -1,4 +1,4 @@
-"""A model behind a server that speaks TensorFlow Serving's protocols, asked over gRPC by `predict` and over REST by hand."""
+"""A model behind a server that speaks TensorFlow Serving's protocols: gRPC by `predict`, REST by hand."""
 
 import json
 import shutil

@@ -175,7 +175,8 @@ def test_patients_come_from_the_table_then_from_the_header(cohort):
 
 
 def test_what_the_table_says_is_never_changed(cohort):
-    # a2 is an older scan of ID-1, from before the numbers were changed; the header of b holds the number of somebody else.
+    # a2 is an older scan of ID-1, from before the numbers were changed; the header of b holds the number of somebody
+    # else.
     for name, number, header in (("a", 1, "ID-1"), ("a2", 2, "OLD-1"), ("b", 3, "ID-1"), ("c", 4, "OLD-1")):
         cohort.positive(name, number, header)
     cohort.declare("a,ID-1,breast,", "a2,ID-1,breast,", "b,ID-2,breast,")

@@ -1,4 +1,4 @@
-"""The preparation inside the graph is the preparation in NumPy, to the last bit; what cannot be prepared gets no mask."""
+"""The preparation inside the graph equals that in NumPy to the bit; what cannot be prepared gets no mask."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def bases(scan):
 
 @pytest.fixture(scope="module", params=SETTINGS, ids=lambda one: f"bin{one.bin}-{one.brightness}")
 def both(request, tensorflow):
-    """Settings, both endpoints of a model that sees grey levels above 150, and the preparation alone. As exported, a graph."""
+    """Settings, both endpoints of a model that sees grey levels above 150, and the preparation alone, as a graph."""
     from doubleunet_bs.inference.keras_model import image_signature, segmentation_function
     from doubleunet_bs.serving.raw_counts import counts_signature, prepare_counts, raw_counts_function
 
@@ -114,7 +114,8 @@ def test_every_status_is_met(both, bases):
 
 
 def test_a_bad_scan_does_not_touch_its_batch(both, bases):
-    """What is promised: equal masks, statuses, gains and bodies, and probabilities to 1e-5. How a processor rounds may depend
+    """What is promised: equal masks, statuses, gains and bodies, and probabilities to 1e-5. How a processor rounds may
+    depend
     on the size of the batch."""
     good, blank = bases[0], np.zeros_like(bases[0])
     answer = both(np.stack([blank, good, np.full_like(good, 3), bases[2]]))

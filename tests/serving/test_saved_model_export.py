@@ -125,7 +125,8 @@ def test_path_of_encoder_weights_stays_at_home(trained_run, tmp_path):
     assert open_fold(open_run(run), 1).describe().experiment["encoder_weights"] == "vgg19.h5"
 
 
-# Every way in, in a process where this package cannot be imported. Written for sys.argv: model, counts, images, answers.
+# Every way in, in a process where this package cannot be imported. Written for sys.argv: model, counts, images,
+# answers.
 STRANGER = """
 import sys
 
@@ -195,8 +196,8 @@ def test_a_stranger_gets_the_masks_of_the_live_network(exported_network, expecte
         assert [tuple(pair) for pair in found[f"{way}/raw_counts/gains"].tolist()] == gains
 
 
-# TensorFlow's C library alone: no Python of TensorFlow, Keras or this package. Written for sys.argv: folder of the libraries,
-# model, counts, name of the input, name and index of the output "mask", file for the answer.
+# TensorFlow's C library alone: no Python of TensorFlow, Keras or this package. Written for sys.argv: folder of the
+# libraries, model, counts, name of the input, name and index of the output "mask", file for the answer.
 C_PROGRAM = """
 import ctypes, sys
 import numpy as np
