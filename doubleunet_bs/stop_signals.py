@@ -1,30 +1,30 @@
-"""Ask what runs to stop at a good place instead of anywhere."""
+"""Let SIGTERM and SIGINT stop the work at a good place instead of anywhere."""
 
 import signal
 import threading
+from typing import ClassVar, Self
 
 
 class Interrupted(KeyboardInterrupt):
-    """The work was asked to stop; what is finished and what is saved can be resumed."""
+    """The work was asked to stop. What is finished is saved."""
 
     def __str__(self) -> str:
-        return "what is done is saved; go on with --resume"
+        return "progress saved: continue with --resume"
 
 
 class StopSignals:
-    """Within the block SIGTERM and SIGINT only set `requested`; a second one acts as usual.
+    """Within the block the first SIGTERM or SIGINT only sets `requested`. A second one acts as usual.
 
-    Blocks of the same object may lie within each other; the outermost one counts. Whoever opens it looks at
-    `requested`,
-    or calls `check`, before he leaves it: a signal that came late is a signal, too.
-
-    Outside of the main thread, where Python takes no signal handlers, the block changes nothing.
+    Blocks may be nested: the inner ones share what the outermost one receives. Look at `requested` or call `check`
+    before the end of the outermost block, because a signal that comes late counts too. Outside of the main thread,
+    where Python allows no signal handlers, the block changes nothing.
     """
 
-    def __init__(self):
+    _open: ClassVar[list["StopSignals"]] = []
+
+    def __init__(self) -> None:
         self._event = threading.Event()
-        self._previous = {}
-        self._depth = 0
+        self._previous: dict[int, object] = {}
 
     @property
     def requested(self) -> bool:
@@ -32,24 +32,27 @@ class StopSignals:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Stop here when a signal has come.
+        """Stop here if a signal has come.
 
         Raises:
-            Interrupted: one has.
+            Interrupted: a signal has come.
         """
         if self.requested:
             raise Interrupted
 
-    def __enter__(self) -> "StopSignals":
-        self._depth += 1
-        if self._depth == 1 and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._handle)
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            if self._open:
+                self._event = self._open[-1]._event
+            else:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    self._previous[number] = signal.signal(number, self._handle)
+            self._open.append(self)
         return self
 
     def __exit__(self, *exc_info) -> None:
-        self._depth -= 1
-        if self._depth == 0:
+        if threading.current_thread() is threading.main_thread():
+            self._open.remove(self)
             for number, handler in self._previous.items():
                 signal.signal(number, handler)
             self._previous.clear()

@@ -60,7 +60,7 @@ def make_run(
 
     dataset = open_shards(shards)
     settings = {"folds": folds_of, "encoder_weights": "none"} | changes
-    run = create_run(path, paper_experiment(experiment, **settings), dataset, shards)
+    run = create_run(path, paper_experiment(experiment, **settings), dataset)
     for fold in folds:
         write_fold(run, dataset, fold, intensity_model(*dataset.image_shape, level, run.experiment.classes))
     keras.backend.clear_session()

@@ -8,9 +8,6 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.files import read_json
 from doubleunet_bs.phantom import make_cohort
-from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.session import train_and_export
 
 
 def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
@@ -33,15 +30,16 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
     refused.save_as(cohort / "scans" / "other.dcm")
     arguments = ["--scans", cohort / "scans", "--labels", cohort / "labels", "--out", out / "shards", "--key", key]
     assert main(["prepare", *map(str, arguments), "--bin", "4", "--write-png", "--skip-invalid"]) == 0
-    shards = open_shards(out / "shards")
-    experiment = paper_experiment("dice", folds=3, epochs=1, encoder_weights="none")
     # The real training loop on a network of one convolution: what is written is the same, in a hundredth of the time.
     monkeypatch.setattr(
         "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     command = ["train.py", "--data", f"/home/{SECRET}/shards/", f"--run=/home/{SECRET}/run/", f"/home/{SECRET}=2/x//"]
     monkeypatch.setattr("sys.argv", [*command, "--seed=3", "--set", f"encoder_weights=/home/{SECRET}/vgg19.h5", "/"])
-    [fold_path] = train_and_export(out / "run", out / "shards", shards, experiment, 1)
+    arguments = ["--data", out / "shards", "--run", out / "run", "--experiment", "dice", "--fold", 1]
+    arguments += ["--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
+    assert main(["train", *map(str, arguments)]) == 0
+    fold_path = out / "run" / "fold_01"
     evaluate_run(out / "run")
     scan = next(cohort.glob("scans/*.dcm"))
     assert main(["predict", str(scan), "--model", str(fold_path), "--out", str(out / "predicted")]) == 0

@@ -107,7 +107,6 @@ def run_demo(
     """
     from doubleunet_bs.preparation.settings import PreparationSettings
     from doubleunet_bs.preparation.shards import open_shards
-    from doubleunet_bs.training.session import settle_machine, train_and_export
 
     start = time.monotonic()
     folder = Path(folder)
@@ -118,9 +117,16 @@ def run_demo(
     patients = _cohort_size(cohort, experiment, fold, patients)
     image_shape = PreparationSettings(bin=BIN).image_shape
     print(_introduction(experiment, patients, image_shape))
-    device = {"devices": devices, "precision": precision, "xla": xla, "deterministic": deterministic}
+    from doubleunet_bs.tensorflow_setup import import_tensorflow
+
+    import_tensorflow()
+    from doubleunet_bs.serving.export import export_fold
+    from doubleunet_bs.training.devices import DeviceSettings, open_devices
+    from doubleunet_bs.training.run_folder import create_run
+    from doubleunet_bs.training.run_training import describe_run, train_fold
+
     # What this machine cannot do shows before the phantoms are made, not minutes later.
-    settle_machine(image_shape, experiment, **device)
+    replicas = open_devices(experiment, image_shape, DeviceSettings(devices, precision, xla, deterministic))
 
     if not cohort.exists():
         _step(1, "phantoms", start)
@@ -129,7 +135,10 @@ def run_demo(
         _step(2, "preparation", start)
         _prepare(cohort, shards)
     _step(3, "training", start)
-    [fold_path] = train_and_export(run_path, shards, open_shards(shards), experiment, fold, resume=resume, **device)
+    dataset = open_shards(shards)
+    run = create_run(run_path, experiment, dataset, fold)
+    print(describe_run(run, dataset, replicas), flush=True)
+    fold_path = train_fold(run, dataset, fold, replicas, resume=resume, export=export_fold)
     _step(4, "evaluation", start)
     # Once TensorFlow is set up.
     from doubleunet_bs.evaluation.evaluate import evaluate_run

@@ -19,6 +19,10 @@ Exit codes: 0 done, 1 the training failed, 2 wrong arguments, 130 interrupted (c
 """
 
 import argparse
+import dataclasses
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.stop_signals import StopSignals
 
 # Options that are settings of the experiment; the name of the option is that of the setting.
 SETTINGS = (
@@ -170,27 +174,35 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.training.experiments import paper_experiment
 
     experiment = paper_experiment(args.experiment, **changed_settings(args))
+    if args.fold == "pretrain" and not experiment.transfer:
+        raise SettingsError(f"{experiment.name} does not pre-train: give a fold")
     # Before TensorFlow is imported: damaged shards show at once.
     dataset = open_shards(args.data, verify=True)
-    pretrain = (open_shards(args.pretrain_data, verify=True), args.pretrain_data) if args.pretrain_data else None
+    pretrain = open_shards(args.pretrain_data, verify=True) if args.pretrain_data else None
+    # From here on: a signal that comes while TensorFlow is imported counts too.
+    with StopSignals() as signals:
+        from doubleunet_bs.tensorflow_setup import import_tensorflow
 
-    from doubleunet_bs.training.session import train_and_export
+        import_tensorflow()
+        from doubleunet_bs.network.encoder_weights import known_source
+        from doubleunet_bs.serving.export import export_fold
+        from doubleunet_bs.training.devices import DeviceSettings, open_devices
+        from doubleunet_bs.training.run_folder import create_run
+        from doubleunet_bs.training.run_training import describe_run, train_all_folds, train_fold, train_pretraining
 
-    paths = train_and_export(
-        args.run,
-        args.data,
-        dataset,
-        experiment,
-        args.fold,
-        devices=args.devices,
-        precision=args.precision,
-        xla=args.xla,
-        deterministic=args.deterministic,
-        resume=args.resume,
-        pretrain=pretrain,
-        folds_file=args.folds_file,
-        other_patients=args.assume_disjoint_patients,
-    )
+        experiment = dataclasses.replace(experiment, encoder_weights=known_source(experiment.encoder_weights))
+        settings = DeviceSettings(args.devices, args.precision, args.xla, args.deterministic)
+        replicas = open_devices(experiment, dataset.image_shape, settings)
+        fold = args.fold if isinstance(args.fold, int) else 1
+        run = create_run(args.run, experiment, dataset, fold, pretrain, args.folds_file, args.assume_disjoint_patients)
+        print(describe_run(run, dataset, replicas), flush=True)
+        signals.check()
+        if args.fold == "pretrain":
+            paths = [train_pretraining(run, pretrain, replicas, args.resume)]
+        elif args.fold == "all":
+            paths = train_all_folds(run, dataset, replicas, pretrain, args.resume, export_fold)
+        else:
+            paths = [train_fold(run, dataset, fold, replicas, pretrain, args.resume, export_fold)]
     for path in paths:
         print(f"done: {path}")
     if args.fold != "pretrain":

@@ -1,23 +1,31 @@
-"""What is seen of a training run: `history.csv` and `progress.png`, both rewritten whole after an epoch."""
+"""What a training shows of itself: `history.csv`, `progress.png`, a line an epoch, and TensorBoard.
+
+`history.csv` and `progress.png` are replaced as a whole. TensorBoard is optional: without the package `tensorboard`
+(`pip install doubleunet-bs[tensorboard]`) nothing is written for it.
+"""
 
 import csv
 import dataclasses
+import importlib.util
 import io
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from doubleunet_bs.display import clinical_display, paint_errors
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import replace_file, write_text
 
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """One row of `history.csv`. Figures are fractions; None where undefined (nothing predicted, say).
+    """One row of `history.csv`. Figures are fractions. They are None where undefined, for example without a prediction.
 
-    `loss` is the mean over the training batches, before each update; `val_loss` is the loss of the whole validation set
-    taken as one batch. Precision, sensitivity and F1 are of metastatic pixels, pooled over the epoch.
+    `loss` is the mean over the training batches, before each update. `val_loss` is the loss of the whole validation set
+    taken as one batch. Precision, sensitivity and F1 are those of metastatic pixels, pooled over the epoch.
     """
 
     epoch: int
@@ -34,9 +42,9 @@ class Epoch:
 
     @property
     def score(self) -> tuple[float, float]:
-        """By which the best epoch is chosen, the first of the highest: validation F1, then the lower loss.
+        """Chooses the best epoch, the first with the highest score: validation F1, then the lower loss.
 
-        An undefined F1 counts as zero. The loss decides above all while F1 is still zero.
+        An undefined F1 counts as zero. The loss decides while F1 is still zero.
         """
         return self.val_f1 or 0.0, -self.val_loss
 
@@ -45,7 +53,7 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Epoch))
 
 
 def write_history(path: str | os.PathLike, epochs: Sequence[Epoch]) -> None:
-    """Write `history.csv`, one row an epoch; an undefined figure is an empty cell."""
+    """Write `history.csv`, one row an epoch. An undefined figure is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -55,7 +63,7 @@ def write_history(path: str | os.PathLike, epochs: Sequence[Epoch]) -> None:
 
 
 def read_history(path: str | os.PathLike) -> list[Epoch]:
-    """The inverse of `write_history`, to the last digit.
+    """Read what `write_history` wrote, to the last digit.
 
     Raises:
         RunError: the file is missing or not such a table.
@@ -65,13 +73,13 @@ def read_history(path: str | os.PathLike) -> list[Epoch]:
             rows = list(csv.reader(file))
         if tuple(rows[0]) != COLUMNS:
             raise ValueError("other columns")
-        return [Epoch(int(row[0]), *(float(cell) if cell else None for cell in row[1:])) for row in rows[1:]]
+        return [Epoch(int(row[0]), *(float(cell) if cell else None for cell in row[1:])) for row in rows[1:]]  # type: ignore[arg-type]
     except (OSError, ValueError, IndexError, TypeError) as cause:
         raise RunError(f"{path}: not a training history ({cause})") from None
 
 
 def epoch_line(epochs: Sequence[Epoch], planned: int, best: bool) -> str:
-    """The last epoch for the terminal, with the time that the rest of `planned` epochs will take."""
+    """The last epoch as a line for the terminal, with the time left until the last of `planned` epochs."""
     row = epochs[-1]
     left = sum(epoch.seconds for epoch in epochs) / len(epochs) * (planned - row.epoch)
     return (
@@ -86,7 +94,8 @@ def _percent(value: float | None) -> str:
 
 
 def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) -> None:
-    """Draw the losses and the metastatic F1 over the epochs as PNG, the best validation epoch marked."""
+    """Draw losses and metastatic F1 over the epochs as PNG, with the best validation epoch marked."""
+    # Imported here, since what reads a history needs no matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -105,7 +114,7 @@ def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) 
         right.plot(x, y, label=label, color=colour, marker=marker)
     if epochs:
         best = max(epochs, key=lambda epoch: epoch.score)
-        # Without an F1 it stands in the legend alone.
+        # Without an F1 it is in the legend only.
         height = float("nan") if best.val_f1 is None else 100 * best.val_f1
         right.plot(best.epoch, height, "*", color="#117733", markersize=11, label=f"best: epoch {best.epoch}")
     right.set_ylabel("metastatic F1 (%)")
@@ -118,3 +127,57 @@ def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) 
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110, metadata={"Software": None}))
+
+
+EXAMPLES = 3
+"""Validation scans shown in TensorBoard at every epoch that is the best so far."""
+_TENSORBOARD_GROUP = {"learning_rate": "run", "seconds": "run"}
+
+
+class TensorBoardLog:
+    """An event file in `folder`/tensorboard, flushed after every epoch. A resumed training adds another file.
+
+    Without the package `tensorboard` all methods do nothing.
+    """
+
+    def __init__(self, folder: Path):
+        # Imported here, since what reads a history needs no TensorFlow.
+        import tensorflow
+
+        self._summary = tensorflow.summary
+        installed = importlib.util.find_spec("tensorboard") is not None
+        self._writer = self._summary.create_file_writer(str(folder / "tensorboard")) if installed else None
+
+    def epoch(self, row: Epoch) -> None:
+        """Write the figures of an epoch, without those that are undefined."""
+        if self._writer is None:
+            return
+        with self._writer.as_default():
+            for name, value in dataclasses.asdict(row).items():
+                if name != "epoch" and value is not None:
+                    group = "validation" if name.startswith("val_") else _TENSORBOARD_GROUP.get(name, "training")
+                    self._summary.scalar(f"{group}/{name.removeprefix('val_')}", value, step=row.epoch)
+        self._writer.flush()
+
+    def examples(self, step: int, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> None:
+        """Write pictures of scans with the errors of their prediction coloured.
+
+        Args:
+            step: number of the epoch.
+            grey: (n, rows, columns) uint8 prepared images.
+            labels: (n, rows, columns) uint8 classes.
+            mask: (n, rows, columns) bool, True where metastatic is predicted.
+        """
+        if self._writer is None:
+            return
+        pictures = np.stack(
+            [paint_errors(clinical_display(image), *case) for image, *case in zip(grey, labels, mask, strict=True)]
+        )
+        with self._writer.as_default():
+            self._summary.image("validation", pictures, step=step, max_outputs=len(pictures))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the event file."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,4 +1,7 @@
-"""The run folder: which experiment on which data, its folds, and one folder for each fold."""
+"""The run folder: which experiment on which data, its folds, and one folder for each fold.
+
+One pre-training serves all folds of a run with transfer, because none of their scans is in it. That is checked here.
+"""
 
 import dataclasses
 import os
@@ -14,7 +17,6 @@ from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.transfer import check_cohorts
 
 FORMAT = 1
 EXPERIMENT = "experiment.json"
@@ -35,10 +37,10 @@ class Run:
     Attributes:
         path: the folder.
         experiment: its settings.
-        data: {"path", "fingerprint", "image_shape", "preparation", "scans"} of the shards it trains on; the last one is
+        data: {"path", "fingerprint", "image_shape", "preparation", "scans"} of the shards it trains on. "scans" is
             "phantoms", "patients", "mixed" or "unknown".
         pretrain_data: {"path", "fingerprint", "patients_compared"} of the shards it pre-trains on, the last as in
-            `preparation.shards.patients_comparable` and missing in older runs; None without transfer.
+            `preparation.shards.patients_comparable` and missing in older runs. None without transfer.
     """
 
     path: Path
@@ -59,12 +61,12 @@ class Run:
         }
 
     def public_changes(self) -> dict[str, Any]:
-        """`changed_settings` for results that are meant to be handed on, see `Experiment.public`."""
+        """`changed_settings` for results that are handed on, see `Experiment.public`."""
         return dataclasses.replace(self, experiment=self.experiment.public()).changed_settings()
 
     @property
     def is_paper_row(self) -> bool:
-        """Whether this is a row of the paper in settings and preparation; its data are another matter."""
+        """Whether settings and preparation are those of a row of the paper. The scans are not compared."""
         return not self.changed_settings()
 
     @property
@@ -73,7 +75,7 @@ class Run:
         return self.path / PRETRAIN
 
     def folds(self, dataset: ShardedDataset) -> Folds:
-        """The folds of this run, read from its `folds.json` and held against the dataset."""
+        """Read the folds from `folds.json` and check them against the dataset."""
         return load_folds(self.path / FOLDS, dataset.cases)
 
     def trained_folds(self) -> list[int]:
@@ -85,62 +87,81 @@ class Run:
         )
 
     def check_data(self, dataset: ShardedDataset, path: str | os.PathLike) -> None:
-        """Refuse shards that are not those the run was trained on."""
+        """Refuse shards other than those the run was trained on.
+
+        Raises:
+            RunError: the fingerprints differ.
+        """
         if dataset.fingerprint != self.data["fingerprint"]:
-            raise RunError(
-                f"{path}: not the shards that {self.path} was trained on; give the right ones with --data, "
-                "or train a new run on these"
-            )
+            raise RunError(f"{path}: not the shards that {self.path} was trained on: name those with --data")
 
 
 def create_run(
     path: str | os.PathLike,
     experiment: Experiment,
     dataset: ShardedDataset,
-    data_path: str | os.PathLike,
     fold: int = 1,
-    pretrain: tuple[ShardedDataset, str | os.PathLike] | None = None,
+    pretrain: ShardedDataset | None = None,
     folds_file: str | os.PathLike | None = None,
     other_patients: bool = False,
 ) -> Run:
-    """Open `path` for this experiment on these shards, creating it with its folds when it is new.
+    """Open `path` for this experiment on these shards. A new run is created with its folds.
 
-    Several processes, on any machines, may do so at the same time: they find the same run.
+    Several processes, on any machines, may do so at the same time. They find the same run.
 
     Args:
-        fold: a fold that must exist; an impossible one leaves nothing behind.
-        pretrain: the other cohort, with its path; given when, and only when, the experiment has transfer.
-        folds_file: the user's own division; None takes a `folds.json` that lies in the new folder, or makes one.
-        other_patients: the user's word that nobody is in both cohorts, see `check_cohorts`.
+        path: the run folder.
+        experiment: what to train.
+        dataset: opened shards.
+        fold: a fold that must exist. An impossible one leaves nothing behind.
+        pretrain: the other cohort, if and only if the experiment has transfer.
+        folds_file: the user's own `folds.json`. None: the `folds.json` in the new folder, or new folds.
+        other_patients: the user confirms that the cohorts share no patients, see `check_cohorts`.
 
     Raises:
-        RunError: the folder holds another experiment, other settings or other data; each difference is named.
-        SettingsError: the folds cannot be made, or `fold` is not among them; transfer without another cohort, or a
-            cohort without transfer; normal scans are to train, and there are none for some fold or for the pre-training.
+        RunError: the folder holds another experiment, other settings or other data. Each difference is named.
+        SettingsError: the folds cannot be made, or `fold` is not among them. Transfer without another cohort, or a
+            cohort without transfer. Normal scans should train, and there are none for a fold or for the pre-training.
         DatasetError: the two cohorts do not go together, or the folds file does not fit.
     """
     path = Path(path)
-    data = {
-        "path": str(Path(data_path).resolve()),
-        "fingerprint": dataset.fingerprint,
-        "image_shape": list(dataset.image_shape),
-        "preparation": dataset.settings.to_json(),
-        "scans": scans_are(dataset.cases),
-    }
-    if (path / EXPERIMENT).exists() and pretrain is not None:
-        # Whoever gave his word for a run need not repeat it for each fold.
+    exists = (path / EXPERIMENT).exists()
+    if exists and pretrain is not None:
+        # Confirmed once for a run, it need not be repeated for each fold.
         old = open_run(path).pretrain_data or {}
-        other_patients |= old.get("patients_compared") is False and old["fingerprint"] == pretrain[0].fingerprint
+        other_patients |= old.get("patients_compared") is False and old["fingerprint"] == pretrain.fingerprint
     pretrain_data = _pretrain_data(experiment, dataset, pretrain, other_patients)
-    if (path / EXPERIMENT).exists():
-        return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
-    # A folder with nothing but a folds.json is the user's own division, to be honoured. Hidden files are another
-    # process's, which makes the same run at this moment.
+    if not exists:
+        _write_run(path, experiment, dataset, fold, pretrain_data, folds_file)
+    run = open_run(path)
+    _check_same_experiment(run, experiment)
+    run.check_data(dataset, dataset.path)
+    if pretrain_data is not None and (run.pretrain_data or {}).get("fingerprint") != pretrain_data["fingerprint"]:
+        raise RunError(f"{pretrain_data['path']}: not the shards that {path} pre-trains on: choose a new --run folder")
+    folds = run.folds(dataset)
+    if folds_file is not None:
+        _check_same_folds(path, folds, folds_file, dataset)
+    folds.split(fold)
+    _check_negatives(dataset, experiment, folds)
+    return run
+
+
+def _write_run(
+    path: Path,
+    experiment: Experiment,
+    dataset: ShardedDataset,
+    fold: int,
+    pretrain_data: dict[str, Any] | None,
+    folds_file: str | os.PathLike | None,
+) -> None:
+    """Write `folds.json` and `experiment.json`, unless another process has written them meanwhile."""
+    # A folder with nothing but a folds.json holds the user's own folds. Hidden files are those of another process that
+    # creates the same run at this moment.
     own_folds = path / FOLDS
     if path.exists() and (not path.is_dir() or any(not _may_be_there(file) for file in path.iterdir())):
-        if (path / EXPERIMENT).exists():  # Another process has made the run since, and begun to train.
-            return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
-        raise RunError(f"{path}: not empty and not a run folder; choose another --run folder")
+        if (path / EXPERIMENT).exists():  # Another process has created the run since, and begun to train.
+            return
+        raise RunError(f"{path}: not empty and not a run folder: choose another --run folder")
     source = own_folds if own_folds.exists() else folds_file
     if source is None:
         folds = make_folds(dataset.cases, experiment.folds, experiment.seed, lesions_of_cases(dataset))
@@ -151,9 +172,15 @@ def create_run(
     if folds_file is not None and source != folds_file:
         _check_same_folds(path, folds, folds_file, dataset)
     folds.split(fold)
-    _check_negatives(data_path, experiment, folds)
+    _check_negatives(dataset, experiment, folds)
     create_file(own_folds, json_text(folds_to_json(folds)))
-    # Last, since a folder with an experiment.json counts as a run.
+    data = {
+        "path": str(dataset.path.resolve()),
+        "fingerprint": dataset.fingerprint,
+        "image_shape": list(dataset.image_shape),
+        "preparation": dataset.settings.to_json(),
+        "scans": scans_are(dataset.cases),
+    }
     run = Run(path, experiment, data, pretrain_data)
     content = {
         "format": FORMAT,
@@ -164,8 +191,8 @@ def create_run(
         "data": data,
         "pretrain_data": pretrain_data,
     }
+    # Last, since a folder with an experiment.json counts as a run.
     create_file(path / EXPERIMENT, json_text(content))
-    return _open_again(path, experiment, dataset, data_path, fold, pretrain_data, folds_file)
 
 
 def _may_be_there(file: Path) -> bool:
@@ -173,81 +200,106 @@ def _may_be_there(file: Path) -> bool:
 
 
 def _pretrain_data(
-    experiment: Experiment,
-    dataset: ShardedDataset,
-    pretrain: tuple[ShardedDataset, str | os.PathLike] | None,
-    other_patients: bool,
+    experiment: Experiment, dataset: ShardedDataset, pretrain: ShardedDataset | None, other_patients: bool
 ) -> dict[str, Any] | None:
     if experiment.transfer and pretrain is None:
-        raise SettingsError(f"{experiment.name} starts from another cohort: name its shards with --pretrain-data")
+        raise SettingsError(f"{experiment.name} pre-trains on another cohort: name its shards with --pretrain-data")
     if pretrain is None:
         return None
-    other, path = pretrain
     if not experiment.transfer:
         raise SettingsError(
             f"{experiment.name} does not pre-train: leave out --pretrain-data, or use --set transfer=yes"
         )
-    check_cohorts(dataset, other, other_patients)
-    if experiment.pretrain_negatives != "none" and not any(case.group == "negative" for case in other.cases):
+    check_cohorts(dataset, pretrain, other_patients)
+    if experiment.pretrain_negatives != "none" and not any(case.group == "negative" for case in pretrain.cases):
         raise SettingsError(
-            f"{path}: {experiment.name} pre-trains with normal scans as well, and none of these is; say which are normal in "
-            "patients.csv and prepare them again, or use --set pretrain_negatives=none"
+            f"{pretrain.path}: no normal scans to pre-train {experiment.name} with: mark them in patients.csv and prepare "
+            "again, or use --set pretrain_negatives=none"
         )
     return {
-        "path": str(Path(path).resolve()),
-        "fingerprint": other.fingerprint,
-        "patients_compared": patients_comparable(dataset, other),
+        "path": str(pretrain.path.resolve()),
+        "fingerprint": pretrain.fingerprint,
+        "patients_compared": patients_comparable(dataset, pretrain),
     }
 
 
-def _check_negatives(data_path: str | os.PathLike, experiment: Experiment, folds: Folds) -> None:
-    """Without this a row with normal scans would train without one, and bear the row's name all the same."""
+def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients: bool = False) -> None:
+    """Check that `dataset` can start from a pre-training on `other` (paper, section 2.6).
+
+    They must share no patient and no scan, and be prepared alike. Patients are compared by pseudonym, which requires that
+    both cohorts were prepared with the same key (`prepare --key`). Scans are compared by their counts and files as well,
+    which needs no key.
+
+    Args:
+        dataset: the shards of the run.
+        other: the shards of the other cohort.
+        other_patients: the user confirms that the cohorts share no patients, for cohorts with different keys.
+
+    Raises:
+        DatasetError: naming the folder and the case. Also when one holds phantoms and the other patients, and when
+            their keys differ without `other_patients`.
+    """
+    if other.fingerprint == dataset.fingerprint:
+        raise DatasetError(f"{other.path}: the same shards as {dataset.path}: pre-train on another cohort")
+    if other.image_shape != dataset.image_shape:
+        shapes = [" x ".join(map(str, cohort.image_shape)) for cohort in (other, dataset)]
+        raise DatasetError(f"{other.path}: images of {shapes[0]} pixels, {dataset.path} has {shapes[1]}")
+    here = dataset.settings.to_json()
+    different = [
+        f"{name} {there} there, {here[name]} here" for name, there in other.settings.changes(dataset.settings).items()
+    ]
+    if different:
+        raise DatasetError(
+            f"{other.path}: prepared with other settings than {dataset.path} ({'; '.join(different)}): prepare one again"
+        )
+    kinds = [scans_are(cohort.cases) for cohort in (other, dataset)]
+    if kinds[0] != kinds[1]:
+        # What a report says of its figures rests on the scans of the folds alone.
+        raise DatasetError(
+            f"{other.path}: its scans are {kinds[0]}, those of {dataset.path} {kinds[1]}: pre-train on scans of the same kind"
+        )
+    if patients_comparable(dataset, other) is False and not other_patients:
+        raise DatasetError(
+            f"{other.path}: prepared with another key than {dataset.path}, so patients cannot be compared: prepare it "
+            "again with the other's --key file, or give --assume-disjoint-patients"
+        )
+    for what, attribute in (("patient", "patient"), ("scan", "pixel_sha256"), ("source file", "source_sha256")):
+        known = {getattr(case, attribute): case.case for case in dataset.cases}
+        for case in other.cases:
+            value = getattr(case, attribute)
+            if value and value in known:
+                raise DatasetError(
+                    f"{other.path}: {case.case} is of the same {what} as {known[value]} in {dataset.path}: leave one out"
+                )
+
+
+def _check_negatives(dataset: ShardedDataset, experiment: Experiment, folds: Folds) -> None:
+    """Without this, a row with normal scans would train without one, under the row's name."""
     if experiment.negatives == "none":
         return
     if not folds.negatives:
         raise SettingsError(
-            f"{data_path}: {experiment.name} trains with normal scans, and none of these is; say which are normal in "
-            "patients.csv and prepare them again, or use --set negatives=none"
+            f"{dataset.path}: no normal scans to train {experiment.name} with: mark them in patients.csv and prepare "
+            "again, or use --set negatives=none"
         )
     for fold in range(1, len(folds) + 1):
         if not folds.split(fold).negatives:
             raise SettingsError(
-                f"{data_path}: {experiment.name} trains with normal scans, and all of them are of patients who test or "
-                f"validate in fold {fold}; prepare normal scans of other patients, or use --set negatives=none"
+                f"{dataset.path}: all normal scans are of patients who test or validate in fold {fold}: prepare normal "
+                "scans of other patients, or use --set negatives=none"
             )
+
+
+def _check_same_experiment(run: Run, experiment: Experiment) -> None:
+    old, new = run.experiment.to_json(), experiment.to_json()
+    differences = [f"{key} {old.get(key)} there, {new[key]} here" for key in new if old.get(key) != new[key]]
+    if differences:
+        raise RunError(f"{run.path}: a run with other settings ({'; '.join(differences)}): choose another --run folder")
 
 
 def _check_same_folds(path: Path, folds: Folds, folds_file: str | os.PathLike, dataset: ShardedDataset) -> None:
     if load_folds(folds_file, dataset.cases).sha256() != folds.sha256():
-        raise RunError(f"{path}: has other folds than {folds_file}; choose another --run folder")
-
-
-def _open_again(
-    path: Path,
-    experiment: Experiment,
-    dataset: ShardedDataset,
-    data_path: str | os.PathLike,
-    fold: int,
-    pretrain_data: dict[str, Any] | None,
-    folds_file: str | os.PathLike | None,
-) -> Run:
-    """Open a run that must be this one."""
-    run = open_run(path)
-    old, new = run.experiment.to_json(), experiment.to_json()
-    differences = [f"{key} {old.get(key)} there, {new[key]} here" for key in new if old.get(key) != new[key]]
-    if differences:
-        raise RunError(f"{path}: a run with other settings ({'; '.join(differences)}); choose another --run folder")
-    run.check_data(dataset, data_path)
-    if pretrain_data is not None and run.pretrain_data["fingerprint"] != pretrain_data["fingerprint"]:
-        raise RunError(
-            f"{pretrain_data['path']}: not the shards that {path} pre-trains on; choose another --run folder"
-        )
-    if folds_file is not None:
-        _check_same_folds(path, run.folds(dataset), folds_file, dataset)
-    folds = run.folds(dataset)
-    folds.split(fold)
-    _check_negatives(data_path, experiment, folds)
-    return run
+        raise RunError(f"{path}: has other folds than {folds_file}: choose another --run folder")
 
 
 def open_run(path: str | os.PathLike) -> Run:
@@ -282,29 +334,25 @@ def open_run(path: str | os.PathLike) -> Run:
     return Run(path=path, experiment=experiment, data=data, pretrain_data=pretrain_data)
 
 
-FOLDERS = (".mined_negatives-*", f".{SAVED_MODEL}-*")
-"""As `files.new_folder` and `replaced_folder` name them. Hidden folders of others, an evaluation say, are left alone."""
+TEMPORARY_FOLDERS = (".mined_negatives-*", f".{SAVED_MODEL}-*")
+"""As `files.new_folder` and `replaced_folder` name them. Hidden folders of others, such as an evaluation, are kept."""
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove hidden files and the folders in which mined labels and an export were being written.
+def remove_temporary(path: Path, files: bool = True) -> None:
+    """Remove what a killed process left in the folder of a stage: hidden files, half-written mined labels and exports.
 
-    An export that was killed between its two renames has left the older SavedModel in such a folder and none in its place:
-    that one is put back first. Nothing happens where `path` does not exist.
+    An export that was killed between its two renames has left the older SavedModel under a hidden name and none in its
+    place. That one is put back first. Nothing happens if `path` does not exist.
 
     Args:
         path: the folder of a stage, whose lock is held.
+        files: remove hidden files too.
     """
-    for leftover in path.glob(".*"):
-        if leftover.is_file():
-            leftover.unlink()
-    remove_leftover_folders(path)
-
-
-def remove_leftover_folders(path: Path) -> None:
-    """The part of `remove_leftovers` that concerns folders."""
+    for hidden in path.glob(".*") if files else ():
+        if hidden.is_file():
+            hidden.unlink()
     saved_model = path / SAVED_MODEL
-    for folder in sorted(folder for pattern in FOLDERS for folder in path.glob(pattern)):
+    for folder in sorted(folder for pattern in TEMPORARY_FOLDERS for folder in path.glob(pattern)):
         old = folder / "old"
         if folder.match(f".{SAVED_MODEL}-*") and old.is_dir() and not saved_model.exists():
             os.rename(old, saved_model)

@@ -5,24 +5,24 @@
     mined_negatives  its false positives on normal scans         RUN/fold_01/mined_negatives
     fold             what is tested                              RUN/fold_01
 
-A stage is done when its folder has its result, and is not done again; an unfinished one is continued. What a finished
-stage was made from is in its folder and is held against what it would be made from now. `RUN/fold_01/stages.json`, for a
-reader, says where everything stands.
+A stage is done when its folder has its result. A finished stage is not repeated, an unfinished one is continued. The folder
+of a finished stage says what it was made from. That is compared with what it would be made from now. For the reader,
+`RUN/fold_01/stages.json` lists the stages and which are done.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from doubleunet_bs.dataset.folds import Folds
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.dataset.folds import Folds, hold_out, lesions_of_cases
+from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import Dataset, ShardedDataset, file_sha256
 from doubleunet_bs.training.devices import Replicas, images_at_once
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.fingerprint import ENVIRONMENT
 from doubleunet_bs.training.negative_mining import (
     DESCRIPTION,
     MinedDataset,
@@ -33,77 +33,7 @@ from doubleunet_bs.training.negative_mining import (
 )
 from doubleunet_bs.training.run_folder import BEST_WEIGHTS, KERAS_MODEL, Run
 from doubleunet_bs.training.trainer import Trainer
-from doubleunet_bs.training.transfer import pretraining_cases
-
-
-@dataclasses.dataclass(frozen=True)
-class FoldCases:
-    """Indices into the dataset, in its order: the pseudonyms, and so their key, have no say in the result."""
-
-    train: list[int]
-    validation: list[int]
-
-
-def fold_cases(folds: Folds, dataset: Dataset, fold: int, negatives: str) -> FoldCases:
-    """The cases of fold 1 ... len(folds); negative scans train unless `negatives` is "none".
-
-    Raises:
-        SettingsError: fold out of range.
-    """
-    split = folds.split(fold)
-    numbers = {case.case: index for index, case in enumerate(dataset.cases)}
-    train = split.train + (split.negatives if negatives != "none" else ())
-    return FoldCases(sorted(numbers[case] for case in train), sorted(numbers[case] for case in split.validation))
-
-
-def fold_trainer(
-    run: Run,
-    dataset: Dataset,
-    fold: int,
-    replicas: Replicas,
-    *,
-    path: Path | None = None,
-    negatives: str | None = None,
-    title: str | None = None,
-    identity: dict[str, Any] | None = None,
-    **options,
-) -> Trainer:
-    """A training on the scans of one fold of a run.
-
-    Args:
-        run: the run folder.
-        dataset: its shards.
-        fold: 1 ... number of folds.
-        replicas: the devices.
-        path: where it goes; None for the fold's own folder.
-        negatives: see `fold_cases`; None for what the experiment says.
-        title: None for "fold 1".
-        identity: of `Trainer`, added to the fold, its division and the scans it trains on.
-        options: of `Trainer`: precision, jit_compile, initial_weights, show_progress.
-
-    Raises:
-        SettingsError: fold out of range, or a batch smaller than the replicas.
-        DatasetError: the fold has no lesion to learn or to validate on.
-    """
-    folds = run.folds(dataset)
-    cases = fold_cases(folds, dataset, fold, run.experiment.negatives if negatives is None else negatives)
-    return Trainer(
-        run.fold_path(fold) if path is None else path,
-        run.experiment,
-        dataset,
-        cases.train,
-        cases.validation,
-        replicas,
-        title=f"fold {fold}" if title is None else title,
-        identity={
-            "fold": fold,
-            "folds_sha256": folds.sha256(),
-            "trained_on": [dataset.cases[index].case for index in cases.train],
-            **(identity or {}),
-        },
-        **options,
-    )
-
+from doubleunet_bs.training.training_task import ENVIRONMENT, TrainingTask, check_made_from, read_environment
 
 PRETRAIN, MINING_MODEL, MINED_NEGATIVES, FOLD = "pretrain", "mining_model", "mined_negatives", "fold"
 STAGES = "stages.json"
@@ -111,7 +41,12 @@ FORMAT = 1
 
 
 def stage_names(experiment: Experiment) -> tuple[str, ...]:
-    """The stages that an experiment has, in their order."""
+    """The stages that an experiment has, in their order.
+
+    >>> from doubleunet_bs.training.experiments import paper_experiment
+    >>> stage_names(paper_experiment("dice-mining"))
+    ('mining_model', 'mined_negatives', 'fold')
+    """
     return (
         *([PRETRAIN] if experiment.transfer else []),
         *([MINING_MODEL, MINED_NEGATIVES] if experiment.negatives == "mining" else []),
@@ -163,56 +98,98 @@ def write_stages(run: Run, fold: int) -> None:
     write_json(run.fold_path(fold) / STAGES, {"format": FORMAT, "fold": fold, "stages": stages})
 
 
-def pretraining(run: Run, other: ShardedDataset, replicas: Replicas, **options) -> Trainer:
-    """The training on the other cohort.
+def pretraining(run: Run, other: ShardedDataset) -> TrainingTask:
+    """The training on the other cohort of a run with transfer.
 
-    Args:
-        run: a run with transfer. other: its other cohort. replicas: the devices.
-        options: of `Trainer`.
+    Raises:
+        DatasetError: see `pretraining_cases`.
     """
     experiment = run.experiment
-    epochs = experiment.pretrain_epochs or experiment.epochs
     train, validation = pretraining_cases(experiment, other)
-    return Trainer(
-        run.pretrain_path,
-        dataclasses.replace(experiment, epochs=epochs),
-        other,
-        train,
-        validation,
-        replicas,
+    return TrainingTask(
+        path=run.pretrain_path,
         title="pre-training",
-        identity={"stage": PRETRAIN, "trained_on": [other.cases[index].case for index in train]},
+        experiment=dataclasses.replace(experiment, epochs=experiment.pretrain_epochs or experiment.epochs),
+        dataset=other,
+        train_cases=train,
+        validation_cases=validation,
+        made_from={"stage": PRETRAIN, "trained_on": [other.cases[index].case for index in train]},
         augmented=experiment.pretrain_augmentation,
-        **options,
     )
+
+
+def pretraining_cases(experiment: Experiment, dataset: ShardedDataset) -> tuple[list[int], list[int]]:
+    """The scans of the other cohort that train, and those that choose the best epoch and the learning rate.
+
+    All positive scans take part, and the normal ones by `experiment.pretrain_negatives`. The patients are split into as
+    many parts as the run has folds. One part validates, the others train.
+
+    Returns:
+        Indices into `dataset`, in its order.
+
+    Raises:
+        DatasetError: fewer than 3 patients with metastases, or no normal scan where normal scans should train.
+    """
+    try:
+        split = hold_out(dataset.cases, experiment.folds, experiment.seed, lesions_of_cases(dataset))
+    except SettingsError as error:
+        raise DatasetError(f"{dataset.path}: cannot pre-train: {error}") from None
+    if experiment.pretrain_negatives == "otsu" and not split.negatives:
+        raise DatasetError(
+            f"{dataset.path}: cannot pre-train: no normal scan is left beside the validating patients; prepare more of them, "
+            "or use --set pretrain_negatives=none"
+        )
+    negatives = split.negatives if experiment.pretrain_negatives == "otsu" else ()
+    return _indices(dataset, split.train + negatives), _indices(dataset, split.validation)
+
+
+def _indices(dataset: ShardedDataset, names: Sequence[str]) -> list[int]:
+    """Indices of cases in the order of the dataset, so that the pseudonyms and their key do not affect the result."""
+    wanted = set(names)
+    return [index for index, case in enumerate(dataset.cases) if case.case in wanted]
 
 
 class FoldStages:
     """The stages of one fold after the pre-training.
 
     Args:
-        run: the run. dataset: its shards. fold: 1 ... number of folds. replicas: the devices.
-        options: of `Trainer`: precision, jit_compile, show_progress.
+        run: the run.
+        dataset: its shards.
+        folds: its folds, see `Run.folds`.
+        fold: 1 ... number of folds.
+        replicas: the devices.
+        show_progress: see `Trainer`.
 
     Raises:
         RunError: the pre-training is missing, or a finished stage was made from something else.
-        SettingsError, DatasetError: see `Trainer`.
+        SettingsError: fold out of range.
     """
 
-    def __init__(self, run: Run, dataset: ShardedDataset, fold: int, replicas: Replicas, **options):
-        self.run, self.dataset, self.fold, self.replicas, self.options = run, dataset, fold, replicas, options
-        self.folds = run.folds(dataset)
-        self.split = self.folds.split(fold)
-        self._numbers = {case.case: index for index, case in enumerate(dataset.cases)}
+    def __init__(
+        self,
+        run: Run,
+        dataset: ShardedDataset,
+        folds: Folds,
+        fold: int,
+        replicas: Replicas,
+        show_progress: bool = True,
+    ):
+        self.run, self.dataset, self.folds, self.fold = run, dataset, folds, fold
+        self.replicas, self.show_progress = replicas, show_progress
+        self.split = folds.split(fold)
         self._pretrained = self._pretrained_weights()
 
     def mining_model(self) -> Trainer:
-        """The training on the positive scans alone, whose model mines."""
+        """The training on the positive scans alone, whose model mines.
+
+        Raises:
+            SettingsError, DatasetError: see `Trainer`.
+        """
         title = f"fold {self.fold} mining model"
-        return self._trainer(MINING_MODEL, self.dataset, self._pretrained, negatives="none", title=title)
+        return self._trainer(MINING_MODEL, title, self.split.train, self.dataset, self._pretrained)
 
     def mine(self) -> Path:
-        """Segment the normal scans with the finished mining model and keep what it finds.
+        """Segment the normal scans with the finished mining model and keep its false positives.
 
         Returns:
             The folder `mined_negatives`.
@@ -221,59 +198,77 @@ class FoldStages:
             RunError: the model has seen what this fold validates or tests on, or is not that of this fold.
         """
         path = stage_path(self.run, self.fold, MINED_NEGATIVES)
-        model_path = stage_path(self.run, self.fold, MINING_MODEL)
-        self._check_mining_model(model_path)
+        model_path = self._checked_mining_model()
         if not is_done(self.run, self.fold, MINED_NEGATIVES):
             model = keras.models.load_model(model_path / KERAS_MODEL, compile=False)
-            masks = mine_negatives(model, self.dataset, self._normal_scans(), images_at_once(self.run.experiment))
+            normal = _indices(self.dataset, self.split.negatives)
+            masks = mine_negatives(model, self.dataset, normal, images_at_once(self.run.experiment))
             save_mined(path, self.dataset, masks, file_sha256(model_path / BEST_WEIGHTS))
         return path
 
     def final(self) -> Trainer:
-        """The training whose model is tested."""
-        experiment = self.run.experiment
-        dataset: Dataset = self.dataset
-        weights, mined = self._pretrained, {}
-        if experiment.negatives == "mining":
-            model_path = stage_path(self.run, self.fold, MINING_MODEL)
-            mined_path = stage_path(self.run, self.fold, MINED_NEGATIVES)
-            self._check_mining_model(model_path)
-            weights_sha256 = file_sha256(model_path / BEST_WEIGHTS)
-            dataset = MinedDataset(dataset, load_mined(mined_path, dataset, self._normal_scans(), weights_sha256))
-            mined = {"mining_model_sha256": weights_sha256}
-            if experiment.mining_start == "mined":
-                weights = model_path / BEST_WEIGHTS
-        return self._trainer(FOLD, dataset, weights, mined)
+        """The training whose model is tested.
+
+        Raises:
+            SettingsError, DatasetError: see `Trainer`.
+        """
+        experiment, title = self.run.experiment, f"fold {self.fold}"
+        weights = self._pretrained
+        if experiment.negatives == "none":
+            return self._trainer(FOLD, title, self.split.train, self.dataset, weights)
+        train = self.split.train + self.split.negatives
+        if experiment.negatives == "otsu":
+            return self._trainer(FOLD, title, train, self.dataset, weights)
+        model_path = self._checked_mining_model()
+        sha256 = file_sha256(model_path / BEST_WEIGHTS)
+        normal = _indices(self.dataset, self.split.negatives)
+        mined_path = stage_path(self.run, self.fold, MINED_NEGATIVES)
+        mined = MinedDataset(self.dataset, load_mined(mined_path, self.dataset, normal, sha256))
+        if experiment.mining_start == "mined":
+            weights = model_path / BEST_WEIGHTS
+        return self._trainer(FOLD, title, train, mined, weights, mining_model_sha256=sha256)
 
     def _trainer(
-        self, stage: str, dataset: Dataset, weights: Path | None, made_from: dict | None = None, **options
+        self,
+        stage: str,
+        title: str,
+        train: Sequence[str],
+        dataset: Dataset,
+        weights: Path | None,
+        **made_from: Any,
     ) -> Trainer:
+        train_cases = _indices(self.dataset, train)
         pretrained = {"pretrain_sha256": file_sha256(self._pretrained)} if self._pretrained else {}
-        path = stage_path(self.run, self.fold, stage)
-        trainer = fold_trainer(
-            self.run,
-            dataset,
-            self.fold,
-            self.replicas,
-            path=path,
-            identity={"stage": stage, **pretrained, **(made_from or {})},
+        task = TrainingTask(
+            path=stage_path(self.run, self.fold, stage),
+            title=title,
+            experiment=self.run.experiment,
+            dataset=dataset,
+            train_cases=train_cases,
+            validation_cases=_indices(self.dataset, self.split.validation),
             initial_weights=weights,
-            **options,
-            **self.options,
+            made_from={
+                "fold": self.fold,
+                "folds_sha256": self.folds.sha256(),
+                "trained_on": [self.dataset.cases[index].case for index in train_cases],
+                "stage": stage,
+                **pretrained,
+                **made_from,
+            },
         )
+        trainer = Trainer(task, self.replicas, self.show_progress)
         if is_done(self.run, self.fold, stage):
-            check_made_from(path, {**trainer.identity, "data_fingerprint": dataset.fingerprint})
+            check_made_from(task.path, {**task.made_from, "data_fingerprint": dataset.fingerprint})
         return trainer
 
-    def _normal_scans(self) -> list[int]:
-        return sorted(self._numbers[case] for case in self.split.negatives)
-
-    def _check_mining_model(self, path: Path) -> None:
-        made_from = check_made_from(path, {"stage": MINING_MODEL, "fold": self.fold})
-        trained_on = made_from.get("trained_on")
+    def _checked_mining_model(self) -> Path:
+        """The folder of this fold's mining model, which has not seen what the fold validates or tests on."""
+        path = stage_path(self.run, self.fold, MINING_MODEL)
+        trained_on = check_made_from(path, {"stage": MINING_MODEL, "fold": self.fold}).get("trained_on")
         if not isinstance(trained_on, list):
             raise RunError(f"{path / ENVIRONMENT}: does not say what the mining model was trained on")
         check_unseen(trained_on, self.split.negatives, self.split, self.folds.patients)
+        return path
 
     def _pretrained_weights(self) -> Path | None:
         """The weights that all folds start from, of one and the same pre-training."""
@@ -282,32 +277,24 @@ class FoldStages:
         path = self.run.pretrain_path
         if not (path / KERAS_MODEL).is_file():
             raise RunError(f"{path}: the pre-training is not finished")
-        check_made_from(path, {"stage": PRETRAIN, "data_fingerprint": self.run.pretrain_data["fingerprint"]})
+        fingerprint = (self.run.pretrain_data or {}).get("fingerprint")
+        check_made_from(path, {"stage": PRETRAIN, "data_fingerprint": fingerprint})
         weights = path / BEST_WEIGHTS
         sha256 = file_sha256(weights)
         for environment in sorted(self.run.path.glob(f"fold_[0-9][0-9]/{ENVIRONMENT}")):
-            content = read_json(environment, RunError, "description of a training environment")
-            other = content.get("pretrain_sha256") if isinstance(content, dict) else None
-            if other not in (None, sha256):
+            if read_environment(environment.parent).get("pretrain_sha256") not in (None, sha256):
                 raise RunError(
-                    f"{environment.parent}: started from another pre-training than {weights}; all folds of a run share one"
+                    f"{environment.parent}: started from another pre-training than {weights}: remove it to train it again"
                 )
         return weights
 
 
-def check_made_from(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """Hold a stage's folder against what it must have been made from.
+def mining_summary(path: Path) -> str:
+    """What mining found, as one line for the terminal.
 
-    Returns:
-        What its `environment.json` says.
-
-    Raises:
-        RunError: another fold's, or made from other scans or weights; the first difference is named.
+    Args:
+        path: the folder `mined_negatives`.
     """
-    content = read_json(path / ENVIRONMENT, RunError, "description of a training environment")
-    if not isinstance(content, dict):
-        raise RunError(f"{path / ENVIRONMENT}: not a description of a training environment")
-    for key, value in identity.items():
-        if content.get(key) != value:
-            raise RunError(f"{path}: its {key} is not that of this run and fold; remove the folder to train it again")
-    return content
+    pixels = read_json(path / DESCRIPTION, RunError, "description of mined labels")["false_positive_pixels"]
+    hit = sum(bool(number) for number in pixels.values())
+    return f"mining      {sum(pixels.values())} false-positive pixels on {hit} of {len(pixels)} normal scans"

@@ -1,4 +1,8 @@
-"""The training loop: a network, the cases it trains on and those it is validated on (paper, sections 2.6 to 2.10 and 3.1)."""
+"""The training loop: a network is fitted to some cases of a dataset (paper, sections 2.6 to 2.10 and 3.1).
+
+`Trainer.train` reads from top to bottom: build the network, continue from a saved state if there is one, train and
+validate epoch by epoch, keep the best weights, save the model. One step on the devices is in `training.steps`.
+"""
 
 import dataclasses
 import math
@@ -33,26 +37,76 @@ from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
 from doubleunet_bs.preparation.shards import Dataset
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
-from doubleunet_bs.training import run_folder
-from doubleunet_bs.training.checkpoints import Position, load_state, save_state
 from doubleunet_bs.training.cpu_kernels import FusedAdam
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.fingerprint import ENVIRONMENT, training_environment, training_identity
-from doubleunet_bs.training.history import Epoch, draw_progress, epoch_line, write_history
-from doubleunet_bs.training.run_folder import remove_leftovers
+from doubleunet_bs.training.history import EXAMPLES, Epoch, TensorBoardLog, draw_progress, epoch_line, write_history
+from doubleunet_bs.training.run_folder import (
+    BEST_WEIGHTS,
+    HISTORY,
+    KERAS_MODEL,
+    PROGRESS,
+    STATE,
+    remove_temporary,
+)
 from doubleunet_bs.training.steps import Steps, make_loss
-from doubleunet_bs.training.tensorboard import EXAMPLES, TensorBoardLog
+from doubleunet_bs.training.training_state import TrainingState, load_state, save_state
+from doubleunet_bs.training.training_task import (
+    ENVIRONMENT,
+    TrainingTask,
+    training_environment,
+    training_fingerprint,
+)
+
+PROGRESS_PICTURE_SECONDS = 15.0
+
+
+def build_network(task: TrainingTask, replicas: Replicas) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """The network at its start, and Adam with its variables.
+
+    Args:
+        task: what will be trained.
+        replicas: the devices. With the precision "mixed_float16" the optimiser scales the loss.
+
+    Raises:
+        RunError: initial weights that do not fit.
+    """
+    experiment = task.experiment
+    keras.utils.set_random_seed(experiment.seed)
+    keras.config.set_dtype_policy(replicas.precision)
+    try:
+        with replicas.strategy.scope():
+            model = double_unet(
+                (*task.dataset.image_shape, 3),
+                experiment.classes,
+                experiment.encoder_weights if task.initial_weights is None else None,
+                starting_head_bias(experiment, task.dataset, task.train_cases),
+                synchronized=replicas.count > 1,
+                bn_momentum=experiment.bn_momentum,
+            )
+            if task.initial_weights is not None:
+                load_initial_weights(model, task.initial_weights)
+            optimizer = FusedAdam(
+                experiment.learning_rate,
+                late=encoder_variables(model) if experiment.freeze_encoder else (),
+                name="adam",
+            )
+            if replicas.precision == "mixed_float16":
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
+            optimizer.build(model.trainable_variables)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    return model, optimizer
 
 
 def starting_head_bias(experiment: Experiment, dataset: Dataset, cases: Sequence[int]) -> list[float] | None:
-    """The biases of the heads from the labels of the training cases; None, for zeros, where the experiment says so."""
+    """The biases of the heads from the labels of the training cases. None for zeros, if the experiment says so."""
     if experiment.head_bias == "zeros":
         return None
     pixels = np.zeros(3, np.int64)
     for index in cases:
         labels = dataset.labels(index)
-        # A tenth of the time that np.bincount takes, which first makes eight bytes of each.
+        # A tenth of the time of np.bincount, which first makes eight bytes of each.
         pixels += [np.count_nonzero(labels == number) for number in range(3)]
     return prior_head_bias(pixels.tolist(), experiment.classes)
 
@@ -76,61 +130,9 @@ def encoder_variables(model: keras.Model) -> list[keras.Variable]:
     return [variable for name in CONV_LAYERS for variable in model.get_layer(name).trainable_variables]
 
 
-def build_network(
-    experiment: Experiment,
-    dataset: Dataset,
-    train_cases: Sequence[int],
-    replicas: Replicas,
-    precision: str,
-    initial_weights: Path | None,
-) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    """The network at its start, and Adam with its variables made.
-
-    Args:
-        experiment: what is trained. dataset: opened shards. train_cases: indices into it. replicas: the devices.
-        precision: of the layers; with "mixed_float16" the optimiser scales the loss.
-        initial_weights: a file of weights of the whole network; None for the experiment's own start.
-
-    Raises:
-        RunError: weights that do not fit.
-    """
-    keras.utils.set_random_seed(experiment.seed)
-    keras.config.set_dtype_policy(precision)
-    try:
-        with replicas.strategy.scope():
-            model = double_unet(
-                (*dataset.image_shape, 3),
-                experiment.classes,
-                experiment.encoder_weights if initial_weights is None else None,
-                starting_head_bias(experiment, dataset, train_cases),
-                synchronized=replicas.count > 1,
-                bn_momentum=experiment.bn_momentum,
-            )
-            if initial_weights is not None:
-                load_initial_weights(model, initial_weights)
-            optimizer = FusedAdam(
-                experiment.learning_rate,
-                late=encoder_variables(model) if experiment.freeze_encoder else (),
-                name="adam",
-            )
-            if precision == "mixed_float16":
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
-            optimizer.build(model.trainable_variables)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    return model, optimizer
-
-
-def tested_model(image_shape: tuple[int, int], classes: int, weights: Path) -> keras.Model:
-    """A plain float32 network with the weights of a file, which any single device opens."""
-    model = double_unet((*image_shape, 3), classes)
-    model.load_weights(weights)
-    return model
-
-
 @dataclasses.dataclass
 class Plateau:
-    """Counts epochs without improvement; its fields are all its state, so that a resumed run goes on exactly.
+    """Lowers the learning rate when the validation loss stops improving. Its fields are all its state.
 
     Attributes:
         factor: what the learning rate is multiplied with.
@@ -159,95 +161,68 @@ class Plateau:
 
 
 def cosine(start: float, done: float) -> float:
-    """The learning rate after a fraction `done` of all steps, falling from `start` to 0 along half a cosine."""
+    """The learning rate after a fraction `done` of all steps, falling from `start` to 0 along half a cosine.
+
+    >>> cosine(1e-3, 0.5)
+    0.0005
+    """
     return start * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-PROGRESS_PICTURE_SECONDS = 15.0
-
-
 class Trainer:
-    """Builds the network under the strategy and fits it to some cases of a dataset.
+    """Fits a network to some cases of a dataset.
 
     Args:
-        path: where everything goes: a fold's folder, or that of another stage of a run.
-        experiment: what is trained.
-        dataset: opened shards.
-        train_cases, validation_cases: indices into it.
+        task: what is trained, on what, and where the results go.
         replicas: the devices.
-        title: what the progress bar and the picture are headed with.
-        identity: whatever else must be the same for an interrupted training to be continued, by name; plain JSON values.
-        precision: "float32", "mixed_bfloat16" or "mixed_float16". Heads and losses are float32 in any case.
-        jit_compile: let XLA compile the training step (one replica only).
-        initial_weights: a file of weights of the whole network to start from; None for the experiment's own start.
-        augmented: show the training scans in the variants that the experiment asks for.
         show_progress: progress bar and one line an epoch on the terminal.
-        signals: of whoever works with several trainers; None for signals of its own.
 
     Raises:
-        SettingsError: a batch smaller than replicas times pieces.
+        SettingsError: a batch with fewer images than replicas times micro-batches.
         DatasetError: no lesion to learn from or to validate on.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        experiment: Experiment,
-        dataset: Dataset,
-        train_cases: Sequence[int],
-        validation_cases: Sequence[int],
-        replicas: Replicas,
-        *,
-        title: str,
-        identity: dict[str, Any] | None = None,
-        precision: str = "float32",
-        jit_compile: bool = False,
-        initial_weights: Path | None = None,
-        augmented: bool = True,
-        show_progress: bool = True,
-        signals: StopSignals | None = None,
-    ):
-        self.path, self.experiment, self.dataset, self.replicas = path, experiment, dataset, replicas
-        self.title, self.identity, self.initial_weights = title, identity or {}, initial_weights
-        self.precision, self.jit_compile, self.show_progress = precision, jit_compile, show_progress
-        check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
-        self.train_cases, self.validation_cases = list(train_cases), list(validation_cases)
+    def __init__(self, task: TrainingTask, replicas: Replicas, show_progress: bool = True):
+        self.task, self.replicas, self.show_progress = task, replicas, show_progress
+        self.path, self.experiment, self.dataset = task.path, task.experiment, task.dataset
+        self.train_cases, self.validation_cases = task.train_cases, task.validation_cases
+        check_batch_size(self.experiment.batch_size, replicas.count, self.experiment.accumulate)
         for what, cases in (("training", self.train_cases), ("validation", self.validation_cases)):
-            if not any(dataset.cases[index].metastatic_pixels for index in cases):
-                raise DatasetError(f"{path}: no metastatic pixel in the {what} scans")
-        self.augmentation = self._make_augmentation() if augmented and experiment.variants > 1 else None
-        self.signals = StopSignals() if signals is None else signals
-        self.reading_errors = ReadingErrors()
+            if not any(self.dataset.cases[index].metastatic_pixels for index in cases):
+                raise DatasetError(f"{self.path}: no metastatic pixel in the {what} scans")
+        self.augmentation = self._make_augmentation() if task.augmented and self.experiment.variants > 1 else None
+        self.signals, self.reading_errors = StopSignals(), ReadingErrors()
 
     def train(self, resume: bool = False) -> Path:
-        """Fit until the last epoch and leave `best.weights.h5`, `history.csv`, `progress.png` and `model.keras`.
+        """Train to the last epoch and write `best.weights.h5`, `history.csv`, `progress.png` and `model.keras`.
 
         Args:
-            resume: go on from the saved state. Without it a folder with results in it is left alone.
+            resume: continue from the saved state. Without it a folder with results is left alone.
 
         Returns:
             The folder.
 
         Raises:
             RunError: the folder has results and `resume` is off, or the saved state does not fit.
-            Interrupted: stopped by a signal; `resume` goes on from the last whole batch. After the last batch the training
-                is finished first, and `resume` finds it done.
+            Interrupted: stopped by a signal. `resume` continues from the last whole batch. After the last batch the
+                training is finished first, and `resume` finds it done.
         """
-        state = self.path / run_folder.STATE
+        state_file = self.path / STATE
         if not resume and self.path.exists() and any(self.path.iterdir()):
-            raise RunError(f"{self.path}: has results already; go on with --resume, or choose another --run folder")
-        if resume and (self.path / run_folder.KERAS_MODEL).exists():
-            state.unlink(missing_ok=True)
-            remove_leftovers(self.path)
+            raise RunError(f"{self.path}: has results already: continue with --resume, or choose another --run folder")
+        if resume and (self.path / KERAS_MODEL).exists():
+            state_file.unlink(missing_ok=True)
+            remove_temporary(self.path)
             return self.path
         self._build()
-        self.position = Position()
-        self._identity = training_identity(self)
-        if resume and state.exists():
-            self._restore(state)
-        remove_leftovers(self.path)
+        self.state = TrainingState()
+        self._fingerprint = training_fingerprint(self.task, self.replicas)
+        if resume and state_file.exists():
+            self._restore(state_file)
+        remove_temporary(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / ENVIRONMENT, training_environment(self, self._identity))
+        environment = training_environment(self.task, self.replicas, self._fingerprint, self.state)
+        write_json(self.path / ENVIRONMENT, environment)
         self.board = TensorBoardLog(self.path)
         try:
             with self.signals, self.reading_errors:
@@ -255,22 +230,20 @@ class Trainer:
         finally:
             self.board.close()
         self._save_model()
-        state.unlink(missing_ok=True)
+        state_file.unlink(missing_ok=True)
         self.signals.check()
         return self.path
 
     def _build(self) -> None:
         experiment = self.experiment
-        self.model, self.optimizer = build_network(
-            experiment, self.dataset, self.train_cases, self.replicas, self.precision, self.initial_weights
-        )
+        self.model, self.optimizer = build_network(self.task, self.replicas)
         self.plateau = Plateau(experiment.plateau_factor, experiment.plateau_patience)
         self.steps = Steps(
             self.model,
             self.optimizer,
             make_loss(experiment),
             self.replicas,
-            self.jit_compile,
+            self.replicas.xla,
             experiment.accumulate,
             encoder_variables(self.model) if experiment.freeze_encoder else (),
         )
@@ -280,14 +253,8 @@ class Trainer:
         levels, reach = experiment.brightness_levels, experiment.brightness_reach
         return Augmentation(self.dataset, self.train_cases, levels, reach, experiment.flip)
 
-    def _images(self, epoch: int) -> list[tuple[int, int]]:
-        """(case, variant) of every image that an epoch shows, in its order."""
-        variants = self.augmentation.variants if self.augmentation else 1
-        all_variants = self.experiment.variants_per_epoch == "all"
-        return epoch_images(self.train_cases, self.experiment.seed, epoch, variants, all_variants)
-
     def _fit(self) -> None:
-        position, experiment = self.position, self.experiment
+        state, experiment = self.state, self.experiment
         all_variants = experiment.variants_per_epoch == "all"
         images = images_per_epoch(len(self.train_cases), self.augmentation, all_variants)
         batches = -(-images // experiment.batch_size)
@@ -295,31 +262,31 @@ class Trainer:
             self.dataset,
             self.train_cases,
             experiment.batch_size,
-            # Pieces are dealt out to the replicas in turn, so that a replica takes its own one after the other.
+            # Micro-batches go to the replicas in turn, so that a replica takes its own one after the other.
             self.replicas.count * experiment.accumulate,
             experiment.seed,
-            position.epoch,
+            state.epoch,
             experiment.epochs,
-            first_batch=position.batch,
+            first_batch=state.batch,
             augmentation=self.augmentation,
             all_variants=all_variants,
             errors=self.reading_errors,
-            # Replicas normalise a piece together, so that theirs never is a single image.
+            # Replicas normalise a micro-batch together, so that theirs never is a single image.
             no_single=self.replicas.count == 1 and experiment.batch_size // experiment.accumulate >= 2,
         )
         iterator = iter(self._distribute(pieces))
         bar = tqdm(
             total=experiment.epochs * batches,
-            initial=position.epoch * batches + position.batch,
-            desc=self.title,
+            initial=state.epoch * batches + state.batch,
+            desc=self.task.title,
             unit="batch",
-            disable=None if self.show_progress else True,  # None: where the output is no terminal, lines are enough.
+            disable=None if self.show_progress else True,  # None: only on a terminal. Elsewhere lines are enough.
             dynamic_ncols=True,
             smoothing=0.05,
         )
         drawn = time.monotonic()
         with bar:
-            while position.epoch < experiment.epochs and not self._stopped_early():
+            while state.epoch < experiment.epochs and not self._stopped_early():
                 self._train_epoch(iterator, batches, bar)
                 self._end_epoch(bar)
                 if time.monotonic() - drawn > PROGRESS_PICTURE_SECONDS:
@@ -328,39 +295,39 @@ class Trainer:
         self._draw()
 
     def _train_epoch(self, iterator, batches: int, bar: tqdm) -> None:
-        position = self.position
-        while position.batch < batches:
+        state = self.state
+        while state.batch < batches:
             if self.signals.requested:
-                save_state(self.path / run_folder.STATE, self.model, self.optimizer, self._progress())
+                self._save_state()
                 raise Interrupted
             start = time.monotonic()
             if self.experiment.schedule == "cosine":
-                done = (position.epoch * batches + position.batch) / (self.experiment.epochs * batches)
+                done = (state.epoch * batches + state.batch) / (self.experiment.epochs * batches)
                 self.optimizer.learning_rate = cosine(self.experiment.learning_rate, done)
-            frozen = position.epoch < self.experiment.freeze_encoder
+            frozen = state.epoch < self.experiment.freeze_encoder
             loss, counts, _ = self.steps.train(iterator, frozen)
             if not np.isfinite(loss):
                 self._save_bad_batch(loss)
-            position.add_batch(loss, counts, time.monotonic() - start)
-            bar.set_postfix_str(f"epoch {position.epoch + 1}/{self.experiment.epochs}, loss {loss:.4f}", refresh=False)
+            state.add_batch(loss, counts, time.monotonic() - start)
+            bar.set_postfix_str(f"epoch {state.epoch + 1}/{self.experiment.epochs}, loss {loss:.4f}", refresh=False)
             bar.update()
 
     def _end_epoch(self, bar: tqdm) -> None:
-        position, experiment = self.position, self.experiment
+        state, experiment = self.state, self.experiment
         start = time.monotonic()
         val_loss, val_counts = self._validate()
         if not np.isfinite(val_loss):
             # Before anything is saved: the state of the epoch before is still good.
             raise RunError(
-                f"{self.path}: the validation loss became {val_loss} in epoch {position.epoch + 1}; lower --learning-rate "
-                "or use --precision float32 in a new --run"
+                f"{self.path}: the validation loss became {val_loss} in epoch {state.epoch + 1}: start a new --run with a "
+                "lower --learning-rate or --precision float32"
             )
         learning_rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
-        precision, sensitivity, f1 = precision_sensitivity_f1(*position.counts)
+        precision, sensitivity, f1 = precision_sensitivity_f1(*state.counts)
         val_precision, val_sensitivity, val_f1 = precision_sensitivity_f1(*val_counts)
         row = Epoch(
-            epoch=position.epoch + 1,
-            loss=float(np.mean(position.losses)),
+            epoch=state.epoch + 1,
+            loss=float(np.mean(state.losses)),
             precision=precision,
             sensitivity=sensitivity,
             f1=f1,
@@ -369,28 +336,29 @@ class Trainer:
             val_sensitivity=val_sensitivity,
             val_f1=val_f1,
             learning_rate=learning_rate,
-            seconds=round(position.seconds + time.monotonic() - start, 3),
+            seconds=round(state.seconds + time.monotonic() - start, 3),
         )
-        best = position.end_epoch(row)
-        if self.experiment.schedule == "plateau":
+        best = state.end_epoch(row)
+        if experiment.schedule == "plateau":
             self.optimizer.learning_rate = self.plateau.learning_rate(val_loss, learning_rate)
-        # First the weights under the name of their epoch, then the state that speaks of it, then the well-known name: killed
-        # at any point, the best weights are those of the epoch that the state calls the best.
+        # First the weights under the name of their epoch, then the state that names this epoch, then the final name: if
+        # the process is killed at any point, the best weights are those of the epoch that the state calls the best.
         candidate = self._candidate(row.epoch)
         if best:
             replace_file(candidate, self.model.save_weights)
-        save_state(self.path / run_folder.STATE, self.model, self.optimizer, self._progress())
+        self._save_state()
         if best:
-            os.replace(candidate, self.path / run_folder.BEST_WEIGHTS)
+            os.replace(candidate, self.path / BEST_WEIGHTS)
             self._log_examples(row.epoch)
-        write_history(self.path / run_folder.HISTORY, position.history)
+        write_history(self.path / HISTORY, state.history)
         self.board.epoch(row)
         if self.show_progress:
-            bar.write(epoch_line(position.history, experiment.epochs, best))
+            bar.write(epoch_line(state.history, experiment.epochs, best))
             sys.stdout.flush()
 
     def _validate(self) -> tuple[float, list[int]]:
-        # As many as a piece of a training batch has over all replicas: the sums add up the same, and the memory suffices.
+        """Loss of all validation scans as one batch, and [true positives, false positives, false negatives]."""
+        # As many images at once as in a micro-batch over all replicas: the memory suffices.
         images = images_at_once(self.experiment)
         cases, errors = self.validation_cases, self.reading_errors
         pieces = evaluation_pieces(self.dataset, cases, images, self.replicas.count, errors)
@@ -403,56 +371,65 @@ class Trainer:
         return self.steps.loss_from_sums(total), counts
 
     def _distribute(self, pieces: tf.data.Dataset):
-        # Consecutive elements go to the replicas in turn: the pieces of one batch.
+        # Consecutive elements go to the replicas in turn: the micro-batches of one batch.
         return self.replicas.strategy.distribute_datasets_from_function(lambda context: pieces)
 
     def _stopped_early(self) -> bool:
         patience = self.experiment.early_stopping
-        return bool(patience) and self.position.epoch - self.position.best_epoch >= patience
+        return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
 
-    def _progress(self) -> dict:
-        plateau = {"best": self.plateau.best, "wait": self.plateau.wait}
-        return {"position": self.position.to_json(), "plateau": plateau, "identity": self._identity}
+    def _save_state(self) -> None:
+        progress: dict[str, Any] = {
+            # These names are part of the file format.
+            "position": self.state.to_json(),
+            "plateau": {"best": self.plateau.best, "wait": self.plateau.wait},
+            "identity": self._fingerprint,
+        }
+        save_state(self.path / STATE, self.model, self.optimizer, progress)
 
     def _restore(self, path: Path) -> None:
-        progress = load_state(path, self.model, self.optimizer, self._identity)
-        self.position = Position.from_json(progress["position"])
+        progress = load_state(path, self.model, self.optimizer, self._fingerprint)
+        self.state = TrainingState.from_json(progress["position"])
         self.plateau.best, self.plateau.wait = progress["plateau"]["best"], progress["plateau"]["wait"]
-        candidate = self._candidate(self.position.best_epoch)
+        candidate = self._candidate(self.state.best_epoch)
         if candidate.exists():
-            os.replace(candidate, self.path / run_folder.BEST_WEIGHTS)
-        if self.position.history:
-            write_history(self.path / run_folder.HISTORY, self.position.history)
+            os.replace(candidate, self.path / BEST_WEIGHTS)
+        if self.state.history:
+            write_history(self.path / HISTORY, self.state.history)
 
     def _candidate(self, epoch: int) -> Path:
         return self.path / f".best-{epoch:05d}.weights.h5"
 
     def _log_examples(self, epoch: int) -> None:
-        # Called without a compiled function: a trace of its own would cost more than it saves for a few scans.
+        # Called without a compiled function: tracing would cost more than it saves for a few scans.
         examples = self.validation_cases[:EXAMPLES]
         piece = load_piece(self.dataset, examples, [1.0] * len(examples))
         mask = metastatic_mask(self.model(network_input(piece["grey"]), training=False))
         self.board.examples(epoch, piece["grey"], piece["labels"], keras.ops.convert_to_numpy(mask))
 
     def _save_model(self) -> None:
-        model = tested_model(self.dataset.image_shape, self.experiment.classes, self.path / run_folder.BEST_WEIGHTS)
-        replace_file(self.path / run_folder.KERAS_MODEL, model.save)
+        """Save a plain float32 network with the best weights, which any single device can open."""
+        model = double_unet((*self.dataset.image_shape, 3), self.experiment.classes)
+        model.load_weights(self.path / BEST_WEIGHTS)
+        replace_file(self.path / KERAS_MODEL, model.save)
 
     def _save_bad_batch(self, loss: float) -> None:
-        first = self.position.batch * self.experiment.batch_size
-        images = self._images(self.position.epoch)[first : first + self.experiment.batch_size]
-        indices, variants = zip(*images, strict=True)
-        piece = load_piece(self.dataset, indices, [1.0] * len(images), variants, self.augmentation)
+        variants = self.augmentation.variants if self.augmentation else 1
+        all_variants = self.experiment.variants_per_epoch == "all"
+        order = epoch_images(self.train_cases, self.experiment.seed, self.state.epoch, variants, all_variants)
+        first = self.state.batch * self.experiment.batch_size
+        indices, shown = zip(*order[first : first + self.experiment.batch_size], strict=True)
+        piece = load_piece(self.dataset, indices, [1.0] * len(indices), shown, self.augmentation)
         cases = np.array([self.dataset.cases[index].case for index in indices])
         path = self.path / "bad_batch.npz"
         replace_file(path, lambda temporary: np.savez(temporary, case=cases, **piece))
         raise RunError(
-            f"{path}: the loss became {loss} in epoch {self.position.epoch + 1} with the batch saved there; "
-            "lower --learning-rate or use --precision float32 in a new --run"
+            f"{path}: the loss became {loss} in epoch {self.state.epoch + 1} with this batch: start a new --run with a lower "
+            "--learning-rate or --precision float32"
         )
 
     def _draw(self) -> None:
         changed = "" if self.experiment.is_paper_row and not self.dataset.settings.changes() else " (changed)"
         phantoms = f", {PHANTOMS}" if scans_are(self.dataset.cases) == PHANTOMS else ""
-        title = f"{self.experiment.name}{changed}, {self.title}{phantoms}"
-        draw_progress(self.path / run_folder.PROGRESS, self.position.history, title)
+        title = f"{self.experiment.name}{changed}, {self.task.title}{phantoms}"
+        draw_progress(self.path / PROGRESS, self.state.history, title)

@@ -38,7 +38,7 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
 
     dataset = open_shards(folder / "shards")
     experiment = paper_experiment("focal-tversky-otsu", folds=folds, encoder_weights="none")
-    run = create_run(folder / "run", experiment, dataset, folder / "shards")
+    run = create_run(folder / "run", experiment, dataset)
     keras.utils.set_random_seed(0)
     # About as much is called metastatic as in a trained network.
     model = double_unet((*dataset.image_shape, 3), head_bias=[0.0, -1.0, -2.0])

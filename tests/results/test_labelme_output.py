@@ -84,8 +84,6 @@ def test_names_that_prepare_understands(tmp_path):
 def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
     """The circle: predict, correct an outline by hand, prepare with the outlines, train on the shards."""
     from doubleunet_bs.phantom import make_cohort
-    from doubleunet_bs.training.experiments import paper_experiment
-    from doubleunet_bs.training.session import train_and_export
 
     scans = make_cohort(tmp_path / "cohort", 3, positive_fraction=1.0, seed=5, progress=False) / "scans"
     labels, out = tmp_path / "labels", tmp_path / "out"
@@ -143,6 +141,8 @@ def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
-    experiment = paper_experiment("focal-tversky", folds=3, epochs=1, encoder_weights="none")
-    (fold,) = train_and_export(tmp_path / "run", shards, dataset, experiment, 1)
+    arguments = ["--data", shards, "--run", tmp_path / "run", "--experiment", "focal-tversky", "--fold", 1]
+    arguments += ["--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
+    assert main(["train", *map(str, arguments)]) == 0
+    fold = tmp_path / "run" / "fold_01"
     assert (fold / "best.weights.h5").is_file() and (fold / "saved_model" / "saved_model.pb").is_file()

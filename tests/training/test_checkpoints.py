@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.training.checkpoints import load_state, save_state
+from doubleunet_bs.training.training_state import load_state, save_state
 
 
 def small_model(units=3, seed=0):

@@ -14,18 +14,21 @@ TRAIN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-import doubleunet_bs.training.session as session
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import doubleunet_bs.training.trainer as build_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.training.devices import DeviceSettings, deterministic_kernels, open_devices
+from doubleunet_bs.training.run_folder import create_run
+from doubleunet_bs.training.run_training import train_fold
 build_module.double_unet = small_network
 experiment = paper_experiment("focal-tversky-otsu", folds=3, epochs=2, learning_rate=1e-2, encoder_weights="none", seed=int(sys.argv[3]))
-run = Path(sys.argv[2])
-session.train_and_export(run, "shards", SyntheticShards(scans=12), experiment, 1, precision="mixed_bfloat16", deterministic=True)
-from doubleunet_bs.training.devices import deterministic_kernels
+shards = SyntheticShards(scans=12)
+settings = DeviceSettings(precision="mixed_bfloat16", deterministic=True)
+replicas = open_devices(experiment, shards.image_shape, settings)
+train_fold(create_run(Path(sys.argv[2]), experiment, shards), shards, 1, replicas)
 assert deterministic_kernels()
 """
 

@@ -19,7 +19,7 @@ KILLS = int(os.environ.get("DOUBLEUNET_BS_KILLS", "8"))
 # moment of the training that is, nobody knows beforehand. The last word is a child that is left alone.
 KILLER = """
 import json, os, random, signal, sys, time
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/training"]
 from pathlib import Path
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
@@ -30,9 +30,8 @@ import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.run_folder import create_run
-from doubleunet_bs.training.stages import fold_trainer
+from trainers import fold_trainer
 build_module.double_unet = small_network
 out, kills, seed = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 rng = random.Random(seed)
@@ -48,13 +47,13 @@ def child(run_path):
     def noting(trainer):
         value = validate(trainer)
         with open(noted(run_path), "a") as file:
-            file.write(f"{trainer.position.epoch + 1}\\n")
+            file.write(f"{trainer.state.epoch + 1}\\n")
         return value
     trainer_module.Trainer._validate = noting
     tf.config.experimental.enable_op_determinism()
-    run = create_run(run_path, experiment, shards, "shards")
+    run = create_run(run_path, experiment, shards)
     try:
-        fold_trainer(run, shards, 1, open_replicas("cpu"), show_progress=False).train(resume=True)
+        fold_trainer(run, shards, 1).train(resume=True)
     except trainer_module.Interrupted:
         os._exit(130)
     os._exit(0)

@@ -27,9 +27,10 @@ from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.training.devices import choose_machine, open_replicas
+from doubleunet_bs.training.devices import choose_precision, open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.trainer import Trainer
+from doubleunet_bs.training.training_task import TrainingTask
 
 TRUNK = np.s_[32:96, 0:64]
 PHANTOMS = 2
@@ -112,19 +113,11 @@ def f1_of(mask, labels) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["baseline", "dice", "focal-tversky"])
 def test_the_network_overfits_phantoms_and_their_mirror_images(tmp_path, trunks, narrow, name):
-    replicas, cases = open_replicas("cpu"), range(PHANTOMS)
+    replicas, cases = choose_precision(open_replicas("cpu"), "auto"), list(range(PHANTOMS))
     settings = {"learning_rate": 2e-3, "bn_momentum": 0.6, "encoder_weights": "none", "flip": "merged"}
-    trainer = Trainer(
-        tmp_path / "run",
-        paper_experiment(name, epochs=STEPS, batch_size=2 * PHANTOMS, **settings),
-        trunks,
-        cases,
-        cases,
-        replicas,
-        title=name,
-        precision=choose_machine(replicas, "auto").precision,
-        show_progress=False,
-    )
+    experiment = paper_experiment(name, epochs=STEPS, batch_size=2 * PHANTOMS, **settings)
+    task = TrainingTask(tmp_path / "run", name, experiment, trunks, cases, cases)
+    trainer = Trainer(task, replicas, show_progress=False)
     trainer._build()
     pieces = training_pieces(trunks, cases, 2 * PHANTOMS, 1, 0, 0, STEPS, augmentation=trainer.augmentation)
     iterator = iter(trainer._distribute(pieces))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.training.checkpoints import Position
+from doubleunet_bs.training.training_state import TrainingState
 from doubleunet_bs.training.history import COLUMNS, Epoch, draw_progress, epoch_line, read_history, write_history
 from doubleunet_bs.training.trainer import Plateau, cosine
 
@@ -76,9 +76,9 @@ def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatc
         Epoch(number, 1.0, None, 0.0, 0.0, loss, None, 0.0, f1, 1e-4, 1.0)
         for number, (f1, loss) in enumerate(figures, start=1)
     ]
-    position = Position()
+    state = TrainingState()
     for row in rows:
-        position.end_epoch(row)
+        state.end_epoch(row)
     labels, legend = [], matplotlib.axes.Axes.legend
 
     def noting(axes, **options):
@@ -87,7 +87,7 @@ def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatc
 
     monkeypatch.setattr(matplotlib.axes.Axes, "legend", noting)
     draw_progress(tmp_path / "progress.png", rows, "dice, fold 1")
-    assert position.best_epoch == best and labels[-1] == f"best: epoch {best}"
+    assert state.best_epoch == best and labels[-1] == f"best: epoch {best}"
 
 
 def test_the_line_of_an_epoch():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from doubleunet_bs.training.run_folder import remove_leftovers
+from doubleunet_bs.training.run_folder import remove_temporary
 
 # Real processes that end without any clean-up, at the place that is named.
 KILLED = """
@@ -52,7 +52,7 @@ def test_a_killed_process(tmp_path, where, kept):
     assert subprocess.run([sys.executable, "-c", KILLED, fold, where], check=False).returncode == 9
     assert [file.name for file in fold.iterdir() if file.name.startswith(".")], "the kill has left nothing: no test"
     assert (fold / "saved_model").exists() == (where != "before rename 2")
-    remove_leftovers(fold)
+    remove_temporary(fold)
     assert [file.name for file in fold.iterdir()] == ["saved_model"]
     assert (fold / "saved_model" / "saved_model.pb").read_text() == kept
 
@@ -62,6 +62,6 @@ def test_files_go_and_the_folders_of_others_stay(tmp_path):
         (tmp_path / name).mkdir()
     for name in (".best-00001.weights.h5", ".state-x.npz", "history.csv"):
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path)
+    remove_temporary(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".predictions-x", "history.csv", "mined_negatives", "tensorboard"]
-    remove_leftovers(tmp_path / "gone")
+    remove_temporary(tmp_path / "gone")

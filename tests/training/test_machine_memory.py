@@ -1,6 +1,8 @@
 """What is recommended for a device, and what is known of its memory before a run starts."""
 
-import numpy as np
+import dataclasses
+import re
+
 import pytest
 import tensorflow as tf
 
@@ -12,9 +14,10 @@ from doubleunet_bs.training.devices import (
     BYTES_PER_PIXEL,
     Replicas,
     check_memory,
-    choose_machine,
-    container_limit,
-    limit_files,
+    choose_precision,
+    control_group_limit,
+    memory_advice,
+    memory_needed,
 )
 from doubleunet_bs.training.experiments import paper_experiment
 
@@ -38,7 +41,7 @@ def test_auto_on_a_processor(monkeypatch, tmp_path, flags, precision):
     monkeypatch.setattr(tensorflow_setup, "processor_flags", lambda: found)
     for works in (False, True):
         monkeypatch.setattr(devices_module, "has_bfloat16_kernels", lambda works=works: works)
-        chosen = choose_machine(CPU, "auto")
+        chosen = choose_precision(CPU, "auto")
         assert chosen.precision == (precision if works else "float32")
     assert not chosen.xla and "this processor has" in chosen.reason
 
@@ -57,26 +60,26 @@ def test_auto_on_a_gpu(monkeypatch, capability, precision):
     monkeypatch.setattr(
         tf.config.experimental, "get_device_details", lambda device: {"compute_capability": cards[device]}
     )
-    found = choose_machine(GPU, "auto")
+    found = choose_precision(GPU, "auto")
     # XLA refuses mixed precision.
     assert found.precision == precision and found.xla == (precision == "float32")
-    assert choose_machine(TWO_GPUS, "auto").precision == "float32" and not choose_machine(TWO_GPUS, "auto").xla
+    assert choose_precision(TWO_GPUS, "auto").precision == "float32" and not choose_precision(TWO_GPUS, "auto").xla
 
 
 def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
-    assert choose_machine(CPU, "mixed_float16").precision == "mixed_float16"
+    assert choose_precision(CPU, "mixed_float16").precision == "mixed_float16"
     monkeypatch.setattr(devices_module, "can_train_in", lambda dtype: dtype != "bfloat16")
     with pytest.raises(SettingsError, match="--precision mixed_bfloat16 does not work .*: use --precision float32"):
-        choose_machine(CPU, "mixed_bfloat16")
-    with pytest.raises(SettingsError, match="--precision float32, not with mixed_float16: use --xla off"):
-        choose_machine(CPU, "mixed_float16", "on")
-    assert choose_machine(CPU, xla="on").xla and not choose_machine(GPU, xla="off").xla
+        choose_precision(CPU, "mixed_bfloat16")
+    with pytest.raises(SettingsError, match="--precision float32, not mixed_float16: use --xla off"):
+        choose_precision(CPU, "mixed_float16", "on")
+    assert choose_precision(CPU, xla="on").xla and not choose_precision(GPU, xla="off").xla
     with pytest.raises(SettingsError, match="--xla off or --devices 0"):
-        choose_machine(TWO_GPUS, xla="on")
+        choose_precision(TWO_GPUS, xla="on")
     with pytest.raises(SettingsError, match="precision float8"):
-        choose_machine(CPU, "float8")
+        choose_precision(CPU, "float8")
     with pytest.raises(SettingsError, match="xla maybe"):
-        choose_machine(CPU, xla="maybe")
+        choose_precision(CPU, xla="maybe")
 
 
 def test_memory_grows_with_the_images_that_are_in_a_device_at_once():
@@ -84,7 +87,7 @@ def test_memory_grows_with_the_images_that_are_in_a_device_at_once():
     pixels = 640 * 512
 
     def needed(experiment, replicas, precision="float32"):
-        return check_memory((640, 512), experiment, replicas, precision, total=1e15).needed
+        return memory_needed(experiment, (640, 512), dataclasses.replace(replicas, precision=precision))
 
     one = BYTES_PER_PIXEL["float32"] * pixels
     assert needed(paper, GPU) - needed(paper_experiment("dice", batch_size=1), GPU) == pytest.approx(3 * one)
@@ -98,25 +101,28 @@ def test_memory_grows_with_the_images_that_are_in_a_device_at_once():
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_what_to_change():
+    paper = paper_experiment("dice")
     with pytest.raises(SettingsError) as refused:
-        check_memory((640, 512), paper_experiment("dice"), CPU, "float32", total=8e9)
+        check_memory(paper, (640, 512), CPU, available=8e9)
     message = str(refused.value)
     assert "needs about 13.6 GB, this machine has 8.0 GB" in message and len(message.splitlines()) == 1
     for change in ("--accumulate 2", "--precision mixed_bfloat16", "--batch-size", "--bin 2"):
         assert change in message
     # On a GPU the estimate is not measured: it is said, with the same advice, and the run goes on.
-    said = str(check_memory((640, 512), paper_experiment("dice"), GPU, "float32", total=8e9))
+    said = check_memory(paper, (640, 512), GPU, available=8e9)
     assert "it may not fit" in said and "--accumulate 2" in said and "more devices" in said
-    # Nothing is left to cut into pieces of two images, and bfloat16 is on already: only what helps is named.
+    assert "8.0 GB on the device" in check_memory(paper, (160, 128), CPU, available=8e9)
+
+
+def test_only_what_helps_is_advised():
+    # No micro-batch of two images is left to split, and bfloat16 is on already.
     for row in (paper_experiment("dice", accumulate=2), paper_experiment("dice", batch_size=2)):
-        assert "--accumulate" not in check_memory((640, 512), row, GPU, "float32", total=8e9).advice
-    assert (
-        "--accumulate 2," in check_memory((640, 512), paper_experiment("dice"), TWO_GPUS, "float32", total=8e9).advice
+        assert "--accumulate" not in memory_advice(row, GPU)
+    assert "--accumulate 2," in memory_advice(paper_experiment("dice"), TWO_GPUS)
+    bfloat16 = dataclasses.replace(CPU, precision="mixed_bfloat16")
+    assert memory_advice(paper_experiment("dice", batch_size=1), bfloat16) == (
+        "use a smaller --batch-size or a coarser matrix (prepare --bin 2)"
     )
-    with pytest.raises(SettingsError) as refused:
-        check_memory((640, 512), paper_experiment("dice", batch_size=1), CPU, "mixed_bfloat16", total=1e9)
-    assert "--accumulate" not in str(refused.value) and "--precision" not in str(refused.value)
-    assert "8.0 GB on the device" in str(check_memory((160, 128), paper_experiment("dice"), CPU, "float32", total=8e9))
 
 
 def test_the_card_that_is_chosen_is_asked(monkeypatch):
@@ -125,17 +131,12 @@ def test_the_card_that_is_chosen_is_asked(monkeypatch):
     cards = [("/device:CPU:0", 1e9), ("/device:GPU:0", 80e9), ("/device:GPU:1", 2e9)]
     listed = [type("Card", (), {"name": name, "memory_limit": limit})() for name, limit in cards]
     monkeypatch.setattr(device_lib, "list_local_devices", lambda: listed)
-    assert check_memory((640, 512), paper_experiment("dice"), GPU, "float32").total == 80e9
-    assert check_memory((640, 512), paper_experiment("dice"), TWO_GPUS, "float32").total == 2e9
+    assert "of 80.0 GB on the device" in check_memory(paper_experiment("dice"), (640, 512), GPU)
+    assert "of 2.0 GB on the device" in check_memory(paper_experiment("dice"), (640, 512), TWO_GPUS)
 
 
-def test_the_limit_of_a_container_counts(tmp_path):
-    files = [tmp_path / "none", tmp_path / "limit"]
-    files[1].write_text("max\n")
-    assert container_limit(files) is None
-    files[1].write_text("4294967296\n")
-    assert container_limit(files) == 4294967296
-    assert np.isfinite(check_memory((32, 32), paper_experiment("dice"), CPU, "float32").total)
+def test_the_memory_of_this_machine_is_known():
+    assert re.search(r"GB needed of \d+\.\d GB on the device", check_memory(paper_experiment("dice"), (32, 32), CPU))
 
 
 @pytest.mark.parametrize(
@@ -156,11 +157,13 @@ def test_the_least_limit_of_the_control_groups_above_the_process_counts(tmp_path
     (step / name).write_text("max\n")
     (step.parent / name).write_text("8000000000\n")
     (step.parent.parent / name).write_text("9000000000\n")
-    files = limit_files(tmp_path / "membership", tmp_path / "root")
-    assert container_limit(files) == 8e9
+    assert control_group_limit(tmp_path / "membership", tmp_path / "root") == 8e9
     # What is not above it has no say.
     (tmp_path / name).write_text("1\n")
     (tmp_path / "root" / "x").mkdir()
     (tmp_path / "root" / "x" / name).write_text("1\n")
-    assert container_limit(limit_files(tmp_path / "membership", tmp_path / "root")) == 8e9
-    assert container_limit(limit_files(tmp_path / "none", tmp_path / "none")) is None
+    assert control_group_limit(tmp_path / "membership", tmp_path / "root") == 8e9
+    assert control_group_limit(tmp_path / "none", tmp_path / "none") == float("inf")
+    # Within a container the root is its own, whatever the membership says.
+    (tmp_path / "root" / "memory.max").write_text("4294967296\n")
+    assert control_group_limit(tmp_path / "none", tmp_path / "root") == 4294967296

@@ -21,6 +21,7 @@ from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.trainer import Trainer
+from doubleunet_bs.training.training_task import TrainingTask
 
 SHARDS = SyntheticShards(scans=12)
 
@@ -85,16 +86,8 @@ def _order(images):
 def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeypatch, accumulate, images):
     monkeypatch.setattr(build_module, "double_unet", small_network)
     experiment = paper_experiment("dice", epochs=1, accumulate=accumulate, encoder_weights="none")
-    trainer = Trainer(
-        tmp_path / "run",
-        experiment,
-        SHARDS,
-        range(4),
-        [6, 7, 8, 9, 10],
-        open_replicas("cpu"),
-        title="t",
-        show_progress=False,
-    )
+    task = TrainingTask(tmp_path / "run", "t", experiment, SHARDS, [0, 1, 2, 3], [6, 7, 8, 9, 10])
+    trainer = Trainer(task, open_replicas("cpu"), show_progress=False)
     trainer._build()
     shown = []
 
@@ -114,7 +107,7 @@ def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeyp
 def test_pieces_without_an_image_are_refused():
     with pytest.raises(SettingsError, match="5 pieces for a batch of 4"):
         paper_experiment("dice", accumulate=5)
-    with pytest.raises(SettingsError, match="--batch-size 8 or more.*smaller --accumulate"):
+    with pytest.raises(SettingsError, match="--batch-size 4 is too small for 2 .* --accumulate 4: use 8 or more"):
         check_batch_size(4, 2, 4)
 
 
@@ -122,9 +115,8 @@ def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "double_unet", small_network)
     monkeypatch.setattr(start_module, "CONV_LAYERS", ("encoder_conv1",))
     experiment = paper_experiment("dice", epochs=2, freeze_encoder=1, learning_rate=1e-2, encoder_weights="none")
-    trainer = Trainer(
-        tmp_path / "run", experiment, SHARDS, range(4), [6, 7], open_replicas("cpu"), title="t", show_progress=False
-    )
+    task = TrainingTask(tmp_path / "run", "t", experiment, SHARDS, [0, 1, 2, 3], [6, 7])
+    trainer = Trainer(task, open_replicas("cpu"), show_progress=False)
     kernels = []
     end_epoch = trainer._end_epoch
 

@@ -72,16 +72,18 @@ save(found, [])
 EPOCHS = (
     START
     + """
+import dataclasses
 from pathlib import Path
-import doubleunet_bs.training.trainer as build_module
 import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from doubleunet_bs.training.history import read_history
-build_module.double_unet = small_network
+from doubleunet_bs.training.training_task import TrainingTask
+trainer_module.double_unet = small_network
 experiment = paper_experiment(
     "focal-tversky-otsu", epochs=6, learning_rate=1e-2, encoder_weights="none", bn_momentum=0.9)
-trainer = trainer_module.Trainer(Path(sys.argv[3]).with_suffix(""), experiment, SyntheticShards(scans=20), range(10), [12, 13, 14, 15, 18],
-                  replicas, title="replicas", precision=sys.argv[4], show_progress=False)
+task = TrainingTask(Path(sys.argv[3]).with_suffix(""), "replicas", experiment, SyntheticShards(scans=20),
+                    list(range(10)), [12, 13, 14, 15, 18])
+trainer = trainer_module.Trainer(task, dataclasses.replace(replicas, precision=sys.argv[4]), show_progress=False)
 path = trainer.train()
 rows = np.array([[np.nan if value is None else value for value in list(vars(row).values())[:-1]] for row in read_history(path / "history.csv")], float)
 save({"history": rows}, trainer.model.weights)

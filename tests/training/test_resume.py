@@ -1,6 +1,7 @@
 """An interrupted run goes on as if nothing had happened: the same weights, to the bit, and the same history."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 
@@ -8,15 +9,14 @@ import keras
 import numpy as np
 import pytest
 from synthetic_shards import SyntheticShards
+from trainers import fold_trainer
 from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.run_folder import STATE, create_run
-from doubleunet_bs.training.stages import fold_trainer
 from doubleunet_bs.training.trainer import Interrupted
 
 SHARDS = SyntheticShards(scans=18)
@@ -36,8 +36,8 @@ def trainer_in(path, **changes):
         "plateau_patience": 1,
         **changes,
     }
-    run = create_run(path, paper_experiment("focal-tversky-otsu", **settings), SHARDS, "shards")
-    return fold_trainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+    run = create_run(path, paper_experiment("focal-tversky-otsu", **settings), SHARDS)
+    return fold_trainer(run, SHARDS, 1)
 
 
 def interrupt_after(trainer, batches):
@@ -139,7 +139,7 @@ def test_a_state_of_other_settings_or_folds_is_refused_by_name(tmp_path):
     with pytest.raises(Interrupted):
         trainer.train()
     other = trainer_in(tmp_path / "run")
-    other.precision = "mixed_bfloat16"
+    other.replicas = dataclasses.replace(other.replicas, precision="mixed_bfloat16")
     with pytest.raises(RunError, match="precision was float32, is mixed_bfloat16"):
         other.train(resume=True)
 
@@ -179,7 +179,7 @@ def test_environment_names_every_start_that_the_result_comes_from(tmp_path, monk
     interrupt_after(first, 3)
     for commit, trainer in (("a" * 40, first), ("b" * 40, trainer_in(tmp_path))):
         source = {"commit": commit, "modified": False}
-        monkeypatch.setattr("doubleunet_bs.training.fingerprint._git_state", lambda source=source: source)
+        monkeypatch.setattr("doubleunet_bs.training.training_task._git_state", lambda source=source: source)
         with contextlib.suppress(Interrupted):
             trainer.train(resume=True)
     content = read_json(trainer.path / "environment.json")

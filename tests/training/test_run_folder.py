@@ -12,7 +12,7 @@ from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import KERAS_MODEL, create_run, open_run
-from doubleunet_bs.training.transfer import pretraining_cases
+from doubleunet_bs.training.stages import pretraining_cases
 
 
 @pytest.fixture
@@ -21,22 +21,22 @@ def experiment():
 
 
 def test_create_and_open(tmp_path, experiment, synthetic_shards):
-    created = create_run(tmp_path / "run", experiment, synthetic_shards, "shards", fold=5)
+    created = create_run(tmp_path / "run", experiment, synthetic_shards, fold=5)
     opened = open_run(tmp_path / "run")
     assert opened == created and opened.experiment == experiment
     content = json.loads((tmp_path / "run" / "experiment.json").read_text())
     assert content["is_paper_row"] is False and content["changed_settings"] == {"folds": 5, "epochs": 2}
     assert len(opened.folds(synthetic_shards)) == 5
     before = (tmp_path / "run" / "folds.json").read_bytes()
-    create_run(tmp_path / "run", experiment, synthetic_shards, "shards")
+    create_run(tmp_path / "run", experiment, synthetic_shards)
     assert (tmp_path / "run" / "folds.json").read_bytes() == before
 
 
 def test_a_row_on_scans_prepared_otherwise_is_not_the_papers(tmp_path, synthetic_shards):
-    run = create_run(tmp_path / "row", paper_experiment("dice", folds=10), synthetic_shards, "shards")
+    run = create_run(tmp_path / "row", paper_experiment("dice", folds=10), synthetic_shards)
     assert run.is_paper_row and open_run(run.path).is_paper_row
     synthetic_shards.settings = PreparationSettings(background="log", bin=4, classes={"tumour": 2})
-    run = create_run(tmp_path / "coarse", paper_experiment("dice"), synthetic_shards, "shards")
+    run = create_run(tmp_path / "coarse", paper_experiment("dice"), synthetic_shards)
     assert not run.is_paper_row
     assert run.changed_settings() == {"preparation.background": "log", "preparation.bin": 4}
     content = json.loads((run.path / "experiment.json").read_text())
@@ -44,16 +44,16 @@ def test_a_row_on_scans_prepared_otherwise_is_not_the_papers(tmp_path, synthetic
 
 
 def test_another_experiment_is_refused_by_name_of_the_setting(tmp_path, experiment, synthetic_shards):
-    create_run(tmp_path, experiment, synthetic_shards, "shards")
+    create_run(tmp_path, experiment, synthetic_shards)
     other = paper_experiment("focal-tversky", folds=5, epochs=2)
     with pytest.raises(RunError, match="name dice there, focal-tversky here; loss dice there, focal-tversky here"):
-        create_run(tmp_path, other, synthetic_shards, "shards")
+        create_run(tmp_path, other, synthetic_shards)
 
 
 def test_other_data_are_refused(tmp_path, experiment, synthetic_shards):
-    run = create_run(tmp_path, experiment, synthetic_shards, "shards")
+    run = create_run(tmp_path, experiment, synthetic_shards)
     with pytest.raises(RunError, match="not the shards"):
-        create_run(tmp_path, experiment, SyntheticShards(seed=1), "shards")
+        create_run(tmp_path, experiment, SyntheticShards(seed=1))
     with pytest.raises(RunError, match="elsewhere: not the shards"):
         run.check_data(SyntheticShards(scans=30), "elsewhere")
 
@@ -61,31 +61,31 @@ def test_other_data_are_refused(tmp_path, experiment, synthetic_shards):
 def test_a_folder_with_something_else_is_left_alone(tmp_path, experiment, synthetic_shards):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(RunError, match="not empty and not a run folder"):
-        create_run(tmp_path, experiment, synthetic_shards, "shards")
+        create_run(tmp_path, experiment, synthetic_shards)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("fold", [0, 6])
 def test_an_impossible_fold_leaves_nothing_behind(tmp_path, experiment, synthetic_shards, fold):
     with pytest.raises(SettingsError, match="folds 1 to 5"):
-        create_run(tmp_path / "run", experiment, synthetic_shards, "shards", fold)
+        create_run(tmp_path / "run", experiment, synthetic_shards, fold)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("fold", [0, 6])
 def test_an_impossible_fold_of_a_run_that_is_there(tmp_path, experiment, synthetic_shards, fold):
-    create_run(tmp_path / "run", experiment, synthetic_shards, "shards")
+    create_run(tmp_path / "run", experiment, synthetic_shards)
     with pytest.raises(SettingsError, match="folds 1 to 5"):
-        create_run(tmp_path / "run", experiment, synthetic_shards, "shards", fold)
+        create_run(tmp_path / "run", experiment, synthetic_shards, fold)
 
 
 def test_the_users_own_folds_are_honoured(tmp_path, experiment, synthetic_shards):
-    first = create_run(tmp_path / "one", experiment, synthetic_shards, "shards")
+    first = create_run(tmp_path / "one", experiment, synthetic_shards)
     parts = json.loads((first.path / "folds.json").read_text())
     parts["parts"] = parts["parts"][::-1]
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "folds.json").write_text(json.dumps(parts))
-    second = create_run(tmp_path / "two", experiment, synthetic_shards, "shards")
+    second = create_run(tmp_path / "two", experiment, synthetic_shards)
     assert second.folds(synthetic_shards).parts == first.folds(synthetic_shards).parts[::-1]
 
 
@@ -106,7 +106,7 @@ def test_a_damaged_description_is_refused(tmp_path, content):
 
 
 def test_trained_folds(tmp_path, experiment, synthetic_shards):
-    run = create_run(tmp_path, experiment, synthetic_shards, "shards")
+    run = create_run(tmp_path, experiment, synthetic_shards)
     assert run.trained_folds() == []
     for fold in (3, 1):
         run.fold_path(fold).mkdir()
@@ -122,7 +122,7 @@ def test_processes_that_make_the_same_run_at_once_find_the_same_run(tmp_path, ex
     def make():
         start.wait()
         try:
-            runs.append(create_run(tmp_path / "run", experiment, synthetic_shards, "shards"))
+            runs.append(create_run(tmp_path / "run", experiment, synthetic_shards))
         except Exception as error:
             errors.append(error)
 
@@ -136,26 +136,26 @@ def test_processes_that_make_the_same_run_at_once_find_the_same_run(tmp_path, ex
 
 
 def test_a_folds_file_from_elsewhere(tmp_path, experiment, synthetic_shards):
-    first = create_run(tmp_path / "one", experiment, synthetic_shards, "shards")
+    first = create_run(tmp_path / "one", experiment, synthetic_shards)
     content = json.loads((first.path / "folds.json").read_text())
     content["parts"] = content["parts"][::-1]
     own = tmp_path / "own.json"
     own.write_text(json.dumps(content))
     for _ in range(2):
-        run = create_run(tmp_path / "two", experiment, synthetic_shards, "shards", folds_file=own)
+        run = create_run(tmp_path / "two", experiment, synthetic_shards, folds_file=own)
         assert run.folds(synthetic_shards).parts == first.folds(synthetic_shards).parts[::-1]
     with pytest.raises(RunError, match="has other folds than"):
-        create_run(tmp_path / "one", experiment, synthetic_shards, "shards", folds_file=own)
+        create_run(tmp_path / "one", experiment, synthetic_shards, folds_file=own)
     # A folds.json that lies in the new folder counts as well: nothing is made of two that contradict each other.
     (tmp_path / "four").mkdir()
     shutil.copy(tmp_path / "one" / "folds.json", tmp_path / "four")
     with pytest.raises(RunError, match="four: has other folds than"):
-        create_run(tmp_path / "four", experiment, synthetic_shards, "shards", folds_file=own)
+        create_run(tmp_path / "four", experiment, synthetic_shards, folds_file=own)
     assert [file.name for file in (tmp_path / "four").iterdir()] == ["folds.json"]
     same = tmp_path / "one" / "folds.json"
-    assert create_run(tmp_path / "four", experiment, synthetic_shards, "shards", folds_file=same).path.name == "four"
+    assert create_run(tmp_path / "four", experiment, synthetic_shards, folds_file=same).path.name == "four"
     with pytest.raises(SettingsError, match="own.json: has 5 parts, the experiment 10: set --folds"):
-        create_run(tmp_path / "three", paper_experiment("dice"), synthetic_shards, "shards", folds_file=own)
+        create_run(tmp_path / "three", paper_experiment("dice"), synthetic_shards, folds_file=own)
     assert not (tmp_path / "three").exists()
 
 
@@ -163,15 +163,15 @@ def test_another_cohort_goes_with_transfer_and_only_with_it(tmp_path, synthetic_
     row = paper_experiment("dice-otsu-transfer", folds=5)
     prostate = SyntheticShards(seed=1, patient="other")
     with pytest.raises(SettingsError, match="--pretrain-data"):
-        create_run(tmp_path / "run", row, synthetic_shards, "shards")
+        create_run(tmp_path / "run", row, synthetic_shards)
     with pytest.raises(SettingsError, match="dice does not pre-train"):
-        create_run(tmp_path / "run", paper_experiment("dice"), synthetic_shards, "s", pretrain=(prostate, "p"))
+        create_run(tmp_path / "run", paper_experiment("dice"), synthetic_shards, pretrain=prostate)
     assert not (tmp_path / "run").exists()
-    run = create_run(tmp_path / "run", row, synthetic_shards, "shards", pretrain=(prostate, "p"))
+    run = create_run(tmp_path / "run", row, synthetic_shards, pretrain=prostate)
     assert open_run(run.path) == run and run.pretrain_data["fingerprint"] == prostate.fingerprint
     with pytest.raises(RunError, match="not the shards that .* pre-trains on"):
         third = SyntheticShards(seed=2, patient="third")
-        create_run(tmp_path / "run", row, synthetic_shards, "shards", pretrain=(third, "t"))
+        create_run(tmp_path / "run", row, synthetic_shards, pretrain=third)
     content = json.loads((run.path / "experiment.json").read_text())
     content["pretrain_data"] = None
     (run.path / "experiment.json").write_text(json.dumps(content))
@@ -190,19 +190,17 @@ def without_normal_scans(shards: SyntheticShards) -> SyntheticShards:
 def test_a_row_with_normal_scans_needs_normal_scans(tmp_path, synthetic_shards, name):
     row = paper_experiment(name, folds=5)
     without_normal_scans(synthetic_shards)
-    with pytest.raises(
-        SettingsError, match=f"^shards: {name} trains with normal scans, and none of these is; .*patients"
-    ):
-        create_run(tmp_path / "run", row, synthetic_shards, "shards")
+    with pytest.raises(SettingsError, match=f"^patient-shards: no normal scans to train {name} with: .*patients"):
+        create_run(tmp_path / "run", row, synthetic_shards)
     assert not (tmp_path / "run").exists()
-    run = create_run(tmp_path / "run", dataclasses.replace(row, negatives="none"), synthetic_shards, "shards")
+    run = create_run(tmp_path / "run", dataclasses.replace(row, negatives="none"), synthetic_shards)
     assert run.changed_settings()["negatives"] == "none" and not run.is_paper_row
     # The same in a run folder that is there already, as an earlier version may have left it.
     content = json.loads((run.path / "experiment.json").read_text())
     content["experiment"]["negatives"] = row.negatives
     (run.path / "experiment.json").write_text(json.dumps(content))
-    with pytest.raises(SettingsError, match="none of these is"):
-        create_run(run.path, row, synthetic_shards, "shards")
+    with pytest.raises(SettingsError, match="no normal scans to train"):
+        create_run(run.path, row, synthetic_shards)
 
 
 def test_each_fold_needs_a_normal_scan_of_its_own(tmp_path, synthetic_shards):
@@ -211,19 +209,21 @@ def test_each_fold_needs_a_normal_scan_of_its_own(tmp_path, synthetic_shards):
         dataclasses.replace(case, patient=held_out) if case.group == "negative" else case
         for case in synthetic_shards.cases
     )
-    with pytest.raises(SettingsError, match="all of them are of patients who test or validate in fold [1-5]; prepare"):
-        create_run(tmp_path / "run", paper_experiment("dice-otsu", folds=5), synthetic_shards, "shards")
+    with pytest.raises(
+        SettingsError, match="all normal scans are of patients who test or validate in fold [1-5]: prepare"
+    ):
+        create_run(tmp_path / "run", paper_experiment("dice-otsu", folds=5), synthetic_shards)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_pre_training_with_normal_scans_needs_normal_scans(tmp_path, synthetic_shards):
     row = paper_experiment("dice-otsu-transfer", folds=5)
     prostate = without_normal_scans(SyntheticShards(seed=1, patient="other"))
-    with pytest.raises(SettingsError, match="^p: dice-otsu-transfer pre-trains with normal scans as well, and none"):
-        create_run(tmp_path / "run", row, synthetic_shards, "shards", pretrain=(prostate, "p"))
+    with pytest.raises(SettingsError, match="^other-shards: no normal scans to pre-train dice-otsu-transfer with"):
+        create_run(tmp_path / "run", row, synthetic_shards, pretrain=prostate)
     assert not (tmp_path / "run").exists()
     with pytest.raises(DatasetError, match="cannot pre-train: no normal scan is left"):
         pretraining_cases(row, prostate)
     row = dataclasses.replace(row, pretrain_negatives="none")
-    run = create_run(tmp_path / "run", row, synthetic_shards, "shards", pretrain=(prostate, "p"))
+    run = create_run(tmp_path / "run", row, synthetic_shards, pretrain=prostate)
     assert run.changed_settings() == {"folds": 5, "pretrain_negatives": "none"}

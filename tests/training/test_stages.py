@@ -1,35 +1,32 @@
 """Transfer and negative mining from shards to a SavedModel, interrupted at every stage and between them."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
 import signal
-import types
+import sys
+import threading
 
 import keras
 import numpy as np
 import pytest
 import tensorflow
 from synthetic_shards import SyntheticShards
+from trainers import train_run
 from two_convolutions import two_convolutions
 
-from doubleunet_bs.errors import DatasetError, RunError, SettingsError
-from doubleunet_bs.files import create_file
-from doubleunet_bs.serving import export
-from doubleunet_bs.training import devices as replicas_module
-from doubleunet_bs.training import locks, stages
+from doubleunet_bs.errors import DatasetError, RunError
+from doubleunet_bs.training import run_training, stages
 from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
-from doubleunet_bs.training.run_folder import open_run
-from doubleunet_bs.training.session import train_and_export
+from doubleunet_bs.training.run_folder import create_run, open_run
 from doubleunet_bs.training.stages import FoldStages, stage_names
 from doubleunet_bs.training.steps import Steps
-from doubleunet_bs.training.trainer import Interrupted
+from doubleunet_bs.training.trainer import Interrupted, Trainer
 
 BREAST = SyntheticShards(scans=18)
 PROSTATE = SyntheticShards(scans=12, seed=1, patient="other")
@@ -55,13 +52,15 @@ def write_mark(run, fold):
 def network(monkeypatch):
     monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
-    monkeypatch.setattr("doubleunet_bs.serving.export.export_fold", write_mark)
 
 
-def train(path, name="focal-tversky-mining-transfer", fold=1, resume=False, data=BREAST, **changes):
+def train(path, name="focal-tversky-mining-transfer", fold=1, resume=False, export=write_mark, **changes):
     experiment = paper_experiment(name, **{**SETTINGS, **changes})
-    pretrain = (PROSTATE, "prostate") if experiment.transfer else None
-    return train_and_export(path, "shards", data, experiment, fold, devices="cpu", resume=resume, pretrain=pretrain)
+    return train_run(path, experiment, BREAST, fold, PROSTATE if experiment.transfer else None, resume, export)
+
+
+def fold_stages(run, fold):
+    return FoldStages(run, BREAST, run.folds(BREAST), fold, open_replicas("cpu"), show_progress=False)
 
 
 def result(path):
@@ -91,8 +90,8 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
         path = tmp_path_factory.mktemp("trained") / "run"
+        patch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
         train(path)
-        patch.setattr("doubleunet_bs.serving.export.export_fold", write_mark)
         train(path, fold=3)
     return path
 
@@ -152,7 +151,7 @@ def test_every_fold_starts_from_the_one_pretraining(trained):
     environments = [json.loads((trained / f"fold_0{fold}" / "environment.json").read_text()) for fold in (1, 3)]
     assert environments[0]["pretrain_sha256"] == environments[1]["pretrain_sha256"]
     run = open_run(trained)
-    trainer = FoldStages(run, BREAST, 2, open_replicas("cpu"), show_progress=False).mining_model()
+    trainer = fold_stages(run, 2).mining_model()
     trainer._build()
     pretrained = keras.models.load_model(trained / "pretrain" / "model.keras")
     for one, other in zip(trainer.model.weights, pretrained.weights, strict=True):
@@ -162,7 +161,7 @@ def test_every_fold_starts_from_the_one_pretraining(trained):
 def test_what_was_mined_is_what_trains(trained):
     """The last stage sees the mined labels on the normal scans, not the Otsu mask."""
     run = open_run(trained)
-    trainer = FoldStages(run, BREAST, 1, open_replicas("cpu"), show_progress=False).final()
+    trainer = fold_stages(run, 1).final()
     model = keras.models.load_model(trained / "fold_01" / "mining_model" / "model.keras")
     normal = [index for index in trainer.train_cases if BREAST.cases[index].group == "negative"]
     assert normal
@@ -179,9 +178,9 @@ def test_what_was_mined_is_what_trains(trained):
 def test_where_the_last_stage_starts(trained, start):
     run = open_run(trained)
     run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, mining_start=start))
-    trainer = FoldStages(run, BREAST, 1, open_replicas("cpu"), show_progress=False).final()
+    trainer = fold_stages(run, 1).final()
     folder = {"initial": "pretrain", "mined": "fold_01/mining_model"}[start]
-    assert trainer.initial_weights == trained / folder / "best.weights.h5"
+    assert trainer.task.initial_weights == trained / folder / "best.weights.h5"
 
 
 def stop_at_step(monkeypatch, number):
@@ -211,7 +210,7 @@ def signal_during(monkeypatch, target, name, number=1):
     return calls
 
 
-@pytest.mark.parametrize("where", ["last batch", "last validation", "model", "export", "devices"])
+@pytest.mark.parametrize("where", ["last batch", "last validation", "model", "export"])
 def test_a_signal_is_heard_wherever_it_comes(tmp_path, monkeypatch, where):
     """And no other fold begins after it."""
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -222,15 +221,14 @@ def test_a_signal_is_heard_wherever_it_comes(tmp_path, monkeypatch, where):
             "last batch": (trainer_module.Trainer, "_end_epoch", 2),
             "last validation": (trainer_module.Trainer, "_validate", 2),
             "model": (trainer_module.Trainer, "_save_model", 1),
-            "export": (export, "export_fold", 1),
-            "devices": (replicas_module, "open_replicas", 1),
+            "export": (sys.modules[__name__], "write_mark", 1),
         }[where]
         calls = signal_during(patch, target, name, number)
         with pytest.raises(Interrupted):
-            train(path, "dice", fold="all")
+            train(path, "dice", fold="all", export=lambda *arguments: write_mark(*arguments))
         assert len(calls) == number
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert open_run(path).trained_folds() == ([] if where == "devices" else [1])
+    assert open_run(path).trained_folds() == [1]
     assert not (path / "fold_02").exists() and not list(path.glob(f"{FOLDER}/*"))
     assert [folder.name for folder in train(path, "dice", fold="all", resume=True)][-2:] == ["fold_02", "fold_03"]
     assert open_run(path).trained_folds() == [1, 2, 3]
@@ -278,7 +276,7 @@ def test_interrupted_in_every_stage_and_between_them_the_result_is_the_same(tmp_
         if done is not None:
             content = json.loads((path / "fold_01" / "stages.json").read_text())
             assert [stage["done"] for stage in content["stages"]] == done
-            with pytest.raises(RunError, match="fold_01: has results already; go on with --resume"):
+            with pytest.raises(RunError, match="fold_01: has results already: continue with --resume"):
                 train(path)
     [fold_path] = train(path, resume=True)
     assert_same(result(fold_path), result(trained / "fold_01"))
@@ -299,16 +297,16 @@ def test_a_mining_model_of_another_fold_is_refused(copied):
     shutil.rmtree(copied / "fold_01")
     (copied / "fold_01").mkdir()
     shutil.copytree(copied / "fold_03" / "mining_model", copied / "fold_01" / "mining_model")
-    with pytest.raises(RunError, match="mining_model: its fold is not that of this run and fold"):
+    with pytest.raises(RunError, match="mining_model: made from another fold than this fold needs"):
         train(copied, resume=True)
     # Also where the number was changed by hand.
     environment = copied / "fold_01" / "mining_model" / "environment.json"
     content = json.loads(environment.read_text())
     environment.write_text(json.dumps({**content, "fold": 1}))
-    with pytest.raises(RunError, match="mining_model: its trained_on is not that of this run and fold"):
+    with pytest.raises(RunError, match="mining_model: made from another trained_on than this fold needs"):
         train(copied, resume=True)
     with pytest.raises(RunError, match="was trained on case-.* validates or tests"):
-        FoldStages(open_run(copied), BREAST, 1, open_replicas("cpu")).mine()
+        fold_stages(open_run(copied), 1).mine()
 
 
 def test_labels_mined_by_another_model_are_refused(copied):
@@ -325,14 +323,13 @@ def test_folds_of_one_run_share_one_pretraining(copied):
     assert not (copied / "fold_02").exists()
     (copied / "pretrain" / "model.keras").unlink()
     with pytest.raises(RunError, match="pretrain: the pre-training is not finished"):
-        FoldStages(open_run(copied), BREAST, 1, open_replicas("cpu"))
+        fold_stages(open_run(copied), 1)
 
 
 def test_a_patient_in_both_cohorts_leaves_nothing_behind(tmp_path):
     experiment = paper_experiment("dice-otsu-transfer", **SETTINGS)
     with pytest.raises(DatasetError, match="of the same patient as"):
-        other = (SyntheticShards(scans=20), "other")
-        train_and_export(tmp_path / "run", "shards", BREAST, experiment, 1, devices="cpu", pretrain=other)
+        train_run(tmp_path / "run", experiment, BREAST, 1, SyntheticShards(scans=20))
     assert not (tmp_path / "run").exists()
 
 
@@ -343,8 +340,8 @@ def test_all_folds_that_are_not_trained_and_that_nobody_works_on(tmp_path, capsy
     with Lock(path, "fold_03"):
         assert [folder.name for folder in train(path, "dice", fold="all", epochs=1)] == ["fold_01"]
         said = capsys.readouterr().out
-        assert "fold 2 is trained" in said and "fold 3 is left to another process" in said
-        with pytest.raises(LockedError, match="another process works on fold_03"):
+        assert "fold 2 is trained" in said and "skipping fold 3: locked by " in said
+        with pytest.raises(LockedError, match="fold_03.lock: locked by "):
             train(path, "dice", fold=3, epochs=1)
         assert not (path / "fold_03").exists()
     assert [folder.name for folder in train(path, "dice", fold="all", epochs=1)] == ["fold_03"]
@@ -356,32 +353,31 @@ def test_all_folds_that_are_not_trained_and_that_nobody_works_on(tmp_path, capsy
     assert_same(result(tmp_path / "alone" / "fold_03"), result(path / "fold_03"))
 
 
-@pytest.mark.parametrize("lives", [False, True])
-def test_the_fold_of_a_holder_that_was_killed_elsewhere_is_not_left(tmp_path, monkeypatch, capsys, lives):
-    """His lock looks fresh for two minutes after it. The clock is the test's: it goes on while the process waits."""
+def test_the_pretraining_is_done_once_and_the_others_wait(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_training, "POLL_SECONDS", 0.05)
     path = tmp_path / "run"
-    [train(path, "dice", fold=fold, epochs=1) for fold in (1, 3)]
-    lock = path / FOLDER / "fold_02.1.lock"
-    create_file(lock, json.dumps({"host": "node-7", "pid": 12, "started": 1, "boot": "other", "processes": 1}))
-    start = lock.stat().st_mtime
-    waited = []
+    create_run(path, paper_experiment("dice-otsu-transfer", **SETTINGS), BREAST, pretrain=PROSTATE)
+    with Lock(path, "pretrain"):
+        # Whoever holds the lock finishes it in the meantime.
+        timer = threading.Timer(0.5, lambda: ((path / "pretrain").mkdir(), (path / "pretrain" / "model.keras").touch()))
+        timer.start()
+        assert train(path, "dice-otsu-transfer", fold="pretrain") == [path / "pretrain"]
+        timer.join()
+    assert capsys.readouterr().out.count("waiting for the pre-training: ") == 1
+    assert [file.name for file in (path / "pretrain").iterdir()] == ["model.keras"], "it did not train a second time"
 
-    def sleep(seconds):
-        waited.append(seconds)
-        assert sum(waited) < 300
-        if lives and lock.exists() and sum(waited) % 15 == 0:
-            os.utime(lock, (start + sum(waited),) * 2)
 
-    monkeypatch.setattr(locks.Lock, "_now", lambda lock: start + sum(waited))
-    monkeypatch.setattr(locks, "time", types.SimpleNamespace(sleep=sleep))
-    trained = train(path, "dice", fold="all", epochs=1)
-    said = capsys.readouterr().out
-    assert "waiting for a sign of life" in said
-    if lives:
-        assert trained == [] and sum(waited) == 15 and "fold 2 is left to another process" in said
-    else:
-        assert [folder.name for folder in trained] == ["fold_02"] and 110 <= sum(waited) <= 130
-        assert "is left to" not in said and not lock.exists()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_waiting(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(run_training, "POLL_SECONDS", 0.05)
+    before = signal.getsignal(number)
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), number])
+    create_run(tmp_path / "run", paper_experiment("dice-otsu-transfer", **SETTINGS), BREAST, pretrain=PROSTATE)
+    with Lock(tmp_path / "run", "pretrain"), pytest.raises(Interrupted):
+        timer.start()
+        train(tmp_path / "run", "dice-otsu-transfer", fold="pretrain")
+    timer.join()
+    assert signal.getsignal(number) == before and not (tmp_path / "run" / "pretrain").exists()
 
 
 @pytest.mark.parametrize("fold", [1, "all"])
@@ -404,7 +400,7 @@ def test_what_a_kill_left_goes_when_the_lock_is_held(copied, fold):
     [
         (trainer_module.Trainer, "_fit", "pretrain"),
         (stages, "mine_negatives", "fold_01"),
-        (export, "export_fold", "fold_01"),
+        (sys.modules[__name__], "write_mark", "fold_01"),
     ],
 )
 def test_every_stage_says_what_to_do_when_memory_runs_out(tmp_path, trained, monkeypatch, target, name, where):
@@ -419,15 +415,12 @@ def test_every_stage_says_what_to_do_when_memory_runs_out(tmp_path, trained, mon
             shutil.rmtree(path / "fold_01" / "mined_negatives")
             (path / "fold_01" / "model.keras").unlink()
     monkeypatch.setattr(target, name, exhausted)
-    with pytest.raises(RunError, match=f"{where}: out of memory with a batch of 4; .*--batch-size"):
-        train(path, resume=True)
+    with pytest.raises(RunError, match=f"{where}: out of memory with a batch of 4: .*--batch-size"):
+        train(path, resume=True, export=lambda *arguments: write_mark(*arguments))
     assert not any((path / FOLDER).iterdir())
 
 
 def test_the_pretraining_alone(tmp_path):
-    with pytest.raises(SettingsError, match="dice does not pre-train"):
-        train(tmp_path / "run", "dice", fold="pretrain")
-    assert not (tmp_path / "run").exists()
     assert train(tmp_path / "run", fold="pretrain", pretrain_epochs=1) == [tmp_path / "run" / "pretrain"]
     assert len(read_history(tmp_path / "run" / "pretrain" / "history.csv")) == 1
     assert not list((tmp_path / "run").glob("fold_*"))
@@ -450,19 +443,6 @@ def test_augmentation_is_for_the_training_scans_of_the_folds(trained):
     row = "focal-tversky-otsu-transfer-augmented"
     for changes, expected in (({}, None), ({"pretrain_augmentation": True}, 14)):
         run = dataclasses.replace(open_run(trained), experiment=paper_experiment(row, **{**SETTINGS, **changes}))
-        augmentation = stages.pretraining(run, PROSTATE, open_replicas("cpu")).augmentation
+        augmentation = Trainer(stages.pretraining(run, PROSTATE), open_replicas("cpu")).augmentation
         assert (augmentation and augmentation.variants) == expected
-        assert FoldStages(run, BREAST, 2, open_replicas("cpu")).final().augmentation.variants == 14
-
-
-def test_a_copy_of_the_imagenet_file_makes_the_same_run_as_the_download(tmp_path, monkeypatch):
-    """The file is never read here, since this network has no encoder; what it counts as is the matter."""
-    monkeypatch.setattr("doubleunet_bs.network.encoder_weights.check_encoder_weights", lambda source: None)
-    (tmp_path / "copy.h5").write_bytes(b"weights")
-    monkeypatch.setattr("doubleunet_bs.network.encoder_weights.MD5", hashlib.md5(b"weights").hexdigest())
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
-    train(tmp_path / "run", "dice", epochs=1, encoder_weights=str(tmp_path / "copy.h5"))
-    run = open_run(tmp_path / "run")
-    assert run.experiment.encoder_weights == "imagenet" and "encoder_weights" not in run.changed_settings()
-    train(run.path, "dice", epochs=1, encoder_weights="imagenet", fold=2)
-    assert run.trained_folds() == [1, 2]
+        assert fold_stages(run, 2).final().augmentation.variants == 14

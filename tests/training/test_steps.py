@@ -1,16 +1,18 @@
 """Training steps of the real network, run eagerly: every loss, head and precision updates the weights and lowers the loss."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from synthetic_shards import SyntheticShards
+from trainers import fold_trainer
 
 from doubleunet_bs.dataset.pipeline import training_pieces
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import create_run
-from doubleunet_bs.training.stages import fold_trainer
 
 SHARDS = SyntheticShards(scans=12)
 
@@ -24,8 +26,8 @@ def eager():
 
 def built(tmp_path, name="focal-tversky", precision="float32", **changes):
     settings = {"folds": 3, "learning_rate": 1e-3, "encoder_weights": "none", **changes}
-    run = create_run(tmp_path, paper_experiment(name, **settings), SHARDS, "shards")
-    trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"), precision=precision, show_progress=False)
+    run = create_run(tmp_path, paper_experiment(name, **settings), SHARDS)
+    trainer = fold_trainer(run, SHARDS, 1, dataclasses.replace(open_replicas("cpu"), precision=precision))
     trainer._build()
     return trainer
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from synthetic_shards import SyntheticShards
+from trainers import fold_trainer
 from two_convolutions import two_convolutions
 
 from doubleunet_bs.dataset.pipeline import load_piece
@@ -17,7 +18,6 @@ from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.run_folder import create_run
-from doubleunet_bs.training.stages import fold_trainer
 from doubleunet_bs.training.trainer import starting_head_bias
 
 SHARDS = SyntheticShards(scans=18)
@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     run = create_run(
         tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS, "shards"
     )
-    path = fold_trainer(run, SHARDS, 2, open_replicas("cpu"), show_progress=False).train()
+    path = fold_trainer(run, SHARDS, 2).train()
     return run, path
 
 
@@ -78,24 +78,24 @@ def test_environment_says_what_the_result_depends_on(trained):
 def test_results_are_never_overwritten(trained):
     run, path = trained
     before = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
-    with pytest.raises(RunError, match="has results already; go on with --resume"):
-        fold_trainer(run, SHARDS, 2, open_replicas("cpu"), show_progress=False).train()
-    assert fold_trainer(run, SHARDS, 2, open_replicas("cpu"), show_progress=False).train(resume=True) == path
+    with pytest.raises(RunError, match="has results already: continue with --resume"):
+        fold_trainer(run, SHARDS, 2).train()
+    assert fold_trainer(run, SHARDS, 2).train(resume=True) == path
     assert {file.name: file.stat().st_mtime_ns for file in path.iterdir()} == before
 
 
 def test_negatives_train_only_where_the_experiment_says_so(tmp_path):
     groups = [case.group for case in SHARDS.cases]
     for name, expected in (("focal-tversky", 0), ("focal-tversky-otsu", groups.count("negative"))):
-        run = create_run(tmp_path / name, paper_experiment(name, **SETTINGS), SHARDS, "shards")
-        trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"))
+        run = create_run(tmp_path / name, paper_experiment(name, **SETTINGS), SHARDS)
+        trainer = fold_trainer(run, SHARDS, 1)
         assert [groups[index] for index in trainer.train_cases].count("negative") == expected
         assert "negative" not in {groups[index] for index in trainer.validation_cases}
 
 
 def test_head_bias_starts_at_the_frequencies_of_the_training_labels(tmp_path):
-    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
-    trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"))
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS)
+    trainer = fold_trainer(run, SHARDS, 1)
     pixels = np.concatenate([SHARDS.labels(index).ravel() for index in trainer.train_cases])
     bias = np.array(starting_head_bias(trainer.experiment, SHARDS, trainer.train_cases))
     np.testing.assert_allclose(np.exp(bias), np.bincount(pixels, minlength=3) / pixels.size, rtol=1e-9)
@@ -105,9 +105,9 @@ def test_head_bias_starts_at_the_frequencies_of_the_training_labels(tmp_path):
 
 
 def test_fold_out_of_range_and_batch_too_small(tmp_path):
-    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS)
     with pytest.raises(SettingsError, match="folds 1 to 3"):
-        fold_trainer(run, SHARDS, 4, open_replicas("cpu"))
+        fold_trainer(run, SHARDS, 4)
     with pytest.raises(SettingsError, match="this machine has"):
         open_replicas("7")
     assert not run.fold_path(1).exists()
@@ -120,14 +120,14 @@ def test_a_fold_without_lesions_is_refused(tmp_path):
             self.cases = tuple(type(case)(case.case, case.patient, case.group, 0) for case in self.cases)
 
     shards = NoLesions()
-    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), shards, "shards")
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), shards)
     with pytest.raises(DatasetError, match="fold_01: no metastatic pixel in the training scans"):
-        fold_trainer(run, shards, 1, open_replicas("cpu"))
+        fold_trainer(run, shards, 1)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, monkeypatch):
-    run = create_run(tmp_path, paper_experiment("dice", **{**SETTINGS, "batch_size": 2}), SHARDS, "shards")
-    trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+    run = create_run(tmp_path, paper_experiment("dice", **{**SETTINGS, "batch_size": 2}), SHARDS)
+    trainer = fold_trainer(run, SHARDS, 1)
 
     batches = []
 
@@ -155,8 +155,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, m
 def test_an_error_of_reading_arrives_as_it_was_raised(tmp_path, monkeypatch, where):
     """Not as TensorFlow's, with its traceback: the line says which file it is and what to do."""
     monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
-    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS, "shards")
-    trainer = fold_trainer(run, SHARDS, 1, open_replicas("cpu"), show_progress=False)
+    run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS)
+    trainer = fold_trainer(run, SHARDS, 1)
     damaged = trainer.train_cases[1] if where == "training" else trainer.validation_cases[-1]
 
     class Damaged(SyntheticShards):

@@ -8,7 +8,8 @@ from synthetic_shards import SyntheticShards
 from doubleunet_bs.errors import DatasetError
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.transfer import check_cohorts, pretraining_cases
+from doubleunet_bs.training.run_folder import check_cohorts
+from doubleunet_bs.training.stages import pretraining_cases
 
 
 @pytest.fixture
@@ -36,19 +37,17 @@ def test_a_patient_or_scan_in_both_is_refused(synthetic_shards, prostate, attrib
 
 
 @pytest.mark.parametrize("here, there", [("a", "b"), ("a", "a"), ("a", None), (None, "b"), (None, None)])
-def test_pseudonyms_of_two_keys_are_refused_until_the_user_gives_his_word(synthetic_shards, prostate, here, there):
+def test_pseudonyms_of_two_keys_are_refused_until_the_user_confirms(synthetic_shards, prostate, here, there):
     synthetic_shards.key_mark, prostate.key_mark = here, there
     if here and there and here != there:
-        with pytest.raises(
-            DatasetError, match="other-shards: its pseudonyms are of another key .*--assume-disjoint-pat"
-        ):
+        with pytest.raises(DatasetError, match="other-shards: prepared with another key .*--assume-disjoint-patients"):
             check_cohorts(synthetic_shards, prostate)
         check_cohorts(synthetic_shards, prostate, other_patients=True)
     else:
         check_cohorts(synthetic_shards, prostate)
 
 
-def test_his_word_does_not_hide_a_scan_in_both(synthetic_shards, prostate):
+def test_the_confirmation_does_not_hide_a_scan_in_both(synthetic_shards, prostate):
     synthetic_shards.key_mark, prostate.key_mark = "a", "b"
     changed_case(prostate, 11, pixel_sha256=synthetic_shards.cases[7].pixel_sha256)
     with pytest.raises(DatasetError, match="of the same scan as case-007"):

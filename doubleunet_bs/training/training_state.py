@@ -1,7 +1,7 @@
-"""The state of an unfinished training run in one file, replaced atomically.
+"""The state of an unfinished training: how far it has come, and the file that it is continued from.
 
-A NumPy archive rather than a pickle: it is opened with `allow_pickle=False`, and the checksums of the zip format find
-truncated or damaged content.
+The file is a NumPy archive rather than a pickle: it is opened with `allow_pickle=False`, and the checksums of the zip
+format find truncated or damaged content. It is replaced atomically.
 """
 
 import dataclasses
@@ -20,10 +20,69 @@ from doubleunet_bs.training.history import Epoch
 FORMAT = 1
 
 
+@dataclasses.dataclass
+class TrainingState:
+    """How far a training has come, within an epoch or between two.
+
+    Attributes:
+        epoch: number of finished epochs.
+        batch: number of batches trained in the current epoch.
+        losses: losses of those batches.
+        counts: their true positives, false positives and false negatives, summed.
+        seconds: time spent on them.
+        best: (F1, minus loss) of the best validation so far. None before the first.
+        best_epoch: epoch of that validation, counted from 1.
+        history: the finished epochs.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)
+    counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0, 0])
+    seconds: float = 0.0
+    best: tuple[float, float] | None = None
+    best_epoch: int = 0
+    history: list[Epoch] = dataclasses.field(default_factory=list)
+
+    def add_batch(self, loss: float, counts: list[int], seconds: float) -> None:
+        """Add a trained batch."""
+        self.batch += 1
+        self.losses.append(loss)
+        self.counts = [total + count for total, count in zip(self.counts, counts, strict=True)]
+        self.seconds += seconds
+
+    def end_epoch(self, row: Epoch) -> bool:
+        """Add a finished epoch and return whether its validation is the best so far, see `Epoch.score`."""
+        self.history.append(row)
+        self.epoch, self.batch, self.losses, self.counts, self.seconds = row.epoch, 0, [], [0, 0, 0], 0.0
+        if self.best is not None and row.score <= self.best:
+            return False
+        self.best, self.best_epoch = row.score, row.epoch
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "TrainingState":
+        """The inverse of `to_json`, after a round trip through a file."""
+        best = content["best"]
+        history = [Epoch(**row) for row in content["history"]]
+        return cls(**{**content, "best": None if best is None else tuple(best), "history": history})
+
+
 def save_state(
     path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: dict
 ) -> None:
-    """Write all variables of model and optimiser and the JSON-able `progress` to `path`."""
+    """Write all variables of model and optimiser, and `progress`, to `path`.
+
+    Args:
+        path: the file.
+        model: the network.
+        optimizer: its optimiser, built.
+        progress: plain JSON values.
+    """
     arrays = {f"model/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(model))}
     arrays |= {
         f"optimizer/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(optimizer))
@@ -42,26 +101,28 @@ def load_state(
     path: str | os.PathLike,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
-    identity: dict[str, Any] | None = None,
+    fingerprint: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Put a saved state back and return its `progress`. Nothing is changed unless everything fits.
+    """Load a saved state into model and optimiser and return its `progress`. Nothing changes unless everything fits.
 
     Args:
         path: the file.
         model, optimizer: what it was saved from, built anew.
-        identity: what the entry "identity" of its `progress` must say, after a round trip through JSON.
+        fingerprint: what the entry "identity" of its `progress` must equal.
 
     Raises:
         RunError: the file is missing, truncated, damaged or of another format, its variables are not those of this model
-            and optimiser, or its identity differs; what differs is named.
+            and optimiser, or its fingerprint differs. The difference is named.
     """
     with _open(path) as archive:
         meta = _meta(path, archive)
-        _check_identity(path, meta["progress"], identity)
+        _check_fingerprint(path, meta["progress"], fingerprint)
         loaded = []
         for kind, owner in (("model", model), ("optimizer", optimizer)):
             if meta["paths"][kind] != _paths(owner):
-                raise RunError(f"{path}: saved from another {kind}; it cannot be continued with these settings")
+                raise RunError(
+                    f"{path}: saved from another {kind}: use the settings and version that it was saved with"
+                )
             for index, variable in enumerate(owner.variables):
                 value = _read(path, archive, f"{kind}/{index:04d}")
                 if value.shape != tuple(variable.shape):
@@ -72,9 +133,9 @@ def load_state(
     return meta["progress"]
 
 
-def _check_identity(path, progress: dict[str, Any], identity: dict[str, Any] | None) -> None:
+def _check_fingerprint(path, progress: dict[str, Any], fingerprint: dict[str, Any] | None) -> None:
     saved = progress.get("identity", {})
-    for key, value in json.loads(json.dumps(identity or {})).items():
+    for key, value in json.loads(json.dumps(fingerprint or {})).items():
         old = saved.get(key)
         if old == value:
             continue
@@ -86,7 +147,7 @@ def _check_identity(path, progress: dict[str, Any], identity: dict[str, Any] | N
         elif not any(isinstance(side, dict | list) for side in (old, value)):
             detail = f"{key} was {old}, is {value}"
         raise RunError(
-            f"{path}: saved with other settings or data ({detail}); put them back as they were, or train into a new --run folder"
+            f"{path}: saved with other settings or data ({detail}): restore them, or choose a new --run folder"
         )
 
 
@@ -94,7 +155,7 @@ def _open(path):
     try:
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise RunError(f"{path}: no such checkpoint; there is nothing to resume") from None
+        raise RunError(f"{path}: no such checkpoint: there is nothing to resume") from None
     # zipfile and NumPy answer damaged bytes with half a dozen exception types, NotImplementedError among them.
     except Exception as cause:
         raise _damaged(path, cause) from None
@@ -122,7 +183,7 @@ def _meta(path, archive) -> dict[str, Any]:
 
 
 def _damaged(path, cause) -> RunError:
-    return RunError(f"{path}: truncated or damaged checkpoint ({cause}); remove it to start this fold again")
+    return RunError(f"{path}: damaged checkpoint ({cause}): remove it to start this training again")
 
 
 def _values(owner) -> list:
@@ -131,54 +192,3 @@ def _values(owner) -> list:
 
 def _paths(owner) -> list[str]:
     return [variable.path for variable in owner.variables]
-
-
-@dataclasses.dataclass
-class Position:
-    """A point of a training run, within an epoch or between two.
-
-    Attributes:
-        epoch: number of finished epochs.
-        batch: batches already trained in the present epoch.
-        losses: their losses. counts: their true positives, false positives and false negatives, summed.
-        seconds: time spent on them.
-        best: (F1, minus loss) of the best validation so far; None before the first.
-        best_epoch: its epoch, counted from 1.
-        history: the finished epochs.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    losses: list[float] = dataclasses.field(default_factory=list)
-    counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0, 0])
-    seconds: float = 0.0
-    best: tuple[float, float] | None = None
-    best_epoch: int = 0
-    history: list[Epoch] = dataclasses.field(default_factory=list)
-
-    def add_batch(self, loss: float, counts: list[int], seconds: float) -> None:
-        """Account for one more batch."""
-        self.batch += 1
-        self.losses.append(loss)
-        self.counts = [total + count for total, count in zip(self.counts, counts, strict=True)]
-        self.seconds += seconds
-
-    def end_epoch(self, row: Epoch) -> bool:
-        """Account for a finished epoch; True when its validation is the best so far, see `Epoch.score`."""
-        self.history.append(row)
-        self.epoch, self.batch, self.losses, self.counts, self.seconds = row.epoch, 0, [], [0, 0, 0], 0.0
-        if self.best is not None and row.score <= self.best:
-            return False
-        self.best, self.best_epoch = row.score, row.epoch
-        return True
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict of plain JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "Position":
-        """The inverse of `to_json`, after a round trip through a file."""
-        best = content["best"]
-        history = [Epoch(**row) for row in content["history"]]
-        return cls(**{**content, "best": None if best is None else tuple(best), "history": history})

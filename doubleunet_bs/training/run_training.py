@@ -1,0 +1,287 @@
+"""Train the folds of a run through all stages of its experiment: what `doubleunet-bs train` does.
+
+Several processes, on any machines that share the run folder, may train at the same time. A fold is trained by one process
+(`training.locks`). The pre-training of a run is done by one process while the others wait.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from doubleunet_bs.dataset.folds import Folds
+from doubleunet_bs.errors import RunError, SettingsError, counted
+from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.stop_signals import StopSignals
+from doubleunet_bs.training.devices import Replicas, check_memory, deterministic_kernels, memory_advice
+from doubleunet_bs.training.history import Epoch, read_history
+from doubleunet_bs.training.locks import Lock, LockedError
+from doubleunet_bs.training.run_folder import HISTORY, KERAS_MODEL, PRETRAIN, SAVED_MODEL, Run, remove_temporary
+from doubleunet_bs.training.stages import (
+    FOLD,
+    MINING_MODEL,
+    FoldStages,
+    is_done,
+    mining_summary,
+    pretraining,
+    stage_names,
+    write_stages,
+)
+from doubleunet_bs.training.trainer import Trainer
+
+POLL_SECONDS = 5.0
+Export = Callable[[Run, int], object]
+# `patients_compared` of the run -> what is said of it.
+_PATIENTS_COMPARED = {
+    True: "and no patient",
+    False: "patients could not be compared, their keys differ",
+    None: "and no patient, if both were prepared with the same `prepare --key`",
+}
+
+
+def train_fold(
+    run: Run,
+    dataset: ShardedDataset,
+    fold: int,
+    replicas: Replicas,
+    pretrain: ShardedDataset | None = None,
+    resume: bool = False,
+    export: Export | None = None,
+) -> Path:
+    """Train one fold through all stages of the experiment.
+
+    Args:
+        run: the run, see `create_run`.
+        dataset: its shards.
+        fold: 1 ... number of folds.
+        replicas: the devices, see `open_devices`.
+        pretrain: the other cohort, for an experiment with transfer. It is pre-trained on first, unless that is done.
+        resume: continue an interrupted fold.
+        export: called as `export(run, fold)` for the trained fold while it is locked. `serving.export.export_fold`
+            writes its `saved_model/`.
+
+    Returns:
+        The folder of the fold.
+
+    Raises:
+        LockedError: another process trains this fold.
+        RunError: the fold has results, and `resume` is off. Or memory ran out: the message says what to change.
+        SettingsError, DatasetError: the fold cannot be trained.
+        Interrupted: SIGTERM or SIGINT came. A training is saved, mining and export are finished first. `resume` continues.
+            A second signal acts as usual.
+
+    Example:
+        >>> from doubleunet_bs.preparation import open_shards
+        >>> from doubleunet_bs.training import create_run, open_devices, paper_experiment, train_fold
+        >>> dataset = open_shards("shards")  # doctest: +SKIP
+        >>> experiment = paper_experiment("focal-tversky-otsu", epochs=50)
+        >>> replicas = open_devices(experiment, dataset.image_shape)  # doctest: +SKIP
+        >>> run = create_run("run", experiment, dataset)  # doctest: +SKIP
+        >>> train_fold(run, dataset, 1, replicas)  # doctest: +SKIP
+        PosixPath('run/fold_01')
+    """
+    with StopSignals() as signals:
+        signals.check()
+        if run.experiment.transfer:
+            train_pretraining(run, pretrain, replicas, resume)
+        with Lock(run.path, run.fold_path(fold).name):
+            _train_locked_fold(run, dataset, run.folds(dataset), fold, replicas, resume, export)
+    return run.fold_path(fold)
+
+
+def train_all_folds(
+    run: Run,
+    dataset: ShardedDataset,
+    replicas: Replicas,
+    pretrain: ShardedDataset | None = None,
+    resume: bool = False,
+    export: Export | None = None,
+) -> list[Path]:
+    """Train all folds one after the other, except those that are trained already or locked by another process.
+
+    Args: see `train_fold`.
+
+    Returns:
+        The folders of the folds that were trained now.
+
+    Raises:
+        RunError: a fold was interrupted, and `resume` is off. See `train_fold` for the others.
+    """
+    trained = []
+    with StopSignals() as signals:
+        if run.experiment.transfer:
+            train_pretraining(run, pretrain, replicas, resume)
+        folds = run.folds(dataset)
+        for fold in range(1, len(folds) + 1):
+            signals.check()
+            try:
+                with Lock(run.path, run.fold_path(fold).name):
+                    if not _is_finished(run, fold, export):
+                        _train_locked_fold(run, dataset, folds, fold, replicas, resume, export)
+                        trained.append(run.fold_path(fold))
+            except LockedError as error:
+                print(f"skipping fold {fold}: {error.holder}", flush=True)
+    return trained
+
+
+def train_pretraining(run: Run, other: ShardedDataset | None, replicas: Replicas, resume: bool = False) -> Path:
+    """Pre-train on the other cohort, unless that is done. Wait while another process does it.
+
+    Args:
+        run: a run with transfer.
+        other: the shards of the other cohort.
+        replicas, resume: see `train_fold`.
+
+    Returns:
+        The folder `pretrain`.
+
+    Raises:
+        SettingsError: an experiment without transfer, or no other cohort. See `train_fold` for the others.
+    """
+    if not run.experiment.transfer or other is None:
+        raise SettingsError(f"{run.experiment.name}: pre-training needs transfer and --pretrain-data")
+    waiting = False
+    with StopSignals() as signals:
+        while not is_done(run, 0, PRETRAIN):
+            try:
+                with Lock(run.path, PRETRAIN):
+                    # Another process may have finished it between the look and the lock.
+                    if not is_done(run, 0, PRETRAIN):
+                        with _advice_on_memory(run, run.pretrain_path, replicas):
+                            _train(Trainer(pretraining(run, other), replicas), resume)
+            except LockedError as error:
+                if not waiting:
+                    print(f"waiting for the pre-training: {error}", flush=True)
+                waiting = True
+                signals.check()
+                time.sleep(POLL_SECONDS)
+            signals.check()
+    return run.pretrain_path
+
+
+def _is_finished(run: Run, fold: int, export: Export | None) -> bool:
+    """Whether a locked fold is trained and exported. If so, that is printed, and what a kill left is removed."""
+    path = run.fold_path(fold)
+    exported = export is None or (path / SAVED_MODEL / "saved_model.pb").is_file()
+    if not (is_done(run, fold, FOLD) and exported):
+        return False
+    remove_temporary(path, files=False)
+    print(f"fold {fold} is trained", flush=True)
+    return True
+
+
+def _train_locked_fold(
+    run: Run,
+    dataset: ShardedDataset,
+    folds: Folds,
+    fold: int,
+    replicas: Replicas,
+    resume: bool,
+    export: Export | None,
+) -> None:
+    path = run.fold_path(fold)
+    if not resume and path.exists() and any(path.iterdir()):
+        raise RunError(f"{path}: has results already: continue with --resume, or choose another --run folder")
+    with StopSignals() as signals, _advice_on_memory(run, path, replicas):
+        stages = FoldStages(run, dataset, folds, fold, replicas)
+        mining = MINING_MODEL in stage_names(run.experiment)
+        # Before anything is written: this finds out what is impossible.
+        trainer = stages.mining_model() if mining else stages.final()
+        if _is_finished(run, fold, export):
+            return
+        write_stages(run, fold)
+        try:
+            if mining:
+                _train(trainer, resume=True)
+                write_stages(run, fold)
+                print(mining_summary(stages.mine()), flush=True)
+                write_stages(run, fold)
+                signals.check()
+                trainer = stages.final()
+            _train(trainer, resume=True, tests=len(stages.split.test))
+            if export is not None:
+                print(f"export      {path}: the best epoch as SavedModel", flush=True)
+                export(run, fold)
+        finally:
+            write_stages(run, fold)
+        signals.check()
+
+
+@contextlib.contextmanager
+def _advice_on_memory(run: Run, path: Path, replicas: Replicas) -> Iterator[None]:
+    """Turn running out of memory within the block into a message that says what to change."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:
+        advice = memory_advice(run.experiment, replicas)
+        raise RunError(f"{path}: out of memory with a batch of {run.experiment.batch_size}: {advice}") from None
+
+
+def _train(trainer: Trainer, resume: bool, tests: int = 0) -> None:
+    title = trainer.task.title
+    done = (trainer.path / KERAS_MODEL).is_file()
+    print(f"{title:<11} is trained" if done else trainer_line(trainer, tests), flush=True)
+    trainer.train(resume)
+    print(warn_without_findings(title, read_history(trainer.path / HISTORY)), end="", flush=True)
+    trainer.signals.check()
+    # Otherwise the next network would find this one's still in memory.
+    keras.backend.clear_session()
+
+
+def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
+    """What is about to be trained, on what, in a few lines for the terminal."""
+    experiment, changes = run.experiment, run.changed_settings()
+    rows, columns = dataset.image_shape
+    changed = f"not the paper's row; changed: {', '.join(changes)}" if changes else "the paper's row"
+    share = f"{-(-experiment.batch_size // replicas.count)} on each"
+    if experiment.accumulate > 1:
+        share += f" in {experiment.accumulate} micro-batches"
+    encoder = "random start" if experiment.encoder_weights == "none" else f"{experiment.encoder_weights} weights"
+    if experiment.freeze_encoder:
+        encoder += f", frozen for {counted(experiment.freeze_encoder, 'epoch')}"
+    deterministic = ", deterministic kernels" if deterministic_kernels() else ""
+    lines = [
+        f"experiment  {experiment.name}  ({changed})",
+        f"scans       {len(dataset)} in {experiment.folds} folds; {rows} x {columns} pixels",
+        f"devices     {', '.join(replicas.devices)}; {counted(replicas.count, 'replica')}, "
+        f"batch {experiment.batch_size} ({share})",
+        f"precision   {replicas.precision} ({replicas.reason}), XLA {'on' if replicas.xla else 'off'}{deterministic}",
+        f"memory      {check_memory(experiment, dataset.image_shape, replicas)}",
+        f"encoder     {encoder}",
+    ]
+    if run.pretrain_data is not None:
+        compared = _PATIENTS_COMPARED[run.pretrain_data.get("patients_compared")]
+        lines.append(f"transfer    no scan is in both cohorts; {compared}")
+    if experiment.batch_size // experiment.accumulate < 2:
+        lines.append(
+            "warning     one image at a time: the ASPP pooling branch learns nothing; use at least 2 images a micro-batch "
+            "(--batch-size, --accumulate)"
+        )
+    return "\n".join(lines)
+
+
+def trainer_line(trainer: Trainer, tests: int = 0) -> str:
+    """Which stage trains now, and on how many scans, of which `tests` are kept for the evaluation."""
+    variants = f", each in {trainer.augmentation.variants} variants" if trainer.augmentation else ""
+    kept = f", {tests} left for the test" if tests else ""
+    return (
+        f"{trainer.task.title:<11} {counted(len(trainer.train_cases), 'scan')} to train on{variants}, "
+        f"{len(trainer.validation_cases)} to validate on{kept}; {counted(trainer.experiment.epochs, 'epoch')}"
+    )
+
+
+def warn_without_findings(title: str, history: Sequence[Epoch]) -> str:
+    """A warning line, if no epoch of a training found a metastatic pixel, else "".
+
+    Such a network may never begin to find any, and neither may one that starts from it: batches without a lesion teach it
+    to call nothing metastatic (seen with Focal Tversky, batches of two and a cohort of which half was normal).
+    """
+    if any(epoch.val_f1 for epoch in history):
+        return ""
+    return (
+        f"warning     {title}: no epoch found a metastatic pixel on the validation scans: try more epochs, larger batches or "
+        "another --seed\n"
+    )
