@@ -1,7 +1,10 @@
 """`doubleunet-bs train` with transfer, mining and all folds, on a network of one convolution."""
 
 import dataclasses
+import hashlib
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
+from doubleunet_bs.training import devices
 from doubleunet_bs.training.run_folder import open_run
 
 
@@ -96,7 +100,7 @@ def test_cohorts_with_different_keys_need_a_confirmation(tmp_path, cohorts, smal
     options = ["--data", copies[0], "--run", path, "--experiment", "dice-otsu-transfer", "--folds", 3, "--epochs", 1]
     options += ["--encoder-weights", "none", "--fold", 1, "--pretrain-data", copies[1]]
     assert run(*options) == 1
-    assert "its pseudonyms are of another key" in capsys.readouterr().err and not path.exists()
+    assert "prepared with another key" in capsys.readouterr().err and not path.exists()
     assert run(*options, "--assume-disjoint-patients") == 0
     assert "no scan is in both cohorts; patients could not be compared, their keys differ" in capsys.readouterr().out
     content = read_json(path / "experiment.json")
@@ -130,3 +134,40 @@ def test_one_image_at_a_time_is_warned_of(tmp_path, cohorts, small_network, caps
         assert run(*common, "--run", tmp_path / str(len(said)), "--fold", 1, *options) == 0
         said.append("warning     one image at a time" in capsys.readouterr().out)
     assert said == [True, True, False]
+
+
+def test_a_signal_before_the_training_is_heard(tmp_path, cohorts, small_network, monkeypatch, capsys):
+    """While the devices are opened. Nothing is trained after it."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    open_devices = devices.open_devices
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return open_devices(*arguments)
+
+    monkeypatch.setattr(devices, "open_devices", signalled)
+    options = ["--data", cohorts[0], "--run", tmp_path / "run", "--experiment", "dice", "--folds", 3, "--fold", "all"]
+    assert run(*options, "--encoder-weights", "none", "--epochs", 1) == 130
+    assert "interrupted: progress saved: continue with --resume" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("fold_*"))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_pretraining_alone_needs_an_experiment_with_transfer(tmp_path, cohorts, capsys):
+    options = ["--data", cohorts[0], "--run", tmp_path / "run", "--experiment", "dice", "--fold", "pretrain"]
+    assert run(*options) == 2
+    assert "dice does not pre-train" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_copy_of_the_imagenet_file_makes_the_same_run_as_the_download(tmp_path, cohorts, small_network, monkeypatch):
+    """The file is never read here, since this network has no encoder: what matters is what it counts as."""
+    monkeypatch.setattr(devices, "read_encoder_weights", lambda source: {})
+    (tmp_path / "copy.h5").write_bytes(b"weights")
+    monkeypatch.setattr("doubleunet_bs.network.encoder_weights.MD5", hashlib.md5(b"weights").hexdigest())
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
+    options = ["--data", cohorts[0], "--run", tmp_path / "run", "--experiment", "dice", "--folds", 3, "--epochs", 1]
+    for fold, weights in ((1, tmp_path / "copy.h5"), (2, "imagenet")):
+        assert run(*options, "--fold", fold, "--encoder-weights", weights) == 0
+    opened = open_run(tmp_path / "run")
+    assert opened.experiment.encoder_weights == "imagenet" and "encoder_weights" not in opened.changed_settings()
+    assert opened.trained_folds() == [1, 2]

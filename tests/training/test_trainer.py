@@ -26,9 +26,7 @@ SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-3, "bn_momentum": 0.8, 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    run = create_run(
-        tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS, "shards"
-    )
+    run = create_run(tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS)
     path = fold_trainer(run, SHARDS, 2).train()
     return run, path
 
