@@ -161,7 +161,7 @@ def test_pretraining_alone_needs_an_experiment_with_transfer(tmp_path, cohorts, 
 
 def test_a_copy_of_the_imagenet_file_makes_the_same_run_as_the_download(tmp_path, cohorts, small_network, monkeypatch):
     """The file is never read here, since this network has no encoder: what matters is what it counts as."""
-    monkeypatch.setattr(devices, "read_encoder_weights", lambda source: {})
+    monkeypatch.setattr(devices, "check_encoder_weights", lambda source: None)
     (tmp_path / "copy.h5").write_bytes(b"weights")
     monkeypatch.setattr("doubleunet_bs.network.encoder_weights.MD5", hashlib.md5(b"weights").hexdigest())
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
