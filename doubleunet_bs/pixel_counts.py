@@ -1,4 +1,4 @@
-"""Precision, sensitivity and F1 from counts (paper, section 3), without Keras."""
+"""Precision, sensitivity and F1 from counts of pixels (paper, section 3). Needs NumPy only."""
 
 import dataclasses
 from typing import Any
@@ -7,13 +7,22 @@ import numpy as np
 
 from doubleunet_bs.constants import METASTATIC
 
+Figures = tuple[float | None, float | None, float | None]
+"""Precision, sensitivity and F1: fractions, or None where undefined."""
 
-def precision_sensitivity_f1(tp: int, fp: int, fn: int) -> tuple[float | None, float | None, float | None]:
+
+def precision_sensitivity_f1(tp: int, fp: int, fn: int) -> Figures:
     """Fractions between 0 and 1 from pixel counts.
 
     Returns:
-        precision, None when nothing was predicted; sensitivity, None when there is nothing to find; F1, None when there
+        Precision, None when nothing was predicted. Sensitivity, None when there is nothing to find. F1, None when there
         is neither a metastatic pixel nor a predicted one.
+
+    Example:
+        >>> precision_sensitivity_f1(tp=3, fp=1, fn=3)
+        (0.75, 0.5, 0.6)
+        >>> precision_sensitivity_f1(tp=0, fp=0, fn=3)
+        (None, 0.0, 0.0)
     """
     precision = tp / (tp + fp) if tp + fp else None
     sensitivity = tp / (tp + fn) if tp + fn else None
@@ -41,19 +50,24 @@ class PixelCounts:
         return PixelCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
 
     @property
+    def figures(self) -> Figures:
+        """Precision, sensitivity and F1."""
+        return precision_sensitivity_f1(self.tp, self.fp, self.fn)
+
+    @property
     def precision(self) -> float | None:
         """tp / (tp + fp)."""
-        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[0]
+        return self.figures[0]
 
     @property
     def sensitivity(self) -> float | None:
         """tp / (tp + fn)."""
-        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[1]
+        return self.figures[1]
 
     @property
     def f1(self) -> float | None:
         """2 tp / (2 tp + fp + fn)."""
-        return precision_sensitivity_f1(self.tp, self.fp, self.fn)[2]
+        return self.figures[2]
 
     def to_json(self) -> dict[str, Any]:
         """{"tp", "fp", "fn", "precision", "sensitivity", "f1"}."""
@@ -72,6 +86,6 @@ def count_pixels(labels: np.ndarray, mask: np.ndarray) -> PixelCounts:
         labels: (rows, columns) uint8 classes; only class 2, metastatic, counts as true.
         mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
     """
-    truth, found = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
-    tp = int(np.count_nonzero(truth & found))
-    return PixelCounts(tp, int(np.count_nonzero(found)) - tp, int(np.count_nonzero(truth)) - tp)
+    truth, predicted = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
+    tp = int(np.count_nonzero(truth & predicted))
+    return PixelCounts(tp, int(np.count_nonzero(predicted)) - tp, int(np.count_nonzero(truth)) - tp)

@@ -13,11 +13,11 @@ from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import open_run_data, provenance_of_runs, read_folds, score_fold
-from doubleunet_bs.evaluation.fold_scores import FoldScores, arithmetic_of
+from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, holm_corrected
-from doubleunet_bs.evaluation.summary import Mean, figures, mean_of_folds
+from doubleunet_bs.evaluation.summary import Mean, mean_of_folds
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.shards import ShardedDataset
@@ -64,7 +64,7 @@ class RunComparison:
     @property
     def means(self) -> tuple[Mean, ...]:
         """Of each run over the folds they have in common."""
-        return tuple(mean_of_folds([figures(fold) for fold in folds]) for folds in self.scores)
+        return tuple(mean_of_folds([fold.pooled.figures for fold in folds]) for folds in self.scores)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; figures are fractions."""
@@ -264,11 +264,11 @@ def _names(runs: Sequence[Run]) -> tuple[str, ...]:
 def _label(run: Run, folds: Sequence[FoldScores]) -> str:
     """What the run trained, so that runs with other settings or another precision are distinguished."""
     changed = run.changed_settings()
-    arithmetic = arithmetic_of(fold.arithmetic for fold in folds).get("arithmetic")
+    precision = precision_entry(fold.training_precision for fold in folds).get("arithmetic")
     return (
         run.experiment.name
         + (f" (changed: {', '.join(changed)})" if changed else "")
-        + (f", trained in {arithmetic}" if arithmetic else "")
+        + (f", trained in {precision}" if precision else "")
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds, Split
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, arithmetic_of, read_scores, write_scores
+from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, precision_entry, read_scores, write_scores
 from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
 from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, unseen_normals
@@ -247,7 +247,7 @@ def _about(trained: TrainedFold, dataset: ShardedDataset, folds: Folds, split: S
             "best_epoch": trained.best_epoch,
             "validation_f1": trained.validation_f1,
         },
-        **arithmetic_of([trained.precision]),
+        **precision_entry([trained.precision]),
         "data_fingerprint": dataset.fingerprint,
         "folds_sha256": folds.sha256(),
         "validation_scans": list(split.validation),

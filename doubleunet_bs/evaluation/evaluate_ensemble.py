@@ -16,7 +16,7 @@ from pathlib import Path
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import read_folds
-from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, ThresholdScore, arithmetic_of, write_scores
+from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, ThresholdScore, precision_entry, write_scores
 from doubleunet_bs.evaluation.paper_tables import provenance
 from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
@@ -112,7 +112,7 @@ def _score(
             "scans_are": provenance(run.experiment, others.cases, others.settings).scans,
             "image": {"rows": rows, "columns": columns, "bin": others.settings.bin},
             "ensemble": [{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
-            **arithmetic_of(fold.precision for fold in trained),
+            **precision_entry(fold.precision for fold in trained),
             "data_fingerprint": others.fingerprint,
         },
         unit=scorer.unit.name,

@@ -19,7 +19,7 @@ from doubleunet_bs.evaluation.scores import (
     score_patients,
 )
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.pixel_counts import PixelCounts
+from doubleunet_bs.pixel_counts import Figures, PixelCounts
 
 FORMAT = 3
 SCORES = "scores.json"
@@ -56,6 +56,11 @@ class ThresholdScore:
     value: int | None
     counts: PixelCounts | None
     validation_f1: float | None
+
+    @property
+    def figures(self) -> Figures:
+        """Precision, sensitivity and F1; None where there is no threshold."""
+        return self.counts.figures if self.counts else (None, None, None)
 
     def to_json(self) -> dict[str, Any]:
         """The counts as in `PixelCounts.to_json`, null where there is no threshold."""
@@ -133,7 +138,12 @@ class FoldScores:
         return sum((scan.lesions for scan in self.scans), LesionCounts())
 
     @property
-    def arithmetic(self) -> str | None:
+    def postprocessed_figures(self) -> Figures:
+        """Precision, sensitivity and F1 with the minimum lesion size; None where there are no scans to learn it on."""
+        return self.postprocessed.pooled.figures if self.postprocessed else (None, None, None)
+
+    @property
+    def training_precision(self) -> str | None:
         """The precision of the training, "float32" for instance; None where it is not recorded."""
         return self.about.get("arithmetic")
 
@@ -196,9 +206,9 @@ _OWN = {
 }
 
 
-def arithmetic_of(folds: Iterable[str | None]) -> dict[str, str]:
+def precision_entry(folds: Iterable[str | None]) -> dict[str, str]:
     """{"arithmetic": the precisions of several folds, joined}, the key of scores.json; empty when none is recorded."""
-    known = list(dict.fromkeys(arithmetic for arithmetic in folds if arithmetic))
+    known = list(dict.fromkeys(filter(None, folds)))
     return {"arithmetic": ", ".join(known)} if known else {}
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from doubleunet_bs.connected_components import Components, find_components
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.pixel_counts import Figures
 from doubleunet_bs.preparation.records import CaseRecord
 
 MM2, PIXELS = "mm2", "pixels"
@@ -157,6 +158,11 @@ class LesionCounts:
         precision, sensitivity = self.precision or 0.0, self.sensitivity or 0.0
         total = precision + sensitivity
         return 2 * precision * sensitivity / total if total else 0.0
+
+    @property
+    def figures(self) -> Figures:
+        """Precision, sensitivity and F1."""
+        return self.precision, self.sensitivity, self.f1
 
     @property
     def false_negatives(self) -> int:

@@ -7,84 +7,52 @@ the folds' F1 (Table 1: 62.27 against 60.43). Both are given, each under a name 
 import dataclasses
 import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.evaluation.fold_scores import FoldScores, arithmetic_of
+from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
 from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, size_class, size_class_names
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scores import Detection, ScanScore
 from doubleunet_bs.evaluation.statistics import Distribution, Intervals, bootstrap_means, distribution
-from doubleunet_bs.pixel_counts import PixelCounts
+from doubleunet_bs.pixel_counts import Figures, PixelCounts
 
 
-@dataclasses.dataclass(frozen=True)
-class ViewRow:
-    """One view: its pixels and its lesions."""
+def by_view(scans: Sequence[ScanScore]) -> dict[str, tuple[PixelCounts, LesionCounts]]:
+    """Pixels and lesions of each view, anterior first."""
+    return {
+        view: (
+            sum((scan.views[view] for scan in scans), PixelCounts()),
+            _count(scans, lambda lesion: lesion.view, view),
+        )
+        for view in VIEWS
+    }
 
-    view: str
-    pixels: PixelCounts
-    lesions: LesionCounts
 
+def by_size(scans: Sequence[ScanScore], unit: str) -> dict[str, LesionCounts]:
+    """Lesions of each size class, the smallest first, empty classes as well.
 
-@dataclasses.dataclass(frozen=True)
-class SizeRow:
-    """Lesions of one size class: true lesions by their true area, predicted ones by their predicted area.
-
-    `lesions.sensitivity` is that of the true lesions of this size, `lesions.precision` that of the predicted lesions of
-    this size. They are not the same lesions, so that no F1 follows from the two.
+    True lesions are in the class of their true area, predicted ones in that of their predicted area. So `sensitivity`
+    is of the true lesions of a size and `precision` of the predicted lesions of that size. They are not the same
+    lesions, so no F1 follows from the two.
     """
-
-    name: str
-    lesions: LesionCounts
-
-
-def by_view(scans: Sequence[ScanScore]) -> tuple[ViewRow, ...]:
-    """One row a view, anterior first."""
-    rows = []
-    for view in VIEWS:
-        pixels = sum((scan.views[view] for scan in scans), PixelCounts())
-        true, predicted = (
-            tuple(lesion for lesion in lesions if lesion.view == view)
-            for lesions in (_all(scans, "true_lesions"), _all(scans, "predicted_lesions"))
-        )
-        rows.append(ViewRow(view, pixels, LesionCounts.of(true, predicted)))
-    return tuple(rows)
+    return {
+        name: _count(scans, lambda lesion: size_class(lesion.area, unit), number)
+        for number, name in enumerate(size_class_names(unit))
+    }
 
 
-def by_size(scans: Sequence[ScanScore], unit: str) -> tuple[SizeRow, ...]:
-    """One row a size class, the smallest first, empty classes as well."""
-    rows = []
-    for number, name in enumerate(size_class_names(unit)):
-        true, predicted = (
-            tuple(lesion for lesion in lesions if size_class(lesion.area, unit) == number)
-            for lesions in (_all(scans, "true_lesions"), _all(scans, "predicted_lesions"))
-        )
-        rows.append(SizeRow(name, LesionCounts.of(true, predicted)))
-    return tuple(rows)
-
-
-def views_to_json(rows: Sequence[ViewRow]) -> dict[str, Any]:
-    """{view: {"pixels": ..., "lesions": ...}}."""
-    return {row.view: {"pixels": row.pixels.to_json(), "lesions": row.lesions.to_json()} for row in rows}
-
-
-def sizes_to_json(rows: Sequence[SizeRow]) -> list[dict[str, Any]]:
-    """[{"size", "true", "found", "sensitivity", "predicted", "right", "precision"}]; see `SizeRow` for what is what."""
-    return [
-        {"size": row.name} | {key: value for key, value in row.lesions.to_json().items() if key != "f1"} for row in rows
-    ]
-
-
-def _all(scans: Sequence[ScanScore], side: str) -> list[ScoredLesion]:
-    return [lesion for scan in scans for lesion in getattr(scan, side)]
+def _count(scans: Sequence[ScanScore], group_of: Callable[[ScoredLesion], object], group: object) -> LesionCounts:
+    return LesionCounts.of(
+        [lesion for scan in scans for lesion in scan.true_lesions if group_of(lesion) == group],
+        [lesion for scan in scans for lesion in scan.predicted_lesions if group_of(lesion) == group],
+    )
 
 
 FORMAT = 2
 SUMMARY = "summary.json"
-Figures = tuple[float | None, float | None, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,23 +133,23 @@ class Summary:
     @property
     def mean(self) -> Mean:
         """Of the model."""
-        return mean_of_folds([figures(fold) for fold in self.folds])
+        return mean_of_folds([fold.pooled.figures for fold in self.folds])
 
     @property
     def threshold_mean(self) -> Mean:
         """Of the intensity threshold on the same folds."""
-        return mean_of_folds([threshold_figures(fold) for fold in self.folds])
+        return mean_of_folds([fold.threshold.figures for fold in self.folds])
 
     @property
     def postprocessed_mean(self) -> Mean | None:
         """Of the model with the minimum lesion size; None when no fold could learn one."""
-        rows = [postprocessed_figures(fold) for fold in self.folds if fold.postprocessed]
+        rows = [fold.postprocessed_figures for fold in self.folds if fold.postprocessed]
         return mean_of_folds(rows) if rows else None
 
     @property
     def lesion_mean(self) -> Mean:
         """Of the lesion-level figures."""
-        return mean_of_folds([(f.lesions.precision, f.lesions.sensitivity, f.lesions.f1) for f in self.folds])
+        return mean_of_folds([fold.lesions.figures for fold in self.folds])
 
     @functools.cached_property
     def intervals(self) -> Intervals:
@@ -222,9 +190,9 @@ class Summary:
         return _detection_mean([found for fold in self.folds if (found := fold.postprocessed_detection)])
 
     @property
-    def arithmetic(self) -> str | None:
+    def training_precision(self) -> str | None:
         """The precision of the training, "float32" for instance; None where it is not recorded."""
-        return arithmetic_of(fold.arithmetic for fold in self.folds).get("arithmetic")
+        return precision_entry(fold.training_precision for fold in self.folds).get("arithmetic")
 
     @property
     def unit(self) -> str:
@@ -238,7 +206,7 @@ class Summary:
             "version": __version__,
             "experiment": self.experiment,
             "changed_settings": self.changed_settings,
-            **arithmetic_of(fold.arithmetic for fold in self.folds),
+            **precision_entry(fold.training_precision for fold in self.folds),
             "data": self.provenance.to_json(),
             "cross_validation_folds": self.total_folds,
             "f1_of_means": "harmonic mean of mean precision and mean sensitivity, as in the paper's tables",
@@ -253,32 +221,18 @@ class Summary:
             "threshold_mean": dataclasses.asdict(self.threshold_mean),
             "postprocessed_mean": dataclasses.asdict(after) if (after := self.postprocessed_mean) else None,
             "lesions": {"pooled": self.lesions.to_json(), "mean": dataclasses.asdict(self.lesion_mean)},
-            "views": views_to_json(by_view(self.scans)),
-            "sizes": sizes_to_json(by_size(self.scans, self.unit)),
+            "views": {
+                view: {"pixels": pixels.to_json(), "lesions": lesions.to_json()}
+                for view, (pixels, lesions) in by_view(self.scans).items()
+            },
+            "sizes": [
+                {"size": name} | {key: value for key, value in lesions.to_json().items() if key != "f1"}
+                for name, lesions in by_size(self.scans, self.unit).items()
+            ],
             "detection_mean": self.detection_mean,
             "postprocessed_detection_mean": self.postprocessed_detection_mean,
             "dice_per_scan": dataclasses.asdict(self.dice),
         }
-
-
-def figures(fold: FoldScores) -> Figures:
-    """(precision, sensitivity, F1) of the model, pooled over the fold's test scans."""
-    pooled = fold.pooled
-    return pooled.precision, pooled.sensitivity, pooled.f1
-
-
-def threshold_figures(fold: FoldScores) -> Figures:
-    """(precision, sensitivity, F1) of the intensity threshold; (None, None, None) without one."""
-    counts = fold.threshold.counts
-    return (None, None, None) if counts is None else (counts.precision, counts.sensitivity, counts.f1)
-
-
-def postprocessed_figures(fold: FoldScores) -> Figures:
-    """(precision, sensitivity, F1) with the minimum lesion size; (None, None, None) where none could be learnt."""
-    if fold.postprocessed is None:
-        return None, None, None
-    counts = fold.postprocessed.pooled
-    return counts.precision, counts.sensitivity, counts.f1
 
 
 def _detection_mean(found: Sequence[Detection]) -> dict[str, float | None]:

@@ -20,9 +20,6 @@ from doubleunet_bs.evaluation.summary import (
     Summary,
     by_size,
     by_view,
-    figures,
-    postprocessed_figures,
-    threshold_figures,
 )
 from doubleunet_bs.files import write_json, write_text
 
@@ -66,10 +63,10 @@ def summary_rows(summary: Summary) -> list[Row]:
     rows = [
         Row(
             "fold",
-            figures(fold),
+            fold.pooled.figures,
             POOLED,
-            threshold_figures(fold),
-            postprocessed_figures(fold),
+            fold.threshold.figures,
+            fold.postprocessed_figures,
             fold.fold,
             len(fold.scans),
             fold.threshold.value,
@@ -363,7 +360,7 @@ def format_details(summary: Summary) -> str:
             "",
             "Pixels by view:",
             f"{'':>18}{_header()}",
-            *(f"{row.view:>18}{_row(_figures(row.pixels))}" for row in by_view(summary.scans)),
+            *(f"{view:>18}{_row(pixels.figures)}" for view, (pixels, _) in by_view(summary.scans).items()),
             "",
             *_patient_lines(summary),
             "",
@@ -379,8 +376,8 @@ def lesion_rows(summary: Summary) -> list[tuple[str, LesionCounts, bool]]:
     """(name, lesions, whether they have an F1) of all test scans, of each view and of each size class."""
     return [
         ("all", summary.lesions, True),
-        *((row.view, row.lesions, True) for row in by_view(summary.scans)),
-        *((row.name, row.lesions, False) for row in by_size(summary.scans, summary.unit)),
+        *((view, lesions, True) for view, (_, lesions) in by_view(summary.scans).items()),
+        *((name, lesions, False) for name, lesions in by_size(summary.scans, summary.unit).items()),
     ]
 
 
@@ -395,7 +392,7 @@ def _minimum_size_lines(summary: Summary) -> list[str]:
         if fold.postprocessed:
             smallest = fold.postprocessed.filter.smallest
             what = "no minimum helps" if smallest is None else f"from {smallest:.0f} {summary.unit}"
-            lines.append(f"{fold.fold:>6}{'':>6}   {_row(postprocessed_figures(fold))}   {what}")
+            lines.append(f"{fold.fold:>6}{'':>6}   {_row(fold.postprocessed_figures)}   {what}")
     if len(summary.folds) > 1:
         lines.append(f"{'mean':>12}   {_row((after.precision, after.sensitivity, after.f1_of_means))}   [1]")
     return lines
@@ -421,11 +418,6 @@ def patient_figure(key: str, value: float | None, undefined: str = "-") -> str:
     """A figure by patient: AUC and false-positive lesions as numbers, the others in %."""
     digits = {"auc": ".3f", "false_positives_per_normal_scan": ".2f"}
     return format(value, digits[key]) if value is not None and key in digits else percent(value, undefined=undefined)
-
-
-def _figures(counts) -> Cells:
-    """Of anything with precision, sensitivity and F1."""
-    return counts.precision, counts.sensitivity, counts.f1
 
 
 def _lesion_line(label: str, lesions: LesionCounts, f1: bool) -> str:

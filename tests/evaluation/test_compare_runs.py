@@ -189,7 +189,7 @@ def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shard
     assert (copies[1] / "fold_02" / "predictions" / "predictions.json").is_file()
 
 
-def test_runs_of_other_arithmetic_are_told_apart(runs, tmp_path):
+def test_runs_of_another_precision_are_distinguished(runs, tmp_path):
     """Precision decides the figures as well; a run that does not say which it had is labelled without."""
     float32, mixed = (shutil.copytree(runs[0], tmp_path / name) for name in ("float32", "mixed"))
     for run, precision in ((float32, "float32"), (mixed, "mixed_bfloat16")):
@@ -247,6 +247,6 @@ def test_impossible_comparisons(runs, tmp_path):
         compare_runs([runs[0], untrained], settings=QUICK)
 
 
-def test_runs_of_one_name_are_told_apart(runs, tmp_path):
+def test_runs_of_one_name_are_distinguished(runs, tmp_path):
     twin = shutil.copytree(runs[0], tmp_path / "first")
     assert compare_runs([runs[0], twin], fold=1, settings=QUICK).names == (str(runs[0]), str(twin))

@@ -98,7 +98,7 @@ def test_results_say_in_which_precision_the_folds_were_trained(evaluated, own_ru
     summary = evaluate_run(own_run, pictures=False, show_progress=False)
     assert read_json(own_run / "fold_01" / "scores.json")["arithmetic"] == "mixed_bfloat16"
     assert read_json(own_run / "fold_02" / "scores.json")["arithmetic"] == "float32"
-    assert read_json(own_run / "summary.json")["arithmetic"] == summary.arithmetic == "mixed_bfloat16, float32"
+    assert read_json(own_run / "summary.json")["arithmetic"] == summary.training_precision == "mixed_bfloat16, float32"
     assert "training precision mixed_bfloat16, float32</p>" in (own_run / "report.html").read_text()
     assert summary.changed_settings == before.changed_settings
 

@@ -4,11 +4,11 @@ import types
 
 import numpy as np
 import pytest
-from score_makers import lesion, scan
+from score_makers import fold, lesion, scan
 
 from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit, size_class, size_class_names
 from doubleunet_bs.evaluation.scores import MinimumSize, drop_small_lesions, learn_minimum_size, score_scan
-from doubleunet_bs.evaluation.summary import by_size, by_view, sizes_to_json
+from doubleunet_bs.evaluation.summary import Summary, by_size, by_view
 from doubleunet_bs.pixel_counts import count_pixels
 
 
@@ -104,14 +104,14 @@ def test_breakdowns():
             lesions=[lesion(area=160, common=5, probability=0.5), lesion(area=700, probability=0.5, view="posterior")],
         )
     ]
-    anterior, posterior = by_view(scans)
-    assert (anterior.pixels.tp, anterior.lesions.true, anterior.lesions.found, anterior.lesions.right) == (5, 2, 1, 1)
-    assert (posterior.pixels.tp, posterior.lesions.true, posterior.lesions.found) == (0, 1, 1)
-    assert (posterior.lesions.predicted, posterior.lesions.right) == (1, 0)
-    sizes = by_size(scans, "mm2")
-    assert [(row.lesions.true, row.lesions.found) for row in sizes] == [(1, 1), (0, 0), (2, 1), (0, 0)]
-    assert [(row.lesions.predicted, row.lesions.right) for row in sizes] == [(0, 0), (1, 1), (0, 0), (1, 0)]
-    assert sizes_to_json(sizes)[2] == {
+    (pixels, anterior), (others, posterior) = by_view(scans).values()
+    assert (pixels.tp, anterior.true, anterior.found, anterior.right) == (5, 2, 1, 1)
+    assert (others.tp, posterior.true, posterior.found) == (0, 1, 1)
+    assert (posterior.predicted, posterior.right) == (1, 0)
+    sizes = by_size(scans, "mm2").values()
+    assert [(lesions.true, lesions.found) for lesions in sizes] == [(1, 1), (0, 0), (2, 1), (0, 0)]
+    assert [(lesions.predicted, lesions.right) for lesions in sizes] == [(0, 0), (1, 1), (0, 0), (1, 0)]
+    assert Summary("dice", {}, 1, (fold(1, *scans, unit="mm2"),)).to_json()["sizes"][2] == {
         "size": "300 to 600 mm2",
         "true": 2,
         "found": 1,

@@ -3,7 +3,8 @@
 import base64
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
+from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.scores import ScanScore
-from doubleunet_bs.evaluation.summary import SizeRow
 from doubleunet_bs.training.history import Epoch
 
 TRAINING, VALIDATION = "#4477aa", "#cc6677"
@@ -77,31 +78,21 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Chart:
     return _chart(figure, "Dice of every test scan")
 
 
-def size_chart(rows: Sequence[SizeRow]) -> Chart:
+def size_chart(sizes: Mapping[str, LesionCounts]) -> Chart:
     """True positives, false negatives and false positives among lesions, by size."""
     figure, axes = _figure(height=3.2)
-    names = [row.name.replace(" and more", "+").replace("under ", "< ").replace("mm2", "mm²") for row in rows]
-    place = np.arange(len(rows))
-    for offset, parts in (
-        (
-            -0.2,
-            (
-                ("true, detected", [r.lesions.found for r in rows], TRUE_POSITIVE),
-                ("true, false negative", [r.lesions.false_negatives for r in rows], FALSE_NEGATIVE),
-            ),
-        ),
-        (
-            0.2,
-            (
-                ("predicted, true positive", [r.lesions.right for r in rows], (127, 207, 185)),
-                ("predicted, false positive", [r.lesions.false_positives for r in rows], FALSE_POSITIVE),
-            ),
-        ),
-    ):
-        below = np.zeros(len(rows))
-        for name, values, colour in parts:
-            axes.bar(place + offset, values, 0.36, bottom=below, color=hex_colour(colour), label=name)
-            below += values
+    names = [name.replace(" and more", "+").replace("under ", "< ").replace("mm2", "mm²") for name in sizes]
+    place, rows = np.arange(len(sizes)), sizes.values()
+    bars = (
+        (-0.2, "true, detected", [row.found for row in rows], TRUE_POSITIVE),
+        (-0.2, "true, false negative", [row.false_negatives for row in rows], FALSE_NEGATIVE),
+        (0.2, "predicted, true positive", [row.right for row in rows], (127, 207, 185)),
+        (0.2, "predicted, false positive", [row.false_positives for row in rows], FALSE_POSITIVE),
+    )
+    for number, (offset, name, values, colour) in enumerate(bars):
+        # The second and the fourth stand on the one before.
+        below = bars[number - 1][2] if number % 2 else 0
+        axes.bar(place + offset, values, 0.36, bottom=below, color=hex_colour(colour), label=name)
     axes.set_xticks(place, [name.replace(" to ", "–") for name in names], fontsize=8)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("lesions")
@@ -157,7 +148,7 @@ def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
 def _chart(figure: Figure, title: str) -> Chart:
     """Text stays text, in the fonts of the page; the same figure gives the same bytes."""
     content = io.BytesIO()
-    style = {"svg.fonttype": "none", "svg.hashsalt": title, "font.family": ["sans-serif"]}
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": title, "font.family": ["sans-serif"]}
     with matplotlib.rc_context(style):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Chart(title, "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode("ascii"))

@@ -135,7 +135,7 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
         views=view_table(summary),
         patients=patient_table(summary),
         maps=maps,
-        **settings_section(run.experiment, run.data, dataset.fingerprint, summary.arithmetic),
+        **settings_section(run.experiment, run.data, dataset.fingerprint, summary.training_precision),
     )
     path = (folder or run.path) / REPORT
     write_text(path, page)
@@ -237,10 +237,7 @@ def lesion_table(summary: Summary) -> Table:
 
 def view_table(summary: Summary) -> Table:
     """Pixels by view."""
-    rows = [
-        [row.view, *map(_dash, (row.pixels.precision, row.pixels.sensitivity, row.pixels.f1))]
-        for row in by_view(summary.scans)
-    ]
+    rows = [[view, *map(_dash, pixels.figures)] for view, (pixels, _) in by_view(summary.scans).items()]
     return Table(["", "precision", "sensitivity", "F1"], rows)
 
 
