@@ -27,7 +27,7 @@ LARGEST_TASK = 4
 BINARY = os.environ.get("TENSORFLOW_MODEL_SERVER")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """`code` is the name of a gRPC status code."""
 
     def __init__(self, code: str, words: str):
@@ -82,29 +82,29 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.requests.append(signature)
         time.sleep(self.delay)
         if self.troubles:
-            raise Refused(self.troubles.pop(0), "trouble was ordered")
+            raise RefusedError(self.troubles.pop(0), "trouble was ordered")
         if model != self.name:
-            raise Refused("NOT_FOUND", f"Servable not found for request: Latest({model})")
+            raise RefusedError("NOT_FOUND", f"Servable not found for request: Latest({model})")
         if signature not in self._signatures:
-            raise Refused("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
+            raise RefusedError("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
         endpoint = self._signatures[signature]
         arrays = convert({name: tf.as_dtype(one.dtype).as_numpy_dtype for name, one in endpoint.inputs.items()})
         size = max(len(array) for array in arrays.values())
         if size > LARGEST_TASK:
             words = f"Task size {size} is larger than maximum input batch size {LARGEST_TASK}"
-            raise Refused("INVALID_ARGUMENT", words)
+            raise RefusedError("INVALID_ARGUMENT", words)
         try:
             feeds = {endpoint.inputs[name].name: array for name, array in arrays.items()}
             return self.spoil(self._session.run({name: one.name for name, one in endpoint.outputs.items()}, feeds))
         except (tf.errors.OpError, ValueError, TypeError) as cause:
-            raise Refused("INVALID_ARGUMENT", str(cause)) from None
+            raise RefusedError("INVALID_ARGUMENT", str(cause)) from None
 
-    def Predict(self, request, context):
+    def Predict(self, request, context):  # noqa: N802
         spec = request.model_spec
         try:
             arrays = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
             outputs = self.compute(spec.name, spec.signature_name, lambda types: arrays)
-        except Refused as cause:
+        except RefusedError as cause:
             context.abort(getattr(grpc.StatusCode, cause.code), str(cause))
         response = predict_pb2.PredictResponse(model_spec=spec)
         response.model_spec.version.value = self.version
@@ -119,7 +119,7 @@ def _rest_handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
     def from_json(body: dict, types: dict) -> dict[str, np.ndarray]:
         """TensorFlow Serving reads no uint16 from JSON (`util/json_tensor.cc`)."""
         if np.uint16 in types.values():
-            raise Refused("UNIMPLEMENTED", "Conversion of JSON Value to type: uint16")
+            raise RefusedError("UNIMPLEMENTED", "Conversion of JSON Value to type: uint16")
         return {name: np.array(value, types[name]) for name, value in body["inputs"].items()}
 
     class Handler(BaseHTTPRequestHandler):
@@ -128,7 +128,7 @@ def _rest_handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
             model = re.fullmatch(r"/v1/models/([^/:]+):predict", self.path)[1]
             try:
                 outputs = server.compute(model, body["signature_name"], lambda types: from_json(body, types))
-            except Refused as cause:
+            except RefusedError as cause:
                 return self.answer(statuses.get(cause.code, 500), {"error": str(cause)})
             lists = {
                 name: array.astype(str if array.dtype == object else array.dtype).tolist()

@@ -16,9 +16,9 @@ from doubleunet_bs.inference.engines import check_images, damaged_model
 def split_convolutions(model: openvino.Model) -> int:
     """Replace each convolution of two or three concatenated maps by the sum of their own convolutions, in place.
 
-    The results differ by the order of a sum only. In bfloat16 OpenVINO 2026.4 copies the maps of a concatenation with its
-    slow reference kernel, which takes a tenth of the time of an image; sums are fused into the convolutions. The five
-    narrow maps of an ASPP block stay concatenated: copying them is cheaper.
+    The results differ by the order of a sum only. In bfloat16 OpenVINO 2026.4 copies the maps of a concatenation with
+    its slow reference kernel, which takes a tenth of the time of an image. Sums are fused into the convolutions. The
+    five narrow maps of an ASPP block stay concatenated: copying them is cheaper.
 
     Args:
         model: a model with channels first inside.

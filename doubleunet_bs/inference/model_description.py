@@ -77,7 +77,7 @@ class ModelDescription:
 
     @property
     def name(self) -> str:
-        """One line for a person: experiment, whether its settings are the paper's, fold, whether trained on phantoms."""
+        """One line for a person: experiment, whether its settings are the paper's, fold, phantoms in its training."""
         experiment = self.experiment["name"] + ("" if self.is_paper_row else " (changed settings)")
         folds = f"fold {self.fold}"
         if self.members:

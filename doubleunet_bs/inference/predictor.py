@@ -67,8 +67,8 @@ class Predictor:
         model: a fold of a run (`RUN/fold_01`), or an exported `saved_model` folder, of a fold or an ensemble, wherever
             it was copied to. With engine "serving" also the name of a model on the server; given a folder, the server
             must have the same weights.
-        engine: "tensorflow"; "openvino" (an extra); "serving", a model server (an extra); "auto": TensorFlow where there
-            is an NVIDIA GPU, else OpenVINO where it is installed, else TensorFlow.
+        engine: "tensorflow"; "openvino" (an extra); "serving", a model server (an extra); "auto": TensorFlow where
+            there is an NVIDIA GPU, else OpenVINO where it is installed, else TensorFlow.
         server: "grpc://HOST:PORT", with engine "serving" only.
         precision: "auto" uses bfloat16 where the processor multiplies it in hardware; "float32" does not. A server
             chooses its own.

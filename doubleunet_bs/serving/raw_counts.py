@@ -1,8 +1,8 @@
-"""Raw counts in, a mask on the raw views out, all of it inside the graph: the endpoint `raw_counts`.
+"""The endpoint `raw_counts`: raw counts in, a mask on the raw views out, all of it inside the graph.
 
-The same steps as `preparation.prepare_scan`, the network, and `PreparedCase.map_back`, for a caller without this
-package. A scan that cannot be prepared never gets a mask, and its `status` says why. It does not spoil the batch it is in: the
-other scans get the mask, status, gains and body that they get alone, and probabilities equal to within 1e-5.
+The same steps as `preparation.prepare_scan`, the network, and `PreparedCase.map_back`, for callers without the package.
+A scan that cannot be prepared gets an empty mask and a `status` that says why. The other scans of its batch get the
+mask, status, gains and body that they get alone, and probabilities equal to within 1e-5.
 """
 
 import dataclasses
