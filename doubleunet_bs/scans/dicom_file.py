@@ -300,7 +300,8 @@ def _check_end(dataset: Dataset, complete: bool) -> None:
     tags = list(dataset.keys())
     if not tags:
         raise ScanError("is not a DICOM file, or is cut off in its header", "truncated")
-    last = dataset.get_item(max(tags))
+    with silence_pydicom():
+        last = dataset.get_item(max(tags))
     value = getattr(last, "value", None)
     length = getattr(last, "length", None)
     if length is not None and isinstance(value, bytes) and len(value) < length != _UNDEFINED_LENGTH:

@@ -81,6 +81,15 @@ def test_changed_bytes(tmp_path, kind):
         read_or_refuse(path)
 
 
+def test_a_header_without_pixels_that_ends_in_an_unknown_type(tmp_path):
+    dataset = ge_discovery()
+    del dataset.PixelData
+    path = tmp_path / "scan"
+    path.write_bytes(write(dataset) + b"\x0d\xe0\x01\x00MB\x00\x00")
+    with pytest.raises(ScanError):
+        read_scan(path)
+
+
 VALUES = {
     "US": st.one_of(st.integers(0, 65535), st.lists(st.integers(0, 65535), max_size=3)),
     "CS": st.sampled_from(["", "NM", "YES", "TOMO", "DYNAMIC", "STATIC", "RGB", "MONOCHROME1", ["NM", "CT"], "x" * 40]),
