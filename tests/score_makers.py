@@ -29,7 +29,10 @@ def lesion(pixels=10, common=0, area=None, view="anterior", probability=None, ma
     )
 
 
-def fold(number, *scans, value=100, counts=PixelCounts(1, 1, 1), **others):
+ONE_OF_EACH = PixelCounts(1, 1, 1)
+
+
+def fold(number, *scans, value=100, counts=ONE_OF_EACH, **others):
     """A fold; its intensity threshold has the given counts, or none when `value` is None."""
     threshold = ThresholdScore(value, None if value is None else counts, 0.5)
     return FoldScores(number, tuple(scans), threshold, {}, **others)

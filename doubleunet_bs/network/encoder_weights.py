@@ -93,7 +93,7 @@ def _published_file() -> Path:
             file = keras.utils.get_file(cached.name, URL, cache_dir=own, cache_subdir="", file_hash=MD5)
             os.replace(file, cached)
     # get_file raises a bare Exception for every failure of the network, and ValueError for a bad hash.
-    except Exception as cause:
+    except Exception as cause:  # noqa: BLE001
         raise RunError(
             f"the ImageNet weights could not be downloaded ({' '.join(str(cause).split())}): "
             f"fetch {URL} elsewhere and use "
