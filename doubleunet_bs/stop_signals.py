@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 
 class Interrupted(KeyboardInterrupt):
@@ -24,7 +24,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     @property
     def requested(self) -> bool:

@@ -61,7 +61,7 @@ def _left_out(*packages: str) -> Iterator[None]:
     """Let the import of packages that are not imported yet fail inside, as if they were not installed."""
     hidden = [name for name in packages if name not in sys.modules]
     # None is Python's own way to say so.
-    sys.modules.update(dict.fromkeys(hidden))
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         yield
     finally:

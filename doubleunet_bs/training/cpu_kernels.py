@@ -1,13 +1,13 @@
 """Experimental speed-ups on CPUs: faster TensorFlow kernels for some layers of the network, and a fused Adam.
 
-Keras writes batch normalisation as a dozen elementwise operations on a float32 copy. It resizes through a clipped float32
-copy, and it splits a dilated convolution into hundreds of small images. On a processor with fast matrix units these cost as
-much as the other convolutions. The kernels here compute the same in fewer passes over memory: results differ by rounding
-only, and a saved model does not know of them.
+Keras writes batch normalisation as a dozen elementwise operations on a float32 copy. It resizes through a clipped
+float32 copy, and it splits a dilated convolution into hundreds of small images. On a processor with fast matrix units
+these cost as much as the other convolutions. The kernels here compute the same in fewer passes over memory: results
+differ by rounding only, and a saved model does not know of them.
 
-Each kernel is tried out before it is used, in the precision that will run, because neither the processor nor the settings
-tell for certain which kernels TensorFlow has loaded. The environment variable DOUBLEUNET_BS_CPU_KERNELS=off keeps the layers
-of Keras. The fused Adam does not depend on the processor and stays.
+Each kernel is tried out before it is used, in the precision that will run, because neither the processor nor the
+settings tell for certain which kernels TensorFlow has loaded. The environment variable DOUBLEUNET_BS_CPU_KERNELS=off
+keeps the layers of Keras. The fused Adam does not depend on the processor and stays.
 """
 
 import functools
@@ -24,9 +24,9 @@ _DTYPES = ("float32", "bfloat16")
 def use_cpu_kernels(model: keras.Model) -> int:
     """Give the layers of a model on the CPU their faster kernels, from its next call on.
 
-    Replaced are batch normalisation in training that is not synchronised, bilinear doubling and dilated convolutions, where
-    the layer computes in float32 or bfloat16 and the kernel and its gradient work in that precision here. Float64, in which
-    runs are compared beyond rounding, keeps the layers of Keras.
+    Replaced are batch normalisation in training that is not synchronised, bilinear doubling and dilated convolutions,
+    where the layer computes in float32 or bfloat16 and the kernel and its gradient work in that precision here.
+    Float64, in which runs are compared beyond rounding, keeps the layers of Keras.
 
     Returns:
         The number of layers that were changed; 0 where DOUBLEUNET_BS_CPU_KERNELS is "off".
@@ -65,8 +65,8 @@ def kernel_works(call: Callable, dtype: str) -> bool:
 def has_bfloat16_kernels() -> bool:
     """Whether convolutions in bfloat16 run on oneDNN's kernels here, found by trying.
 
-    The trial is a dilated convolution, whose gradient oneDNN alone computes. Where it fails, TensorFlow multiplies bfloat16
-    number by number, many times slower than float32, or not at all.
+    The trial is a dilated convolution, whose gradient oneDNN alone computes. Where it fails, TensorFlow multiplies
+    bfloat16 number by number, many times slower than float32, or not at all.
     """
     return kernel_works(_convolve, "bfloat16")
 
@@ -163,8 +163,8 @@ class FusedAdam(keras.optimizers.Adam):
     Args:
         late: variables that join after the others, all at once. Adam divides its averages by how full they are, which
             it takes from the number of steps: counted with the others' steps, the still empty averages of the late ones
-            would pass for full, and since that of the squares fills more slowly, their first steps would be several times
-            the learning rate. They have a count of their own.
+            would pass for full, and since that of the squares fills more slowly, their first steps would be several
+            times the learning rate. They have a count of their own.
 
     Raises:
         ValueError: with `amsgrad`, which the kernel does not have.
@@ -174,7 +174,8 @@ class FusedAdam(keras.optimizers.Adam):
         super().__init__(*args, **kwargs)
         if self.amsgrad:
             raise ValueError("FusedAdam has no amsgrad: use keras.optimizers.Adam")
-        self._late_ids, self._late = {id(variable) for variable in late}, set()
+        self._late_ids = {id(variable) for variable in late}
+        self._late: set[int] = set()
 
     def build(self, variables):
         """Make the variables of the optimizer."""

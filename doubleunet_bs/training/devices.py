@@ -145,8 +145,8 @@ def choose_precision(replicas: Replicas, precision: str = "float32", xla: str = 
     Args:
         replicas: the devices.
         precision: one of `PRECISIONS`, or "auto": bfloat16 where the device multiplies matrices in it (GPUs of compute
-            capability 8.0 and above, processors with AMX or AVX-512 BF16 if a trial succeeds), float16 with loss scaling
-            on GPUs from 7.0, float32 elsewhere.
+            capability 8.0 and above, processors with AMX or AVX-512 BF16 if a trial succeeds), float16 with loss
+            scaling on GPUs from 7.0, float32 elsewhere.
         xla: "on", "off", or "auto": on for a single GPU in float32, off elsewhere. With several replicas XLA cannot
             compile the batch normalisation, and in mixed precision it refuses the gradient of the bilinear upsampling.
 
@@ -285,7 +285,8 @@ def _memory_available(replicas: Replicas) -> float | None:
 
 
 def control_group_limit(membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """The smallest memory limit in bytes of this process's Linux control group and those above it; infinite without one.
+    """The smallest memory limit in bytes of this process's Linux control group and those above it; infinite without
+    one.
 
     A batch system, or a container, sets it. Both versions of control groups are read.
     """

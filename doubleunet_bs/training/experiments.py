@@ -19,15 +19,15 @@ class Experiment:
         classes: 1: the original one-class network with sigmoid heads (Table 1); 3: softmax over air, non-metastatic and
             metastatic after background removal (Table 2).
         loss: "dice" (equation 1) or "focal-tversky" (equation 2).
-        negatives: what normal scans do in training (section 2.5). "none": nothing; "otsu": they train with their Otsu mask
-            as class 1; "mining": with the false positives of a model trained on the positive scans as class 1.
+        negatives: what normal scans do in training (section 2.5). "none": nothing; "otsu": they train with their Otsu
+            mask as class 1; "mining": with the false positives of a model trained on the positive scans as class 1.
         mining_start: from which weights the training with mined negatives starts. "initial": from those that the mining
             model started from, too, so that a row with mining differs from the others in its negatives alone (decided
             here; the paper adds the mined scans to the training set and says no more); "mined": it goes on from the
             mining model.
         transfer: train on another cohort first and start every fold from those weights (section 2.6).
-        pretrain_negatives: of that cohort. "otsu": its normal scans train with their Otsu mask (the paper pre-trains with
-            100 prostate scans, of which 50 are normal; that they take Otsu's mask in rows with mining as well was
+        pretrain_negatives: of that cohort. "otsu": its normal scans train with their Otsu mask (the paper pre-trains
+            with 100 prostate scans, of which 50 are normal; that they take Otsu's mask in rows with mining as well was
             decided here); "none": they do not take part.
         pretrain_epochs: of the pre-training; 0: as many as `epochs` (decided here).
         brightness_levels: mean intensities at which each training scan is shown, itself included; an odd number. 1: no
@@ -35,8 +35,8 @@ class Experiment:
         brightness_reach: they lie in the open range (m - reach, m + reach) around the scan's own mean m; 5 (stated).
         flip: "none"; "merged": each training scan is also shown mirrored as a whole, which swaps its halves (decided
             here); "per_view": also with both views mirrored in their places.
-        variants_per_epoch: "all": an epoch shows each training scan in all its variants, 14 of them in Table 3 (the paper
-            calls the data set 14 times as large); "one": in one, drawn for each scan and epoch.
+        variants_per_epoch: "all": an epoch shows each training scan in all its variants, 14 of them in Table 3 (the
+            paper calls the data set 14 times as large); "one": in one, drawn for each scan and epoch.
         pretrain_augmentation: whether the pre-training shows variants as well (decided here: no, so that Table 3
             differs from its row in Table 2 in the breast scans alone).
         loss_classes: the classes with a loss term of their own, each once, in ascending order however they are given
@@ -44,17 +44,18 @@ class Experiment:
         smooth: pixels added to numerator and denominator of the losses (decided here).
         alpha, beta, gamma: of the Focal Tversky loss (stated); gamma is above 0, as is one of alpha and beta.
         batch_size, epochs, learning_rate: 4, 500 and 1e-4 (stated, section 3.1). The optimiser is Adam (decided here).
-        schedule: "plateau": see the next line; "cosine": the learning rate falls along half a cosine to zero at the last
-            step, for runs too short for a plateau (decided here).
+        schedule: "plateau": see the next line; "cosine": the learning rate falls along half a cosine to zero at the
+            last step, for runs too short for a plateau (decided here).
         plateau_factor, plateau_patience: the learning rate is multiplied by the factor when the validation loss has not
             improved for so many epochs (from the original Double U-Net code).
         early_stopping: stop after so many epochs without a better validation F1; 0: never, as in the paper.
         encoder_weights: "imagenet", "none" or a file.
         head_bias: "prior": the heads start at the class frequencies of the training labels (decided here); "zeros": the
             original start.
-        freeze_encoder: the VGG19 encoder stays as it is for so many epochs; 0: it trains from the start, as in the original.
-        accumulate: pieces a batch is taken in, to save memory (decided here). Losses and gradients are those of the whole
-            batch; batch normalisation sees each piece by itself.
+        freeze_encoder: the VGG19 encoder stays as it is for so many epochs; 0: it trains from the start, as in the
+            original.
+        accumulate: pieces a batch is taken in, to save memory (decided here). Losses and gradients are those of the
+            whole batch; batch normalisation sees each piece by itself.
         bn_momentum: of the moving averages of batch normalisation; 0.99 as in the original. Short runs need less.
         folds: number of parts of the cross-validation (stated: 10).
         seed: governs folds, initial weights, and the order of the scans and of their variants.
@@ -212,8 +213,8 @@ def paper_experiment(name: str, **changes: Any) -> Experiment:
     """The experiment of a row of the paper, with settings changed.
 
     Raises:
-        SettingsError: for a name that is no row, a setting out of its range, or one of the pre-training or the mining in
-            an experiment without it. (A run that was made with such a setting can still be opened.)
+        SettingsError: for a name that is no row, a setting out of its range, or one of the pre-training or the mining
+            in an experiment without it. (A run that was made with such a setting can still be opened.)
     """
     if name not in PAPER_EXPERIMENTS:
         raise SettingsError(f"no experiment {name!r}; there are {', '.join(PAPER_EXPERIMENTS)}")

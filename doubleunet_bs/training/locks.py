@@ -1,6 +1,7 @@
 """One process a fold: lock files in `RUN/locks`, for processes on any machines that share the run folder.
 
-A lock is a file that only one process can create. Its holder touches it every 15 seconds and removes it at the end. A file
+A lock is a file that only one process can create. Its holder touches it every 15 seconds and removes it at the end. A
+file
 that a killed process left is removed by the next one: at once on the same machine, elsewhere when nobody has touched it
 for two minutes. Locks of the kernel are not used, since over NFS they do not reach every machine.
 

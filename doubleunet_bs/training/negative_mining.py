@@ -1,8 +1,10 @@
-"""Negative mining: what a model takes for metastases on normal scans becomes the non-metastatic class (paper, section 2.5).
+"""Negative mining: what a model takes for metastases on normal scans becomes the non-metastatic class (paper, section
+2.5).
 
     1. a network is trained on the positive scans of the fold alone               fold_01/mining_model/
     2. it segments the normal scans; whatever it finds there is a false positive   fold_01/mined_negatives/
-    3. the fold is trained on the positive scans and on the normal ones, in which those pixels are class 1 and all others 0
+    3. the fold is trained on the positive scans and on the normal ones, in which those pixels are class 1 and all
+    others 0
 
 Each fold mines with a model of its own: one of another fold would have been trained on scans that this one tests or
 validates on, and would hand on what it learnt of them.
@@ -13,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,7 +78,7 @@ def mine_negatives(
     def segment(grey):
         return predict_metastases(model, grey)[1]
 
-    found = {}
+    found: dict[int, np.ndarray] = {}
     for start in range(0, len(cases), batch_size):
         batch = [int(index) for index in cases[start : start + batch_size]]
         masks = segment(tf.constant(np.stack([dataset.grey(index) for index in batch]))).numpy()
@@ -96,7 +99,8 @@ def save_mined(path: str | os.PathLike, dataset: Dataset, masks: Mapping[int, np
     """
     with new_folder(path) as folder:
         names = {index: dataset.cases[index].case for index in sorted(masks)}
-        np.savez_compressed(folder / LABELS, **{name: np.packbits(masks[index]) for index, name in names.items()})
+        packed: dict[str, Any] = {name: np.packbits(masks[index]) for index, name in names.items()}
+        np.savez_compressed(folder / LABELS, **packed)
         for index, name in names.items():
             labels = masks[index].astype(np.uint8) * NON_METASTATIC
             save_png(folder / f"{name}.png", overlay(dataset.grey(index), labels))

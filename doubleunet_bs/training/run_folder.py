@@ -213,7 +213,8 @@ def _pretrain_data(
     check_cohorts(dataset, pretrain, other_patients)
     if experiment.pretrain_negatives != "none" and not any(case.group == "negative" for case in pretrain.cases):
         raise SettingsError(
-            f"{pretrain.path}: no normal scans to pre-train {experiment.name} with: mark them in patients.csv and prepare "
+            f"{pretrain.path}: no normal scans to pre-train {experiment.name} with: mark them in patients.csv and "
+            "prepare "
             "again, or use --set pretrain_negatives=none"
         )
     return {
@@ -226,9 +227,9 @@ def _pretrain_data(
 def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients: bool = False) -> None:
     """Check that `dataset` can start from a pre-training on `other` (paper, section 2.6).
 
-    They must share no patient and no scan, and be prepared alike. Patients are compared by pseudonym, which requires that
-    both cohorts were prepared with the same key (`prepare --key`). Scans are compared by their counts and files as well,
-    which needs no key.
+    They must share no patient and no scan, and be prepared alike. Patients are compared by pseudonym, which requires
+    that both cohorts were prepared with the same key (`prepare --key`). Scans are compared by their counts and files as
+    well, which needs no key.
 
     Args:
         dataset: the shards of the run.
@@ -250,13 +251,15 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients
     ]
     if different:
         raise DatasetError(
-            f"{other.path}: prepared with other settings than {dataset.path} ({'; '.join(different)}): prepare one again"
+            f"{other.path}: prepared with other settings than {dataset.path} ({'; '.join(different)}): prepare one "
+            "again"
         )
     kinds = [scans_are(cohort.cases) for cohort in (other, dataset)]
     if kinds[0] != kinds[1]:
         # What a report says of its figures rests on the scans of the folds alone.
         raise DatasetError(
-            f"{other.path}: its scans are {kinds[0]}, those of {dataset.path} {kinds[1]}: pre-train on scans of the same kind"
+            f"{other.path}: its scans are {kinds[0]}, those of {dataset.path} {kinds[1]}: pre-train on scans of the "
+            "same kind"
         )
     if patients_comparable(dataset, other) is False and not other_patients:
         raise DatasetError(
@@ -269,7 +272,8 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients
             value = getattr(case, attribute)
             if value and value in known:
                 raise DatasetError(
-                    f"{other.path}: {case.case} is of the same {what} as {known[value]} in {dataset.path}: leave one out"
+                    f"{other.path}: {case.case} is of the same {what} as {known[value]} in {dataset.path}: leave one "
+                    "out"
                 )
 
 

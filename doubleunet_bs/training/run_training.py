@@ -1,7 +1,7 @@
 """Train the folds of a run through all stages of its experiment: what `doubleunet-bs train` does.
 
-Several processes, on any machines that share the run folder, may train at the same time. A fold is trained by one process
-(`training.locks`). The pre-training of a run is done by one process while the others wait.
+Several processes, on any machines that share the run folder, may train at the same time. A fold is trained by one
+process (`training.locks`). The pre-training of a run is done by one process while the others wait.
 """
 
 import contextlib
@@ -70,8 +70,8 @@ def train_fold(
         LockedError: another process trains this fold.
         RunError: the fold has results, and `resume` is off. Or memory ran out: the message says what to change.
         SettingsError, DatasetError: the fold cannot be trained.
-        Interrupted: SIGTERM or SIGINT came. A training is saved, mining and export are finished first. `resume` continues.
-            A second signal acts as usual.
+        Interrupted: SIGTERM or SIGINT came. A training is saved, mining and export are finished first. `resume`
+            continues. A second signal acts as usual.
 
     Example:
         >>> from doubleunet_bs.preparation import open_shards
@@ -257,7 +257,8 @@ def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
         lines.append(f"transfer    no scan is in both cohorts; {compared}")
     if experiment.batch_size // experiment.accumulate < 2:
         lines.append(
-            "warning     one image at a time: the ASPP pooling branch learns nothing; use at least 2 images a micro-batch "
+            "warning     one image at a time: the ASPP pooling branch learns nothing; use at least 2 images a "
+            "micro-batch "
             "(--batch-size, --accumulate)"
         )
     return "\n".join(lines)
@@ -276,12 +277,13 @@ def trainer_line(trainer: Trainer, tests: int = 0) -> str:
 def warn_without_findings(title: str, history: Sequence[Epoch]) -> str:
     """A warning line, if no epoch of a training found a metastatic pixel, else "".
 
-    Such a network may never begin to find any, and neither may one that starts from it: batches without a lesion teach it
-    to call nothing metastatic (seen with Focal Tversky, batches of two and a cohort of which half was normal).
+    Such a network may never begin to find any, and neither may one that starts from it: batches without a lesion teach
+    it to call nothing metastatic (seen with Focal Tversky, batches of two and a cohort of which half was normal).
     """
     if any(epoch.val_f1 for epoch in history):
         return ""
     return (
-        f"warning     {title}: no epoch found a metastatic pixel on the validation scans: try more epochs, larger batches or "
+        f"warning     {title}: no epoch found a metastatic pixel on the validation scans: try more epochs, larger "
+        "batches or "
         "another --seed\n"
     )

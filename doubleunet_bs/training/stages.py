@@ -5,9 +5,9 @@
     mined_negatives  its false positives on normal scans         RUN/fold_01/mined_negatives
     fold             what is tested                              RUN/fold_01
 
-A stage is done when its folder has its result. A finished stage is not repeated, an unfinished one is continued. The folder
-of a finished stage says what it was made from. That is compared with what it would be made from now. For the reader,
-`RUN/fold_01/stages.json` lists the stages and which are done.
+A stage is done when its folder has its result. A finished stage is not repeated, an unfinished one is continued. The
+folder of a finished stage says what it was made from. That is compared with what it would be made from now. For the
+reader, `RUN/fold_01/stages.json` lists the stages and which are done.
 """
 
 import dataclasses
@@ -136,7 +136,8 @@ def pretraining_cases(experiment: Experiment, dataset: ShardedDataset) -> tuple[
         raise DatasetError(f"{dataset.path}: cannot pre-train: {error}") from None
     if experiment.pretrain_negatives == "otsu" and not split.negatives:
         raise DatasetError(
-            f"{dataset.path}: cannot pre-train: no normal scan is left beside the validating patients; prepare more of them, "
+            f"{dataset.path}: cannot pre-train: no normal scan is left beside the validating patients; prepare more "
+            "of them, "
             "or use --set pretrain_negatives=none"
         )
     negatives = split.negatives if experiment.pretrain_negatives == "otsu" else ()
@@ -284,7 +285,8 @@ class FoldStages:
         for environment in sorted(self.run.path.glob(f"fold_[0-9][0-9]/{ENVIRONMENT}")):
             if read_environment(environment.parent).get("pretrain_sha256") not in (None, sha256):
                 raise RunError(
-                    f"{environment.parent}: started from another pre-training than {weights}: remove it to train it again"
+                    f"{environment.parent}: started from another pre-training than {weights}: remove it to train it "
+                    "again"
                 )
         return weights
 

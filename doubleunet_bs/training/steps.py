@@ -2,9 +2,9 @@
 
 Keras' own loop scales a loss function that returns a scalar by the number of replicas, and averages where these losses
 need one sum over the whole batch. Here the loss is a formula over a few sums (true positives, false positives and false
-negatives of each class), and the chain rule is taken apart there: the sums are added up over all replicas and all pieces
-of the batch, the formula gives the loss and its slope in each sum, and every piece contributes the gradient of its own
-sums times that slope. Added up, this is exactly the gradient of one device that sees the whole batch at once.
+negatives of each class), and the chain rule is taken apart there: the sums are added up over all replicas and all
+pieces of the batch, the formula gives the loss and its slope in each sum, and every piece contributes the gradient of
+its own sums times that slope. Added up, this is exactly the gradient of one device that sees the whole batch at once.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from doubleunet_bs.training.experiments import Experiment
 
 def make_loss(experiment: Experiment) -> OverlapLoss:
     """The loss of an experiment."""
-    common = {"smooth": experiment.smooth, "classes": experiment.loss_classes}
+    classes, smooth = experiment.loss_classes, experiment.smooth
     if experiment.loss == "dice":
-        return DiceLoss(**common)
-    return FocalTverskyLoss(**common, alpha=experiment.alpha, beta=experiment.beta, gamma=experiment.gamma)
+        return DiceLoss(classes, smooth)
+    return FocalTverskyLoss(classes, smooth, experiment.alpha, experiment.beta, experiment.gamma)
 
 
 def output_sums(loss: OverlapLoss, outputs, labels, weights) -> tf.Tensor:
-    """(outputs, terms, 3) sums of the loss: two outputs of the softmax network, one for the concatenated sigmoid ones."""
+    """(outputs, terms, 3) sums of the loss: two outputs with softmax heads, one for the concatenated sigmoid heads."""
     tensors = [outputs["output1"], outputs["output2"]] if isinstance(outputs, dict) else [outputs]
     return tf.stack([loss.sums(labels, tensor, weights) for tensor in tensors])
 
@@ -42,9 +42,9 @@ class Steps:
         loss: see `make_loss`.
         replicas: the devices.
         jit_compile: let XLA compile the training step of a replica; possible with one replica only.
-        accumulate: pieces that each replica's part of a batch comes in, one after the other, to save memory. The sums of
-            the loss still run over the whole batch: with more than one piece a first pass over all pieces takes the sums,
-            a second one the gradients. Batch normalisation sees each piece by itself.
+        accumulate: pieces that each replica's part of a batch comes in, one after the other, to save memory. The sums
+            of the loss still run over the whole batch: with more than one piece a first pass over all pieces takes the
+            sums, a second one the gradients. Batch normalisation sees each piece by itself.
         frozen: variables that `train(frozen=True)` leaves alone.
     """
 
@@ -74,8 +74,8 @@ class Steps:
         """Take the next batch and update the weights with it.
 
         Args:
-            iterator: of the distributed dataset. Taking the batch inside the compiled step keeps its size open: a smaller
-                last batch is not traced again.
+            iterator: of the distributed dataset. Taking the batch inside the compiled step keeps its size open: a
+                smaller last batch is not traced again.
             frozen: leave the variables given as `frozen` as they are.
 
         Returns:
@@ -168,7 +168,8 @@ class Steps:
 
 
 def _after(piece: dict[str, tf.Tensor], done: list[tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The piece, to be looked at only after `done`: nothing else keeps a graph from computing all pieces at once, in the
+    """The piece, to be looked at only after `done`: nothing else keeps a graph from computing all pieces at once, in
+    the
     memory of all of them."""
     with tf.control_dependencies(done):
         return {name: tf.identity(value) for name, value in piece.items()}

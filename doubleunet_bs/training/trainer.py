@@ -120,7 +120,7 @@ def load_initial_weights(model: keras.Model, path: Path) -> None:
     try:
         model.load_weights(path)
     # Keras and h5py raise whatever the damaged or foreign part runs into.
-    except Exception as cause:
+    except Exception as cause:  # noqa: BLE001
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]
         raise RunError(f"{path}: not weights of this network ({reason})") from None
 
@@ -319,7 +319,8 @@ class Trainer:
         if not np.isfinite(val_loss):
             # Before anything is saved: the state of the epoch before is still good.
             raise RunError(
-                f"{self.path}: the validation loss became {val_loss} in epoch {state.epoch + 1}: start a new --run with a "
+                f"{self.path}: the validation loss became {val_loss} in epoch {state.epoch + 1}: start a new --run "
+                "with a "
                 "lower --learning-rate or --precision float32"
             )
         learning_rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
@@ -422,9 +423,11 @@ class Trainer:
         piece = load_piece(self.dataset, indices, [1.0] * len(indices), shown, self.augmentation)
         cases = np.array([self.dataset.cases[index].case for index in indices])
         path = self.path / "bad_batch.npz"
-        replace_file(path, lambda temporary: np.savez(temporary, case=cases, **piece))
+        content: dict[str, Any] = {"case": cases, **piece}
+        replace_file(path, lambda temporary: np.savez(temporary, **content))
         raise RunError(
-            f"{path}: the loss became {loss} in epoch {self.state.epoch + 1} with this batch: start a new --run with a lower "
+            f"{path}: the loss became {loss} in epoch {self.state.epoch + 1} with this batch: start a new --run with "
+            "a lower "
             "--learning-rate or --precision float32"
         )
 

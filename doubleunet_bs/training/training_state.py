@@ -111,8 +111,8 @@ def load_state(
         fingerprint: what the entry "identity" of its `progress` must equal.
 
     Raises:
-        RunError: the file is missing, truncated, damaged or of another format, its variables are not those of this model
-            and optimiser, or its fingerprint differs. The difference is named.
+        RunError: the file is missing, truncated, damaged or of another format, its variables are not those of this
+            model and optimiser, or its fingerprint differs. The difference is named.
     """
     with _open(path) as archive:
         meta = _meta(path, archive)
@@ -157,7 +157,7 @@ def _open(path):
     except FileNotFoundError:
         raise RunError(f"{path}: no such checkpoint: there is nothing to resume") from None
     # zipfile and NumPy answer damaged bytes with half a dozen exception types, NotImplementedError among them.
-    except Exception as cause:
+    except Exception as cause:  # noqa: BLE001
         raise _damaged(path, cause) from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise RunError(f"{path}: not a checkpoint of this package")
@@ -167,7 +167,7 @@ def _open(path):
 def _read(path, archive, name: str) -> np.ndarray:
     try:
         return archive[name]
-    except Exception as cause:
+    except Exception as cause:  # noqa: BLE001
         raise _damaged(path, cause) from None
 
 

@@ -48,7 +48,7 @@ class TrainingTask:
 
 
 def training_fingerprint(task: TrainingTask, replicas: Replicas) -> dict[str, Any]:
-    """What must be the same for a saved state to be continued, by name: plain JSON values. Files count by their content."""
+    """What must be equal for a saved state to be continued, by name: plain JSON values. Files count by content."""
     dataset, encoder = task.dataset, task.experiment.encoder_weights
     own_encoder = task.initial_weights is None and encoder not in ("none", "imagenet")
     return {
@@ -72,8 +72,8 @@ def training_environment(
 ) -> dict[str, Any]:
     """The content of `environment.json`: versions, devices, settings and hashes, without a path or a user's name.
 
-    Versions and devices are those of this start. "starts" lists all starts whose epochs are in the result, each with the
-    epochs and batches that were done before it.
+    Versions and devices are those of this start. "starts" lists all starts whose epochs are in the result, each with
+    the epochs and batches that were done before it.
 
     Args:
         task: what is about to train.

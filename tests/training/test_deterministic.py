@@ -24,7 +24,9 @@ from doubleunet_bs.training.devices import DeviceSettings, deterministic_kernels
 from doubleunet_bs.training.run_folder import create_run
 from doubleunet_bs.training.run_training import train_fold
 build_module.double_unet = small_network
-experiment = paper_experiment("focal-tversky-otsu", folds=3, epochs=2, learning_rate=1e-2, encoder_weights="none", seed=int(sys.argv[3]))
+experiment = paper_experiment(
+    "focal-tversky-otsu", folds=3, epochs=2, learning_rate=1e-2, encoder_weights="none", seed=int(sys.argv[3])
+)
 shards = SyntheticShards(scans=12)
 settings = DeviceSettings(precision="mixed_bfloat16", deterministic=True)
 replicas = open_devices(experiment, shards.image_shape, settings)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.training.training_state import TrainingState
 from doubleunet_bs.training.history import COLUMNS, Epoch, draw_progress, epoch_line, read_history, write_history
 from doubleunet_bs.training.trainer import Plateau, cosine
+from doubleunet_bs.training.training_state import TrainingState
 
 
 def test_learning_rate_follows_keras_reduce_lr_on_plateau():

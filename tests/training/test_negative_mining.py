@@ -1,4 +1,4 @@
-"""Negative mining: false positives become class 1, are kept, and come from a model that has not seen what is held out."""
+"""Negative mining: false positives become class 1, are kept, and come from a model that has not seen them."""
 
 import json
 

@@ -138,7 +138,7 @@ def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_what_joins_adam_late_begins_as_the_others_did(scaled):
-    """As an optimizer of its own would, and without an effect on the others; under the scaling of float16 losses as well."""
+    """As an optimizer of its own would, without an effect on the others, also with scaled float16 losses."""
     rng = np.random.default_rng(0)
     early, late, alone = (keras.Variable(np.zeros(50, np.float32), name=name) for name in ("early", "late", "alone"))
     optimizer = FusedAdam(1e-2, late=[late], name="adam")

@@ -174,7 +174,7 @@ def test_resuming_after_a_frozen_encoder_is_bit_identical(tmp_path, monkeypatch)
 
 
 def test_environment_names_every_start_that_the_result_comes_from(tmp_path, monkeypatch):
-    """A training that goes on under another version of the source or of TensorFlow is not that of the last one alone."""
+    """A training continued under another version of the source or of TensorFlow names both."""
     first = trainer_in(tmp_path)
     interrupt_after(first, 3)
     for commit, trainer in (("a" * 40, first), ("b" * 40, trainer_in(tmp_path))):

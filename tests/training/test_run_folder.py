@@ -123,7 +123,7 @@ def test_processes_that_make_the_same_run_at_once_find_the_same_run(tmp_path, ex
         start.wait()
         try:
             runs.append(create_run(tmp_path / "run", experiment, synthetic_shards))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             errors.append(error)
 
     threads = [threading.Thread(target=make) for _ in range(6)]

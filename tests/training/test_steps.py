@@ -1,4 +1,4 @@
-"""Training steps of the real network, run eagerly: every loss, head and precision updates the weights and lowers the loss."""
+"""Training steps of the real network, run eagerly: every loss, head and precision lowers the loss."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""A network of two convolutions with batch normalisation in place of the Double U-Net: what is around it is the same."""
+"""A network of two convolutions with batch normalisation in place of the Double U-Net."""
 
 import keras
 
