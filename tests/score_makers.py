@@ -39,6 +39,6 @@ def fold(number, *scans, value=100, counts=ONE_OF_EACH, **others):
 
 
 def fold_of(number, precision, sensitivity, **others):
-    """A fold of one scan with exactly this precision and sensitivity, given in per cent with two digits."""
+    """A fold of one scan with exactly this precision and sensitivity, given in % with two digits."""
     p, s = round(100 * precision), round(100 * sensitivity)
     return fold(number, scan(number, tp=p * s, fp=s * (10000 - p), fn=p * (10000 - s)), **others)

@@ -189,23 +189,6 @@ class FoldScores:
         }
 
 
-_OWN = {
-    "format",
-    "meaning",
-    "fold",
-    "pooled",
-    "threshold",
-    "lesions_meaning",
-    "lesion_overlap",
-    "area_unit",
-    "lesions",
-    "detection",
-    "postprocessed",
-    "scans",
-    "normals",
-}
-
-
 def precision_entry(folds: Iterable[str | None]) -> dict[str, str]:
     """{"arithmetic": the precisions of several folds, joined}, the key of scores.json; empty when none is recorded."""
     known = list(dict.fromkeys(filter(None, folds)))
@@ -226,6 +209,7 @@ def read_scores(path: str | os.PathLike) -> FoldScores:
     content = read_json(path, RunError, "score file")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{path}: not a score file of format {FORMAT}: evaluate all folds again")
+    own = FoldScores(0, (), ThresholdScore(None, None, None), {}).to_json()
     try:
         threshold, after = content["threshold"], content["postprocessed"]
         return FoldScores(
@@ -236,7 +220,7 @@ def read_scores(path: str | os.PathLike) -> FoldScores:
                 None if threshold["value"] is None else counts_from_json(threshold),
                 threshold["validation_f1"],
             ),
-            about={key: value for key, value in content.items() if key not in _OWN},
+            about={key: value for key, value in content.items() if key not in own},
             unit=str(content["area_unit"]),
             overlap=float(content["lesion_overlap"]),
             normals=tuple(map(scan_from_json, content["normals"]["scans"])),

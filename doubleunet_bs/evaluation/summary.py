@@ -12,6 +12,7 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
 from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, size_class, size_class_names
 from doubleunet_bs.evaluation.paper_tables import Provenance
@@ -233,6 +234,56 @@ class Summary:
             "postprocessed_detection_mean": self.postprocessed_detection_mean,
             "dice_per_scan": dataclasses.asdict(self.dice),
         }
+
+
+def interval_note(summary: Summary) -> str:
+    """What the 95 % intervals are of, as a sentence; "" when there is none."""
+    found = summary.intervals
+    if found.precision is None and found.sensitivity is None and found.f1_mean is None:
+        return ""
+    return (
+        f"95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of "
+        f"{counted(found.patients, 'patient')}, within each fold."
+    )
+
+
+def undefined_note(summary: Summary) -> str:
+    """Which means leave folds out, as a sentence; "" when none does, and for a single fold."""
+    scored = len(summary.folds)
+    partial = {name: count for name, count in summary.mean.folds.items() if count < scored}
+    if scored < 2 or not partial:
+        return ""
+    left_out = ", ".join(f"{name} ({scored - count})" for name, count in partial.items())
+    return f"Undefined in some folds, which are left out of that mean: {left_out}."
+
+
+def undefined_detection(summary: Summary) -> list[str]:
+    """Which figures by patient are undefined, in which folds, and why: a sentence for each reason."""
+    names = {"specificity": "specificity", "auc": "AUC", "false_positives_per_normal_scan": "false positives"}
+    lines = []
+    for reason in dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason):
+        folds = [fold for fold in summary.folds if fold.detection.reason == reason]
+        rows = [fold.detection.to_json() for fold in folds]
+        # Only what is undefined in a fold with this reason.
+        *first, last = [name for key, name in names.items() if any(row[key] is None for row in rows)]
+        what = ", ".join(first) + f" and {last}"
+        where = f" in fold {', '.join(str(f.fold) for f in folds)}" if len(folds) < len(summary.folds) else ""
+        lines.append(f"{what[0].upper()}{what[1:]} are undefined{where}: {reason}.")
+    return lines
+
+
+def folds_in_mean(summary: Summary, key: str, minimum_size: bool = False) -> str:
+    """ "mean of 1 of 3 folds" where a figure by patient is defined in some folds only, else "".
+
+    Args:
+        summary: of the run.
+        key: of `Summary.detection_mean`.
+        minimum_size: of the figures with the minimum lesion size.
+    """
+    found = [fold.postprocessed_detection if minimum_size else fold.detection for fold in summary.folds]
+    defined = sum(one is not None and one.to_json()[key] is not None for one in found)
+    some = 0 < defined < len(summary.folds)
+    return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
 
 
 def _detection_mean(found: Sequence[Detection]) -> dict[str, float | None]:

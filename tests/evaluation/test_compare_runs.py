@@ -23,7 +23,7 @@ QUICK = EvaluationSettings(pictures=False, show_progress=False)
 
 
 def with_dice(values, patients=None):
-    """Scans with these Dice coefficients in per cent; None for an empty scan."""
+    """Scans with these Dice coefficients in %; None for an empty scan."""
     return [
         scan(
             number,

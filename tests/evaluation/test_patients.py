@@ -52,7 +52,7 @@ def test_without_normals_half_of_it_is_undefined_with_a_reason():
 
 
 def test_normal_scans_of_patients_with_metastases_are_no_normal_patients():
-    """Their wrong lesions are counted; what needs a normal patient is undefined, and the reason says so."""
+    """Their false-positive lesions are counted; what needs a normal patient is undefined, and the reason says so."""
     found = score_patients(
         [scan(1, patient=1)], [scan(2, patient=1, group="negative", lesions=[lesion(probability=0.2)])]
     )

@@ -22,17 +22,15 @@ from doubleunet_bs.evaluation.report.scan_figures import (
 from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.evaluation.statistics import Distribution, Interval
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
-from doubleunet_bs.evaluation.summary import Summary, by_size, by_view
+from doubleunet_bs.evaluation.summary import Summary, by_size, by_view, folds_in_mean, undefined_detection
 from doubleunet_bs.evaluation.tables import (
     BLANK,
     Cell,
-    folds_in_mean,
     lesion_rows,
     patient_figure,
     percent,
     summary_rows,
     table_notes,
-    undefined_detection,
 )
 from doubleunet_bs.files import write_text
 from doubleunet_bs.preparation.records import PATIENTS
