@@ -134,7 +134,7 @@ def test_the_posterior_view_is_stored_as_seen_from_behind(cohort):
 
 
 def test_a_left_sided_lesion_is_right_in_front_and_left_behind(monkeypatch):
-    """A patient faces the viewer in the anterior view, and turns his back in the posterior one."""
+    """A patient faces the viewer in the anterior view, and is seen from behind in the posterior one."""
 
     def one_rib_lesion(rng, bones, cancer):
         return [Focus("metastasis", "rib_L7", *blob(rng, bones.on_rod("rib_L7", 0.5), 10), 5.0)]

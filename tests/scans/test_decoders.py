@@ -79,7 +79,7 @@ def test_after_a_crash_the_next_frame_is_decoded():
         "print('x' * 9_999_999)",
     ],
 )
-def test_a_codec_that_hangs_aborts_or_babbles_is_a_damaged_file(monkeypatch, code):
+def test_a_codec_that_hangs_aborts_or_writes_nonsense_is_a_damaged_file(monkeypatch, code):
     monkeypatch.setattr(decoders, "DECODER_SECONDS", 3)
     monkeypatch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
     assert reason(FRAME) == "damaged-pixels"
