@@ -1,6 +1,7 @@
 """From DICOM to a prediction: no secret of a header in anything that prepare, train, evaluate or predict write."""
 
 import pydicom
+import pytest
 from intensity_run import intensity_model
 from planted_secrets import SECRET, UID, haystack, plant_everywhere, search
 
@@ -10,6 +11,7 @@ from doubleunet_bs.files import read_json
 from doubleunet_bs.phantom import make_cohort
 
 
+@pytest.mark.slow
 def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
     cohort = make_cohort(tmp_path / "hospital", 3, positive_fraction=1.0, progress=False)
     for number, path in enumerate(sorted(cohort.glob("scans/*.dcm")), start=1):

@@ -54,6 +54,7 @@ def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydi
     assert said.splitlines() == ["[]", "[]", "[]"]
 
 
+@pytest.mark.slow
 def test_training_imports_neither_scikit_learn_nor_matplotlib_and_leaves_both_importable():
     said = run(
         "import sys\n"
@@ -68,6 +69,7 @@ def test_training_imports_neither_scikit_learn_nor_matplotlib_and_leaves_both_im
     assert said.splitlines() == ["[]", "sklearn matplotlib"]
 
 
+@pytest.mark.slow
 def test_what_was_imported_before_stays():
     said = run(
         "import matplotlib\n"

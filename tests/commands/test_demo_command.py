@@ -16,6 +16,7 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, small_network, capsys):
     demo = tmp_path / "demo"
     assert run("demo", demo, "--patients", 10, "--folds", 3, "--epochs", 1) == 0

@@ -54,6 +54,7 @@ def test_a_training_that_finds_nothing_says_so(tmp_path, cohorts, monkeypatch, c
     assert found == {"seeing": False, "blind": True}
 
 
+@pytest.mark.slow
 def test_a_changed_row_with_all_stages(tmp_path, cohorts, small_network, capsys):
     breast, prostate = cohorts
     common = ["--data", breast, "--run", tmp_path / "run", "--experiment", "dice-mining-transfer", "--folds", 3]
@@ -91,6 +92,7 @@ def test_a_changed_row_with_all_stages(tmp_path, cohorts, small_network, capsys)
     assert "does not pre-train" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_cohorts_with_different_keys_need_a_confirmation(tmp_path, cohorts, small_network, capsys):
     copies = []
     for number, cohort in enumerate(cohorts):
@@ -123,6 +125,7 @@ def test_cohorts_with_different_keys_need_a_confirmation(tmp_path, cohorts, smal
         open_run(path)
 
 
+@pytest.mark.slow
 def test_one_image_at_a_time_is_warned_of(tmp_path, cohorts, small_network, capsys):
     common = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
     said = []
@@ -159,6 +162,7 @@ def test_pretraining_alone_needs_an_experiment_with_transfer(tmp_path, cohorts, 
     assert "dice does not pre-train" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_imagenet_file_makes_the_same_run_as_the_download(tmp_path, cohorts, small_network, monkeypatch):
     """The file is never read here, since this network has no encoder: what matters is what it counts as."""
     monkeypatch.setattr(devices, "check_encoder_weights", lambda source: None)

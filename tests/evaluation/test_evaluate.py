@@ -412,6 +412,7 @@ def test_wrong_arguments(capsys, arguments):
     assert capsys.readouterr().err.startswith("error: --")
 
 
+@pytest.mark.slow
 def test_threads(own_run):
     """In a process of its own: TensorFlow takes the number of threads once."""
     code = (

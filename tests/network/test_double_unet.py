@@ -155,6 +155,7 @@ def test_head_bias_of_wrong_length_is_refused():
         double_unet((32, 32, 3), head_bias=[0.0, 1.0])
 
 
+@pytest.mark.slow
 def test_keras_file_opens_without_this_package(tmp_path):
     network = double_unet((32, 32, 3), classes=3, head_bias=[0.1, 0.2, 0.3])
     network.save(tmp_path / "network.keras")

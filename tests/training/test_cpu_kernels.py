@@ -182,6 +182,7 @@ def test_a_step_in_each_precision_on_lesser_processors(steps_by_mask, mask):
         assert "Conv2D" not in found.get("mixed_bfloat16 kernels", ())
 
 
+@pytest.mark.slow
 def test_equal_in_float32():
     plain, fast, changed = pair()
     assert changed > 10
@@ -191,6 +192,7 @@ def test_equal_in_float32():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_as_near_to_float32_in_bfloat16_as_keras():
     exact, _, _ = pair()
     plain, fast, _ = pair("mixed_bfloat16")
@@ -225,6 +227,7 @@ def test_a_single_image_of_one_pixel_has_finite_averages():
     assert np.isfinite(layer.moving_variance).all()
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_that_of_keras(tmp_path):
     plain, fast, _ = pair()
     fast.save(tmp_path / "fast.keras")

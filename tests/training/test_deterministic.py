@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).resolve().parents[1]
 
 TRAIN = """
@@ -48,7 +50,6 @@ def contents(path: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.slow
 def test_two_runs_give_equal_bytes_and_another_seed_others(tmp_path):
     folders = [tmp_path / name for name in ("one", "again", "other")]
     processes = [

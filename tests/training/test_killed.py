@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get("DOUBLEUNET_BS_KILLS", "8"))
 
@@ -149,7 +151,6 @@ def rows(path: Path) -> list[str]:
     return [line.rpartition(",")[0] for line in path.read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bytes(runs):
     out, report, seed = runs
     whole, killed = out / "whole" / "fold_01", out / "killed" / "fold_01"
@@ -159,7 +160,6 @@ def test_killed_runs_end_with_the_same_bytes(runs):
     assert (killed / "best.weights.h5").read_bytes() == (whole / "best.weights.h5").read_bytes(), f"seed {seed}"
 
 
-@pytest.mark.slow
 def test_nothing_half_written_is_left(runs):
     out, _, _ = runs
     files = [sorted(file.name for file in (out / name / "fold_01").iterdir()) for name in ("whole", "killed")]
@@ -167,7 +167,6 @@ def test_nothing_half_written_is_left(runs):
     assert not [name for name in files[1] if name.startswith(".") or name == "state.npz"]
 
 
-@pytest.mark.slow
 def test_an_epoch_that_was_saved_is_never_lost(runs):
     """From one start to the next the state only goes on; SIGKILL costs the epoch in progress and no other."""
     _, report, seed = runs

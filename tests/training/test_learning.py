@@ -32,6 +32,8 @@ from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.training_task import TrainingTask
 
+pytestmark = pytest.mark.slow
+
 TRUNK = np.s_[32:96, 0:64]
 PHANTOMS = 2
 SMALLEST_BURDEN = 30
@@ -110,7 +112,6 @@ def f1_of(mask, labels) -> float:
     return precision_sensitivity_f1(*counts)[2] or 0.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["baseline", "dice", "focal-tversky"])
 def test_the_network_overfits_phantoms_and_their_mirror_images(tmp_path, trunks, narrow, name):
     replicas, cases = choose_precision(open_replicas("cpu"), "auto"), list(range(PHANTOMS))

@@ -111,6 +111,7 @@ def test_pieces_without_an_image_are_refused():
         check_batch_size(4, 2, 4)
 
 
+@pytest.mark.slow
 def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "double_unet", small_network)
     monkeypatch.setattr(start_module, "CONV_LAYERS", ("encoder_conv1",))

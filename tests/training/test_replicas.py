@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).resolve().parents[1]
 
 START = """
@@ -116,7 +118,6 @@ def gradients(tmp_path_factory):
     return run(GRADIENTS, [1, 2, 4], folder, "guarded"), folder
 
 
-@pytest.mark.slow
 def test_gradients_of_one_two_and_four_replicas_are_equal(gradients):
     one, *others = gradients[0]
     assert len(one) == 3 * (2 + 10)
@@ -125,7 +126,6 @@ def test_gradients_of_one_two_and_four_replicas_are_equal(gradients):
             np.testing.assert_allclose(other[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("guard", ["no sum over replicas", "no synchronisation"])
 def test_without_its_guard_a_gradient_differs(gradients, guard):
     """What the test above is worth: it would notice either omission."""
@@ -135,7 +135,6 @@ def test_without_its_guard_a_gradient_differs(gradients, guard):
     assert any("conv" in key for key in differing)
 
 
-@pytest.mark.slow
 def test_epochs_of_one_two_and_four_replicas_are_equal(tmp_path):
     """In float64: float32 sums in another order differ in the last digit, and Adam makes that grow from step to step."""
     one, *others = run(EPOCHS, [1, 2, 4], tmp_path, "float64")

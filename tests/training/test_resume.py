@@ -19,6 +19,8 @@ from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.run_folder import STATE, create_run
 from doubleunet_bs.training.trainer import Interrupted
 
+pytestmark = pytest.mark.slow
+
 SHARDS = SyntheticShards(scans=18)
 
 

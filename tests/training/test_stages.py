@@ -28,6 +28,8 @@ from doubleunet_bs.training.stages import FoldStages, stage_names
 from doubleunet_bs.training.steps import Steps
 from doubleunet_bs.training.trainer import Interrupted, Trainer
 
+pytestmark = pytest.mark.slow
+
 BREAST = SyntheticShards(scans=18)
 PROSTATE = SyntheticShards(scans=12, seed=1, patient="other")
 # With the term of the lesions alone this network soon calls too much metastatic: there is something to mine.

@@ -41,6 +41,7 @@ def losses_of(trainer, steps, batch=4):
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["baseline", "dice", "focal-tversky"])
 def test_loss_falls_for_every_loss_and_head(tmp_path, name):
     trainer = built(tmp_path, name)
@@ -86,6 +87,7 @@ def test_loss_and_counts_are_those_of_the_outputs(tmp_path):
     assert counts == np.sum(confusion_counts(piece["labels"], metastatic_mask(outputs)), axis=0).tolist()
 
 
+@pytest.mark.slow
 def test_validation_does_not_depend_on_the_batch_size(tmp_path):
     trainer = built(tmp_path)
     loss, counts = trainer._validate()

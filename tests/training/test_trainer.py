@@ -31,6 +31,7 @@ def trained(tmp_path_factory):
     return run, path
 
 
+@pytest.mark.slow
 def test_it_leaves_what_it_should_and_nothing_temporary(trained):
     _, path = trained
     assert sorted(file.name for file in path.iterdir()) == [
@@ -43,6 +44,7 @@ def test_it_leaves_what_it_should_and_nothing_temporary(trained):
     ]
 
 
+@pytest.mark.slow
 def test_history_has_a_row_an_epoch_and_the_loss_falls(trained):
     rows = read_history(trained[1] / "history.csv")
     assert [row.epoch for row in rows] == [1, 2, 3]
@@ -50,6 +52,7 @@ def test_history_has_a_row_an_epoch_and_the_loss_falls(trained):
     assert all(np.isfinite([row.loss, row.val_loss]).all() and row.seconds > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_saved_model_is_the_best_epoch(trained):
     """Scored by hand on the validation scans, the exported weights give the best F1 (or loss) of the history."""
     run, path = trained
@@ -66,6 +69,7 @@ def test_the_saved_model_is_the_best_epoch(trained):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.slow
 def test_environment_says_what_the_result_depends_on(trained):
     content = json.loads((trained[1] / "environment.json").read_text())
     assert content["devices"] == ["CPU:0"] and content["replicas"] == 1 and content["precision"] == "float32"
@@ -73,6 +77,7 @@ def test_environment_says_what_the_result_depends_on(trained):
     assert content["data_fingerprint"] == SHARDS.fingerprint
 
 
+@pytest.mark.slow
 def test_results_are_never_overwritten(trained):
     run, path = trained
     before = {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
@@ -123,6 +128,7 @@ def test_a_fold_without_lesions_is_refused(tmp_path):
         fold_trainer(run, shards, 1)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, monkeypatch):
     run = create_run(tmp_path, paper_experiment("dice", **{**SETTINGS, "batch_size": 2}), SHARDS)
     trainer = fold_trainer(run, SHARDS, 1)
@@ -149,6 +155,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, m
             np.testing.assert_array_equal(saved["grey"][row], SHARDS.grey(int(str(case)[-3:])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["training", "validation"])
 def test_an_error_of_reading_arrives_as_it_was_raised(tmp_path, monkeypatch, where):
     """Not as TensorFlow's, with its traceback: the line says which file it is and what to do."""
