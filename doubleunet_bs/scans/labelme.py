@@ -91,7 +91,7 @@ def draw_shape(image: Image.Image, shape: dict[str, Any], value: int) -> None:
         raise LabelError(f"is a {kind} without area: draw a polygon", "label-shape")
     if not isinstance(kind, str) or kind not in NUMBER_OF_POINTS:
         raise LabelError(
-            f"is of the kind {quoted(kind)}; {', '.join(NUMBER_OF_POINTS)} are read: draw a polygon", "label-shape"
+            f"is of the unknown kind {quoted(kind)}: draw one of {', '.join(NUMBER_OF_POINTS)}", "label-shape"
         )
     points = _points(shape.get("points"), *NUMBER_OF_POINTS[kind])
     if kind == "mask":
@@ -195,7 +195,7 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
     """Draw the shapes of a Labelme file on an empty image; `path` is for messages. Otherwise as `rasterize`."""
     folded = fold_classes(classes)
     if len(shapes) > MOST_SHAPES:
-        raise LabelError(f"{path}: {len(shapes)} shapes; more than {MOST_SHAPES} are not read", "label-shape")
+        raise LabelError(f"{path}: has {len(shapes)} shapes: at most {MOST_SHAPES} are read", "label-shape")
     image = Image.new("L", (shape[1], shape[0]))
     points = 0
     for index, entry in enumerate(shapes):

@@ -132,14 +132,14 @@ def _check_colour(dataset: Dataset, capture: bool) -> None:
         return
     if capture:
         raise ScanError("is a screen capture in colour, not the counts of a scan", "screen-capture")
-    raise ScanError("is a colour image; counts have one value per pixel", "colour")
+    raise ScanError("is a colour image: counts have one value per pixel", "colour")
 
 
 def _layout_of_matrix(dataset: Dataset, rows: int, columns: int, frames: int) -> Layout:
     size = f"{rows} x {columns} pixels (rows x columns) in {frames} frame{'s' * (frames > 1)}"
     if frames > 2:
         raise ScanError(
-            f"has {frames} frames; a whole-body scan has two, one of each view. Export one energy window only",
+            f"has {frames} frames, not one of each view: export one energy window of a whole-body scan",
             "too-many-frames",
         )
     shapes = {
@@ -153,7 +153,7 @@ def _layout_of_matrix(dataset: Dataset, rows: int, columns: int, frames: int) ->
         if "STATIC" in read_texts(dataset, "ImageType"):
             raise ScanError(f"is a static image of a part of the body, {size}, not a whole-body scan", "static")
         raise ScanError(
-            f"has {size}; a whole-body scan has 1024 x 256 (or 2048 x 512) in each of two views", "wrong-matrix"
+            f"has {size}: a whole-body scan has 1024 x 256 (or 2048 x 512) in each of two views", "wrong-matrix"
         )
     _check_spacing(dataset, size, block)
     _check_energy_windows(dataset, frames)
@@ -178,6 +178,6 @@ def _check_energy_windows(dataset: Dataset, frames: int) -> None:
     windows, detectors = read_numbers(dataset, "EnergyWindowVector"), read_numbers(dataset, "DetectorVector")
     if frames == 2 and len(set(windows)) == 2 and len(set(detectors)) < 2:
         raise ScanError(
-            "has two frames of different energy windows, not two views; export the photopeak window only",
+            "has two frames of different energy windows, not two views: export the photopeak window only",
             "energy-windows",
         )

@@ -105,7 +105,7 @@ def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnin
     stored = read_integer(dataset, "BitsStored", allocated)
     signed = read_integer(dataset, "PixelRepresentation", 0)
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or signed not in (0, 1):
-        raise ScanError(f"stores {stored} of {allocated} bits per pixel; 8, 16 or 32 are read", "pixel-layout")
+        raise ScanError(f"stores {stored} of {allocated} bits per pixel: 8, 16 or 32 are read", "pixel-layout")
     if read_integer(dataset, "HighBit", stored - 1) != stored - 1:
         raise ScanError("stores its pixels shifted within their words, which is not read", "pixel-layout")
     size = layout.frames * layout.rows * layout.columns * allocated // 8
@@ -213,7 +213,7 @@ def _without_negatives(values: np.ndarray, lossy: bool) -> tuple[np.ndarray, lis
     positive, negative = int(values[~below].sum()), -int(values[below].sum())
     if not lossy and negative > NEGATIVE_TRACE * positive:
         raise ScanError(
-            f"has {pixels:,} negative pixels, {negative:,} counts together; counts cannot be negative",
+            f"has {pixels:,} negative pixels, {negative:,} counts together: export the raw counts",
             "negative-counts",
         )
     return np.where(below, 0, values), [f"{pixels:,} negative pixels ({negative:,} counts together) were set to 0"]
@@ -234,6 +234,6 @@ def _check_counts(values: np.ndarray) -> np.ndarray:
 
 def _too_high(highest: int) -> ScanError:
     return ScanError(
-        f"has pixels of up to {highest:,}; counts above {HIGHEST_COUNT:,} are not those of a bone scan",
+        f"has pixels of up to {highest:,}: a bone scan has at most {HIGHEST_COUNT:,} counts per pixel",
         "counts-over-65535",
     )
