@@ -86,7 +86,7 @@ def test_undefined_scans_are_left_out():
 
 
 def test_interval_draws_patients():
-    # One patient has all scans but one: his scans come and go together.
+    # One patient has all scans but one: these come and go together.
     values = [10, 10, 10, 10, 90]
     patients = [0, 0, 0, 0, 1]
     found = compare_scans("a", "b", with_dice([10] * 5, patients), with_dice(values, patients))
@@ -152,7 +152,7 @@ def test_two_runs(runs, tmp_path):
     assert (tmp_path / "out" / "comparison.txt").read_text() == text + "\n"
 
 
-def test_a_pre_training_whose_patients_could_not_be_compared_is_told(runs, shards, tmp_path):
+def test_a_pre_training_whose_patients_could_not_be_compared_is_named(runs, shards, tmp_path):
     """Also where it is that of the second run."""
     copy = shutil.copytree(runs[1], tmp_path / "second")
     content = read_json(copy / "experiment.json")

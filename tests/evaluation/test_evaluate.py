@@ -205,7 +205,7 @@ def test_predicting_again_is_possible(own_run):
     assert kept.read_bytes() == content
 
 
-def test_new_weights_are_predicted_anew(own_run, shards):
+def test_new_weights_are_predicted(own_run, shards):
     evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
     run, dataset = open_run(own_run), open_shards(shards)
     shutil.rmtree(own_run / "fold_02")
@@ -218,7 +218,7 @@ def test_new_weights_are_predicted_anew(own_run, shards):
 
 
 def test_a_picture_never_shows_the_prediction_of_other_weights(own_run, shards):
-    """New weights are scored without pictures; the next run draws them anew, though it predicts nothing."""
+    """New weights are scored without pictures; the next run draws them, though it predicts nothing."""
     evaluate_run(own_run, fold=1, report=False, show_progress=False)
     folder = own_run / "fold_01" / "predictions"
     before = {path.name: path.read_bytes() for path in folder.glob("*.png")}

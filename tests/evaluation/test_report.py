@@ -128,7 +128,7 @@ def test_a_changed_preparation_is_said(report):
 
 
 def test_detected_patients_do_not_stand_alone(report):
-    """Beside the sensitivity stands what became of the normal patients, or why nobody knows."""
+    """Beside the sensitivity stands the specificity, or why it is unknown."""
     found = [lesion(probability=0.9)]
     cleared = fold(1, scan(0, 6, 4, 4, lesions=found), normals=(scan(9, group="negative"),))
     called = fold(2, scan(1, 6, 4, 4, lesions=found), normals=(scan(8, group="negative", lesions=found),))
@@ -313,7 +313,7 @@ def test_layers_can_be_switched(show, report):
 
 
 @pytest.mark.parametrize(("width", "height", "phone"), [(1200, 900, False), (360, 740, True)])
-def test_it_fits_the_screen_and_nobody_complains(show, report, width, height, phone):
+def test_it_fits_the_screen_without_a_complaint(show, report, width, height, phone):
     page = show(report[0], width, height, phone)
     assert page.title().startswith("Double U-Net")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -102,7 +102,7 @@ def test_table():
     assert lines[7].split() == ["mean", "of", "F1", "16.67", "50.00", "[2]"]
     assert "precision (1)" in text
     assert "2 of 10 folds are scored." in text
-    assert "95 %" not in text  # one patient in each fold: nobody to draw
+    assert "95 %" not in text  # one patient in each fold, too few to draw
 
 
 def test_table_of_one_fold_has_no_means():
@@ -233,7 +233,7 @@ def test_latex_notes_do_not_widen_the_table_and_intervals_are_there(folds):
 
 def test_latex_says_which_means_leave_folds_out():
     assert "Undefined in some folds, which are left out of that mean: precision (1)." in summary_tex(two_folds())
-    assert "interval" not in summary_tex(two_folds())  # one patient in each fold: nobody to draw
+    assert "interval" not in summary_tex(two_folds())  # one patient in each fold, too few to draw
 
 
 def test_details():
