@@ -54,8 +54,8 @@ class Experiment:
             original start.
         freeze_encoder: the VGG19 encoder stays as it is for so many epochs; 0: it trains from the start, as in the
             original.
-        accumulate: pieces a batch is taken in, to save memory (decided here). Losses and gradients are those of the
-            whole batch; batch normalisation sees each piece by itself.
+        accumulate: micro-batches that a batch is taken in, to save memory. Losses and gradients are those of the
+            whole batch; batch normalisation sees each micro-batch by itself.
         bn_momentum: of the moving averages of batch normalisation; 0.99 as in the original. Short runs need less.
         folds: number of parts of the cross-validation (stated: 10).
         seed: governs folds, initial weights, and the order of the scans and of their variants.
@@ -133,7 +133,7 @@ class Experiment:
         require(self.freeze_encoder >= 0, f"frozen encoder for {self.freeze_encoder} epochs: 0 or more")
         require(
             1 <= self.accumulate <= self.batch_size,
-            f"{self.accumulate} pieces for a batch of {self.batch_size}: at least 1, at most one an image",
+            f"{self.accumulate} micro-batches for a batch of {self.batch_size}: at least 1, at most one an image",
         )
         require(0 < self.bn_momentum < 1, f"batch normalisation momentum {self.bn_momentum}: between 0 and 1")
         require(3 <= self.folds <= 99, f"folds {self.folds}: 3 to 99")

@@ -2,9 +2,9 @@
 
 Keras' own loop scales a loss function that returns a scalar by the number of replicas, and averages where these losses
 need one sum over the whole batch. Here the loss is a formula over a few sums (true positives, false positives and false
-negatives of each class), and the chain rule is taken apart there: the sums are added up over all replicas and all
-pieces of the batch, the formula gives the loss and its slope in each sum, and every piece contributes the gradient of
-its own sums times that slope. Added up, this is exactly the gradient of one device that sees the whole batch at once.
+negatives of each class), and the chain rule is split there. The sums are added up over all replicas and micro-batches,
+and the formula gives the loss and its slope in each sum. Every micro-batch contributes the gradient of its own sums
+times that slope. Added up, this is exactly the gradient of one device that sees the whole batch at once.
 """
 
 from collections.abc import Sequence
@@ -42,9 +42,9 @@ class Steps:
         loss: see `make_loss`.
         replicas: the devices.
         jit_compile: let XLA compile the training step of a replica; possible with one replica only.
-        accumulate: pieces that each replica's part of a batch comes in, one after the other, to save memory. The sums
-            of the loss still run over the whole batch: with more than one piece a first pass over all pieces takes the
-            sums, a second one the gradients. Batch normalisation sees each piece by itself.
+        accumulate: number of micro-batches of each replica, taken one after the other to save memory. The sums of
+            the loss still run over the whole batch: with more than one micro-batch a first pass takes the sums, a
+            second one the gradients. Batch normalisation sees each micro-batch by itself.
         frozen: variables that `train(frozen=True)` leaves alone.
     """
 
@@ -95,16 +95,16 @@ class Steps:
         return float(self._loss(sums))
 
     def _training_function(self, variables: list[keras.Variable], jit_compile: bool):
-        def replica(pieces):
-            return self._train_replica(pieces, variables)
+        def replica(micro_batches):
+            return self._train_replica(micro_batches, variables)
 
         # XLA cannot take the batch out of the iterator: only what a replica computes is given to it.
         compiled = tf.function(replica, jit_compile=True) if jit_compile else replica
 
         def run(iterator):
-            pieces = [next(iterator) for _ in range(self.accumulate)]
-            losses, counts = self.replicas.strategy.run(compiled, args=(pieces,))
-            indices = [part for piece in pieces for part in self._local(piece["index"])]
+            micro_batches = [next(iterator) for _ in range(self.accumulate)]
+            losses, counts = self.replicas.strategy.run(compiled, args=(micro_batches,))
+            indices = [part for micro_batch in micro_batches for part in self._local(micro_batch["index"])]
             return self._local(losses)[0], self._sum(counts), indices
 
         return tf.function(run)
@@ -113,39 +113,39 @@ class Steps:
         sums, counts = self.replicas.strategy.run(self._evaluate_replica, args=(next(iterator),))
         return self._sum(sums), self._sum(counts)
 
-    def _train_replica(self, pieces, variables):
-        total = self._sums_of_all(pieces) if len(pieces) > 1 else None
+    def _train_replica(self, micro_batches, variables):
+        total = self._sums_of_all(micro_batches) if len(micro_batches) > 1 else None
         gradients, all_counts, done = None, [], [] if total is None else [total]
-        for piece in pieces:
-            piece = _after(piece, done)
+        for micro_batch in micro_batches:
+            micro_batch = _after(micro_batch, done)
             with tf.GradientTape() as tape:
-                sums, outputs = self._sums(piece, training=True)
+                sums, outputs = self._sums(micro_batch, training=True)
                 if total is None:
                     total = sum_over_replicas(tf.stop_gradient(sums))
                 loss, slope = self._loss_and_slope(total)
                 contribution = self.optimizer.scale_loss(tf.reduce_sum(slope * sums))
             new = tape.gradient(contribution, variables)
             gradients = done = new if gradients is None else [a + b for a, b in zip(gradients, new, strict=True)]
-            all_counts.append(_counts(outputs, piece["labels"], piece["weights"]))
+            all_counts.append(_counts(outputs, micro_batch["labels"], micro_batch["weights"]))
         self.optimizer.apply(gradients, variables)
         return loss, tf.add_n(all_counts)
 
-    def _sums_of_all(self, pieces):
-        """Sums over all pieces and replicas, in a pass of its own that leaves the moving averages as they were."""
+    def _sums_of_all(self, micro_batches):
+        """Sums over all micro-batches and replicas, in a pass of its own that leaves the moving averages alone."""
         averages = self.model.non_trainable_variables
         before = [tf.identity(average.value) for average in averages]
         total = None
-        for piece in pieces:
-            piece = _after(piece, [] if total is None else [total])
-            sums = self._sums(piece, training=True)[0]
+        for micro_batch in micro_batches:
+            micro_batch = _after(micro_batch, [] if total is None else [total])
+            sums = self._sums(micro_batch, training=True)[0]
             total = sums if total is None else total + sums
         for average, value in zip(averages, before, strict=True):
             average.assign(value)
         return sum_over_replicas(total)
 
-    def _sums(self, piece, training: bool):
-        outputs = self.model(network_input(piece["grey"]), training=training)
-        return output_sums(self.loss, outputs, piece["labels"], piece["weights"]), outputs
+    def _sums(self, micro_batch, training: bool):
+        outputs = self.model(network_input(micro_batch["grey"]), training=training)
+        return output_sums(self.loss, outputs, micro_batch["labels"], micro_batch["weights"]), outputs
 
     def _loss(self, total):
         return tf.add_n([self.loss.from_sums(output) for output in tf.unstack(total)])
@@ -156,9 +156,9 @@ class Steps:
             loss = self._loss(total)
         return loss, tf.stop_gradient(tape.gradient(loss, total))
 
-    def _evaluate_replica(self, piece):
-        sums, outputs = self._sums(piece, training=False)
-        return sums, _counts(outputs, piece["labels"], piece["weights"])
+    def _evaluate_replica(self, micro_batch):
+        sums, outputs = self._sums(micro_batch, training=False)
+        return sums, _counts(outputs, micro_batch["labels"], micro_batch["weights"])
 
     def _local(self, values):
         return self.replicas.strategy.experimental_local_results(values)
@@ -167,12 +167,13 @@ class Steps:
         return tf.add_n(self._local(values))
 
 
-def _after(piece: dict[str, tf.Tensor], done: list[tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The piece, to be looked at only after `done`: nothing else keeps a graph from computing all pieces at once, in
-    the
-    memory of all of them."""
+def _after(micro_batch: dict[str, tf.Tensor], done: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The micro-batch, to be read only after `done`.
+
+    Nothing else keeps a graph from computing all micro-batches at once, in the memory of all of them.
+    """
     with tf.control_dependencies(done):
-        return {name: tf.identity(value) for name, value in piece.items()}
+        return {name: tf.identity(value) for name, value in micro_batch.items()}
 
 
 def _rounded(counts: tf.Tensor) -> list[int]:

@@ -105,7 +105,7 @@ def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeyp
 
 
 def test_pieces_without_an_image_are_refused():
-    with pytest.raises(SettingsError, match="5 pieces for a batch of 4"):
+    with pytest.raises(SettingsError, match="5 micro-batches for a batch of 4"):
         paper_experiment("dice", accumulate=5)
     with pytest.raises(SettingsError, match="--batch-size 4 is too small for 2 .* --accumulate 4: use 8 or more"):
         check_batch_size(4, 2, 4)
