@@ -5,6 +5,7 @@ network 2: own encoder -> ASPP -> decoder with the skips of both encoders -> out
 """
 
 import math
+import os
 from collections.abc import Sequence
 
 import keras
@@ -20,6 +21,12 @@ from doubleunet_bs.network.layers import (
     upsample_concat,
 )
 
+VGG_SKIPS = ("block1_conv2", "block2_conv2", "block3_conv4", "block4_conv4")
+VGG_BOTTLENECK = "block5_conv4"
+DECODER_FILTERS = (256, 128, 64, 32)
+ENCODER2_FILTERS = (32, 64, 128, 256)
+ASPP_FILTERS = 64
+
 
 def prior_head_bias(pixels_per_class: Sequence[int], classes: int) -> list[float]:
     """Starting biases that make an untrained head predict the class frequencies.
@@ -31,6 +38,10 @@ def prior_head_bias(pixels_per_class: Sequence[int], classes: int) -> list[float
 
     Returns:
         One number per class. A class without a pixel counts as one pixel, which keeps the logarithm finite.
+
+    Example:
+        >>> [round(bias, 2) for bias in prior_head_bias([800, 190, 10], classes=3)]
+        [-0.22, -1.66, -4.61]
     """
     counts = [max(int(count), 1) for count in pixels_per_class]
     if classes == 1:
@@ -38,17 +49,10 @@ def prior_head_bias(pixels_per_class: Sequence[int], classes: int) -> list[float
     return [math.log(count / sum(counts)) for count in counts]
 
 
-VGG_SKIPS = ("block1_conv2", "block2_conv2", "block3_conv4", "block4_conv4")
-VGG_BOTTLENECK = "block5_conv4"
-DECODER_FILTERS = (256, 128, 64, 32)
-ENCODER2_FILTERS = (32, 64, 128, 256)
-ASPP_FILTERS = 64
-
-
 def double_unet(
     input_shape: Sequence[int] = (640, 512, 3),
     classes: int = 3,
-    encoder_weights: str | None = None,
+    encoder_weights: str | os.PathLike | None = None,
     head_bias: Sequence[float] | None = None,
     synchronized: bool = False,
     bn_momentum: float = 0.99,
@@ -76,7 +80,8 @@ def double_unet(
         tensor (batch, rows, columns, 2), output 1 and output 2 concatenated as in the original.
 
     Raises:
-        SettingsError: for a shape that is not divisible by 16, not three channels, or a wrong number of classes.
+        SettingsError: a shape that is not divisible by 16, not three channels, or a wrong number of classes.
+        RunError: encoder weights that cannot be downloaded or read.
 
     Example:
         >>> model = double_unet((640, 512, 3), classes=3)
@@ -88,9 +93,9 @@ def double_unet(
     """
     rows, columns, channels = _checked_shape(input_shape)
     if classes < 1 or classes == 2:
-        raise SettingsError(f"{classes} classes: 1 (sigmoid, metastatic or not) or at least 3 (softmax) are possible")
+        raise SettingsError(f"{classes} classes: use 1 (sigmoid heads) or at least 3 (softmax heads)")
     if head_bias is not None and len(head_bias) != classes:
-        raise SettingsError(f"{len(head_bias)} starting biases for {classes} classes: one for each class is needed")
+        raise SettingsError(f"{len(head_bias)} starting biases for {classes} classes: give one for each class")
 
     norm = Normalisation(bn_momentum, synchronized)
     image = keras.Input((rows, columns, channels), name="image")
@@ -133,13 +138,12 @@ def double_unet(
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     if len(input_shape) != 3:
-        raise SettingsError(f"input shape {tuple(input_shape)}: (rows, columns, 3) is needed")
+        raise SettingsError(f"input shape {tuple(input_shape)}: give (rows, columns, 3)")
     rows, columns, channels = (int(value or 0) for value in input_shape)
     if channels != 3:
-        raise SettingsError(f"{channels} input channels: the VGG19 encoder takes 3; repeat the grey image three times")
+        raise SettingsError(f"{channels} input channels: repeat the grey image three times for the VGG19 encoder")
     if rows < 32 or columns < 32 or rows % 16 or columns % 16:
         raise SettingsError(
-            f"input of {rows} x {columns} pixels: rows and columns must be divisible by 16 and at least 32; "
-            "crop or pad the image"
+            f"input of {rows} x {columns} pixels: crop or pad it until both are divisible by 16 and at least 32"
         )
     return rows, columns, channels
