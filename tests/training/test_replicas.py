@@ -33,7 +33,8 @@ def save(found, weights):
     np.savez(sys.argv[3], **{key.replace("/", ":"): value for key, value in found.items()})
 """
 
-# Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches that divide evenly, unevenly and not at all.
+# Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches divide evenly, unevenly and not
+# at all.
 GRADIENTS = (
     START
     + """
@@ -69,8 +70,8 @@ save(found, [])
 """
 )
 
-# Ten scans in batches of four: the last batch has two, with four replicas one image each, half weighted. Five to validate:
-# the last batch leaves all replicas but one empty. Every kind of layer, Adam.
+# Ten scans in batches of four: the last batch has two, with four replicas one image each, half weighted. Five to
+# validate: the last batch leaves all replicas but one empty. Every kind of layer, Adam.
 EPOCHS = (
     START
     + """
@@ -87,7 +88,8 @@ task = TrainingTask(Path(sys.argv[3]).with_suffix(""), "replicas", experiment, S
                     list(range(10)), [12, 13, 14, 15, 18])
 trainer = trainer_module.Trainer(task, dataclasses.replace(replicas, precision=sys.argv[4]), show_progress=False)
 path = trainer.train()
-rows = np.array([[np.nan if value is None else value for value in list(vars(row).values())[:-1]] for row in read_history(path / "history.csv")], float)
+values = [list(vars(row).values())[:-1] for row in read_history(path / "history.csv")]
+rows = np.array([[np.nan if value is None else value for value in row] for row in values], float)
 save({"history": rows}, trainer.model.weights)
 """
 )
@@ -136,7 +138,7 @@ def test_without_its_guard_a_gradient_differs(gradients, guard):
 
 
 def test_epochs_of_one_two_and_four_replicas_are_equal(tmp_path):
-    """In float64: float32 sums in another order differ in the last digit, and Adam makes that grow from step to step."""
+    """In float64: float32 sums in another order differ in the last digit, and Adam makes that grow."""
     one, *others = run(EPOCHS, [1, 2, 4], tmp_path, "float64")
     history = one["history"]
     assert history.shape == (6, 10)
