@@ -97,8 +97,8 @@ def read_annotation(
         beside = drawn.get(annotation_stem(path, names), path)
         if path.suffix.lower() == ".png" and beside is not path:
             raise LabelError(
-                f"{path}: may be the picture on which {beside.name} was drawn: move it out of the labels folder, or keep "
-                "one of the two",
+                f"{path}: may be the picture on which {beside.name} was drawn: move it out of the labels folder, or "
+                "keep one of the two",
                 "label-ambiguous",
             )
     lesions: dict[str, np.ndarray] = {}

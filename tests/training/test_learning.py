@@ -1,11 +1,13 @@
 """Proof that it learns: the Double U-Net overfits phantoms and their mirror images, with every loss and head.
 
-Two phantoms of the coarse matrix, 64 x 64 pixels around the trunk of the anterior view. Classes and settings are those of
-the paper's rows, except for a mirror image of each scan, the learning rate (2e-3), the batch-normalisation momentum (0.6),
-the random start of the encoder and a quarter of the channels. The code that builds the network is that of the real one.
+Two phantoms of the coarse matrix, 64 x 64 pixels around the trunk of the anterior view. Classes and settings are those
+of the paper's rows, except for a mirror image of each scan, the learning rate (2e-3), the batch-normalisation momentum
+(0.6), the random start of the encoder and a quarter of the channels. The code that builds the network is that of the
+real one.
 
 Each of these faults makes the proof fail (tried): a loss without the term of output 1, of output 2 or of the metastatic
-class, a second network that does not get the class maps of the first, mirrored images with labels that are not mirrored.
+class, a second network that does not get the class maps of the first, mirrored images with labels that are not
+mirrored.
 """
 
 import dataclasses

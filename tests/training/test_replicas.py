@@ -33,8 +33,8 @@ def save(found, weights):
     np.savez(sys.argv[3], **{key.replace("/", ":"): value for key, value in found.items()})
 """
 
-# Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches divide evenly, unevenly and not
-# at all.
+# Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches divide evenly, unevenly and
+# not at all.
 GRADIENTS = (
     START
     + """
