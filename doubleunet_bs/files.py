@@ -124,7 +124,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise BoneScanError(f"{path}: exists already; choose another folder or remove it first")
+        raise BoneScanError(f"{path}: exists already: choose another folder or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -145,7 +145,7 @@ def nearest_existing(path: str | os.PathLike) -> Path:
 
 
 def umask() -> int:
-    """The permissions that new files of this process do not get."""
+    """The permission bits that new files of this process lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -153,7 +153,7 @@ def umask() -> int:
 
 def exists_already(folder: Path) -> RunError:
     """The error for a result that would have to be replaced."""
-    return RunError(f"{folder}: exists already; give --overwrite, or another --out folder")
+    return RunError(f"{folder}: exists already: give --overwrite or another --out folder")
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def test_an_old_folder_that_cannot_be_put_back_is_not_deleted(folder, tmp_path, 
 
 
 def test_nothing_is_replaced_unless_asked(folder, tmp_path):
-    with pytest.raises(RunError, match=r"model: exists already; give --overwrite"):
+    with pytest.raises(RunError, match=r"model: exists already: give --overwrite"):
         write_new(folder, replace=False)
     assert content(folder) == {"old": "yesterday"}
     assert os.listdir(tmp_path) == ["model"]

@@ -148,7 +148,7 @@ def _check_places(job: CohortJob) -> None:
     scans, labels, out, key = (Path(os.path.realpath(path)) for path in (job.scans, job.labels, job.out, job.key_file))
     for place, folder in ((out, scans), (out, labels), (key, scans), (key, labels), (key, out)):
         if place == folder or folder in place.parents:
-            raise SettingsError(f"{place}: lies inside {folder}; choose a place outside of it")
+            raise SettingsError(f"{place}: lies inside {folder}: choose a place outside of it")
 
 
 def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Path) -> CohortResult:

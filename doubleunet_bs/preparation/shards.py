@@ -196,7 +196,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise DatasetError(f"{path}: not a shard description of this package")
     if content.get("version") != VERSION:
         raise DatasetError(
-            f"{path}: format version {str(content.get('version'))[:20]}, this package reads version {VERSION}; "
+            f"{path}: format version {str(content.get('version'))[:20]}, this package reads version {VERSION}: "
             "prepare the scans again"
         )
     return hashlib.sha256(text).hexdigest(), content
