@@ -1,16 +1,17 @@
 """Shards -> tf.data batches of grey images and labels (paper, sections 2.7 and 2.8 for what trains).
 
-Batches travel as uint8: grey images and class numbers. Scaling, three channels and everything float happens on the device.
+Batches travel to the device as uint8: grey images and class numbers. Scaling, three channels and everything in floating
+point happen there.
 
-A batch is cut into one piece per replica. Every image has a weight, so that a batch that does not divide evenly gives the
-same sums as on a single device.
+A batch is split into micro-batches, one for each replica and, with gradient accumulation, several for each. Every image
+has a weight, so that a batch that does not divide evenly gives the same sums as on a single device.
 
-With augmentation an epoch shows each case in all of its variants, in a common random order, or in one that is drawn for
-each case and epoch: which, is a function of (seed, epoch, case) alone.
+With augmentation an epoch shows each case in all of its variants, or in one that is drawn for each case and epoch.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -18,17 +19,17 @@ import tensorflow as tf
 from doubleunet_bs.dataset.augmentation import Augmentation
 from doubleunet_bs.preparation.shards import Dataset
 
-Piece = dict[str, np.ndarray]
+MicroBatch = dict[str, np.ndarray]
 
 
 class ReadingErrors(contextlib.AbstractContextManager):
-    """What reading a piece raised: tf.data hands on its text only, in an error of its own with a traceback of TensorFlow's.
+    """The first error of reading shards. tf.data hands on only its text, in an error of its own.
 
-    Given to the pieces as `errors`, and used as a context around whatever takes them: where TensorFlow fails within it and
-    reading has, the first error of reading is raised in its place.
+    Given to the micro-batches as `errors`, and used as a context around whatever takes them: where TensorFlow fails
+    within it and reading has failed, the error of reading is raised instead.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.first: Exception | None = None
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -36,62 +37,65 @@ class ReadingErrors(contextlib.AbstractContextManager):
             raise self.first from None
 
 
-def epoch_order(cases: int, seed: int, epoch: int) -> np.ndarray:
-    """Permutation of range(cases) for an epoch: a function of (seed, epoch) alone, so that a resumed run repeats it."""
-    return np.random.default_rng([seed, epoch]).permutation(cases)
+def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
+    """Permutation of range(images) for an epoch: a function of (seed, epoch) alone, so that a resumed run repeats it."""
+    return np.random.default_rng([seed, epoch]).permutation(images)
 
 
-def epoch_images(
-    cases: Sequence[int], seed: int, epoch: int, variants: int = 1, all_variants: bool = True
-) -> list[tuple[int, int]]:
-    """What an epoch shows, in its order: (case, variant) pairs.
+@dataclasses.dataclass(frozen=True)
+class EpochPlan:
+    """Which images each epoch shows, and in which order: a function of the seed, the epoch and the cases alone.
 
-    Args:
+    Attributes:
         cases: indices into the dataset.
-        seed, epoch: govern order and choice.
+        batch_size: images in a batch over all replicas; the last batch of an epoch may be smaller.
+        seed: of order and choice.
         variants: of each case, see `dataset.augmentation`.
         all_variants: show every case in all of them, `variants` times as many images; otherwise in one, drawn anew in
-            each epoch by the case's number, so that it does not depend on which others train.
+            each epoch by the case's number, so that it does not depend on the other cases.
+
+    Example:
+        >>> plan = EpochPlan(cases=[3, 8], batch_size=3, seed=0, variants=2)
+        >>> len(plan), sorted(plan.images(epoch=0))
+        (4, [(3, 0), (3, 1), (8, 0), (8, 1)])
+        >>> [len(batch) for batch in plan.batches(epoch=0)]
+        [3, 1]
     """
-    images = len(cases) * (variants if all_variants else 1)
-    return next(epoch_batches(cases, max(1, images), seed, epoch, variants, all_variants), [])
+
+    cases: Sequence[int]
+    batch_size: int
+    seed: int
+    variants: int = 1
+    all_variants: bool = True
+
+    def __len__(self) -> int:
+        """Images of one epoch."""
+        return len(self.cases) * (self.variants if self.all_variants else 1)
+
+    def images(self, epoch: int) -> list[tuple[int, int]]:
+        """(case, variant) of every image of an epoch, in its order."""
+        return [image for batch in self.batches(epoch) for image in batch]
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[list[tuple[int, int]]]:
+        """The images of an epoch in batches, from batch number `first` on."""
+        order = epoch_order(len(self), self.seed, epoch)
+        for start in range(first * self.batch_size, len(order), self.batch_size):
+            numbers = order[start : start + self.batch_size].tolist()
+            if self.all_variants:
+                yield [(int(self.cases[number // self.variants]), number % self.variants) for number in numbers]
+            else:
+                yield [(case, self._drawn(epoch, case)) for case in (int(self.cases[number]) for number in numbers)]
+
+    def _drawn(self, epoch: int, case: int) -> int:
+        return int(np.random.default_rng([self.seed, epoch, case]).integers(self.variants))
 
 
-def epoch_batches(
-    cases: Sequence[int],
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    variants: int = 1,
-    all_variants: bool = True,
-    first: int = 0,
-) -> Iterator[list[tuple[int, int]]]:
-    """`epoch_images` in batches, the last of which may be smaller, from batch number `first` on.
+def split_for_training(batch: Sequence[int], replicas: int) -> tuple[list[list[int]], float]:
+    """Split a training batch over the replicas so that none is empty, and give the weight of each image.
 
-    Only the order of the whole epoch is in memory, eight bytes for an image: of a hundred thousand scans in fourteen variants
-    the pairs would be 200 megabytes.
-    """
-    order = epoch_order(len(cases) * (variants if all_variants else 1), seed, epoch)
-    for start in range(first * batch_size, len(order), batch_size):
-        numbers = order[start : start + batch_size].tolist()
-        if all_variants:
-            yield [(int(cases[number // variants]), number % variants) for number in numbers]
-        else:
-            chosen = [int(cases[number]) for number in numbers]
-            yield [(case, int(np.random.default_rng([seed, epoch, case]).integers(variants))) for case in chosen]
-
-
-def images_per_epoch(cases: int, augmentation: Augmentation | None = None, all_variants: bool = True) -> int:
-    """How many images `epoch_images` lists."""
-    return cases * (augmentation.variants if augmentation and all_variants else 1)
-
-
-def train_shares(batch: Sequence[int], replicas: int) -> tuple[list[list[int]], float]:
-    """Deal a training batch out to the replicas so that none is empty, and give the weight of each image.
-
-    A batch of at least `replicas` images is cut into nearly equal pieces of weight 1. A smaller one (the last of an epoch)
-    is repeated until every replica has the same number of images, with the weight that undoes the repetition: batch
-    normalisation and the losses see what one device would see.
+    A batch of at least `replicas` images is split into nearly equal micro-batches of weight 1. A smaller one (the last
+    of an epoch) is repeated until every replica has the same number of images, with the weight that undoes the
+    repetition: batch normalisation and the losses see what one device would see.
     """
     if len(batch) >= replicas:
         return [list(share) for share in np.array_split(np.asarray(batch), replicas)], 1.0
@@ -100,46 +104,50 @@ def train_shares(batch: Sequence[int], replicas: int) -> tuple[list[list[int]], 
     return [list(share) for share in np.array_split(repeated, replicas)], 1.0 / float(repeats)
 
 
-def pairs_of(batch: Sequence[int], pieces: int) -> list[tuple[list[int], list[float]]]:
-    """Deal a short batch out in pieces of two images, some or all of which are shown twice with half the weight.
+def split_into_pairs(batch: Sequence[int], count: int) -> list[tuple[list[int], list[float]]]:
+    """Split a short batch into micro-batches of two images, some or all of which are shown twice with half the weight.
 
-    A piece of one image would leave batch normalisation a single value in the ASPP pooling branch, whose average would then
-    drift away from what full batches show.
+    A micro-batch of one image would leave batch normalisation a single value in the ASPP pooling branch, whose average
+    would then drift away from what full batches show.
 
     Args:
-        batch: at least 2 images, fewer than twice the pieces.
+        batch: at least 2 images, fewer than twice `count`.
+        count: of micro-batches.
 
     Returns:
-        For each piece its images and their weights; the weights of an image add up to 1.
+        For each micro-batch its images and their weights. The weights of an image add up to 1.
     """
-    slots = [batch[place % len(batch)] for place in range(2 * pieces)]
+    slots = [batch[place % len(batch)] for place in range(2 * count)]
     return [
         (slots[place : place + 2], [1 / slots.count(image) for image in slots[place : place + 2]])
-        for place in range(0, 2 * pieces, 2)
+        for place in range(0, 2 * count, 2)
     ]
 
 
-def evaluation_shares(batch: Sequence[int], replicas: int) -> list[tuple[list[int], list[float]]]:
-    """Deal a batch out for evaluation: a replica without an image of its own gets one of weight zero."""
+def split_for_evaluation(batch: Sequence[int], replicas: int) -> list[tuple[list[int], list[float]]]:
+    """Split a batch over the replicas: one without an image of its own gets an image of weight zero."""
     shares = [list(share) for share in np.array_split(np.asarray(batch), replicas)]
     return [(share or [batch[0]], [1.0] * len(share) or [0.0]) for share in shares]
 
 
-def load_piece(
+def load_micro_batch(
     dataset: Dataset,
-    indices: Sequence[int],
-    weights: Sequence[float],
-    variants: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray,
+    weights: Sequence[float] | np.ndarray,
+    variants: Sequence[int] | np.ndarray | None = None,
     augmentation: Augmentation | None = None,
-) -> Piece:
+) -> MicroBatch:
     """Grey images, labels and weights of some cases.
 
     Args:
+        dataset: opened shards.
+        indices, weights: of the cases, and how much each image counts.
         variants: of the augmentation, one for each case; None without augmentation.
+        augmentation: None shows the cases as prepared.
 
     Returns:
-        "grey" (n, rows, columns) uint8, "labels" (n, rows, columns) uint8, "weights" (n,) float32, "index" (n,) int32: the
-        number of the case in the dataset, "variant" (n,) int32.
+        "grey" (n, rows, columns) uint8, "labels" (n, rows, columns) uint8, "weights" (n,) float32, "index" (n,) int32:
+        the number of the case in the dataset, "variant" (n,) int32.
     """
     variants = [0] * len(indices) if variants is None else variants
     grey, labels = (np.empty((len(indices), *dataset.image_shape), np.uint8) for _ in range(2))
@@ -157,70 +165,67 @@ def load_piece(
     }
 
 
-def training_pieces(
+def training_micro_batches(
     dataset: Dataset,
-    cases: Sequence[int],
-    batch_size: int,
+    plan: EpochPlan,
+    epochs: range,
     replicas: int,
-    seed: int,
-    first_epoch: int,
-    last_epoch: int,
     first_batch: int = 0,
     augmentation: Augmentation | None = None,
-    all_variants: bool = True,
     errors: ReadingErrors | None = None,
     no_single: bool = False,
 ) -> tf.data.Dataset:
-    """Pieces of all batches of the epochs `first_epoch` ... `last_epoch` - 1, `replicas` pieces for each batch.
+    """The micro-batches of all batches of some epochs, `replicas` for each batch.
 
     Args:
         dataset: opened shards.
-        cases: indices into it that train.
-        batch_size: images in a batch over all replicas; the last batch of an epoch may be smaller.
-        seed: governs the order, together with the number of the epoch.
-        first_batch: how many batches of the first epoch to pass over, for a run that goes on within an epoch.
-        augmentation, all_variants: see `epoch_images`; the augmentation must know all `cases`.
+        plan: what the epochs show.
+        epochs: their numbers.
+        replicas: micro-batches of each batch.
+        first_batch: batches of the first epoch to skip, for a run that is resumed within an epoch.
+        augmentation: must know all cases of the plan and have as many variants; None shows them as prepared.
         errors: where an error of reading is kept.
-        no_single: no piece of one image where the last batch is short but has two, see `pairs_of`.
+        no_single: no micro-batch of one image where the last batch is short but has two, see `split_into_pairs`.
     """
-    variants = augmentation.variants if augmentation else 1
 
-    def plan() -> Iterator[tuple[list[int], list[float], list[int]]]:
-        for epoch in range(first_epoch, last_epoch):
-            first = first_batch if epoch == first_epoch else 0
-            for batch in epoch_batches(cases, batch_size, seed, epoch, variants, all_variants, first):
-                # Dealt out by position in the batch: two variants of a case are two images.
+    def images() -> Iterator[tuple[list[int], list[float], list[int]]]:
+        for epoch in epochs:
+            for batch in plan.batches(epoch, first_batch if epoch == epochs[0] else 0):
+                # Split by position in the batch: two variants of a case are two images.
                 if no_single and replicas > 1 and 2 <= len(batch) < 2 * replicas:
-                    dealt = pairs_of(range(len(batch)), replicas)
+                    parts = split_into_pairs(range(len(batch)), replicas)
                 else:
-                    shares, weight = train_shares(range(len(batch)), replicas)
-                    dealt = [(share, [weight] * len(share)) for share in shares]
-                for share, weights in dealt:
+                    shares, weight = split_for_training(range(len(batch)), replicas)
+                    parts = [(share, [weight] * len(share)) for share in shares]
+                for share, weights in parts:
                     shown = [batch[position] for position in share]
                     yield [case for case, _ in shown], weights, [variant for _, variant in shown]
 
-    return _load_pieces(dataset, plan, augmentation, errors)
+    return _load(dataset, images, augmentation, errors)
 
 
-def evaluation_pieces(
+def evaluation_micro_batches(
     dataset: Dataset,
     cases: Sequence[int],
     batch_size: int,
     replicas: int = 1,
     errors: ReadingErrors | None = None,
 ) -> tf.data.Dataset:
-    """Pieces of all batches of `cases` in their order, `replicas` pieces for each batch."""
+    """The micro-batches of all batches of `cases` in their order, `replicas` for each batch."""
 
-    def plan() -> Iterator[tuple[list[int], list[float], list[int]]]:
+    def images() -> Iterator[tuple[list[int], list[float], list[int]]]:
         for start in range(0, len(cases), batch_size):
-            for indices, weights in evaluation_shares(list(cases[start : start + batch_size]), replicas):
+            for indices, weights in split_for_evaluation(list(cases[start : start + batch_size]), replicas):
                 yield indices, weights, [0] * len(indices)
 
-    return _load_pieces(dataset, plan, errors=errors)
+    return _load(dataset, images, errors=errors)
 
 
-def _load_pieces(
-    dataset: Dataset, plan, augmentation: Augmentation | None = None, errors: ReadingErrors | None = None
+def _load(
+    dataset: Dataset,
+    images: Callable[[], Iterator[tuple[list[int], list[float], list[int]]]],
+    augmentation: Augmentation | None = None,
+    errors: ReadingErrors | None = None,
 ) -> tf.data.Dataset:
     rows, columns = dataset.image_shape
     signature = tuple(tf.TensorSpec((None,), dtype) for dtype in (tf.int64, tf.float32, tf.int64))
@@ -229,12 +234,13 @@ def _load_pieces(
 
     def load(indices: np.ndarray, weights: np.ndarray, variants: np.ndarray):
         try:
-            piece = load_piece(dataset, indices, weights, variants, augmentation)
+            loaded = load_micro_batch(dataset, indices, weights, variants, augmentation)
         except Exception as error:
+            # Raised again by TensorFlow, which keeps only its text.
             if errors is not None and errors.first is None:
                 errors.first = error
             raise
-        return tuple(piece[name] for name in names)
+        return tuple(loaded[name] for name in names)
 
     def shaped(indices: tf.Tensor, weights: tf.Tensor, variants: tf.Tensor) -> dict[str, tf.Tensor]:
         values = tf.numpy_function(
@@ -244,6 +250,6 @@ def _load_pieces(
             value.set_shape(shape)
         return dict(zip(names, values, strict=True))
 
-    # Only the plan runs in the generator; the pictures are read in parallel and in order.
-    pieces = tf.data.Dataset.from_generator(plan, output_signature=signature)
-    return pieces.map(shaped, num_parallel_calls=2, deterministic=True).prefetch(4)
+    # Only the numbers come from the generator; the images are read in parallel and in order.
+    planned = tf.data.Dataset.from_generator(images, output_signature=signature)
+    return planned.map(shaped, num_parallel_calls=2, deterministic=True).prefetch(4)

@@ -20,12 +20,11 @@ from tqdm import tqdm
 
 from doubleunet_bs.dataset.augmentation import Augmentation
 from doubleunet_bs.dataset.pipeline import (
+    EpochPlan,
     ReadingErrors,
-    epoch_images,
-    evaluation_pieces,
-    images_per_epoch,
-    load_piece,
-    training_pieces,
+    evaluation_micro_batches,
+    load_micro_batch,
+    training_micro_batches,
 )
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
@@ -191,6 +190,10 @@ class Trainer:
             if not any(self.dataset.cases[index].metastatic_pixels for index in cases):
                 raise DatasetError(f"{self.path}: no metastatic pixel in the {what} scans")
         self.augmentation = self._make_augmentation() if task.augmented and self.experiment.variants > 1 else None
+        variants = self.augmentation.variants if self.augmentation else 1
+        all_variants = self.experiment.variants_per_epoch == "all"
+        seed = self.experiment.seed
+        self.plan = EpochPlan(self.train_cases, self.experiment.batch_size, seed, variants, all_variants)
         self.signals, self.reading_errors = StopSignals(), ReadingErrors()
 
     def train(self, resume: bool = False) -> Path:
@@ -255,26 +258,20 @@ class Trainer:
 
     def _fit(self) -> None:
         state, experiment = self.state, self.experiment
-        all_variants = experiment.variants_per_epoch == "all"
-        images = images_per_epoch(len(self.train_cases), self.augmentation, all_variants)
-        batches = -(-images // experiment.batch_size)
-        pieces = training_pieces(
+        batches = -(-len(self.plan) // experiment.batch_size)
+        micro_batches = training_micro_batches(
             self.dataset,
-            self.train_cases,
-            experiment.batch_size,
+            self.plan,
+            range(state.epoch, experiment.epochs),
             # Micro-batches go to the replicas in turn, so that a replica takes its own one after the other.
             self.replicas.count * experiment.accumulate,
-            experiment.seed,
-            state.epoch,
-            experiment.epochs,
             first_batch=state.batch,
             augmentation=self.augmentation,
-            all_variants=all_variants,
             errors=self.reading_errors,
             # Replicas normalise a micro-batch together, so that theirs never is a single image.
             no_single=self.replicas.count == 1 and experiment.batch_size // experiment.accumulate >= 2,
         )
-        iterator = iter(self._distribute(pieces))
+        iterator = iter(self._distribute(micro_batches))
         bar = tqdm(
             total=experiment.epochs * batches,
             initial=state.epoch * batches + state.batch,
@@ -362,18 +359,18 @@ class Trainer:
         # As many images at once as in a micro-batch over all replicas: the memory suffices.
         images = images_at_once(self.experiment)
         cases, errors = self.validation_cases, self.reading_errors
-        pieces = evaluation_pieces(self.dataset, cases, images, self.replicas.count, errors)
+        micro_batches = evaluation_micro_batches(self.dataset, cases, images, self.replicas.count, errors)
         total, counts = None, [0, 0, 0]
-        iterator = iter(self._distribute(pieces))
+        iterator = iter(self._distribute(micro_batches))
         for _ in range(-(-len(cases) // images)):
             sums, batch_counts = self.steps.evaluate(iterator)
             total = sums if total is None else total + sums
             counts = [a + b for a, b in zip(counts, batch_counts, strict=True)]
         return self.steps.loss_from_sums(total), counts
 
-    def _distribute(self, pieces: tf.data.Dataset):
+    def _distribute(self, micro_batches: tf.data.Dataset):
         # Consecutive elements go to the replicas in turn: the micro-batches of one batch.
-        return self.replicas.strategy.distribute_datasets_from_function(lambda context: pieces)
+        return self.replicas.strategy.distribute_datasets_from_function(lambda context: micro_batches)
 
     def _stopped_early(self) -> bool:
         patience = self.experiment.early_stopping
@@ -404,9 +401,9 @@ class Trainer:
     def _log_examples(self, epoch: int) -> None:
         # Called without a compiled function: tracing would cost more than it saves for a few scans.
         examples = self.validation_cases[:EXAMPLES]
-        piece = load_piece(self.dataset, examples, [1.0] * len(examples))
-        mask = metastatic_mask(self.model(network_input(piece["grey"]), training=False))
-        self.board.examples(epoch, piece["grey"], piece["labels"], keras.ops.convert_to_numpy(mask))
+        loaded = load_micro_batch(self.dataset, examples, [1.0] * len(examples))
+        mask = metastatic_mask(self.model(network_input(loaded["grey"]), training=False))
+        self.board.examples(epoch, loaded["grey"], loaded["labels"], keras.ops.convert_to_numpy(mask))
 
     def _save_model(self) -> None:
         """Save a plain float32 network with the best weights, which any single device can open."""
@@ -415,15 +412,12 @@ class Trainer:
         replace_file(self.path / KERAS_MODEL, model.save)
 
     def _save_bad_batch(self, loss: float) -> None:
-        variants = self.augmentation.variants if self.augmentation else 1
-        all_variants = self.experiment.variants_per_epoch == "all"
-        order = epoch_images(self.train_cases, self.experiment.seed, self.state.epoch, variants, all_variants)
-        first = self.state.batch * self.experiment.batch_size
-        indices, shown = zip(*order[first : first + self.experiment.batch_size], strict=True)
-        piece = load_piece(self.dataset, indices, [1.0] * len(indices), shown, self.augmentation)
+        batch = next(self.plan.batches(self.state.epoch, first=self.state.batch))
+        indices, variants = zip(*batch, strict=True)
+        loaded = load_micro_batch(self.dataset, indices, [1.0] * len(indices), variants, self.augmentation)
         cases = np.array([self.dataset.cases[index].case for index in indices])
         path = self.path / "bad_batch.npz"
-        content: dict[str, Any] = {"case": cases, **piece}
+        content: dict[str, Any] = {"case": cases, **loaded}
         replace_file(path, lambda temporary: np.savez(temporary, **content))
         raise RunError(
             f"{path}: the loss became {loss} in epoch {self.state.epoch + 1} with this batch: start a new --run with "

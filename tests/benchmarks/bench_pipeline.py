@@ -64,9 +64,10 @@ def link_many(shards: Path, out: Path, scans: int) -> None:
 
 def pieces(dataset, cases, augmentation, images: int, all_variants: bool = True) -> float:
     """Take `images` images out of the pipeline; how many a second they were."""
-    from doubleunet_bs.dataset.pipeline import training_pieces
+    from doubleunet_bs.dataset.pipeline import EpochPlan, training_micro_batches
 
-    taken = training_pieces(dataset, cases, BATCH, 1, 0, 0, 10**6, augmentation=augmentation, all_variants=all_variants)
+    plan = EpochPlan(cases, BATCH, 0, augmentation.variants if augmentation else 1, all_variants)
+    taken = training_micro_batches(dataset, plan, range(10**6), 1, augmentation=augmentation)
     moments = [time.perf_counter() for _ in taken.take(images // BATCH)]
     # From the first batch on: before it, the pipeline is built.
     return BATCH * (len(moments) - 1) / (moments[-1] - moments[0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.dataset.augmentation import Augmentation, brightness_levels, mirror
-from doubleunet_bs.dataset.pipeline import epoch_images, images_per_epoch, load_piece, training_pieces
+from doubleunet_bs.dataset.pipeline import EpochPlan, load_micro_batch, training_micro_batches
 from doubleunet_bs.errors import DatasetError, ScanError
 from doubleunet_bs.preparation.brightness import find_scales, to_grey
 
@@ -109,23 +109,25 @@ def test_a_case_without_enough_counts_is_named(synthetic_shards, monkeypatch):
 
 def test_an_epoch_shows_every_variant_of_every_case_once():
     cases = [4, 7, 9]
-    images = epoch_images(cases, seed=1, epoch=0, variants=14)
+    images = EpochPlan(cases, 4, seed=1, variants=14).images(0)
     assert Counter(images) == {(case, variant): 1 for case in cases for variant in range(14)}
-    assert images != epoch_images(cases, seed=1, epoch=1, variants=14)
-    assert images != epoch_images(cases, seed=2, epoch=0, variants=14)
-    assert images == epoch_images(cases, seed=1, epoch=0, variants=14)
+    assert images != EpochPlan(cases, 4, seed=1, variants=14).images(1)
+    assert images != EpochPlan(cases, 4, seed=2, variants=14).images(0)
+    assert images == EpochPlan(cases, 4, seed=1, variants=14).images(0)
     # Without variants nothing changes against the plain order of the epoch.
-    assert {variant for _, variant in epoch_images(cases, 1, 0)} == {0}
+    assert {variant for _, variant in EpochPlan(cases, 4, 1).images(0)} == {0}
 
 
 def test_one_variant_in_an_epoch_is_a_function_of_seed_epoch_and_case():
-    chosen = dict(epoch_images(range(200), 5, 3, 14, all_variants=False))
+    def chosen_of(cases, seed, epoch):
+        return dict(EpochPlan(cases, 4, seed, 14, all_variants=False).images(epoch))
+
+    chosen = chosen_of(range(200), 5, 3)
     assert sorted(chosen) == list(range(200)) and set(chosen.values()) == set(range(14))
     # The other cases have no say.
-    few = dict(epoch_images([3, 70, 199], 5, 3, 14, all_variants=False))
-    assert few == {case: chosen[case] for case in (3, 70, 199)}
-    assert dict(epoch_images(range(200), 5, 4, 14, all_variants=False)) != chosen
-    assert dict(epoch_images(range(200), 6, 3, 14, all_variants=False)) != chosen
+    assert chosen_of([3, 70, 199], 5, 3) == {case: chosen[case] for case in (3, 70, 199)}
+    assert chosen_of(range(200), 5, 4) != chosen
+    assert chosen_of(range(200), 6, 3) != chosen
 
 
 @pytest.mark.parametrize("all_variants", [True, False])
@@ -133,30 +135,25 @@ def test_tf_data_delivers_the_variants_and_goes_on_within_an_epoch(synthetic_sha
     cases = [0, 1, 3]
     augmentation = Augmentation(synthetic_shards, cases)
 
-    def collected(**keywords):
-        pieces = training_pieces(
-            synthetic_shards,
-            cases,
-            4,
-            1,
-            seed=2,
-            last_epoch=2,
-            augmentation=augmentation,
-            all_variants=all_variants,
-            **keywords,
-        )
-        return [{name: value.numpy() for name, value in piece.items()} for piece in pieces]
+    plan = EpochPlan(cases, 4, 2, augmentation.variants, all_variants)
 
-    whole = collected(first_epoch=0)
-    images = images_per_epoch(3, augmentation, all_variants)
+    def collected(first_epoch=0, first_batch=0):
+        epochs = range(first_epoch, 2)
+        micro_batches = training_micro_batches(synthetic_shards, plan, epochs, 1, first_batch, augmentation)
+        return [{name: value.numpy() for name, value in micro_batch.items()} for micro_batch in micro_batches]
+
+    whole = collected()
+    images = len(plan)
     batches = -(-images // 4)
-    assert len(whole) == 2 * batches and sum(len(piece["index"]) for piece in whole) == 2 * images
-    for piece in whole:
-        expected = load_piece(synthetic_shards, piece["index"], piece["weights"], piece["variant"], augmentation)
+    assert len(whole) == 2 * batches and sum(len(micro_batch["index"]) for micro_batch in whole) == 2 * images
+    for micro_batch in whole:
+        expected = load_micro_batch(
+            synthetic_shards, micro_batch["index"], micro_batch["weights"], micro_batch["variant"], augmentation
+        )
         for name, value in expected.items():
-            np.testing.assert_array_equal(piece[name], value)
-            assert piece[name].dtype == value.dtype
-    rest = collected(first_epoch=1) if batches == 1 else collected(first_epoch=0, first_batch=3)
+            np.testing.assert_array_equal(micro_batch[name], value)
+            assert micro_batch[name].dtype == value.dtype
+    rest = collected(first_epoch=1) if batches == 1 else collected(first_batch=3)
     for one, other in zip(rest, whole[-len(rest) :], strict=True):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.dataset.augmentation import Augmentation, mirror
-from doubleunet_bs.dataset.pipeline import epoch_batches, epoch_images
+from doubleunet_bs.dataset.pipeline import EpochPlan
 from doubleunet_bs.preparation.brightness import find_scales
 
 
@@ -12,15 +12,17 @@ from doubleunet_bs.preparation.brightness import find_scales
 @pytest.mark.parametrize("size", [1, 4, 9, 1000])
 def test_batches_are_the_images_of_the_epoch_in_their_order(all_variants, size):
     cases = [3, 5, 8, 13, 21]
-    images = epoch_images(cases, 7, 2, 14, all_variants)
-    assert len(images) == (70 if all_variants else 5)
-    batches = list(epoch_batches(cases, size, 7, 2, 14, all_variants))
+    images = EpochPlan(cases, 70, 7, 14, all_variants).images(2)
+    plan = EpochPlan(cases, size, 7, 14, all_variants)
+    assert len(plan) == len(images) == (70 if all_variants else 5) and plan.images(2) == images
+    batches = list(plan.batches(2))
     assert sum(batches, []) == images and all(len(batch) == size for batch in batches[:-1])
-    assert list(epoch_batches(cases, size, 7, 2, 14, all_variants, first=1)) == batches[1:]
+    assert list(plan.batches(2, first=1)) == batches[1:]
 
 
 def test_an_epoch_without_cases_is_empty():
-    assert epoch_images([], 0, 0) == [] and list(epoch_batches([], 4, 0, 0)) == []
+    plan = EpochPlan([], 4, 0)
+    assert len(plan) == 0 and plan.images(0) == [] and list(plan.batches(0)) == []
 
 
 @pytest.mark.parametrize("flip", ["none", "merged", "per_view"])

@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras.src.applications import vgg19
 
 from doubleunet_bs.constants import METASTATIC
-from doubleunet_bs.dataset.pipeline import training_pieces
+from doubleunet_bs.dataset.pipeline import training_micro_batches
 from doubleunet_bs.network.metrics import metastatic_mask, network_input
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
@@ -122,8 +122,8 @@ def test_the_network_overfits_phantoms_and_their_mirror_images(tmp_path, trunks,
     task = TrainingTask(tmp_path / "run", name, experiment, trunks, cases, cases)
     trainer = Trainer(task, replicas, show_progress=False)
     trainer._build()
-    pieces = training_pieces(trunks, cases, 2 * PHANTOMS, 1, 0, 0, STEPS, augmentation=trainer.augmentation)
-    iterator = iter(trainer._distribute(pieces))
+    micro_batches = training_micro_batches(trunks, trainer.plan, range(STEPS), 1, augmentation=trainer.augmentation)
+    iterator = iter(trainer._distribute(micro_batches))
     masks_of = tf.function(functools.partial(segment, trainer.model), autograph=False)
     # The phantoms as they are, then mirrored here.
     grey, labels = (np.stack([image(index) for index in cases]) for image in (trunks.grey, trunks.labels))

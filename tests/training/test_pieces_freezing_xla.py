@@ -11,7 +11,7 @@ import tensorflow as tf
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 
-from doubleunet_bs.dataset.pipeline import evaluation_pieces, training_pieces
+from doubleunet_bs.dataset.pipeline import EpochPlan, evaluation_micro_batches, training_micro_batches
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.training import trainer as build_module
 from doubleunet_bs.training import trainer as start_module
@@ -43,8 +43,8 @@ def one_step(name: str, images: int, accumulate: int, normalise: bool = False):
         optimizer = keras.optimizers.SGD(0.5)
         optimizer.build(model.trainable_variables)
     steps = Steps(model, optimizer, make_loss(paper_experiment(name)), replicas, accumulate=accumulate)
-    pieces = training_pieces(SHARDS, range(images), images, accumulate, seed=0, first_epoch=0, last_epoch=1)
-    dataset = replicas.strategy.distribute_datasets_from_function(lambda context: pieces)
+    batches = training_micro_batches(SHARDS, EpochPlan(range(images), images, seed=0), range(1), accumulate)
+    dataset = replicas.strategy.distribute_datasets_from_function(lambda context: batches)
     loss, counts, indices = steps.train(iter(dataset))
     assert set(indices) == set(range(images))
     return loss, counts, model
@@ -92,10 +92,10 @@ def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeyp
     shown = []
 
     def noting(*arguments):
-        shown.extend(len(piece["grey"]) for piece in evaluation_pieces(*arguments))
-        return evaluation_pieces(*arguments)
+        shown.extend(len(piece["grey"]) for piece in evaluation_micro_batches(*arguments))
+        return evaluation_micro_batches(*arguments)
 
-    monkeypatch.setattr("doubleunet_bs.training.trainer.evaluation_pieces", noting)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.evaluation_micro_batches", noting)
     found = trainer._validate()
     assert shown == images and max(images) == images_at_once(experiment)
     # And what is found does not depend on it.
@@ -183,7 +183,7 @@ def test_a_compiled_step_gives_the_same_as_a_plain_one():
             optimizer = keras.optimizers.SGD(1e-2)
             optimizer.build(model.trainable_variables)
         steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas, jit_compile=jit_compile)
-        pieces = training_pieces(SHARDS, range(7), 4, 1, seed=0, first_epoch=0, last_epoch=1)
+        pieces = training_micro_batches(SHARDS, EpochPlan(range(7), 4, seed=0), range(1), 1)
         iterator = iter(replicas.strategy.distribute_datasets_from_function(lambda context, pieces=pieces: pieces))
         results.append(([steps.train(iterator) for _ in range(2)], model.get_weights()))
     (plain, plain_weights), (compiled, compiled_weights) = results

@@ -39,7 +39,7 @@ GRADIENTS = (
     START
     + """
 import doubleunet_bs.training.steps as steps_module
-from doubleunet_bs.dataset.pipeline import training_pieces
+from doubleunet_bs.dataset.pipeline import EpochPlan, training_micro_batches
 guard = sys.argv[4]
 if guard == "no sum over replicas":
     steps_module.sum_over_replicas = lambda sums: sums
@@ -61,8 +61,8 @@ for name, sizes in (("dice", (3,)), ("focal-tversky", (1, 4))):
             optimizer = keras.optimizers.SGD(0.5)
             optimizer.build(model.trainable_variables)
         steps = steps_module.Steps(model, optimizer, steps_module.make_loss(paper_experiment(name)), replicas)
-        pieces = training_pieces(shards, range(size), size, count, seed=0, first_epoch=0, last_epoch=1)
-        dataset = replicas.strategy.distribute_datasets_from_function(lambda context: pieces)
+        batches = training_micro_batches(shards, EpochPlan(range(size), size, seed=0), range(1), count)
+        dataset = replicas.strategy.distribute_datasets_from_function(lambda context: batches)
         loss, counts, _ = steps.train(iter(dataset))
         found[f"{name} {size} loss"], found[f"{name} {size} counts"] = loss, counts
         found |= {f"{name} {size} {weight.path}": keras.ops.convert_to_numpy(weight.value) for weight in model.weights}

@@ -9,7 +9,7 @@ import tensorflow as tf
 from synthetic_shards import SyntheticShards
 from trainers import fold_trainer
 
-from doubleunet_bs.dataset.pipeline import training_pieces
+from doubleunet_bs.dataset.pipeline import EpochPlan, training_micro_batches
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import create_run
@@ -36,8 +36,8 @@ def losses_of(trainer, steps, batch=4):
     """Losses of some steps on one and the same batch."""
     losses = []
     for _ in range(steps):
-        pieces = training_pieces(SHARDS, trainer.train_cases, batch, 1, seed=0, first_epoch=0, last_epoch=1)
-        losses.append(trainer.steps.train(iter(trainer._distribute(pieces)))[0])
+        batches = training_micro_batches(SHARDS, EpochPlan(trainer.train_cases, batch, seed=0), range(1), 1)
+        losses.append(trainer.steps.train(iter(trainer._distribute(batches)))[0])
     return losses
 
 
@@ -73,13 +73,13 @@ def test_mixed_precision_trains_with_float32_heads_and_losses(tmp_path, precisio
 
 def test_loss_and_counts_are_those_of_the_outputs(tmp_path):
     """The step reports what the formula gives for the batch as a whole, both outputs added."""
-    from doubleunet_bs.dataset.pipeline import load_piece
+    from doubleunet_bs.dataset.pipeline import load_micro_batch
     from doubleunet_bs.network.losses import FocalTverskyLoss
     from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
 
     trainer = built(tmp_path)
     cases = trainer.validation_cases
-    piece = load_piece(SHARDS, cases, [1.0] * len(cases))
+    piece = load_micro_batch(SHARDS, cases, [1.0] * len(cases))
     outputs = trainer.model(network_input(piece["grey"]), training=False)
     expected = sum(float(FocalTverskyLoss()(piece["labels"], outputs[name])) for name in ("output1", "output2"))
     loss, counts = trainer._validate()

@@ -9,7 +9,7 @@ from synthetic_shards import SyntheticShards
 from trainers import fold_trainer
 from two_convolutions import two_convolutions
 
-from doubleunet_bs.dataset.pipeline import load_piece
+from doubleunet_bs.dataset.pipeline import load_micro_batch
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.network import double_unet
 from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
@@ -58,7 +58,9 @@ def test_the_saved_model_is_the_best_epoch(trained):
     run, path = trained
     model = keras.models.load_model(path / "model.keras")
     split = run.folds(SHARDS).split(2)
-    piece = load_piece(SHARDS, [int(case[-3:]) for case in sorted(split.validation)], [1.0] * len(split.validation))
+    piece = load_micro_batch(
+        SHARDS, [int(case[-3:]) for case in sorted(split.validation)], [1.0] * len(split.validation)
+    )
     counts = np.sum(confusion_counts(piece["labels"], metastatic_mask(model(network_input(piece["grey"])))), axis=0)
     rows = read_history(path / "history.csv")
     best = max(rows, key=lambda row: (row.val_f1 or 0.0, -row.val_loss))
