@@ -21,6 +21,7 @@ tf = import_tensorflow()
 import doubleunet_bs.training.trainer as build_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
+from doubleunet_bs.training.cpu_kernels import can_train_in
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.devices import DeviceSettings, deterministic_kernels, open_devices
 from doubleunet_bs.training.run_folder import create_run
@@ -30,7 +31,8 @@ experiment = paper_experiment(
     "focal-tversky-otsu", folds=3, epochs=2, learning_rate=1e-2, encoder_weights="none", seed=int(sys.argv[3])
 )
 shards = SyntheticShards(scans=12)
-settings = DeviceSettings(precision="mixed_bfloat16", deterministic=True)
+precision = "mixed_bfloat16" if can_train_in("bfloat16") else "float32"
+settings = DeviceSettings(precision=precision, deterministic=True)
 replicas = open_devices(experiment, shards.image_shape, settings)
 train_fold(create_run(Path(sys.argv[2]), experiment, shards), shards, 1, replicas)
 assert deterministic_kernels()

@@ -10,6 +10,7 @@ from synthetic_shards import SyntheticShards
 from trainers import fold_trainer
 
 from doubleunet_bs.dataset.pipeline import EpochPlan, training_micro_batches
+from doubleunet_bs.training.cpu_kernels import can_train_in
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import create_run
@@ -60,6 +61,8 @@ def test_loss_falls_for_every_loss_and_head(tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains_with_float32_heads_and_losses(tmp_path, precision):
+    if not can_train_in(precision.removeprefix("mixed_")):
+        pytest.skip(f"no convolution in {precision} works here")
     trainer = built(tmp_path, precision=precision)
     assert trainer.model.get_layer("decoder2_level4_conv1").compute_dtype == precision.removeprefix("mixed_")
     for head in ("output1", "output1_logits", "output2", "output2_logits"):
