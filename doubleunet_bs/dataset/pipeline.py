@@ -38,7 +38,7 @@ class ReadingErrors(contextlib.AbstractContextManager):
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
-    """Permutation of range(images) for an epoch: a function of (seed, epoch) alone, so that a resumed run repeats it."""
+    """Permutation of range(images) for an epoch: a function of (seed, epoch) alone, so a resumed run repeats it."""
     return np.random.default_rng([seed, epoch]).permutation(images)
 
 
