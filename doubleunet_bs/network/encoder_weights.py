@@ -72,9 +72,13 @@ def known_source(source: str) -> str:
     path = Path(source)
     if source in ("none", "imagenet") or not _is_published(path):
         return source
-    if not _is_published(_cached()):
-        _cached().parent.mkdir(parents=True, exist_ok=True)
-        replace_file(_cached(), lambda temporary: shutil.copyfile(path, temporary))
+    cached = _cached()
+    if not _is_published(cached):
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(cached, lambda temporary: shutil.copyfile(path, temporary))
+        except OSError as cause:
+            raise RunError(f"{cached}: cannot be written ({cause}): set KERAS_HOME to a writable folder") from None
     return "imagenet"
 
 

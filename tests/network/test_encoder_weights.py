@@ -174,3 +174,12 @@ def test_a_copy_of_the_published_file_counts_as_imagenet(monkeypatch, published,
     write_weights(tmp_path / "own.h5", lambda arrays: arrays["block1_conv1"]["block1_conv1_b_1:0"].fill(0))
     for source in (str(tmp_path / "own.h5"), str(tmp_path / "gone.h5"), "none", "imagenet"):
         assert encoder_weights.known_source(source) == source
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch, published, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(RunError, match="file/models.*: set KERAS_HOME to a writable folder"):
+        encoder_weights.known_source(str(tmp_path / "published.h5"))
+    with pytest.raises(RunError, match="could not be downloaded"):
+        check_encoder_weights("imagenet")
