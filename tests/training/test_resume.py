@@ -27,6 +27,7 @@ SHARDS = SyntheticShards(scans=18)
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
     monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
 
 
 def trainer_in(path, **changes):
@@ -95,6 +96,7 @@ def uninterrupted(tmp_path_factory):
     """Results of whole runs, by schedule."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
         return {
             schedule: result(trainer_in(tmp_path_factory.mktemp(schedule), schedule=schedule).train())
             for schedule in ("plateau", "cosine")
