@@ -12,10 +12,10 @@ from doubleunet_bs.errors import RunError, SettingsError
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that decides what is trained. Defaults are the paper's, or decided here where it is silent.
+    """Everything that decides what is trained. Defaults are the paper's, or this project's where the paper is silent.
 
     Attributes:
-        name: the row of the paper, or what the user calls his own.
+        name: the row of the paper, or the user's own name.
         classes: 1: the original one-class network with sigmoid heads (Table 1); 3: softmax over air, non-metastatic and
             metastatic after background removal (Table 2).
         loss: "dice" (equation 1) or "focal-tversky" (equation 2).
@@ -29,7 +29,7 @@ class Experiment:
         pretrain_negatives: of that cohort. "otsu": its normal scans train with their Otsu mask (the paper pre-trains
             with 100 prostate scans, of which 50 are normal; that they take Otsu's mask in rows with mining as well was
             decided here); "none": they do not take part.
-        pretrain_epochs: of the pre-training; 0: as many as `epochs` (decided here).
+        pretrain_epochs: of the pre-training; 0: as many as `epochs`.
         brightness_levels: mean intensities at which each training scan is shown, itself included; an odd number. 1: no
             other than its own; 7 in Table 3 (stated, section 2.7).
         brightness_reach: they lie in the open range (m - reach, m + reach) around the scan's own mean m; 5 (stated).
@@ -41,16 +41,16 @@ class Experiment:
             differs from its row in Table 2 in the breast scans alone).
         loss_classes: the classes with a loss term of their own, each once, in ascending order however they are given
             (decided here; air has none).
-        smooth: pixels added to numerator and denominator of the losses (decided here).
+        smooth: pixels added to numerator and denominator of the losses.
         alpha, beta, gamma: of the Focal Tversky loss (stated); gamma is above 0, as is one of alpha and beta.
-        batch_size, epochs, learning_rate: 4, 500 and 1e-4 (stated, section 3.1). The optimiser is Adam (decided here).
+        batch_size, epochs, learning_rate: 4, 500 and 1e-4 (stated, section 3.1). The optimiser is Adam.
         schedule: "plateau": see the next line; "cosine": the learning rate falls along half a cosine to zero at the
-            last step, for runs too short for a plateau (decided here).
+            last step, for runs too short for a plateau.
         plateau_factor, plateau_patience: the learning rate is multiplied by the factor when the validation loss has not
             improved for so many epochs (from the original Double U-Net code).
         early_stopping: stop after so many epochs without a better validation F1; 0: never, as in the paper.
         encoder_weights: "imagenet", "none" or a file.
-        head_bias: "prior": the heads start at the class frequencies of the training labels (decided here); "zeros": the
+        head_bias: "prior": the heads start at the class frequencies of the training labels; "zeros": the
             original start.
         freeze_encoder: the VGG19 encoder stays as it is for so many epochs; 0: it trains from the start, as in the
             original.
