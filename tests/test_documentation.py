@@ -1,0 +1,193 @@
+"""README and assets/docs: every command runs, every Python example runs, every file they name is there.
+
+The commands run as written, in one folder per page, from top to bottom. Training is shortened by options, and the
+network is replaced by one that compares grey levels with a threshold. What needs Docker, Slurm or Kubernetes is not
+run; the files it names must exist.
+"""
+
+import configparser
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from intensity_run import intensity_model
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.phantom import make_cohort
+from doubleunet_bs.scans import Pseudonyms
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "assets" / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHORT = ["--epochs", "1", "--folds", "3", "--encoder-weights", "none"]
+NOT_RUN = ("docker", "kubectl", "sbatch", "tensorboard", "pre-commit")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of every fenced block."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def commands(page: Path) -> list[str]:
+    """Every command line of the page's bash blocks, continuation lines joined."""
+    lines = [text.replace("\\\n", " ") for language, text in blocks(page) if language == "bash"]
+    return [line.split(" #")[0].strip() for text in lines for line in text.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory):
+    """The folders that the pages talk of: exports of two cohorts with their annotations, and one scan."""
+    folder = tmp_path_factory.mktemp("desk")
+    for name, cancer, seed in (("", "breast", 1), ("prostate_", "prostate", 2), ("other_", "breast", 3)):
+        cohort = make_cohort(folder / "made", 8, cancer=cancer, positive_fraction=0.75, seed=seed)
+        shutil.move(cohort / "scans", folder / f"{name}export")
+        shutil.move(cohort / "labels", folder / f"{name}labels")
+        shutil.rmtree(cohort)
+    shutil.copy(folder / "export" / "phantom_0001.dcm", folder / "scan.dcm")
+    shutil.copytree(ROOT / "assets", folder / "assets")
+    Pseudonyms(b"a key for documentation tests...").save(folder / "shards.identities.json")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_desk(desk, tmp_path_factory, tensorflow):
+    """The same after `prepare` and `train`: where every page but the README begins."""
+    folder = tmp_path_factory.mktemp("trained_desk") / "desk"
+    shutil.copytree(desk, folder)
+    with contextlib.chdir(folder), small_networks():
+        for name in ("", "prostate_", "other_"):
+            shards = {"": "shards", "prostate_": "prostate", "other_": "other_shards"}[name]
+            prepare = f"prepare --scans {name}export --labels {name}labels --out {shards} --key shards.identities.json"
+            assert main(shlex.split(prepare)) == 0
+        for fold, run_folder, experiment in (
+            ("1", "run", "focal-tversky-otsu"),
+            ("2", "run", "focal-tversky-otsu"),
+            ("1", "run_dice", "dice-otsu"),
+        ):
+            train = f"train --data shards --run {run_folder} --experiment {experiment} --fold {fold}"
+            assert main(shlex.split(train) + SHORT) == 0
+    return folder
+
+
+@contextlib.contextmanager
+def small_networks():
+    """Training builds a network of one convolution: its scores are known, and it takes no time."""
+    import doubleunet_bs.training.trainer  # noqa: F401 - it must be there to be changed
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in [module for name, module in sys.modules.items() if name.startswith("doubleunet_bs.training")]:
+            if hasattr(module, "double_unet"):
+                patch.setattr(module, "double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2]))
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_and_example_runs(page, desk, trained_desk, tmp_path, monkeypatch):
+    folder = tmp_path / "desk"
+    shutil.copytree(desk if page.stem == "README" else trained_desk, folder)
+    if page.stem == "training":
+        shutil.rmtree(folder / "run")
+        shutil.rmtree(folder / "prostate")
+    if page.stem == "phantom_results":
+        for kind, name in (("export", "scans"), ("labels", "labels")):
+            shutil.copytree(folder / kind, folder / "demo" / "phantoms" / name)
+    monkeypatch.chdir(folder)
+    names: dict = {"__name__": "example"}
+    with small_networks():
+        if page.stem == "README":
+            prostate = (
+                "prepare --scans prostate_export --labels prostate_labels --out prostate --key shards.identities.json"
+            )
+            assert main(shlex.split(prostate)) == 0
+        for language, text in blocks(page):
+            if language == "bash":
+                for line in text.replace("\\\n", " ").splitlines():
+                    if line.strip():
+                        run(line.split(" #")[0].strip())
+            elif language == "python":
+                with model_server(text) as answered:
+                    exec(compile(answered, str(page), "exec"), names)
+
+
+def run(line: str) -> None:
+    """Run one command of a page, or check what it names."""
+    words = shlex.split(os.path.expandvars(line))
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    if words[0] == "export" or words[0] in NOT_RUN:
+        for word in words[1:]:
+            if word.startswith("assets/"):
+                assert (ROOT / word).exists(), line
+    elif words[:2] == ["pip", "install"]:
+        check_extras(line)
+    elif words[0] == "pytest":
+        done = subprocess.run([sys.executable, "-m", *words, "--collect-only", "-qq", "-n0"], cwd=ROOT, check=False)
+        assert done.returncode in (0, 5), line
+    elif words[0] in ("ruff", "mypy"):
+        assert words[1] if words[0] == "ruff" else True
+    elif words[0] == "python":
+        script = ROOT / words[1]
+        arguments = [sys.executable, str(script), "--help"]
+        shown = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+        missing = [word for word in words[2:] if word.startswith("--") and word not in shown]
+        assert not missing, f"{line}: {missing}"
+    else:
+        assert words[0] == "doubleunet-bs", line
+        with model_server(" ".join(words)) as answered:
+            words = shlex.split(answered)
+            short = {"train": SHORT, "demo": [*SHORT, "--patients", "30"]}.get(words[1], [])
+            assert main([*words[1:], *short]) == 0, line
+
+
+@contextlib.contextmanager
+def model_server(text: str):
+    """The text with the address of a server for run/fold_01, where it names one."""
+    addresses = {"grpc://127.0.0.1:8500": "grpc", "http://127.0.0.1:8501": "rest"}
+    if not any(address in text for address in addresses):
+        yield text
+        return
+    from model_server import LoopbackServer
+
+    server = LoopbackServer(Path("run/fold_01/saved_model"), "focal-tversky-otsu-fold-01")
+    try:
+        for address, attribute in addresses.items():
+            text = text.replace(address, getattr(server, attribute))
+        yield text
+    finally:
+        server.close()
+
+
+def check_extras(line: str) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    for extras in re.findall(r"\[([\w,]+)\]", line):
+        assert set(extras.split(",")) <= set(setup["options.extras_require"]), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_and_file_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for name in re.findall(r"`((?:tests|assets)/[\w/.]+)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        places = (ROOT / name, ROOT / "doubleunet_bs" / name, ROOT / "tests" / "benchmarks" / name)
+        assert any(place.exists() for place in places), name
+    for name in re.findall(r"`((?:scans|phantom|network|evaluation|preparation|training|inference|results)/)`", text):
+        assert (ROOT / "doubleunet_bs" / name).is_dir(), name
+
+
+def test_readme_is_one_page():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 160
+    assert sum(len(line.split()) for line in lines) <= 1000
+    assert next(number for number, line in enumerate(lines) if line.startswith("doubleunet-bs inspect")) < 90
