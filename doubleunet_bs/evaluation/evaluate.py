@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
-from doubleunet_bs.dataset.folds import Folds, Split
+from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, precision_entry, read_scores, write_scores
 from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
@@ -17,7 +17,8 @@ from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredi
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
 from doubleunet_bs.inference.keras_model import Segmenter
-from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
+from doubleunet_bs.inference.model_folder import open_fold
+from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
 from doubleunet_bs.training.run_folder import Run, open_run
 
@@ -39,16 +40,14 @@ def evaluate_run(
         path: the run folder.
         fold: its number; None for all trained folds.
         data: the shards; None for the folder they were in during training.
-        settings: of the evaluation.
+        settings: of the evaluation. changes: single ones by name: `pictures=False`.
         report: write `report.html`.
-        changes: single settings by name: `pictures=False`.
 
     Returns:
         All folds with scores of their present weights, also those scored before.
 
     Raises:
-        RunError: not a run folder, no trained fold, other shards than it was trained on; another fold has been scored
-            by other settings.
+        RunError: no run folder, no trained fold, other shards; another fold has been scored by other settings.
         SettingsError: fold out of range, an impossible setting.
         DatasetError: the shards or the folds file are missing or damaged.
 
@@ -74,44 +73,36 @@ def evaluate_run(
                 _scores(run, number, settings)
     for number in trained if fold is None else [fold]:
         evaluate_fold(run, dataset, number, settings)
-    summary = collect_scores(run, dataset, len(folds), settings)
+    summary = Summary(
+        experiment=run.experiment.name,
+        changed_settings=run.public_changes(),
+        total_folds=len(folds),
+        folds=tuple(scores for number in trained if (scores := _scores(run, number, settings))),
+        provenance=provenance_of_runs([run], dataset),
+    )
     write_summary(run.path, summary)
     if report:
         write_report(run, dataset, summary)
     return summary
 
 
-def evaluate_fold(
-    run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings | None = None, **changes: Any
-) -> FoldScores:
-    """`score_fold`, then write `scores.json`.
-
-    Args, Raises: as there.
-    """
-    scores = score_fold(run, dataset, fold, settings, **changes)
+def evaluate_fold(run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings) -> FoldScores:
+    """Score a fold as `score_fold` does and write its `scores.json`."""
+    scores = score_fold(run, dataset, fold, settings)
     write_scores(run.fold_path(fold) / SCORES, scores)
     return scores
 
 
-def score_fold(
-    run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings | None = None, **changes: Any
-) -> FoldScores:
+def score_fold(run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings) -> FoldScores:
     """Predict with `model.keras` of a fold what is not predicted yet, into `predictions/`, and score it.
 
     Predicted are the test scans, the validation scans (for the minimum lesion size) and normal scans that the fold has
     not been trained on.
 
-    Args:
-        run: the opened run.
-        dataset: the shards it was trained on.
-        fold: 1 ... number of folds.
-        settings: of the evaluation. changes: single settings by name.
-
     Raises:
         RunError: the fold is not trained, or was trained on another split of the scans, or on other shards.
         SettingsError: fold out of range.
     """
-    settings = dataclasses.replace(settings or EvaluationSettings(), **changes)
     run.check_data(dataset, dataset.path)
     folds = read_folds(run, dataset)
     split = folds.split(fold)
@@ -134,7 +125,20 @@ def score_fold(
         fold=fold,
         scans=scans,
         threshold=scorer.threshold(split.validation, split.test),
-        about=_about(trained, dataset, folds, split),
+        about={
+            **about_scores(
+                run,
+                dataset,
+                [trained.precision],
+                model={
+                    "weights_sha256": trained.weights_sha256,
+                    "best_epoch": trained.best_epoch,
+                    "validation_f1": trained.validation_f1,
+                },
+            ),
+            "folds_sha256": folds.sha256(),
+            "validation_scans": list(split.validation),
+        },
         unit=scorer.unit.name,
         overlap=settings.overlap,
         normals=scorer.score(normals),
@@ -146,27 +150,19 @@ def score_fold(
     return scores
 
 
-def collect_scores(run: Run, dataset: ShardedDataset, total_folds: int, settings: EvaluationSettings) -> Summary:
-    """The scores of all trained folds that have been evaluated with their present weights.
-
-    Args:
-        run: the opened run.
-        dataset: the shards it was trained on.
-        total_folds: number of folds of its cross-validation.
-        settings: that all of them must have been scored with, as far as they change figures: overlap and normals.
-
-    Raises:
-        RunError: a score file is damaged, of another format, or of other settings.
-    """
-    found = [scores for fold in run.trained_folds() if (scores := _scores(run, fold, settings))]
-    experiment = run.experiment
-    return Summary(
-        experiment=experiment.name,
-        changed_settings=run.public_changes(),
-        total_folds=total_folds,
-        folds=tuple(found),
-        provenance=provenance_of_runs([run], dataset),
-    )
+def about_scores(run: Run, dataset: ShardedDataset, precisions: Sequence[str | None], **model: Any) -> dict[str, Any]:
+    """What the figures of a fold or an ensemble on these shards belong to; `model` names the weights."""
+    rows, columns = dataset.image_shape
+    return {
+        "version": __version__,
+        "experiment": run.experiment.name,
+        "changed_settings": run.public_changes(),
+        "scans_are": scans_are(dataset.cases),
+        "image": {"rows": rows, "columns": columns, "bin": dataset.settings.bin},
+        **model,
+        **precision_entry(precisions),
+        "data_fingerprint": dataset.fingerprint,
+    }
 
 
 def provenance_of_runs(runs: Sequence[Run], dataset: ShardedDataset) -> Provenance:
@@ -178,11 +174,7 @@ def provenance_of_runs(runs: Sequence[Run], dataset: ShardedDataset) -> Provenan
 
 
 def open_run_data(run: Run, data: str | os.PathLike | None = None) -> ShardedDataset:
-    """Open the shards of a run and check that they are the ones it was trained on.
-
-    Args:
-        run: the opened run.
-        data: where they are now; None for where they were during training.
+    """Open the shards of a run, or `data` when they have moved, and check that it was trained on them.
 
     Raises:
         DatasetError: they are missing or damaged.
@@ -197,22 +189,14 @@ def open_run_data(run: Run, data: str | os.PathLike | None = None) -> ShardedDat
 
 
 def read_folds(run: Run, dataset: ShardedDataset) -> Folds:
-    """The folds of a run. They are never split again here.
-
-    Raises:
-        RunError: `folds.json` is missing.
-    """
+    """The folds of a run, which are never split again here; RunError when `folds.json` is missing."""
     if not (run.path / "folds.json").is_file():
         raise RunError(f"{run.path}: folds.json is missing, so it is unknown which scans are unseen: restore it")
     return run.folds(dataset)
 
 
 def _scores(run: Run, fold: int, settings: EvaluationSettings) -> FoldScores | None:
-    """The written scores of a fold's present weights; None when there are none.
-
-    Raises:
-        RunError: they are damaged, of another format, or of other settings.
-    """
+    """The written scores of a fold's present weights, None without; RunError when damaged or of other settings."""
     path = run.fold_path(fold) / SCORES
     if not path.exists():
         return None
@@ -231,24 +215,3 @@ def _scores(run: Run, fold: int, settings: EvaluationSettings) -> FoldScores | N
             "evaluate all folds again"
         )
     return scores
-
-
-def _about(trained: TrainedFold, dataset: ShardedDataset, folds: Folds, split: Split) -> dict[str, Any]:
-    experiment = trained.run.experiment
-    rows, columns = dataset.image_shape
-    return {
-        "version": __version__,
-        "experiment": experiment.name,
-        "changed_settings": trained.run.public_changes(),
-        "scans_are": provenance(experiment, dataset.cases, dataset.settings).scans,
-        "image": {"rows": rows, "columns": columns, "bin": dataset.settings.bin},
-        "model": {
-            "weights_sha256": trained.weights_sha256,
-            "best_epoch": trained.best_epoch,
-            "validation_f1": trained.validation_f1,
-        },
-        **precision_entry([trained.precision]),
-        "data_fingerprint": dataset.fingerprint,
-        "folds_sha256": folds.sha256(),
-        "validation_scans": list(split.validation),
-    }

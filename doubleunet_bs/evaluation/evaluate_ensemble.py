@@ -13,10 +13,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from doubleunet_bs import __version__
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.evaluate import read_folds
-from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, ThresholdScore, precision_entry, write_scores
+from doubleunet_bs.evaluation.evaluate import about_scores, read_folds
+from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, ThresholdScore, write_scores
 from doubleunet_bs.evaluation.paper_tables import provenance
 from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
@@ -46,8 +45,7 @@ def evaluate_ensemble(
         path: the run folder.
         data: shards of scans that no fold has seen.
         settings: of the evaluation.
-        trained_on: the shards that the run was trained on (and pre-trained, with transfer), when they have moved since.
-            They are needed to check that no scan was seen.
+        trained_on: the shards of the training (and pre-training) when they have moved: no scan may be among them.
         report: write `report.html`.
 
     Returns:
@@ -100,21 +98,16 @@ def _score(
     positives = {case for part in read_folds(run, own).parts for case in part}
     chosen = [index for index, case in enumerate(own.cases) if case.case in positives]
     value, counts = best_threshold(*grey_histograms(own, chosen))
-    rows, columns = others.image_shape
     scores = FoldScores(
         fold=0,
         scans=scorer.score(test),
         threshold=ThresholdScore(value, scorer.threshold_counts(value, test), counts.f1),
-        about={
-            "version": __version__,
-            "experiment": run.experiment.name,
-            "changed_settings": run.public_changes(),
-            "scans_are": provenance(run.experiment, others.cases, others.settings).scans,
-            "image": {"rows": rows, "columns": columns, "bin": others.settings.bin},
-            "ensemble": [{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
-            **precision_entry(fold.precision for fold in trained),
-            "data_fingerprint": others.fingerprint,
-        },
+        about=about_scores(
+            run,
+            others,
+            [fold.precision for fold in trained],
+            ensemble=[{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
+        ),
         unit=scorer.unit.name,
         overlap=settings.overlap,
         normals=scorer.score(normals),
@@ -152,18 +145,13 @@ def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[Sh
                 f"{data['path']}: not the shards that {run.path} was trained on: name them with --trained-on"
             )
         seen.append(dataset)
-    if given:
-        stranger = next(iter(given.values()))
+    for stranger in given.values():
         raise RunError(f"{stranger.path}: given with --trained-on, but {run.path} was not trained on it")
     return seen
 
 
 def check_prepared(own: ShardedDataset, others: ShardedDataset) -> None:
-    """Refuse shards that were prepared with other settings than the run's.
-
-    Raises:
-        RunError: naming each setting that differs.
-    """
+    """Raise RunError, naming each difference, when `others` were prepared with other settings than the run's shards."""
     ours, theirs = own.settings.to_json(), others.settings.to_json()
     different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
     if different:
@@ -171,14 +159,10 @@ def check_prepared(own: ShardedDataset, others: ShardedDataset) -> None:
 
 
 def check_unseen(seen: ShardedDataset, others: ShardedDataset) -> None:
-    """Refuse shards with a scan or a patient of the shards `seen`.
+    """Raise RunError for shards with a scan or a patient of the shards `seen`.
 
-    Pseudonyms of two shard folders differ when their keys do, so scans are compared by their counts as well. A patient
-    of whom another scan was seen is found by the pseudonym only. Where the keys differ, the tables say that patients
-    could not be compared.
-
-    Raises:
-        RunError: naming the first such scan.
+    Pseudonyms differ where the keys of two shard folders do, so scans are compared by their counts as well. A patient
+    of whom another scan was seen is then not found, and the tables say so.
     """
     for what, name in (("case", "case"), ("patient", "patient"), ("counts", "pixel_sha256")):
         known = {getattr(case, name) for case in seen.cases} - {""}
@@ -200,8 +184,7 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
     models = [load_keras_model(path) for path in paths]
     if len({model.input_shape for model in models}) > 1:
         raise RunError(f"{paths[0]} and others: the folds take images of different sizes")
-    shape = models[0].input_shape[1:3]
-    return Segmenter(mean_of(models), shape)
+    return Segmenter(mean_of(models), models[0].input_shape[1:3])
 
 
 def _folder(run: Run, others: ShardedDataset) -> Path:

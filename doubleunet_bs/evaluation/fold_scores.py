@@ -68,33 +68,31 @@ class ThresholdScore:
         return {"value": self.value, **counts, "validation_f1": self.validation_f1, "meaning": THRESHOLD_MEANING}
 
 
-@dataclasses.dataclass(frozen=True)
-class Postprocessed:
-    """The same predictions with the minimum lesion size.
+class _Pooled:
+    """Pixels and lesions summed over the test scans `scans`."""
 
-    Attributes:
-        filter: what was learnt on the validation scans.
-        scans: the test scans with it, in the same order; the raw ones when no minimum helps.
-    """
-
-    filter: MinimumSize
     scans: tuple[ScanScore, ...]
 
     @property
     def pooled(self) -> PixelCounts:
-        """Pixels summed over the test scans."""
         return sum((scan.counts for scan in self.scans), PixelCounts())
 
     @property
     def lesions(self) -> LesionCounts:
-        """Lesions summed over the test scans."""
         return sum((scan.lesions for scan in self.scans), LesionCounts())
 
+
+@dataclasses.dataclass(frozen=True)
+class Postprocessed(_Pooled):
+    """The same predictions with the minimum lesion size that was learnt; the raw scans when no minimum helps."""
+
+    filter: MinimumSize
+    scans: tuple[ScanScore, ...]
+
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; the inverse is `postprocessed_from_json`."""
         return {
             "meaning": POSTPROCESSED_MEANING,
-            "filter": self.filter.to_json(),
+            "filter": dataclasses.asdict(self.filter),
             "pooled": self.pooled.to_json(),
             "lesions": self.lesions.to_json(),
             "scans": [scan.to_json() for scan in self.scans],
@@ -102,7 +100,7 @@ class Postprocessed:
 
 
 @dataclasses.dataclass(frozen=True)
-class FoldScores:
+class FoldScores(_Pooled):
     """All of `scores.json`.
 
     Attributes:
@@ -112,8 +110,7 @@ class FoldScores:
         about: what the figures belong to: version, experiment, image size and binning, weights, data.
         unit: of all areas, "mm2" or "pixels" (of the camera).
         overlap: least overlap of matching lesions, see `evaluation.lesions`.
-        normals: normal scans that the model has not been trained on.
-        normals_reason: why there are none.
+        normals, normals_reason: normal scans that the model has not been trained on, or why there are none.
         postprocessed: with the minimum lesion size; None where there are no validation scans to learn it on.
     """
 
@@ -126,16 +123,6 @@ class FoldScores:
     normals: tuple[ScanScore, ...] = ()
     normals_reason: str | None = None
     postprocessed: Postprocessed | None = None
-
-    @property
-    def pooled(self) -> PixelCounts:
-        """Pixels summed over the test scans."""
-        return sum((scan.counts for scan in self.scans), PixelCounts())
-
-    @property
-    def lesions(self) -> LesionCounts:
-        """Lesions summed over the test scans."""
-        return sum((scan.lesions for scan in self.scans), LesionCounts())
 
     @property
     def postprocessed_figures(self) -> Figures:

@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -21,25 +20,16 @@ from doubleunet_bs.evaluation.scores import (
     drop_small_lesions,
     learn_minimum_size,
     score_scan,
-    threshold_counts,
 )
 from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete
 from doubleunet_bs.inference.keras_model import Segment, predict_cases
-from doubleunet_bs.pixel_counts import PixelCounts
+from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
 
 
 def grey_histograms(dataset: ShardedDataset, cases: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """How often each grey level occurs in metastatic pixels and in all others.
-
-    Args:
-        dataset: opened shards.
-        cases: indices into it; without any the histograms are zero.
-
-    Returns:
-        Two int64 arrays of shape (256,).
-    """
+    """How often each grey level occurs in metastatic pixels and in others of some cases: two int64 arrays (256,)."""
     lesion, other = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64)
     for index in cases:
         grey, metastatic = dataset.grey(index), dataset.labels(index) == METASTATIC
@@ -49,11 +39,7 @@ def grey_histograms(dataset: ShardedDataset, cases: Sequence[int]) -> tuple[np.n
 
 
 def unseen_normals(experiment: Experiment, folds: Folds, fold: int) -> tuple[tuple[str, ...], str | None]:
-    """The normal scans that fold `fold` of an experiment can be tested on.
-
-    Returns:
-        The cases, in the order of the folds file, and why there are none (None when there are some).
-    """
+    """The normal scans that a fold can be tested on, in the order of the folds file; why there are none, or None."""
     if not folds.negatives:
         return (), "the shards hold no normal scan"
     split = folds.split(fold)
@@ -101,13 +87,7 @@ class EvaluationSettings:
 
 
 class Scorer:
-    """Scores cases of one set of shards from kept predictions.
-
-    Args:
-        dataset: opened shards.
-        stored: where predictions of the model are kept.
-        settings: of the evaluation.
-    """
+    """Scores cases of opened shards from the predictions that are kept in `stored`."""
 
     def __init__(self, dataset: ShardedDataset, stored: StoredPredictions, settings: EvaluationSettings):
         self.dataset = dataset
@@ -141,14 +121,10 @@ class Scorer:
 
     def score(self, cases: Sequence[str], smallest: float | None = None) -> tuple[ScanScore, ...]:
         """Score kept predictions, without lesions under the area `smallest` when one is given."""
-        return tuple(self._score(case, smallest) for case in cases)
+        return tuple(self._score_case(case, smallest) for case in cases)
 
     def postprocess(self, validation: Sequence[str], test: Sequence[str], raw: tuple[ScanScore, ...]) -> Postprocessed:
-        """Learn the minimum lesion size on the validation scans and score the test scans with it.
-
-        Args:
-            validation, test: cases. raw: scores of the test scans without it.
-        """
+        """Learn the minimum lesion size on the validation scans and score the test scans with it; `raw` has none."""
         learnt = learn_minimum_size(self.score(validation), self.unit.name)
         return Postprocessed(learnt, raw if learnt.smallest is None else self.score(test, learnt.smallest))
 
@@ -161,8 +137,8 @@ class Scorer:
         """Pooled counts of a given threshold; None without one."""
         if value is None:
             return None
-        images = ((self.dataset.grey(index), np.asarray(self.dataset.labels(index))) for index in self.numbers(test))
-        return sum((threshold_counts(grey, labels, value) for grey, labels in images), PixelCounts())
+        images = ((self.dataset.labels(index), self.dataset.grey(index)) for index in self.numbers(test))
+        return sum((count_pixels(labels, grey >= value) for labels, grey in images), PixelCounts())
 
     def draw(self, cases: Sequence[str]) -> None:
         """Draw the overlays of `cases` that are not there; a new prediction removes the old one. Remove all others."""
@@ -179,9 +155,12 @@ class Scorer:
                     mask,
                     self.dataset.cases[index].phantom,
                 )
-        _remove_other_pictures(folder, cases)
+        # Pictures of scans that are no longer in the test set would look like part of the result.
+        for path in folder.glob("case-*.png"):
+            if path.stem not in cases:
+                path.unlink()
 
-    def _score(self, case: str, smallest: float | None) -> ScanScore:
+    def _score_case(self, case: str, smallest: float | None) -> ScanScore:
         index = self._numbers[case]
         record = self.dataset.cases[index]
         mask, probability = self.stored.read(case, self.dataset.image_shape)
@@ -192,10 +171,3 @@ class Scorer:
         return score_scan(
             case, record.patient, record.group, labels, mask, probability, pixel_area, self.settings.overlap
         )
-
-
-def _remove_other_pictures(folder: Path, cases: Sequence[str]) -> None:
-    """Without this, pictures of scans that are no longer in the test set would look like part of the result."""
-    for path in folder.glob("case-*.png"):
-        if path.stem not in cases:
-            path.unlink()

@@ -3,9 +3,8 @@
 - `score_masks` and `score_scan`: pixels (paper, section 3) and lesions of one prediction.
 - `score_patients`: sensitivity and specificity of patients, area under the ROC curve.
 - `best_threshold`: the best single grey level, which a model has to beat.
-- `learn_minimum_size`: predicted lesions under an area are dropped. The paper has no post-processing. The area is
-  learnt on the validation scans of a fold and nowhere else. What it does to the test scans stands beside the raw
-  figures, never in their place.
+- `learn_minimum_size`: the area under which predicted lesions are dropped, learnt on the validation scans of a fold.
+  The paper has no such step, so its figures stand beside the raw ones.
 """
 
 import dataclasses
@@ -24,12 +23,7 @@ LEVELS = 256
 
 
 class MaskScore(NamedTuple):
-    """What `score_masks` returns. Both parts add up over views and scans.
-
-    Attributes:
-        pixels: true positives, false positives, false negatives; precision, sensitivity and F1 follow from them.
-        lesions: true, detected, predicted and matching lesions.
-    """
+    """Pixels and lesions of two masks; both add up over views and scans."""
 
     pixels: PixelCounts
     lesions: LesionCounts
@@ -39,8 +33,7 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
     """Compare two masks of one view.
 
     Args:
-        truth: (rows, columns), bool or 0 and 1: where metastases are.
-        prediction: the same shape: where they are predicted.
+        truth, prediction: (rows, columns), bool or 0 and 1.
         overlap: least intersection over union of two lesions that match; 0 asks for one common pixel.
 
     Returns:
@@ -68,14 +61,7 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
 
 @dataclasses.dataclass(frozen=True)
 class ScanScore:
-    """One scan.
-
-    Attributes:
-        case, patient: pseudonyms.
-        group: "positive" or "negative", as the cohort says.
-        views: counts of each view.
-        true_lesions, predicted_lesions: see `evaluation.lesions`.
-    """
+    """One scan: pseudonyms, "positive" or "negative" as the cohort says, pixels of each view, lesions of both."""
 
     case: str
     patient: str
@@ -91,7 +77,7 @@ class ScanScore:
 
     @property
     def dice(self) -> float | None:
-        """Dice coefficient of the scan, which is the F1 of its pixels; None without a true and a predicted pixel."""
+        """Dice coefficient, which is the F1 of the pixels; None without a true and a predicted pixel."""
         return self.counts.f1
 
     @property
@@ -101,11 +87,7 @@ class ScanScore:
 
     @property
     def probability(self) -> float:
-        """How sure the model is of a metastasis: the largest probability of its predicted lesions.
-
-        The probability of a lesion is the mean over its pixels, so that a single hot pixel does not decide. 0 without a
-        predicted lesion.
-        """
+        """Largest probability of the predicted lesions, each the mean over its pixels; 0 without a predicted lesion."""
         return max((lesion.probability or 0.0 for lesion in self.predicted_lesions), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
@@ -140,8 +122,7 @@ def score_scan(
         labels: (rows, columns) uint8 classes of the merged image; only class 2, metastatic, counts as true.
         mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
         probability: (rows, columns) metastatic probability, 0 to 1; None takes 1 everywhere.
-        pixel_area: of one pixel, see `evaluation.lesions`.
-        overlap: least overlap of a match, see `evaluation.lesions`.
+        pixel_area, overlap: of one pixel, and the least overlap of a match, see `evaluation.lesions`.
     """
     labels, found = np.asarray(labels), np.asarray(mask, bool)
     truth, half = labels == METASTATIC, labels.shape[1] // 2
@@ -154,11 +135,7 @@ def score_scan(
 
 
 def scan_from_json(content: dict[str, Any]) -> ScanScore:
-    """The inverse of `ScanScore.to_json`; the figures are computed again from the counts.
-
-    Raises:
-        KeyError, TypeError, ValueError: the content is damaged.
-    """
+    """The inverse of `ScanScore.to_json`; KeyError, TypeError or ValueError where the content is damaged."""
     views = {name: counts_from_json(content["views"][name]) for name in VIEWS}
     lesions = (
         tuple(ScoredLesion(**entry) for entry in content[name]) for name in ("true_lesions", "predicted_lesions")
@@ -182,10 +159,10 @@ class Detection:
     """Figures by patient, of one model on patients that it has not seen. The names are those of scores.json.
 
     Attributes:
-        positives: patients with metastases. detected: of these, those with a predicted lesion (true positives).
-        normals: patients without. cleared: of these, those without a predicted lesion (true negatives).
-        normal_scans: number of normal scans. false_positives: false-positive lesions in them.
-        auc: area under the ROC curve, 0.5 when guessing; None without both kinds of patients.
+        positives, detected: patients with metastases; of these, those with a predicted lesion (true positives).
+        normals, cleared: patients without; of these, those without a predicted lesion (true negatives).
+        normal_scans, false_positives: number of normal scans; false-positive lesions in them.
+        auc: area under the ROC curve; None without both kinds of patients.
         reason: why figures that need normal patients are None; None when they are there.
     """
 
@@ -224,45 +201,33 @@ class Detection:
 
 
 def score_patients(scans: Sequence[ScanScore], normals: Sequence[ScanScore], reason: str | None = None) -> Detection:
-    """Figures by patient.
+    """Figures by patient. A patient with a positive scan is positive, whatever the other scans are.
 
     Args:
         scans: the test scans. normals: normal scans that the model has not been trained on.
         reason: why there are no normals, when there are none.
-
-    Returns:
-        A patient with a positive scan is positive, whatever the other scans are. Without scans: zeros and None.
     """
-    probability: dict[str, float] = {}
-    called: dict[str, bool] = {}
-    positive: dict[str, bool] = {}
+    patients: dict[str, list[ScanScore]] = {}
     for scan in (*scans, *normals):
-        probability[scan.patient] = max(probability.get(scan.patient, 0.0), scan.probability)
-        called[scan.patient] = called.get(scan.patient, False) or bool(scan.predicted_lesions)
-        positive[scan.patient] = positive.get(scan.patient, False) or scan.group == "positive"
-    sick = [patient for patient in positive if positive[patient]]
-    well = [patient for patient in positive if not positive[patient]]
+        patients.setdefault(scan.patient, []).append(scan)
+    positive = [any(scan.group == "positive" for scan in own) for own in patients.values()]
+    called = [any(scan.predicted_lesions for scan in own) for own in patients.values()]
+    probability = [max(scan.probability for scan in own) for own in patients.values()]
     normal = [scan for scan in (*scans, *normals) if scan.group == "negative"]
-    auc = None
-    if sick and well:
-        patients = list(positive)
-        auc = float(roc_auc_score([positive[p] for p in patients], [probability[p] for p in patients]))
+    sick = sum(positive)
+    well = len(patients) - sick
+    if normal:
+        reason = "all normal scans are of patients with metastases"
     return Detection(
-        positives=len(sick),
-        detected=sum(called[patient] for patient in sick),
-        normals=len(well),
-        cleared=sum(not called[patient] for patient in well),
+        positives=sick,
+        detected=sum(found for found, ill in zip(called, positive, strict=True) if ill),
+        normals=well,
+        cleared=sum(not found for found, ill in zip(called, positive, strict=True) if not ill),
         normal_scans=len(normal),
         false_positives=sum(len(scan.predicted_lesions) for scan in normal),
-        auc=auc,
-        reason=None if well else _reason(bool(normal), reason),
+        auc=float(roc_auc_score(positive, probability)) if sick and well else None,
+        reason=None if well else reason or "no normal scan was scored",
     )
-
-
-def _reason(scans: bool, given: str | None) -> str:
-    if scans:
-        return "all normal scans are of patients with metastases"
-    return given or "no normal scan was scored"
 
 
 def best_threshold(lesion: np.ndarray, other: np.ndarray) -> tuple[int | None, PixelCounts]:
@@ -272,9 +237,8 @@ def best_threshold(lesion: np.ndarray, other: np.ndarray) -> tuple[int | None, P
         lesion, other: histograms of shape (256,), see `grey_histograms`.
 
     Returns:
-        The threshold, 0-255, and its counts on these pixels. Of thresholds with the same F1 the highest, which calls
-        the fewest pixels metastatic. Without a lesion pixel no threshold is better than another: None and zero
-        counts.
+        The threshold, 0-255, and its counts on these pixels. Of equally good thresholds the highest. Without a lesion
+        pixel None and zero counts.
     """
     tp = np.cumsum(np.asarray(lesion, np.int64)[::-1])[::-1]
     fp = np.cumsum(np.asarray(other, np.int64)[::-1])[::-1]
@@ -287,17 +251,6 @@ def best_threshold(lesion: np.ndarray, other: np.ndarray) -> tuple[int | None, P
     return value, PixelCounts(int(tp[value]), int(fp[value]), int(metastatic - tp[value]))
 
 
-def threshold_counts(grey: np.ndarray, labels: np.ndarray, value: int) -> PixelCounts:
-    """The counts of one image when grey levels of at least `value` are called metastatic.
-
-    Args:
-        grey: (rows, columns) uint8 prepared image.
-        labels: (rows, columns) uint8 classes.
-        value: 0-255.
-    """
-    return count_pixels(labels, grey >= value)
-
-
 @dataclasses.dataclass(frozen=True)
 class MinimumSize:
     """The minimum lesion size of a fold. The names are those of scores.json.
@@ -305,18 +258,13 @@ class MinimumSize:
     Attributes:
         smallest: predicted lesions of a smaller area are dropped; None when that never helps on the validation scans.
         unit: "mm2" or "pixels" (of the camera).
-        validation_f1: pooled F1 on the validation scans with this minimum. validation_f1_raw: without any. None when
-            undefined.
+        validation_f1, validation_f1_raw: pooled F1 on the validation scans with and without it; None when undefined.
     """
 
     smallest: float | None
     unit: str
     validation_f1: float | None
     validation_f1_raw: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object with an entry for each attribute."""
-        return dataclasses.asdict(self)
 
 
 def learn_minimum_size(validation: Sequence[ScanScore], unit: str) -> MinimumSize:
@@ -327,8 +275,7 @@ def learn_minimum_size(validation: Sequence[ScanScore], unit: str) -> MinimumSiz
         unit: of the areas in them.
 
     Returns:
-        Of equally good areas the smallest. None is kept unless its F1 is better than without it: never without
-        validation scans, without a predicted or without a true lesion.
+        Of equally good areas the smallest. None is kept unless its F1 is better than without it.
     """
     raw = sum((scan.counts for scan in validation), PixelCounts())
     lesions = [lesion for scan in validation for lesion in scan.predicted_lesions]

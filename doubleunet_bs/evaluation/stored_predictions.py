@@ -4,9 +4,8 @@
     predictions/CASE.npz            `mask`, bool, and `probability`, uint16, see `encode_probability`
     predictions/CASE.png            the overlay drawn from them, removed together with them
 
-All figures that need a probability are computed from the kept ones, so that scoring again gives the same figures. The
-logit is kept and not the probability itself: patients are ranked by the probabilities of their lesions, and those of a
-trained network crowd together just below 1, where equal steps of the probability would make ties of them.
+Scores are computed from what is kept. It is the logit: patients are ranked by probabilities that crowd together just
+below 1, where equal steps of the probability would make ties of them.
 """
 
 import dataclasses
@@ -16,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,38 +45,23 @@ class StoredPredictions:
     data_fingerprint: str
 
     def missing(self, cases: Iterable[str]) -> list[str]:
-        """Those of `cases` that still have to be predicted, in their order.
-
-        All of them, when what is there was predicted by other weights or on other shards, has a former format, or its
-        index is unreadable.
-        """
+        """Those of `cases` to be predicted: all, when what is there is of other weights, shards or format."""
         known = set(self._known())
-        return [case for case in cases if case not in known or not _path(self.folder, case).is_file()]
+        return [case for case in cases if case not in known or not (self.folder / f"{case}.npz").is_file()]
 
     def keep(self, predictions: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
-        """Write predictions, then note them; what was there of other weights is removed first.
-
-        Args:
-            predictions: (case, mask, probability); masks of 0 and 1, probabilities between 0 and 1.
-        """
+        """Write (case, mask, probability), then note them; what was there of other weights is removed first."""
         known = self._known()
         if not known:
             self.clear()
         for case, mask, probability in predictions:
             # First, so that an interruption leaves no picture of what was predicted before.
             (self.folder / f"{case}.png").unlink(missing_ok=True)
-            arrays = {"mask": np.asarray(mask, bool), "probability": encode_probability(probability)}
-            replace_file(_path(self.folder, case), functools.partial(_save, arrays))
+            code = encode_probability(probability)
+            save = functools.partial(np.savez_compressed, mask=np.asarray(mask, bool), probability=code)
+            replace_file(self.folder / f"{case}.npz", save)
             known.append(case)
-        write_json(
-            self.folder / _INDEX,
-            {
-                "format": FORMAT,
-                "weights_sha256": list(self.weights),
-                "data_fingerprint": self.data_fingerprint,
-                "cases": list(dict.fromkeys(known)),
-            },
-        )
+        write_json(self.folder / _INDEX, {**self._owner(), "cases": list(dict.fromkeys(known))})
 
     def read(self, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """See `read_prediction`."""
@@ -90,19 +75,18 @@ class StoredPredictions:
         for name in _FOLDERS_OF_FORMAT_2:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
+    def _owner(self) -> dict[str, Any]:
+        return {"format": FORMAT, "weights_sha256": list(self.weights), "data_fingerprint": self.data_fingerprint}
+
     def _known(self) -> list[str]:
-        path = self.folder / _INDEX
-        if not path.is_file():
-            return []
+        """The cases in the index; none where it is missing, unreadable or of another owner."""
         try:
-            content = read_json(path, RunError, "index of predictions")
+            content = read_json(self.folder / _INDEX, RunError, "index of predictions")
         except RunError:
             return []
-        own = {"format": FORMAT, "weights_sha256": list(self.weights), "data_fingerprint": self.data_fingerprint}
-        if not isinstance(content, dict) or any(content.get(name) != value for name, value in own.items()):
+        if not isinstance(content, dict) or any(content.get(name) != value for name, value in self._owner().items()):
             return []
-        cases = content.get("cases")
-        return [case for case in cases if isinstance(case, str)] if isinstance(cases, list) else []
+        return list(content["cases"])
 
 
 def complete(
@@ -131,18 +115,12 @@ def complete(
 
 
 def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Read a kept prediction.
-
-    Args:
-        folder: `RUN/fold_01/predictions`. case: pseudonym. shape: (rows, columns) that both arrays must have.
-
-    Returns:
-        The mask, bool, and the probability, float32, as `decode_probability` gives it.
+    """Read the mask, bool, and the probability, float32, of a case, both of the given shape.
 
     Raises:
         RunError: the file is missing, damaged or of another size.
     """
-    path = _path(folder, case)
+    path = folder / f"{case}.npz"
     try:
         with np.load(path, allow_pickle=False) as kept:
             mask, code = kept["mask"], kept["probability"]
@@ -154,14 +132,9 @@ def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np
 
 
 def encode_probability(probability: np.ndarray) -> np.ndarray:
-    """Probabilities as they are kept: logits in steps of 1/2000.
+    """Probabilities as uint16 logits, 32768 + round(2000 x logit); 0 and 65535 are the probabilities 0 and 1.
 
-    Args:
-        probability: of any shape, 0 to 1; what lies outside counts as 0 or 1.
-
-    Returns:
-        uint16 of the same shape: 32768 + round(2000 x logit), from 1 to 65534, and 0 and 65535 for the probabilities 0
-        and 1. Logits beyond 16.38 are cut off there: float32 has one number between that probability and 1.
+    Values outside of 0 to 1 count as 0 or 1. Logits are cut off at 16.38, where float32 has one number below 1.
     """
     value = np.clip(np.asarray(probability, np.float64), 0, 1)
     with np.errstate(divide="ignore"):
@@ -176,11 +149,3 @@ def decode_probability(code: np.ndarray) -> np.ndarray:
     table = 1 / (1 + np.exp(-logit))
     table[[_ZERO, _ONE]] = 0, 1
     return table.astype(np.float32)[code]
-
-
-def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
-
-
-def _path(folder: Path, case: str) -> Path:
-    return folder / f"{case}.npz"

@@ -169,7 +169,7 @@ def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shard
     from doubleunet_bs.evaluation import evaluate
 
     copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
-    evaluate.evaluate_fold(open_run(copies[1]), open_shards(shards), 3, QUICK, overlap=0.5)
+    evaluate.evaluate_fold(open_run(copies[1]), open_shards(shards), 3, dataclasses.replace(QUICK, overlap=0.5))
     evaluate.evaluate_run(copies[0], settings=QUICK, report=False)
 
     def files():

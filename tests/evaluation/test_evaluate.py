@@ -15,6 +15,7 @@ from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import evaluate_fold, evaluate_run
 from doubleunet_bs.evaluation.fold_scores import read_scores
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, provenance
+from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.inference.keras_model import Segmenter
 from doubleunet_bs.pixel_counts import PixelCounts
@@ -280,7 +281,7 @@ def test_pictures_of_other_scans_go(own_run, shards):
     folder.mkdir()
     (folder / "case-of-before.png").touch()
     (folder / "notes.txt").touch()
-    evaluate_fold(open_run(own_run), open_shards(shards), 1, show_progress=False)
+    evaluate_fold(open_run(own_run), open_shards(shards), 1, EvaluationSettings(show_progress=False))
     assert not (folder / "case-of-before.png").exists()
     assert (folder / "notes.txt").exists()
 

@@ -2,8 +2,8 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from doubleunet_bs.evaluation.scorer import grey_histograms
-from doubleunet_bs.evaluation.scores import best_threshold, threshold_counts
-from doubleunet_bs.pixel_counts import PixelCounts
+from doubleunet_bs.evaluation.scores import best_threshold
+from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import open_shards
 
 
@@ -51,5 +51,5 @@ def test_histograms_and_counts_of_shards(shards):
     lesion, other = grey_histograms(dataset, [0, 1])
     assert (lesion[200], lesion[100], lesion.sum()) == (32, 16, 48)
     assert (other[220], other[10], other.sum()) == (4 + 8, 2 * 160 * 128 - 48 - 12, 2 * 160 * 128 - 48)
-    assert threshold_counts(dataset.grey(0), dataset.labels(0), 201) == PixelCounts(0, 4, 24)
-    assert threshold_counts(dataset.grey(0), dataset.labels(0), 200) == PixelCounts(16, 4, 8)
+    assert count_pixels(dataset.labels(0), dataset.grey(0) >= 201) == PixelCounts(0, 4, 24)
+    assert count_pixels(dataset.labels(0), dataset.grey(0) >= 200) == PixelCounts(16, 4, 8)
