@@ -103,9 +103,8 @@ def compare_runs(
 ) -> RunComparison:
     """Evaluate several runs on the same folds of the same shards and compare them scan by scan.
 
-    Runs that cannot be compared are refused before anything is predicted. Folds that not all runs have trained are left
-    out of the comparison. Predictions of the folds are kept. Scores, tables and report of a run are not touched: they
-    may belong to other settings.
+    Folds that not all runs have trained are left out. Predictions are kept. Scores, tables and report of a run are not
+    touched: they may belong to other settings.
 
     Args:
         paths: two run folders or more.
@@ -114,7 +113,7 @@ def compare_runs(
         settings: of the evaluation.
 
     Raises:
-        RunError: other shards, another split into folds, or no fold in common. The message names the difference.
+        RunError: other shards, another split into folds, or no fold in common; nothing is predicted then.
         SettingsError: fewer than two runs, or a run twice.
     """
     if len(paths) < 2:

@@ -26,8 +26,8 @@ def draw_case(
 ) -> PixelCounts:
     """Draw image, truth and prediction of one case as PNG, written whole or not at all.
 
-    Each panel shows the prepared image, anterior view on the left. The prediction panel has true positive, false
-    positive and false negative pixels in their colours. Every image pixel is a block of equal screen pixels.
+    The prediction panel has true positive, false positive and false negative pixels in their colours. Every image pixel
+    is a block of equal screen pixels.
 
     Args:
         path: the PNG file.
@@ -70,10 +70,7 @@ def draw_case(
 
 
 def _name_views(draw: ImageDraw.ImageDraw, left: int, top: int, width: int, unit: float) -> None:
-    """Name both halves of a merged image and the patient's sides, as a reader of bone scans expects them.
-
-    The posterior view is seen from behind and not mirrored: there the patient's left is on the left.
-    """
+    """The posterior view is seen from behind and not mirrored: there the patient's left is on the left."""
     for centre, name, sides in ((0.25, "anterior", "RL"), (0.75, "posterior", "LR")):
         for offset, text in ((-0.235, sides[0]), (0, name), (0.235, sides[1])):
             place = left + (centre + offset) * width, top + 8 * unit

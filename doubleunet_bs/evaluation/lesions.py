@@ -1,13 +1,12 @@
-"""Lesions instead of pixels: connected components of truth and prediction, and which of them match.
+"""Lesions instead of pixels: connected components of truth and prediction in one view, and which of them match.
 
-The paper counts pixels only. Here a lesion is a connected component of metastatic pixels in one view, see
-`connected_components`. The views are separated first: what touches across the middle of the merged image is not one
-lesion.
+The paper counts pixels only. The views are separated first: what touches across the middle of the merged image is not
+one lesion.
 
-Matching: a lesion matches when it shares at least one pixel with the other side, and its overlap reaches a limit. The
-overlap of a lesion is its intersection over union with everything of the other side that touches it. Pixels in other
-lesions of its own side do not count in the union. So a lesion that was predicted in two parts is detected, and two
-lesions that were predicted as one are both detected. The default limit, 0, asks for one common pixel.
+Matching: a lesion matches when it shares at least one pixel with the other side, and its overlap reaches a limit (by
+default 0). The overlap is its intersection over union with everything of the other side that touches it. Pixels in
+other lesions of its own side do not count in the union. So a lesion that was predicted in two parts is detected, and
+two lesions that were predicted as one are both detected.
 """
 
 import dataclasses
@@ -83,11 +82,9 @@ class ScoredLesion:
 
     Attributes:
         view: "anterior" or "posterior".
-        pixels: of the prepared image.
+        pixels, row, column: of the prepared image; the centroid is counted from 0.
         area: in the unit that the scores name.
-        row, column: centroid in the prepared image, counted from 0.
-        common: pixels it shares with the other side.
-        overlap: see the module, 0 to 1.
+        common, overlap: pixels it shares with the other side; see the module, 0 to 1.
         matched: a true lesion was detected; a predicted lesion is a true positive.
         probability, peak: mean and largest metastatic probability in it, 0 to 1; None for a true lesion.
     """
@@ -114,8 +111,8 @@ class LesionCounts:
     """Lesions of one or several scans; they add up. The names are those of scores.json.
 
     Attributes:
-        true: lesions in the truth. found: of these, those that were detected (true positives of the sensitivity).
-        predicted: lesions in the prediction. right: of these, those that match (true positives of the precision).
+        true, found: lesions in the truth; of these, the detected ones (true positives of the sensitivity).
+        predicted, right: lesions in the prediction; of these, those that match (true positives of the precision).
     """
 
     true: int = 0
@@ -148,11 +145,7 @@ class LesionCounts:
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of the two. `found` and `right` may differ, so there is no single number of true positives.
-
-        0 when both are 0, or when only one of them is defined (lesions, but none predicted; or the other way round).
-        None when there is neither a true nor a predicted lesion.
-        """
+        """Harmonic mean of precision and sensitivity; undefined ones count as 0. None without any lesion."""
         if not self.true and not self.predicted:
             return None
         precision, sensitivity = self.precision or 0.0, self.sensitivity or 0.0

@@ -53,13 +53,7 @@ no F1 on real scans can be expected to exceed it."""
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
-    """The means of one experiment as printed, in %.
-
-    Attributes:
-        table: number of the table.
-        precision, sensitivity: means over the folds.
-        f1: harmonic mean of the two, which is what the paper prints as the mean of F1.
-    """
+    """A row "Mean" of a table: means over folds in %, the F1 their harmonic mean, as the paper prints it."""
 
     table: int
     precision: float
@@ -100,7 +94,7 @@ class Provenance:
         scans: "phantoms", "patients", "mixed" or "unknown".
         changed_preparation: what differs from the paper's preparation.
         row: the paper's row, for an experiment of the paper with nothing changed; else None.
-        other_cancers: recorded cancers that are not the paper's; a scan without a record counts for none.
+        other_cancers: recorded cancers that are not the paper's.
         trained_elsewhere: "training" or "pre-training" when its scans have pseudonyms of another key than these: shared
             patients could not be found. Else None.
     """
@@ -167,9 +161,8 @@ class Provenance:
 def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: PreparationSettings) -> Provenance:
     """What the figures of `experiment` on these scans can be compared with.
 
-    The paper's row goes with an experiment of the paper of which no setting was changed, on scans that were prepared as
-    in the paper; whether it is shown depends on what the scans are, and of what cancer. The map of annotation labels is
-    the user's own and changes nothing.
+    The paper's row goes with an unchanged experiment of the paper on scans prepared as in the paper. Whether it is
+    shown depends on what the scans are, and of what cancer.
     """
     changed = settings.changes()
     row = PAPER_ROWS.get(experiment.name) if experiment.is_paper_row and not changed else None

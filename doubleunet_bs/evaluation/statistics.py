@@ -1,14 +1,10 @@
-"""How sure the figures are, and whether two models differ.
+"""How sure the figures are, and whether two models differ. The paper has none of these.
 
-- `bootstrap_means`: 95 % intervals of the means over folds by percentile bootstrap. Patients are drawn, not scans and
-  not pixels: what belongs to one patient is not independent. Within each fold as many patients are drawn with
-  replacement as it tests, so every fold keeps its size and its own model. Folds and then means are computed from the
-  draws as from the data. An interval shows how much the figures depend on the patients tested, not on the training
-  run.
+- `bootstrap_means`: 95 % intervals of the means over folds by percentile bootstrap. Patients are drawn, not scans,
+  with replacement within each fold, so every fold keeps its size and its own model. An interval shows how much the
+  figures depend on the patients tested, not on the training run.
 - `distribution`: the Dice of the scans.
 - `compare_scans`: two models on the same scans, by the two-sided Wilcoxon signed-rank test.
-
-The paper has none of these.
 """
 
 import dataclasses
@@ -27,12 +23,9 @@ Interval = tuple[float, float] | None
 
 @dataclasses.dataclass(frozen=True)
 class Intervals:
-    """95 % intervals of the means over folds. None where a mean is undefined, or no fold has two patients to draw from.
+    """95 % intervals (lower, upper) of the means over folds, see `summary.Mean`, and how they were drawn.
 
-    Attributes:
-        precision, sensitivity, f1_of_means, f1_mean: (lower, upper), of the figures of `evaluation.summary.Mean`.
-        resamples, seed: how they were drawn.
-        patients: how many there are.
+    None where a mean is undefined, or no fold has two patients to draw from.
     """
 
     precision: Interval
@@ -49,7 +42,7 @@ def bootstrap_means(folds: Sequence[Sequence[ScanScore]], resamples: int = RESAM
 
     Args:
         folds: the test scans of each fold.
-        resamples: number of draws. seed: of the draws; the same seed gives the same interval.
+        resamples, seed: number of draws; the same seed gives the same interval.
 
     Returns:
         Undefined figures of a drawn fold are left out of the mean of that draw, as in the table.
@@ -107,13 +100,7 @@ def _interval(figures: np.ndarray) -> Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """The distribution of a figure that may be undefined for some scans.
-
-    Attributes:
-        scans: where it is defined. undefined: where it is not.
-        mean, sd: sd is that of a sample (n - 1), None for one scan.
-        minimum, lower_quartile, median, upper_quartile, maximum: quartiles interpolated linearly.
-    """
+    """The distribution of a figure, defined for `scans` and undefined for others. `sd` is that of a sample (n - 1)."""
 
     scans: int
     undefined: int
@@ -143,11 +130,10 @@ class Comparison:
 
     Attributes:
         first, second: their names.
-        scans: where both have a Dice coefficient. undefined: where one has none.
+        scans, undefined: where both have a Dice coefficient; where one has none.
         ties: scans without a difference.
-        median_difference: of the Dice, second minus first, as a fraction; None without scans.
-        interval: 95 % interval of it; None without two patients.
-        p: two-sided; p_holm: after Holm's correction. None without a scan that differs.
+        median_difference, interval: of the Dice, second minus first; its 95 % interval, None without two patients.
+        p, p_holm: two-sided; after Holm's correction. None without a scan that differs.
         rank_biserial: effect size, -1 to 1; None likewise.
     """
 
@@ -166,12 +152,7 @@ class Comparison:
 def compare_scans(
     first: str, second: str, scans: Sequence[ScanScore], others: Sequence[ScanScore], resamples: int = RESAMPLES
 ) -> Comparison:
-    """Compare two models scan by scan; `p_holm` is None until `holm_corrected` is called.
-
-    Args:
-        first, second: names. scans, others: scores of the same cases, in any order.
-        resamples: bootstrap draws.
-    """
+    """Compare two models on the same cases, in any order; `p_holm` is None until `holm_corrected` is called."""
     partner: Mapping[str, ScanScore] = {scan.case: scan for scan in others}
     pairs = [(scan, partner[scan.case]) for scan in scans]
     # Rounded to where equal fractions are equal: 2/3 from other counts is no difference.

@@ -35,9 +35,8 @@ def by_view(scans: Sequence[ScanScore]) -> dict[str, tuple[PixelCounts, LesionCo
 def by_size(scans: Sequence[ScanScore], unit: str) -> dict[str, LesionCounts]:
     """Lesions of each size class, the smallest first, empty classes as well.
 
-    True lesions are in the class of their true area, predicted ones in that of their predicted area. So `sensitivity`
-    is of the true lesions of a size and `precision` of the predicted lesions of that size. They are not the same
-    lesions, so no F1 follows from the two.
+    True lesions count by their true area, predicted ones by their predicted area. So `sensitivity` and `precision` are
+    not of the same lesions, and no F1 follows from the two.
     """
     return {
         name: _count(scans, lambda lesion: size_class(lesion.area, unit), number)
@@ -58,7 +57,7 @@ SUMMARY = "summary.json"
 
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """Means over folds; a fold whose figure is undefined is left out of that mean, `folds` says how many were in it.
+    """Means over folds. A fold whose figure is undefined is left out of that mean.
 
     Attributes:
         precision, sensitivity: arithmetic means over the folds.
@@ -81,8 +80,8 @@ class Mean:
 def mean_of_folds(rows: Sequence[Figures]) -> Mean:
     """Aggregate (precision, sensitivity, F1) of folds, as fractions or in %.
 
-    Without a row, or where every fold is undefined, a mean is None. Where no fold predicted anything, but there was
-    something to find, the F1 of the means is 0, as that of each fold.
+    A mean is None where every fold is undefined. Where no fold predicted anything, but there was something to find, the
+    F1 of the means is 0, as that of each fold.
 
     Example:
         >>> mean = mean_of_folds([(0.5, 0.5, 0.5), (1.0, 0.25, 0.4)])
@@ -174,10 +173,7 @@ class Summary:
 
     @property
     def detection_mean(self) -> dict[str, float | None]:
-        """Figures by patient: means over the folds where each is defined, None where it is nowhere.
-
-        Folds are not pooled: each has its own model, whose probabilities are on its own scale.
-        """
+        """Figures by patient: means over the folds where each is defined. Models are not pooled."""
         return _detection_mean([fold.detection for fold in self.folds])
 
     @property
@@ -273,13 +269,7 @@ def undefined_detection(summary: Summary) -> list[str]:
 
 
 def folds_in_mean(summary: Summary, key: str, minimum_size: bool = False) -> str:
-    """ "mean of 1 of 3 folds" where a figure by patient is defined in some folds only, else "".
-
-    Args:
-        summary: of the run.
-        key: of `Summary.detection_mean`.
-        minimum_size: of the figures with the minimum lesion size.
-    """
+    """Of how many folds the mean `key` of `Summary.detection_mean` is, where it is undefined in others; else ""."""
     found = [fold.postprocessed_detection if minimum_size else fold.detection for fold in summary.folds]
     defined = sum(one is not None and one.to_json()[key] is not None for one in found)
     some = 0 < defined < len(summary.folds)
@@ -302,7 +292,7 @@ def _fold_row(fold: FoldScores) -> dict[str, Any]:
         "threshold": {key: value for key, value in fold.threshold.to_json().items() if key != "meaning"},
         "lesions": fold.lesions.to_json(),
         "detection": fold.detection.to_json(),
-        "postprocessed": after and {"filter": after.filter.to_json(), **after.pooled.to_json()},
+        "postprocessed": after and {"filter": dataclasses.asdict(after.filter), **after.pooled.to_json()},
     }
 
 

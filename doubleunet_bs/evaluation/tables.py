@@ -45,11 +45,11 @@ class Row:
 
     Attributes:
         kind: what the row is.
-        model, threshold, minimum_size: the network, the best intensity threshold, and the network with the minimum
-            lesion size.
+        model, threshold, minimum_size: the network, the best intensity threshold, the network with the
+        minimum lesion size.
         f1_is: how the F1 came about.
         fold: its number, 0 for an ensemble; None in rows that are no fold.
-        scans: number of test scans of a fold. level: grey level of its threshold.
+        scans, level: number of test scans of a fold; grey level of its threshold.
     """
 
     kind: Kind
@@ -159,10 +159,9 @@ def write_summary(folder: Path, summary: Summary) -> None:
 
 
 def summary_csv(summary: Summary) -> str:
-    """One line a fold, then mean, mean of F1, standard deviation and 95 % interval, for each method.
+    """One line a fold, then mean, mean of F1, standard deviation and 95 % interval, for each method; notes after a "#".
 
-    Figures are fractions, the paper's too; an undefined one is an empty cell. `f1_is` says how the F1 of a line came
-    about. The last lines are notes, in the first column, after a "#".
+    Figures are fractions, an undefined one is an empty cell. `f1_is` says how the F1 of a line came about.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -198,10 +197,7 @@ def summary_csv(summary: Summary) -> str:
 
 
 def summary_tex(summary: Summary) -> str:
-    """A `tabular` in % as the paper prints it (package booktabs), with the 95 % intervals.
-
-    Notes are comments above it and, in lines as long as the text is wide, below it.
-    """
+    """A `tabular` in % as the paper prints it (package booktabs), with intervals and notes."""
     notes = [note for note in (undefined_note(summary), interval_note(summary)) if note] + summary.provenance.notes
     several = len(summary.folds) > 1
     paper = summary.provenance.paper
@@ -269,11 +265,7 @@ _PATIENTS = {
 
 
 def format_summary(summary: Summary) -> str:
-    """`summary_rows` as text, in %; an undefined figure is a dash.
-
-    Beside each fold stands what the best single intensity threshold reaches on the same scans. Under the means stands
-    the row of the paper, when the run is an unchanged row of it and its scans are of patients.
-    """
+    """`summary_rows` as text, in %; an undefined figure is a dash."""
     several = len(summary.folds) > 1
     marks = {"mean": "  [1]", "mean of F1": "  [2]"} if several else {}
     marks |= {"interval": "   [1] [3]", "interval of F1": "   [2] [3]"} if several else {"interval": "   [3]"}

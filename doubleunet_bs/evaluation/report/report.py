@@ -47,7 +47,7 @@ PACKAGE = "doubleunet_bs.evaluation.report"
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer of the scans with a box to switch it. Attributes: name: CSS class. on: shown at the start."""
+    """A layer of the scans with a box to switch it."""
 
     name: str
     label: str
@@ -64,7 +64,7 @@ COLOURS = {"truth": hex_colour(TRUTH), "prediction": hex_colour(TRUE_POSITIVE), 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of text. Attributes: head: names of columns. strong: numbers of rows to stress. notes: below it."""
+    """A table of text; `strong` are the numbers of rows to stress."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -82,9 +82,7 @@ class Tile:
 
 
 def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Path | None = None) -> Path:
-    """Write the report of a run, or of its ensemble, from kept predictions; nothing is predicted.
-
-    The page needs no network, no script and no second file.
+    """Write the report of a run, or of its ensemble, as one file from kept predictions; nothing is predicted.
 
     Args:
         run: the opened run.
@@ -141,11 +139,7 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
 
 
 def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, Any]:
-    """Title, what the scans are, and the figures somebody looks for first.
-
-    Args:
-        image: (rows, columns) of the prepared images. trained: which folds are trained, as a part of a sentence.
-    """
+    """Title, what the scans are, and the figures somebody looks for first; `trained` says which folds are trained."""
     changed = summary.changed_settings
     kind = (
         f"Settings changed against the paper's row of that name: {', '.join(changed)}."
@@ -306,14 +300,7 @@ def dice_sentence(dice: Distribution) -> str:
 def settings_section(
     experiment: Experiment, data: Mapping[str, Any], shown: str, precision: str | None
 ) -> dict[str, Any]:
-    """What was trained, on what, and what is shown.
-
-    Args:
-        experiment: of the run.
-        data: of the run: "preparation" and "fingerprint" of the shards that it was trained on.
-        shown: fingerprint of the shards of the scans in the report; an ensemble's are others.
-        precision: of the training, None where it is not recorded.
-    """
+    """What was trained, on what, and what is shown: the scans of the shards with the fingerprint `shown`."""
     experiment = experiment.public()
     changed = experiment.changed_settings()
     differs = PreparationSettings.from_json(data["preparation"]).changes()

@@ -1,7 +1,4 @@
-"""Scans with their layers: the image, true and predicted outlines, the probability map; and maps of all errors.
-
-These are the values that the template `figures.html` draws as SVG, whose unit is a pixel of the prepared image.
-"""
+"""Scans with their layers, and maps of all errors: the values that `figures.html` draws as SVG in image coordinates."""
 
 import base64
 import dataclasses
@@ -50,14 +47,10 @@ class LayeredFigure:
 
 
 def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[tuple[str, int, ScanScore]]:
-    """The best, the median and the worst scans by Dice.
-
-    Args:
-        scans: (fold, score); scans without a Dice coefficient are not looked at.
-        each: how many of each, at most; no scan is taken twice.
+    """The best, the median and the worst of (fold, score) by Dice, `each` of them at most; no scan is taken twice.
 
     Returns:
-        (what it is, fold, score), the best and the worst one first among their like; none without scans.
+        (what it is, fold, score), the best and the worst one first among their like; none without a Dice coefficient.
     """
     ranked = sorted(
         (item for item in scans if item[1].dice is not None), key=lambda item: (-(item[1].dice or 0.0), item[1].case)
@@ -92,8 +85,7 @@ def scan_figure(
 
     Args:
         what: "best", "median" or "worst". fold: 0 for an ensemble. score: of the scan.
-        grey: (rows, columns) uint8 prepared image. labels: (rows, columns) uint8 classes.
-        mask: (rows, columns) bool. probability: (rows, columns), 0 to 1.
+        grey, labels, mask, probability: (rows, columns): uint8 image and classes, bool, 0 to 1.
     """
     lesions = score.lesions
     caption = (
@@ -129,15 +121,7 @@ def png_uri(image: np.ndarray) -> str:
 
 
 def tinted(strength: np.ndarray, colour: Colour, least: float = 0.05) -> np.ndarray:
-    """One colour, the more opaque the stronger.
-
-    Args:
-        strength: (rows, columns), 0 to 1; below `least` nothing is drawn, which keeps the file small.
-        colour: red, green, blue.
-
-    Returns:
-        (rows, columns, 4) uint8.
-    """
+    """(rows, columns, 4) uint8 of one colour, the more opaque the stronger; under `least` of 1 nothing is drawn."""
     alpha = np.where(strength < least, 0, np.rint(np.clip(strength, 0, 1) * 15) * 17).astype(np.uint8)
     picture = np.zeros((*strength.shape, 4), np.uint8)
     picture[alpha > 0, :3] = colour
@@ -148,9 +132,8 @@ def tinted(strength: np.ndarray, colour: Colour, least: float = 0.05) -> np.ndar
 def inner_outline(mask: np.ndarray) -> str:
     """The outlines of a mask as SVG path data, holes included; "" for an empty mask.
 
-    Every pixel is drawn as a block and its outline lies just inside: single pixels are seen, and outlines of lesions
-    that touch do not run into one. The unit is a third of a pixel, counted from the middle of the first third
-    (`OUTLINE_TRANSFORM`), so that all numbers are whole and, being relative to the point before, short.
+    Every pixel is drawn as a block and its outline lies just inside, so that outlines of lesions that touch do not run
+    into one. The unit is a third of a pixel (`OUTLINE_TRANSFORM`), so that all numbers are whole and short.
     """
     fine = np.asarray(mask, bool).astype(np.uint8).repeat(_FINE, axis=0).repeat(_FINE, axis=1)
     contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -164,12 +147,7 @@ def inner_outline(mask: np.ndarray) -> str:
 
 @dataclasses.dataclass
 class ErrorMaps:
-    """Sums over scans; `add` one after another.
-
-    Attributes:
-        grey: sum of the pictures. false_positives, false_negatives: in how many scans a pixel is one.
-        scans: how many were added.
-    """
+    """Sums over `scans` scans: of the pictures, and in how many of them a pixel is a false positive or negative."""
 
     grey: np.ndarray
     false_positives: np.ndarray
