@@ -12,13 +12,14 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import itertools
 import multiprocessing
 import os
 import re
 import shutil
 import signal
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
@@ -125,13 +126,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
             inputs = find_inputs(job.scans, job.labels, job.patients, job.classes_file, job.allow_missing_view)
             if not inputs.tasks and not inputs.rejected:
                 raise DatasetError(f"{job.scans}: no scan is in it")
-            pseudonyms, new_key = Pseudonyms.open(job.key_file)
-            try:
-                result = _prepare(job, inputs, pseudonyms, folder)
-            finally:
-                if new_key:
-                    # Unless something was prepared with it, here or by another process.
-                    pseudonyms.remove_unused(job.key_file)
+            result = _prepare(job, inputs, Pseudonyms.open(job.key_file), folder)
             if not result.written:
                 shutil.rmtree(folder)
         if result.rejected:
@@ -368,24 +363,6 @@ _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?")
 
 
 def gathered_warnings(records: Sequence[CaseRecord]) -> dict[str, int]:
-    """Text of a warning -> number of cases, the most frequent first.
-
-    Texts that differ in their numbers alone are one, with the range of each number: "a gain of 21.5 to 107 is needed".
-    """
-    numbers: defaultdict[str, list[list[str]]] = defaultdict(list)
-    cases: Counter[str] = Counter()
-    for record in records:
-        for text in record.warnings:
-            numbers[_NUMBER.sub("\0", text)].append(_NUMBER.findall(text))
-        cases.update(list(dict.fromkeys(_NUMBER.sub("\0", text) for text in record.warnings)))
-    return {_with_ranges(form, numbers[form]): number for form, number in cases.most_common()}
-
-
-def _with_ranges(form: str, numbers: Sequence[Sequence[str]]) -> str:
-    """A text whose numbers were taken out, with the number of each place, or the smallest to the largest."""
-    first, *parts = form.split("\0")
-    text = first
-    for part, values in zip(parts, zip(*numbers, strict=True), strict=True):
-        low, high = (choose(values, key=lambda number: float(number.replace(",", ""))) for choose in (min, max))
-        text += (low if low == high else f"{low} to {high}") + part
-    return text
+    """Text of a warning, with "..." for its numbers -> number of cases, the most frequent first."""
+    texts = (dict.fromkeys(_NUMBER.sub("...", text) for text in record.warnings) for record in records)
+    return dict(Counter(itertools.chain.from_iterable(texts)).most_common())

@@ -62,14 +62,12 @@ class PixelElement:
 
     Attributes:
         keyword: "PixelData", "FloatPixelData" or "DoubleFloatPixelData".
-        vr: value representation, "OB", "OW" and so on; None in a file with implicit ones.
         value: the bytes; of compressed pixel data the items, without the end mark. Fewer than the header says when the
             file was cut off.
         encapsulated: whether the value consists of items, as that of compressed pixel data.
     """
 
     keyword: str
-    vr: str | None
     value: bytes
     encapsulated: bool
 
@@ -206,7 +204,7 @@ def _read_pixels(content: bytes, position: int, keyword: str, implicit: bool, li
         raise ScanError(f"has damaged pixel data ({type(cause).__name__})", "damaged-pixels") from None
     if not isinstance(element, RawDataElement):
         raise ScanError("has pixel data that are a sequence", "damaged-pixels")
-    return PixelElement(keyword, element.VR, element.value or b"", element.length == _UNDEFINED_LENGTH)
+    return PixelElement(keyword, element.value or b"", element.length == _UNDEFINED_LENGTH)
 
 
 def _count_items(header: bytes, syntax: str) -> int:

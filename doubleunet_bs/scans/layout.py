@@ -20,10 +20,7 @@ _NM_CLASSES = {"1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.5"}
 _CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7" + suffix for suffix in ("", ".1", ".2", ".3", ".4")}
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 # Modalities that may be repeated in a message; any other text in that element might be anything.
-_KNOWN_MODALITIES = {
-    "BMD", "CR", "CT", "DOC", "DX", "ECG", "ES", "IO", "KO", "MG", "MR", "OP", "OT", "PR", "PT", "REG", "RF", "RTDOSE",
-    "RTIMAGE", "RTPLAN", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC",
-}  # fmt: skip
+_KNOWN_MODALITIES = {"CR", "CT", "DX", "MG", "MR", "OT", "PR", "PT", "RTSTRUCT", "SC", "SEG", "SR", "US", "XA"}
 _TOMOGRAPHIC = {"TOMO", "RECON TOMO", "GATED TOMO", "RECON GATED TOMO"}
 # Frame Increment Pointer -> what varies from frame to frame, for files whose Image Type has been stripped.
 _TOMOGRAPHIC_VECTORS = {0x00540050, 0x00540080, 0x00540090}

@@ -92,15 +92,14 @@ def pixel_hash(anterior: np.ndarray, posterior: np.ndarray) -> str:
 
 
 def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnings: list[str]) -> np.ndarray:
-    """The stored values: integers of shape (frames, rows, columns), or float64 for floating-point pixel data."""
+    """The stored values: integers of shape (frames, rows, columns)."""
     dataset, uid = file.dataset, file.transfer_syntax
     shape = (layout.frames, layout.rows, layout.columns)
     order = ">" if uid == ExplicitVRBigEndian else "<"
     if pixels.encapsulated != (uid not in NATIVE_SYNTAXES):
         raise ScanError("has pixel data that are not in the transfer syntax the header names", "pixel-layout")
     if pixels.keyword != "PixelData":
-        kind = "f4" if pixels.keyword == "FloatPixelData" else "f8"
-        return _native_array(pixels.value, order + kind, shape, warnings).astype(np.float64)
+        raise ScanError("has floating-point pixels, which are no counts", "fractional-counts")
     allocated = read_integer(dataset, "BitsAllocated")
     stored = read_integer(dataset, "BitsStored", allocated)
     signed = read_integer(dataset, "PixelRepresentation", 0)
@@ -118,11 +117,7 @@ def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnin
         if stream is not None:
             return _compressed_values(words, stream, uid, stored, bool(signed))
     else:
-        data = pixels.value
-        if allocated == 8 and order == ">" and pixels.vr == "OW":
-            # Bytes written as 16-bit words change places in big endian.
-            data = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").byteswap().tobytes()
-        words = _native_array(data, f"{order}u{allocated // 8}", shape, warnings)
+        words = _native_array(pixels.value, f"{order}u{allocated // 8}", shape, warnings)
     cut = _pixels_with_more_bits(words, stored, allocated, bool(signed))
     if cut:
         warnings.append(

@@ -21,9 +21,8 @@ _MIN_KEY_BYTES = 16
 class Pseudonyms:
     """Turns identifiers into pseudonyms that cannot be reversed without the key.
 
-    A pseudonym is the first 12 hexadecimal digits of an HMAC-SHA256: the same key and identifier always give the same
-    one. Every identifier is remembered, so that you can find a patient again: `save` writes key and table to a file
-    that only you can read.
+    A pseudonym is the first 12 hexadecimal digits of an HMAC-SHA256. Every identifier is remembered: `save` writes key
+    and table to a file that only you can read.
 
     Args:
         key: at least 16 secret bytes.
@@ -82,15 +81,13 @@ class Pseudonyms:
         """
         path = Path(path)
         try:
-            mode = path.stat().st_mode
-            if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise BoneScanError(f"{path}: others may read this key: run chmod 600 on it, or make a new one")
-            content = json.loads(path.read_text(encoding="utf-8"))
+            mode, text = path.stat().st_mode, path.read_bytes()
         except OSError as cause:
             raise BoneScanError(f"{path}: the pseudonym file cannot be read ({cause.strerror})") from None
-        except (ValueError, RecursionError):
-            raise BoneScanError(f"{path}: not a pseudonym file of this program") from None
+        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise BoneScanError(f"{path}: others may read this key: run chmod 600 on it, or make a new one")
         try:
+            content = json.loads(text)
             if content["format"] != FORMAT:
                 raise ValueError
             pseudonyms = cls(bytes.fromhex(content["key"]))
@@ -98,62 +95,35 @@ class Pseudonyms:
                 for pseudonym, identifier in content[table].items():
                     if make(identifier) != pseudonym:
                         raise ValueError
-        except (KeyError, TypeError, ValueError, AttributeError, BoneScanError):
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, BoneScanError):
             raise BoneScanError(f"{path}: not a pseudonym file of this program, or changed by hand") from None
         return pseudonyms
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> tuple["Pseudonyms", bool]:
-        """Load a file, or make it with a new key when it is not there. Of several processes only one makes it.
-
-        Returns:
-            The pseudonyms, and whether this call made the file.
-
-        Raises:
-            BoneScanError: as for `load`, or the file cannot be written.
-        """
-        path = Path(path)
-        if not path.exists():
-            pseudonyms = cls.new()
-            with _writing(path):
-                if create_file(path, pseudonyms._text(), mode=0o600):
-                    return pseudonyms, True
-        return cls.load(path), False
+    def open(cls, path: str | os.PathLike) -> "Pseudonyms":
+        """Load a file, or begin with a new key where there is none: `save` then makes the file."""
+        return cls.load(path) if Path(path).exists() else cls.new()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write key and table as JSON, atomically; from its first byte on only the owner can read the file.
+        """Write key and table as JSON, atomically; only the owner can ever read the file.
 
-        What is in the table of the file already, of other data sets that share the key, stays in it. Several processes
-        may save at the same time.
+        The table of a file that is there already, of other data sets with the same key, is kept. Several processes may
+        save at the same time.
 
         Raises:
             BoneScanError: when the file cannot be written, or is there with another key.
         """
         path = Path(path)
-        with _writing(path):
-            while not create_file(path, self._text(), mode=0o600):
-                # It may be gone again before it is locked: the loop then makes it.
-                with contextlib.suppress(FileNotFoundError), _locked(path):
+        try:
+            if not create_file(path, self._text(), mode=0o600):
+                with _locked(path):
                     together = self.load(path)
-                    before = together._text()
                     if not hmac.compare_digest(self._key, together._key):
                         raise BoneScanError(f"{path}: holds another key: choose another file")
                     together.merge(self)
-                    if together._text() != before:
-                        write_text(path, together._text(), mode=0o600)
-                    return
-
-    def remove_unused(self, path: str | os.PathLike) -> None:
-        """Remove a file that holds this key and an empty table. Any other file is left alone.
-
-        Raises:
-            BoneScanError: when it cannot be read or removed.
-        """
-        path = Path(path)
-        with _writing(path), contextlib.suppress(FileNotFoundError), _locked(path):
-            found = self.load(path)
-            if hmac.compare_digest(self._key, found._key) and not found.cases and not found.patients:
-                path.unlink()
+                    write_text(path, together._text(), mode=0o600)
+        except OSError as cause:
+            raise BoneScanError(f"{path}: the pseudonym file cannot be written ({cause.strerror})") from None
 
     def _text(self) -> str:
         return json_text(
@@ -178,19 +148,8 @@ class Pseudonyms:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as cause:
-        raise BoneScanError(f"{path}: the pseudonym file cannot be written ({cause.strerror})") from None
-
-
-@contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a file for this process alone. FileNotFoundError when it is not there.
-
-    The file itself carries the lock, so that nothing else has to lie beside it.
-    """
+    """Hold an existing file for this process alone."""
     # POSIX only; reading scans must work elsewhere, too.
     import fcntl
 

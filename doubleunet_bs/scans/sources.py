@@ -104,12 +104,6 @@ class Source:
             with open_archive(self.path) as archive:
                 return read_member(archive, self.member, limit)
         with open_file(self.path) as file:
-            # Room for what is there and a byte more, not for the limit: a file that grows meanwhile is read on.
-            size = min(os.fstat(file.fileno()).st_size, limit)
-            data, complete = _read_bounded(file, size)
-            if complete or size == limit:
-                return data, complete
-            file.seek(0)
             return _read_bounded(file, limit)
 
 

@@ -1,13 +1,11 @@
 """Files are read no further than needed, and what is found does not depend on how far that was."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from dicom_headers import ge_discovery, put_pixels, write
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import dicom_file, find_scans, read_scan, scan_files, sources
+from doubleunet_bs.scans import dicom_file, find_scans, read_scan, scan_files
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
 
 
@@ -53,22 +51,6 @@ def test_a_file_that_is_cut_off_gets_the_reason_of_the_whole_look(tmp_path, monk
     found = find_scans(tmp_path)
     monkeypatch.setattr(scan_files, "_FIRST_LOOK_BYTES", MAX_HEADER_BYTES)
     assert found == find_scans(tmp_path) and len(found.rejected) == 1
-
-
-def test_a_file_that_grows_while_it_is_read_is_read_on(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"0123456789")
-    original = sources.os.fstat
-
-    @dataclasses.dataclass
-    class Smaller:
-        st_size: int
-
-    monkeypatch.setattr(sources.os, "fstat", lambda handle: Smaller(original(handle).st_size - 4))
-    assert Source(str(path)).read(100) == (b"0123456789", True)
-    assert Source(str(path)).read(10) == (b"0123456789", True)
-    assert Source(str(path)).read(9) == (b"012345678", False)
-    assert Source(str(path)).read(3) == (b"012", False)
 
 
 def test_many_items_are_refused_and_many_bytes_that_begin_one_are_not(tmp_path):

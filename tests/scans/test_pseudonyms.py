@@ -117,8 +117,10 @@ def test_an_unwritable_place_is_an_error(tmp_path):
 
 def test_saving_adds_to_what_others_have_saved(tmp_path):
     path = tmp_path / "pseudonyms.json"
-    (one, made), (two, made_again) = Pseudonyms.open(path), Pseudonyms.open(path)
-    assert (made, made_again) == (True, False)
+    one = Pseudonyms.open(path)
+    assert not path.exists()
+    one.save(path)
+    two = Pseudonyms.open(path)
     cases = {one.case("1.2.3"): "1.2.3", two.case("4.5.6"): "4.5.6"}
     one.save(path)
     two.save(path)
@@ -129,23 +131,9 @@ def test_saving_adds_to_what_others_have_saved(tmp_path):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_only_an_unused_file_of_the_same_key_is_removed(tmp_path):
-    path = tmp_path / "pseudonyms.json"
-    one, _ = Pseudonyms.open(path)
-    Pseudonyms(KEY).remove_unused(path)
-    assert path.exists()
-    one.remove_unused(path)
-    assert not path.exists()
-    one.remove_unused(path)
-    one.case("1.2.3")
-    one.save(path)
-    Pseudonyms.load(path).remove_unused(path)
-    assert path.exists()
-
-
 def _save_many(path, number):
     for index in range(20):
-        pseudonyms, _ = Pseudonyms.open(path)
+        pseudonyms = Pseudonyms.open(path)
         pseudonyms.case(f"{number}.{index}")
         pseudonyms.save(path)
 
@@ -153,6 +141,7 @@ def _save_many(path, number):
 @pytest.mark.skipif(os.name != "posix", reason="the lock is one of POSIX systems")
 def test_many_processes_save_at_once(tmp_path):
     path = tmp_path / "pseudonyms.json"
+    Pseudonyms.new().save(path)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_save_many, args=(path, number)) for number in range(3)]
     for process in processes:
