@@ -6,11 +6,8 @@
 | JPEG baseline, extended, lossless | GDCM | python-gdcm |
 | JPEG-LS, lossless and near-lossless | CharLS | pyjpegls |
 | JPEG 2000, High-Throughput JPEG 2000 | OpenJPEG | pylibjpeg-openjpeg |
-
-pydicom alone would take whichever library is installed: two machines could then read two arrays from one lossy file.
 """
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -19,6 +16,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pydicom.encaps import generate_frames
@@ -53,22 +51,13 @@ NATIVE_SYNTAXES = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Decoder:
-    """Which library decodes a transfer syntax.
+class Decoder(NamedTuple):
+    """Which library decodes a transfer syntax."""
 
-    Attributes:
-        name: what the compression is called, for messages.
-        plugin: pydicom's name of the library, or "openjpeg".
-        module: what has to be importable.
-        package: what to install to get it.
-        lossy: whether the decoded counts may differ from the acquired ones.
-    """
-
-    name: str
-    plugin: str
-    module: str
-    package: str
+    name: str  # of the compression, for messages
+    plugin: str  # pydicom's name of the library, or "openjpeg"
+    module: str  # what has to be importable
+    package: str  # what to install to get it
     lossy: bool = False
 
 
@@ -96,22 +85,14 @@ _JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7](..)(.
 _JPEG2000_START = b"\xff\x4f\xff\x51"
 
 
-@dataclasses.dataclass(frozen=True)
-class Codestream:
-    """What a compressed frame says of its image.
-
-    Attributes:
-        rows, columns: of the image.
-        components: samples per pixel.
-        precision: bits per sample.
-        signed: whether the samples are signed; only JPEG 2000 can say so.
-    """
+class Codestream(NamedTuple):
+    """What a compressed frame says of its image."""
 
     rows: int
     columns: int
-    components: int
-    precision: int
-    signed: bool = False
+    components: int  # samples per pixel
+    precision: int  # bits per sample
+    signed: bool = False  # only JPEG 2000 can say so
 
 
 def describe_frame(frame: bytes) -> Codestream:
@@ -133,14 +114,11 @@ def describe_frame(frame: bytes) -> Codestream:
             _, depth, rows, columns, components = (int.from_bytes(field, "big") for field in found.groups())
             return Codestream(rows, columns, components, depth)
         marker = frame[position + 1]
-        if marker == 0xDA:
-            # The compressed data begin without a frame header.
+        if marker == 0xDA:  # the compressed data begin without a frame header
             break
-        if marker == 0xFF:
-            # A fill byte.
+        if marker == 0xFF:  # a fill byte
             position += 1
-        elif marker in (0x01, *range(0xD0, 0xD9)):
-            # A marker without a length.
+        elif marker in (0x01, *range(0xD0, 0xD9)):  # a marker without a length
             position += 2
         else:
             position += 2 + struct.unpack_from(">H", frame, position + 2)[0]
@@ -185,10 +163,8 @@ def split_frames(data: bytes, frames: int) -> list[bytes]:
         raise ScanError("has compressed pixel data that are damaged", "damaged-pixels") from None
     if len(found) != frames:
         less = len(found) < frames
-        raise ScanError(
-            f"{'is cut off: ' if less else ''}has {len(found)} compressed frames, its header describes {frames}",
-            "truncated" if less else "pixel-layout",
-        )
+        message = f"has {len(found)} compressed frames, its header describes {frames}"
+        raise ScanError(message, "truncated" if less else "pixel-layout")
     return found
 
 
@@ -196,10 +172,8 @@ def decode(data: bytes, uid: str, shape: tuple[int, int, int], allocated: int) -
     """Decode monochrome pixel data in a process of its own, which a damaged file may abort or block.
 
     Args:
-        data: the encapsulated frames, without the end mark.
-        uid: transfer syntax UID, a key of `DECODERS`.
-        shape: (frames, rows, columns) of the header.
-        allocated: Bits Allocated of the header, which decides for RLE.
+        data: the encapsulated frames. uid: transfer syntax UID, a key of `DECODERS`.
+        shape: (frames, rows, columns) of the header. allocated: its Bits Allocated, which decides for RLE.
 
     Returns:
         Integers of `shape`, exactly the decoder's bits, and what the first stream says about them; None for RLE.
@@ -213,10 +187,8 @@ def decode(data: bytes, uid: str, shape: tuple[int, int, int], allocated: int) -
     streams = set() if uid == RLELossless else {describe_frame(frame) for frame in compressed}
     for each in streams:
         if (each.rows, each.columns) != (rows, columns):
-            raise ScanError(
-                f"has compressed images of {each.rows} x {each.columns}, its header says {rows} x {columns}",
-                "decompression-bomb",
-            )
+            message = f"has compressed images of {each.rows} x {each.columns}, its header says {rows} x {columns}"
+            raise ScanError(message, "decompression-bomb")
         if each.components != 1:
             raise ScanError("has compressed pixel data in colour: counts have one value per pixel", "colour")
     if len(streams) > 1 or not all(2 <= each.precision <= 32 for each in streams):

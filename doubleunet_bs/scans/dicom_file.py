@@ -62,8 +62,7 @@ class PixelElement:
 
     Attributes:
         keyword: "PixelData", "FloatPixelData" or "DoubleFloatPixelData".
-        value: the bytes; of compressed pixel data the items, without the end mark. Fewer than the header says when the
-            file was cut off.
+        value: the bytes, fewer than the header says when the file was cut off; of compressed data without the end mark.
         encapsulated: whether the value consists of items, as that of compressed pixel data.
     """
 
@@ -117,10 +116,7 @@ def load_file(source: Source) -> DicomFile:
 
 
 class PydicomSilence:
-    """Hides pydicom's warnings and log lines while any thread is inside; may be entered again inside.
-
-    Looking at many elements costs less inside of it: Python's warning filters are then exchanged once only.
-    """
+    """Hides pydicom's warnings and log lines while any thread is inside; may be entered again inside."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -150,10 +146,7 @@ pydicom_silence = PydicomSilence()
 
 @contextlib.contextmanager
 def silence_pydicom() -> Iterator[None]:
-    """Hide pydicom's warnings and log lines, which may repeat header values, and turn its errors into `ScanError`.
-
-    For calls of pydicom alone: an error of any other code inside would be taken for a damaged file.
-    """
+    """For calls of pydicom alone: hide what it prints and turn its errors into `ScanError`."""
     with pydicom_silence:
         try:
             yield
@@ -338,12 +331,7 @@ def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
 
 
 def read_integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
-    """Read one whole number without which the pixels have no meaning.
-
-    Args:
-        dataset: the header.
-        keyword: of the element.
-        default: the value when the element is absent or empty; None when there must be one.
+    """Read one whole number; `default` when the element is absent or empty, None when there must be one.
 
     Raises:
         ScanError: `damaged-header` when it is absent without a default, not one number, or not whole.

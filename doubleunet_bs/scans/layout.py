@@ -1,7 +1,4 @@
-"""The header of a file -> how its views are stored, or the reason why it is not a whole-body bone scan.
-
-The checks are in the order that gives each file the reason a technician would give.
-"""
+"""The header of a file -> how its views are stored, or the reason why it is not a whole-body bone scan."""
 
 import dataclasses
 
@@ -69,10 +66,7 @@ def find_layout(file: DicomFile) -> Layout:
         raise ScanError("has no pixel data", "no-pixel-data")
     _check_colour(dataset, capture)
     if read_text(dataset, "BurnedInAnnotation").startswith("YES"):
-        raise ScanError(
-            "has text burned into the image (Burned In Annotation is YES), which may name the patient",
-            "burned-in-annotation",
-        )
+        raise ScanError("has text burned into the image, which may name the patient", "burned-in-annotation")
     rows, columns = read_integer(dataset, "Rows"), read_integer(dataset, "Columns")
     frames = read_integer(dataset, "NumberOfFrames", 1)
     bits = read_integer(dataset, "BitsAllocated", 64)
@@ -102,11 +96,8 @@ def _check_kind(dataset: Dataset) -> bool:
     # GE Millennium stores raw counts as Secondary Capture: the modality distinguishes them from a picture of a screen.
     if (capture and modality != "NM") or any("SCREEN" in value for value in read_texts(dataset, "ImageType")):
         raise ScanError("is a screen capture, not the counts of a scan", "screen-capture")
-    if (
-        modality not in ("NM", "")
-        or (not capture and sop_class not in _NM_CLASSES | {""})
-        or not (modality or sop_class)
-    ):
+    other_class = not capture and sop_class not in _NM_CLASSES | {""}
+    if modality not in ("NM", "") or other_class or not (modality or sop_class):
         kind = f" (modality {modality})" if modality in _KNOWN_MODALITIES else ""
         raise ScanError(f"is not a nuclear medicine image{kind}", "other-modality")
     return capture
@@ -124,8 +115,8 @@ def _check_acquisition(dataset: Dataset) -> None:
 
 
 def _check_colour(dataset: Dataset, capture: bool) -> None:
-    samples = read_integer(dataset, "SamplesPerPixel", 1)
-    if samples == 1 and read_text(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2", ""):
+    one_sample = read_integer(dataset, "SamplesPerPixel", 1) == 1
+    if one_sample and read_text(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2", ""):
         return
     if capture:
         raise ScanError("is a screen capture in colour, not the counts of a scan", "screen-capture")
@@ -135,10 +126,8 @@ def _check_colour(dataset: Dataset, capture: bool) -> None:
 def _layout_of_matrix(dataset: Dataset, rows: int, columns: int, frames: int) -> Layout:
     size = f"{rows} x {columns} pixels (rows x columns) in {frames} frame{'s' * (frames > 1)}"
     if frames > 2:
-        raise ScanError(
-            f"has {frames} frames, not one of each view: export one energy window of a whole-body scan",
-            "too-many-frames",
-        )
+        message = f"has {frames} frames, not one of each view: export one energy window of a whole-body scan"
+        raise ScanError(message, "too-many-frames")
     shapes = {
         VIEW_SHAPE: (False, 1),
         FINE_VIEW_SHAPE: (False, 2),
@@ -149,9 +138,8 @@ def _layout_of_matrix(dataset: Dataset, rows: int, columns: int, frames: int) ->
     if side_by_side is None or (side_by_side and frames == 2):
         if "STATIC" in read_texts(dataset, "ImageType"):
             raise ScanError(f"is a static image of a part of the body, {size}, not a whole-body scan", "static")
-        raise ScanError(
-            f"has {size}: a whole-body scan has 1024 x 256 (or 2048 x 512) in each of two views", "wrong-matrix"
-        )
+        message = f"has {size}: a whole-body scan has 1024 x 256 (or 2048 x 512) in each of two views"
+        raise ScanError(message, "wrong-matrix")
     _check_spacing(dataset, size, block)
     _check_energy_windows(dataset, frames)
     return Layout(frames, rows, columns, side_by_side, block)
@@ -174,7 +162,5 @@ def _check_energy_windows(dataset: Dataset, frames: int) -> None:
     """Two frames must be two views, not one view in two energy windows."""
     windows, detectors = read_numbers(dataset, "EnergyWindowVector"), read_numbers(dataset, "DetectorVector")
     if frames == 2 and len(set(windows)) == 2 and len(set(detectors)) < 2:
-        raise ScanError(
-            "has two frames of different energy windows, not two views: export the photopeak window only",
-            "energy-windows",
-        )
+        message = "has two frames of different energy windows, not two views: export the photopeak window only"
+        raise ScanError(message, "energy-windows")

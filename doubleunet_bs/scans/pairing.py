@@ -12,7 +12,6 @@ from doubleunet_bs.scans.layout import Layout
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.scans.views import ANTERIOR, FRAME_ORDER, POSTERIOR, STEPS, detector_numbers, view_of_file
 
-# A camera with one detector head takes the two views one after the other, half an hour each at most.
 MAX_GAP_SECONDS = 2 * 3600
 
 # The least certain step last.
@@ -25,13 +24,9 @@ class OneView:
 
     Attributes:
         source: the file.
-        view: "anterior", "posterior" or None when the header does not say.
-        view_source: the step that decided (see `doubleunet_bs.scans.views`).
-        study, series, patient: identifiers, "" when absent.
-        issuer: who issued the patient's identifier, "" when absent.
-        acquired: date and time of acquisition, "" when absent.
-        order: GE's detector number, Detector Vector and Instance Number, None when absent. They order two views that
-            are not named.
+        view, view_source: see `views.view_of_file`.
+        study, series, patient, issuer, acquired: as in the header, "" when absent.
+        order: GE's detector number, Detector Vector and Instance Number, None when absent: they order unnamed views.
         shape: rows, columns and `Layout.bin`.
     """
 
@@ -71,10 +66,7 @@ def describe_view(source: Source, dataset: Dataset, layout: Layout) -> OneView:
 
 
 def order_pair(first: OneView, second: OneView) -> tuple[OneView, OneView, str]:
-    """Decide which of two one-view files is the anterior and which the posterior view of one scan.
-
-    Returns:
-        The anterior one, the posterior one, and the step that distinguished them.
+    """The anterior one of two one-view files, the posterior one, and the step that distinguished them.
 
     Raises:
         ScanError: `ambiguous-pair` when they may not be the two views of one scan.

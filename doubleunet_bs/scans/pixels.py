@@ -14,8 +14,7 @@ from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES, MEBIBYTE
 
 HIGHEST_COUNT = 65_535
 
-# Correction programs leave some pixels below zero. They are set to zero up to this share of all counts; more means that
-# the pixels are no counts.
+# Correction programs leave some pixels below zero: up to this share of all counts they are set to zero.
 NEGATIVE_TRACE = 0.001
 
 # Cameras count a few events outside of the matrix: up to this share, a sum may differ from Counts Accumulated.
@@ -41,10 +40,8 @@ def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str,
         raise ScanError("has no pixel data", "no-pixel-data")
     warnings: list[str] = []
     values = _stored_values(file, file.pixels, layout, warnings)
-    lossy = (syntax in DECODERS and DECODERS[syntax].lossy) or read_text(dataset, "LossyImageCompression") in (
-        "01",
-        "1",
-    )
+    was_lossy = read_text(dataset, "LossyImageCompression") in ("01", "1")
+    lossy = was_lossy or (syntax in DECODERS and DECODERS[syntax].lossy)
     if lossy:
         warnings.append("the pixel data went through lossy compression: the counts are not exactly the acquired ones")
     values = _rescale(values, dataset)
@@ -58,14 +55,7 @@ def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str,
 
 
 def bin_counts(counts: np.ndarray, block: int) -> np.ndarray:
-    """Sum counts over blocks of pixels, as a camera set to a coarser matrix does: no count is lost.
-
-    Args:
-        counts: uint16 array of shape (rows, columns), both multiples of `block`.
-        block: 1, or 2 for the 2048 x 512 matrix.
-
-    Returns:
-        uint16 array of shape (rows / block, columns / block).
+    """Sum uint16 counts over blocks of `block` x `block` pixels: uint16 array of shape (rows / block, columns / block).
 
     Raises:
         ScanError: `counts-over-65535` when a sum does not fit.
@@ -80,10 +70,7 @@ def bin_counts(counts: np.ndarray, block: int) -> np.ndarray:
 
 
 def pixel_hash(anterior: np.ndarray, posterior: np.ndarray) -> str:
-    """SHA-256 of the counts: of the bytes of both arrays as little-endian uint16, row by row, anterior first.
-
-    Two files with the same counts have the same hash, whatever their names, headers and compression.
-    """
+    """SHA-256 of the counts of both views: the same for the same counts, whatever the file."""
     digest = hashlib.sha256()
     for view in (anterior, posterior):
         digest.update(repr(view.shape).encode())
@@ -105,6 +92,8 @@ def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnin
     signed = read_integer(dataset, "PixelRepresentation", 0)
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or signed not in (0, 1):
         raise ScanError(f"stores {stored} of {allocated} bits per pixel: 8, 16 or 32 are read", "pixel-layout")
+    if allocated == 8 and order == ">":
+        raise ScanError("stores 8-bit pixels in big endian, which is not read", "pixel-layout")
     if read_integer(dataset, "HighBit", stored - 1) != stored - 1:
         raise ScanError("stores its pixels shifted within their words, which is not read", "pixel-layout")
     size = layout.frames * layout.rows * layout.columns * allocated // 8
@@ -163,18 +152,14 @@ def _pixels_with_more_bits(words: np.ndarray, stored: int, allocated: int, signe
 
 
 def _lowest_bits(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
-    """Take the lowest `bits` of each value, as two's complement when `signed`; the bits above are dropped.
-
-    A new array of the same type, in the byte order of this machine.
-    """
+    """The lowest `bits` of each value, as two's complement when `signed`, in the byte order of this machine."""
     values = values & ((1 << bits) - 1)
     return np.where(values >= 1 << (bits - 1), values - (1 << bits), values) if signed else values
 
 
 def _rescale(values: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Apply Rescale Slope and Intercept and insist on whole numbers."""
-    slope, intercept = (_one_number(dataset, keyword, default) for keyword, default in
-                        (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)))  # fmt: skip
+    slope, intercept = _one_number(dataset, "RescaleSlope", 1.0), _one_number(dataset, "RescaleIntercept", 0.0)
     if "ModalityLUTSequence" in dataset:
         raise ScanError("has pixel values behind a look-up table, which are no counts", "fractional-counts")
     if slope == 1 and intercept == int(intercept) and values.dtype.kind in "iu" and abs(intercept) < 2**40:
@@ -207,10 +192,8 @@ def _without_negatives(values: np.ndarray, lossy: bool) -> tuple[np.ndarray, lis
         return values, []
     positive, negative = int(values[~below].sum()), -int(values[below].sum())
     if not lossy and negative > NEGATIVE_TRACE * positive:
-        raise ScanError(
-            f"has {pixels:,} negative pixels, {negative:,} counts together: export the raw counts",
-            "negative-counts",
-        )
+        message = f"has {pixels:,} negative pixels, {negative:,} counts together: export the raw counts"
+        raise ScanError(message, "negative-counts")
     return np.where(below, 0, values), [f"{pixels:,} negative pixels ({negative:,} counts together) were set to 0"]
 
 
@@ -220,9 +203,8 @@ def _check_counts(values: np.ndarray) -> np.ndarray:
         raise _too_high(highest)
     if highest == 0:
         raise ScanError("is blank: all pixels are zero", "blank")
-    # Most of a scan is air. When most pixels are near the maximum, dark and bright were exchanged. Counting the low
-    # pixels first saves the median, which is slow.
-    if np.count_nonzero(values <= highest // 2) <= values.size // 2 and np.median(values) > highest / 2:
+    # Most of a scan is air. When most pixels are near the maximum, dark and bright were exchanged.
+    if np.median(values) > highest / 2:
         raise ScanError("is inverted, air has more counts than the body: export the raw counts", "inverted")
     return values.astype(np.uint16, copy=False)
 

@@ -57,10 +57,7 @@ class ScanFiles:
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """For each file its folder below the one that was searched, "" for that one itself.
-
-        Folders are separated by "/"; an archive and the folders in it count as well: "2019/export.zip/DICOM".
-        """
+        """For each file its folder below the one that was searched, as "2019/export.zip/DICOM", "" for that one."""
         found = []
         for source in self.sources:
             steps = [] if source.path == self.folder else list(Path(os.path.relpath(source.path, self.folder)).parts)
@@ -203,10 +200,8 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
             scans.append(ScanFiles((view.source,), folder))
         else:
             kind = f"the {view.view} view" if view.view else "one view"
-            reject(
-                view.source,
-                ScanError(f"holds {kind} only: the other view of its study is missing", "missing-view"),
-            )
+            reason = ScanError(f"holds {kind} only: the other view of its study is missing", "missing-view")
+            reject(view.source, reason)
     return ScanFolder(
         tuple(sorted(scans, key=lambda scan: scan.paths)), tuple(sorted(rejected, key=lambda file: file.path))
     )
@@ -215,17 +210,14 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
 def walk_folders(
     folder: str | os.PathLike[str], unreadable: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[str, list[str]]]:
-    """The folder and all folders below it, also those that are linked, each once.
-
-    Hidden folders and what operating systems leave are passed over.
+    """The folder and all folders below it, also those that are linked, each once, except hidden ones.
 
     Args:
         folder: where to begin.
         unreadable: told of folders that cannot be listed; without it they are passed over.
 
     Yields:
-        The path of a folder, which begins with `folder`, and the sorted names in it that are not folders, hidden ones
-        included.
+        The path of a folder, which begins with `folder`, and the sorted names in it that are not folders.
     """
     # A link may lead back to what has been searched, or round in circles.
     seen: set[tuple[int, int]] = set()

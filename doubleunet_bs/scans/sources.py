@@ -38,8 +38,7 @@ MAX_ARCHIVE_RATIO = 200
 DECODER_SECONDS = 30
 DECODER_BYTES = 1024 * MEBIBYTE
 
-
-# Name endings that are no part of the name: what a label file is named after. Others stay, since UIDs are full of dots.
+# Name endings that are no part of the name. Others stay, since UIDs are full of dots.
 _SUFFIXES = (".dcm", ".dicom", ".ima", ".img", ".nm")
 _ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
@@ -61,8 +60,7 @@ class Source:
 
     Attributes:
         path: the file, or the archive.
-        member: name of the member inside the archive, exactly as its table of contents has it, or "" for a file of
-            its own.
+        member: name of the member in the archive, exactly as its table of contents has it, or "".
     """
 
     path: str
@@ -82,10 +80,7 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """The file name without folders and without a DICOM suffix: what label files are named after.
-
-        Letters with accents are composed: file systems and archives have them in either form.
-        """
+        """The file name without folders and DICOM suffix, accents composed: what label files are named after."""
         # A member may be called like a folder and hold something all the same.
         name = next(filter(None, reversed(self.steps)), "") if self.member else os.path.basename(self.path)
         name = unicodedata.normalize("NFC", name)

@@ -8,7 +8,6 @@ The steps are tried in this order, and the first that distinguishes the frames d
 4. `detector-angle`: Start Angle 180 is the detector in front, 0 the one behind;
 5. `frame-order`: none of these did. The first frame is taken as anterior, with a warning.
 
-No step returns text of the header.
 """
 
 import re
@@ -62,13 +61,9 @@ _OTHER_PROJECTION = re.compile(r"OBL|LAT(?!E(?!RAL))|(?<![A-Z])[LR][AP]O(?![A-Z]
 
 
 def view_in_text(text: str) -> View:
-    """Read a view from a free text such as "ANTERIOR", "RT      ANT" or "WB_POST_E".
+    """The view that a text in capitals names, such as "RT      ANT" or "WB_POST_E".
 
-    Args:
-        text: any text, in capitals.
-
-    Returns:
-        "anterior", "posterior", or None when it names neither, both, or an oblique or lateral projection.
+    None when it names neither, both, or an oblique or lateral projection.
     """
     if _OTHER_PROJECTION.search(text):
         return None
@@ -91,10 +86,7 @@ def from_view_code(dataset: Dataset, frames: int) -> tuple[View, ...]:
 
 
 def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
-    """Step 2: GE's names of the data set and of the picture, one value per frame.
-
-    Names that distinguish the frames are preferred.
-    """
+    """Step 2: GE's names of the data set or of the picture, whichever distinguish the frames."""
     found: tuple[View, ...] = (None,) * frames
     for element in (0x12, 0x30):
         names = _ge_names(dataset, element)
@@ -107,10 +99,7 @@ def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
 
 
 def from_orientation(dataset: Dataset, frames: int) -> tuple[View, ...]:
-    """Step 3: the y component of row direction x column direction, which points into the picture.
-
-    Positive is towards the patient's back: seen from the front.
-    """
+    """Step 3: row direction x column direction, which points into the picture: to the back, seen from the front."""
     return tuple(_view_of_axes(read_numbers(where, "ImageOrientationPatient")) for where in _per_frame(dataset, frames))
 
 
@@ -129,11 +118,9 @@ STEPS: Mapping[str, Step] = {
 
 
 def views_of_frames(dataset: Dataset) -> tuple[tuple[str, str], str]:
-    """The views of a two-frame file.
+    """The view of each frame of a two-frame file, and the step that decided: a key of `STEPS`, or `FRAME_ORDER`.
 
-    Returns:
-        The view of each frame, and the step that decided: a key of `STEPS`, or `FRAME_ORDER`. A step decides when it
-        names both views, or one view and nothing for the other frame.
+    A step decides when it names both views, or one view and nothing for the other frame.
     """
     for name, step in STEPS.items():
         first, second = step(dataset, 2)
@@ -161,18 +148,12 @@ def check_upright(dataset: Dataset) -> None:
     for where in (dataset, *read_items(dataset, "DetectorInformationSequence")):
         orientation = read_numbers(where, "ImageOrientationPatient")
         if len(orientation) == 6 and orientation[5] > 0.5:
-            raise ScanError(
-                "has the feet up according to Image Orientation (Patient): export it head first, or correct the header",
-                "feet-up",
-            )
+            message = "has the feet up according to Image Orientation (Patient): export it head first"
+            raise ScanError(message, "feet-up")
 
 
 def detector_numbers(dataset: Dataset) -> tuple[int | None, int | None]:
-    """The numbers that order two one-frame files whose views are not named, each None if unknown.
-
-    Returns:
-        GE's detector number, (0011,1015) under its private creator, and the Detector Vector.
-    """
+    """GE's detector number, (0011,1015), and the Detector Vector of a one-frame file, each None if unknown."""
     head = [float(value) for value in _ge_names(dataset, 0x15) if value.isdecimal()]
     return _one_positive(head), _one_positive(read_numbers(dataset, "DetectorVector"))
 
@@ -188,12 +169,8 @@ def _per_frame(dataset: Dataset, frames: int) -> tuple[Dataset, ...]:
         # Secondary captures have these elements, if at all, at the top: that can only describe one frame.
         return (dataset,) if frames == 1 else (Dataset(),) * frames
     vector = tuple(int(number) for number in read_numbers(dataset, "DetectorVector"))
-    if (
-        len(vector) != frames
-        or (frames > 1 and len(set(vector)) == 1)
-        or max(vector) > len(detectors)
-        or min(vector) < 1
-    ):
+    same = frames > 1 and len(set(vector)) == 1
+    if len(vector) != frames or same or max(vector) > len(detectors) or min(vector) < 1:
         # No usable vector: items in frame order, if there are as many.
         if len(detectors) != frames:
             return (Dataset(),) * frames
@@ -211,10 +188,7 @@ def _view_in_codes(codes: tuple[Dataset, ...]) -> View:
 
 
 def _ge_names(dataset: Dataset, element: int) -> tuple[str, ...]:
-    """The values of an element of GE's private block GEMS_GENIE_1 in group 0011.
-
-    The block is looked up by its creator. Without any creator, as some archives leave it, the usual block is believed.
-    """
+    """The values of an element of GE's private block GEMS_GENIE_1, or of the usual block where no creator is named."""
     creators = sorted(tag for tag in map(int, dataset.keys()) if 0x00110010 <= tag <= 0x001100FF)
     for tag in creators:
         if read_texts(dataset, tag) == ("GEMS_GENIE_1",):
@@ -247,14 +221,7 @@ def _view_at_angle(angle: tuple[float, ...]) -> View:
 
 
 def check_views(anterior: np.ndarray, posterior: np.ndarray) -> list[str]:
-    """Compare two views of a scan.
-
-    Args:
-        anterior: uint16 counts of shape (1024, 256).
-        posterior: the same from behind, according to the header.
-
-    Returns:
-        No or one warning. Views without any left-right difference give none.
+    """Compare two views of a scan, uint16 counts of shape (1024, 256): no or one warning.
 
     Raises:
         ScanError: `same-view` when the two arrays are identical.
@@ -273,9 +240,7 @@ def check_views(anterior: np.ndarray, posterior: np.ndarray) -> list[str]:
 def side_correlation(anterior: np.ndarray, posterior: np.ndarray) -> float:
     """The correlation of the left-right differences of two views, each about the middle of its own body.
 
-    Returns:
-        From -1 (one patient from the front and from behind) to 1 (twice from the same side); 0 when a view
-        is symmetric or blank.
+    -1 from the front and from behind, 1 twice from the same side, 0 when a view is symmetric or blank.
     """
     first, second = (_side_differences(view).ravel() for view in (anterior, posterior))
     # Plain sums: a matrix library would start threads for so little.
@@ -286,16 +251,7 @@ def side_correlation(anterior: np.ndarray, posterior: np.ndarray) -> float:
 def _cells(view: np.ndarray) -> np.ndarray:
     """Counts summed over small blocks, float64."""
     rows, columns = view.shape[0] // _ROWS_PER_CELL, view.shape[1] // _COLUMNS_PER_CELL
-    # Whole rows first, which lie next to each other in memory; whole numbers, of which none is too large.
-    sums = view.reshape(rows, _ROWS_PER_CELL, columns * _COLUMNS_PER_CELL).sum(axis=1, dtype=np.uint32)
-    return sum(sums[:, start::_COLUMNS_PER_CELL] for start in range(_COLUMNS_PER_CELL)).astype(np.float64)
-
-
-def _with_margin(image: np.ndarray, columns: int) -> np.ndarray:
-    """`image` with columns of zeros on both sides."""
-    wide = np.zeros((image.shape[0], image.shape[1] + 2 * columns))
-    wide[:, columns:-columns] = image
-    return wide
+    return view.reshape(rows, _ROWS_PER_CELL, columns, _COLUMNS_PER_CELL).sum(axis=(1, 3), dtype=np.float64)
 
 
 def _side_differences(view: np.ndarray) -> np.ndarray:
@@ -303,11 +259,11 @@ def _side_differences(view: np.ndarray) -> np.ndarray:
     # The square root makes counting noise equal everywhere; the hottest spots are cut so that none decides alone.
     image = np.sqrt(_cells(view))
     columns = image.shape[1]
-    padded = _with_margin(image, 2)
+    padded = np.pad(image, ((0, 0), (2, 2)))
     image = sum(weight * padded[:, start : start + columns] for start, weight in enumerate(_SMOOTHING))
     image = np.minimum(image, np.percentile(image, 99.5))
     # Room on both sides: moving the body must not wrap it around.
-    image = _with_margin(image, _FARTHEST_AXIS)
+    image = np.pad(image, ((0, 0), (_FARTHEST_AXIS, _FARTHEST_AXIS)))
     mirrored = image[:, ::-1]
     # The agreement at each shift, all at once; the padding keeps the ends apart.
     spectrum = (np.fft.rfft(image, axis=1) * np.fft.rfft(mirrored, axis=1).conj()).sum(axis=0)
