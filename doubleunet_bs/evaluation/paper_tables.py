@@ -16,35 +16,6 @@ from doubleunet_bs.training.experiments import Experiment
 SOURCE = "Chen et al. 2023, doi:10.20944/preprints202307.0674.v1"
 CANCER = "breast"
 """Of the patients whose scans were scored; those with prostate cancer served for pre-training only."""
-Row = tuple[float, float, float]
-
-TABLE_1_FOLDS: tuple[Row, ...] = (
-    (49.21, 79.19, 60.70),
-    (58.74, 64.98, 61.70),
-    (70.56, 60.01, 64.86),
-    (81.69, 52.20, 63.70),
-    (60.57, 54.06, 57.13),
-    (72.55, 45.92, 56.24),
-    (43.63, 83.32, 57.27),
-    (49.03, 68.21, 57.05),
-    (61.73, 60.84, 61.28),
-    (67.89, 61.13, 64.34),
-)
-"""Precision, sensitivity and F1 of each fold of the baseline."""
-
-TABLE_3_FOLDS: tuple[Row, ...] = (
-    (65.69, 72.10, 68.75),
-    (67.51, 66.55, 67.03),
-    (69.10, 69.82, 69.46),
-    (82.94, 61.02, 70.31),
-    (60.18, 61.69, 60.93),
-    (77.22, 53.48, 63.19),
-    (58.39, 70.78, 63.99),
-    (51.06, 71.14, 59.45),
-    (61.93, 65.56, 63.69),
-    (59.15, 80.25, 68.10),
-)
-"""The same with augmentation."""
 
 PHYSICIANS_DICE = 0.704
 """Physicians of one hospital agree with each other at this Dice coefficient when they outline metastases on such scans:
