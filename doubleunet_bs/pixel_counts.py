@@ -1,7 +1,7 @@
 """Precision, sensitivity and F1 from counts of pixels (paper, section 3). Needs NumPy only."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,12 +30,37 @@ def precision_sensitivity_f1(tp: int, fp: int, fn: int) -> Figures:
     return precision, sensitivity, f1
 
 
-@dataclasses.dataclass(frozen=True)
-class PixelCounts:
-    """True positives, false positives and false negatives in pixels; they add up over scans.
+class Counts:
+    """A frozen dataclass of whole numbers that add up over scans, and from which `figures` follow."""
 
-    The figures are fractions between 0 and 1, or None where they are undefined: precision when nothing was predicted,
-    sensitivity when there was nothing to find, F1 when neither.
+    @property
+    def figures(self) -> Figures:
+        """Precision, sensitivity and F1."""
+        raise NotImplementedError
+
+    @property
+    def precision(self) -> float | None:
+        return self.figures[0]
+
+    @property
+    def sensitivity(self) -> float | None:
+        return self.figures[1]
+
+    @property
+    def f1(self) -> float | None:
+        return self.figures[2]
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts, "precision", "sensitivity" and "f1"."""
+        return vars(self) | {"precision": self.precision, "sensitivity": self.sensitivity, "f1": self.f1}
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{name: count + getattr(other, name) for name, count in vars(self).items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCounts(Counts):
+    """True positives, false positives and false negatives in pixels.
 
     Example:
         >>> (PixelCounts(3, 1, 0) + PixelCounts(0, 0, 4)).f1
@@ -46,37 +71,10 @@ class PixelCounts:
     fp: int = 0
     fn: int = 0
 
-    def __add__(self, other: "PixelCounts") -> "PixelCounts":
-        return PixelCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
-
     @property
     def figures(self) -> Figures:
-        """Precision, sensitivity and F1."""
+        """As of `precision_sensitivity_f1`."""
         return precision_sensitivity_f1(self.tp, self.fp, self.fn)
-
-    @property
-    def precision(self) -> float | None:
-        """tp / (tp + fp)."""
-        return self.figures[0]
-
-    @property
-    def sensitivity(self) -> float | None:
-        """tp / (tp + fn)."""
-        return self.figures[1]
-
-    @property
-    def f1(self) -> float | None:
-        """2 tp / (2 tp + fp + fn)."""
-        return self.figures[2]
-
-    def to_json(self) -> dict[str, Any]:
-        """{"tp", "fp", "fn", "precision", "sensitivity", "f1"}."""
-        return {
-            **dataclasses.asdict(self),
-            "precision": self.precision,
-            "sensitivity": self.sensitivity,
-            "f1": self.f1,
-        }
 
 
 def count_pixels(labels: np.ndarray, mask: np.ndarray) -> PixelCounts:
@@ -84,7 +82,7 @@ def count_pixels(labels: np.ndarray, mask: np.ndarray) -> PixelCounts:
 
     Args:
         labels: (rows, columns) uint8 classes; only class 2, metastatic, counts as true.
-        mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
+        mask: (rows, columns), bool or 0 and 1.
     """
     truth, predicted = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
     tp = int(np.count_nonzero(truth & predicted))

@@ -20,7 +20,7 @@ import numpy as np
 from doubleunet_bs.connected_components import Components, find_components
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.pixel_counts import Figures
+from doubleunet_bs.pixel_counts import Counts, Figures
 from doubleunet_bs.preparation.records import CaseRecord
 
 MM2, PIXELS = "mm2", "pixels"
@@ -107,7 +107,7 @@ class ScoredLesion:
 
 
 @dataclasses.dataclass(frozen=True)
-class LesionCounts:
+class LesionCounts(Counts):
     """Lesions of one or several scans; they add up. The names are those of scores.json.
 
     Attributes:
@@ -125,37 +125,16 @@ class LesionCounts:
         """Count lesions of any scans."""
         return cls(len(true), sum(one.matched for one in true), len(predicted), sum(one.matched for one in predicted))
 
-    def __add__(self, other: "LesionCounts") -> "LesionCounts":
-        return LesionCounts(
-            self.true + other.true,
-            self.found + other.found,
-            self.predicted + other.predicted,
-            self.right + other.right,
-        )
-
-    @property
-    def precision(self) -> float | None:
-        """right / predicted, None without a predicted lesion."""
-        return self.right / self.predicted if self.predicted else None
-
-    @property
-    def sensitivity(self) -> float | None:
-        """found / true, None without a true lesion."""
-        return self.found / self.true if self.true else None
-
-    @property
-    def f1(self) -> float | None:
-        """Harmonic mean of precision and sensitivity; undefined ones count as 0. None without any lesion."""
-        if not self.true and not self.predicted:
-            return None
-        precision, sensitivity = self.precision or 0.0, self.sensitivity or 0.0
-        total = precision + sensitivity
-        return 2 * precision * sensitivity / total if total else 0.0
-
     @property
     def figures(self) -> Figures:
-        """Precision, sensitivity and F1."""
-        return self.precision, self.sensitivity, self.f1
+        """Right / predicted, found / true, and their harmonic mean, in which an undefined one counts as 0."""
+        precision = self.right / self.predicted if self.predicted else None
+        sensitivity = self.found / self.true if self.true else None
+        if precision is None and sensitivity is None:
+            return None, None, None
+        total = (precision or 0.0) + (sensitivity or 0.0)
+        f1 = 2 * (precision or 0.0) * (sensitivity or 0.0) / total if total else 0.0
+        return precision, sensitivity, f1
 
     @property
     def false_negatives(self) -> int:
@@ -166,11 +145,6 @@ class LesionCounts:
     def false_positives(self) -> int:
         """Predicted lesions that match no true one."""
         return self.predicted - self.right
-
-    def to_json(self) -> dict[str, Any]:
-        """The counts and the three figures."""
-        figures = {"precision": self.precision, "sensitivity": self.sensitivity, "f1": self.f1}
-        return {**dataclasses.asdict(self), **figures}
 
 
 def check_overlap(overlap: float) -> float:
