@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
-from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import open_run_data, provenance_of_runs, read_folds, score_fold
 from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
@@ -85,13 +84,7 @@ class RunComparison:
                     self.names, self.experiments, self.means, self.scores, strict=True
                 )
             ],
-            "pairs": [
-                {
-                    key: list(value) if isinstance(value, tuple) else value
-                    for key, value in dataclasses.asdict(comparison).items()
-                }
-                for comparison in self.comparisons
-            ],
+            "pairs": [dataclasses.asdict(comparison) for comparison in self.comparisons],
         }
 
 
@@ -123,7 +116,9 @@ def compare_runs(
     settings = settings or EvaluationSettings()
     runs = [open_run(path) for path in paths]
     dataset = _check_same(runs, data)
-    names = _names(runs)
+    names = tuple(run.path.resolve().name for run in runs)
+    if len(set(names)) < len(names):
+        names = tuple(str(run.path) for run in runs)
     common = _common_folds(runs, names, fold)
     scores = tuple(tuple(score_fold(run, dataset, number, settings) for number in common) for run in runs)
     scans = [tuple(scan for score in folds for scan in score.scans) for folds in scores]
@@ -189,19 +184,15 @@ def format_comparison(comparison: RunComparison) -> str:
 
 
 def _pair_line(pair: Comparison, several: bool) -> str:
-    parts = [f"{pair.scans} scans, {pair.ties} equal" + (f", {pair.undefined} undefined" if pair.undefined else "")]
-    median = "median -"
-    if pair.median_difference is not None:
-        median = f"median {100 * pair.median_difference:+.2f} points"
+    scans = f"{pair.scans} scans, {pair.ties} equal" + (f", {pair.undefined} undefined" if pair.undefined else "")
+    median = "-" if pair.median_difference is None else f"{100 * pair.median_difference:+.2f} points"
     if pair.interval is not None:
         median += f" (95 % {100 * pair.interval[0]:+.2f} to {100 * pair.interval[1]:+.2f})"
-    parts.append(median)
-    if pair.p is None:
-        parts.append("no scan differs, so there is no test")
-    else:
+    test = "no scan differs, so there is no test"
+    if pair.p is not None and pair.p_holm is not None:
         corrected = f", corrected {_p(pair.p_holm)}" if several else ""
-        parts.append(f"p {_p(pair.p)}{corrected}, rank-biserial {pair.rank_biserial:+.2f}")
-    return f"  {pair.first} -> {pair.second}: {'; '.join(parts)}"
+        test = f"p {_p(pair.p)}{corrected}, rank-biserial {pair.rank_biserial:+.2f}"
+    return f"  {pair.first} -> {pair.second}: {scans}; median {median}; {test}"
 
 
 def comparison_csv(comparison: RunComparison) -> str:
@@ -236,28 +227,14 @@ def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> ShardedD
                 "compare runs on the same shards"
             )
     dataset = open_run_data(first, data)
-    folds = [read_folds(run, dataset) for run in runs]
-    for run, own in zip(runs[1:], folds[1:], strict=True):
-        if own.sha256() != folds[0].sha256():
+    folds = read_folds(first, dataset).sha256()
+    for run in runs[1:]:
+        if read_folds(run, dataset).sha256() != folds:
             raise RunError(
-                f"{run.path}: {_difference(folds[0], own)} in {first.path}, so the folds differ: "
+                f"{run.path}: its folds are not those of {first.path}: "
                 "copy folds.json into a new run folder before training"
             )
     return dataset
-
-
-def _difference(ours: Folds, theirs: Folds) -> str:
-    if len(ours) != len(theirs):
-        return f"has {len(theirs)} folds, not the {len(ours)}"
-    for number, (own, other) in enumerate(zip(ours.parts, theirs.parts, strict=True), start=1):
-        if own != other:
-            return f"fold {number} tests {len(set(other) - set(own))} scans that it does not test (or in another order)"
-    return "other normal scans than"
-
-
-def _names(runs: Sequence[Run]) -> tuple[str, ...]:
-    short = [run.path.resolve().name for run in runs]
-    return tuple(short if len(set(short)) == len(short) else map(str, (run.path for run in runs)))
 
 
 def _label(run: Run, folds: Sequence[FoldScores]) -> str:
@@ -271,7 +248,5 @@ def _label(run: Run, folds: Sequence[FoldScores]) -> str:
     )
 
 
-def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
+def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"

@@ -226,7 +226,7 @@ def test_other_folds_are_refused(runs, tmp_path):
     folds = read_json(other / "folds.json")
     parts = folds["parts"]
     write_json(other / "folds.json", {**folds, "parts": [parts[1], parts[0], parts[2]]})
-    with pytest.raises(RunError, match=r"other: fold 1 tests 2 scans that it does not test .*, so the folds differ"):
+    with pytest.raises(RunError, match=r"other: its folds are not those of .*first: copy folds\.json"):
         compare_runs([runs[0], other], settings=QUICK)
 
 
