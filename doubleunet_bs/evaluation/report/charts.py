@@ -1,7 +1,6 @@
-"""The charts of the report: SVG as matplotlib writes it, as a data URI."""
+"""The charts of the report: SVG as matplotlib writes it, as data URIs."""
 
 import base64
-import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,14 +21,6 @@ TRAINING, VALIDATION = "#4477aa", "#cc6677"
 _SIZE = (4.4, 3.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """Attributes: title: for those who do not see it. uri: "data:image/svg+xml;base64,..."."""
-
-    title: str
-    uri: str
-
-
 def hex_colour(colour: tuple[int, int, int]) -> str:
     """
     Example:
@@ -39,17 +30,17 @@ def hex_colour(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Chart:
+def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> str:
     """Training and validation loss over the epochs, one pair of lines a fold."""
     return _curves(histories, ("loss", "val_loss"), "loss", 1.0, "Loss over the epochs")
 
 
-def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Chart:
+def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> str:
     """Training and validation F1 of the metastatic class in %; a star marks the epoch that is tested."""
     return _curves(histories, ("f1", "val_f1"), "metastatic F1 (%)", 100.0, "F1 over the epochs")
 
 
-def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Chart:
+def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> str:
     """The Dice of every test scan in %, one row of dots a fold, its median as a bar."""
     figure, axes = _figure(height=min(5.0, 1.6 + 0.28 * len(folds)))
     names = []
@@ -75,10 +66,10 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Chart:
     axes.set_xlim(0, 100)
     axes.set_xlabel("Dice per scan (%); bar: median")
     axes.grid(axis="x", alpha=0.3)
-    return _chart(figure, "Dice of every test scan")
+    return _uri(figure, "Dice of every test scan")
 
 
-def size_chart(sizes: Mapping[str, LesionCounts]) -> Chart:
+def size_chart(sizes: Mapping[str, LesionCounts]) -> str:
     """True positives, false negatives and false positives among lesions, by size."""
     figure, axes = _figure(height=3.2)
     names = [name.replace(" and more", "+").replace("under ", "< ").replace("mm2", "mm²") for name in sizes]
@@ -97,12 +88,12 @@ def size_chart(sizes: Mapping[str, LesionCounts]) -> Chart:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("lesions")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.22))
-    return _chart(figure, "Lesions by size")
+    return _uri(figure, "Lesions by size")
 
 
 def _curves(
     histories: Sequence[tuple[int, Sequence[Epoch]]], names: tuple[str, str], label: str, factor: float, title: str
-) -> Chart:
+) -> str:
     figure, axes = _figure()
     alpha = 1.0 if len(histories) == 1 else 0.55
     for number, (_, epochs) in enumerate(histories):
@@ -134,7 +125,7 @@ def _curves(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
-    return _chart(figure, title)
+    return _uri(figure, title)
 
 
 def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
@@ -145,10 +136,10 @@ def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _chart(figure: Figure, title: str) -> Chart:
+def _uri(figure: Figure, title: str) -> str:
     """Text stays text, in the fonts of the page; the same figure gives the same bytes."""
     content = io.BytesIO()
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": title, "font.family": ["sans-serif"]}
     with matplotlib.rc_context(style):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Chart(title, "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode("ascii"))
+    return "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode("ascii")

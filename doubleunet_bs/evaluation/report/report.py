@@ -10,7 +10,6 @@ import numpy as np
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import TRUE_POSITIVE, TRUTH
 from doubleunet_bs.errors import counted
-from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.report.charts import dice_chart, f1_chart, hex_colour, loss_chart, size_chart
 from doubleunet_bs.evaluation.report.scan_figures import (
     OUTLINE_TRANSFORM,
@@ -45,20 +44,12 @@ REPORT = "report.html"
 PACKAGE = "doubleunet_bs.evaluation.report"
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A layer of the scans with a box to switch it."""
-
-    name: str
-    label: str
-    on: bool
-
-
 LAYERS = (
-    Layer("truth", "true lesions", True),
-    Layer("prediction", "predicted lesions", True),
-    Layer("probability", "probability map", False),
+    ("truth", "true lesions", True),
+    ("prediction", "predicted lesions", True),
+    ("probability", "probability map", False),
 )
+"""Name, label and whether it is shown at the start."""
 COLOURS = {"truth": hex_colour(TRUTH), "prediction": hex_colour(TRUE_POSITIVE), "probability": "#e69f00"}
 
 
@@ -195,7 +186,7 @@ def pixel_table(summary: Summary) -> Table:
         if row.kind == "mean":
             strong.append(number)
         cells = [_dash(cell) for cell in (*row.model, row.threshold[2], row.minimum_size[2])]
-        rows.append([names[row.kind] if row.fold is None else _fold_name(row.fold), _scans(row.scans), *cells])
+        rows.append([names[row.kind] if row.fold is None else _fold_name(row.fold), str(row.scans or ""), *cells])
     first, *rest = table_notes(summary)
     notes = [
         first,
@@ -213,7 +204,15 @@ def pixel_table(summary: Summary) -> Table:
 def lesion_table(summary: Summary) -> Table:
     """Lesions of all folds together, by view and by size."""
     rows = [
-        [name.replace("mm2", "mm²"), *_lesion_cells(lesions, has_f1)] for name, lesions, has_f1 in lesion_rows(summary)
+        [
+            name.replace("mm2", "mm²"),
+            lesions.true,
+            lesions.false_negatives,
+            lesions.predicted,
+            lesions.false_positives,
+            *(_dash(cell, 1) for cell in (lesions.precision, lesions.sensitivity, lesions.f1 if has_f1 else BLANK)),
+        ]
+        for name, lesions, has_f1 in lesion_rows(summary)
     ]
     overlap = summary.folds[0].overlap if summary.folds else 0.0
     rule = "share a pixel" if not overlap else f"overlap by {overlap:g} (intersection over union)"
@@ -335,27 +334,12 @@ def _of_folds(summary: Summary, key: str) -> str:
     return folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
 
 
-def _lesion_cells(lesions: LesionCounts, has_f1: bool) -> list[Any]:
-    figures = (lesions.precision, lesions.sensitivity, lesions.f1 if has_f1 else BLANK)
-    return [
-        lesions.true,
-        lesions.false_negatives,
-        lesions.predicted,
-        lesions.false_positives,
-        *(_dash(figure, 1) for figure in figures),
-    ]
-
-
 def _dash(value: Cell, digits: int = 2) -> str:
     return percent(value, digits, "–")
 
 
 def _fold_name(fold: int) -> str:
     return f"fold {fold}" if fold else "all folds averaged"
-
-
-def _scans(number: int | None) -> str:
-    return "" if number is None else str(number)
 
 
 def _interval_text(interval: Interval) -> str:
