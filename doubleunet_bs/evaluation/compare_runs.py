@@ -132,7 +132,7 @@ def compare_runs(
         if number not in common and fold is None
     )
     experiments = tuple(_label(run, folds) for run, folds in zip(runs, scores, strict=True))
-    of = provenance_of_runs(runs, dataset).without_paper()
+    of = dataclasses.replace(provenance_of_runs(runs, dataset), row=None)
     return RunComparison(names, experiments, common, left_out, scores, holm_corrected(pairs), of)
 
 

@@ -12,7 +12,7 @@ from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, precision_entry, read_scores, write_scores
 from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
 from doubleunet_bs.evaluation.report import write_report
-from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, unseen_normals
+from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms, unseen_normals
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
@@ -124,7 +124,7 @@ def score_fold(run: Run, dataset: ShardedDataset, fold: int, settings: Evaluatio
     scores = FoldScores(
         fold=fold,
         scans=scans,
-        threshold=scorer.threshold(split.validation, split.test),
+        threshold=scorer.threshold(grey_histograms(dataset, scorer.numbers(split.validation)), split.test),
         about={
             **about_scores(
                 run,

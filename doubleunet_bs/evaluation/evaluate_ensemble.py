@@ -15,11 +15,10 @@ from pathlib import Path
 
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import about_scores, read_folds
-from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, ThresholdScore, write_scores
+from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, write_scores
 from doubleunet_bs.evaluation.paper_tables import provenance
 from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
-from doubleunet_bs.evaluation.scores import best_threshold
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
@@ -69,7 +68,17 @@ def evaluate_ensemble(
     folder = _folder(run, others)
     scores = _score(run, trained, seen[0], others, folder, settings)
     write_scores(folder / SCORES, scores)
-    summary = _summary(run, seen, others, scores)
+    of = provenance(run.experiment, others.cases, others.settings)
+    # In the order of `open_seen`. The first is named: a second would not change what the figures are worth.
+    stages = zip(("training", "pre-training"), seen, strict=False)
+    elsewhere = next((stage for stage, shards in stages if patients_comparable(shards, others) is False), None)
+    summary = Summary(
+        experiment=run.experiment.name,
+        changed_settings=run.public_changes(),
+        total_folds=1,
+        folds=(scores,),
+        provenance=dataclasses.replace(of, row=None, trained_elsewhere=elsewhere),
+    )
     write_summary(folder, summary)
     if report:
         write_report(run, others, summary, folder)
@@ -97,11 +106,10 @@ def _score(
     scorer.predict((*test, *normals), lambda: ensemble_of(paths), "ensemble: unseen scans")
     positives = {case for part in read_folds(run, own).parts for case in part}
     chosen = [index for index, case in enumerate(own.cases) if case.case in positives]
-    value, counts = best_threshold(*grey_histograms(own, chosen))
     scores = FoldScores(
         fold=0,
         scans=scorer.score(test),
-        threshold=ThresholdScore(value, scorer.threshold_counts(value, test), counts.f1),
+        threshold=scorer.threshold(grey_histograms(own, chosen), test),
         about=about_scores(
             run,
             others,
@@ -198,17 +206,3 @@ def _folder(run: Run, others: ShardedDataset) -> Path:
     if of in (None, others.fingerprint):
         return folder
     return folder.with_name(f"{folder.name}-{others.fingerprint[:8]}")
-
-
-def _summary(run: Run, seen: Sequence[ShardedDataset], others: ShardedDataset, scores: FoldScores) -> Summary:
-    # In the order of `open_seen`. The first is named: a second would not change what the figures are worth.
-    stages = zip(("training", "pre-training"), seen, strict=False)
-    elsewhere = [stage for stage, shards in stages if patients_comparable(shards, others) is False]
-    of = provenance(run.experiment, others.cases, others.settings).without_paper()
-    return Summary(
-        experiment=run.experiment.name,
-        changed_settings=run.public_changes(),
-        total_folds=1,
-        folds=(scores,),
-        provenance=dataclasses.replace(of, trained_elsewhere=elsewhere[0] if elsewhere else None),
-    )

@@ -19,7 +19,6 @@ import numpy as np
 
 from doubleunet_bs.connected_components import Components, find_components
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.pixel_counts import Counts, Figures
 from doubleunet_bs.preparation.records import CaseRecord
 
@@ -145,13 +144,6 @@ class LesionCounts(Counts):
     def false_positives(self) -> int:
         """Predicted lesions that match no true one."""
         return self.predicted - self.right
-
-
-def check_overlap(overlap: float) -> float:
-    """Raise SettingsError unless the overlap is at least 0 and below 1."""
-    if not 0 <= overlap < 1:
-        raise SettingsError(f"lesion overlap {overlap}: at least 0 (one common pixel) and below 1")
-    return overlap
 
 
 Matches = tuple[list[ScoredLesion], list[ScoredLesion]]

@@ -112,10 +112,6 @@ class Provenance:
             )
         return notes
 
-    def without_paper(self) -> "Provenance":
-        """The same for figures that no row of the paper has a counterpart of."""
-        return dataclasses.replace(self, row=None)
-
     def to_json(self) -> dict[str, Any]:
         """A JSON object; figures of the paper in %, as printed."""
         return {

@@ -12,7 +12,7 @@ from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.evaluation.figures import draw_case
 from doubleunet_bs.evaluation.fold_scores import Postprocessed, ThresholdScore
-from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit, check_overlap
+from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit
 from doubleunet_bs.evaluation.scores import (
     LEVELS,
     ScanScore,
@@ -83,7 +83,8 @@ class EvaluationSettings:
     def __post_init__(self):
         if self.batch_size < 1:
             raise SettingsError(f"batch size {self.batch_size}: at least 1")
-        check_overlap(self.overlap)
+        if not 0 <= self.overlap < 1:
+            raise SettingsError(f"lesion overlap {self.overlap}: at least 0 (one common pixel) and below 1")
 
 
 class Scorer:
@@ -128,17 +129,14 @@ class Scorer:
         learnt = learn_minimum_size(self.score(validation), self.unit.name)
         return Postprocessed(learnt, raw if learnt.smallest is None else self.score(test, learnt.smallest))
 
-    def threshold(self, choose: Sequence[str], test: Sequence[str]) -> ThresholdScore:
-        """The best single intensity threshold of the scans `choose`, scored on the scans `test`."""
-        value, chosen = best_threshold(*grey_histograms(self.dataset, self.numbers(choose)))
-        return ThresholdScore(value, self.threshold_counts(value, test), chosen.f1)
-
-    def threshold_counts(self, value: int | None, test: Sequence[str]) -> PixelCounts | None:
-        """Pooled counts of a given threshold; None without one."""
+    def threshold(self, histograms: tuple[np.ndarray, np.ndarray], test: Sequence[str]) -> ThresholdScore:
+        """The best single intensity threshold of `grey_histograms`, scored on the scans `test`."""
+        value, chosen = best_threshold(*histograms)
         if value is None:
-            return None
+            return ThresholdScore(None, None, chosen.f1)
         images = ((self.dataset.labels(index), self.dataset.grey(index)) for index in self.numbers(test))
-        return sum((count_pixels(labels, grey >= value) for labels, grey in images), PixelCounts())
+        counts = sum((count_pixels(labels, grey >= value) for labels, grey in images), PixelCounts())
+        return ThresholdScore(value, counts, chosen.f1)
 
     def draw(self, cases: Sequence[str]) -> None:
         """Draw the overlays of `cases` that are not there; a new prediction removes the old one. Remove all others."""

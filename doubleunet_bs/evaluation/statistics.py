@@ -53,7 +53,9 @@ def bootstrap_means(folds: Sequence[Sequence[ScanScore]], resamples: int = RESAM
     nothing = Intervals(None, None, None, None, resamples, seed, patients)
     if max(map(len, tables), default=0) < 2:
         return nothing
-    drawn = np.stack([_draw(table, resamples, rng) for table in tables if len(table)])
+    # For each fold (resamples, 3): the counts of as many patients as there are, drawn with replacement.
+    sizes = [(table, len(table)) for table in tables if len(table)]
+    drawn = np.stack([rng.multinomial(n, np.full(n, 1 / n), resamples) @ table for table, n in sizes])
     tp, fp, fn = np.moveaxis(drawn, 2, 0).astype(np.float64)
     precision, sensitivity, f1 = (
         _mean(_ratio(above, below)) for above, below in ((tp, tp + fp), (tp, tp + fn), (2 * tp, 2 * tp + fp + fn))
@@ -72,12 +74,6 @@ def _patients(scans: Sequence[ScanScore]) -> np.ndarray:
         counts = scan.counts
         table[scan.patient] = table.get(scan.patient, 0) + np.array((counts.tp, counts.fp, counts.fn), np.int64)
     return np.array(list(table.values()), np.int64).reshape(-1, 3)
-
-
-def _draw(table: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(resamples, 3): the counts of as many patients as there are, drawn with replacement."""
-    times = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), resamples)
-    return times @ table
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -20,16 +20,14 @@ from doubleunet_bs.evaluation.scores import Detection, ScanScore
 from doubleunet_bs.evaluation.statistics import Distribution, Intervals, bootstrap_means, distribution
 from doubleunet_bs.pixel_counts import Figures, PixelCounts
 
+FORMAT = 2
+SUMMARY = "summary.json"
+
 
 def by_view(scans: Sequence[ScanScore]) -> dict[str, tuple[PixelCounts, LesionCounts]]:
     """Pixels and lesions of each view, anterior first."""
-    return {
-        view: (
-            sum((scan.views[view] for scan in scans), PixelCounts()),
-            _count(scans, lambda lesion: lesion.view, view),
-        )
-        for view in VIEWS
-    }
+    pixels = {view: sum((scan.views[view] for scan in scans), PixelCounts()) for view in VIEWS}
+    return {view: (pixels[view], _count(scans, lambda lesion: lesion.view, view)) for view in VIEWS}
 
 
 def by_size(scans: Sequence[ScanScore], unit: str) -> dict[str, LesionCounts]:
@@ -49,10 +47,6 @@ def _count(scans: Sequence[ScanScore], group_of: Callable[[ScoredLesion], object
         [lesion for scan in scans for lesion in scan.true_lesions if group_of(lesion) == group],
         [lesion for scan in scans for lesion in scan.predicted_lesions if group_of(lesion) == group],
     )
-
-
-FORMAT = 2
-SUMMARY = "summary.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +82,9 @@ def mean_of_folds(rows: Sequence[Figures]) -> Mean:
         >>> mean.precision, mean.sensitivity, mean.f1_of_means, mean.f1_mean
         (0.75, 0.375, 0.5, 0.45)
     """
-    columns = [[figure for figure in column if figure is not None] for column in zip(*rows, strict=True)] or [
-        [],
-        [],
-        [],
-    ]
-    means = [statistics.fmean(column) if column else None for column in columns]
+    columns = [[figure for row in rows if (figure := row[place]) is not None] for place in range(3)]
+    precision, sensitivity, f1 = (statistics.fmean(column) if column else None for column in columns)
     deviations = [statistics.stdev(column) if len(column) > 1 else None for column in columns]
-    precision, sensitivity, f1 = means
     combined = 0.0 if sensitivity == 0 else None
     if precision is not None and sensitivity is not None:
         total = precision + sensitivity
@@ -259,9 +248,10 @@ def undefined_detection(summary: Summary) -> list[str]:
     lines = []
     for reason in dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason):
         folds = [fold for fold in summary.folds if fold.detection.reason == reason]
-        rows = [fold.detection.to_json() for fold in folds]
         # Only what is undefined in a fold with this reason.
-        *first, last = [name for key, name in names.items() if any(row[key] is None for row in rows)]
+        *first, last = [
+            name for key, name in names.items() if any(getattr(fold.detection, key) is None for fold in folds)
+        ]
         what = ", ".join(first) + f" and {last}"
         where = f" in fold {', '.join(str(f.fold) for f in folds)}" if len(folds) < len(summary.folds) else ""
         lines.append(f"{what[0].upper()}{what[1:]} are undefined{where}: {reason}.")
@@ -271,16 +261,17 @@ def undefined_detection(summary: Summary) -> list[str]:
 def folds_in_mean(summary: Summary, key: str, minimum_size: bool = False) -> str:
     """Of how many folds the mean `key` of `Summary.detection_mean` is, where it is undefined in others; else ""."""
     found = [fold.postprocessed_detection if minimum_size else fold.detection for fold in summary.folds]
-    defined = sum(one is not None and one.to_json()[key] is not None for one in found)
+    defined = sum(one is not None and getattr(one, key) is not None for one in found)
     some = 0 < defined < len(summary.folds)
     return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
 
 
 def _detection_mean(found: Sequence[Detection]) -> dict[str, float | None]:
-    names = ("sensitivity", "specificity", "auc", "false_positives_per_normal_scan")
-    rows = [detection.to_json() for detection in found]
-    columns = {name: [row[name] for row in rows if row[name] is not None] for name in names}
-    return {name: statistics.fmean(column) if column else None for name, column in columns.items()}
+    means = {}
+    for name in ("sensitivity", "specificity", "auc", "false_positives_per_normal_scan"):
+        column = [figure for one in found if (figure := getattr(one, name)) is not None]
+        means[name] = statistics.fmean(column) if column else None
+    return means
 
 
 def _fold_row(fold: FoldScores) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 from doubleunet_bs.errors import counted
-from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.summary import (
     SUMMARY,
     Mean,
@@ -302,7 +301,10 @@ def format_details(summary: Summary) -> str:
             "",
             f"Lesions (8-connected, matched by {rule}); FN: true ones not detected, FP: predicted ones that match none",
             f"{'':>18}{'true':>8}{'FN':>8}{'predicted':>11}{'FP':>8}{_header()}",
-            *(_lesion_line(name, lesions, f1) for name, lesions, f1 in lesion_rows(summary)),
+            *(
+                f"{name:>18}{true:>8}{fn:>8}{predicted:>11}{fp:>8}{_row(cells)}".rstrip()
+                for name, (true, fn, predicted, fp), cells in lesion_rows(summary)
+            ),
             "",
             "Pixels by view:",
             f"{'':>18}{_header()}",
@@ -318,12 +320,17 @@ def format_details(summary: Summary) -> str:
     )
 
 
-def lesion_rows(summary: Summary) -> list[tuple[str, LesionCounts, bool]]:
-    """(name, lesions, whether they have an F1) of all test scans, of each view and of each size class."""
+def lesion_rows(summary: Summary) -> list[tuple[str, tuple[int, int, int, int], Cells]]:
+    """Name, (true, FN, predicted, FP) and figures of all test lesions, of each view and of each size (without F1)."""
+    rows = {"all": summary.lesions} | {view: lesions for view, (_, lesions) in by_view(summary.scans).items()}
+    sizes = by_size(summary.scans, summary.unit)
     return [
-        ("all", summary.lesions, True),
-        *((view, lesions, True) for view, (_, lesions) in by_view(summary.scans).items()),
-        *((name, lesions, False) for name, lesions in by_size(summary.scans, summary.unit).items()),
+        (
+            name,
+            (lesions.true, lesions.false_negatives, lesions.predicted, lesions.false_positives),
+            (lesions.precision, lesions.sensitivity, BLANK if name in sizes else lesions.f1),
+        )
+        for name, lesions in (rows | sizes).items()
     ]
 
 
@@ -364,11 +371,6 @@ def patient_figure(key: str, value: float | None, undefined: str = "-") -> str:
     """A figure by patient: AUC and false-positive lesions as numbers, the others in %."""
     digits = {"auc": ".3f", "false_positives_per_normal_scan": ".2f"}
     return format(value, digits[key]) if value is not None and key in digits else percent(value, undefined=undefined)
-
-
-def _lesion_line(label: str, lesions: LesionCounts, f1: bool) -> str:
-    counts = f"{lesions.true:>8}{lesions.false_negatives:>8}{lesions.predicted:>11}{lesions.false_positives:>8}"
-    return f"{label:>18}{counts}{_row((lesions.precision, lesions.sensitivity, lesions.f1 if f1 else BLANK))}".rstrip()
 
 
 def _header() -> str:

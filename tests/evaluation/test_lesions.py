@@ -8,7 +8,8 @@ from skimage.measure import label, regionprops
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.evaluation import score_masks
-from doubleunet_bs.evaluation.lesions import LesionCounts, check_overlap, match_lesions
+from doubleunet_bs.evaluation.lesions import LesionCounts, match_lesions
+from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores import scan_from_json, score_scan
 from doubleunet_bs.pixel_counts import PixelCounts
 
@@ -166,7 +167,7 @@ def test_a_scan_without_a_predicted_lesion_has_the_lowest_probability():
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, float("nan")])
 def test_impossible_overlap(overlap):
     with pytest.raises(SettingsError, match="lesion overlap"):
-        check_overlap(overlap)
+        EvaluationSettings(overlap=overlap)
 
 
 def test_masks_of_one_view():

@@ -136,9 +136,9 @@ def test_detected_patients_do_not_stand_alone(report):
 
     def tile(*folds):
         *_, patients, normals = head(Summary("dice", {}, len(folds), folds), (320, 256), "")["tiles"]
-        assert (patients.label, patients.figure) == ("sensitivity (patients with metastases)", "100.0 %")
-        assert normals.label == "specificity (normal patients without a finding)"
-        return normals.figure, normals.note
+        assert patients[:2] == ("sensitivity (patients with metastases)", "100.0 %")
+        assert normals[0] == "specificity (normal patients without a finding)"
+        return normals[1:]
 
     assert tile(cleared) == ("100.0 %", "")
     assert tile(cleared, called) == ("50.0 %", "mean over folds")
@@ -267,7 +267,7 @@ def test_outlines_enclose_exactly_the_mask():
 
 
 def test_error_maps_show_where_the_errors_are():
-    maps = ErrorMaps.empty((80, 64))
+    maps = ErrorMaps((80, 64))
     assert maps.figures() == []
     labels, mask = np.zeros((80, 64), np.uint8), np.zeros((80, 64), bool)
     labels[10:14, 10:14], mask[60:64, 50:54] = 2, True

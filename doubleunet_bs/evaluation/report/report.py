@@ -23,7 +23,6 @@ from doubleunet_bs.evaluation.statistics import Distribution, Interval
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary, by_size, by_view, folds_in_mean, undefined_detection
 from doubleunet_bs.evaluation.tables import (
-    BLANK,
     Cell,
     lesion_rows,
     patient_figure,
@@ -63,15 +62,6 @@ class Table:
     notes: Sequence[str] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Tile:
-    """A figure that somebody looks for first, with its name above and a note below."""
-
-    label: str
-    figure: str
-    note: str = ""
-
-
 def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Path | None = None) -> Path:
     """Write the report of a run, or of its ensemble, as one file from kept predictions; nothing is predicted.
 
@@ -97,7 +87,7 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
         return dataset.grey(index), np.asarray(dataset.labels(index)), *kept
 
     scans = [(fold.fold, scan) for fold in summary.folds for scan in fold.scans]
-    maps = ErrorMaps.empty(dataset.image_shape)
+    maps = ErrorMaps(dataset.image_shape)
     for fold, scan in scans:
         maps.add(*images(fold, scan.case)[:3])
     sentence = f"{len(trained)} of {run.experiment.folds} folds trained"
@@ -130,7 +120,7 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
 
 
 def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, Any]:
-    """Title, what the scans are, and the figures somebody looks for first; `trained` says which folds are trained."""
+    """Title, what the scans are, and (name, figure, note) of what somebody looks for first."""
     changed = summary.changed_settings
     kind = (
         f"Settings changed against the paper's row of that name: {', '.join(changed)}."
@@ -147,25 +137,26 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, An
         ),
         "warning": summary.provenance.notes[0] if summary.provenance.scans != PATIENTS else "",
         "tiles": [
-            Tile("F1, pixels", with_unit(mean.f1_of_means), _interval_text(found.f1_of_means)),
-            Tile("precision, pixels", with_unit(mean.precision), _interval_text(found.precision)),
-            Tile("sensitivity, pixels", with_unit(mean.sensitivity), _interval_text(found.sensitivity)),
-            Tile(
+            ("F1, pixels", with_unit(mean.f1_of_means), _interval_text(found.f1_of_means)),
+            ("precision, pixels", with_unit(mean.precision), _interval_text(found.precision)),
+            ("sensitivity, pixels", with_unit(mean.sensitivity), _interval_text(found.sensitivity)),
+            (
                 "sensitivity, lesions",
                 with_unit(lesions.sensitivity),
                 f"{lesions.found} of {lesions.true} true lesions detected",
             ),
-            Tile(
+            (
                 "precision, lesions",
                 with_unit(lesions.precision),
                 f"{lesions.right} of {lesions.predicted} predicted lesions match",
             ),
-            Tile(
+            # Without the specificity a model that calls everybody positive looks perfect.
+            (
                 "sensitivity (patients with metastases)",
                 with_unit(patients["sensitivity"]),
                 _of_folds(summary, "sensitivity"),
             ),
-            _specificity(summary),
+            ("specificity (normal patients without a finding)", *_specificity(summary)),
         ],
     }
 
@@ -204,15 +195,8 @@ def pixel_table(summary: Summary) -> Table:
 def lesion_table(summary: Summary) -> Table:
     """Lesions of all folds together, by view and by size."""
     rows = [
-        [
-            name.replace("mm2", "mm²"),
-            lesions.true,
-            lesions.false_negatives,
-            lesions.predicted,
-            lesions.false_positives,
-            *(_dash(cell, 1) for cell in (lesions.precision, lesions.sensitivity, lesions.f1 if has_f1 else BLANK)),
-        ]
-        for name, lesions, has_f1 in lesion_rows(summary)
+        [name.replace("mm2", "mm²"), *counts, *(_dash(cell, 1) for cell in cells)]
+        for name, counts, cells in lesion_rows(summary)
     ]
     overlap = summary.folds[0].overlap if summary.folds else 0.0
     rule = "share a pixel" if not overlap else f"overlap by {overlap:g} (intersection over union)"
@@ -320,14 +304,13 @@ def _setting_table(name: str, settings: Mapping[str, Any], changed: Mapping[str,
     return Table([name, "", ""], rows)
 
 
-def _specificity(summary: Summary) -> Tile:
-    """Stands beside the sensitivity: without it a model that calls everybody positive looks perfect."""
-    label = "specificity (normal patients without a finding)"
+def _specificity(summary: Summary) -> tuple[str, str]:
+    """The figure and a note, which says why where there is none."""
     specificity = summary.detection_mean["specificity"]
     if specificity is not None:
-        return Tile(label, with_unit(specificity), _of_folds(summary, "specificity"))
+        return with_unit(specificity), _of_folds(summary, "specificity")
     reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
-    return Tile(label, "not tested", "; ".join(reasons))
+    return "not tested", "; ".join(reasons)
 
 
 def _of_folds(summary: Summary, key: str) -> str:

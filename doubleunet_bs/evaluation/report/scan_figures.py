@@ -145,19 +145,12 @@ def inner_outline(mask: np.ndarray) -> str:
     return "".join(parts)
 
 
-@dataclasses.dataclass
 class ErrorMaps:
     """Sums over `scans` scans: of the pictures, and in how many of them a pixel is a false positive or negative."""
 
-    grey: np.ndarray
-    false_positives: np.ndarray
-    false_negatives: np.ndarray
-    scans: int = 0
-
-    @classmethod
-    def empty(cls, shape: tuple[int, int]) -> "ErrorMaps":
-        """For images of (rows, columns)."""
-        return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape))
+    def __init__(self, shape: tuple[int, int]):
+        self.grey, self.false_positives, self.false_negatives = np.zeros((3, *shape))
+        self.scans = 0
 
     def add(self, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> None:
         """Add one scan: (rows, columns) uint8 image and classes, bool prediction."""
