@@ -3,9 +3,8 @@
 The paper shows each scan at its own mean intensity m and at six others in (m - 5, m + 5), each of them also mirrored:
 14 variants. Here the levels are evenly spaced with none on the open ends: m - 3.75, m - 2.5, ... m + 3.75. m is the
 mean over the crops of 950 rows, as in the normalisation before it. The gain of a level is the one that multiplies the
-mean of the prepared image by level / m, saturation included. (The mean over the crops would need the rows below the
-knee, which shards do not hold. The level is missed only as far as those rows saturate otherwise.) A variant is computed
-from the counts with the changed gain, not from grey levels: nothing is rounded or clipped twice.
+mean of the prepared image by level / m, saturation included. A variant is computed from the counts with the changed
+gain, not from grey levels: nothing is rounded or clipped twice.
 """
 
 from collections.abc import Sequence
@@ -37,26 +36,20 @@ def brightness_levels(mean: float, levels: int = 7, reach: float = 5.0) -> np.nd
     return mean + reach * steps / (levels // 2 + 1)
 
 
-def mirror(image: np.ndarray, flip: str, out: np.ndarray | None = None) -> np.ndarray:
+def mirror(image: np.ndarray, flip: str) -> np.ndarray:
     """Mirror a merged image left to right.
 
     Args:
         image: uint8 array of shape (rows, columns), an even number of columns; anterior view on the left.
         flip: "merged": as a whole, so that the mirrored posterior view lies on the left; "per_view": each half in its
-            place; "none": not at all.
-        out: where to write it, of the same shape and type; None for a new array, or `image` itself with "none".
+            place; "none": `image` itself.
     """
     if flip == "none":
-        if out is None:
-            return image
-        out[...] = image
-        return out
+        return image
     if flip == "merged":
-        return cv2.flip(image, 1, dst=out)
+        return cv2.flip(image, 1)
     half = image.shape[1] // 2
-    out = np.empty_like(image) if out is None else out
-    out[:, :half], out[:, half:] = cv2.flip(image[:, :half], 1), cv2.flip(image[:, half:], 1)
-    return out
+    return np.hstack([cv2.flip(image[:, :half], 1), cv2.flip(image[:, half:], 1)])
 
 
 class Augmentation:
@@ -95,20 +88,12 @@ class Augmentation:
         anterior, posterior = self._gains[self._places[index], variant // self._flips].tolist()
         return anterior, posterior
 
-    def show(
-        self, index: int, variant: int, out: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Grey image and labels of a case in a variant, both uint8 of the dataset's image shape.
-
-        Args:
-            index, variant: the case and the number of the variant.
-            out: where to write both; None for new arrays.
-        """
+    def show(self, index: int, variant: int) -> tuple[np.ndarray, np.ndarray]:
+        """Grey image and labels of a case in a variant, both uint8 of the dataset's image shape."""
         flip = self._flip if variant % self._flips else "none"
         grey = to_grey(self._dataset.counts(index), self.gains(index, variant))
         labels = np.asarray(self._dataset.labels(index))
-        into = out or (None, None)
-        return mirror(grey, flip, into[0]), mirror(labels, flip, into[1])
+        return mirror(grey, flip), mirror(labels, flip)
 
 
 def _gains(dataset: Dataset, index: int, levels: int, reach: float) -> list[tuple[float, float]]:

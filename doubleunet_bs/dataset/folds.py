@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.files import read_json
+from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 FORMAT = 1
@@ -48,26 +49,6 @@ def lesions_of_cases(dataset: ShardedDataset) -> dict[str, int]:
         case.case: count_lesions(dataset.labels(index)) if case.metastatic_pixels else 0
         for index, case in enumerate(dataset.cases)
     }
-
-
-class Case(Protocol):
-    """What folds need to know of a case; `preparation.records.CaseRecord` has it."""
-
-    @property
-    def case(self) -> str:
-        """Pseudonym of the scan."""
-
-    @property
-    def patient(self) -> str:
-        """Pseudonym of the patient."""
-
-    @property
-    def group(self) -> str:
-        """ "positive" (with metastases) or "negative"."""
-
-    @property
-    def metastatic_pixels(self) -> int:
-        """In the labels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +98,8 @@ class Folds:
             raise SettingsError(f"fold {fold} is out of range: there are folds 1 to {len(self.parts)}")
         test = self.parts[fold - 1]
         validation = self.parts[fold % len(self.parts)]
-        train = tuple(
-            case
-            for index, part in enumerate(self.parts)
-            for case in part
-            if index not in (fold - 1, fold % len(self.parts))
-        )
+        others = (fold - 1, fold % len(self.parts))
+        train = tuple(case for index, part in enumerate(self.parts) if index not in others for case in part)
         held_out = {self.patients[case] for case in (*test, *validation)}
         negatives = tuple(case for case in self.negatives if self.patients[case] not in held_out)
         return Split(train=train, validation=validation, test=test, negatives=negatives)
@@ -134,7 +111,7 @@ class Folds:
 
 
 def make_folds(
-    cases: Sequence[Case], folds: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None
+    cases: Sequence[CaseRecord], folds: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None
 ) -> Folds:
     """Split cases by patient, so that every part has patients of few and of many lesions.
 
@@ -182,7 +159,9 @@ def make_folds(
     )
 
 
-def hold_out(cases: Sequence[Case], parts: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None) -> Split:
+def hold_out(
+    cases: Sequence[CaseRecord], parts: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None
+) -> Split:
     """Keep one part of a cohort for validation; all other cases may train. Nothing tests.
 
     Args:
@@ -218,7 +197,7 @@ def folds_to_json(folds: Folds) -> dict[str, Any]:
     }
 
 
-def load_folds(path: str | os.PathLike, cases: Sequence[Case]) -> Folds:
+def load_folds(path: str | os.PathLike, cases: Sequence[CaseRecord]) -> Folds:
     """Read a folds file and check it against the cases of a data set.
 
     Raises:

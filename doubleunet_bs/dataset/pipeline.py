@@ -5,8 +5,6 @@ point happen there.
 
 A batch is split into micro-batches, one for each replica and, with gradient accumulation, several for each. Every image
 has a weight, so that a batch that does not divide evenly gives the same sums as on a single device.
-
-With augmentation an epoch shows each case in all of its variants, or in one that is drawn for each case and epoch.
 """
 
 import contextlib
@@ -107,8 +105,7 @@ def split_for_training(batch: Sequence[int], replicas: int) -> tuple[list[list[i
 def split_into_pairs(batch: Sequence[int], count: int) -> list[tuple[list[int], list[float]]]:
     """Split a short batch into micro-batches of two images, some or all of which are shown twice with half the weight.
 
-    A micro-batch of one image would leave batch normalisation a single value in the ASPP pooling branch, whose average
-    would then drift away from what full batches show.
+    A micro-batch of one image would leave batch normalisation a single value in the ASPP pooling branch.
 
     Args:
         batch: at least 2 images, fewer than twice `count`.
@@ -155,7 +152,7 @@ def load_micro_batch(
         if augmentation is None:
             grey[place], labels[place] = dataset.grey(int(index)), dataset.labels(int(index))
         else:
-            augmentation.show(int(index), int(variant), out=(grey[place], labels[place]))
+            grey[place], labels[place] = augmentation.show(int(index), int(variant))
     return {
         "grey": grey,
         "labels": labels,

@@ -3,8 +3,7 @@
 For a scan in the file `S.dcm`: `S_anterior.json` and `S_posterior.json`, each drawn on one raw view, or `S.json`, drawn
 on both raw views side by side or on the prepared image, distinguished by size. For a scan in two one-view files:
 `FILE.json` for each as well. PNG masks may take the place of JSON files. A file may lie in any folder below the labels
-folder. Where scans in several folders have one name, it must lie in the folder that is called like the scan's. The view
-may be written in capitals.
+folder. Where scans in several folders have one name, it must lie in the folder that is called like the scan's.
 """
 
 import dataclasses
@@ -46,11 +45,7 @@ def index_labels(
 
 
 def annotation_stem(path: Path, names: Collection[str]) -> str:
-    """The file's name without its ending, in the form of `stems_of`.
-
-    Letters with accents are composed, as in the names of scans, and the view is in small letters, unless a scan itself
-    is called so.
-    """
+    """The file's name without its ending, accents composed and the view in small letters, as in `stems_of`."""
     stem = unicodedata.normalize("NFC", path.stem)
     name, _, view = stem.rpartition("_")
     return f"{name}_{view.lower()}" if view.lower() in VIEWS and stem not in names else stem
@@ -83,10 +78,8 @@ def read_annotation(
     """Read the annotation of one scan.
 
     Args:
-        names: of the scan's files: one, or two of one view each, the anterior one first.
-        files: its annotation files.
-        classes: label -> class.
-        missing_views: views the scan lacks.
+        names: of the scan's files: one, or two of one view each, the anterior one first. files: its annotations.
+        classes: label -> class. missing_views: views the scan lacks.
 
     Raises:
         LabelError: a file that cannot be read; reason "label-ambiguous" when two files claim the same view, or a PNG
@@ -96,11 +89,8 @@ def read_annotation(
     for path in files:
         beside = drawn.get(annotation_stem(path, names), path)
         if path.suffix.lower() == ".png" and beside is not path:
-            raise LabelError(
-                f"{path}: may be the picture on which {beside.name} was drawn: move it out of the labels folder, or "
-                "keep one of the two",
-                "label-ambiguous",
-            )
+            message = f"{path}: may be the picture on which {beside.name} was drawn: move it out of the labels folder"
+            raise LabelError(message, "label-ambiguous")
     lesions: dict[str, np.ndarray] = {}
     origin: dict[str, Path] = {}
     for path in files:
@@ -110,10 +100,8 @@ def read_annotation(
             raise LabelError(f"{path}: annotates the same as {origin[place].name}: keep one of them", "label-ambiguous")
         lesions[place], origin[place] = mask, path
     if len(lesions) > 1 and set(lesions) != set(VIEWS):
-        raise LabelError(
-            f"{files[0]}: beside it there is {files[1].name}, drawn on another image: keep one of them",
-            "label-ambiguous",
-        )
+        message = f"{files[0]}: beside it there is {files[1].name}, drawn on another image: keep one of them"
+        raise LabelError(message, "label-ambiguous")
     warnings = []
     absent = set(VIEWS) - set(lesions) - set(missing_views)
     if set(lesions) & set(VIEWS) and absent:
@@ -130,18 +118,14 @@ def decide_group(annotation: Annotation, declared: Declaration | None) -> str:
     """
     says = declared.metastases if declared else None
     if says is None and not annotation.metastatic:
-        raise LabelError(
-            "no metastasis is annotated: annotate the scan, or declare it normal with metastases=no in patients.csv",
-            "label-missing",
+        message = (
+            "no metastasis is annotated: annotate the scan, or declare it normal with metastases=no in patients.csv"
         )
-    if says is True and not annotation.metastatic:
-        raise LabelError(
-            "patients.csv says metastases=yes, but none is annotated: correct one of them", "label-contradiction"
-        )
-    if says is False and annotation.metastatic:
-        raise LabelError(
-            "patients.csv says metastases=no, but one is annotated: correct one of them", "label-contradiction"
-        )
+        raise LabelError(message, "label-missing")
+    if says not in (None, annotation.metastatic):
+        said, drawn = ("yes", "none") if says else ("no", "one")
+        message = f"patients.csv says metastases={said}, but {drawn} is annotated: correct one of them"
+        raise LabelError(message, "label-contradiction")
     return "positive" if annotation.metastatic else "negative"
 
 
@@ -156,8 +140,5 @@ def _place(path: Path, frame: str, names: Sequence[str], missing_views: Sequence
         return VIEWS[list(names).index(stem)]
     if len(missing_views) == 1:
         return next(view for view in VIEWS if view not in missing_views)
-    raise LabelError(
-        f"{path}: drawn on one view: rename it to {path.stem}_anterior{path.suffix} "
-        f"or {path.stem}_posterior{path.suffix}",
-        "label-frame",
-    )
+    names = " or ".join(f"{path.stem}_{view}{path.suffix}" for view in VIEWS)
+    raise LabelError(f"{path}: drawn on one view: rename it to {names}", "label-frame")

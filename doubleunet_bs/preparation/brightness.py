@@ -21,22 +21,15 @@ MANY_TIMES = 20.0
 """A larger gain is a warning: the noise of so few counts is all that is amplified."""
 
 
-def count_values(image: np.ndarray) -> np.ndarray:
-    """How many pixels have the value 0, 1, 2, ... up to the largest: int64 array. Empty for an image without pixels."""
-    return np.bincount(image.ravel())
-
-
 def find_gain(images: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The gain that brings the mean intensity of `images` together into the open range (7, 14).
-
-    The mean is a piecewise linear function of the gain, so the solution is exact and not searched for.
+    """The gain that brings the mean intensity of `images` together into the open range (7, 14), and that mean.
 
     Args:
         images: uint16 counts, one array or several of any shape; together at least one pixel.
 
     Returns:
-        The gain, exactly representable in float32: 1.0 when the mean of min(counts, 255) lies inside already, else the
-            gain whose mean is a thousandth of a grey level inside the nearer end. And the mean intensity that it gives.
+        The gain, exact in float32: 1.0 when the mean of min(counts, 255) lies inside already, else the gain whose mean
+            is a thousandth of a grey level inside the nearer end. And the mean intensity that it gives.
 
     Raises:
         ScanError: reason "too-dark": even fully saturated, too few pixels have counts to reach a mean of 7.
@@ -50,7 +43,7 @@ def find_gain(images: Sequence[np.ndarray]) -> tuple[float, float]:
     """
     numbers = np.zeros(max(int(image.max(initial=0)) for image in images) + 1, np.int64)
     for image in images:
-        part = count_values(image)
+        part = np.bincount(image.ravel())
         numbers[: len(part)] += part
     histogram = _Histogram(np.arange(len(numbers)), numbers)
     low, high = BRIGHTNESS_RANGE
@@ -59,14 +52,10 @@ def find_gain(images: Sequence[np.ndarray]) -> tuple[float, float]:
         return 1.0, mean
     target = low + BRIGHTNESS_MARGIN if mean <= low else high - BRIGHTNESS_MARGIN
     if histogram.brightest() <= target:
-        raise ScanError(
-            f"too few pixels have counts ({histogram.filled():.2%}) to reach a mean brightness of {low:g}", "too-dark"
-        )
+        message = f"too few pixels have counts ({histogram.filled():.2%}) to reach a mean brightness of {low:g}"
+        raise ScanError(message, "too-dark")
     gain = float(np.float32(histogram.solve(target)))
-    mean = histogram.mean(gain)
-    if not low < mean < high:
-        raise AssertionError("the rounded gain leaves the range")
-    return gain, mean
+    return gain, histogram.mean(gain)
 
 
 def to_grey(counts: np.ndarray, gains: tuple[float, float]) -> np.ndarray:
@@ -95,24 +84,17 @@ def to_grey(counts: np.ndarray, gains: tuple[float, float]) -> np.ndarray:
 
 
 def find_scales(counts: np.ndarray, gains: tuple[float, float], ratios: Sequence[float]) -> list[float]:
-    """The factors on the gains of a prepared image that multiply its mean intensity by `ratios`.
-
-    Saturation makes a factor another number than its ratio: white pixels do not become whiter. The solution is exact
-    for min(gain x counts, 255) over this image, before grey levels are rounded.
+    """The factors on the gains of a prepared image that multiply its mean intensity by `ratios`, saturation included.
 
     Args:
-        counts: uint16 counts of shape (rows, columns) as for `to_grey`, not all zero.
-        gains: of the anterior and the posterior half.
+        counts, gains: as for `to_grey`; counts of shape (rows, columns), not all zero.
         ratios: above 0.
-
-    Returns:
-        One factor for each ratio.
 
     Raises:
         ScanError: reason "too-dark": with every pixel that has counts saturated the image is not as bright as that.
     """
     half = counts.shape[1] // 2
-    numbers = [count_values(view) for view in (counts[:, :half], counts[:, half:])]
+    numbers = [np.bincount(view.ravel()) for view in (counts[:, :half], counts[:, half:])]
     values = np.concatenate([np.arange(len(part)) * gain for part, gain in zip(numbers, gains, strict=True)])
     order = np.argsort(values, kind="stable")
     histogram = _Histogram(values[order], np.concatenate(numbers)[order])
@@ -121,22 +103,14 @@ def find_scales(counts: np.ndarray, gains: tuple[float, float], ratios: Sequence
     for ratio in ratios:
         target = ratio * mean
         if ratio != 1.0 and not 0 < target < brightest:
-            raise ScanError(
-                f"too few pixels have counts ({histogram.filled():.2%} of the image) to make it {ratio:.2f} times as "
-                "bright",
-                "too-dark",
-            )
+            message = f"too few pixels have counts ({histogram.filled():.2%}) to make it {ratio:.2f} times as bright"
+            raise ScanError(message, "too-dark")
         scales.append(1.0 if ratio == 1.0 else histogram.solve(target))
     return scales
 
 
 class _Histogram:
-    """How often each value occurs: all that the mean of a clipped multiple depends on.
-
-    Args:
-        values: not negative, in ascending order.
-        numbers: whole numbers, one for each value.
-    """
+    """How often (`numbers`) each of the ascending `values` occurs: all that the mean of a clipped multiple needs."""
 
     def __init__(self, values: np.ndarray, numbers: np.ndarray):
         self.size = float(numbers.sum())

@@ -31,8 +31,7 @@ class PreparedCase:
         brightness: mean intensity of the crops of 950 rows after the gain, in grey levels; strictly inside (7, 14).
         placements: "anterior" and "posterior" -> where the crop lies on the raw view.
         bodies: the same names -> body bounding box; a missing view is not in it.
-        uptake_fraction: part of the image (of the views that are there) that the background removal keeps, 0 for
-            "none".
+        uptake_fraction: part of the image (of the views that are there) that background removal keeps, 0 for "none".
         metastatic_pixels: in `labels`.
         sum_counts: over both raw views.
         raw_shape: (rows, columns) of a raw view.
@@ -164,10 +163,8 @@ def _check_views(scan: "BoneScan") -> dict[str, np.ndarray]:
     views = {name: getattr(scan, name) for name in VIEWS if name not in scan.missing_views}
     for name, counts in views.items():
         if counts.shape != RAW_SHAPE or counts.dtype != np.uint16:
-            raise ScanError(
-                f"the {name} view is {_described(counts)}: {RAW_SHAPE[0]} x {RAW_SHAPE[1]} of type uint16 is needed",
-                "wrong-matrix",
-            )
+            needed = f"{RAW_SHAPE[0]} x {RAW_SHAPE[1]} of type uint16"
+            raise ScanError(f"the {name} view is {_described(counts)}: {needed} is needed", "wrong-matrix")
     if not views:
         raise ScanError("both views are missing", "missing-view")
     return views
@@ -218,10 +215,8 @@ def _check_lesions(lesions: Mapping[str, np.ndarray]) -> None:
         if name not in shapes:
             raise LabelError(f"a mask is named {name!r}: it must be one of {', '.join(shapes)}", "label-frame")
         if mask.shape != shapes[name] or mask.dtype != np.uint8:
-            raise LabelError(
-                f"the {name} mask is {_described(mask)}: {' x '.join(map(str, shapes[name]))} of type uint8 is needed",
-                "label-frame",
-            )
+            needed = f"{' x '.join(map(str, shapes[name]))} of type uint8"
+            raise LabelError(f"the {name} mask is {_described(mask)}: {needed} is needed", "label-frame")
         if mask.max(initial=0) > METASTATIC:
             raise LabelError(f"the {name} mask has a class above {METASTATIC}", "label-class")
     if len(lesions) > 1 and set(lesions) != set(VIEWS):

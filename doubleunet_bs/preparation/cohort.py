@@ -1,8 +1,7 @@
 """A folder of scans and a folder of annotations -> a shard folder (paper, sections 2.1 to 2.4).
 
-Scans are prepared in the order of their paths, by one process or by several. The bytes of the result do not depend on
-how many. Memory does not grow with the number of scans, except for some kilobytes of record each. The shard folder
-appears whole or not at all; what is interrupted starts again.
+Scans are prepared in the order of their paths, by one process or by several: the bytes of the result are the same. The
+shard folder appears whole or not at all; what is interrupted starts again.
 """
 
 import collections
@@ -151,12 +150,12 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     writer = ShardWriter(folder, job.settings, pseudonyms.key_mark)
     rejected = list(inputs.rejected)
     sources: list[PatientSource] = []
-    twins = _Twins()
+    seen: dict[str, str] = {}
     bar = tqdm(inputs.tasks, desc="prepare", unit="scan", disable=None)
     with contextlib.closing(_outcomes(job, inputs.tasks, pseudonyms)) as outcomes:
         for task, outcome in zip(bar, outcomes, strict=True):
             if isinstance(outcome, Prepared):
-                outcome = twins.rejection(outcome.record, task.path) or outcome
+                outcome = _find_twin(outcome.record, task.path, seen) or outcome
             if isinstance(outcome, Rejection):
                 rejected.append(outcome)
             elif job.skip_invalid or not rejected:
@@ -237,24 +236,15 @@ def _without_table(pseudonyms: Pseudonyms) -> Pseudonyms:
     return empty
 
 
-class _Twins:
-    """Finds scans that are in a folder twice."""
-
-    def __init__(self) -> None:
-        self._pixels: dict[str, str] = {}
-        self._cases: dict[str, str] = {}
-
-    def rejection(self, record: CaseRecord, path: str) -> Rejection | None:
-        """Why a scan is refused; None when it is the first of its kind, which is remembered."""
-        twin = self._pixels.get(record.pixel_sha256)
-        if twin is not None:
-            return Rejection(path, "duplicate", f"has the same counts as {twin}: keep one of the two")
-        twin = self._cases.get(record.case)
-        if twin is not None:
-            message = f"has the same identity in its header as {twin} but other counts: correct one of the headers"
-            return Rejection(path, "duplicate-identity", message)
-        self._pixels[record.pixel_sha256] = self._cases[record.case] = path
-        return None
+def _find_twin(record: CaseRecord, path: str, seen: dict[str, str]) -> Rejection | None:
+    """Why a scan is refused that is in the folder twice; None for the first of its kind, which is put into `seen`."""
+    if twin := seen.get(record.pixel_sha256):
+        return Rejection(path, "duplicate", f"has the same counts as {twin}: keep one of the two")
+    if twin := seen.get(record.case):
+        message = f"has the same identity in its header as {twin} but other counts: correct one of the headers"
+        return Rejection(path, "duplicate-identity", message)
+    seen[record.pixel_sha256] = seen[record.case] = path
+    return None
 
 
 def _outcomes(job: CohortJob, tasks: Sequence[Task], pseudonyms: Pseudonyms) -> Generator[Prepared | Rejection]:
@@ -311,9 +301,7 @@ def rejection_table(rejected: Sequence[Rejection]) -> str:
 
 def _write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
     """Write a JSON list of objects with `path`, `reason` and `message`."""
-    content = [
-        {name: _printable(value) for name, value in dataclasses.asdict(rejection).items()} for rejection in rejected
-    ]
+    content = [{name: _printable(text) for name, text in dataclasses.asdict(file).items()} for file in rejected]
     # For its owner only: file names of a hospital's export often are the patients' names.
     write_json(path, content, mode=0o600)
 

@@ -101,15 +101,12 @@ def find_inputs(
 
 
 class _Names:
-    """Which names are taken.
+    """How many scans have a name, without folders (`short`) and with (`long`).
 
-    Attributes:
-        short, long: number of scans that have a name, without and with folders.
-        known: the short names, and all that rejected files may have been meant to be called.
+    `known` holds the short names, and all that rejected files may have been meant to be called.
     """
 
     def __init__(self, found: ScanFolder):
-        # A scan counts once, though both of its files may have one name.
         self.short = Counter(name for source in found.scans for name in set(source.names))
         self.long = Counter(name for source in found.scans for name in set(_long_names(source)))
         self.known = set(self.short) | {name for file in found.rejected for name in _possible_names(file.path)}
@@ -151,12 +148,9 @@ def _how_to_name(source: ScanFiles, times: int, unclear: Sequence[str]) -> str:
     clear = [name for name in _long_names(source) if name not in unclear]
     if not clear:
         return f"{times} scans have this name: rename it, or move it into a folder of its own"
-    # In full, since it is to be copied; what cannot be printed is replaced.
-    name = Source(clear[0]).label
-    return (
-        f"{times} scans have this name: call it {name} in {FILE}, and put its annotations into the folder "
-        f"{name.rpartition('/')[0]} of the labels folder"
-    )
+    name = Source(clear[0]).label  # what cannot be printed is replaced
+    place = f"the folder {name.rpartition('/')[0]} of the labels folder"
+    return f"{times} scans have this name: call it {name} in {FILE}, and put its annotations into {place}"
 
 
 def _long_names(source: ScanFiles) -> tuple[str, ...]:
@@ -165,14 +159,14 @@ def _long_names(source: ScanFiles) -> tuple[str, ...]:
 
 
 def _long_name(labels: Path, file: Path, names: Sequence[str]) -> str | None:
-    """The long name that an annotation has by its folder; None when it belongs to none of the names."""
+    """The long name that an annotation has by its folder, if it belongs to one of the names."""
     stem = annotation_stem(file, names)
     folder = unicodedata.normalize("NFC", file.relative_to(labels).parent.as_posix())
     return next((f"{folder}/{name}" for name in names if stem in stems_of([name])), None)
 
 
 def _possible_names(path: str) -> set[str]:
-    """What a rejected file would have been called as a scan; of an archive member, the name inside the archive."""
+    """What a rejected file would have been called as a scan."""
     path = unicodedata.normalize("NFC", path.replace("!", "/"))
     folder, separator, name = path.rpartition("/")
     return {name, Path(name).stem, path, f"{folder}{separator}{Path(name).stem}"}

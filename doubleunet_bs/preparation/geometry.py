@@ -1,15 +1,12 @@
 """Where the body is, the crop around it, and the way back to the raw views (paper, section 2.3).
 
-Coordinates are (row, column) of a raw view. The paper finds the body with projection profiles, cuts out 950 x 256
-pixels with the body in the centre and does not scale. It leaves open how profiles become a bounding box. Here:
+Coordinates are (row, column) of a raw view. The paper leaves open how projection profiles become a bounding box. Here:
 
-- Every pixel is clipped at the 90th percentile of its view before it is summed. The body covers 20-45 % of a view, so
-  this is a level of ordinary bone. An injection site of 19,000 counts weighs no more than a rib.
-- Rows: the profiles of both views are added, since both heads look at the same patient on the same table. A leg that
-  is dim in one view is held by the other. A row belongs to the body above 6 % of the profile's 75th percentile (a row
-  of the trunk or the thighs), and above the noise of the empty rows. The longest run of rows is the body, so a urine
-  bag beyond the feet is not part of the patient.
-- Columns: each view has its own first and last one, from the upper 60 % of the body. Feet and urine bag do not count.
+- Every pixel is clipped at the 90th percentile of its view before it is summed: an injection site weighs no more than
+  a rib.
+- Rows: the profiles of both views are added. A row belongs to the body above 6 % of the profile's 75th percentile (a
+  row of the trunk or the thighs), and above the noise of the empty rows. The longest run of rows is the body.
+- Columns: each view has its own first and last one, from the upper 60 % of the body.
 """
 
 import dataclasses
@@ -20,7 +17,6 @@ import numpy as np
 
 from doubleunet_bs.constants import CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.preparation.brightness import count_values
 
 CLIP_PERCENTILE = 90
 LEVEL_PERCENTILE = 75
@@ -56,11 +52,6 @@ class BodyBox:
     last_row: int
     first_column: int
     last_column: int
-
-    @property
-    def rows(self) -> int:
-        """Height in rows."""
-        return self.last_row - self.first_row + 1
 
     def centred(self) -> Placement:
         """The crop with this body in its centre, half a pixel to the upper left where it cannot be exact.
@@ -123,14 +114,11 @@ def _body_warnings(first: int, last: int, profiles: Sequence[np.ndarray]) -> lis
 
 
 def check_orientation(views: Sequence[np.ndarray], first: int, last: int) -> list[str]:
-    """Look for legs at the top of the scan.
+    """One warning when every view shows legs at the top and none at the bottom, else none.
 
     Args:
         views: counts of shape (rows, columns), at least one view, clipped so that no single pixel stands out.
         first, last: rows of a whole body, inclusive; a hundred of them or more.
-
-    Returns:
-        One warning when every view shows legs at the top and none at the bottom, else none.
     """
     begin, end = (max(1, round(part * (last - first + 1))) for part in _END)
     upside_down = [
@@ -143,9 +131,8 @@ def check_orientation(views: Sequence[np.ndarray], first: int, last: int) -> lis
 
 def _gap(rows: np.ndarray) -> float:
     """0: counts rise to one summit and fall; 1: there are two with nothing between them. The median over stripes."""
-    return float(
-        np.median([_deepest_gap(stripe.mean(axis=0)) for stripe in np.array_split(rows, _STRIPES) if len(stripe)])
-    )
+    stripes = [stripe for stripe in np.array_split(rows, _STRIPES) if len(stripe)]
+    return float(np.median([_deepest_gap(stripe.mean(axis=0)) for stripe in stripes]))
 
 
 def _deepest_gap(profile: np.ndarray) -> float:
@@ -204,14 +191,9 @@ def map_back(
 
 
 def sum_blocks(counts: np.ndarray, bin: int) -> np.ndarray:
-    """Sum over blocks of bin x bin pixels.
+    """Sum uint16 counts over blocks of bin x bin pixels: uint32 array, or `counts` itself when `bin` is 1.
 
-    Args:
-        counts: uint16 array of shape (rows, columns). Zeros are appended where rows or columns are no multiple of
-            `bin`.
-
-    Returns:
-        uint32 array, or `counts` itself when `bin` is 1. No sum wraps: 16 x 65,535 is far below 2**32.
+    Zeros are appended where rows or columns are no multiple of `bin`.
 
     Example:
         >>> sum_blocks(np.arange(8, dtype=np.uint16).reshape(2, 4), 2)
@@ -223,14 +205,9 @@ def sum_blocks(counts: np.ndarray, bin: int) -> np.ndarray:
 
 
 def majority_of_blocks(labels: np.ndarray, bin: int) -> np.ndarray:
-    """A block is metastatic when at least half of its pixels are, else non-metastatic when at least half of its
-    pixels are.
+    """Class of each block of bin x bin pixels: metastatic when half of them are, else non-metastatic when half are.
 
-    Args:
-        labels: uint8 array of shape (rows, columns) of classes.
-
-    Returns:
-        uint8 array, or `labels` itself when `bin` is 1.
+    `labels` is a uint8 array of shape (rows, columns), returned itself when `bin` is 1.
     """
     if bin == 1:
         return labels
@@ -250,7 +227,7 @@ def _blocks(image: np.ndarray, bin: int) -> np.ndarray:
 
 def _clip_level(counts: np.ndarray) -> int:
     """The smallest value that at least 90 % of the pixels do not exceed, and at least 1."""
-    below = np.cumsum(count_values(counts))
+    below = np.cumsum(np.bincount(counts.ravel()))
     return max(1, int(np.searchsorted(below, int(below[-1]) * CLIP_PERCENTILE / 100)))
 
 

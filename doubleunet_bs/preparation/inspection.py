@@ -18,11 +18,7 @@ COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30,
 
 
 def write_pictures(folder: Path, case: str, grey: np.ndarray, labels: np.ndarray) -> None:
-    """Write the paper's PNGs of one case and an overlay.
-
-    CASE.png is the prepared image. CASE_labels.png holds its classes as a palette image with the values 0, 1 and 2.
-    CASE_overlay.png shows the image, dark uptake on white, with the metastatic areas outlined in red and the
-    non-metastatic ones in blue.
+    """Write the prepared image (CASE.png), its classes as a palette image (CASE_labels.png) and `overlay`.
 
     Args:
         folder: made when it is not there.
@@ -68,9 +64,7 @@ def inspection(scan: "BoneScan", prepared: PreparedCase) -> dict[str, Any]:
     """Figures of a scan and its preparation, without anything of the patient.
 
     Returns:
-        A JSON object: matrix, pixel spacing, how the views were distinguished; for each view the counts, largest pixel,
-            body bounding box, crop and gain (None for a missing view); brightness after the gain, uptake fraction of
-            the background setting, warnings.
+        A JSON object. A missing view is None.
     """
     views: dict[str, Any] = {}
     for index, name in enumerate(VIEWS):

@@ -4,10 +4,9 @@
     scan-001,A-17,breast,yes
     scan-002,A-17,breast,no
 
-`scan` is the file's name without its ending. Where scans in several folders have one name, the folders stand in front:
-`2019/scan-001`. The other columns may be empty or left out. A normal scan says `no`; a scan without an annotation and
-without a `no` is rejected, since its annotation may have been forgotten. Capitals in the table's file name do not
-matter. A patient given here overrides the header.
+`scan` is the file's name without its ending, with folders in front where several scans have one name: `2019/scan-001`.
+The other columns may be empty or left out. A scan without an annotation and without a `no` is rejected, since its
+annotation may have been forgotten. A patient given here overrides the header.
 """
 
 import csv
@@ -123,12 +122,7 @@ class PatientSource:
 
 
 def same_patients(cases: Sequence[CaseRecord], sources: Sequence[PatientSource]) -> list[CaseRecord]:
-    """Let a scan that patients.csv does not assign join the patient of the other scans with its Patient ID.
-
-    Args:
-        cases: records of all scans of a data set.
-        sources: one for each case.
-    """
+    """Let scans that patients.csv does not assign join the patient of the others with their Patient ID."""
     assigned: defaultdict[str | None, set[str]] = defaultdict(set)
     for case, source in zip(cases, sources, strict=True):
         if source.declared and source.header is not None:
@@ -147,8 +141,7 @@ def warn_of_issuers(
 ) -> list[CaseRecord]:
     r"""Add `ISSUER_WARNING` where one Patient ID came with an issuer from one export and without from another.
 
-    They may be one patient, who would then be in two folds, or two patients of different institutions: only
-    patients.csv can tell. Scans that it assigns get no warning.
+    Scans that patients.csv assigns get no warning.
 
     Args:
         cases, sources: as for `same_patients`, after it.

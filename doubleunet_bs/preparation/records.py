@@ -1,7 +1,6 @@
 """One case in `dataset.json`: what is written, and the check when it is read."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +15,8 @@ from doubleunet_bs.preparation.geometry import BodyBox, Placement
 
 GROUPS = ("positive", "negative")
 PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
-_HASH = re.compile(r"[0-9a-f]{64}\Z")
+# Empty for a scan that was made in memory.
+_HASH = re.compile(r"([0-9a-f]{64})?\Z")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,16 +77,7 @@ def make_record(
     pixel_sha256: str,
     warnings: tuple[str, ...] = (),
 ) -> CaseRecord:
-    """The record of a prepared case.
-
-    Args:
-        prepared: the case; all that both have in common is taken from it.
-        patient, group, cancer, pixel_sha256: see `CaseRecord`.
-        warnings: further ones.
-
-    Returns:
-        The record, with shard and row 0 until it is written.
-    """
+    """The record of a prepared case with further `warnings`; shard and row are 0 until it is written."""
     shared = {field.name for field in dataclasses.fields(PreparedCase)} & _NAMES
     content = {name: getattr(prepared, name) for name in shared}
     content |= {"patient": patient, "warnings": (*prepared.warnings, *warnings)}
@@ -123,8 +114,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_hash(value: Any) -> bool:
-    # Empty: a scan that was made in memory and not read from a file.
-    return isinstance(value, str) and (value == "" or _HASH.match(value) is not None)
+    return isinstance(value, str) and _HASH.match(value) is not None
 
 
 def _is_whole(value: Any) -> bool:
@@ -132,7 +122,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e12 and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < 1e12
 
 
 def _is_gain(value: Any) -> bool:
@@ -144,17 +134,14 @@ def _is_list(value: Any, is_right: Callable[[Any], bool], length: int | None = N
 
 
 def _is_table(value: Any, kind: type[Placement] | type[BodyBox]) -> bool:
+    """Whether a value gives whole numbers below a million for all fields of `kind` to some views."""
     names = {field.name for field in dataclasses.fields(kind)}
-    return (
-        isinstance(value, dict)
-        and set(value) <= set(VIEWS)
-        and all(
-            isinstance(entry, dict)
-            and entry.keys() == names
-            and all(type(number) is int and abs(number) < 10**6 for number in entry.values())
-            for entry in value.values()
-        )
-    )
+    if not isinstance(value, dict) or not set(value) <= set(VIEWS):
+        return False
+    entries = value.values()
+    if not all(isinstance(entry, dict) and entry.keys() == names for entry in entries):
+        return False
+    return all(type(number) is int and abs(number) < 10**6 for entry in entries for number in entry.values())
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {

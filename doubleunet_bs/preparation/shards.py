@@ -32,16 +32,8 @@ VERSION = 1
 CASES_PER_SHARD = 64
 KINDS: dict[str, np.dtype] = {"counts": np.dtype("<u2"), "labels": np.dtype("u1")}
 # What NumPy's header parser raises on damaged headers: it hands them to Python's own parsers.
-_HEADER_ERRORS = (
-    ValueError,
-    SyntaxError,
-    tokenize.TokenError,
-    EOFError,
-    TypeError,
-    RecursionError,
-    MemoryError,
-    OverflowError,
-)
+_HEADER_ERRORS = (ValueError, SyntaxError, tokenize.TokenError, EOFError, TypeError, RecursionError, MemoryError,
+                  OverflowError)  # fmt: skip
 
 
 def shard_name(kind: str, number: int) -> str:
@@ -68,8 +60,6 @@ class Dataset(Protocol):
 
 class ShardedDataset:
     """An opened shard folder. Made by `open_shards`.
-
-    All files are mapped when the folder is opened: whatever becomes of it, they are what was opened.
 
     Attributes:
         path: the folder.
@@ -119,8 +109,7 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
 
     Args:
         path: the folder.
-        verify: also read every shard file and compare its SHA-256, which takes a second per gigabyte or so. Without it
-            only `dataset.json` is read, and of the files the header and the size.
+        verify: also read every shard file and compare its SHA-256, not only its header and size.
 
     Raises:
         DatasetError: no such folder, another format version, damaged or missing files, impossible entries, a case
@@ -153,9 +142,7 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
         raise DatasetError(f"{path / DATASET}: {error}") from None
     places = [(number, row) for number, shard in enumerate(shards) for row in range(shard["cases"])]
     if [(case.shard, case.row) for case in cases] != places:
-        raise DatasetError(
-            f"{path / DATASET}: the cases do not fill the shards in their order: prepare the scans again"
-        )
+        raise DatasetError(f"{path / DATASET}: the cases do not fill the shards in order: prepare the scans again")
     name, times = Counter(case.case for case in cases).most_common(1)[0]
     if times > 1:
         raise DatasetError(f"{path / DATASET}: {name} is in it {times} times: prepare the scans again")
@@ -195,10 +182,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DatasetError(f"{path}: not a shard description of this package")
     if content.get("version") != VERSION:
-        raise DatasetError(
-            f"{path}: format version {str(content.get('version'))[:20]}, this package reads version {VERSION}: "
-            "prepare the scans again"
-        )
+        raise DatasetError(f"{path}: not of format version {VERSION}: prepare the scans again")
     return hashlib.sha256(text).hexdigest(), content
 
 
@@ -239,9 +223,7 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         raise DatasetError(f"{path}: cannot be read ({cause.strerror})") from None
     except _HEADER_ERRORS as cause:
         reason = str(cause).splitlines()[0][:100] if str(cause) else type(cause).__name__
-        raise DatasetError(
-            f"{path}: not the shard that {DATASET} describes ({reason}): prepare the scans again"
-        ) from None
+        raise DatasetError(f"{path}: not as {DATASET} describes it ({reason}): prepare the scans again") from None
     return array
 
 
@@ -269,13 +251,7 @@ class ShardWriter:
         }
 
     def add(self, record: CaseRecord, counts: np.ndarray, labels: np.ndarray) -> None:
-        """Append a case.
-
-        Args:
-            record: its shard and row are filled in.
-            counts: uint16 array of the settings' image shape.
-            labels: uint8 array of the same shape.
-        """
+        """Append a case: uint16 counts and uint8 labels of the settings' image shape. Shard and row are filled in."""
         if self._rows == CASES_PER_SHARD:
             self._write()
         self._arrays["counts"][self._rows] = counts

@@ -65,6 +65,7 @@ def test_an_interrupted_run_leaves_nothing(six, monkeypatch):
 
 def test_a_folder_that_appears_meanwhile_is_left_alone(six, monkeypatch):
     prepare_task, options = module.prepare_task, {"skip_invalid": True, "key": six.root / "key.json"}
+    module.Pseudonyms.new().save(options["key"])
 
     def with_another(task, **others):
         with monkeypatch.context() as patch:
