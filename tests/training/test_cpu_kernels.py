@@ -106,7 +106,7 @@ tf = import_tensorflow()
 import keras, numpy as np
 from small_network import small_network
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.training.devices import choose_machine, open_replicas
+from doubleunet_bs.training.devices import choose_precision, open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.steps import Steps, make_loss
 
@@ -116,7 +116,7 @@ batch = {"grey": grey, "labels": grey // 86, "weights": np.ones(4, np.float32), 
 data = tf.data.Dataset.from_tensors(batch).repeat()
 for precision in ("float32", "mixed_bfloat16"):
     try:
-        choose_machine(replicas, precision)
+        choose_precision(replicas, precision)
     except SettingsError as error:
         found[precision] = str(error)
         continue
@@ -131,7 +131,7 @@ for precision in ("float32", "mixed_bfloat16"):
     found[precision] = [steps.train(iterator)[0] for _ in range(2)]
     layers = [layer for layer in model.layers if "call" in vars(layer)]
     found[precision + " kernels"] = sorted({type(layer).__name__ for layer in layers})
-found["auto"] = choose_machine(replicas, "auto").precision
+found["auto"] = choose_precision(replicas, "auto").precision
 print(json.dumps(found))
 """
 
