@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
@@ -204,9 +203,9 @@ def deterministic_kernels() -> bool:
 
 
 BYTES_PER_PIXEL = {"float32": 10_000, "mixed_bfloat16": 7_200, "mixed_float16": 7_200}
-"""With Keras' own layers, as on GPUs; float16 is taken to need what bfloat16 does. Measured on CPUs."""
-CPU_BYTES_PER_PIXEL = {**BYTES_PER_PIXEL, "float32": 9_200, "mixed_bfloat16": 4_800}
-"""With the kernels of `training.cpu_kernels`, which float16 does not have."""
+"""Memory that a pixel of each image takes in a training step, with the layers of Keras. Measured on CPUs."""
+CPU_BYTES_PER_PIXEL = {"float32": 9_200, "mixed_bfloat16": 4_800, "mixed_float16": 7_200}
+"""The same with the kernels of `training.cpu_kernels`, which float16 does not have."""
 CONSTANT_BYTES = 1.5e9
 
 
@@ -217,10 +216,9 @@ def images_at_once(experiment: Experiment, replicas: int = 1) -> int:
 
 def memory_needed(experiment: Experiment, image_shape: tuple[int, int], replicas: Replicas) -> float:
     """Estimated bytes on a GPU, or on the CPU for all replicas together."""
-    on_gpu = bool(replicas.gpu_numbers)
-    per_pixel = (BYTES_PER_PIXEL if on_gpu else CPU_BYTES_PER_PIXEL)[replicas.precision]
+    per_pixel = (BYTES_PER_PIXEL if replicas.gpu_numbers else CPU_BYTES_PER_PIXEL)[replicas.precision]
     share = CONSTANT_BYTES + images_at_once(experiment, replicas.count) * image_shape[0] * image_shape[1] * per_pixel
-    return share if on_gpu else share * replicas.count
+    return share if replicas.gpu_numbers else share * replicas.count
 
 
 def memory_advice(experiment: Experiment, replicas: Replicas) -> str:
@@ -232,76 +230,48 @@ def memory_advice(experiment: Experiment, replicas: Replicas) -> str:
         changes.append(f"--accumulate {micro_batches}")
     if replicas.precision == "float32":
         changes.append("--precision mixed_bfloat16")
-    changes += [
-        "a smaller --batch-size",
-        "more devices" if replicas.gpu_numbers else "a coarser matrix (prepare --bin 2)",
-    ]
-    return "use " + ", ".join(changes[:-1]) + f" or {changes[-1]}"
+    last = "more devices" if replicas.gpu_numbers else "a coarser matrix (prepare --bin 2)"
+    return f"use {', '.join([*changes, 'a smaller --batch-size'])} or {last}"
 
 
 def check_memory(
     experiment: Experiment, image_shape: tuple[int, int], replicas: Replicas, available: float | None = None
 ) -> str:
-    """Compare the memory that a training needs with what there is.
+    """Compare the memory that a training on the CPU needs with what there is.
 
     Args:
         experiment, image_shape, replicas: see `open_devices`.
-        available: bytes of a device. None: ask it.
+        available: bytes. None: ask this machine.
 
     Returns:
-        One line for the terminal. It warns where a GPU may be too small, since the estimate is from CPUs.
+        One line for the terminal. On GPUs, for which nothing was measured, it has the estimate alone.
 
     Raises:
         SettingsError: this machine's memory is too small. The message says what to change.
     """
     needed = memory_needed(experiment, image_shape, replicas)
-    available = _memory_available(replicas) if available is None else available
-    text = f"about {needed / 1e9:.1f} GB needed"
-    if available is None:
-        return text
-    if needed <= available:
-        return f"{text} of {available / 1e9:.1f} GB on the device"
-    advice = memory_advice(experiment, replicas)
     if replicas.gpu_numbers:
-        return f"{text} of {available / 1e9:.1f} GB on the device; it may not fit: {advice}"
-    raise SettingsError(
-        f"training needs about {needed / 1e9:.1f} GB, this machine has {available / 1e9:.1f} GB: {advice}"
-    )
+        return f"about {needed / 1e9:.1f} GB needed on each"
+    available = memory_limit() if available is None else available
+    if needed > available:
+        advice = memory_advice(experiment, replicas)
+        raise SettingsError(
+            f"training needs about {needed / 1e9:.1f} GB, this machine has {available / 1e9:.1f} GB: {advice}"
+        )
+    return f"about {needed / 1e9:.1f} GB needed of {available / 1e9:.1f} GB"
 
 
-def _memory_available(replicas: Replicas) -> float | None:
-    if replicas.gpu_numbers:
-        # The only place where TensorFlow says how much it may allocate on a GPU.
-        from tensorflow.python.client import device_lib
+def memory_limit(membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that this process may use: the machine's memory, or less in a batch job or a container.
 
-        names = {f"/device:GPU:{number}" for number in replicas.gpu_numbers}
-        listed: list[Any] = device_lib.list_local_devices()
-        return min((float(device.memory_limit) for device in listed if device.name in names), default=None)
-    try:
-        physical = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (ValueError, OSError, AttributeError):
-        return None
-    return min(physical, control_group_limit())
-
-
-def control_group_limit(membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """The smallest memory limit in bytes of this process's Linux control group and those above it; infinite without
-    one.
-
-    A batch system, or a container, sets it. Both versions of control groups are read.
+    Limits are read from version 2 of Linux' control groups, of this process and those above it.
     """
-    limits = [float("inf")]
-    try:
-        lines = membership.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        lines = []
-    for line in (*lines, "0::/", "0:memory:/"):
-        controllers, _, group = line.partition(":")[2].partition(":")
-        base, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
-        if (not controllers or "memory" in controllers.split(",")) and ".." not in group:
-            innermost = base / group.lstrip("/")
-            for folder in (innermost, *innermost.parents):
-                if folder.is_relative_to(base) and (folder / name).is_file():
-                    text = (folder / name).read_text(encoding="ascii").strip()
-                    limits += [float(text)] if text.isdigit() and int(text) < 2**60 else []
+    limits = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    lines = membership.read_text(encoding="utf-8").splitlines() if membership.exists() else []
+    innermost = root / next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    for folder in (innermost, *innermost.parents):
+        file = folder / "memory.max"
+        if folder.is_relative_to(root) and file.is_file():
+            text = file.read_text(encoding="ascii").strip()
+            limits += [] if text == "max" else [float(text)]
     return min(limits)
