@@ -1,9 +1,8 @@
 """One process a fold: lock files in `RUN/locks`, for processes on any machines that share the run folder.
 
-A lock is a file that only one process can create. Its holder touches it every 15 seconds and removes it at the end. A
-file
-that a killed process left is removed by the next one: at once on the same machine, elsewhere when nobody has touched it
-for two minutes. Locks of the kernel are not used, since over NFS they do not reach every machine.
+A lock is a file that only one process can create. Its holder touches it every 15 seconds and removes it at the end. The
+file of a killed process is removed by the next one: at once when no process has its number on this machine, otherwise
+when nobody has touched it for two minutes. Locks of the kernel are not used: over NFS they do not reach every machine.
 
 The file names machine and process, no user. It never leaves the run folder.
 """
@@ -47,28 +46,20 @@ class Lock:
     Args:
         run_path: the run folder.
         name: "fold_01", "pretrain".
-        beat: seconds between two touches.
-        lifetime: seconds without a touch after which another machine may remove the file.
 
     Raises:
         LockedError: on entry, when another process holds the lock.
     """
 
-    def __init__(
-        self,
-        run_path: str | os.PathLike,
-        name: str,
-        beat: float = BEAT_SECONDS,
-        lifetime: float = LIFETIME_SECONDS,
-    ):
+    def __init__(self, run_path: str | os.PathLike, name: str):
         self.path = Path(run_path) / FOLDER / f"{name}.lock"
-        self._beat, self._lifetime = beat, lifetime
         self._text = ""
         self._released = threading.Event()
 
     def __enter__(self) -> Self:
         since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        self._text = json_text({**_this_process(), "since": since, "token": secrets.token_hex(8)})
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "since": since}
+        self._text = json_text({**holder, "token": secrets.token_hex(8)})
         if not create_file(self.path, self._text):
             self._remove_abandoned()
             if not create_file(self.path, self._text):
@@ -98,17 +89,16 @@ class Lock:
             removing.unlink(missing_ok=True)
 
     def _is_abandoned(self) -> bool:
-        content = self._content()
-        machine = _machine()
-        if machine and content.get("machine") == machine and isinstance(content.get("pid"), int):
-            return not _is_running(content["pid"], content.get("started"))
+        content, machine = self._content(), _machine()
+        if machine and content.get("machine") == machine and not _is_running(content.get("pid")):
+            return True
         try:
             touched = self.path.stat().st_mtime
         except FileNotFoundError:
             return True
         # The time of the file system, which may live on a machine with another clock.
         with tempfile.NamedTemporaryFile(prefix=".now-", dir=self.path.parent) as probe:
-            return os.fstat(probe.fileno()).st_mtime - touched > self._lifetime
+            return os.fstat(probe.fileno()).st_mtime - touched > LIFETIME_SECONDS
 
     def _content(self) -> dict[str, Any]:
         """What the lock file says; empty when it is damaged or gone."""
@@ -129,7 +119,7 @@ class Lock:
             return False
 
     def _keep_alive(self) -> None:
-        while not self._released.wait(self._beat):
+        while not self._released.wait(BEAT_SECONDS):
             try:
                 if self._is_mine():
                     os.utime(self.path)
@@ -137,42 +127,27 @@ class Lock:
             except OSError:
                 # The file system does not answer: nothing can be written now either.
                 continue
-            # This process was suspended for longer than the lifetime, or somebody has removed the file. Another process
-            # may work on the fold: what this one has saved is in its hands now.
+            # This process was suspended for longer than the lifetime, or the file was removed. Another process may work
+            # on the fold.
             print(f"error: {self.path}: this process has lost its lock and ends here", file=sys.stderr, flush=True)
             os._exit(1)
 
 
-def _this_process() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": _start_time(pid), "machine": _machine()}
-
-
-def _machine() -> str:
-    """This start of this machine, and its space of process numbers (containers have their own). "" outside Linux."""
+def _machine() -> str | None:
+    """This start of this machine, and its space of process numbers (containers have their own). None outside Linux."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    except (OSError, ValueError):
-        return ""
+    except OSError:
+        return None
 
 
-def _is_running(pid: int, started: int | None) -> bool:
-    """Whether a process of this machine, known by its number and start time, still runs."""
+def _is_running(pid: Any) -> bool:
+    """Whether a process of this machine has this number. True where that cannot be known."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # Of another user, whose start time may be hidden.
-        return True
-    return _start_time(pid) == started
-
-
-def _start_time(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did. None when it has ended or nothing is known."""
-    try:
-        # The name, second and in parentheses, may hold anything. State and start time are the third and the 22nd field.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else int(fields[19])
-    except (OSError, ValueError, IndexError):
-        return None
+    except (PermissionError, TypeError, OverflowError):  # A process of another user, or no number.
+        pass
+    return True

@@ -18,8 +18,9 @@ from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
 
 HOLD = """
 import sys, time
-from doubleunet_bs.training.locks import Lock
-with Lock(sys.argv[1], "fold_01", beat=0.2):
+from doubleunet_bs.training import locks
+locks.BEAT_SECONDS = 0.2
+with locks.Lock(sys.argv[1], "fold_01"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -44,7 +45,7 @@ def lock_files(path):
 def foreign(path, age=0.0):
     """The lock file of a process on another machine, last touched `age` seconds ago."""
     file = path / FOLDER / "fold_01.lock"
-    content = {"host": "node-7", "pid": 12, "started": 1, "machine": "other", "since": "2026-11-26 14:02 UTC"}
+    content = {"host": "node-7", "pid": 12, "machine": "other", "since": "2026-11-26 14:02 UTC"}
     create_file(file, json.dumps(content))
     os.utime(file, (time.time() - age,) * 2)
     return file
@@ -71,15 +72,14 @@ def test_it_is_held_once_and_free_afterwards(tmp_path):
 def test_the_file_names_machine_and_process_and_no_user(tmp_path):
     with Lock(tmp_path, "pretrain") as lock:
         content = json.loads(lock.path.read_text())
-    assert set(content) == {"host", "pid", "started", "machine", "since", "token"} and content["pid"] == os.getpid()
+    assert set(content) == {"host", "pid", "machine", "since", "token"} and content["pid"] == os.getpid()
 
 
 def test_another_process_holds_it_until_it_is_killed(tmp_path, holder):
     with pytest.raises(LockedError, match=f"process {holder.pid}, since"):
         Lock(tmp_path, "fold_01").__enter__()
-    holder.send_signal(signal.SIGKILL)
-    # Not reaped yet, a zombie: gone all the same.
-    time.sleep(0.2)
+    holder.kill()
+    holder.wait()
     with Lock(tmp_path, "fold_01"):
         assert lock_files(tmp_path) == ["fold_01.lock"]
     assert lock_files(tmp_path) == []
@@ -90,6 +90,17 @@ def test_on_another_machine_only_the_age_tells(tmp_path):
     with pytest.raises(LockedError, match="fold_01.lock: locked by node-7, process 12, since 2026-11-26 14:02 UTC; if"):
         Lock(tmp_path, "fold_01").__enter__()
     os.utime(file, (time.time() - 130,) * 2)
+    with Lock(tmp_path, "fold_01"):
+        pass
+
+
+def test_a_process_that_has_the_number_of_a_killed_one_does_not_hold_its_lock(tmp_path):
+    with Lock(tmp_path, "fold_01") as lock:
+        text = lock.path.read_text()
+    assert create_file(lock.path, text)
+    with pytest.raises(LockedError, match=f"process {os.getpid()}, since"):
+        Lock(tmp_path, "fold_01").__enter__()
+    os.utime(lock.path, (time.time() - 130,) * 2)
     with Lock(tmp_path, "fold_01"):
         pass
 
