@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     """Segment the scans and print what was written."""
     from pathlib import Path
 
-    from doubleunet_bs.results.predict_scans import ModelChoice, PredictionTask, predict_scans, rehearse_prediction
+    from doubleunet_bs.results.predict_scans import PredictionTask, predict_scans, rehearse_prediction
     from doubleunet_bs.results.result_files import JobSettings, parse_outputs
 
     settings = JobSettings(
@@ -118,8 +118,12 @@ def run(args: argparse.Namespace) -> int:
     )
     task = PredictionTask(
         scans=args.scans,
-        choice=ModelChoice(args.model, args.engine, args.server, args.precision, args.deadline),
         settings=settings,
+        model=args.model,
+        engine=args.engine,
+        server=args.server,
+        precision=args.precision,
+        deadline=args.deadline,
         previous=args.previous,
         log=Path(args.log) if args.log else None,
     )

@@ -28,7 +28,7 @@ from doubleunet_bs.results.dicom_header import (
 )
 from doubleunet_bs.results.dicom_seg import segmentation
 from doubleunet_bs.results.lesion_list import all_warnings
-from doubleunet_bs.results.result_files import CAPTURE, SCAN_COPY, segmentation_name
+from doubleunet_bs.results.result_files import CAPTURE, SCAN_COPY, SEGMENTATION
 from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom_file import pydicom_silence
@@ -73,7 +73,7 @@ def dicom_results(
 
 
 def _files(scan: BoneScan, prediction: Prediction, picture: np.ndarray, header: ResultHeader) -> dict[str, bytes]:
-    files = {segmentation_name(view): _encode(segmentation(view, prediction, header)) for view in header.frames}
+    files = {SEGMENTATION.format(view): _encode(segmentation(view, prediction, header)) for view in header.frames}
     capture = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
     return files | {CAPTURE: _encode(capture)}
 

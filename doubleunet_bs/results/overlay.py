@@ -1,7 +1,7 @@
 """A picture of a prediction on the raw views, as a physician looks at a bone scan: what `overlay.png` shows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -31,11 +31,17 @@ def view_pictures(scan: BoneScan) -> dict[str, np.ndarray]:
     return display_views({view: getattr(scan, view) for view in VIEWS})
 
 
-def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> np.ndarray:
+def overlay_picture(
+    scan: BoneScan, prediction: Prediction, lesions: Sequence[PredictedLesion], pictures: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """Both raw views with the predicted metastatic areas outlined and numbered.
 
-    Every raw pixel is a block of 2 x 2 pixels. Both views have the same display level. The picture carries the case
-    pseudonym, the warnings and the intended use: it may be all that someone sees of a result.
+    Every raw pixel is a block of 2 x 2 pixels. The picture carries the case pseudonym, the warnings and the intended
+    use: it may be all that someone sees of a result.
+
+    Args:
+        scan, prediction, lesions: the scan, the prediction, and `find_lesions` of both.
+        pictures: `view_pictures` of the scan.
 
     Returns:
         uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix, and 22 rows more for each line of
@@ -47,7 +53,6 @@ def overlay_picture(scan: BoneScan, prediction: Prediction, lesions: Sequence[Pr
     top = _TOP + _LINE * max(len(lines) - 1, 0)
     page = Image.new("RGB", (page_width, top + height + _BOTTOM), "white")
     draw = ImageDraw.Draw(page)
-    pictures = view_pictures(scan)
     for number, view in enumerate(VIEWS):
         left = _MARGIN + number * (width + _GAP)
         centre = left + width // 2

@@ -1,15 +1,13 @@
-"""The work of `predict`: the scans a user named are read, segmented and written, and what is printed meanwhile.
+"""The work of `predict`: the scans a user named are read, segmented and written one after the other, and printed."""
 
-`ScanReader` reads and prepares, a `Predictor` segments, `result_folder` writes. `streaming` runs the three at the same
-time.
-"""
-
-import contextlib
 import dataclasses
+import datetime
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from tqdm import tqdm
 
@@ -20,40 +18,19 @@ from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.inference.engines import check_choice, choose_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.inference.predictor import Prediction, Predictor
+from doubleunet_bs.inference.predictor import Predictor
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.results.input_scans import list_scans, scan_name
 from doubleunet_bs.results.labelme_output import annotation_paths
-from doubleunet_bs.results.previous_scan import check_another, find_previous, previous_case, segment_previous
+from doubleunet_bs.results.previous_scan import find_previous
 from doubleunet_bs.results.result_files import JobSettings, case_folder
-from doubleunet_bs.results.result_folder import WrittenResult, write_prediction
-from doubleunet_bs.results.run_log import RunLog, check_log
+from doubleunet_bs.results.result_folder import WrittenResult, report_scan, write_prediction
 from doubleunet_bs.results.source_study import SourceStudy, read_source_study
-from doubleunet_bs.results.streaming import stream
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.scan_files import ScanFiles, ScanFolder
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.stop_signals import StopSignals
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelChoice:
-    """Which model segments, and with what; see `inference.predictor.Predictor`.
-
-    Attributes:
-        model: folder of a fold or of an exported model, or its name on the server.
-        engine: "auto", "tensorflow", "openvino" or "serving".
-        server: address, for "serving".
-        precision: "auto" or "float32".
-        deadline: seconds for an answer of the server; None for the default.
-    """
-
-    model: str
-    engine: str = "auto"
-    server: str | None = None
-    precision: str = "auto"
-    deadline: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +39,20 @@ class PredictionTask:
 
     Attributes:
         scans: files, folders and zip archives.
-        choice: the model.
         settings: what to write, and where.
+        model: folder of a fold or of an exported model, or its name on the server.
+        engine, server, precision, deadline: see `inference.predictor.Predictor`.
         previous: result folder or scan of an earlier date, for the report; None for none.
         log: file for a log; None for none.
     """
 
     scans: Sequence[str]
-    choice: ModelChoice
     settings: JobSettings
+    model: str
+    engine: str = "auto"
+    server: str | None = None
+    precision: str = "auto"
+    deadline: float | None = None
     previous: str | None = None
     log: Path | None = None
 
@@ -81,8 +63,8 @@ class PredictionTask:
             SettingsError: options that contradict each other, or a path that does not exist.
             ScanError: there is no usable scan.
         """
-        choice, settings = self.choice, self.settings
-        check_choice(choice.engine, choice.precision, choice.server, choice.deadline)
+        settings = self.settings
+        check_choice(self.engine, self.precision, self.server, self.deadline)
         for option, path in (("out", settings.out), ("labelme", settings.labelme)):
             if path is not None and not nearest_existing(path).is_dir():
                 raise SettingsError(f"{nearest_existing(path)}: is a file; --{option} names a folder")
@@ -102,6 +84,59 @@ class PredictionTask:
         return found
 
 
+def check_log(path: Path) -> None:
+    """Look whether a log can be written, without writing anything.
+
+    Raises:
+        SettingsError: it is a folder, a file is where a folder must be, or permission is missing.
+    """
+    there = nearest_existing(path)
+    if path.is_dir():
+        reason = "Is a directory"
+    elif there != path and not there.is_dir():
+        reason = "Not a directory"
+    elif not os.access(there, os.W_OK):
+        reason = "Permission denied"
+    else:
+        return
+    raise SettingsError(f"{path}: the log cannot be written ({reason}): give --log another file")
+
+
+class RunLog:
+    """Appends one line per event to a file, after those of earlier runs; without a file it does nothing.
+
+    File names, folders and texts of errors are left out, since they may hold a patient's name. A scan is named by its
+    pseudonym, or by its number in the run when it could not be read, and an error by its reason.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | None):
+        self._file = None
+        if path is not None:
+            check_log(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.line(f"stopped: {kind.__name__}")
+        if self._file is not None:
+            self._file.close()
+
+    def line(self, text: str) -> None:
+        """Append a line with the local time; it is in the file when this returns."""
+        if self._file is not None:
+            self._file.write(f"{datetime.datetime.now().isoformat(timespec='seconds')} {text}\n")
+            self._file.flush()
+
+
 @dataclasses.dataclass(frozen=True)
 class ReadScan:
     """One scan, read and prepared.
@@ -110,14 +145,12 @@ class ReadScan:
         scan, prepared: the scan, and the image for the network.
         study: the patient's identity when it is kept, else None.
         labelme: where its further Labelme files go, by view; None when none are wanted.
-        begun: when its reading began, by `time.perf_counter`.
     """
 
     scan: BoneScan
     prepared: PreparedCase
     study: SourceStudy | None
     labelme: dict[str, Path] | None
-    begun: float
 
 
 class ScanReader:
@@ -126,13 +159,14 @@ class ScanReader:
     Args:
         settings: of the run.
         preparation: of the model.
+        previous: pseudonym of the scan given with --previous.
 
     Attributes:
         cases: files of the scans read so far -> pseudonym, also of scans that were refused after reading.
     """
 
-    def __init__(self, settings: JobSettings, preparation: PreparationSettings):
-        self.settings, self.preparation = settings, preparation
+    def __init__(self, settings: JobSettings, preparation: PreparationSettings, previous: str | None = None):
+        self.settings, self.preparation, self.previous = settings, preparation, previous
         self.cases: dict[ScanFiles, str] = {}
         self._names: dict[str, str] = {}
         self._annotations: dict[Path, str] = {}
@@ -142,14 +176,16 @@ class ScanReader:
 
         Raises:
             ScanError: it cannot be read or prepared, or DICOM results cannot refer to it.
-            RunError: its result would overwrite something, or another scan of this run has the same counts.
+            RunError: its result would overwrite something, another scan of this run has the same counts, or it is the
+                previous scan itself.
         """
-        begun = time.perf_counter()
         settings, name = self.settings, scan_name(files.sources)
         scan = files.read(settings.allow_missing_view)
         self.cases[files] = scan.case
         if scan.case in self._names:
             raise RunError(f"{name}: has the same counts as {self._names[scan.case]}: leave one of them out")
+        if scan.case == self.previous:
+            raise RunError(f"{scan.case}: is also the scan given with --previous: give an earlier one")
         case_folder(settings.out, scan.case, settings.overwrite)
         study = read_source_study(files.sources) if settings.keep_identity else None
         labelme = None
@@ -165,70 +201,64 @@ class ScanReader:
         # Last: a scan that gets no result does not keep another from getting it.
         self._names[scan.case] = name
         self._annotations.update(dict.fromkeys((labelme or {}).values(), name))
-        return ReadScan(scan, prepared, study, labelme, begun)
+        return ReadScan(scan, prepared, study, labelme)
 
 
 def predict_scans(task: PredictionTask) -> int:
-    """Segment scans, write and print their results.
+    """Segment scans, write and print their results. One scan is in memory at a time.
 
     Returns:
         0 when every scan was segmented, else 1.
 
     Raises:
         BoneScanError: nothing could be begun.
-        KeyboardInterrupt: SIGINT or SIGTERM came; the results that were begun are complete.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the result that was begun is complete.
     """
-    found, settings, choice = task.find_scans(), task.settings, task.choice
-    earlier = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None
+    found, settings = task.find_scans(), task.settings
+    previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None
     total = len(found.scans) + len(found.rejected)
     done = 0
     with RunLog(task.log) as log:
-        predictor = Predictor(choice.model, choice.engine, choice.server, choice.precision, choice.deadline)
-        _introduce(predictor.description, predictor.engine)
-        reader = ScanReader(settings, predictor.description.preparation)
-        weights = predictor.description.weights_sha256[:12]
+        predictor = Predictor(task.model, task.engine, task.server, task.precision, task.deadline)
+        model = predictor.description
+        _introduce(model, predictor.engine)
         log.line(
-            f"start: doubleunet_bs {__version__}, {predictor.description.name}, weights {weights}, "
+            f"start: doubleunet_bs {__version__}, {model.name}, weights {model.weights_sha256[:12]}, "
             f"engine {predictor.engine}, {total} scans"
         )
         for number, file in enumerate(found.rejected, start=len(found.scans) + 1):
             log.line(f"scan {number} of {total}: not segmented ({file.reason})")
-        previous = segment_previous(earlier, predictor, settings.allow_missing_view) if earlier else None
-
-        def segment(content: ReadScan) -> Prediction:
-            if previous is not None:
-                check_another(content.scan.case, previous.result["case"])
-            return predictor.segment([content.prepared])[0]
-
-        def write(content: ReadScan, prediction: Prediction) -> tuple[WrittenResult, float]:
-            written = write_prediction(settings, content.scan, prediction, content.study, content.labelme, previous)
-            return written, time.perf_counter() - content.begun
-
-        bar = tqdm(
-            total=len(found.scans), desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None
-        )
-        signals = StopSignals()
-        outcomes = stream(found.scans, reader, segment, write, stop=lambda: signals.requested)
-        with signals, bar, contextlib.closing(outcomes):
-            for number, (files, outcome) in enumerate(outcomes, start=1):
-                bar.update()
-                if isinstance(outcome, BoneScanError):
-                    log.failure(reader.cases.get(files, f"scan {number} of {total}"), outcome)
+        if isinstance(previous, BoneScan):
+            previous = report_scan(previous, predictor.predict(previous))
+        reader = ScanReader(settings, model.preparation, previous.result["case"] if previous else None)
+        bar = tqdm(found.scans, desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
+        # A flag that is looked at: a signal that stops the work anywhere could leave a result unreported.
+        with StopSignals() as signals, bar:
+            for number, files in enumerate(bar, start=1):
+                begun = time.perf_counter()
+                try:
+                    content = reader(files)
+                    [prediction] = predictor.segment([content.prepared])
+                    written = write_prediction(
+                        settings, content.scan, prediction, content.study, content.labelme, previous
+                    )
+                except BoneScanError as error:
+                    name = reader.cases.get(files, f"scan {number} of {total}")
+                    reason = error.reason if isinstance(error, ScanError) else type(error).__name__
+                    log.line(f"{name}: not segmented ({reason})")
                     with tqdm.external_write_mode(file=sys.stderr):
-                        _complain(_named(outcome, files.sources))
-                    continue
-                done += 1
-                written, seconds = outcome
-                with tqdm.external_write_mode(file=sys.stdout):
-                    print(f"\n{scan_name(files.sources)}\n{_summary(written)}", flush=True)
-                areas, warnings = len(written.result["lesions"]), len(written.result["warnings"])
-                log.line(
-                    f"{written.result['case']}: {areas} areas, {written.result['metastatic_pixels']} pixels, "
-                    f"{warnings} warnings, {seconds:.2f} s"
-                )
-            # A flag that is looked at, since Python swallows a KeyboardInterrupt that comes while it clears up objects.
-            if signals.requested:
-                raise KeyboardInterrupt
+                        _complain(_named(error, files.sources))
+                else:
+                    done += 1
+                    with tqdm.external_write_mode(file=sys.stdout):
+                        print(f"\n{scan_name(files.sources)}\n{_summary(written)}", flush=True)
+                    result = written.result
+                    log.line(
+                        f"{result['case']}: {len(result['lesions'])} areas, {result['metastatic_pixels']} pixels, "
+                        f"{len(result['warnings'])} warnings, {time.perf_counter() - begun:.2f} s"
+                    )
+                if signals.requested:
+                    raise KeyboardInterrupt
         log.line(f"end: {done} of {total} scans segmented")
     print(f"\n{done} of {total} scans segmented; results in {settings.out}")
     return 0 if done == total else 1
@@ -243,27 +273,27 @@ def rehearse_prediction(task: PredictionTask) -> int:
     Raises:
         BoneScanError: nothing can be segmented with these options.
     """
-    found, settings, choice = task.find_scans(), task.settings, task.choice
-    path = Path(choice.model)
-    if choice.server and not path.is_dir():
+    found, settings, path = task.find_scans(), task.settings, Path(task.model)
+    if task.server and not path.is_dir():
         raise SettingsError(f"{path}: a dry run asks no server: name the folder of the model")
     if task.log:
         check_log(task.log)
     model = find_model(path)
-    model.check_exported(choice.engine)
-    exported = model.saved_model or choice.engine == "serving"
-    _introduce(model.description, f"engine {choose_local(choice.engine) if exported else 'tensorflow'}")
-    previous = None
+    model.check_exported(task.engine)
+    exported = model.saved_model or task.engine == "serving"
+    _introduce(model.description, f"engine {choose_local(task.engine) if exported else 'tensorflow'}")
+    case = None
     if task.previous:
-        earlier = find_previous(task.previous, found.scans[0], settings.allow_missing_view)
-        previous = previous_case(earlier, model.description.preparation, settings.allow_missing_view)
-    reader = ScanReader(settings, model.description.preparation)
+        previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view)
+        if isinstance(previous, BoneScan):
+            case = prepare_scan(previous, settings=model.description.preparation).case
+        else:
+            case = previous.result["case"]
+    reader = ScanReader(settings, model.description.preparation, case)
     ready = 0
     for files in found.scans:
         try:
             content = reader(files)
-            if previous is not None:
-                check_another(content.scan.case, previous)
         except BoneScanError as error:
             _complain(_named(error, files.sources))
             continue

@@ -14,7 +14,6 @@ report    report.html           a page to read
 
 import dataclasses
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
@@ -25,6 +24,9 @@ FORMAT = 2
 
 RESULT, OVERLAY, REPORT = "result.json", "overlay.png", "report.html"
 CAPTURE, SCAN_COPY = "overlay.dcm", "scan.dcm"
+# With the name of a view in place of the braces.
+MASK, MASK_PICTURE, SEGMENTATION = "mask_{}.npy", "mask_{}.png", "segmentation_{}.dcm"
+ANNOTATION, PICTURE = "annotation_{}.json", "view_{}.png"
 OUTPUTS = ("masks", "overlay", "dicom", "labelme", "report")
 """What can be left out; `result.json` is always written."""
 
@@ -50,26 +52,6 @@ class JobSettings:
     labelme: Path | None = None
 
 
-def mask_name(view: str, suffix: str) -> str:
-    """File name of a view's mask: "mask_anterior.npy"."""
-    return f"mask_{view}{suffix}"
-
-
-def picture_name(view: str) -> str:
-    """File name of the picture of a raw view: "view_anterior.png"."""
-    return f"view_{view}.png"
-
-
-def annotation_name(view: str) -> str:
-    """File name of a view's Labelme annotation: "annotation_anterior.json"."""
-    return f"annotation_{view}.json"
-
-
-def segmentation_name(view: str) -> str:
-    """File name of a view's DICOM segmentation: "segmentation_anterior.dcm"."""
-    return f"segmentation_{view}.dcm"
-
-
 def parse_outputs(text: str) -> tuple[str, ...]:
     """A list such as "masks,report", or "all".
 
@@ -85,7 +67,7 @@ def parse_outputs(text: str) -> tuple[str, ...]:
     """
     if text in ("all", "none"):
         return OUTPUTS if text == "all" else ()
-    names: Collection[str] = [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in OUTPUTS:
             raise SettingsError(f"--outputs {name}: choose from {', '.join(OUTPUTS)}, or all, or none")

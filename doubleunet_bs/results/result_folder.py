@@ -36,19 +36,19 @@ from doubleunet_bs.results.lesion_list import (
 from doubleunet_bs.results.overlay import overlay_picture, view_pictures
 from doubleunet_bs.results.patient_report import ReportScan, report_page
 from doubleunet_bs.results.result_files import (
+    ANNOTATION,
     CAPTURE,
     FORMAT,
-    OUTPUTS,
+    MASK,
+    MASK_PICTURE,
     OVERLAY,
+    PICTURE,
     REPORT,
     RESULT,
     SCAN_COPY,
+    SEGMENTATION,
     JobSettings,
-    annotation_name,
     case_folder,
-    mask_name,
-    picture_name,
-    segmentation_name,
 )
 from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -80,8 +80,7 @@ def write_prediction(
         previous: an earlier scan for the report.
 
     Raises:
-        RunError: see `case_folder` and `write_annotations`; or the folder cannot be written; or the scan's header
-            allows no DICOM result.
+        RunError: something is in the way, cannot be written, or the scan's header allows no DICOM result.
     """
     folder = case_folder(settings.out, prediction.case, settings.overwrite)
     outputs = settings.outputs
@@ -93,17 +92,19 @@ def write_prediction(
     result = describe_prediction(scan, prediction, lesions, shapes, outputs, study is not None)
     result["previous"] = None if previous is None else previous.result["case"]
 
-    files: dict[str, bytes] = {}
+    shown = view_pictures(scan)
     pictures: dict[str, bytes] = {}
     if labelme or {"labelme", "report"} & set(outputs):
-        shown = view_pictures(scan)
         pictures = {view: png_bytes(shown[view]) for view in present}
+    files: dict[str, bytes] = {}
     if "masks" in outputs:
         for view, mask in prediction.masks.items():
-            files[mask_name(view, ".npy")] = _npy_bytes(mask)
-            files[mask_name(view, ".png")] = png_bytes(mask * np.uint8(255))
+            buffer = io.BytesIO()
+            np.save(buffer, mask, allow_pickle=False)
+            files[MASK.format(view)] = buffer.getvalue()
+            files[MASK_PICTURE.format(view)] = png_bytes(mask * np.uint8(255))
     if {"overlay", "dicom"} & set(outputs):
-        picture = overlay_picture(scan, prediction, lesions)
+        picture = overlay_picture(scan, prediction, lesions, shown)
         if "overlay" in outputs:
             files[OVERLAY] = png_bytes(picture)
         if "dicom" in outputs:
@@ -113,9 +114,9 @@ def write_prediction(
             files |= dicom_results(scan, prediction, picture, study)
     if "labelme" in outputs:
         for view in present:
-            annotation = labelme_file(shapes[view], scan.anterior.shape, picture_name(view))
-            files[annotation_name(view)] = json_text(annotation).encode()
-            files[picture_name(view)] = pictures[view]
+            annotation = labelme_file(shapes[view], scan.anterior.shape, PICTURE.format(view))
+            files[ANNOTATION.format(view)] = json_text(annotation).encode()
+            files[PICTURE.format(view)] = pictures[view]
     if "report" in outputs:
         files[REPORT] = report_page(ReportScan(result, areas, pictures), previous).encode()
 
@@ -133,10 +134,12 @@ def write_prediction(
     return WrittenResult(folder, result)
 
 
-def _npy_bytes(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+def report_scan(scan: BoneScan, prediction: Prediction) -> ReportScan:
+    """What the report of another scan shows of this one; nothing is written."""
+    areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
+    result = describe_prediction(scan, prediction, find_lesions(scan, prediction, areas), {}, ())
+    pictures = {view: png_bytes(grey) for view, grey in view_pictures(scan).items() if view not in scan.missing_views}
+    return ReportScan(result, areas, pictures)
 
 
 def describe_prediction(
@@ -144,16 +147,15 @@ def describe_prediction(
     prediction: Prediction,
     lesions: Collection[PredictedLesion],
     shapes: Mapping[str, list[dict[str, Any]]],
-    outputs: Collection[str] = OUTPUTS,
+    outputs: Collection[str],
     identified: bool = False,
 ) -> dict[str, Any]:
     """The content of `result.json`. The scan is named by its pseudonym alone; a file that is not written is null.
 
     Args:
-        scan, prediction: as in `write_prediction`.
-        lesions: from `find_lesions`.
+        scan, prediction, lesions: the scan, the prediction, and `find_lesions` of both.
         shapes: view -> Labelme shapes; not of a missing view. Empty when none are made.
-        outputs: members of OUTPUTS.
+        outputs: members of `result_files.OUTPUTS`.
         identified: whether the DICOM files carry the patient's identity.
     """
     prepared, model = prediction.prepared, prediction.model
@@ -172,11 +174,11 @@ def describe_prediction(
             "body": None if missing else dataclasses.asdict(prepared.bodies[view]),
             "body_pixels": bodies.get(view),
             "window": dataclasses.asdict(prepared.placements[view]),
-            "mask_npy": file("masks", mask_name(view, ".npy")),
-            "mask_png": file("masks", mask_name(view, ".png")),
-            "segmentation": file("dicom", segmentation_name(view), not missing),
-            "annotation": file("labelme", annotation_name(view), not missing),
-            "picture": file("labelme", picture_name(view), not missing),
+            "mask_npy": file("masks", MASK.format(view)),
+            "mask_png": file("masks", MASK_PICTURE.format(view)),
+            "segmentation": file("dicom", SEGMENTATION.format(view), not missing),
+            "annotation": file("labelme", ANNOTATION.format(view), not missing),
+            "picture": file("labelme", PICTURE.format(view), not missing),
         }
     kinds: list[str | None] = [shape["shape_type"] for view in VIEWS for shape in shapes.get(view, ())]
     kinds = kinds or [None] * len(lesions)

@@ -13,7 +13,7 @@ from pydicom.uid import NuclearMedicineImageStorage
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.results.dicom_results import dicom_results
-from doubleunet_bs.results.overlay import overlay_picture
+from doubleunet_bs.results.overlay import overlay_picture, view_pictures
 from doubleunet_bs.results.source_study import read_source_study
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.dicom_file import is_phantom
@@ -36,7 +36,7 @@ def write_results(files, folder, identified: bool, level: int = LEVEL, drawn: bo
     prediction = make_prediction(scan, {view: getattr(scan, view) > level for view in VIEWS})
     picture = np.full((20, 10, 3), 128, np.uint8)
     if drawn:
-        picture = overlay_picture(scan, prediction, lesions_of(scan, prediction))
+        picture = overlay_picture(scan, prediction, lesions_of(scan, prediction), view_pictures(scan))
     study = read_source_study([Source(str(path)) for path in files]) if identified else None
     paths = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,9 @@ def test_secondary_capture_shows_the_overlay(identified, phantom, tmp_path):
     scan, paths = write_results([phantom], tmp_path, identified, drawn=True)
     prediction = make_prediction(scan, {view: getattr(scan, view) > LEVEL for view in VIEWS})
     capture = pydicom.dcmread(paths["overlay.dcm"])
-    assert np.array_equal(capture.pixel_array, overlay_picture(scan, prediction, lesions_of(scan, prediction)))
+    assert np.array_equal(
+        capture.pixel_array, overlay_picture(scan, prediction, lesions_of(scan, prediction), view_pictures(scan))
+    )
     assert (capture.ConversionType, capture.BurnedInAnnotation, capture.PhotometricInterpretation) == (
         "WSD",
         "NO",
@@ -283,5 +285,5 @@ def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
     study.values["PatientName"] = "SECRET\udc80"
     prediction = make_prediction(scan)
     with pytest.raises(RunError) as error:
-        dicom_results(scan, prediction, overlay_picture(scan, prediction, ()), study)
+        dicom_results(scan, prediction, overlay_picture(scan, prediction, (), view_pictures(scan)), study)
     assert "leave out --keep-identity" in str(error.value) and "SECRET" not in str(error.value)

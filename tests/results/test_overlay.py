@@ -6,7 +6,7 @@ import numpy as np
 from handmade_prediction import lesions_of, make_prediction
 
 from doubleunet_bs.inference.model_description import Member
-from doubleunet_bs.results.overlay import CONTOUR, overlay_picture
+from doubleunet_bs.results.overlay import CONTOUR, overlay_picture, view_pictures
 from doubleunet_bs.training.experiments import paper_experiment
 
 
@@ -16,8 +16,8 @@ def test_a_number_is_never_cut_off(scan):
         mask = np.zeros((1024, 256), np.uint8)
         mask[box[0] : box[1], box[2] : box[3]] = 1
         prediction = make_prediction(scan, {"anterior": mask})
-        bare = overlay_picture(scan, prediction, ())
-        numbered = overlay_picture(scan, prediction, lesions_of(scan, prediction))
+        bare = overlay_picture(scan, prediction, (), view_pictures(scan))
+        numbered = overlay_picture(scan, prediction, lesions_of(scan, prediction), view_pictures(scan))
         # The rows of the titles change as well.
         rows, columns = (numbered != bare).any(axis=2)[149:].nonzero()
         assert rows.max() - rows.min() >= 10 and columns.max() - columns.min() >= 4, box
@@ -37,7 +37,7 @@ def test_the_longest_name_of_a_model_fits_the_overlay(scan):
         members=members,
         trained_on="mixed",
     )
-    picture = overlay_picture(scan, dataclasses.replace(prediction, model=model), ())
+    picture = overlay_picture(scan, dataclasses.replace(prediction, model=model), (), view_pictures(scan))
     written = (picture[50:84] == CONTOUR).all(axis=-1).any(axis=0)
     # The line reaches far to the right, and ends where the views do.
     assert written[-200:-30].any() and not written[-30:].any()

@@ -1,6 +1,7 @@
 """What a hospital expects of predict: outputs to choose, identity only on request, a log, a dry run, a clean stop."""
 
 import dataclasses
+import gc
 import json
 import os
 import pydoc
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 
 import pydicom
 import pytest
@@ -22,7 +24,7 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.engines import choose_local
-from doubleunet_bs.results import result_folder
+from doubleunet_bs.results import predict_scans, result_folder
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.predict_scans import ScanReader
 from doubleunet_bs.results.result_files import JobSettings
@@ -131,6 +133,46 @@ def test_one_scan_that_cannot_be_referred_to_does_not_stop_the_others(command, p
     assert "orphan.dcm: has no valid StudyInstanceUID" in err
     assert "1 of 2 scans segmented" in out
     assert len(list(command.out.iterdir())) == 1
+
+
+def test_scans_are_done_in_order_one_at_a_time(command, phantoms, trained_run, tmp_path, monkeypatch):
+    """The results are printed as they come, an error stops its scan only, and no scan stays in memory."""
+    paths = []
+    for number in range(5):
+        dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+        frames = dataset.pixel_array.copy()
+        frames[0, 500, 128] += number
+        dataset.PixelData = frames.tobytes()
+        paths.append(tmp_path / f"{number}.dcm")
+        dataset.save_as(paths[-1])
+    read, alive = [], []
+    whole_read, whole_write = ScanReader.__call__, predict_scans.write_prediction
+
+    def tracked_read(reader, files):
+        content = whole_read(reader, files)
+        read.append(weakref.ref(content.scan))
+        return content
+
+    def failing_write(settings, scan, *arguments):
+        gc.collect()
+        alive.append([one() is not None for one in read])
+        if len(alive) == 2:
+            raise RunError("cannot be written")
+        return whole_write(settings, scan, *arguments)
+
+    monkeypatch.setattr(ScanReader, "__call__", tracked_read)
+    monkeypatch.setattr(predict_scans, "write_prediction", failing_write)
+    code, out, err = command(*paths, "--outputs", "none")
+    assert code == 1 and err == f"error: {paths[1]}: cannot be written\n"
+    assert [line for line in out.splitlines() if line.endswith(".dcm")] == [str(paths[place]) for place in (0, 2, 3, 4)]
+    assert out.endswith(f"4 of 5 scans segmented; results in {command.out}\n")
+    assert alive == [[False] * place + [True] for place in range(5)]
+
+
+def test_a_defect_is_no_error_of_a_scan(command, phantoms, monkeypatch):
+    monkeypatch.setattr(predict_scans, "write_prediction", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command(phantoms, "--outputs", "none")
 
 
 def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_path):
