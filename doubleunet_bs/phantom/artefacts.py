@@ -1,8 +1,4 @@
-"""Hot spots outside the patient's bones and organs: injection site, spilled urine, a catheter and its bag.
-
-Their brightness is relative to the 99th percentile of the patient's normal image. An injection site is anything from
-invisible to several hundred times as bright.
-"""
+"""Hot spots outside the patient's bones and organs: injection site, spilled urine, a catheter and its bag."""
 
 from collections.abc import Callable
 
@@ -25,10 +21,7 @@ def draw_artefacts(
     """Draw the artefacts of one scan.
 
     Args:
-        rng: random numbers.
-        bones: the patient's skeleton.
-        camera: where the patient lies.
-        body: the patient's skin.
+        rng: random numbers. bones, body: the patient. camera: where they lie.
         bright: counts of the 99th percentile of the normal image.
 
     Returns:
@@ -57,10 +50,8 @@ def draw_artefacts(
         }[str(place)]
         if place == "hand":
             side = str(rng.choice(["L", "R"]))
-            centre = bones.at(
-                (np.array(WRIST) + (rng.normal(0, 1.5), rng.uniform(3, 14), 1.5)) * (1 if side == "L" else -1, 1, 1),
-                f"hand_{side}",
-            )
+            palm = np.array(WRIST) + (rng.normal(0, 1.5), rng.uniform(3, 14), 1.5)
+            centre = bones.at(palm * (1 if side == "L" else -1, 1, 1), f"hand_{side}")
         else:
             centre = bones.at(point)
         add(*blob(rng, centre, rng.uniform(3, 14, 3) * (1, 1, 0.2)), bright * float(np.exp(rng.normal(0.3, 0.6))))
@@ -86,9 +77,8 @@ def _injection(
     if at_elbow:
         centre = bones.at((np.array(ELBOW) + (rng.normal(0, 0.8), rng.normal(1.0, 1.2), 2.5)) * flip, f"forearm_{side}")
     else:
-        centre = bones.at(
-            (np.array(WRIST) + (rng.normal(0.8, 0.6), rng.uniform(-2.0, 5.0), 1.2)) * flip, f"hand_{side}"
-        )
+        vein_of_hand = np.array(WRIST) + (rng.normal(0.8, 0.6), rng.uniform(-2.0, 5.0), 1.2)
+        centre = bones.at(vein_of_hand * flip, f"hand_{side}")
     extravasated = rng.random() < 0.12
     level = rng.uniform(np.log(8), np.log(250)) if extravasated else rng.normal(0.3, 0.8)
     size = (rng.uniform(4, 20, 3) if extravasated else rng.uniform(3, 9, 3)) * (1, 1.5, 0.5)

@@ -51,11 +51,8 @@ def _spine(rng: np.random.Generator, bones: PosedSkeleton, wear: float) -> list[
     if rng.random() < 0.45 * wear:
         name = str(rng.choice(["C4", "C5", "C6"]))
         side = rng.choice([-1, 1])
-        foci.append(
-            _focus(
-                rng, "degenerative spine", name, bones.vertebral_body(name) + (side * 1.3, 0.7, -0.8), (6, 8, 8), 2.2
-            )
-        )
+        centre = bones.vertebral_body(name) + (side * 1.3, 0.7, -0.8)
+        foci.append(_focus(rng, "degenerative spine", name, centre, (6, 8, 8), 2.2))
     return foci
 
 
@@ -97,14 +94,8 @@ def _ribs(rng: np.random.Generator, bones: PosedSkeleton, wear: float) -> list[F
         for number in range(first, min(first + count, 11)):
             name = f"rib_{side}{number}"
             centre = bones.on_rod(name, float(np.clip(position + rng.normal(0, 0.025), 0.05, 0.95)))
-            foci.append(
-                Focus(
-                    "rib fracture",
-                    name,
-                    *blob(rng, centre, (5, 4, 5)),
-                    max(1.5, level * float(np.exp(rng.normal(0, 0.2)))),
-                )
-            )
+            xyz, weight = blob(rng, centre, (5, 4, 5))
+            foci.append(Focus("rib fracture", name, xyz, weight, max(1.5, level * float(np.exp(rng.normal(0, 0.2))))))
     if rng.random() < 0.30:
         name = f"rib_{rng.choice(['L', 'R'])}{rng.integers(3, 10)}"
         foci.append(_focus(rng, "benign rib focus", name, bones.on_rod(name, rng.uniform(0.9, 0.99)), (4, 4, 4), 2.2))
@@ -150,17 +141,8 @@ def _head(rng: np.random.Generator, bones: PosedSkeleton, wear: float) -> list[F
         foci.append(_focus(rng, "dental", "mandible" if not upper else "face", bones.at(point, "head"), (6, 6, 6), 2.2))
     if bones.patient.sex == "F" and rng.random() < 0.12 * wear:
         for sign in (-1, 1):
-            foci.append(
-                _focus(
-                    rng,
-                    "hyperostosis frontalis",
-                    "skull_vault",
-                    bones.at((sign * 2.6, 5.2, 7.6), "head"),
-                    (28, 24, 10),
-                    1.7,
-                    0.2,
-                )
-            )
+            centre = bones.at((sign * 2.6, 5.2, 7.6), "head")
+            foci.append(_focus(rng, "hyperostosis frontalis", "skull_vault", centre, (28, 24, 10), 1.7, 0.2))
     return foci
 
 

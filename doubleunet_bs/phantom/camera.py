@@ -87,10 +87,8 @@ def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray,
     """Project weighted points into both views: attenuation to that view's skin, then the point spread of that depth.
 
     Args:
-        camera: where the patient lies.
-        body: where the patient's skin is.
-        xyz: (points, 3) patient cm.
-        weight: (points,) activity concentration x cm^3.
+        camera, body: where the patient lies and their skin is.
+        xyz, weight: (points, 3) patient cm and (points,) activity concentration x cm^3.
         margin: pixels kept around the outermost points, at least four times the widest point spread.
 
     Returns:
@@ -111,13 +109,10 @@ def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray,
         depth = np.maximum(depth, 0)
         layer = np.searchsorted(DEPTH_LIMITS_CM[:-1], depth)
         seen_weight = weight * np.exp(-ATTENUATION * depth) * per_area
-        layers = np.bincount(
-            layer * (height * width) + place, seen_weight, minlength=len(POINT_SPREAD_MM) * height * width
-        )
-        layers = layers.reshape(len(POINT_SPREAD_MM), height, width).astype(np.float32)
-        blurred = [
-            spread(image, sigma / camera.spacing_mm) for image, sigma in zip(layers, POINT_SPREAD_MM, strict=True)
-        ]
+        shape = (len(POINT_SPREAD_MM), height, width)
+        layers = np.bincount(layer * (height * width) + place, seen_weight, minlength=int(np.prod(shape)))
+        pairs = zip(layers.reshape(shape).astype(np.float32), POINT_SPREAD_MM, strict=True)
+        blurred = [spread(image, sigma / camera.spacing_mm) for image, sigma in pairs]
         images.append(functools.reduce(np.add, blurred))
     return Patch((slice(int(top), int(bottom)), slice(int(left), int(right))), images[0], images[1])
 
@@ -170,11 +165,8 @@ class Acquisition:
 def draw_acquisition(rng: np.random.Generator, height_cm: float) -> Acquisition:
     """Draw the settings for a body `height_cm` long from vertex to toes."""
     fitting = [s for s in SPACINGS_MM if BODY_ROWS[0] <= height_cm * 10 / s <= BODY_ROWS[1]]
-    spacing = (
-        float(rng.choice(fitting))
-        if fitting
-        else SPACINGS_MM[0 if height_cm * 10 / SPACINGS_MM[0] < BODY_ROWS[0] else -1]
-    )
+    nearest = SPACINGS_MM[0 if height_cm * 10 / SPACINGS_MM[0] < BODY_ROWS[0] else -1]
+    spacing = float(rng.choice(fitting)) if fitting else nearest
     rows = height_cm * 10 / spacing
     top = float(np.clip(rng.normal(110, 25), 40, ROWS - rows - 40))
     columns = FIELD_OF_VIEW_MM / spacing
@@ -185,19 +177,12 @@ def draw_acquisition(rng: np.random.Generator, height_cm: float) -> Acquisition:
     if rng.random() < 0.15:
         segment = str(rng.choice(["head", "head", "hand_L", "hand_R", "forearm_L", "forearm_R"]))
         reach = 1.3 if segment == "head" else 2.0
-        motion = (
-            segment,
-            (float(rng.normal(0, reach)), float(rng.normal(0, 0.4 * reach))),
-            float(rng.uniform(0.2, 0.5)),
-        )
+        shift = (float(rng.normal(0, reach)), float(rng.normal(0, 0.4 * reach)))
+        motion = (segment, shift, float(rng.uniform(0.2, 0.5)))
+    middle = float(COLUMNS / 2 - 0.5 + rng.normal(0, 1.5))
+    field_rows = (int(max(0, top - rng.uniform(20, 45))), int(min(ROWS, top + rows + rng.uniform(15, 60))))
     return Acquisition(
-        camera=Camera(
-            spacing,
-            top,
-            float(COLUMNS / 2 - 0.5 + rng.normal(0, 1.5)),
-            (left, COLUMNS - left),
-            (int(max(0, top - rng.uniform(20, 45))), int(min(ROWS, top + rows + rng.uniform(15, 60)))),
-        ),
+        camera=Camera(spacing, top, middle, (left, COLUMNS - left), field_rows),
         speed=speed,
         counts=counts,
         posterior_share=float(np.clip(rng.normal(0.91, 0.04), 0.83, 0.98)),

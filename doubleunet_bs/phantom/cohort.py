@@ -60,9 +60,7 @@ def make_cohort(
     workers = check_whole(workers, "workers", 1)
     if cancer not in CANCERS:
         raise SettingsError(f"unknown cancer {cancer!r}: choose one of {', '.join(CANCERS)}")
-    if not (
-        isinstance(positive_fraction, (int, float)) and math.isfinite(positive_fraction) and 0 <= positive_fraction <= 1
-    ):
+    if not (isinstance(positive_fraction, int | float) and 0 <= positive_fraction <= 1):
         raise SettingsError(f"positive fraction must be between 0 and 1, not {positive_fraction!r}")
     positives = [_is_positive(index, positive_fraction) for index in range(patients)]
     with new_folder(out) as folder:
@@ -118,10 +116,8 @@ def _write_scan(task: tuple[str, int, int, str, bool]) -> None:
 def to_labelme(scan: PhantomScan, view: str, image_path: str) -> dict:
     """The outlines of one view as Labelme writes them: one polygon per region, coordinates of the raw view."""
     mask: np.ndarray = scan.lesions[view]
-    shapes: list[dict] = [
-        {"label": LABEL, "points": points, "group_id": None, "description": "", "shape_type": "polygon", "flags": {}}
-        for points in mask_polygons(mask)
-    ]
+    common: dict = {"group_id": None, "description": "", "shape_type": "polygon", "flags": {}}
+    shapes = [{"label": LABEL, "points": points, **common} for points in mask_polygons(mask)]
     return {
         "version": LABELME_VERSION,
         "flags": {},

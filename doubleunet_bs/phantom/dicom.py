@@ -39,8 +39,7 @@ def patient_id(index: int, cancer: str, seed: int = 0) -> str:
 
 def write_dicom(scan: PhantomScan, path: str | os.PathLike) -> None:
     """Write `scan` to `path` as a two-frame NM DICOM file, anterior frame first. The same scan gives the same bytes."""
-    dataset = to_dicom(scan)
-    dataset.save_as(Path(path), enforce_file_format=True)
+    to_dicom(scan).save_as(Path(path), enforce_file_format=True)
 
 
 def to_dicom(scan: PhantomScan) -> FileDataset:
@@ -125,24 +124,20 @@ def _acquisition(dataset: Dataset, scan: PhantomScan) -> None:
         detector.ImagePositionPatient = None
         detectors.append(detector)
     dataset.DetectorInformationSequence = Sequence(detectors)
-    nuclide, tracer, orientation = (
-        _code("72454001", "SCT", "^99m^Technetium"),
-        Dataset(),
-        _code("102538003", "SCT", "recumbent"),
-    )
+    tracer, orientation = Dataset(), _code("102538003", "recumbent")
     tracer.Radiopharmaceutical = "Tc-99m MDP"
     tracer.RadiopharmaceuticalRoute = "Intravenous"
     tracer.RadionuclideTotalDose = "740"
-    tracer.RadionuclideCodeSequence = Sequence([nuclide])
+    tracer.RadionuclideCodeSequence = Sequence([_code("72454001", "^99m^Technetium")])
     dataset.RadiopharmaceuticalInformationSequence = Sequence([tracer])
-    orientation.PatientOrientationModifierCodeSequence = Sequence([_code("40199007", "SCT", "supine")])
+    orientation.PatientOrientationModifierCodeSequence = Sequence([_code("40199007", "supine")])
     dataset.PatientOrientationCodeSequence = Sequence([orientation])
-    dataset.PatientGantryRelationshipCodeSequence = Sequence([_code("102540008", "SCT", "headfirst")])
+    dataset.PatientGantryRelationshipCodeSequence = Sequence([_code("102540008", "headfirst")])
 
 
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
+def _code(value: str, meaning: str) -> Dataset:
     code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "SCT", meaning
     return code
 
 

@@ -39,9 +39,7 @@ def illuminate(focus: Focus, camera: Camera, body: Surfaces, normal: list[np.nda
     """Project a focus into both views, scaled so that it has its contrast in the view that shows it better.
 
     Args:
-        focus: what to project.
-        camera: where the patient lies.
-        body: the patient's skin.
+        focus, camera, body: what to project, where the patient lies, and their skin.
         normal: noise-free anterior and posterior image of the patient without foci, anterior columns.
 
     Returns:
@@ -108,9 +106,7 @@ def _lesion(rng: np.random.Generator, bones: PosedSkeleton, site: str, level: fl
         return Focus("metastasis", name, *_vertebral(rng, bones, name), contrast)
     if site == "ribs":
         return Focus("metastasis", name, *_costal(rng, bones, name), contrast)
-    if site == "pelvis" and rng.random() < 0.45:
-        return Focus("metastasis", name, *_irregular(rng, bones, name), contrast)
-    if site == "sternum" and rng.random() < 0.4:
+    if (site == "pelvis" and rng.random() < 0.45) or (site == "sternum" and rng.random() < 0.4):
         return Focus("metastasis", name, *_irregular(rng, bones, name), contrast)
     centre = _place(rng, bones, name)
     size = rng.uniform(3, 12) if site != "skull" else rng.uniform(3, 10)

@@ -36,12 +36,8 @@ def draw_organs(rng: np.random.Generator, bones: PosedSkeleton) -> tuple[Cloud, 
     if patient.sex == "F" and rng.random() < 0.3:
         sides = [(-1,), (1,), (-1, 1)][rng.choice(3, p=[0.3, 0.3, 0.4])]
         for sign in sides:
-            add(
-                (sign * (8.6 + 2 * patient.fat), 41.0 + 2 * patient.fat, 10.0 + 1.0 * patient.fat),
-                (3.6, 3.4, 2.2),
-                muscle * rng.uniform(0.8, 2.6),
-                density=0.5,
-            )
+            centre = (sign * (8.6 + 2 * patient.fat), 41.0 + 2 * patient.fat, 10.0 + 1.0 * patient.fat)
+            add(centre, (3.6, 3.4, 2.2), muscle * rng.uniform(0.8, 2.6), density=0.5)
         named.append("breast uptake")
     if patient.sex == "M":
         add((0, 83.5, 3.5), (1.8, 3.2, 1.6), muscle * rng.uniform(1.5, 4.0))
@@ -58,9 +54,8 @@ def _kidneys(rng: np.random.Generator, bones: PosedSkeleton, named: list[str]) -
             continue
         middle = np.array([sign * rng.normal(5.9, 0.4), 53.0 + (0.9 if side == "R" else 0) + rng.normal(0, 0.8), -5.2])
         size = rng.normal(1, 0.07) * (1.15 if missing else 1.0)
-        kidney = ellipsoid(
-            (0, 0, 0), (2.5 * size, 5.0 * size, 2.1 * size), level * np.exp(rng.normal(0, 0.15)), hollow=0.35
-        )
+        radii = (2.5 * size, 5.0 * size, 2.1 * size)
+        kidney = ellipsoid((0, 0, 0), radii, level * np.exp(rng.normal(0, 0.15)), hollow=0.35)
         lean = sign * rng.normal(0.22, 0.06)
         x, y = kidney.xyz[:, 0], kidney.xyz[:, 1]
         turned = np.column_stack(
@@ -68,20 +63,15 @@ def _kidneys(rng: np.random.Generator, bones: PosedSkeleton, named: list[str]) -
         )
         # The hilum faces the spine and is poor in uptake.
         hilum = 1 - 0.8 * np.exp(-(((sign * x + 2.0 * size) / (1.3 * size)) ** 2) - (y / (1.9 * size)) ** 2)
-        clouds.append(
-            Cloud(
-                (bones.at(middle) + turned).astype(np.float32), (kidney.weight * hilum).astype(np.float32), kidney.along
-            )
-        )
+        xyz = (bones.at(middle) + turned).astype(np.float32)
+        clouds.append(Cloud(xyz, (kidney.weight * hilum).astype(np.float32), kidney.along))
         if rng.random() < 0.22:
             where = bones.at(middle + (-sign * 1.6, 0.3, 0.6))
             clouds.append(ellipsoid(where, (0.9, 1.3, 0.9), level * rng.uniform(1.5, 4.0)))
             named.append("renal pelvis")
         if rng.random() < 0.06:
-            path = [
-                bones.at(middle + offset)
-                for offset in ((-sign * 1.6, 2, 0.8), (-sign * 2.2, 8, 2.0), (-sign * 2.2, 14, 1.0))
-            ]
+            offsets = ((-sign * 1.6, 2, 0.8), (-sign * 2.2, 8, 2.0), (-sign * 2.2, 14, 1.0))
+            path = [bones.at(middle + offset) for offset in offsets]
             clouds.append(tube(path, 0.3, [0.3, rng.uniform(1.0, 4.0), 0.2]))
             named.append("ureter")
     return clouds
@@ -92,8 +82,5 @@ def _bladder(rng: np.random.Generator, bones: PosedSkeleton, named: list[str]) -
     squash = rng.uniform(0.65, 0.95)
     centre = bones.at((rng.normal(0, 0.4), 76.0 - squash * radius, 2.0))
     named.append("bladder")
-    return ellipsoid(
-        centre,
-        (radius * 1.1, radius * squash, radius * 0.9),
-        float(1.1 * np.exp(rng.normal(0, 0.75)) * (3.0 / radius) ** 0.7),
-    )
+    concentration = float(1.1 * np.exp(rng.normal(0, 0.75)) * (3.0 / radius) ** 0.7)
+    return ellipsoid(centre, (radius * 1.1, radius * squash, radius * 0.9), concentration)

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from doubleunet_bs.phantom.shapes import Cloud
+from doubleunet_bs.phantom.shapes import Cloud, join
 from doubleunet_bs.phantom.skeleton import ANKLE, ELBOW, HIP, KNEE, SHOULDER, WRIST, all_bones, vertebra_places
 
 # Bones that move together. A bone not named here belongs to the trunk.
@@ -33,10 +33,6 @@ class Skeleton:
     bones: dict[str, slice]
     segments: dict[str, str]
 
-    def names(self, *prefixes: str) -> list[str]:
-        """Names of the bones that start with one of `prefixes`, in the order of the cloud."""
-        return [name for name in self.bones if name.startswith(prefixes)]
-
 
 @functools.lru_cache(maxsize=1)
 def template_skeleton() -> Skeleton:
@@ -49,9 +45,7 @@ def template_skeleton() -> Skeleton:
         bones[name] = slice(start, start + len(cloud))
         segments[name] = _segment(name)
         start += len(cloud)
-    joined = Cloud(
-        *(np.concatenate([getattr(c, field) for c in clouds.values()]) for field in ("xyz", "weight", "along"))
-    )
+    joined = join(*clouds.values())
     for array in (joined.xyz, joined.weight, joined.along):
         array.setflags(write=False)
     return Skeleton(joined, bones, segments)
@@ -165,16 +159,7 @@ def _draw_uptake(rng: np.random.Generator, skeleton: Skeleton, osteoporosis: flo
 
 
 def pose(xyz: np.ndarray, segment: str, patient: Patient) -> np.ndarray:
-    """Bend template points to the patient.
-
-    Args:
-        xyz: (points, 3) template centimetres.
-        segment: the moving segment they belong to (`Skeleton.segments`).
-        patient: whose body.
-
-    Returns:
-        float32 (points, 3), patient centimetres in the same axes.
-    """
+    """Template points (points, 3) of a moving segment -> patient centimetres in the same axes, float32."""
     xyz = np.array(xyz, np.float32)
     side = segment[-1] if segment[-2:] in ("_L", "_R") else ""
     sign = -1.0 if side == "R" else 1.0
@@ -200,23 +185,17 @@ def _chain(part: str) -> list[tuple[str, tuple[float, float, float]]]:
     """The joints that move a limb segment, outermost first."""
     shoulder, elbow, wrist = ("shoulder", SHOULDER), ("elbow", ELBOW), ("wrist", WRIST)
     hip, knee, ankle = ("hip", HIP), ("knee", KNEE), ("ankle", ANKLE)
-    return {
-        "upper_arm": [shoulder],
-        "forearm": [elbow, shoulder],
-        "hand": [wrist, elbow, shoulder],
-        "thigh": [hip],
-        "shank": [knee, hip],
-        "foot": [ankle, knee, hip],
-    }[part]
+    arm = {"upper_arm": [shoulder], "forearm": [elbow, shoulder], "hand": [wrist, elbow, shoulder]}
+    leg = {"thigh": [hip], "shank": [knee, hip], "foot": [ankle, knee, hip]}
+    return (arm | leg)[part]
 
 
 def _turn(xyz: np.ndarray, centre, angle) -> np.ndarray:
     """Turn in the coronal plane about `centre`; a positive angle takes a hanging limb of the left side outwards."""
     x, y = xyz[:, 0] - centre[0], xyz[:, 1] - centre[1]
     cosine, sine = np.cos(angle), np.sin(angle)
-    return np.column_stack([centre[0] + x * cosine + y * sine, centre[1] - x * sine + y * cosine, xyz[:, 2]]).astype(
-        np.float32
-    )
+    turned = [centre[0] + x * cosine + y * sine, centre[1] - x * sine + y * cosine, xyz[:, 2]]
+    return np.column_stack(turned).astype(np.float32)
 
 
 def _warp(xyz: np.ndarray, segment: str, patient: Patient) -> np.ndarray:

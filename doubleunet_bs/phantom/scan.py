@@ -144,10 +144,8 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
     field = camera.field()
     without, lesions = [image + scatter(image) for image in shown], _lesion_frames(patches)
     shares = (acquisition.counts, acquisition.counts * acquisition.posterior_share)
-    scales = [
-        share / float(((a + b) * field).sum(dtype=np.float64))
-        for share, a, b in zip(shares, without, lesions, strict=True)
-    ]
+    sums = [float(((a + b) * field).sum(dtype=np.float64)) for a, b in zip(without, lesions, strict=True)]
+    scales = [share / total for share, total in zip(shares, sums, strict=True)]
     bright = float(np.percentile(without[0], 99)) * scales[0]
     *artefacts, named = draw_artefacts(organ_rng, bones, camera, body, bright)
     expected = [
@@ -251,7 +249,7 @@ def _lesion_frames(patches: list[tuple[Focus, Patch]]) -> list[np.ndarray]:
 
 
 def _frames(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
-    frames = [np.zeros((ROWS, COLUMNS), np.float32), np.zeros((ROWS, COLUMNS), np.float32)]
+    frames = [np.zeros((ROWS, COLUMNS), np.float32) for _ in VIEWS]
     _add(frames, project(camera, body, xyz, weight))
     return frames
 

@@ -1,9 +1,8 @@
 """Solid shapes as clouds of weighted points: the phantom's bones and organs are made of them.
 
 Coordinates are centimetres of a 160 cm template person: x towards their left, y from the vertex towards the feet,
-z towards the front. A point's weight is activity concentration x the volume it stands for, so that shapes sampled
-at different densities add up correctly. The points follow the R-sequence (a quasi-random sequence built on a
-generalised golden ratio): no random numbers, hardly any grain.
+z towards the front. A point's weight is activity concentration x the volume it stands for. The points follow the
+R-sequence (quasi-random, built on a generalised golden ratio): no random numbers, hardly any grain.
 """
 
 import dataclasses
@@ -81,8 +80,7 @@ def tube(points, radius, activity=1.0, flatten: float = 1.0) -> Cloud:
 
     Args:
         points: (knots, 3) centre line.
-        radius: cm, one value or a profile along the rod.
-        activity: concentration, one value or a profile along the rod.
+        radius, activity: cm and concentration, one value or a profile along the rod.
         flatten: thickness across the bend plane over the thickness in it (ribs are flat).
     """
     dense = np.linspace(0, 1, 200)
@@ -101,12 +99,8 @@ def tube(points, radius, activity=1.0, flatten: float = 1.0) -> Cloud:
     side = np.cross(tangent, helper)
     side /= np.linalg.norm(side, axis=1, keepdims=True)
     other = np.cross(tangent, side)
-    r = np.interp(along, np.linspace(0, 1, len(radius)), radius) if len(radius) > 1 else np.full(count, radius[0])
-    a = (
-        np.interp(along, np.linspace(0, 1, len(activity)), activity)
-        if len(activity) > 1
-        else np.full(count, activity[0])
-    )
+    r = np.interp(along, np.linspace(0, 1, len(radius)), radius)
+    a = np.interp(along, np.linspace(0, 1, len(activity)), activity)
     rho = r * np.sqrt(q[:, 1])
     angle = 2 * np.pi * q[:, 2]
     xyz = centre + side * (rho * np.cos(angle))[:, None] + other * (flatten * rho * np.sin(angle))[:, None]
@@ -127,11 +121,8 @@ def ellipsoid(centre, radii, activity: float = 1.0, hollow: float = 0.0, density
     unit = np.stack([sine * np.cos(angle), sine * np.sin(angle), cosine], axis=1)
     xyz = np.asarray(centre, float) + unit * r[:, None] * radii
     volume = 4 / 3 * np.pi * radii.prod() * (1 - hollow**3)
-    return Cloud(
-        xyz.astype(np.float32),
-        np.full(count, activity * volume / count, np.float32),
-        np.full(count, 0.5, np.float32),
-    )
+    weight = np.full(count, activity * volume / count, np.float32)
+    return Cloud(xyz.astype(np.float32), weight, np.full(count, 0.5, np.float32))
 
 
 def plate(outline, depth, thickness: float, activity: float = 1.0, rim: float = 1.0, rim_width: float = 0.8) -> Cloud:

@@ -51,17 +51,15 @@ def skull() -> dict[str, Cloud]:
         ellipsoid((0, 16.0, 6.9), (2.3, 0.7, 1.3), 0.9),
         both_sides(ellipsoid((1.2, 10.2, 3.0), (1.3, 0.9, 1.8), 0.35)),
     )
-    mandible = join(
-        both_sides(
-            tube(
-                [
-                    (5.7, 13.4, 0.3), (5.4, 15.6, 0.8), (4.9, 17.3, 2.2), (3.9, 18.6, 4.8), (2.2, 19.4, 6.6),
-                    (0, 19.7, 7.3),
-                ],
-                [0.8, 0.9, 0.9, 0.85, 0.85, 0.9],
-                [0.62, 0.42, 0.46, 0.44, 0.42, 0.42],
-            )
-        ),
+    mandible = both_sides(
+        tube(
+            [
+                (5.7, 13.4, 0.3), (5.4, 15.6, 0.8), (4.9, 17.3, 2.2), (3.9, 18.6, 4.8), (2.2, 19.4, 6.6),
+                (0, 19.7, 7.3),
+            ],
+            [0.8, 0.9, 0.9, 0.85, 0.85, 0.9],
+            [0.62, 0.42, 0.46, 0.44, 0.42, 0.42],
+        )
     )  # fmt: skip
     return {"skull_vault": vault, "skull_base": base, "face": face, "mandible": mandible}
 
@@ -69,8 +67,8 @@ def skull() -> dict[str, Cloud]:
 def spine() -> dict[str, Cloud]:
     """C1-C7, T1-T12, L1-L5 and the sacrum with the coccyx: name -> Cloud."""
     bones = {}
-    for name, (y, z, wide, high, deep) in vertebra_places().items():
-        bones[name] = _vertebra(name, y, z, wide, high, deep)
+    for name, place in vertebra_places().items():
+        bones[name] = _vertebra(name, *place)
 
     def sacrum_line(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return curve(np.array([-5.0, -6.6, -7.6, -7.6, -6.4]), (y - 63.5) / 11.0)[:, 0] - 0.02 * x**2
@@ -100,13 +98,8 @@ def vertebra_places() -> dict[str, tuple[float, float, float, float, float]]:
     y = _THORACIC_TOP
     for k in range(12):
         t = k / 11
-        places[f"T{k + 1}"] = (
-            y,
-            -3.0 - 2.6 * np.sin(np.pi * min(1, 0.12 + 0.95 * t)),
-            1.3 + 0.45 * t,
-            0.62 + 0.22 * t,
-            1.2,
-        )
+        z = -3.0 - 2.6 * np.sin(np.pi * min(1, 0.12 + 0.95 * t))
+        places[f"T{k + 1}"] = (y, z, 1.3 + 0.45 * t, 0.62 + 0.22 * t, 1.2)
         y += 1.83 + 0.36 * t
     for k in range(5):
         t = k / 4
@@ -119,40 +112,21 @@ def _vertebra(name: str, y: float, z: float, wide: float, high: float, deep: flo
     body = tube([(0, y - high, z), (0, y, z), (0, y + high, z)], wide, [1.2, 0.85, 0.8, 0.85, 1.2], flatten=deep / wide)
     back = z - deep
     facet = 1.5 if lumbar else 1.1
-    parts = [
-        body,
-        both_sides(
-            ellipsoid(
-                (facet, y + 0.5 * high, back - 0.7), (0.6, 0.75 if lumbar else 0.55, 0.6), 1.0 if lumbar else 0.75
-            )
-        ),
-        both_sides(
-            tube(
-                [(0.5 * wide, y - 0.2, back), (facet, y, back - 0.9), (0.2, y + 0.6, back - 1.6)],
-                0.4,
-                0.9 if lumbar else 0.6,
-            )
-        ),
-    ]
+    joint = ellipsoid(
+        (facet, y + 0.5 * high, back - 0.7), (0.6, 0.75 if lumbar else 0.55, 0.6), 1.0 if lumbar else 0.75
+    )
+    arch = [(0.5 * wide, y - 0.2, back), (facet, y, back - 0.9), (0.2, y + 0.6, back - 1.6)]
     reach = 2.6 if cervical else (3.6 if lumbar else 3.0)
-    parts.append(
-        both_sides(
-            tube(
-                [(facet, y - 0.1, back - 0.6), (reach, y - 0.2 - (0.2 if lumbar else 0.4), back - 1.0)],
-                0.36,
-                0.75 if cervical else 0.6,
-            )
-        )
-    )
+    transverse = [(facet, y - 0.1, back - 0.6), (reach, y - 0.2 - (0.2 if lumbar else 0.4), back - 1.0)]
     drop = 0.2 if lumbar else (0.5 if cervical else 1.5)
-    parts.append(
-        tube(
-            [(0, y + 0.4, back - 1.5), (0, y + 0.6 + drop, back - (3.4 if lumbar else 2.6))],
-            0.5 if lumbar else 0.36,
-            1.0 if lumbar else 0.55,
-        )
+    spinous = [(0, y + 0.4, back - 1.5), (0, y + 0.6 + drop, back - (3.4 if lumbar else 2.6))]
+    return join(
+        body,
+        both_sides(joint),
+        both_sides(tube(arch, 0.4, 0.9 if lumbar else 0.6)),
+        both_sides(tube(transverse, 0.36, 0.75 if cervical else 0.6)),
+        tube(spinous, 0.5 if lumbar else 0.36, 1.0 if lumbar else 0.55),
     )
-    return join(*parts)
 
 
 # Half width of the chest at each rib, where along the half circle from back (0) to front (1) the bony rib ends, how far
@@ -187,13 +161,9 @@ def ribs() -> dict[str, Cloud]:
     """The twelve left ribs, "rib_L1".."rib_L12": name -> Cloud. The right ones are their mirror images."""
     bones = {}
     for number in range(1, 13):
-        radius = 0.62 if number in (1, 2) else 0.58
-        if number >= 11:
-            radius = 0.52
+        radius = 0.62 if number < 3 else 0.58 if number < 11 else 0.52
         # More marrow behind than in front; the flank is seen end on, and the lower ribs taper.
-        profile = (
-            [1.5, 1.65, 1.5, 1.15, 0.9, 0.85, 0.9, 1.0] if number < 8 else [1.5, 1.65, 1.5, 1.1, 0.85, 0.75, 0.7, 0.75]
-        )
+        profile = [1.5, 1.65, 1.5] + ([1.15, 0.9, 0.85, 0.9, 1.0] if number < 8 else [1.1, 0.85, 0.75, 0.7, 0.75])
         bones[f"rib_L{number}"] = tube(rib_line(number), radius, profile, flatten=0.75)
     return bones
 

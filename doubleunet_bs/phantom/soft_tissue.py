@@ -64,17 +64,9 @@ def build_parts(patient: Patient) -> list[Part]:
     middle = pose(np.column_stack([np.zeros_like(y), y, -0.4 + 0.0 * y]), "trunk", patient)
     male = 1.0 if patient.sex == "M" else 0.0
     hips = 1 - 0.05 * male * np.clip((y - 55) / 15, 0, 1)
-    parts.append(
-        Part(
-            middle[:, 1],
-            middle[:, 0],
-            half_width * hips * patient.width + wide_share * fat,
-            middle[:, 2] + 0.5 * fat * deep_share,
-            half_depth * patient.depth + deep_share * fat,
-            1.0,
-            2.6,
-        )
-    )
+    wide = half_width * hips * patient.width + wide_share * fat
+    deep = half_depth * patient.depth + deep_share * fat
+    parts.append(Part(middle[:, 1], middle[:, 0], wide, middle[:, 2] + 0.5 * fat * deep_share, deep, 1.0, 2.6))
     for side, sign in (("L", 1), ("R", -1)):
         parts += [_arm(patient, side, sign, fat), _leg(patient, side, sign, fat)]
         if patient.sex == "F":
@@ -94,29 +86,21 @@ def _head(patient: Patient) -> Part:
 def _ears(patient: Patient, sign: int) -> Part:
     y = np.array([9.6, 10.2, 12.0, 14.0, 15.0])
     line = pose(np.column_stack([0 * y + 7.9 * sign, y, -0.8 + 0 * y]), "head", patient)
-    return Part(
-        line[:, 1],
-        line[:, 0],
-        np.array([0.1, 0.9, 1.2, 0.8, 0.1]),
-        line[:, 2],
-        np.array([0.1, 0.8, 1.2, 0.8, 0.1]),
-        1.6,
-    )
+    width, depth = np.array([0.1, 0.9, 1.2, 0.8, 0.1]), np.array([0.1, 0.8, 1.2, 0.8, 0.1])
+    return Part(line[:, 1], line[:, 0], width, line[:, 2], depth, 1.6)
 
 
 def _arm(patient: Patient, side: str, sign: int, fat: float) -> Part:
     s, e, w = (np.array(p) * (sign, 1, 1) for p in (SHOULDER, ELBOW, WRIST))
     knots, widths, depths = [], [], []
     upper = [
-        (-0.135, 0.1, 0.1),
-        (-0.12, 1.5, 2.6),
-        (-0.08, 2.7, 3.6),
-        (0.0, 3.9, 4.6),
-        (0.15, 4.2, 4.9),
-        (0.4, 4.1, 4.7),
-        (0.75, 3.7, 4.1),
-        (0.97, 3.7, 3.8),
-    ]
+        (-0.135, 0.1, 0.1), (-0.12, 1.5, 2.6), (-0.08, 2.7, 3.6), (0.0, 3.9, 4.6), (0.15, 4.2, 4.9), (0.4, 4.1, 4.7),
+        (0.75, 3.7, 4.1), (0.97, 3.7, 3.8),
+    ]  # fmt: skip
+    hand = [
+        (1.5, 0.2, 3.1, 2.0), (5.0, 0.8, 4.4, 2.0), (9.0, 0.9, 4.3, 1.6), (13.0, 0.4, 3.4, 1.2), (16.0, 0.2, 2.6, 0.9),
+        (17.5, 0.2, 0.2, 0.2),
+    ]  # fmt: skip
     for t, half_width, half_depth in upper:
         knots.append(pose((s + t * (e - s) + (sign * 0.3, 0, 0))[None], f"upper_arm_{side}", patient)[0])
         widths.append(half_width + fat * 1.1 * min(1, max(0, t + 0.1) * 4))
@@ -126,22 +110,19 @@ def _arm(patient: Patient, side: str, sign: int, fat: float) -> Part:
         widths.append(half_width + fat * 0.8 * (1 - t))
         depths.append(half_depth + fat * 0.6 * (1 - t))
     flat = 0.35 + 0.65 * patient.hand_width
-    for down, across, half_width, half_depth in (
-        (1.5, 0.2, 3.1, 2.0),
-        (5.0, 0.8, 4.4, 2.0),
-        (9.0, 0.9, 4.3, 1.6),
-        (13.0, 0.4, 3.4, 1.2),
-        (16.0, 0.2, 2.6, 0.9),
-        (17.5, 0.2, 0.2, 0.2),
-    ):
+    for down, across, half_width, half_depth in hand:
         knots.append(pose((w + (sign * across, down, 0))[None], f"hand_{side}", patient)[0])
         widths.append(half_width * flat)
         depths.append(half_depth / flat**0.5)
+    return _limb(knots, widths, depths, 0.95, 2.1)
+
+
+def _limb(knots: list, widths: list[float], depths: list[float], concentration: float, power: float) -> Part:
+    """A limb from its knots in any order."""
     line = np.array(knots)
     order = np.argsort(line[:, 1], kind="stable")
-    return Part(
-        line[order, 1], line[order, 0], np.array(widths)[order], line[order, 2], np.array(depths)[order], 0.95, 2.1
-    )
+    x, y, z = line[order].T
+    return Part(y, x, np.array(widths)[order], z, np.array(depths)[order], concentration, power)
 
 
 def _leg(patient: Patient, side: str, sign: int, fat: float) -> Part:
@@ -153,39 +134,26 @@ def _leg(patient: Patient, side: str, sign: int, fat: float) -> Part:
         widths.append(half_width)
         depths.append(half_depth)
 
-    for t, wide, deep, share in (
-        (-0.05, 7.0, 6.5, 1.4),
-        (0.06, 8.3, 8.2, 1.9),
-        (0.2, 8.3, 8.5, 1.9),
-        (0.45, 7.2, 7.8, 1.5),
-        (0.7, 6.1, 6.6, 1.0),
-        (0.92, 5.6, 5.9, 0.6),
-    ):
+    thigh = [
+        (-0.05, 7.0, 6.5, 1.4), (0.06, 8.3, 8.2, 1.9), (0.2, 8.3, 8.5, 1.9), (0.45, 7.2, 7.8, 1.5),
+        (0.7, 6.1, 6.6, 1.0), (0.92, 5.6, 5.9, 0.6),
+    ]  # fmt: skip
+    shank = [
+        (0.03, 5.6, 5.8, 0.5), (0.14, 5.1, 5.3, 0.5), (0.3, 5.5, 5.6, 0.7), (0.5, 5.0, 5.0, 0.6), (0.75, 3.7, 3.9, 0.4),
+        (0.93, 3.2, 3.6, 0.2),
+    ]  # fmt: skip
+    foot = [
+        (1.5, 0.1, 3.4, 4.2, -0.3), (4.5, 0.5, 3.6, 5.0, 0.5), (8.0, 1.3, 4.2, 3.2, 4.5), (11.0, 1.9, 4.3, 2.2, 7.0),
+        (13.5, 2.2, 3.5, 1.5, 8.5), (14.7, 2.3, 0.3, 0.3, 9.0),
+    ]  # fmt: skip
+    for t, wide, deep, share in thigh:
         outwards = sign * (0.2 + 0.9 * fat)
         add("thigh", h + t * (k - h) + (outwards * (1 - t), 0, -0.3), wide + share * fat, deep + share * fat)
-    for t, wide, deep, share in (
-        (0.03, 5.6, 5.8, 0.5),
-        (0.14, 5.1, 5.3, 0.5),
-        (0.3, 5.5, 5.6, 0.7),
-        (0.5, 5.0, 5.0, 0.6),
-        (0.75, 3.7, 3.9, 0.4),
-        (0.93, 3.2, 3.6, 0.2),
-    ):
+    for t, wide, deep, share in shank:
         add("shank", k + t * (a - k) + (0, 0, -1.2 * (1 - t)), wide + share * fat, deep + share * fat)
-    for down, across, half_width, half_depth, z in (
-        (1.5, 0.1, 3.4, 4.2, -0.3),
-        (4.5, 0.5, 3.6, 5.0, 0.5),
-        (8.0, 1.3, 4.2, 3.2, 4.5),
-        (11.0, 1.9, 4.3, 2.2, 7.0),
-        (13.5, 2.2, 3.5, 1.5, 8.5),
-        (14.7, 2.3, 0.3, 0.3, 9.0),
-    ):
+    for down, across, half_width, half_depth, z in foot:
         add("foot", a + (sign * across, down, z), half_width, half_depth)
-    line = np.array(knots)
-    order = np.argsort(line[:, 1], kind="stable")
-    return Part(
-        line[order, 1], line[order, 0], np.array(widths)[order], line[order, 2], np.array(depths)[order], 0.85, 2.0
-    )
+    return _limb(knots, widths, depths, 0.85, 2.0)
 
 
 def _breast(patient: Patient, sign: int, fat: float) -> Part:
@@ -205,14 +173,7 @@ def _breast(patient: Patient, sign: int, fat: float) -> Part:
 
 
 def surfaces(parts: list[Part], patient: Patient, row_y: np.ndarray, column_x: np.ndarray) -> Surfaces:
-    """Union of all parts on a grid.
-
-    Args:
-        parts: from `build_parts`.
-        patient: gives the concentration of muscle.
-        row_y: (rows,) patient cm of each row's middle.
-        column_x: (columns,) patient cm of each column's middle.
-    """
+    """Union of all `parts` on a grid: `row_y` (rows,) and `column_x` (columns,) are its middles in patient cm."""
     shape = (len(row_y), len(column_x))
     front, back = np.full(shape, -100, np.float32), np.full(shape, 100, np.float32)
     amount, depth_sum = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
