@@ -240,7 +240,7 @@ def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> ShardedD
 def _label(run: Run, folds: Sequence[FoldScores]) -> str:
     """What the run trained, so that runs with other settings or another precision are distinguished."""
     changed = run.changed_settings()
-    precision = precision_entry(fold.training_precision for fold in folds).get("arithmetic")
+    precision = precision_entry(fold.about.get("arithmetic") for fold in folds).get("arithmetic")
     return (
         run.experiment.name
         + (f" (changed: {', '.join(changed)})" if changed else "")

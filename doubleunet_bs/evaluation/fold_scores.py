@@ -130,11 +130,6 @@ class FoldScores(_Pooled):
         return self.postprocessed.pooled.figures if self.postprocessed else (None, None, None)
 
     @property
-    def training_precision(self) -> str | None:
-        """The precision of the training, "float32" for instance; None where it is not recorded."""
-        return self.about.get("arithmetic")
-
-    @property
     def detection(self) -> Detection:
         """Figures by patient."""
         return score_patients(self.scans, self.normals, self.normals_reason)

@@ -150,11 +150,7 @@ Matches = tuple[list[ScoredLesion], list[ScoredLesion]]
 
 
 def match_lesions(
-    truth: np.ndarray,
-    mask: np.ndarray,
-    pixel_area: float,
-    overlap: float = 0.0,
-    probability: np.ndarray | None = None,
+    truth: np.ndarray, mask: np.ndarray, pixel_area: float, overlap: float = 0.0, probability: np.ndarray | None = None
 ) -> Matches:
     """Find the lesions of a merged image on both sides and match them.
 

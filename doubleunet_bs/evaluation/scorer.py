@@ -21,7 +21,7 @@ from doubleunet_bs.evaluation.scores import (
     learn_minimum_size,
     score_scan,
 )
-from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete
+from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete, read_prediction
 from doubleunet_bs.inference.keras_model import Segment, predict_cases
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import ShardedDataset
@@ -144,7 +144,7 @@ class Scorer:
         for case, index in zip(cases, self.numbers(cases), strict=True):
             path = folder / f"{case}.png"
             if not path.is_file():
-                mask, _ = self.stored.read(case, self.dataset.image_shape)
+                mask, _ = read_prediction(self.stored.folder, case, self.dataset.image_shape)
                 draw_case(
                     path,
                     case,
@@ -161,7 +161,7 @@ class Scorer:
     def _score_case(self, case: str, smallest: float | None) -> ScanScore:
         index = self._numbers[case]
         record = self.dataset.cases[index]
-        mask, probability = self.stored.read(case, self.dataset.image_shape)
+        mask, probability = read_prediction(self.stored.folder, case, self.dataset.image_shape)
         pixel_area = self.unit.of_a_pixel(record)
         if smallest is not None:
             mask = drop_small_lesions(mask, pixel_area, smallest)

@@ -63,10 +63,6 @@ class StoredPredictions:
             known.append(case)
         write_json(self.folder / _INDEX, {**self._owner(), "cases": list(dict.fromkeys(known))})
 
-    def read(self, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """See `read_prediction`."""
-        return read_prediction(self.folder, case, shape)
-
     def clear(self) -> None:
         """Remove all kept predictions, whatever made them, and the overlays that show them."""
         (self.folder / _INDEX).unlink(missing_ok=True)

@@ -178,7 +178,7 @@ class Summary:
     @property
     def training_precision(self) -> str | None:
         """The precision of the training, "float32" for instance; None where it is not recorded."""
-        return precision_entry(fold.training_precision for fold in self.folds).get("arithmetic")
+        return precision_entry(fold.about.get("arithmetic") for fold in self.folds).get("arithmetic")
 
     @property
     def unit(self) -> str:
@@ -192,7 +192,7 @@ class Summary:
             "version": __version__,
             "experiment": self.experiment,
             "changed_settings": self.changed_settings,
-            **precision_entry(fold.training_precision for fold in self.folds),
+            **precision_entry([self.training_precision]),
             "data": self.provenance.to_json(),
             "cross_validation_folds": self.total_folds,
             "f1_of_means": "harmonic mean of mean precision and mean sensitivity, as in the paper's tables",

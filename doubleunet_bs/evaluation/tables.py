@@ -35,7 +35,6 @@ Cell = float | tuple[float, float] | None | Literal[""]
 """A fraction, an interval of fractions, undefined (None), or nothing at all (BLANK)."""
 Cells = tuple[Cell, Cell, Cell]
 """Precision, sensitivity, F1."""
-Kind = Literal["fold", "mean", "mean of F1", "standard deviation", "interval", "interval of F1", "paper"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Row:
     """One row of the table of pixels.
 
     Attributes:
-        kind: what the row is.
+        kind: "fold", "mean", "mean of F1", "standard deviation", "interval", "interval of F1" or "paper".
         model, threshold, minimum_size: the network, the best intensity threshold, the network with the
         minimum lesion size.
         f1_is: how the F1 came about.
@@ -51,7 +50,7 @@ class Row:
         scans, level: number of test scans of a fold; grey level of its threshold.
     """
 
-    kind: Kind
+    kind: str
     model: Cells
     f1_is: str
     threshold: Cells = (BLANK, BLANK, BLANK)
@@ -79,11 +78,7 @@ def summary_rows(summary: Summary) -> list[Row]:
     several = len(rows) > 1
     if several:
         methods = [_mean_cells(mean) for mean in (summary.mean, summary.threshold_mean, summary.postprocessed_mean)]
-        kinds: tuple[tuple[Kind, str], ...] = (
-            ("mean", OF_MEANS),
-            ("mean of F1", OF_FOLDS),
-            ("standard deviation", OF_FOLDS),
-        )
+        kinds = ("mean", OF_MEANS), ("mean of F1", OF_FOLDS), ("standard deviation", OF_FOLDS)
         rows += [
             Row(kind, model, f1_is, threshold, minimum_size)
             for (kind, f1_is), model, threshold, minimum_size in zip(kinds, *methods, strict=True)
@@ -139,7 +134,8 @@ def table_notes(summary: Summary) -> list[str]:
             "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
             "[2] Mean of the folds' own F1. SD is the sample standard deviation over the folds.",
         ]
-    notes += filter(None, [undefined_note(summary)])
+    if left_out := undefined_note(summary):
+        notes.append(left_out)
     if drawn := interval_note(summary):
         notes.append(f"[3] {drawn}")
     if 0 < scored < summary.total_folds:
@@ -168,10 +164,8 @@ def summary_csv(summary: Summary) -> str:
     rows = summary_rows(summary)
 
     def write(method: str, name: str, cells: Iterable[Cell], row: Row) -> None:
-        scans = BLANK if row.scans is None else row.scans
-        writer.writerow(
-            [method, name, scans, *(repr(float(c)) if isinstance(c, float) else "" for c in cells), row.f1_is]
-        )
+        figures = [repr(float(cell)) if isinstance(cell, float) else "" for cell in cells]
+        writer.writerow([method, name, row.scans or "", *figures, row.f1_is])
 
     methods = {"Double U-Net": "model", "intensity threshold": "threshold"}
     if summary.postprocessed_mean:
@@ -247,14 +241,7 @@ _ESCAPED = str.maketrans(
 # --- the terminal
 
 _WIDTH = 13
-_NAMES = {
-    "mean": "mean",
-    "mean of F1": "mean of F1",
-    "standard deviation": "SD",
-    "interval": "95 %",
-    "interval of F1": "",
-    "paper": "paper",
-}
+_NAMES = {"standard deviation": "SD", "interval": "95 %", "interval of F1": ""}
 _PATIENTS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -279,7 +266,7 @@ def format_summary(summary: Summary) -> str:
         if row.kind in ("mean", "paper"):
             lines.append(rule)
         level: int | str = BLANK
-        label = f"{_NAMES.get(row.kind, ''):>12}"
+        label = f"{_NAMES.get(row.kind, row.kind):>12}"
         if row.kind == "fold":
             label, level = f"{row.fold or 'all':>6}{row.scans:>6}", "-" if row.level is None else row.level
         line = f"{label}   {_row(row.model)}"

@@ -35,7 +35,7 @@ def predict(cases):
 def test_there_and_back(stored):
     assert complete(stored, ["a", "b"], predict) == ["a", "b"]
     for case, mask, probability in predict(["a", "b"]):
-        kept, chance = stored.read(case, SHAPE)
+        kept, chance = read_prediction(stored.folder, case, SHAPE)
         np.testing.assert_array_equal(kept, mask.astype(bool))
         assert chance.dtype == np.float32
         np.testing.assert_allclose(chance, probability, atol=1e-4)
@@ -46,7 +46,7 @@ def test_probabilities_close_to_0_and_1_stay_apart(stored):
     high = [0.9990, 0.9991, 0.9999, 0.99999, 0.999999, 0.9999999, 1.0]
     values = np.array([high, np.subtract(1, high), np.linspace(0, 1, len(high))], np.float32)
     stored.keep([("a", np.ones(values.shape, bool), values)])
-    _, kept = stored.read("a", values.shape)
+    _, kept = read_prediction(stored.folder, "a", values.shape)
     for row, direction in zip(kept, (1, -1, 1), strict=True):
         assert (np.diff(row) * direction > 0).all()
     assert (kept == 0).tolist() == (values == 0).tolist() and (kept == 1).tolist() == (values == 1).tolist()
@@ -88,7 +88,7 @@ def test_patients_are_ranked_the_same_from_kept_predictions(stored):
     # Of twelve pairs eleven stand in the right order, and one is equal.
     own = area(pictures.get)
     assert own == pytest.approx(11.5 / 12)
-    assert area(lambda case: stored.read(case, SHAPE)[1]) == own
+    assert area(lambda case: read_prediction(stored.folder, case, SHAPE)[1]) == own
 
 
 def test_predictions_of_the_former_format_are_recomputed(stored):
@@ -100,7 +100,7 @@ def test_predictions_of_the_former_format_are_recomputed(stored):
     content = {"format": 2, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["a"]}
     (stored.folder / "predictions.json").write_text(json.dumps(content))
     assert complete(stored, ["a"], predict) == ["a"]
-    assert stored.read("a", SHAPE)[1].any()
+    assert read_prediction(stored.folder, "a", SHAPE)[1].any()
     assert sorted(path.name for path in stored.folder.iterdir()) == ["a.npz", "predictions.json"]
 
 
@@ -163,7 +163,7 @@ def test_a_lost_prediction_is_recomputed_and_a_damaged_one_is_named(stored):
     (stored.folder / "a.npz").unlink()
     assert stored.missing(["a", "b"]) == ["a"]
     with pytest.raises(RunError, match="7 x 8"):
-        stored.read("b", (7, 8))
+        read_prediction(stored.folder, "b", (7, 8))
     path = stored.folder / "b.npz"
     whole = path.read_bytes()
     damaged = bytearray(whole)

@@ -22,14 +22,7 @@ from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.evaluation.statistics import Distribution, Interval
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary, by_size, by_view, folds_in_mean, undefined_detection
-from doubleunet_bs.evaluation.tables import (
-    Cell,
-    lesion_rows,
-    patient_figure,
-    percent,
-    summary_rows,
-    table_notes,
-)
+from doubleunet_bs.evaluation.tables import Cell, lesion_rows, patient_figure, percent, summary_rows, table_notes
 from doubleunet_bs.files import write_text
 from doubleunet_bs.preparation.records import PATIENTS
 from doubleunet_bs.preparation.settings import PreparationSettings

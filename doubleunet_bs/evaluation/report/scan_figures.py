@@ -103,10 +103,7 @@ def scan_figure(
             ("", png_uri(clinical_display(grey))),
             ("probability", png_uri(tinted(np.asarray(probability), PROBABILITY_COLOUR))),
         ),
-        outlines=(
-            ("truth", inner_outline(np.asarray(labels) == METASTATIC)),
-            ("prediction", inner_outline(mask)),
-        ),
+        outlines=(("truth", inner_outline(np.asarray(labels) == METASTATIC)), ("prediction", inner_outline(mask))),
     )
 
 
