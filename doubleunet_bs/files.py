@@ -1,6 +1,5 @@
 """Files that appear whole or not at all."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,14 +13,9 @@ from doubleunet_bs.errors import BoneScanError, RunError
 
 
 def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode: int | None = None) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it over `path`.
+    """Let `write` fill a temporary file beside `path` with the same suffix, then rename it over `path`.
 
-    A reader sees the old content or the new one, never a part. The temporary name keeps the suffix of
-    `path`, since several writers choose their format by it.
-
-    Args:
-        path, write: the file, and what fills it.
-        mode: permissions; None leaves them to the umask. With 0o600 nobody but the owner can read it at any time.
+    `mode` are the permissions; None leaves them to the umask. With 0o600 only the owner can ever read it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,11 +52,8 @@ def write_json(path: str | os.PathLike, content: Any, mode: int | None = None) -
 def create_file(path: str | os.PathLike, text: str, mode: int | None = None) -> bool:
     """Write UTF-8 text to `path` unless something is there already. Of several processes, on any machine, one succeeds.
 
-    Args:
-        path, text: the file and its content. mode: as for `replace_file`.
-
     Returns:
-        Whether this call made the file. A file that is there, with all of its content at once, is left alone.
+        Whether this call made the file, which appears with all of its content at once.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +104,7 @@ def read_json(path: str | os.PathLike, error: type[BoneScanError] = BoneScanErro
         raise error(f"{path}: not a readable {what} ({cause})") from None
 
 
-@contextlib.contextmanager
+@contextmanager
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty folder beside `path` that is renamed to `path` when the block ends without an error.
 
@@ -160,8 +151,7 @@ def exists_already(folder: Path) -> RunError:
 def replaced_folder(path: Path, replace: bool = True) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its place when the block ends without an error.
 
-    What was at `path` stays untouched until then, and comes back when anything, Ctrl-C too, stops the renaming. A crash
-    between the two renames leaves the old folder beside it under a hidden name, and nothing half-written at `path`.
+    What was at `path` stays untouched until then, and comes back when anything, Ctrl-C too, stops the renaming.
 
     Args:
         path: the folder.

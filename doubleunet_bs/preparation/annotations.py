@@ -19,7 +19,7 @@ from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.scans.labelme import rasterize
-from doubleunet_bs.scans.labels import image_kind, read_mask
+from doubleunet_bs.scans.labels import IMAGE_KINDS, read_mask
 from doubleunet_bs.scans.scan_files import walk_folders
 
 ENDINGS = (".json", ".png")
@@ -95,7 +95,7 @@ def read_annotation(
     origin: dict[str, Path] = {}
     for path in files:
         mask = (read_mask if path.suffix.lower() == ".png" else rasterize)(path, classes)
-        place = _place(path, image_kind(mask.shape), names, missing_views)
+        place = _place(path, IMAGE_KINDS[mask.shape], names, missing_views)
         if place in lesions:
             raise LabelError(f"{path}: annotates the same as {origin[place].name}: keep one of them", "label-ambiguous")
         lesions[place], origin[place] = mask, path

@@ -15,7 +15,6 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pydicom
 from pydicom.datadict import dictionary_description
 from pydicom.dataelem import RawDataElement
@@ -40,20 +39,9 @@ _LONG_VALUES = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b
 
 # What pydicom raises on damaged headers. MemoryError and RecursionError come from absurd lengths and nesting.
 _PYDICOM_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+    ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError, MemoryError,
+    NotImplementedError, OSError, RecursionError, TypeError, ValueError, struct.error,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,11 +79,7 @@ class DicomFile:
 
 
 def load_header(data: bytes, complete: bool) -> DicomFile:
-    """Parse everything before the pixel data.
-
-    Args:
-        data: the beginning of a file, at most `MAX_HEADER_BYTES`.
-        complete: whether that is the whole file.
+    """Parse everything before the pixel data; `data` is the beginning of a file, or the `complete` one.
 
     Raises:
         ScanError: `not-dicom`, `truncated`, `damaged-header` or `header-too-large`.
@@ -169,7 +153,8 @@ def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
     elif data[128:132] != b"DICM":
         content = _with_meta(syntax, data[body:])
     header = content[:MAX_HEADER_BYTES]
-    if _count_items(header, syntax) > MAX_HEADER_ITEMS:
+    item = b"\xff\xfe\xe0\x00" if syntax == ExplicitVRBigEndian else b"\xfe\xff\x00\xe0"
+    if header.count(item) > MAX_HEADER_ITEMS:
         raise ScanError(f"has a header of more than {MAX_HEADER_ITEMS:,} sequence items", "damaged-header")
     stream = io.BytesIO(header)
     with silence_pydicom():
@@ -198,14 +183,6 @@ def _read_pixels(content: bytes, position: int, keyword: str, implicit: bool, li
     if not isinstance(element, RawDataElement):
         raise ScanError("has pixel data that are a sequence", "damaged-pixels")
     return PixelElement(keyword, element.value or b"", element.length == _UNDEFINED_LENGTH)
-
-
-def _count_items(header: bytes, syntax: str) -> int:
-    """The number of item tags in the bytes, or 0 when it is certainly below the limit."""
-    # Searching for one byte is many times as fast as searching for four.
-    if np.count_nonzero(np.frombuffer(header, np.uint8) == 0xFE) <= MAX_HEADER_ITEMS:
-        return 0
-    return header.count(b"\xff\xfe\xe0\x00" if syntax == ExplicitVRBigEndian else b"\xfe\xff\x00\xe0")
 
 
 def _split(data: bytes) -> tuple[str, int]:
@@ -248,11 +225,10 @@ def _looks_like_dicom(data: bytes) -> bool:
         return False
     little = data[0] != 0
     (element,) = struct.unpack_from("<H" if little else ">H", data, 2)
-    explicit = data[4:6].isalpha() and data[4:6].isupper()
-    if not explicit:
-        (length,) = struct.unpack_from("<I", data, 4)
-        return little and element <= 0x60 and length <= 256
-    return element <= 0x60
+    if data[4:6].isalpha() and data[4:6].isupper():
+        return element <= 0x60
+    (length,) = struct.unpack_from("<I", data, 4)
+    return little and element <= 0x60 and length <= 256
 
 
 def _guess_syntax(start: bytes) -> str:

@@ -1,8 +1,7 @@
 """Labelme annotation -> class mask (paper, section 2.2).
 
-Labelme files of versions 3 to 7 are read. Shapes become pixels as in Labelme itself, which draws with Pillow; tests
-compare with masks that Labelme made. Later shapes are drawn over earlier ones. Only labels and geometry count.
-`imageData`, which may hold a picture of the patient, is dropped at once.
+Labelme files of versions 3 to 7 are read. Shapes become pixels as in Labelme itself, which draws with Pillow. Later
+shapes are drawn over earlier ones. `imageData`, which may hold a picture of the patient, is dropped at once.
 """
 
 import base64
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.labels import check_image_size, fold_classes, fold_label, quoted
+from doubleunet_bs.scans.labels import PNG_ERRORS, check_image_size, fold_classes, fold_label, quoted
 
 VERSIONS = range(3, 8)
 LARGEST_FILE = 64 << 20
@@ -31,12 +30,8 @@ MOST_POINTS = 50_000
 FARTHEST = 16_384
 
 NUMBER_OF_POINTS = {
-    "polygon": (3, None),
-    "rectangle": (2, 2),
-    "circle": (2, 2),
-    "oriented_rectangle": (4, 4),
-    "mask": (2, 2),
-}
+    "polygon": (3, None), "rectangle": (2, 2), "circle": (2, 2), "oriented_rectangle": (4, 4), "mask": (2, 2),
+}  # fmt: skip
 NO_AREA = ("point", "points", "line", "linestrip")
 
 
@@ -90,9 +85,8 @@ def draw_shape(image: Image.Image, shape: dict[str, Any], value: int) -> None:
     if kind in NO_AREA:
         raise LabelError(f"is a {kind} without area: draw a polygon", "label-shape")
     if not isinstance(kind, str) or kind not in NUMBER_OF_POINTS:
-        raise LabelError(
-            f"is of the unknown kind {quoted(kind)}: draw one of {', '.join(NUMBER_OF_POINTS)}", "label-shape"
-        )
+        message = f"is of the unknown kind {quoted(kind)}: draw one of {', '.join(NUMBER_OF_POINTS)}"
+        raise LabelError(message, "label-shape")
     points = _points(shape.get("points"), *NUMBER_OF_POINTS[kind])
     if kind == "mask":
         drawn = _paste_mask(image, shape.get("mask"), points, value)
@@ -148,23 +142,11 @@ def _paste_mask(image: Image.Image, encoded: Any, points: list[tuple[float, floa
             if size[0] > image.width or size[1] > image.height:
                 raise LabelError("is a mask larger than the image", "label-shape")
             if picture.size != size:
-                raise LabelError(
-                    f"is a mask of {picture.size[0]} x {picture.size[1]} pixels "
-                    f"between corners {size[0]} x {size[1]} apart",
-                    "label-shape",
-                )
+                raise LabelError("is a mask of another size than its corners say", "label-shape")
             pixels = np.asarray(picture)
     except LabelError:
         raise
-    except (
-        binascii.Error,
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        MemoryError,
-        Image.DecompressionBombError,
-    ) as cause:
+    except (*PNG_ERRORS, binascii.Error) as cause:
         raise LabelError(f"is a mask whose picture is not readable ({type(cause).__name__})", "label-shape") from None
     if pixels.ndim != 2:
         raise LabelError("is a mask in colour", "label-shape")
@@ -203,11 +185,9 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
             raise LabelError(f"{path}: shape {index} has no label", "label-shape")
         label = fold_label(entry["label"])
         if label not in folded:
-            raise LabelError(
-                f"{path}: shape {index} has the label {quoted(entry['label'])}, which the class map lacks "
-                f"(it has {', '.join(map(quoted, sorted(folded)[:10]))})",
-                "label-unknown",
-            )
+            known = ", ".join(map(quoted, sorted(folded)[:10]))
+            message = f"{path}: shape {index} has the label {quoted(entry['label'])}, which the class map lacks"
+            raise LabelError(f"{message} (it has {known})", "label-unknown")
         points += len(entry["points"]) if isinstance(entry.get("points"), list) else 0
         if points > MOST_POINTS:
             raise LabelError(f"{path}: more than {MOST_POINTS} points are not read", "label-shape")
@@ -234,13 +214,9 @@ def _read(path: Path) -> dict[str, Any]:
     version = content.get("version")
     major = version.split(".")[0] if isinstance(version, str) else ""
     if not (major.isascii() and major.isdigit() and len(major) < 4 and int(major) in VERSIONS):
-        raise LabelError(
-            f"{path}: Labelme version {quoted(version)} is not read: save with version {VERSIONS[0]} to {VERSIONS[-1]}",
-            "label-file",
-        )
+        needed = f"save with version {VERSIONS[0]} to {VERSIONS[-1]}"
+        raise LabelError(f"{path}: Labelme version {quoted(version)} is not read: {needed}", "label-file")
     if not all(type(content.get(name)) is int and content[name] > 0 for name in ("imageHeight", "imageWidth")):
-        raise LabelError(
-            f"{path}: imageHeight or imageWidth is missing or not a whole number: save it with a newer Labelme",
-            "label-file",
-        )
+        message = f"{path}: imageHeight or imageWidth is missing or not a whole number: save it with a newer Labelme"
+        raise LabelError(message, "label-file")
     return content

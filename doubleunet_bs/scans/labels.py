@@ -14,6 +14,8 @@ from doubleunet_bs.constants import AIR, CLASS_NAMES, METASTATIC
 from doubleunet_bs.errors import DatasetError, LabelError
 
 LARGEST_FILE = 1 << 20
+# What Pillow raises on damaged or absurd pictures.
+PNG_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
 
 IMAGE_KINDS = {(1024, 256): "view", (1024, 512): "side_by_side", (640, 512): "prepared"}
 """(rows, columns) -> one raw view; both raw views, anterior on the left; the prepared image."""
@@ -83,17 +85,8 @@ def load_class_map(path: str | os.PathLike) -> dict[str, int]:
     return classes
 
 
-def image_kind(shape: tuple[int, int]) -> str:
-    """What an annotation of `shape` (rows, columns) was drawn on: a value of `IMAGE_KINDS`."""
-    return IMAGE_KINDS[shape]
-
-
 def check_image_size(path: Path, rows: int, columns: int) -> None:
-    """Refuse an annotation of any other size.
-
-    Raises:
-        LabelError: reason "label-frame".
-    """
+    """Refuse an annotation of any other size, with reason "label-frame"."""
     if (rows, columns) not in IMAGE_KINDS:
         raise LabelError(
             f"{path}: drawn on an image of {rows} x {columns} pixels: draw on one raw view (1024 x 256), "
@@ -132,24 +125,20 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
         with image:
             check_image_size(path, image.height, image.width)
             if image.mode not in ("1", "L", "P"):
-                raise LabelError(
-                    f"{path}: a PNG of mode {image.mode}: save the mask as a palette or 8-bit grey image", "label-file"
-                )
+                message = f"{path}: a PNG of mode {image.mode}: save the mask as a palette or 8-bit grey image"
+                raise LabelError(message, "label-file")
             # In a black and white image white is 255, as in every grey one.
             pixels = np.array(image.convert("L") if image.mode == "1" else image)
     except LabelError:
         raise
     except FileNotFoundError:
         raise LabelError(f"{path}: no such mask", "label-file") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as cause:
+    except PNG_ERRORS as cause:
         raise LabelError(f"{path}: not a readable PNG ({type(cause).__name__})", "label-file") from None
     unknown = sorted(set(np.unique(pixels).tolist()) - set(of_value))
     if unknown:
-        raise LabelError(
-            f"{path}: pixel value {unknown[0]} has no class: add it to the class map, as in "
-            f'"{unknown[0]}": "metastatic"',
-            "label-unknown",
-        )
+        message = f'{path}: pixel value {unknown[0]} has no class: add "{unknown[0]}": "metastatic" to the class map'
+        raise LabelError(message, "label-unknown")
     table = np.zeros(256, np.uint8)
     for value, number in of_value.items():
         if value < 256:

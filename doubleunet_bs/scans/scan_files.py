@@ -71,7 +71,7 @@ class ScanFiles:
         return tuple(_relative(source, self.folder) for source in self.sources)
 
     def read(self, allow_missing_view: bool = False, pseudonyms: Pseudonyms | None = None) -> BoneScan:
-        """Read the scan; see `doubleunet_bs.scans.read_scan`."""
+        """As `read_scan`."""
         return read_sources(self.sources, allow_missing_view, pseudonyms)
 
     def rejection(self, error: ScanError) -> Rejection:
@@ -147,16 +147,12 @@ def _not_one_scan(source: Source, found: ScanFolder) -> ScanError:
 def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> ScanFolder:
     """Find the scans in a folder, its subfolders (linked ones, too) and the zip archives in them, by content.
 
-    Only headers are read, so that thousands of files take seconds. Damaged pixels are found when a scan is read.
-    Hidden files and annotation files (.json, .csv, .png) are ignored. Every other file is a scan, part of one, or
-    rejected.
+    Only headers are read. Hidden files and annotation files (.json, .csv, .png) are ignored. Every other file is a
+    scan, part of one, or rejected.
 
     Args:
         folder: the folder, or one zip archive.
         allow_missing_view: accept a study with one view only.
-
-    Returns:
-        The scans and the refused files. An empty folder gives none of either.
 
     Raises:
         SettingsError: when there is no such folder.

@@ -19,10 +19,10 @@ MEBIBYTE = 1024 * 1024
 # A file, an archive member or an inflated data set larger than this is not a whole-body scan.
 MAX_FILE_BYTES = 64 * MEBIBYTE
 
-# Everything before the pixel data. Real headers are under 100 KB; eight bytes can be an element of its own to parse.
+# Everything before the pixel data. Real headers are under 100 KB.
 MAX_HEADER_BYTES = MEBIBYTE
 
-# Items of sequences in a header: eight bytes in the file become a Python object of more than one KB.
+# Items of sequences in a header: eight bytes each become a Python object of more than one KB.
 MAX_HEADER_ITEMS = 20_000
 
 # Decoded pixels of one file: two 2048 x 512 frames of 64 bits are 16 MB.
@@ -41,17 +41,9 @@ DECODER_BYTES = 1024 * MEBIBYTE
 # Name endings that are no part of the name. Others stay, since UIDs are full of dots.
 _SUFFIXES = (".dcm", ".dicom", ".ima", ".img", ".nm")
 _ARCHIVE_ERRORS = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-    struct.error,
-)
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
+    NotImplementedError, RuntimeError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +111,8 @@ def open_file(path: str) -> BinaryIO:
     """
     try:
         # A pipe without a writer would block for ever, so look before opening.
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise ScanError("is a folder: give the file or files of one scan", "unreadable")
-        if not stat.S_ISREG(mode):
-            raise ScanError("is not a regular file", "unreadable")
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ScanError("is not a regular file: give the file or files of one scan", "unreadable")
         return open(path, "rb")
     except FileNotFoundError:
         raise ScanError("no such file", "unreadable") from None
@@ -150,7 +139,7 @@ def open_archive(path: str) -> zipfile.ZipFile:
         with open_file(path) as file:
             _check_directory(file)
         archive = zipfile.ZipFile(path)
-    except (*_ARCHIVE_ERRORS, OSError):
+    except _ARCHIVE_ERRORS:
         raise ScanError("is a damaged zip archive", "archive") from None
     if sum(member.file_size for member in archive.infolist()) > MAX_ARCHIVE_BYTES:
         archive.close()
@@ -175,17 +164,15 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_FILE_BYTES
     try:
         with archive.open(member) as file:
             return _read_bounded(file, limit)
-    except (*_ARCHIVE_ERRORS, OSError):
+    except _ARCHIVE_ERRORS:
         raise ScanError("cannot be unpacked from its archive", "archive") from None
 
 
 def list_members(archive: zipfile.ZipFile) -> list[str]:
     """The names of the files in the archive, sorted, without folders."""
-    return sorted({member.filename for member in archive.infolist() if not _is_folder(member)})
-
-
-def _is_folder(member: zipfile.ZipInfo) -> bool:
-    return member.is_dir() or (member.filename.endswith("\\") and member.file_size == 0)
+    files = {member.filename for member in archive.infolist() if not member.is_dir()}
+    # Some programs on Windows separate folders by backslashes.
+    return sorted(name for name in files if not name.endswith("\\") or archive.getinfo(name).file_size)
 
 
 def _read_bounded(file: IO[bytes], limit: int) -> tuple[bytes, bool]:

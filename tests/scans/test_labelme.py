@@ -166,7 +166,7 @@ SHAPES = {
     "corners wrong": ({"shape_type": "mask", "points": [[3, 3], [2, 2]], "mask": "AAAA"}, "before the first"),
     "another size": (
         {"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": encode(np.ones((3, 3)))},
-        "3 x 3 pixels between corners 2 x 2",
+        "another size than its corners",
     ),
     "empty": ({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": encode(np.zeros((2, 2)))}, "not a single"),
     "in colour": (
