@@ -100,10 +100,9 @@ def score_fold(run: Run, dataset: ShardedDataset, fold: int, settings: Evaluatio
     not been trained on.
 
     Raises:
-        RunError: the fold is not trained, or was trained on another split of the scans, or on other shards.
+        RunError: the fold is not trained, or was trained on another split of the scans.
         SettingsError: fold out of range.
     """
-    run.check_data(dataset, dataset.path)
     folds = read_folds(run, dataset)
     split = folds.split(fold)
     trained = open_fold(run, fold)

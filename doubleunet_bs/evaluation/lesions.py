@@ -101,8 +101,7 @@ class ScoredLesion:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; a true lesion has no probability."""
-        content = dataclasses.asdict(self)
-        return content if self.probability is not None else {k: v for k, v in content.items() if v is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)

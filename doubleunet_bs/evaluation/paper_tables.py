@@ -134,5 +134,5 @@ def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: 
     changed = settings.changes()
     row = PAPER_ROWS.get(experiment.name) if experiment.is_paper_row and not changed else None
     records = list(records)
-    other_cancers = {record.cancer for record in records if record.cancer not in (None, CANCER)}
-    return Provenance(scans_are(records), changed, row, tuple(sorted(filter(None, other_cancers))))
+    other_cancers = {record.cancer for record in records if record.cancer} - {CANCER}
+    return Provenance(scans_are(records), changed, row, tuple(sorted(other_cancers)))

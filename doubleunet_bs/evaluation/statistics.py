@@ -50,9 +50,8 @@ def bootstrap_means(folds: Sequence[Sequence[ScanScore]], resamples: int = RESAM
     rng = np.random.default_rng(seed)
     tables = [_patients(scans) for scans in folds]
     patients = sum(map(len, tables))
-    nothing = Intervals(None, None, None, None, resamples, seed, patients)
     if max(map(len, tables), default=0) < 2:
-        return nothing
+        return Intervals(None, None, None, None, resamples, seed, patients)
     # For each fold (resamples, 3): the counts of as many patients as there are, drawn with replacement.
     sizes = [(table, len(table)) for table in tables if len(table)]
     drawn = np.stack([rng.multinomial(n, np.full(n, 1 / n), resamples) @ table for table, n in sizes])

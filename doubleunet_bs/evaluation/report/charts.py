@@ -18,7 +18,6 @@ from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.training.history import Epoch
 
 TRAINING, VALIDATION = "#4477aa", "#cc6677"
-_SIZE = (4.4, 3.0)
 
 
 def hex_colour(colour: tuple[int, int, int]) -> str:
@@ -43,20 +42,12 @@ def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> str:
 def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> str:
     """The Dice of every test scan in %, one row of dots a fold, its median as a bar."""
     figure, axes = _figure(height=min(5.0, 1.6 + 0.28 * len(folds)))
-    names = []
+    names, green = [], hex_colour(TRUE_POSITIVE)
     for place, (fold, scans) in enumerate(folds):
         values = [100 * scan.dice for scan in scans if scan.dice is not None]
         # Dots of one fold are spread a little, always in the same way.
         spread = [0.12 * ((number % 3) - 1) for number in range(len(values))]
-        axes.plot(
-            values,
-            np.add(place, spread),
-            "o",
-            color=hex_colour(TRUE_POSITIVE),
-            alpha=0.6,
-            markersize=4.5,
-            markeredgewidth=0,
-        )
+        axes.plot(values, np.add(place, spread), "o", color=green, alpha=0.6, markersize=4.5, markeredgewidth=0)
         if values:
             median = float(np.median(values))
             axes.plot([median, median], [place - 0.32, place + 0.32], color="#1c2326", linewidth=2)
@@ -98,26 +89,15 @@ def _curves(
     alpha = 1.0 if len(histories) == 1 else 0.55
     for number, (_, epochs) in enumerate(histories):
         x = [epoch.epoch for epoch in epochs]
+        marker = "o" if len(epochs) < 2 else None
         for name, colour, what in zip(names, (TRAINING, VALIDATION), ("training", "validation"), strict=True):
             y = [np.nan if getattr(epoch, name) is None else factor * getattr(epoch, name) for epoch in epochs]
-            axes.plot(
-                x,
-                y,
-                color=colour,
-                alpha=alpha,
-                linewidth=1.3,
-                marker="o" if len(epochs) < 2 else None,
-                label=what if not number else None,
-            )
+            label_of_line = None if number else what
+            axes.plot(x, y, color=colour, alpha=alpha, linewidth=1.3, marker=marker, label=label_of_line)
         if factor != 1.0 and epochs:
             best = max(epochs, key=lambda epoch: epoch.score)
-            axes.plot(
-                best.epoch,
-                factor * (np.nan if best.val_f1 is None else best.val_f1),
-                "*",
-                color="#117733",
-                markersize=9,
-            )
+            best_f1 = np.nan if best.val_f1 is None else factor * best.val_f1
+            axes.plot(best.epoch, best_f1, "*", color="#117733", markersize=9)
     if factor != 1.0:
         axes.set_ylim(0, 100)
     axes.set_xlabel("epoch")
@@ -128,8 +108,8 @@ def _curves(
     return _uri(figure, title)
 
 
-def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_SIZE[0], height), layout="constrained")
+def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.4, height), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)

@@ -165,10 +165,8 @@ def pixel_table(summary: Summary) -> Table:
         "interval of F1": "95 % [2] [3]",
         "paper": f"paper, Table {paper.table}: other scans" if paper else "",
     }
-    rows, strong = [], []
-    for number, row in enumerate(summary_rows(summary)):
-        if row.kind == "mean":
-            strong.append(number)
+    table, rows = summary_rows(summary), []
+    for row in table:
         cells = [_dash(cell) for cell in (*row.model, row.threshold[2], row.minimum_size[2])]
         rows.append([names[row.kind] if row.fold is None else _fold_name(row.fold), str(row.scans or ""), *cells])
     first, *rest = table_notes(summary)
@@ -182,7 +180,7 @@ def pixel_table(summary: Summary) -> Table:
         *rest,
     ]
     head = ["", "scans", "precision", "sensitivity", "F1", "threshold: F1", "minimum size: F1"]
-    return Table(head, rows, strong, notes)
+    return Table(head, rows, [number for number, row in enumerate(table) if row.kind == "mean"], notes)
 
 
 def lesion_table(summary: Summary) -> Table:

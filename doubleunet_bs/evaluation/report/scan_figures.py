@@ -55,15 +55,15 @@ def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[
     ranked = sorted(
         (item for item in scans if item[1].dice is not None), key=lambda item: (-(item[1].dice or 0.0), item[1].case)
     )
-    count = len(ranked)
-    middle = max(0, (count - each) // 2)
+    best = range(len(ranked))
+    worst, middle = best[::-1], max(0, (len(ranked) - each) // 2)
     places: dict[int, str] = {}
     for name, numbers in (
-        ("best", range(min(1, count))),
-        ("worst", range(count - 1, count - 1 - min(1, count), -1)),
-        ("median", range(middle, min(middle + each, count))),
-        ("best", range(min(each, count))),
-        ("worst", range(count - 1, max(-1, count - 1 - each), -1)),
+        ("best", best[:1]),
+        ("worst", worst[:1]),
+        ("median", best[middle : middle + each]),
+        ("best", best[:each]),
+        ("worst", worst[:each]),
     ):
         for number in numbers:
             places.setdefault(number, name)
