@@ -65,56 +65,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo."""
-    run_demo(
-        args.folder,
-        changed_settings(args),
-        fold=args.fold,
-        patients=args.patients,
-        devices=args.devices,
-        precision=args.precision,
-        xla=args.xla,
-        deterministic=args.deterministic,
-        resume=args.resume,
-    )
-    return 0
-
-
-def run_demo(
-    folder: str | Path,
-    changes: dict[str, Any],
-    fold: int = 1,
-    patients: int | None = None,
-    devices: str = "all",
-    precision: str = "auto",
-    xla: str = "auto",
-    deterministic: bool = False,
-    resume: bool = False,
-) -> None:
-    """Make phantoms, prepare, train one fold, export and evaluate it; print where everything is.
-
-    Args:
-        folder: created when new; one with results is refused unless `resume` is set.
-        changes: settings of the experiment that replace the demo's.
-        fold: 1 to the number of folds.
-        patients: number of phantoms, nine in ten with metastases. None: those that are there, or `PATIENTS`.
-        devices, precision, xla, deterministic: as for `doubleunet-bs train`.
-        resume: keep what an interrupted demo has finished.
-
-    Raises:
-        SettingsError: `folder` is not empty and `resume` is off, it has another number of phantoms, or `fold`,
-            `patients` or `changes` are impossible here.
-    """
+    """Make phantoms, prepare, train one fold, export and evaluate it; print where everything is."""
     from doubleunet_bs.preparation.settings import PreparationSettings
     from doubleunet_bs.preparation.shards import open_shards
 
     start = time.monotonic()
-    folder = Path(folder)
+    folder, fold = Path(args.folder), args.fold
     cohort, shards, run_path = folder / "phantoms", folder / "shards", folder / "run"
-    if folder.exists() and any(folder.iterdir()) and not resume:
+    if folder.exists() and any(folder.iterdir()) and not args.resume:
         raise SettingsError(f"{folder}: not empty: continue an interrupted demo with --resume, or name a new folder")
-    experiment = _demo_experiment(changes, precision)
-    patients = _cohort_size(cohort, experiment, fold, patients)
+    experiment = _demo_experiment(changed_settings(args), args.precision)
+    patients = _cohort_size(cohort, experiment, fold, args.patients)
     image_shape = PreparationSettings(bin=BIN).image_shape
     print(_introduction(experiment, patients, image_shape))
     from doubleunet_bs.tensorflow_setup import import_tensorflow
@@ -126,7 +87,8 @@ def run_demo(
     from doubleunet_bs.training.run_training import describe_run, train_fold
 
     # What this machine cannot do shows before the phantoms are made, not minutes later.
-    replicas = open_devices(experiment, image_shape, DeviceSettings(devices, precision, xla, deterministic))
+    settings = DeviceSettings(args.devices, args.precision, args.xla, args.deterministic)
+    replicas = open_devices(experiment, image_shape, settings)
 
     if not cohort.exists():
         _step(1, "phantoms", start)
@@ -138,13 +100,14 @@ def run_demo(
     dataset = open_shards(shards)
     run = create_run(run_path, experiment, dataset, fold)
     print(describe_run(run, dataset, replicas), flush=True)
-    fold_path = train_fold(run, dataset, fold, replicas, resume=resume, export=export_fold)
+    fold_path = train_fold(run, dataset, fold, replicas, resume=args.resume, export=export_fold)
     _step(4, "evaluation", start)
     # Once TensorFlow is set up.
     from doubleunet_bs.evaluation.evaluate import evaluate_run
 
     evaluate_run(run_path, fold)
     print(_conclusion(folder, experiment, run_path, fold_path, cohort, time.monotonic() - start))
+    return 0
 
 
 def _demo_experiment(changes: dict[str, Any], precision: str) -> "Experiment":

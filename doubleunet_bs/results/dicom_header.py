@@ -25,7 +25,6 @@ from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom_file import PHANTOM_MARK
 
 MANUFACTURER = MODEL = "doubleunet_bs"
-SERIAL_NUMBER = "none"
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis"
 LONG_AGO = datetime.datetime(1900, 1, 1)
 _OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
