@@ -12,6 +12,14 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY
 from doubleunet_bs.inference.engines import check_images, damaged_model
 
+CORE = openvino.Core()
+"""The one OpenVINO core of the process.
+
+On processors with AMX each core gives its thread a signal stack and takes it away at its end. With two cores, destroyed
+in the order of their making, the thread is left with a stack that is gone, and the next SIGTERM or Ctrl-C ends the
+process with a segmentation fault (OpenVINO 2026.4).
+"""
+
 
 def split_convolutions(model: openvino.Model) -> int:
     """Replace each convolution of two or three concatenated maps by the sum of their own convolutions, in place.
@@ -48,25 +56,6 @@ def split_convolutions(model: openvino.Model) -> int:
     return found
 
 
-_lock = threading.Lock()
-
-
-def shared_core() -> openvino.Core:
-    """The one OpenVINO core of the process.
-
-    On processors with AMX each core gives its thread a signal stack and takes it away at its end. With two cores,
-    destroyed in the order of their making, the thread is left with a stack that is gone, and the next SIGTERM or Ctrl-C
-    ends the process with a segmentation fault (OpenVINO 2026.4).
-    """
-    with _lock:
-        return _make_core()
-
-
-@functools.cache
-def _make_core() -> openvino.Core:
-    return openvino.Core()
-
-
 class OpenVinoEngine:
     """An `engines.Engine`. OpenVINO reads the endpoint `serving_default`.
 
@@ -81,15 +70,14 @@ class OpenVinoEngine:
     def __init__(self, path: Path, bfloat16: bool):
         precision = "bf16" if bfloat16 else "f32"
         try:
-            core = shared_core()
-            model = core.read_model(str(path))
+            model = CORE.read_model(str(path))
             names = {name for output in model.outputs for name in output.names}
             shape = model.input(INPUT).partial_shape
             if not {PROBABILITY, MASK} <= names or shape.rank.get_length() != 3:
                 raise RunError(f"{path}: a SavedModel, but not one of this package: other inputs or outputs")
             self.image_shape = (shape[1].get_length(), shape[2].get_length())
             split_convolutions(model)
-            self._model = core.compile_model(
+            self._model = CORE.compile_model(
                 model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
             )
         except (RuntimeError, OSError) as cause:

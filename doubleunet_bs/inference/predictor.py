@@ -45,16 +45,6 @@ class Prediction:
     engine: str
 
     @property
-    def grey(self) -> np.ndarray:
-        """(rows, columns) uint8: the prepared image that went into the network."""
-        return self.prepared.grey
-
-    @property
-    def gains(self) -> tuple[float, float]:
-        """Brightness gains of the anterior and the posterior view."""
-        return self.prepared.gains
-
-    @property
     def lesion_pixels(self) -> dict[str, int]:
         """Number of metastatic pixels of each raw view."""
         return {view: int(np.count_nonzero(mask)) for view, mask in self.masks.items()}

@@ -70,8 +70,7 @@ class LesionArea:
     """The place of one connected area in its view.
 
     Attributes:
-        first_row, last_row, first_column, last_column: its box in raw pixels, inclusive.
-        row, column: centroid in raw pixels.
+        first_row, last_row, first_column, last_column, row, column: see `PredictedLesion`.
         inside: bool array of the shape of the box, True in the area.
     """
 
@@ -158,8 +157,7 @@ def body_mask(counts: np.ndarray, prepared: PreparedCase, view: str) -> np.ndarr
 
     Args:
         counts: (rows, columns) of the raw view.
-        prepared: the prepared scan, for the place of its crop.
-        view: "anterior" or "posterior".
+        prepared, view: the prepared scan, and "anterior" or "posterior", for the place of the crop.
 
     Returns:
         Bool array of the shape of `counts`; all False in a blank view. Air between the arms and the trunk is not body.

@@ -61,21 +61,7 @@ def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
 
 def _content(scan: ReportScan, title: str, prefix: str) -> dict[str, Any]:
     """What the template shows of a scan; `prefix` makes the ids of its contours."""
-    result = scan.result
-    return {
-        "title": title,
-        "prefix": prefix,
-        "case": result["case"],
-        "phantom": result["phantom"],
-        "lesion_area": result["lesion_area"],
-        "lesions": result["lesions"],
-        "warnings": result["warnings"],
-        "model": result["model"]["name"],
-        "weights": result["model"]["weights_sha256"],
-        "engine": result["engine"],
-        "version": result["version"],
-        "views": [_view(scan, view) for view in VIEWS],
-    }
+    return {**scan.result, "title": title, "prefix": prefix, "views": [_view(scan, view) for view in VIEWS]}
 
 
 def _view(scan: ReportScan, view: str) -> dict[str, Any]:

@@ -144,9 +144,9 @@ def onnxruntime_float32(folder: Path) -> Segment:
 
 def openvino_plain(folder: Path, **settings) -> Segment:
     needed("openvino", "pip install openvino")
-    from doubleunet_bs.inference.engine_openvino import shared_core
+    from doubleunet_bs.inference.engine_openvino import CORE
 
-    compiled = shared_core().compile_model(str(folder / "saved_model"), "CPU", settings)
+    compiled = CORE.compile_model(str(folder / "saved_model"), "CPU", settings)
 
     def segment(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answer = compiled({"image": grey[None]})

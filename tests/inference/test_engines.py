@@ -87,17 +87,16 @@ def test_engines_agree_on_trained_weights(trained, record_property):
 @needs_openvino
 def test_split_convolutions_compute_the_same(trained):
     """Eight of them: four levels of two decoders."""
-    from doubleunet_bs.inference.engine_openvino import shared_core, split_convolutions
+    from doubleunet_bs.inference.engine_openvino import CORE, split_convolutions
 
     folder, grey, _ = trained
-    core = shared_core()
     probabilities = []
     for split in (False, True):
-        model = core.read_model(folder)
+        model = CORE.read_model(folder)
         if split:
             assert split_convolutions(model) == 8
             assert split_convolutions(model) == 0
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = CORE.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         probabilities.append(compiled({"image": grey})["metastatic_probability"].copy())
     assert np.ptp(probabilities[0]) > 0.5
     np.testing.assert_allclose(probabilities[1], probabilities[0], atol=1e-4)

@@ -25,8 +25,8 @@ def test_mask_is_where_the_prepared_image_is_bright(predictor, scan):
     prediction = predictor.predict(scan)
     prepared = prepare_scan(scan, settings=SETTINGS)
     assert prediction.case == scan.case
-    assert prediction.gains == prepared.gains
-    assert np.array_equal(prediction.grey, prepared.grey)
+    assert prediction.prepared.gains == prepared.gains
+    assert np.array_equal(prediction.prepared.grey, prepared.grey)
     bright = (prepared.grey > LEVEL).astype(np.uint8)
     assert bright.any()
     expected = prepared.map_back(bright)
