@@ -108,10 +108,7 @@ def package_model(
     version = max(_versions(folder), default=0) + 1
     with new_folder(folder / str(version)) as new:
         shutil.copytree(saved_model, new, dirs_exist_ok=True)
-        (new / WARMUP).parent.mkdir(exist_ok=True)
-        with tf.io.TFRecordWriter(str(new / WARMUP)) as writer:
-            for record in records:
-                writer.write(record.SerializeToString())
+        _write_records(new / WARMUP, [record.SerializeToString() for record in records])
     write_text(out / "batching_parameters.txt", BATCHING)
     write_text(out / "monitoring.config", MONITORING)
     write_text(out / "models.config", models_config(out, mounted_at))
@@ -161,3 +158,10 @@ def _versions(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return [int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
+
+
+def _write_records(path: Path, records: list[bytes]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
