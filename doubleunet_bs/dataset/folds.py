@@ -138,9 +138,8 @@ def make_folds(
             burden[case.patient] = number + own, pixels + case.metastatic_pixels
             scans[case.patient].append(case.case)
     if len(burden) < folds:
-        raise SettingsError(
-            f"{len(burden)} patients with metastases cannot fill {folds} folds: prepare more scans or use fewer folds"
-        )
+        found = f"{len(burden)} patients with metastases cannot fill {folds} folds"
+        raise SettingsError(f"{found}: prepare more scans or use fewer folds")
     ordered = sorted(burden, key=lambda patient: (burden[patient], patient))
     rng = np.random.default_rng(seed)
     parts: list[list[str]] = [[] for _ in range(folds)]
@@ -219,10 +218,8 @@ def load_folds(path: str | os.PathLike, cases: Sequence[CaseRecord]) -> Folds:
     for number, part in enumerate(parts, start=1):
         for case in part:
             if part_of.setdefault(patients[case], number) != number:
-                raise DatasetError(
-                    f"{path}: parts {part_of[patients[case]]} and {number} share a patient (case {case}): "
-                    "put all scans of a patient into one part"
-                )
+                places = f"parts {part_of[patients[case]]} and {number} share a patient (case {case})"
+                raise DatasetError(f"{path}: {places}: put all scans of a patient into one part")
     return Folds(
         parts=tuple(tuple(part) for part in parts),
         negatives=tuple(negatives),

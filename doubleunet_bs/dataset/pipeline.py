@@ -21,10 +21,9 @@ MicroBatch = dict[str, np.ndarray]
 
 
 class ReadingErrors(contextlib.AbstractContextManager):
-    """The first error of reading shards. tf.data hands on only its text, in an error of its own.
+    """The first error of reading shards, of which tf.data hands on only the text.
 
-    Given to the micro-batches as `errors`, and used as a context around whatever takes them: where TensorFlow fails
-    within it and reading has failed, the error of reading is raised instead.
+    Given to the micro-batches as `errors`, and used as a context around whatever takes them: it raises that error.
     """
 
     def __init__(self) -> None:
@@ -91,9 +90,8 @@ class EpochPlan:
 def split_for_training(batch: Sequence[int], replicas: int) -> tuple[list[list[int]], float]:
     """Split a training batch over the replicas so that none is empty, and give the weight of each image.
 
-    A batch of at least `replicas` images is split into nearly equal micro-batches of weight 1. A smaller one (the last
-    of an epoch) is repeated until every replica has the same number of images, with the weight that undoes the
-    repetition: batch normalisation and the losses see what one device would see.
+    A batch of fewer images than `replicas` is repeated until every replica has the same number of images, with the
+    weight that undoes the repetition.
     """
     if len(batch) >= replicas:
         return [list(share) for share in np.array_split(np.asarray(batch), replicas)], 1.0

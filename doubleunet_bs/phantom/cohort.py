@@ -33,9 +33,8 @@ def make_cohort(
     """Write `patients` synthetic scans, one per patient. `out` appears whole or not at all.
 
     Layout: `scans/phantom_0001.dcm`..., `labels/phantom_0001_anterior.json` and `_posterior.json` for scans with
-    metastases (Labelme, raw-view coordinates; no shapes where nothing is seen in that view), `labels/patients.csv`
-    with the columns scan, patient, cancer, metastases. Scan k depends on `seed`, k and `cancer`, and on
-    `positive_fraction`: scans with metastases are spread evenly over the cohort.
+    metastases (Labelme, raw-view coordinates; no shapes where nothing is seen in that view), and `labels/patients.csv`.
+    Scan k depends on `seed`, k, `cancer` and `positive_fraction`: positive scans are spread evenly over the cohort.
 
     With more than one worker a script needs the guard `if __name__ == "__main__":`, as processes are spawned.
 

@@ -94,8 +94,6 @@ class PhantomScan:
 def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: bool = True) -> PhantomScan:
     """Make one synthetic whole-body bone scan.
 
-    The same arguments give the same scan on the same machine, whatever was made before it or beside it.
-
     Args:
         seed: the cohort's seed, 0 or more.
         index: the scan's number in the cohort, 0 or more.
@@ -107,9 +105,6 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
 
     Raises:
         SettingsError: a negative or non-integer seed or index, an unknown cancer.
-
-    Reference:
-        The kind of image of the paper's section 2.1, calibrated on published figures.
 
     Example:
         >>> scan = make_phantom(seed=0)

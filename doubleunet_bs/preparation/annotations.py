@@ -28,11 +28,9 @@ ENDINGS = (".json", ".png")
 def index_labels(
     folder: str | os.PathLike, names: Collection[str], leave_out: Collection[Path] = ()
 ) -> dict[str, list[Path]]:
-    """Stem (see `annotation_stem`) -> annotation files of that stem, sorted.
+    """Stem (see `annotation_stem`) -> annotation files of that stem, sorted, in a folder and all folders below it.
 
-    Args:
-        folder: searched with all folders below it, linked ones as well, except hidden folders and files.
-        names: of all scans. leave_out: files that are no annotations, for instance the class map.
+    `names` are those of all scans, `leave_out` files that are no annotations, for instance the class map.
     """
     out = {Path(path).resolve() for path in leave_out}
     found = defaultdict(list)
@@ -83,7 +81,7 @@ def read_annotation(
 
     Raises:
         LabelError: a file that cannot be read; reason "label-ambiguous" when two files claim the same view, or a PNG
-            lies beside a JSON file of its name, as the picture does on which Labelme has drawn.
+            lies beside a JSON file of its name.
     """
     drawn = {annotation_stem(path, names): path for path in files if path.suffix.lower() == ".json"}
     for path in files:
@@ -113,8 +111,7 @@ def decide_group(annotation: Annotation, declared: Declaration | None) -> str:
     """ "positive" or "negative", from the annotation and `patients.csv`.
 
     Raises:
-        LabelError: reason "label-missing" when nothing is annotated and the scan is not declared normal;
-            "label-contradiction" when annotation and declaration contradict each other.
+        LabelError: "label-missing": neither annotated nor declared normal; "label-contradiction": they disagree.
     """
     says = declared.metastases if declared else None
     if says is None and not annotation.metastatic:

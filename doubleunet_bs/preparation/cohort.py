@@ -55,8 +55,7 @@ class CohortJob:
         scans, labels: folders.
         out: the shard folder to make.
         settings: of the preparation.
-        patients: table of patients; None takes `patients.csv` in the labels folder when it is there.
-        classes_file: the class map, which is no annotation where it lies in the labels folder.
+        patients, classes_file: see `find_inputs`.
         key: file of the key and the lookup table of pseudonyms; None takes `<out>.identities.json`.
         workers: number of processes.
         skip_invalid: leave out scans with a problem instead of writing nothing.
@@ -78,7 +77,7 @@ class CohortJob:
 
     @property
     def rejected_file(self) -> Path:
-        """Where all problems are written: `<out>.rejected.json`."""
+        """Where all problems are written."""
         return self.out.parent / f"{self.out.name}.rejected.json"
 
     @property
@@ -108,8 +107,8 @@ class CohortResult:
 def prepare_cohort(job: CohortJob) -> CohortResult:
     """Prepare all scans of a folder. A progress bar is shown where standard error is a terminal.
 
-    Problems of single files do not stop the preparation: all are found in one go and written to `job.rejected_file`; an
-    old file is removed when there are none. With problems and without `skip_invalid`, no shard folder is made.
+    All problems of single files are found in one go and written to `job.rejected_file`. With problems and without
+    `skip_invalid`, no shard folder is made.
 
     Raises:
         BoneScanError: nothing could be begun: no such folder, no scan in it, output exists, wrong key file, damaged
@@ -193,13 +192,7 @@ class Prepared:
 
 
 def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared | Rejection:
-    """Read, check and prepare one scan.
-
-    Args:
-        task: the scan.
-        job: its settings, and its labels folder, which is cut out of messages.
-        pseudonyms: the key. Its table is left alone.
-    """
+    """Read, check and prepare one scan. The table of the pseudonyms is left alone."""
     pseudonyms = _without_table(pseudonyms)
     try:
         scan = task.source.read(allow_missing_view=job.allow_missing_view, pseudonyms=pseudonyms)
@@ -312,13 +305,7 @@ def _printable(text: str) -> str:
 
 
 def summary_text(records: Sequence[CaseRecord], rejected: int, settings: PreparationSettings) -> str:
-    """Figures of the prepared cases for a person, one a line.
-
-    Args:
-        records: at least one.
-        rejected: number of rejected files.
-        settings: of the preparation.
-    """
+    """Figures of the prepared cases, at least one, for a person; `rejected` is the number of rejected files."""
     groups = _numbers(record.group for record in records)
     cancers = _numbers(record.cancer or "unknown" for record in records)
     rows, columns = settings.image_shape

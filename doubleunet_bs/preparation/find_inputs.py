@@ -173,7 +173,7 @@ def _possible_names(path: str) -> set[str]:
 
 
 def _declaration(names: Sequence[str], declared: Mapping[str, Declaration]) -> Declaration | None:
-    """The row of a scan. Of a scan in two files either may be named; rows of both must say the same."""
+    """The row of a scan. Of a scan in two files either may be named."""
     rows = {name: declared[name] for name in names if name in declared}
     if len(set(rows.values())) > 1:
         first, second, *_ = rows

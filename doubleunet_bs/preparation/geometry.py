@@ -171,8 +171,7 @@ def map_back(
 
     Args:
         image: array of shape (640 // bin, 512 // bin) and any type.
-        placements: of "anterior" and "posterior".
-        raw_shape: of one view.
+        placements, raw_shape: "anterior" and "posterior" -> place of the crop; shape of one view.
         bin: the binning it was prepared with; each pixel becomes a block of bin x bin equal pixels.
 
     Returns:

@@ -32,15 +32,7 @@ def write_pictures(folder: Path, case: str, grey: np.ndarray, labels: np.ndarray
 
 
 def overlay(grey: np.ndarray, labels: np.ndarray, scale: int = 2) -> np.ndarray:
-    """The image, dark uptake on white, with both classes outlined.
-
-    Args:
-        grey, labels: uint8 arrays of the same shape (rows, columns).
-        scale: size of the picture over that of the image.
-
-    Returns:
-        uint8 array of shape (scale * rows, scale * columns, 3).
-    """
+    """The image, dark uptake on white, with both classes outlined: uint8 (scale * rows, scale * columns, 3)."""
     picture = as_rgb(enlarged(clinical_display(grey), scale))
     # Metastatic pixels are holes in the non-metastatic class; around them only the red line is drawn.
     picture[outline(labels > AIR, scale)] = COLOURS[NON_METASTATIC]
@@ -138,14 +130,7 @@ def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
 
 
 def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2) -> Image.Image:
-    """Both raw views, dark uptake on white, with body bounding box, crop and the last kept row drawn in.
-
-    Args:
-        scan: the scan. prepared: the same, prepared. scale: pixels of the picture per pixel of the scan.
-
-    Returns:
-        RGB image of (scale * 256 * 2 + margins) x (scale * 1024 + margins) pixels.
-    """
+    """Both raw views, dark uptake on white, with body bounding box, crop and last kept row, `scale` times as large."""
     rows, columns = prepared.raw_shape
     margin, head = 8 * scale, 34 * scale
     picture = Image.new("RGB", (scale * columns * 2 + 3 * margin, scale * rows + head + margin), "white")
@@ -156,10 +141,10 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
         left, top = margin + index * (scale * columns + margin), head
         picture.paste(Image.fromarray(enlarged(views[name], scale)), (left, top))
         draw.rectangle((left - 1, top - 1, left + scale * columns, top + scale * rows), outline=(160, 160, 160))
-        if name in scan.missing_views:
-            draw.text((left, head - 13 * scale), f"{name}: missing", fill="black", font=font)
+        missing = name in scan.missing_views
+        draw.text((left, head - 13 * scale), f"{name}: missing" if missing else name, fill="black", font=font)
+        if missing:
             continue
-        draw.text((left, head - 13 * scale), name, fill="black", font=font)
         body, place = prepared.bodies[name], prepared.placements[name]
         box = (body.first_column, body.first_row, body.last_column + 1, body.last_row + 1)
         crop = (place.left, place.top, place.left + CROP_SHAPE[1], place.top + CROP_SHAPE[0])
@@ -170,12 +155,8 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
             draw.rectangle(corners, outline=colour, width=max(1, scale // 2))
         knee = top + scale * (place.top + KEPT_ROWS)
         draw.line((left, knee, left + scale * columns, knee), fill=KNEE, width=scale)
-    x = margin
-    for text, colour in (
-        ("body bounding box", BODY),
-        ("crop", CROP),
-        (f"row {KEPT_ROWS} of the crop: nothing below is used", KNEE),
-    ):
+    x, knee_text = margin, f"row {KEPT_ROWS} of the crop: nothing below is used"
+    for text, colour in (("body bounding box", BODY), ("crop", CROP), (knee_text, KNEE)):
         draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
         draw.text((x + 11 * scale, 3 * scale), text, fill="black", font=font)
         x += 11 * scale + int(draw.textlength(text, font=font)) + 12 * scale

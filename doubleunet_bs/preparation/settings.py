@@ -11,8 +11,7 @@ BRIGHTNESS_RANGE = (7.0, 14.0)
 """Open range of the mean intensity after normalisation, in 8-bit grey levels (paper, section 2.3)."""
 
 BRIGHTNESS_MARGIN = 1e-3
-"""How far inside the open range a scan is brought that lies outside of it: an open range has no nearest point. A
-thousandth of a grey level is far above the rounding of a float32 gain and far below anything visible."""
+"""How far inside the open range a scan is brought that lies outside of it, in grey levels."""
 
 BACKGROUNDS = ("otsu", "log", "none")
 BRIGHTNESSES = ("per_scan", "per_view")
@@ -25,11 +24,9 @@ class PreparationSettings:
 
     Attributes:
         background: what makes a pixel non-metastatic instead of air (paper, section 2.4). `"otsu"`: Otsu's threshold on
-            the whole prepared 8-bit image, lesions included; `"log"`: Otsu's threshold on log(1 + counts), about the
-            outline of the body; `"none"`: nothing but what the annotation calls non-metastatic.
+            the prepared 8-bit image; `"log"`: on log(1 + counts); `"none"`: only what the annotation says.
         brightness: `"per_scan"`: one gain for both views, which keeps their ratio; or `"per_view"`.
-        bin: 1, 2 or 4; counts of blocks of bin x bin pixels are added up, as a gamma camera with a coarser matrix
-            would. 1 is the paper's matrix.
+        bin: 1, 2 or 4; counts of blocks of bin x bin pixels are added up. 1 is the paper's matrix.
         classes: annotation label -> class 0, 1 or 2. Labels are compared without regard to case.
 
     Raises:
@@ -62,9 +59,7 @@ class PreparationSettings:
         return KEPT_ROWS // self.bin, 2 * RAW_SHAPE[1] // self.bin
 
     def changes(self, other: "PreparationSettings | None" = None) -> dict[str, Any]:
-        """The settings that differ from another preparation's, by name; None: from the paper's.
-
-        The class map is left out: it translates the labels of a cohort and is no setting of the method.
+        """The settings but for the class map that differ from another preparation's, by name; None: from the paper's.
 
         Example:
             >>> PreparationSettings(bin=4).changes()
@@ -75,12 +70,7 @@ class PreparationSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""
-        return {
-            "background": self.background,
-            "brightness": self.brightness,
-            "bin": self.bin,
-            "classes": dict(sorted(self.classes.items())),
-        }
+        return dataclasses.asdict(self) | {"classes": dict(sorted(self.classes.items()))}
 
     @classmethod
     def from_json(cls, content: Any) -> "PreparationSettings":

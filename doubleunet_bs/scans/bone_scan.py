@@ -30,19 +30,17 @@ class BoneScan:
     """One whole-body bone scan (paper, section 2.1). Nothing in it identifies the patient.
 
     Attributes:
-        anterior: uint16 array of shape (rows, columns), counts per pixel, the patient seen from the front
-            (their right side on the left of the image). All zero when the view was missing and that was allowed.
+        anterior: uint16 array of shape (rows, columns), counts per pixel: the patient's right side is on the left of
+            the image. All zero when the view was missing and that was allowed.
         posterior: the same from behind, not mirrored: the patient's left side is on the left of the image.
         pixel_spacing_mm: (row spacing, column spacing) in mm, or None when the header does not say.
         case: pseudonym of the scan.
         patient: pseudonym of the patient, or None when the header has no Patient ID or no pseudonyms were asked for.
         warnings: one line each, for a technician, without patient data.
-        view_source: what distinguished the views: "view-code", "private-view-name", "orientation", "detector-angle"
-            or "frame-order" (see `doubleunet_bs.scans.views`).
+        view_source: what distinguished the views (see `doubleunet_bs.scans.views`).
         source_sha256: SHA-256 of the bytes of the source file; of two files, anterior first.
         missing_views: the views the source does not have, filled with zeros because the caller allowed it.
-        pixel_sha256: SHA-256 of the counts of both views (see `doubleunet_bs.scans.pixels.pixel_hash`): equal for
-            two files with the same counts, whatever their names, headers and compression.
+        pixel_sha256: of the counts of both views (see `doubleunet_bs.scans.pixels.pixel_hash`).
         phantom: whether the source is marked as a synthetic scan of this package.
     """
 
@@ -123,11 +121,8 @@ def _two_views(part: _Part) -> tuple[dict[str, np.ndarray], list[str], str]:
         left, right = np.split(part.counts[0], 2, axis=1)
         with prefix_errors(part.source):
             _check_halves(part.counts[0])
-        return (
-            {ANTERIOR: left, POSTERIOR: right},
-            ["both views lie side by side in one frame: the left half is taken as anterior"],
-            FRAME_ORDER,
-        )
+        warning = "both views lie side by side in one frame: the left half is taken as anterior"
+        return {ANTERIOR: left, POSTERIOR: right}, [warning], FRAME_ORDER
     views, step = views_of_frames(part.dataset)
     warnings = [FRAME_ORDER_WARNING] if step == FRAME_ORDER else []
     return dict(zip(views, part.counts, strict=True)), warnings, step
@@ -138,11 +133,8 @@ def _one_view(part: _Part, allow_missing_view: bool) -> tuple[dict[str, np.ndarr
     view = found.likely_view
     missing = POSTERIOR if view == ANTERIOR else ANTERIOR
     if not allow_missing_view:
-        raise ScanError(
-            f"{part.source.label}: holds the {view} view only: give the file of the {missing} view as well, "
-            "or --allow-missing-view",
-            "missing-view",
-        )
+        message = f"holds the {view} view only: give the file of the {missing} view as well, or --allow-missing-view"
+        raise ScanError(f"{part.source.label}: {message}", "missing-view")
     warnings = [f"the {missing} view is missing: it is all zero"]
     if found.view is None:
         warnings.append(ONE_VIEW_WARNING.format(view=view))
@@ -164,10 +156,8 @@ def _assemble(
     views = {view: bin_counts(frame, layout.bin) for view, frame in counts.items()}
     missing = tuple(view for view in (ANTERIOR, POSTERIOR) if view not in views)
     if layout.bin > 1:
-        warnings.append(
-            f"the {'x'.join(map(str, frame.shape))} matrix was summed over {layout.bin} x {layout.bin} pixels; "
-            "no count is lost"
-        )
+        matrix = f"the {'x'.join(map(str, frame.shape))} matrix"
+        warnings.append(f"{matrix} was summed over {layout.bin} x {layout.bin} pixels; no count is lost")
     if not missing:
         warnings += check_views(views[ANTERIOR], views[POSTERIOR])
     shape = next(iter(views.values())).shape

@@ -1,7 +1,7 @@
 """The process that runs the decoders of compressed pixel data; started by `doubleunet_bs.scans.decoders` only.
 
-The decoders are C libraries: one changed byte in a file can make them abort, loop or ask for gigabytes. Here they can
-only end this process. It imports nothing of this package, so that it needs no path to it.
+One changed byte in a file can make these C libraries abort, loop or ask for gigabytes. Here they can only end this
+process. It imports nothing of this package, so that it needs no path to it.
 
 Usage: `python decode_process.py MEMORY UID PLUGIN OPTIONS < encapsulated frames > samples`. MEMORY is in bytes,
 OPTIONS are the keyword arguments of pydicom's `Decoder.as_array` as JSON. Exit status 0 means that all samples were

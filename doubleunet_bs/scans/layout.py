@@ -54,10 +54,7 @@ def find_layout(file: DicomFile) -> Layout:
     """Decide whether a file is a whole-body bone scan, or one view of one.
 
     Raises:
-        ScanError: with one of the reasons `dicomdir`, `screen-capture`, `other-modality`, `tomographic`, `dynamic`,
-            `gated`, `static`, `colour`, `burned-in-annotation`, `decompression-bomb`, `too-many-frames`,
-            `energy-windows`, `wrong-matrix`, `feet-up`, `no-pixel-data`, `transfer-syntax`, `missing-decoder`,
-            `damaged-header`.
+        ScanError: why it is not, in the order that gives each file the reason a technician would give.
     """
     dataset = file.dataset
     capture = _check_kind(dataset)

@@ -104,12 +104,8 @@ def pair_views(
 
     Within a study, two views of one series form a pair, then two of one acquisition time, then the last two.
 
-    Args:
-        views: in the order of the folder.
-
     Returns:
-        Pairs (anterior, posterior); views without a partner; and views that could belong to more than one scan, each
-        with the reason as text.
+        Pairs (anterior, posterior); views without a partner; and views that could belong to several scans, with why.
     """
     studies: dict[tuple, list[OneView]] = {}
     for index, view in enumerate(views):

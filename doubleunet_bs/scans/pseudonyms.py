@@ -62,11 +62,7 @@ class Pseudonyms:
         return self._remember(self.patients, "patient", patient_id)
 
     def merge(self, other: "Pseudonyms") -> None:
-        """Add the table of another object, for instance of a worker process with the same key.
-
-        Raises:
-            BoneScanError: when the keys differ.
-        """
+        """Add the table of another object. BoneScanError when the keys differ."""
         if not hmac.compare_digest(self._key, other._key):
             raise BoneScanError("pseudonyms under two different keys cannot be merged")
         self.cases.update(other.cases)
