@@ -96,8 +96,10 @@ def _published_file() -> Path:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=cached.parent) as own:
             file = keras.utils.get_file(cached.name, URL, cache_dir=own, cache_subdir="", file_hash=MD5)
             os.replace(file, cached)
-    # get_file raises a bare Exception for every failure of the network, and ValueError for a bad hash.
-    except Exception as cause:  # noqa: BLE001
+    except Exception as cause:
+        # Keras raises a bare Exception for a failure of the network, and ValueError for a bad hash.
+        if type(cause) is not Exception and not isinstance(cause, OSError | ValueError):
+            raise
         raise RunError(
             f"the ImageNet weights could not be downloaded ({' '.join(str(cause).split())}): "
             f"fetch {URL} elsewhere and use "

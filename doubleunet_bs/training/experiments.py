@@ -27,8 +27,8 @@ class Experiment:
             mining model.
         transfer: train on another cohort first and start every fold from those weights (section 2.6).
         pretrain_negatives: of that cohort. "otsu": its normal scans train with their Otsu mask (the paper pre-trains
-            with 100 prostate scans, of which 50 are normal; that they take Otsu's mask in rows with mining as well was
-            decided here); "none": they do not take part.
+            with 100 prostate scans, of which 50 are normal), in rows with mining as well; "none": they do not take
+            part.
         pretrain_epochs: of the pre-training; 0: as many as `epochs`.
         brightness_levels: mean intensities at which each training scan is shown, itself included; an odd number. 1: no
             other than its own; 7 in Table 3 (stated, section 2.7).

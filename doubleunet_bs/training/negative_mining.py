@@ -11,8 +11,6 @@ validates on, and would hand on what it learnt of them.
 """
 
 import os
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +27,10 @@ from doubleunet_bs.files import new_folder, read_json, write_json
 from doubleunet_bs.network.metrics import predict_metastases
 from doubleunet_bs.preparation.inspection import overlay
 from doubleunet_bs.preparation.shards import Dataset
+from doubleunet_bs.training.training_state import DAMAGED_ARCHIVE
 
 FORMAT = 1
 LABELS, DESCRIPTION = "labels.npz", "mined.json"
-# What NumPy and zipfile raise on damaged archives.
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 def check_unseen(
@@ -143,15 +140,12 @@ def load_mined(
             if content.get("image_shape") != [rows, columns] or set(archive.files) != set(names):
                 raise RunError(f"{path}: of other scans than this fold mines; remove the folder to mine again")
             packed = {name: archive[name] for name in names}
-    except _DAMAGED as cause:
+    except DAMAGED_ARCHIVE as cause:
         raise RunError(f"{path / LABELS}: damaged ({type(cause).__name__}); remove {path} to mine again") from None
-    masks = {}
-    for name, bits in packed.items():
-        pixels = np.unpackbits(bits)[: rows * columns] if bits.dtype == np.uint8 and bits.ndim == 1 else bits
-        if len(pixels) != rows * columns or int(pixels.sum()) != content.get("false_positive_pixels", {}).get(name):
-            raise RunError(f"{path / LABELS}: damaged at {name}; remove {path} to mine again")
-        masks[names[name]] = pixels.reshape(rows, columns).astype(bool)
-    return masks
+    return {
+        names[name]: np.unpackbits(bits, count=rows * columns).reshape(rows, columns).astype(bool)
+        for name, bits in packed.items()
+    }
 
 
 class MinedDataset:

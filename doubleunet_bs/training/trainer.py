@@ -118,8 +118,7 @@ def load_initial_weights(model: keras.Model, path: Path) -> None:
     """
     try:
         model.load_weights(path)
-    # Keras and h5py raise whatever the damaged or foreign part runs into.
-    except Exception as cause:  # noqa: BLE001
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as cause:
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]
         raise RunError(f"{path}: not weights of this network ({reason})") from None
 

@@ -7,6 +7,9 @@ format find truncated or damaged content. It is replaced atomically.
 import dataclasses
 import json
 import os
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,11 @@ from doubleunet_bs.files import replace_file
 from doubleunet_bs.training.history import Epoch
 
 FORMAT = 1
+DAMAGED_ARCHIVE = (
+    *(OSError, ValueError, LookupError, TypeError, EOFError, MemoryError),
+    *(OverflowError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and zipfile raise on a damaged archive; RuntimeError where a byte says that it is encrypted."""
 
 
 @dataclasses.dataclass
@@ -156,8 +164,7 @@ def _open(path):
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise RunError(f"{path}: no such checkpoint: there is nothing to resume") from None
-    # zipfile and NumPy answer damaged bytes with half a dozen exception types, NotImplementedError among them.
-    except Exception as cause:  # noqa: BLE001
+    except DAMAGED_ARCHIVE as cause:
         raise _damaged(path, cause) from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise RunError(f"{path}: not a checkpoint of this package")
@@ -167,7 +174,7 @@ def _open(path):
 def _read(path, archive, name: str) -> np.ndarray:
     try:
         return archive[name]
-    except Exception as cause:  # noqa: BLE001
+    except DAMAGED_ARCHIVE as cause:
         raise _damaged(path, cause) from None
 
 

@@ -82,12 +82,12 @@ def test_loss_and_counts_are_those_of_the_outputs(tmp_path):
 
     trainer = built(tmp_path)
     cases = trainer.validation_cases
-    piece = load_micro_batch(SHARDS, cases, [1.0] * len(cases))
-    outputs = trainer.model(network_input(piece["grey"]), training=False)
-    expected = sum(float(FocalTverskyLoss()(piece["labels"], outputs[name])) for name in ("output1", "output2"))
+    loaded = load_micro_batch(SHARDS, cases, [1.0] * len(cases))
+    outputs = trainer.model(network_input(loaded["grey"]), training=False)
+    expected = sum(float(FocalTverskyLoss()(loaded["labels"], outputs[name])) for name in ("output1", "output2"))
     loss, counts = trainer._validate()
     assert loss == pytest.approx(expected, rel=1e-5)
-    assert counts == np.sum(confusion_counts(piece["labels"], metastatic_mask(outputs)), axis=0).tolist()
+    assert counts == np.sum(confusion_counts(loaded["labels"], metastatic_mask(outputs)), axis=0).tolist()
 
 
 @pytest.mark.slow

@@ -5,13 +5,13 @@ import json
 import keras
 import numpy as np
 import pytest
+from small_network import small_network
 from synthetic_shards import SyntheticShards
 from trainers import fold_trainer
 from two_convolutions import two_convolutions
 
 from doubleunet_bs.dataset.pipeline import load_micro_batch
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
-from doubleunet_bs.network import double_unet
 from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.training.devices import open_replicas
@@ -21,13 +21,16 @@ from doubleunet_bs.training.run_folder import create_run
 from doubleunet_bs.training.trainer import starting_head_bias
 
 SHARDS = SyntheticShards(scans=18)
-SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-3, "bn_momentum": 0.8, "encoder_weights": "none"}
+SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-2, "bn_momentum": 0.8, "encoder_weights": "none"}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
+    """With a small network of the same layers; `test_learning` trains the Double U-Net."""
     run = create_run(tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS)
-    path = fold_trainer(run, SHARDS, 2).train()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("doubleunet_bs.training.trainer.double_unet", small_network)
+        path = fold_trainer(run, SHARDS, 2).train()
     return run, path
 
 
@@ -58,14 +61,14 @@ def test_the_saved_model_is_the_best_epoch(trained):
     run, path = trained
     model = keras.models.load_model(path / "model.keras")
     split = run.folds(SHARDS).split(2)
-    piece = load_micro_batch(
+    loaded = load_micro_batch(
         SHARDS, [int(case[-3:]) for case in sorted(split.validation)], [1.0] * len(split.validation)
     )
-    counts = np.sum(confusion_counts(piece["labels"], metastatic_mask(model(network_input(piece["grey"])))), axis=0)
+    counts = np.sum(confusion_counts(loaded["labels"], metastatic_mask(model(network_input(loaded["grey"])))), axis=0)
     rows = read_history(path / "history.csv")
     best = max(rows, key=lambda row: (row.val_f1 or 0.0, -row.val_loss))
     assert (precision_sensitivity_f1(*counts)[2] or 0.0) == pytest.approx(best.val_f1 or 0.0, abs=1e-6)
-    fresh = double_unet((32, 32, 3))
+    fresh = small_network((32, 32, 3))
     fresh.load_weights(path / "best.weights.h5")
     for one, other in zip(model.weights, fresh.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())

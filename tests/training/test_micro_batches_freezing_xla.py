@@ -1,4 +1,4 @@
-"""A batch in pieces gives the gradient of the whole batch; a frozen encoder stays as it is and then trains."""
+"""A batch in micro-batches gives the gradient of the whole batch; a frozen encoder stays as it is and then trains."""
 
 import subprocess
 import sys
@@ -50,20 +50,20 @@ def one_step(name: str, images: int, accumulate: int, normalise: bool = False):
     return loss, counts, model
 
 
-# Pieces of equal size, of unequal size, and a last batch of fewer images than pieces.
+# Micro-batches of equal size, of unequal size, and a last batch of fewer images than micro-batches.
 @pytest.mark.parametrize(("name", "images", "accumulate"), [("dice", 4, 2), ("focal-tversky", 5, 3), ("dice", 1, 2)])
-def test_a_batch_in_pieces_is_the_whole_batch(name, images, accumulate):
+def test_a_batch_in_micro_batches_is_the_whole_batch(name, images, accumulate):
     loss, counts, whole = one_step(name, images, 1)
-    loss_in_pieces, counts_in_pieces, pieces = one_step(name, images, accumulate)
-    assert loss_in_pieces == pytest.approx(loss, rel=1e-5) and counts_in_pieces == counts
+    loss_in_micro_batches, counts_in_micro_batches, micro_batches = one_step(name, images, accumulate)
+    assert loss_in_micro_batches == pytest.approx(loss, rel=1e-5) and counts_in_micro_batches == counts
     fresh = convolutions(False).get_weights()
-    for start, one, other in zip(fresh, whole.get_weights(), pieces.get_weights(), strict=True):
+    for start, one, other in zip(fresh, whole.get_weights(), micro_batches.get_weights(), strict=True):
         assert not np.array_equal(start, one)
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
 
 
 def test_the_first_pass_leaves_no_trace_in_the_moving_averages():
-    """Each piece moves them once, in the second pass: with momentum 0.99 twice 1 % of the pieces' means."""
+    """Each micro-batch moves them once, in the second pass: with momentum 0.99 twice 1 % of their means."""
     _, _, model = one_step("dice", 4, 2, normalise=True)
     start = convolutions(normalise=True)
     first, second = (np.stack([SHARDS.grey(int(i)) for i in part]) for part in np.array_split(_order(4), 2))
@@ -92,7 +92,7 @@ def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeyp
     shown = []
 
     def noting(*arguments):
-        shown.extend(len(piece["grey"]) for piece in evaluation_micro_batches(*arguments))
+        shown.extend(len(micro_batch["grey"]) for micro_batch in evaluation_micro_batches(*arguments))
         return evaluation_micro_batches(*arguments)
 
     monkeypatch.setattr("doubleunet_bs.training.trainer.evaluation_micro_batches", noting)
@@ -104,7 +104,7 @@ def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeyp
     assert found[0] == pytest.approx(loss, rel=1e-5) and found[1] == counts
 
 
-def test_pieces_without_an_image_are_refused():
+def test_micro_batches_without_an_image_are_refused():
     with pytest.raises(SettingsError, match="5 micro-batches for a batch of 4"):
         paper_experiment("dice", accumulate=5)
     with pytest.raises(SettingsError, match="--batch-size 4 is too small for 2 .* --accumulate 4: use 8 or more"):
@@ -183,8 +183,12 @@ def test_a_compiled_step_gives_the_same_as_a_plain_one():
             optimizer = keras.optimizers.SGD(1e-2)
             optimizer.build(model.trainable_variables)
         steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas, jit_compile=jit_compile)
-        pieces = training_micro_batches(SHARDS, EpochPlan(range(7), 4, seed=0), range(1), 1)
-        iterator = iter(replicas.strategy.distribute_datasets_from_function(lambda context, pieces=pieces: pieces))
+        micro_batches = training_micro_batches(SHARDS, EpochPlan(range(7), 4, seed=0), range(1), 1)
+        iterator = iter(
+            replicas.strategy.distribute_datasets_from_function(
+                lambda context, micro_batches=micro_batches: micro_batches
+            )
+        )
         results.append(([steps.train(iterator) for _ in range(2)], model.get_weights()))
     (plain, plain_weights), (compiled, compiled_weights) = results
     for one, other in zip(plain, compiled, strict=True):
@@ -218,9 +222,9 @@ with replicas.strategy.scope():
     optimizer.build(model.trainable_variables)
 steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas, accumulate=accumulate)
 n = 8 // accumulate
-piece = {"grey": np.zeros((n, 320, 320), np.uint8), "labels": np.ones((n, 320, 320), np.uint8),
+micro_batch = {"grey": np.zeros((n, 320, 320), np.uint8), "labels": np.ones((n, 320, 320), np.uint8),
          "weights": np.ones(n, np.float32), "index": np.arange(n, dtype=np.int32)}
-data = tf.data.Dataset.from_tensors(piece).repeat()
+data = tf.data.Dataset.from_tensors(micro_batch).repeat()
 before = peak()
 steps.train(iter(replicas.strategy.distribute_datasets_from_function(lambda context: data)))
 print(peak() - before)
@@ -229,7 +233,7 @@ print(peak() - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux' /proc")
-def test_pieces_save_memory():
+def test_micro_batches_save_memory():
     """What they are there for: nothing but an order among them keeps a graph from holding all of them at once."""
     tests = Path(__file__).resolve().parents[1]
     grown = [
@@ -240,5 +244,7 @@ def test_pieces_save_memory():
         )
         for n in (1, 4)
     ]
-    print(f"peak memory over the start: {grown[0] / 1024:.0f} MB in one piece, {grown[1] / 1024:.0f} MB in four")
+    print(
+        f"peak memory over the start: {grown[0] / 1024:.0f} MB at once, {grown[1] / 1024:.0f} MB in four micro-batches"
+    )
     assert grown[1] < 0.75 * grown[0]
