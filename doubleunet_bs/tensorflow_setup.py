@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-"""Flags of matrix arithmetic in bfloat16."""
+"""Processor flags that mean multiplication in bfloat16."""
 
 
 def processor_flags(cpuinfo: str | Path = "/proc/cpuinfo") -> frozenset[str]:

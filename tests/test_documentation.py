@@ -1,8 +1,8 @@
 """README and assets/docs: every command runs, every Python example runs, every file they name is there.
 
 The commands run as written, in one folder per page, from top to bottom. Training is shortened by options, and the
-network is replaced by one that compares grey levels with a threshold. What needs Docker, Slurm or Kubernetes is not
-run; the files it names must exist.
+network is replaced by one that compares grey levels with a threshold. Benchmarks only show that they know the options.
+What needs Docker, Slurm or Kubernetes is not run, but the files it names must exist.
 """
 
 import configparser
@@ -27,18 +27,12 @@ DOCS = ROOT / "assets" / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHORT = ["--epochs", "1", "--folds", "3", "--encoder-weights", "none"]
-NOT_RUN = ("docker", "kubectl", "sbatch", "tensorboard", "pre-commit")
+NOT_RUN = ("docker", "kubectl", "sbatch", "mkdir")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     """(language, text) of every fenced block."""
     return FENCE.findall(page.read_text(encoding="utf-8"))
-
-
-def commands(page: Path) -> list[str]:
-    """Every command line of the page's bash blocks, continuation lines joined."""
-    lines = [text.replace("\\\n", " ") for language, text in blocks(page) if language == "bash"]
-    return [line.split(" #")[0].strip() for text in lines for line in text.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="session")
@@ -128,11 +122,6 @@ def run(line: str) -> None:
                 assert (ROOT / word).exists(), line
     elif words[:2] == ["pip", "install"]:
         check_extras(line)
-    elif words[0] == "pytest":
-        done = subprocess.run([sys.executable, "-m", *words, "--collect-only", "-qq", "-n0"], cwd=ROOT, check=False)
-        assert done.returncode in (0, 5), line
-    elif words[0] in ("ruff", "mypy"):
-        assert words[1] if words[0] == "ruff" else True
     elif words[0] == "python":
         script = ROOT / words[1]
         arguments = [sys.executable, str(script), "--help"]

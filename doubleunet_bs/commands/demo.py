@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     "bn_momentum": 0.9,
     "encoder_weights": "none",
 }
-# Phantoms are nobody: a fixed key gives the same pseudonyms, and so the same demo, every time.
+# Phantoms are not people: a fixed key gives the same pseudonyms, and so the same demo, every time.
 PHANTOM_KEY = b"doubleunet_bs phantom demo key 0"
 
 

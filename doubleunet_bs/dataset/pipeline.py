@@ -48,7 +48,7 @@ class EpochPlan:
         batch_size: images in a batch over all replicas; the last batch of an epoch may be smaller.
         seed: of order and choice.
         variants: of each case, see `dataset.augmentation`.
-        all_variants: show every case in all of them, `variants` times as many images; otherwise in one, drawn anew in
+        all_variants: show every case in all of them, `variants` times as many images; otherwise in one, drawn again in
             each epoch by the case's number, so that it does not depend on the other cases.
 
     Example:

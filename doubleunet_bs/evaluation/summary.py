@@ -1,6 +1,6 @@
 """`summary.json`: the folds of a run side by side and their means (paper, section 3, Tables 1 to 3).
 
-The F1 in the papers' row "Mean" is the harmonic mean of the mean precision and the mean sensitivity, not the mean of
+The F1 in the paper's row "Mean" is the harmonic mean of the mean precision and the mean sensitivity, not the mean of
 the folds' F1 (Table 1: 62.27 against 60.43). Both are given, each under a name that says which it is.
 """
 
@@ -55,7 +55,7 @@ class Mean:
 
     Attributes:
         precision, sensitivity: arithmetic means over the folds.
-        f1_of_means: harmonic mean of the two, as the papers aggregate it; 0 when both are 0.
+        f1_of_means: harmonic mean of the two, as the paper aggregates it; 0 when both are 0.
         f1_mean: arithmetic mean of the folds' F1.
         precision_sd, sensitivity_sd, f1_sd: sample standard deviations over the folds (n - 1); None for one.
         folds: {"precision", "sensitivity", "f1"}: number of folds in each mean.

@@ -26,7 +26,7 @@ class CaseRecord:
     Attributes:
         case, patient: pseudonyms.
         group: "positive" (with metastases) or "negative".
-        cancer: "breast", "prostate" or None when nobody said.
+        cancer: "breast", "prostate" or None when not stated.
         shard, row: number of the shard and row in its arrays.
         gains: of the anterior and the posterior view; exact in float32.
         brightness: mean intensity of the crops of 950 rows after the gain, in grey levels.

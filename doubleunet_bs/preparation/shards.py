@@ -231,7 +231,7 @@ class ShardWriter:
     """Fills a folder with shards; `finish` makes it a data set by writing `dataset.json` last.
 
     Args:
-        folder: an existing folder that nobody takes for a data set, for instance that of `files.new_folder`.
+        folder: an existing folder that is not yet a data set, such as the one of `files.new_folder`.
         settings: of the preparation.
         key_mark: `Pseudonyms.key_mark` of the key that made the pseudonyms; None where no key did.
 

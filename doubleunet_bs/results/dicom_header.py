@@ -67,7 +67,7 @@ class ResultHeader:
                 setattr(dataset, keyword, value)
         if not self.identified:
             dataset.PatientIdentityRemoved = "YES"
-            dataset.DeidentificationMethod = "Written anew from pixels; nothing copied from a header"
+            dataset.DeidentificationMethod = "Made from pixels alone; nothing copied from a header"
         date, time = self.moment.strftime("%Y%m%d"), self.moment.strftime("%H%M%S")
         for keyword in ("InstanceCreationDate", "ContentDate", "DateOfSecondaryCapture"):
             if keyword in dataset:

@@ -22,8 +22,8 @@ class Experiment:
         negatives: what normal scans do in training (section 2.5). "none": nothing; "otsu": they train with their Otsu
             mask as class 1; "mining": with the false positives of a model trained on the positive scans as class 1.
         mining_start: from which weights the training with mined negatives starts. "initial": from those that the mining
-            model started from, too, so that a row with mining differs from the others in its negatives alone (decided
-            here; the paper adds the mined scans to the training set and says no more); "mined": it goes on from the
+            model started from, too, so that a row with mining differs from the others in its negatives alone (the
+            paper adds the mined scans to the training set and says no more); "mined": it goes on from the
             mining model.
         transfer: train on another cohort first and start every fold from those weights (section 2.6).
         pretrain_negatives: of that cohort. "otsu": its normal scans train with their Otsu mask (the paper pre-trains
@@ -33,14 +33,14 @@ class Experiment:
         brightness_levels: mean intensities at which each training scan is shown, itself included; an odd number. 1: no
             other than its own; 7 in Table 3 (stated, section 2.7).
         brightness_reach: they lie in the open range (m - reach, m + reach) around the scan's own mean m; 5 (stated).
-        flip: "none"; "merged": each training scan is also shown mirrored as a whole, which swaps its halves (decided
-            here); "per_view": also with both views mirrored in their places.
+        flip: "none"; "merged": each training scan is also shown mirrored as a whole, which swaps its halves;
+            "per_view": also with both views mirrored in their places.
         variants_per_epoch: "all": an epoch shows each training scan in all its variants, 14 of them in Table 3 (the
             paper calls the data set 14 times as large); "one": in one, drawn for each scan and epoch.
-        pretrain_augmentation: whether the pre-training shows variants as well (decided here: no, so that Table 3
+        pretrain_augmentation: whether the pre-training shows variants as well (no, so that Table 3
             differs from its row in Table 2 in the breast scans alone).
         loss_classes: the classes with a loss term of their own, each once, in ascending order however they are given
-            (decided here; air has none).
+            (air has none).
         smooth: pixels added to numerator and denominator of the losses.
         alpha, beta, gamma: of the Focal Tversky loss (stated); gamma is above 0, as is one of alpha and beta.
         batch_size, epochs, learning_rate: 4, 500 and 1e-4 (stated, section 3.1). The optimiser is Adam.
@@ -172,7 +172,7 @@ class Experiment:
     def public(self) -> "Experiment":
         """The same without the folder of a file of encoder weights, for results that are meant to be handed on.
 
-        The folder would tell where the user keeps his files, and who he is.
+        The folder would tell where users keep their files, and who they are.
         """
         if self.encoder_weights in ("imagenet", "none"):
             return self

@@ -115,7 +115,7 @@ def load_state(
 
     Args:
         path: the file.
-        model, optimizer: what it was saved from, built anew.
+        model, optimizer: what it was saved from, built again.
         fingerprint: what the entry "identity" of its `progress` must equal.
 
     Raises:
