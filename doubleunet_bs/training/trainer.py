@@ -5,7 +5,6 @@ validate epoch by epoch, keep the best weights, save the model. One step on the 
 """
 
 import dataclasses
-import math
 import os
 import sys
 import time
@@ -40,6 +39,7 @@ from doubleunet_bs.training.cpu_kernels import FusedAdam
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.history import EXAMPLES, Epoch, TensorBoardLog, draw_progress, epoch_line, write_history
+from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.run_folder import (
     BEST_WEIGHTS,
     HISTORY,
@@ -129,44 +129,6 @@ def encoder_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 @dataclasses.dataclass
-class Plateau:
-    """Lowers the learning rate when the validation loss stops improving. Its fields are all its state.
-
-    Attributes:
-        factor: what the learning rate is multiplied with.
-        patience: epochs without improvement before that happens.
-        min_delta: how much lower the loss must be to count as better (Keras' ReduceLROnPlateau: 1e-4).
-        best: lowest loss so far.
-        wait: epochs since then, or since the last reduction.
-    """
-
-    factor: float
-    patience: int
-    min_delta: float = 1e-4
-    best: float = math.inf
-    wait: int = 0
-
-    def learning_rate(self, val_loss: float, current: float) -> float:
-        """The learning rate of the next epoch, given the validation loss of this one."""
-        if val_loss < self.best - self.min_delta:
-            self.best, self.wait = val_loss, 0
-            return current
-        self.wait += 1
-        if self.wait < self.patience:
-            return current
-        self.wait = 0
-        return current * self.factor
-
-
-def cosine(start: float, done: float) -> float:
-    """The learning rate after a fraction `done` of all steps, falling from `start` to 0 along half a cosine.
-
-    >>> cosine(1e-3, 0.5)
-    0.0005
-    """
-    return start * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
 class Trainer:
     """Fits a network to some cases of a dataset.
 

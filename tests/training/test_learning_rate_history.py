@@ -7,7 +7,7 @@ import pytest
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.training.history import COLUMNS, Epoch, draw_progress, epoch_line, read_history, write_history
-from doubleunet_bs.training.trainer import Plateau, cosine
+from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.training_state import TrainingState
 
 
