@@ -4,16 +4,20 @@ One changed byte in a file can make these C libraries abort, loop or ask for gig
 process. It imports nothing of this package, so that it needs no path to it.
 
 Usage: `python decode_process.py MEMORY UID PLUGIN OPTIONS < encapsulated frames > samples`. MEMORY is in bytes,
-OPTIONS are the keyword arguments of pydicom's `Decoder.as_array` as JSON. Exit status 0 means that all samples were
-written: little endian, in the data type that OPTIONS describe.
+OPTIONS are the keyword arguments of pydicom's `Decoder.as_array` as JSON. `READY` is written once the decoder is
+loaded: what goes wrong before is no fault of the data. Exit status 0 means that all samples follow: little endian, in
+the data type that OPTIONS describe.
 """
 
 import json
 import os
 import sys
+from collections.abc import Callable
 
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
+
+READY = b"ready\n"
 
 
 def limit_memory(size: int) -> None:
@@ -26,33 +30,48 @@ def limit_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def decode_openjpeg(data: bytes, options: dict) -> bytes:
-    """Decode JPEG 2000. pydicom's own way to OpenJPEG would need another package, pylibjpeg."""
+def load_openjpeg() -> Callable[[bytes, dict], bytes]:
+    """The function that decodes JPEG 2000. pydicom's own way to OpenJPEG would need another package, pylibjpeg."""
     from openjpeg.utils import decode_pixel_data  # installed only where JPEG 2000 is read
 
-    frames = generate_frames(data, number_of_frames=options["number_of_frames"])
-    return b"".join(bytes(decode_pixel_data(frame, version=2, **options)) for frame in frames)
+    def decode(data: bytes, options: dict) -> bytes:
+        frames = generate_frames(data, number_of_frames=options["number_of_frames"])
+        return b"".join(bytes(decode_pixel_data(frame, version=2, **options)) for frame in frames)
+
+    return decode
 
 
-def decode_pydicom(data: bytes, uid: str, plugin: str, options: dict) -> bytes:
-    """Decode with one of pydicom's plugins."""
-    samples, _ = get_decoder(uid).as_array(data, raw=True, decoding_plugin=plugin, **options)
-    return samples.astype(samples.dtype.newbyteorder("<"), copy=False).tobytes()
+def load_pydicom(uid: str, plugin: str) -> Callable[[bytes, dict], bytes]:
+    """The function that decodes with one of pydicom's plugins.
+
+    Raises:
+        ImportError: when the plugin's library does not load.
+    """
+    decoder = get_decoder(uid)
+    if plugin not in decoder.available_plugins:
+        raise ImportError(f"{plugin} is not available")
+
+    def decode(data: bytes, options: dict) -> bytes:
+        samples, _ = decoder.as_array(data, raw=True, decoding_plugin=plugin, **options)
+        return samples.astype(samples.dtype.newbyteorder("<"), copy=False).tobytes()
+
+    return decode
 
 
 def main() -> None:
     """Decode standard input to standard output."""
-    memory, uid, plugin, options = sys.argv[1:]
+    memory, uid, plugin, described = sys.argv[1:]
+    options = json.loads(described)
     data = sys.stdin.buffer.read()
     # The libraries print to standard output, which has to stay clean for the samples.
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    decode = load_openjpeg() if plugin == "openjpeg" else load_pydicom(uid, plugin)
     limit_memory(int(memory))
-    described = json.loads(options)
-    openjpeg = plugin == "openjpeg"
-    samples = decode_openjpeg(data, described) if openjpeg else decode_pydicom(data, uid, plugin, described)
     with output:
-        output.write(samples)
+        output.write(READY)
+        output.flush()
+        output.write(decode(data, options))
 
 
 if __name__ == "__main__":

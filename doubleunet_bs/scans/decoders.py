@@ -40,6 +40,7 @@ from pydicom.uid import (
 )
 
 from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.decode_process import READY
 from doubleunet_bs.scans.dicom_file import silence_pydicom
 from doubleunet_bs.scans.sources import DECODER_BYTES, DECODER_SECONDS
 
@@ -180,7 +181,7 @@ def decode(data: bytes, uid: str, shape: tuple[int, int, int], allocated: int) -
 
     Raises:
         ScanError: `decompression-bomb` when a stream holds another image size than the header says, `colour`,
-            `truncated`, `pixel-layout` or `damaged-pixels`.
+            `truncated`, `pixel-layout` or `damaged-pixels`; `decoder` when the decoder itself does not run.
     """
     frames, rows, columns = shape
     compressed = split_frames(data, frames)
@@ -215,7 +216,11 @@ def decode(data: bytes, uid: str, shape: tuple[int, int, int], allocated: int) -
 
 
 def _run(data: bytes, uid: str, options: dict) -> bytes:
-    """The output of the decoding process; empty when it fails, dies or takes too long."""
+    """The samples of the decoding process; empty when the data make it fail, die or take too long.
+
+    Raises:
+        ScanError: `decoder` when the process does not start or ends before its decoder is loaded.
+    """
     # pydicom refuses 12-bit JPEG Extended with GDCM, which reads it, and by the stream alone: name it a baseline JPEG.
     named = JPEGBaseline8Bit if uid == JPEGExtended12Bit else uid
     try:
@@ -228,8 +233,11 @@ def _run(data: bytes, uid: str, options: dict) -> bytes:
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return b""
+        output, status = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as late:
+        output, status = late.stdout or b"", None
     except OSError as cause:
         raise ScanError(f"needs a decoding process, which does not start ({cause.strerror})", "decoder") from None
-    return done.stdout if done.returncode == 0 else b""
+    if not output.startswith(READY):
+        raise ScanError(f"needs a decoder that cannot run: reinstall {DECODERS[uid].package} and pydicom", "decoder")
+    return output[len(READY) :] if status == 0 else b""

@@ -1,7 +1,6 @@
 """A codec may crash, hang or ask for memory on a damaged file: the reader refuses that file and reads the next."""
 
-import os
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
@@ -68,6 +67,12 @@ def test_after_a_crash_the_next_frame_is_decoded():
     assert np.array_equal(decode_one(FRAME)[0], FRONT)
 
 
+def replace_process(monkeypatch, code: str) -> None:
+    """Let this code stand for the decoding process."""
+    monkeypatch.setattr(decoders, "DECODER_SECONDS", 5)
+    monkeypatch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -80,9 +85,33 @@ def test_after_a_crash_the_next_frame_is_decoded():
     ],
 )
 def test_a_codec_that_hangs_aborts_or_writes_nonsense_is_a_damaged_file(monkeypatch, code):
-    monkeypatch.setattr(decoders, "DECODER_SECONDS", 3)
-    monkeypatch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
+    replace_process(monkeypatch, f"print('ready', flush=True); {code}")
     assert reason(FRAME) == "damaged-pixels"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import no_such_module",
+        "import sys; sys.stdin.buffer.read(); sys.exit(3)",
+        "import time; time.sleep(60)",
+        "import os; os.abort()",
+        "import sys; sys.stdout.buffer.write(bytes(1024 * 256 * 2))",
+        "pass",
+    ],
+)
+def test_a_process_that_fails_before_its_decoder_is_loaded_is_no_damaged_file(monkeypatch, code):
+    replace_process(monkeypatch, code)
+    assert reason(FRAME) == "decoder"
+
+
+@pytest.mark.parametrize("module", ["pydicom", "gdcm"])
+def test_a_library_that_does_not_load_is_no_damaged_file(monkeypatch, tmp_path, module):
+    (tmp_path / f"{module}.py").write_text("raise ImportError('broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ScanError, match="cannot run: reinstall python-gdcm") as caught:
+        decode_one(FRAME)
+    assert caught.value.reason == "decoder"
 
 
 def test_a_process_that_does_not_start_is_no_damaged_file(monkeypatch):
@@ -91,15 +120,23 @@ def test_a_process_that_does_not_start_is_no_damaged_file(monkeypatch):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited on Linux")
-def test_the_process_has_bounded_memory():
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import decode_process as d\n"
-        "d.limit_memory(1 << 30)\n"
-        "try:\n bytearray(2 << 30)\nexcept MemoryError:\n print('bounded')"
-    )
-    folder = os.path.dirname(decoders.__file__)
-    result = subprocess.run([sys.executable, "-P", "-c", program, folder], capture_output=True, text=True, check=True)
-    assert result.stdout == "bounded\n"
+def test_the_process_has_bounded_memory(monkeypatch):
+    """Within 1 MiB no image of 32 MiB is decoded."""
+    frame = encode_jpeg_lossless(np.zeros((4096, 4096), np.uint16))
+    decode_one(frame, JPEGLosslessSV1, (4096, 4096))
+    monkeypatch.setattr(decoders, "DECODER_BYTES", 1 << 20)
+    assert reason(frame, JPEGLosslessSV1, (4096, 4096)) == "damaged-pixels"
+
+
+def test_files_beside_the_script_or_in_the_working_folder_replace_no_module(monkeypatch, tmp_path):
+    """Scans may lie beside anything, and modules of this package have short names."""
+    *options, script = decoders._COMMAND
+    copy = shutil.copy(script, tmp_path)
+    for name in ("json", "pydicom", "gdcm", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(decoders, "_COMMAND", (*options, copy))
+    assert np.array_equal(decode_one(FRAME)[0], FRONT)
 
 
 def test_the_decoders_print_nothing(capfd):
