@@ -1,4 +1,4 @@
-"""The classes of a pixel, the two views and their shapes, and the colours of pictures."""
+"""The classes of a pixel, the two views and their shapes, the mark of phantoms and the colours of pictures."""
 
 # In the order of the softmax channels.
 
@@ -21,6 +21,9 @@ CROP_SHAPE = (950, 256)
 
 KEPT_ROWS = 640
 """Rows of the crop that are used: down to just under the knee (paper, section 2.3)."""
+
+PHANTOM_MARK = "SYNTHETIC PHANTOM"
+"""In the header of every phantom, so that it is never taken for a patient."""
 
 # From the palette of Okabe and Ito: distinguished with any colour vision, also side by side.
 TRUE_POSITIVE = (0, 158, 115)

@@ -14,8 +14,8 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, NuclearMedicineImageStorage
 
+from doubleunet_bs.constants import PHANTOM_MARK
 from doubleunet_bs.phantom.scan import PhantomScan
-from doubleunet_bs.scans.dicom_file import PHANTOM_MARK
 
 COMMENT = f"{PHANTOM_MARK}. Not a patient. Made by doubleunet_bs; not for diagnostic use."
 DATE, TIME = "19000101", "000000"

@@ -17,12 +17,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import NuclearMedicineImageStorage
 
 from doubleunet_bs import __version__
-from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.constants import PHANTOM_MARK, VIEWS
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.lesion_list import all_warnings
 from doubleunet_bs.results.source_study import PATIENT_AND_STUDY, SourceFrame, SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom_file import PHANTOM_MARK
 
 MANUFACTURER = MODEL = "doubleunet_bs"
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis"

@@ -28,10 +28,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from doubleunet_bs.constants import PHANTOM_MARK
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
-
-PHANTOM_MARK = "SYNTHETIC PHANTOM"
 
 _PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _UNDEFINED_LENGTH = 0xFFFFFFFF
