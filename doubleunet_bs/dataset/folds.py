@@ -13,9 +13,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
+from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.files import read_json
@@ -35,12 +35,9 @@ def count_lesions(labels: np.ndarray) -> int:
         >>> count_lesions(np.array([[2, 0, 0, 2], [0, 2, 0, 2]], np.uint8))
         2
     """
-    metastatic = (np.asarray(labels) == METASTATIC).astype(np.uint8)
+    metastatic = np.asarray(labels) == METASTATIC
     half = metastatic.shape[1] // 2
-    # The background counts as one.
-    return sum(
-        cv2.connectedComponents(view, connectivity=8)[0] - 1 for view in (metastatic[:, :half], metastatic[:, half:])
-    )
+    return sum(len(find_components(view)) for view in (metastatic[:, :half], metastatic[:, half:]))
 
 
 def lesions_of_cases(dataset: ShardedDataset) -> dict[str, int]:
