@@ -1,8 +1,10 @@
-"""The learning rate: lowered when the validation loss no longer falls (the original Double U-Net code's rule), or a cosine."""
+"""The learning rate: lowered when the validation loss no longer falls (the original code's rule), or a cosine."""
 
+import dataclasses
 import math
 
 
+@dataclasses.dataclass
 class Plateau:
     """Lowers the learning rate when the validation loss stops improving. Its fields are all its state.
 

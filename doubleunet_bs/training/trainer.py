@@ -4,7 +4,6 @@
 validate epoch by epoch, keep the best weights, save the model. One step on the devices is in `training.steps`.
 """
 
-import dataclasses
 import os
 import sys
 import time
@@ -128,7 +127,6 @@ def encoder_variables(model: keras.Model) -> list[keras.Variable]:
     return [variable for name in CONV_LAYERS for variable in model.get_layer(name).trainable_variables]
 
 
-@dataclasses.dataclass
 class Trainer:
     """Fits a network to some cases of a dataset.
 
