@@ -14,7 +14,7 @@ from score_makers import scan
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.compare_runs import compare_runs, format_comparison, write_comparison
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
-from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, holm_corrected
+from doubleunet_bs.evaluation.statistics import SEED, Comparison, compare_scans, holm_corrected
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.run_folder import open_run
@@ -52,6 +52,15 @@ def test_an_equal_scan_leaves_the_test_exact():
     assert (found.scans, found.ties) == (21, 1)
     # Of the 2^20 signs of the ranks two have a sum of at most 1 on this side, and as many on the other.
     assert found.p == pytest.approx(4 / 2**20, rel=1e-9)
+
+
+def test_zero_and_equal_differences_by_hand():
+    found = compare_scans("a", "b", with_dice([50] * 6), with_dice([50, 60, 50, 40, 70, 50]))
+    assert (found.scans, found.ties, found.median_difference) == (6, 3, 0.0)
+    # Differences 10, -10, 20 share the ranks 1.5, 1.5, 3: (4.5 - 1.5) / 6.
+    assert found.rank_biserial == pytest.approx(0.5)
+    # Of the eight signs three have a rank sum of at least 4.5 on this side: 2 x 3 / 8.
+    assert found.p == pytest.approx(0.75)
 
 
 def test_agrees_with_scipy_and_turns_around():
@@ -95,19 +104,21 @@ def test_interval_draws_patients():
 
 
 def test_median_interval_against_a_plain_loop():
+    """The same draws: how often each patient is drawn."""
     rng = np.random.default_rng(2)
     patients = [int(number) for number in rng.integers(0, 12, 30)]
     first, second = (with_dice([int(v) for v in rng.integers(10, 90, 30)], patients) for _ in range(2))
-    found = compare_scans("a", "b", first, second)
+    found = compare_scans("a", "b", first, second, resamples=500)
     by_patient = {}
     for a, b in zip(first, second, strict=True):
         by_patient.setdefault(a.patient, []).append(b.dice - a.dice)
-    names = list(by_patient)
+    number = len(by_patient)
+    draws = np.random.default_rng(SEED).multinomial(number, np.full(number, 1 / number), 500)
     medians = [
-        np.median(np.concatenate([by_patient[names[n]] for n in rng.integers(0, len(names), len(names))]))
-        for _ in range(2000)
+        np.median(np.concatenate([np.repeat(own, n) for own, n in zip(by_patient.values(), times, strict=True)]))
+        for times in draws
     ]
-    assert found.interval == pytest.approx(np.percentile(medians, (2.5, 97.5)), abs=0.03)
+    assert found.interval == pytest.approx(np.percentile(medians, (2.5, 97.5)), abs=1e-9)
 
 
 def test_holm():
