@@ -97,7 +97,8 @@ def test_the_switch_keeps_the_layers_of_keras(monkeypatch):
     assert pair()[2] == 0
 
 
-# Two training steps in each precision that works, the losses and the precision that "auto" chooses, as JSON.
+# In each precision that works, by how much each of two training steps lowers the loss; and the precision that "auto"
+# chooses, as JSON. At this learning rate the loss falls by 6 %, so that a wrong gradient shows.
 STEPS = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -124,11 +125,12 @@ for precision in ("float32", "mixed_bfloat16"):
     keras.config.set_dtype_policy(precision)
     with replicas.strategy.scope():
         model = small_network((32, 32, 3))
-        optimizer = keras.optimizers.SGD(1e-2)
+        optimizer = keras.optimizers.SGD(2.0)
         optimizer.build(model.trainable_variables)
     steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas)
     iterator = iter(replicas.strategy.distribute_datasets_from_function(lambda context: data))
-    found[precision] = [steps.train(iterator)[0] for _ in range(2)]
+    losses = [float(steps.train(iterator)[0]) for _ in range(3)]
+    found[precision] = [before - after for before, after in zip(losses, losses[1:], strict=False)]
     layers = [layer for layer in model.layers if "call" in vars(layer)]
     found[precision + " kernels"] = sorted({type(layer).__name__ for layer in layers})
 found["auto"] = choose_precision(replicas, "auto").precision
@@ -165,9 +167,10 @@ def steps_by_mask():
 @pytest.mark.slow
 @pytest.mark.parametrize("mask", MASKS)
 def test_a_step_in_each_precision_on_lesser_processors(steps_by_mask, mask):
-    """The same losses whatever kernels there are. Without instructions for bfloat16, "auto" means float32."""
-    found, expected = steps_by_mask[mask], steps_by_mask["as it is"]
-    assert found["float32"] == pytest.approx(expected["float32"], rel=1e-4)
+    """Equal steps, whatever kernels there are. Without instructions for bfloat16, "auto" means float32."""
+    found, expected = steps_by_mask[mask], steps_by_mask["switched off"]
+    assert found["float32"] == pytest.approx(expected["float32"], rel=1e-3)
+    assert min(found["float32"]) > 0.06
     if mask == "switched off":
         assert found["float32 kernels"] == found["mixed_bfloat16 kernels"] == []
     else:
