@@ -213,9 +213,8 @@ def _pretrain_data(
     check_cohorts(dataset, pretrain, other_patients)
     if experiment.pretrain_negatives != "none" and not any(case.group == "negative" for case in pretrain.cases):
         raise SettingsError(
-            f"{pretrain.path}: no normal scans to pre-train {experiment.name} with: mark them in patients.csv and "
-            "prepare "
-            "again, or use --set pretrain_negatives=none"
+            f"{pretrain.path}: no normal scans to pre-train {experiment.name} with: "
+            "mark them in patients.csv and prepare again, or use --set pretrain_negatives=none"
         )
     return {
         "path": str(pretrain.path.resolve()),

@@ -136,9 +136,8 @@ def pretraining_cases(experiment: Experiment, dataset: ShardedDataset) -> tuple[
         raise DatasetError(f"{dataset.path}: cannot pre-train: {error}") from None
     if experiment.pretrain_negatives == "otsu" and not split.negatives:
         raise DatasetError(
-            f"{dataset.path}: cannot pre-train: no normal scan is left beside the validating patients; prepare more "
-            "of them, "
-            "or use --set pretrain_negatives=none"
+            f"{dataset.path}: cannot pre-train: no normal scan is left beside the validating patients; "
+            "prepare more of them, or use --set pretrain_negatives=none"
         )
     negatives = split.negatives if experiment.pretrain_negatives == "otsu" else ()
     return _indices(dataset, split.train + negatives), _indices(dataset, split.validation)

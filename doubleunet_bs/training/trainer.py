@@ -275,9 +275,8 @@ class Trainer:
         if not np.isfinite(val_loss):
             # Before anything is saved: the state of the epoch before is still good.
             raise RunError(
-                f"{self.path}: the validation loss became {val_loss} in epoch {state.epoch + 1}: start a new --run "
-                "with a "
-                "lower --learning-rate or --precision float32"
+                f"{self.path}: the validation loss became {val_loss} in epoch {state.epoch + 1}: "
+                "start a new --run with a lower --learning-rate or --precision float32"
             )
         learning_rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
         precision, sensitivity, f1 = precision_sensitivity_f1(*state.counts)
@@ -379,9 +378,8 @@ class Trainer:
         content: dict[str, Any] = {"case": cases, **loaded}
         replace_file(path, lambda temporary: np.savez(temporary, **content))
         raise RunError(
-            f"{path}: the loss became {loss} in epoch {self.state.epoch + 1} with this batch: start a new --run with "
-            "a lower "
-            "--learning-rate or --precision float32"
+            f"{path}: the loss became {loss} in epoch {self.state.epoch + 1} with this batch: "
+            "start a new --run with a lower --learning-rate or --precision float32"
         )
 
     def _draw(self) -> None:
