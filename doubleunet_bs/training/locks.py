@@ -1,12 +1,13 @@
 """One process a fold: lock files in `RUN/locks`, for processes on any machines that share the run folder.
 
 A lock is a file that only one process can create. Its holder touches it every 15 seconds and removes it at the end. The
-file of a killed process is removed by the next one: at once when no process has its number on this machine, otherwise
-when nobody has touched it for two minutes. Locks of the kernel are not used: over NFS they do not reach every machine.
+next process removes the file of a killed one: at once when this machine has no process of that number, otherwise when
+the file was not touched for two minutes. Locks of the kernel are not used: over NFS they do not reach every machine.
 
 The file names machine and process, no user. It never leaves the run folder.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -15,16 +16,20 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import create_file, json_text
+from doubleunet_bs.stop_signals import StopSignals
 
 FOLDER = "locks"
 BEAT_SECONDS = 15.0
 LIFETIME_SECONDS = 120.0
 """Longer than a beat and the minute for which NFS may show an old time together."""
+POLL_SECONDS = 5.0
+"""Between two looks at a lock that another process holds."""
 
 
 class LockedError(RunError):
@@ -33,11 +38,12 @@ class LockedError(RunError):
     Args:
         path: the lock file.
         holder: who holds it: "locked by HOST, process N, since ...".
+        elsewhere: the holder may run on another machine, and may have been killed since it touched the file.
     """
 
-    def __init__(self, path: Path, holder: str):
+    def __init__(self, path: Path, holder: str, elsewhere: bool = False):
         super().__init__(f"{path}: {holder}; if that process is gone, delete this file")
-        self.holder = holder
+        self.holder, self.elsewhere = holder, elsewhere
 
 
 class Lock:
@@ -77,44 +83,48 @@ class Lock:
 
     def _remove_abandoned(self) -> None:
         """Remove the file of a process that is gone. Only the process that holds a second file may do so."""
-        if not self._is_abandoned():
-            raise self._locked()
-        removing = self.path.with_suffix(".removing")
-        if not create_file(removing, self._text):
-            raise LockedError(removing, "another process takes the lock over")
-        try:
-            if self._is_abandoned():
-                self.path.unlink(missing_ok=True)
-        finally:
-            removing.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # The holder has released it: nothing to remove.
+            text = self._read()
+            if not self._is_abandoned(text):
+                raise self._locked()
+            removing = self.path.with_suffix(".removing")
+            if not create_file(removing, self._text):
+                raise LockedError(removing, "another process takes the lock over")
+            try:
+                # The content last: by now the file may be that of a process that has just taken the lock.
+                if self._is_abandoned(text) and self._read() == text:
+                    self.path.unlink(missing_ok=True)
+            finally:
+                removing.unlink(missing_ok=True)
 
-    def _is_abandoned(self) -> bool:
-        content, machine = self._content(), _machine()
-        if machine and content.get("machine") == machine and not _is_running(content.get("pid")):
+    def _is_abandoned(self, text: str) -> bool:
+        """Whether the process that wrote this text is gone.
+
+        Raises:
+            FileNotFoundError: the file is no longer there.
+        """
+        content = _parsed(text)
+        if _is_here(content) and not _is_running(content.get("pid")):
             return True
-        try:
-            touched = self.path.stat().st_mtime
-        except FileNotFoundError:
-            return True
+        touched = self.path.stat().st_mtime
         # The time of the file system, which may live on a machine with another clock.
         with tempfile.NamedTemporaryFile(prefix=".now-", dir=self.path.parent) as probe:
             return os.fstat(probe.fileno()).st_mtime - touched > LIFETIME_SECONDS
 
-    def _content(self) -> dict[str, Any]:
-        """What the lock file says; empty when it is damaged or gone."""
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+    def _read(self) -> str:
+        return self.path.read_text(encoding="utf-8", errors="replace")
 
     def _locked(self) -> LockedError:
-        host, pid, since = (self._content().get(name, "unknown") for name in ("host", "pid", "since"))
-        return LockedError(self.path, f"locked by {host}, process {pid}, since {since}")
+        try:
+            content = _parsed(self._read())
+        except FileNotFoundError:
+            content = {}
+        host, pid, since = (content.get(name, "unknown") for name in ("host", "pid", "since"))
+        return LockedError(self.path, f"locked by {host}, process {pid}, since {since}", not _is_here(content))
 
     def _is_mine(self) -> bool:
         try:
-            return self.path.read_text(encoding="utf-8") == self._text
+            return self._read() == self._text
         except FileNotFoundError:
             return False
 
@@ -131,6 +141,55 @@ class Lock:
             # on the fold.
             print(f"error: {self.path}: this process has lost its lock and ends here", file=sys.stderr, flush=True)
             os._exit(1)
+
+
+@contextlib.contextmanager
+def lock_or_wait(lock: Lock, signals: StopSignals) -> Iterator[None]:
+    """Hold the lock. If a process of another machine does, wait for as long as the file of a killed one counts.
+
+    A task that is started again after its machine was lost finds its own lock, touched a moment ago.
+
+    Raises:
+        LockedError: the holder lives. Interrupted: a signal came while waiting.
+    """
+    with contextlib.ExitStack() as held:
+        end = None
+        while True:
+            last = end is not None and time.monotonic() > end
+            try:
+                held.enter_context(lock)
+                break
+            except LockedError as error:
+                if last or not error.elsewhere:
+                    raise
+                if end is None:
+                    seconds = LIFETIME_SECONDS + POLL_SECONDS
+                    end = time.monotonic() + seconds
+                    print(f"waiting up to {seconds:.0f} s, in case the holder was killed: {error}", flush=True)
+            pause(signals)
+        yield
+
+
+def pause(signals: StopSignals) -> None:
+    """Wait before the next look at a lock. Interrupted when a signal has come."""
+    signals.check()
+    time.sleep(POLL_SECONDS)
+    signals.check()
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """What a lock file says; empty when it is damaged."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_here(content: dict[str, Any]) -> bool:
+    """Whether a holder is for sure a process of this machine."""
+    machine = _machine()
+    return machine is not None and content.get("machine") == machine
 
 
 def _machine() -> str | None:

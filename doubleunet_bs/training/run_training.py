@@ -5,7 +5,6 @@ process (`training.locks`). The pre-training of a run is done by one process whi
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.stop_signals import StopSignals
 from doubleunet_bs.training.devices import Replicas, check_memory, deterministic_kernels, memory_advice
 from doubleunet_bs.training.history import Epoch, read_history
-from doubleunet_bs.training.locks import Lock, LockedError
+from doubleunet_bs.training.locks import Lock, LockedError, lock_or_wait, pause
 from doubleunet_bs.training.run_folder import HISTORY, KERAS_MODEL, PRETRAIN, SAVED_MODEL, Run, remove_temporary
 from doubleunet_bs.training.stages import (
     FOLD,
@@ -32,7 +31,6 @@ from doubleunet_bs.training.stages import (
 )
 from doubleunet_bs.training.trainer import Trainer
 
-POLL_SECONDS = 5.0
 Export = Callable[[Run, int], object]
 # `patients_compared` of the run -> what is said of it.
 _PATIENTS_COMPARED = {
@@ -67,7 +65,8 @@ def train_fold(
         The folder of the fold.
 
     Raises:
-        LockedError: another process trains this fold.
+        LockedError: another process trains this fold. One on another machine may have been killed: this is raised
+            after two minutes in which its lock was not abandoned.
         RunError: the fold has results, and `resume` is off. Or memory ran out: the message says what to change.
         SettingsError, DatasetError: the fold cannot be trained.
         Interrupted: SIGTERM or SIGINT came. A training is saved, mining and export are finished first. `resume`
@@ -87,7 +86,7 @@ def train_fold(
         signals.check()
         if run.experiment.transfer:
             train_pretraining(run, pretrain, replicas, resume)
-        with Lock(run.path, run.fold_path(fold).name):
+        with lock_or_wait(Lock(run.path, run.fold_path(fold).name), signals):
             _train_locked_fold(run, dataset, run.folds(dataset), fold, replicas, resume, export)
     return run.fold_path(fold)
 
@@ -156,8 +155,7 @@ def train_pretraining(run: Run, other: ShardedDataset | None, replicas: Replicas
                 if not waiting:
                     print(f"waiting for the pre-training: {error}", flush=True)
                 waiting = True
-                signals.check()
-                time.sleep(POLL_SECONDS)
+                pause(signals)
             signals.check()
     return run.pretrain_path
 
@@ -257,9 +255,8 @@ def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
         lines.append(f"transfer    no scan is in both cohorts; {compared}")
     if experiment.batch_size // experiment.accumulate < 2:
         lines.append(
-            "warning     one image at a time: the ASPP pooling branch learns nothing; use at least 2 images a "
-            "micro-batch "
-            "(--batch-size, --accumulate)"
+            "warning     one image at a time: the ASPP pooling branch learns nothing; "
+            "use at least 2 images a micro-batch (--batch-size, --accumulate)"
         )
     return "\n".join(lines)
 
@@ -283,7 +280,6 @@ def warn_without_findings(title: str, history: Sequence[Epoch]) -> str:
     if any(epoch.val_f1 for epoch in history):
         return ""
     return (
-        f"warning     {title}: no epoch found a metastatic pixel on the validation scans: try more epochs, larger "
-        "batches or "
-        "another --seed\n"
+        f"warning     {title}: no epoch found a metastatic pixel on the validation scans: "
+        "try more epochs, larger batches or another --seed\n"
     )

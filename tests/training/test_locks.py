@@ -7,14 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from doubleunet_bs import files
 from doubleunet_bs.files import create_file
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
-from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
+from doubleunet_bs.training import locks
+from doubleunet_bs.training.locks import FOLDER, Lock, LockedError, lock_or_wait
 
 HOLD = """
 import sys, time
@@ -94,6 +97,40 @@ def test_on_another_machine_only_the_age_tells(tmp_path):
         pass
 
 
+def test_a_restarted_task_waits_for_a_sign_of_life(tmp_path, monkeypatch, capsys):
+    """The holder was killed a moment ago on another machine; then one that lives holds the lock."""
+    monkeypatch.setattr(locks, "LIFETIME_SECONDS", 0.6)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.05)
+    file = foreign(tmp_path)
+    started = time.monotonic()
+    with StopSignals() as signals, lock_or_wait(Lock(tmp_path, "fold_01"), signals):
+        assert time.monotonic() - started > 0.5
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and said[0].startswith("waiting up to 1 s, in case the holder was killed: ")
+    foreign(tmp_path)
+    monkeypatch.setattr(locks, "pause", lambda signals: (os.utime(file), time.sleep(0.05)))
+    with pytest.raises(LockedError, match="node-7"), lock_or_wait(Lock(tmp_path, "fold_01"), StopSignals()):
+        pass
+
+
+def test_a_process_of_this_machine_needs_no_waiting(tmp_path, holder, capsys):
+    with pytest.raises(LockedError), lock_or_wait(Lock(tmp_path, "fold_01"), StopSignals()):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_a_signal_ends_the_waiting_for_a_sign_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.05)
+    foreign(tmp_path)
+    timer = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM])
+    with StopSignals() as signals, pytest.raises(Interrupted):
+        timer.start()
+        with lock_or_wait(Lock(tmp_path, "fold_01"), signals):
+            pass
+    timer.join()
+    assert lock_files(tmp_path) == ["fold_01.lock"]
+
+
 def test_a_process_that_has_the_number_of_a_killed_one_does_not_hold_its_lock(tmp_path):
     with Lock(tmp_path, "fold_01") as lock:
         text = lock.path.read_text()
@@ -158,6 +195,55 @@ def test_a_file_that_another_process_has_made_since_is_left_alone(tmp_path):
         lock.path.unlink()
         foreign(tmp_path)
     assert lock_files(tmp_path) == ["fold_01.lock"]
+
+
+@pytest.mark.parametrize("next_comes", [False, True])
+def test_where_the_holder_has_just_released_it_nothing_is_removed(tmp_path, monkeypatch, next_comes):
+    """Otherwise that would be the file of the next holder, who can come at any moment."""
+    holder, following, late = (Lock(tmp_path, "fold_01") for _ in range(3))
+    holder.__enter__()
+    calls = []
+
+    def create(path, text):
+        calls.append(path)
+        if len(calls) == 2 and next_comes:
+            assert create_file(following.path, "{}")
+        made = create_file(path, text)
+        if len(calls) == 1:
+            holder.__exit__()
+        return made
+
+    def unlink(path, missing_ok=False):
+        if path == late.path and calls and not path.exists():
+            pytest.fail("removes a file that is not there: another process may make it now")
+        os.unlink(path)
+
+    monkeypatch.setattr(locks, "create_file", create)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    if next_comes:
+        with pytest.raises(LockedError):
+            late.__enter__()
+        assert following.path.read_text() == "{}"
+    else:
+        with late:
+            assert lock_files(tmp_path) == ["fold_01.lock"]
+    assert calls == [late.path, late.path]
+
+
+def test_a_lock_that_was_taken_over_meanwhile_is_not_removed(tmp_path, monkeypatch):
+    """Between the look at an abandoned file and its removal, another process has removed it and holds the lock."""
+    file = foreign(tmp_path, age=1000)
+
+    def create(path, text):
+        if path.suffix == ".removing":
+            file.write_text('{"host": "node-8"}')
+            os.utime(file, (time.time() - 1000,) * 2)
+        return create_file(path, text)
+
+    monkeypatch.setattr(locks, "create_file", create)
+    with pytest.raises(LockedError, match="locked by node-8"):
+        Lock(tmp_path, "fold_01").__enter__()
+    assert lock_files(tmp_path) == ["fold_01.lock"] and file.read_text() == '{"host": "node-8"}'
 
 
 def _compete(path, number, start, results):

@@ -1,5 +1,6 @@
 """Transfer and negative mining from shards to a SavedModel, interrupted at every stage and between them."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,7 +18,8 @@ from trainers import train_run
 from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.training import run_training, stages
+from doubleunet_bs.files import create_file
+from doubleunet_bs.training import locks, run_training, stages
 from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
@@ -359,7 +361,7 @@ def test_all_folds_that_are_not_trained_and_that_nobody_works_on(tmp_path, capsy
 
 
 def test_the_pretraining_is_done_once_and_the_others_wait(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run_training, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.05)
     path = tmp_path / "run"
     create_run(path, paper_experiment("dice-otsu-transfer", **SETTINGS), BREAST, pretrain=PROSTATE)
     with Lock(path, "pretrain"):
@@ -372,9 +374,37 @@ def test_the_pretraining_is_done_once_and_the_others_wait(tmp_path, monkeypatch,
     assert [file.name for file in (path / "pretrain").iterdir()] == ["model.keras"], "it did not train a second time"
 
 
+@pytest.mark.parametrize("lives", [False, True])
+def test_the_fold_of_a_holder_that_was_killed_on_another_machine_is_not_left(tmp_path, monkeypatch, capsys, lives):
+    monkeypatch.setattr(locks, "LIFETIME_SECONDS", 1.0)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.05)
+    trained = []
+    monkeypatch.setattr(
+        run_training, "_train_locked_fold", lambda run, dataset, folds, fold, *rest: trained.append(fold)
+    )
+    path = tmp_path / "run"
+    create_run(path, paper_experiment("dice", **SETTINGS), BREAST)
+    lock = path / FOLDER / "fold_02.lock"
+    create_file(lock, json.dumps({"host": "node-7", "pid": 12, "machine": "other"}))
+    ended = threading.Event()
+
+    def touch():
+        while lives and not ended.wait(0.05):
+            os.utime(lock)
+
+    holder = threading.Thread(target=touch)
+    holder.start()
+    with pytest.raises(LockedError, match="node-7") if lives else contextlib.nullcontext():
+        train(path, "dice", fold=2)
+    ended.set()
+    holder.join()
+    assert capsys.readouterr().out.count("in case the holder was killed: ") == 1
+    assert trained == ([] if lives else [2]) and lock.exists() == lives
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_waiting(tmp_path, monkeypatch, number):
-    monkeypatch.setattr(run_training, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.05)
     before = signal.getsignal(number)
     timer = threading.Timer(0.5, os.kill, [os.getpid(), number])
     create_run(tmp_path / "run", paper_experiment("dice-otsu-transfer", **SETTINGS), BREAST, pretrain=PROSTATE)
