@@ -86,7 +86,7 @@ def test_raw_counts(predictor, trained_run, scan):
     for place in range(4):
         for index, view in enumerate(("anterior", "posterior")):
             assert np.array_equal(answer["mask"][place, index], expected.masks[view])
-        assert tuple(answer["gains"][place].tolist()) == expected.gains
+        assert tuple(answer["gains"][place].tolist()) == expected.prepared.gains
 
 
 @ordered

@@ -1,0 +1,26 @@
+"""The examples in the docstrings of all modules run."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+import doubleunet_bs
+
+FOLDER = Path(doubleunet_bs.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(FOLDER.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in FOLDER.rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+)
+
+
+def test_modules_with_examples_are_found():
+    assert len(MODULES) > 20
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0 and found.failed == 0
