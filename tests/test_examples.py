@@ -1,4 +1,4 @@
-"""The examples in the docstrings of all modules run."""
+"""The examples in the docstrings of all modules run, but for those that need files (`doctest: +SKIP`)."""
 
 import doctest
 import importlib
@@ -22,5 +22,5 @@ def test_modules_with_examples_are_found():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
-    found = doctest.testmod(importlib.import_module(name))
-    assert found.attempted > 0 and found.failed == 0
+    module = importlib.import_module(name)
+    assert doctest.testmod(module).failed == 0
