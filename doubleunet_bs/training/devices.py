@@ -178,7 +178,7 @@ def _cpu_precision() -> tuple[str, str]:
     # The flag of the processor is the first look, the trial decides.
     if fast and has_bfloat16_kernels():
         return "mixed_bfloat16", f"chosen: this processor has {fast}"
-    return "float32", "chosen: this processor does not multiply in bfloat16"
+    return "float32", "chosen: this processor has no bfloat16 multiplication"
 
 
 def _gpu_precision(replicas: Replicas) -> tuple[str, str]:
