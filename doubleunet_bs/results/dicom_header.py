@@ -5,13 +5,13 @@ is 1900, and UIDs are hashes of the counts. All results of a case have the same 
 copy of the scan written beside them (`scan.dcm`). A viewer cannot show them on the hospital's own image.
 
 With identity (`--keep-identity`) patient and study are those of the scan's header, and references name the hospital's
-own instances and frames. Results get new UIDs in each run of the program.
+own instances and frames. UIDs are hashes of those instances, the model and the masks: a result that is made and sent
+again replaces the first in an archive.
 """
 
 import dataclasses
 import datetime
 import hashlib
-import uuid
 
 from pydicom.dataset import Dataset
 from pydicom.uid import NuclearMedicineImageStorage
@@ -96,24 +96,31 @@ def header_without_identity(scan: BoneScan, prediction: Prediction) -> ResultHea
         )
         for number, view in enumerate(present, start=1)
     }
-    digest = hashlib.sha256()
-    for view in VIEWS:
-        digest.update(prediction.masks[view].tobytes())
-    # Warnings are written into the capture and decide on the orientation.
-    digest.update("\n".join(all_warnings(scan, prediction)).encode())
-    seed = f"{fingerprint}/{prediction.model.weights_sha256}/{prediction.engine}/{__version__}/{digest.hexdigest()}"
-    return ResultHeader(values, frames, False, LONG_AGO, seed, scan.phantom)
+    return ResultHeader(values, frames, False, LONG_AGO, _seed(scan, prediction, fingerprint), scan.phantom)
 
 
-def header_with_identity(study: SourceStudy, moment: datetime.datetime, phantom: bool) -> ResultHeader:
-    """A header with the patient's identity, for the hospital's own archive. UIDs of results are new each time.
+def header_with_identity(
+    study: SourceStudy, scan: BoneScan, prediction: Prediction, moment: datetime.datetime
+) -> ResultHeader:
+    """A header with the patient's identity, for the hospital's own archive.
 
     Raises:
         UnicodeEncodeError: a text of the scan's header could not be decoded. pydicom would write question marks.
     """
     for value in study.values.values():
         value.encode("utf-8")
-    return ResultHeader(study.values, study.frames, True, moment, uuid.uuid4().hex, phantom)
+    sources = "/".join(f"{view} {frame.sop_instance_uid} {frame.frame}" for view, frame in study.frames.items())
+    return ResultHeader(study.values, study.frames, True, moment, _seed(scan, prediction, sources), scan.phantom)
+
+
+def _seed(scan: BoneScan, prediction: Prediction, sources: str) -> str:
+    """What the UIDs of a result depend on: the scan, the model, the engine, and what is written into the files."""
+    digest = hashlib.sha256()
+    for view in VIEWS:
+        digest.update(prediction.masks[view].tobytes())
+    # Warnings are written into the capture and decide on the orientation.
+    digest.update("\n".join(all_warnings(scan, prediction)).encode())
+    return f"{sources}/{prediction.model.weights_sha256}/{prediction.engine}/{__version__}/{digest.hexdigest()}"
 
 
 def reference(frame: SourceFrame) -> Dataset:

@@ -76,7 +76,7 @@ def dicom_results(
             header = header_without_identity(scan, prediction)
             return _files(scan, prediction, picture, header) | {SCAN_COPY: _encode(deidentified_scan(scan, header))}
         try:
-            header = header_with_identity(study, datetime.datetime.now(), scan.phantom)
+            header = header_with_identity(study, scan, prediction, datetime.datetime.now())
             return _files(scan, prediction, picture, header)
         except (ValueError, TypeError) as cause:
             # The text may hold header values: only the kind of error is named.
