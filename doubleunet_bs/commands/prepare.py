@@ -18,6 +18,7 @@ Examples:
 Writes:
   SHARDS/                   the prepared scans; appears whole or not at all
   SHARDS.rejected.json      problems, if there are any
+  SHARDS.files.csv          which case was made from which file, readable by you only
   SHARDS.identities.json    key of the pseudonyms and the table that leads back to the patients, readable by you only.
                             Keep it, and do not pass it on with the shards
 
@@ -131,5 +132,6 @@ def run(args: argparse.Namespace) -> int:
     print(f"shards           {args.out}")
     if result.rejected:
         print(f"problems         {job.rejected_file}")
+    print(f"files            {job.files_file} (case and file: keep it private)")
     print(f"identities       {job.key_file} (keep it private, apart from the shards)")
     return 0

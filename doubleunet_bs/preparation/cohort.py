@@ -37,7 +37,7 @@ from doubleunet_bs.preparation.patients import PatientSource, same_patients, war
 from doubleunet_bs.preparation.records import CaseRecord, make_record
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter
-from doubleunet_bs.scans.pseudonyms import Pseudonyms
+from doubleunet_bs.scans.pseudonyms import Pseudonyms, printable, save_file_table
 from doubleunet_bs.scans.scan_files import Rejection
 
 AHEAD = 4
@@ -79,6 +79,11 @@ class CohortJob:
     def rejected_file(self) -> Path:
         """Where all problems are written."""
         return self.out.parent / f"{self.out.name}.rejected.json"
+
+    @property
+    def files_file(self) -> Path:
+        """Where the table of cases and files is written."""
+        return self.out.parent / f"{self.out.name}.files.csv"
 
     @property
     def key_file(self) -> Path:
@@ -124,7 +129,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
             inputs = find_inputs(job.scans, job.labels, job.patients, job.classes_file, job.allow_missing_view)
             if not inputs.tasks and not inputs.rejected:
                 raise DatasetError(f"{job.scans}: no scan is in it")
-            result = _prepare(job, inputs, Pseudonyms.open(job.key_file), folder)
+            result = _prepare(job, inputs, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
             if not result.written:
                 shutil.rmtree(folder)
         if result.rejected:
@@ -150,6 +155,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     rejected = list(inputs.rejected)
     sources: list[PatientSource] = []
     seen: dict[str, str] = {}
+    files: dict[str, tuple[str, ...]] = {}
     bar = tqdm(inputs.tasks, desc="prepare", unit="scan", disable=None)
     with contextlib.closing(_outcomes(job, inputs.tasks, pseudonyms)) as outcomes:
         for task, outcome in zip(bar, outcomes, strict=True):
@@ -159,6 +165,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
                 rejected.append(outcome)
             elif job.skip_invalid or not rejected:
                 pseudonyms.merge(outcome.pseudonyms)
+                pseudonyms.files[outcome.record.case] = files[outcome.record.case] = task.source.full_paths
                 sources.append(outcome.source)
                 writer.add(outcome.record, outcome.counts, outcome.labels)
                 if job.pictures:
@@ -167,8 +174,10 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     rejected.sort(key=dataclasses.astuple)
     if not sources or (rejected and not job.skip_invalid):
         return CohortResult((), tuple(rejected))
-    # The lookup table first: a case without its entry could never be traced back to its patient.
+    # The lookup tables first: a case without its entry could never be traced back to its patient.
     pseudonyms.save(job.key_file)
+    job.files_file.unlink(missing_ok=True)
+    save_file_table(job.files_file, files)
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
     writer.finish()
     return CohortResult(tuple(writer.cases), tuple(rejected))
@@ -225,7 +234,7 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
 
 def _without_table(pseudonyms: Pseudonyms) -> Pseudonyms:
     empty = copy.copy(pseudonyms)
-    empty.cases, empty.patients = {}, {}
+    empty.cases, empty.patients, empty.files = {}, {}, {}
     return empty
 
 
@@ -289,19 +298,14 @@ def rejection_table(rejected: Sequence[Rejection]) -> str:
         lines.append(f"{path:<32}  {file.reason:<20}  {file.message}")
     if len(rejected) > MOST_LINES:
         lines.append(f"... and {len(rejected) - MOST_LINES} more")
-    return _printable("\n".join(lines))
+    return printable("\n".join(lines))
 
 
 def _write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
     """Write a JSON list of objects with `path`, `reason` and `message`."""
-    content = [{name: _printable(text) for name, text in dataclasses.asdict(file).items()} for file in rejected]
+    content = [{name: printable(text) for name, text in dataclasses.asdict(file).items()} for file in rejected]
     # For its owner only: file names of a hospital's export often are the patients' names.
     write_json(path, content, mode=0o600)
-
-
-def _printable(text: str) -> str:
-    """File names need not be UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def summary_text(records: Sequence[CaseRecord], rejected: int, settings: PreparationSettings) -> str:

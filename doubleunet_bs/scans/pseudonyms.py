@@ -1,13 +1,19 @@
-"""Pseudonyms of scans and patients: keyed hashes, with the key and the lookup table in a file the user keeps."""
+"""Pseudonyms of scans and patients: keyed hashes, with the key and the lookup table in a file the user keeps.
+
+Two files lead back from a pseudonym, both for their owner only. The file of `Pseudonyms.save` holds the key, the
+identifiers and the paths. The table of `save_file_table` has one line `case,path` for each file of a scan.
+"""
 
 import contextlib
+import csv
 import hashlib
 import hmac
+import io
 import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.errors import BoneScanError
@@ -30,6 +36,14 @@ class Pseudonyms:
     Attributes:
         cases: pseudonym -> identifier of every scan asked for.
         patients: pseudonym -> identifier of every patient asked for.
+        files: pseudonym of a scan -> absolute paths of its one or two files, where they are known.
+
+    Example:
+        >>> pseudonyms = Pseudonyms(bytes(32))
+        >>> case = pseudonyms.case("1.2.3")
+        >>> pseudonyms.files[case] = ("/export/wb37.dcm",)
+        >>> pseudonyms.cases[case], pseudonyms.files[case]
+        ('1.2.3', ('/export/wb37.dcm',))
     """
 
     def __init__(self, key: bytes):
@@ -38,6 +52,7 @@ class Pseudonyms:
         self._key = key
         self.cases: dict[str, str] = {}
         self.patients: dict[str, str] = {}
+        self.files: dict[str, tuple[str, ...]] = {}
 
     def __repr__(self) -> str:
         # Neither key nor identifiers may end up in a log.
@@ -67,6 +82,7 @@ class Pseudonyms:
             raise BoneScanError("pseudonyms under two different keys cannot be merged")
         self.cases.update(other.cases)
         self.patients.update(other.patients)
+        self.files.update(other.files)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Pseudonyms":
@@ -91,13 +107,26 @@ class Pseudonyms:
                 for pseudonym, identifier in content[table].items():
                     if make(identifier) != pseudonym:
                         raise ValueError
+            # Files of this format were first written without paths.
+            for pseudonym, paths in content.get("files", {}).items():
+                if pseudonym not in pseudonyms.cases or not all(isinstance(path, str) for path in paths):
+                    raise ValueError
+                pseudonyms.files[pseudonym] = tuple(paths)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, BoneScanError):
             raise BoneScanError(f"{path}: not a pseudonym file of this program, or changed by hand") from None
         return pseudonyms
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> "Pseudonyms":
-        """Load a file, or begin with a new key where there is none: `save` then makes the file."""
+    def open(cls, path: str | os.PathLike, create: bool = False) -> "Pseudonyms":
+        """Load a file, or begin with a new key where there is none: `save` then makes the file.
+
+        `create` makes it at once, so that several processes that begin together have the same key.
+        """
+        if create and not Path(path).exists():
+            try:
+                create_file(path, cls.new()._text(), mode=0o600)
+            except OSError as cause:
+                raise BoneScanError(f"{path}: the pseudonym file cannot be written ({cause.strerror})") from None
         return cls.load(path) if Path(path).exists() else cls.new()
 
     def save(self, path: str | os.PathLike) -> None:
@@ -128,6 +157,7 @@ class Pseudonyms:
                 "key": self._key.hex(),
                 "cases": dict(sorted(self.cases.items())),
                 "patients": dict(sorted(self.patients.items())),
+                "files": {case: [printable(path) for path in paths] for case, paths in sorted(self.files.items())},
             }
         )
 
@@ -141,6 +171,46 @@ class Pseudonyms:
             # 48 bits: one chance in a hundred million among a thousand scans.
             raise BoneScanError(f"two {kind}s would share the pseudonym {pseudonym}: use another key")
         return pseudonym
+
+
+def printable(text: str) -> str:
+    """A file name as UTF-8 can hold it: bytes that are none become escapes such as `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def save_file_table(path: str | os.PathLike, files: Mapping[str, Sequence[str]]) -> None:
+    """Write a CSV table `case,path` that only its owner can read. Lines of other cases in an existing table are kept.
+
+    Args:
+        path: the table, beside the results and never among them.
+        files: case -> paths of its one or two files.
+
+    Raises:
+        BoneScanError: the table cannot be written, or is there and not such a table.
+    """
+    try:
+        together = (load_file_table(path) if os.path.exists(path) else {}) | dict(files)
+        text = io.StringIO()
+        rows = ((case, printable(name)) for case, names in sorted(together.items()) for name in names)
+        csv.writer(text, lineterminator="\n").writerows([("case", "path"), *rows])
+        write_text(path, text.getvalue(), mode=0o600)
+    except OSError as cause:
+        raise BoneScanError(f"{path}: the table of files cannot be written ({cause.strerror})") from None
+
+
+def load_file_table(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+    """Case -> paths, from a table of `save_file_table`. BoneScanError when it is none."""
+    found: dict[str, tuple[str, ...]] = {}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file, strict=True))
+        if rows[:1] != [["case", "path"]]:
+            raise ValueError
+        for case, name in rows[1:]:
+            found[case] = (*found.get(case, ()), name)
+    except (OSError, ValueError, csv.Error):
+        raise BoneScanError(f"{path}: not a readable table of files: remove it") from None
+    return found
 
 
 @contextlib.contextmanager

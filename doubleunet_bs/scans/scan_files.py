@@ -66,6 +66,13 @@ class ScanFiles:
         return tuple(found)
 
     @property
+    def full_paths(self) -> tuple[str, ...]:
+        """The absolute paths of the files; behind a "!" the member of an archive."""
+        return tuple(
+            os.path.abspath(source.path) + (f"!{source.member}" if source.member else "") for source in self.sources
+        )
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """The files as the user knows them, relative to the folder."""
         return tuple(_relative(source, self.folder) for source in self.sources)

@@ -10,6 +10,7 @@ from doubleunet_bs.errors import BoneScanError, SettingsError
 from doubleunet_bs.preparation import cohort as module
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.scans.pseudonyms import Pseudonyms, load_file_table
 
 
 def prepare(cohort, **others):
@@ -41,8 +42,12 @@ def test_positives_and_normals_go_in(cohort):
         "labels",
         "scans",
         "shards",
+        "shards.files.csv",
         "shards.identities.json",
     ]
+    files = {case.case: (str(cohort.scans / f"{name}.dcm"),) for case, name in zip(dataset.cases, "ab", strict=True)}
+    assert load_file_table(cohort.root / "shards.files.csv") == files
+    assert Pseudonyms.load(cohort.root / "shards.identities.json").files == files
 
 
 def test_all_problems_are_found_in_one_go_and_nothing_is_written(cohort):

@@ -84,11 +84,19 @@ def test_a_key_that_is_used_meanwhile_outlives_a_preparation_with_problems(tmp_p
     assert other[0].records[0].patient in json.loads(key.read_text())["patients"]
 
 
-def test_a_new_key_that_nothing_needs_is_not_kept(tmp_path, breast):
+def test_a_key_that_is_named_is_made_at_once_and_any_other_only_with_shards(tmp_path, breast):
     key = tmp_path / "key.json"
     breast.scan("forgotten", 2)
+    assert not prepare(breast, None).written
+    assert not list(breast.root.glob("*.identities.json"))
     assert not prepare(breast, key).written
-    assert not key.exists()
-    module.Pseudonyms.new().save(key)
-    assert not prepare(breast, key).written
-    assert key.exists(), "it was there before"
+    made = key.read_text()
+    assert not prepare(breast, key).written and key.read_text() == made
+
+
+def test_two_preparations_that_begin_together_with_a_new_key(tmp_path, breast, prostate, monkeypatch):
+    key = tmp_path / "key.json"
+    other = meanwhile(monkeypatch, "b", lambda: prepare(prostate, key))
+    breast.positive("b", 3)
+    assert prepare(breast, key).written and other[0].written
+    assert open_shards(breast.out).key_mark == open_shards(prostate.out).key_mark

@@ -12,6 +12,7 @@ import pytest
 
 from doubleunet_bs.errors import BoneScanError
 from doubleunet_bs.scans import Pseudonyms
+from doubleunet_bs.scans.pseudonyms import load_file_table, save_file_table
 
 KEY = bytes(range(32))
 
@@ -59,6 +60,8 @@ def test_a_new_key_each_time():
         lambda content: content.update(key="00"), lambda content: content.update(key="no hex"),
         lambda content: content.update(cases={"case-000000000000": "1.2.3"}), lambda content: content.update(cases=3),
         lambda content: content.update(patients={"patient-0": None}),
+        lambda content: content.update(files={"case-000000000000": ["a.dcm"]}), lambda content: content.update(files=3),
+        lambda content: content.update(files={case: [3] for case in content["cases"]}),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_refused(tmp_path, change):
@@ -151,3 +154,35 @@ def test_many_processes_save_at_once(tmp_path):
     assert [process.exitcode for process in processes] == [0, 0, 0]
     expected = {f"{number}.{index}" for number in range(3) for index in range(20)}
     assert set(Pseudonyms.load(path).cases.values()) == expected and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_leads_back_to_paths_and_reads_without_them(tmp_path):
+    path = tmp_path / "pseudonyms.json"
+    one, two = Pseudonyms(KEY), Pseudonyms(KEY)
+    for pseudonyms, name in ((one, "a.dcm"), (two, "b\udcff.dcm")):
+        pseudonyms.files[pseudonyms.case(name[0])] = (f"/export/{name}",)
+        pseudonyms.save(path)
+    assert sorted(Pseudonyms.load(path).files.values()) == [("/export/a.dcm",), ("/export/b\\udcff.dcm",)]
+    content = json.loads(path.read_text())
+    content.pop("files")
+    path.write_text(json.dumps(content))
+    old = Pseudonyms.load(path)
+    assert old.files == {} and old.cases.keys() == (one.cases | two.cases).keys()
+
+
+def test_processes_that_begin_together_have_one_key(tmp_path):
+    path = tmp_path / "new" / "pseudonyms.json"
+    assert Pseudonyms.open(path).key_mark != Pseudonyms.open(path).key_mark and not path.exists()
+    assert Pseudonyms.open(path, create=True).key_mark == Pseudonyms.open(path, create=True).key_mark
+
+
+def test_the_table_of_files_keeps_other_cases_and_is_for_its_owner_alone(tmp_path):
+    path = tmp_path / "shards.files.csv"
+    save_file_table(path, {"case-1": ("/a/x, y.dcm",), "case-2": ("/a/ant.dcm", "/a/post\udcff.dcm")})
+    save_file_table(path, {"case-1": ('/b/"x".dcm',)})
+    assert path.read_text() == 'case,path\ncase-1,"/b/""x"".dcm"\ncase-2,/a/ant.dcm\ncase-2,/a/post\\udcff.dcm\n'
+    assert load_file_table(path) == {"case-1": ('/b/"x".dcm',), "case-2": ("/a/ant.dcm", "/a/post\\udcff.dcm")}
+    assert os.name != "posix" or stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_text("scan,patient\nx,y\n")
+    with pytest.raises(BoneScanError, match="not a readable table of files"):
+        save_file_table(path, {})
