@@ -184,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
         from doubleunet_bs.tensorflow_setup import import_tensorflow
 
         import_tensorflow()
-        from doubleunet_bs.network.encoder_weights import known_source
+        from doubleunet_bs.imagenet_file import known_source
         from doubleunet_bs.serving.export import export_fold
         from doubleunet_bs.training.devices import DeviceSettings, open_devices
         from doubleunet_bs.training.run_folder import create_run

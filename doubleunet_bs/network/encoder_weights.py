@@ -1,22 +1,14 @@
 """The VGG19 encoder and where its weights start: ImageNet, a file, or random (paper, section 2.9)."""
 
-import hashlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import h5py
 import keras
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import replace_file
+from doubleunet_bs.imagenet_file import published_file
 
-URL = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
-    "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
-)
-MD5 = "253f8cb515780f3b799900260a226db6"
 CONV_LAYERS = tuple(
     f"block{block}_conv{conv}" for block, count in enumerate((2, 2, 4, 4, 4), start=1) for conv in range(1, count + 1)
 )
@@ -40,7 +32,7 @@ def vgg19_encoder(image: keras.KerasTensor, source: str | os.PathLike | None) ->
             kernel = vgg.get_layer(name).kernel
             kernel.assign(keras.initializers.HeNormal()(kernel.shape))
         return vgg
-    path = _published_file() if str(source) == "imagenet" else Path(source)
+    path = published_file() if str(source) == "imagenet" else Path(source)
     if not path.is_file():
         raise RunError(f"{path}: no such file: give --encoder-weights imagenet, none, or another file")
     try:
@@ -62,60 +54,3 @@ def check_encoder_weights(source: str | os.PathLike | None) -> None:
     """
     if source is not None and str(source) != "none":
         vgg19_encoder(keras.Input((32, 32, 3)), source)
-
-
-def known_source(source: str) -> str:
-    """ "imagenet" for a copy of the published file, which then goes into Keras' cache; other sources as they are.
-
-    So a run that gets a copy, where there is no network, equals one that downloads, and each continues the other.
-    """
-    path = Path(source)
-    if source in ("none", "imagenet") or not _is_published(path):
-        return source
-    cached = _cached()
-    if not _is_published(cached):
-        try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(cached, lambda temporary: shutil.copyfile(path, temporary))
-        except OSError as cause:
-            raise RunError(f"{cached}: cannot be written ({cause}): set KERAS_HOME to a writable folder") from None
-    return "imagenet"
-
-
-def _published_file() -> Path:
-    """The file in Keras' cache, downloaded when it is not there or damaged.
-
-    Each process downloads into a folder of its own and moves the whole, checked file to its place: Keras itself would
-    write to the final place, and cut there what another process has just finished.
-    """
-    cached = _cached()
-    if _is_published(cached):
-        return cached
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=cached.parent) as own:
-            file = keras.utils.get_file(cached.name, URL, cache_dir=own, cache_subdir="", file_hash=MD5)
-            os.replace(file, cached)
-    except Exception as cause:
-        # Keras raises a bare Exception for a failure of the network, and ValueError for a bad hash.
-        if type(cause) is not Exception and not isinstance(cause, OSError | ValueError):
-            raise
-        raise RunError(
-            f"the ImageNet weights could not be downloaded ({' '.join(str(cause).split())}): "
-            f"fetch {URL} elsewhere and use "
-            "--encoder-weights FILE, or --encoder-weights none for a random start"
-        ) from None
-    return cached
-
-
-def _cached() -> Path:
-    """Where Keras keeps the file: in KERAS_HOME, by default ~/.keras."""
-    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models" / URL.rsplit("/", 1)[1]
-
-
-def _is_published(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest() == MD5
-    except OSError:
-        return False

@@ -167,7 +167,7 @@ def test_a_copy_of_the_imagenet_file_makes_the_same_run_as_the_download(tmp_path
     """The file is never read here, since this network has no encoder: what matters is what it counts as."""
     monkeypatch.setattr(devices, "check_encoder_weights", lambda source: None)
     (tmp_path / "copy.h5").write_bytes(b"weights")
-    monkeypatch.setattr("doubleunet_bs.network.encoder_weights.MD5", hashlib.md5(b"weights").hexdigest())
+    monkeypatch.setattr("doubleunet_bs.imagenet_file.MD5", hashlib.md5(b"weights").hexdigest())
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
     options = ["--data", cohorts[0], "--run", tmp_path / "run", "--experiment", "dice", "--folds", 3, "--epochs", 1]
     for fold, weights in ((1, tmp_path / "copy.h5"), (2, "imagenet")):
