@@ -141,10 +141,11 @@ def test_one_series_and_what_it_must_say(identified, phantom, tmp_path):
     for view, one in zip(VIEWS, both, strict=True):
         assert one.ContentDescription == f"Predicted pixels, {view} view; phantom; not for diagnosis"
     assert all(is_phantom(one) for one in results.values())
-    # With identity every run makes new instances, which an archive keeps beside the old ones.
+    # Sent again, the results of a scan do not become second results in an archive.
     _, again = write_results([phantom], tmp_path / "second", identified)
     other = pydicom.dcmread(again["segmentation_anterior.dcm"])
-    assert (other.SeriesInstanceUID != both[0].SeriesInstanceUID) is identified
+    assert other.SOPInstanceUID == both[0].SOPInstanceUID
+    assert other.SeriesInstanceUID == both[0].SeriesInstanceUID
 
     dataset = pydicom.dcmread(phantom)
     dataset.ManufacturerModelName = "Camera"
