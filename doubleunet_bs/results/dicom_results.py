@@ -21,7 +21,13 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
-from pydicom.uid import UID, ExplicitVRLittleEndian, NuclearMedicineImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    NuclearMedicineImageStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import VIEWS
@@ -204,7 +210,7 @@ def _refer(dataset: Segmentation, frame: SourceFrame) -> None:
 def secondary_capture(
     picture: np.ndarray, prediction: Prediction, header: ResultHeader, warnings: Sequence[str] = ()
 ) -> SCImage:
-    """The overlay as an uncompressed RGB image of one frame, which any viewer can show.
+    """The overlay as an RGB image of one frame, without loss in RLE, which every DICOM implementation can read.
 
     Burned In Annotation is NO: the attribute is about text that identifies the patient. The picture names the case by
     its pseudonym only.
@@ -217,6 +223,7 @@ def secondary_capture(
     """
     dataset = SCImage(
         pixel_array=picture,
+        transfer_syntax_uid=RLELossless,
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",

@@ -195,6 +195,8 @@ def test_secondary_capture_shows_the_overlay(identified, phantom, tmp_path):
         "NO",
         "RGB",
     )
+    assert capture.file_meta.TransferSyntaxUID == pydicom.uid.RLELossless
+    assert paths["overlay.dcm"].stat().st_size < capture.pixel_array.nbytes / 2
     assert capture.ImageType[:2] == ["DERIVED", "SECONDARY"]
     assert "not for diagnosis" in capture.DerivationDescription
     segmentation = pydicom.dcmread(paths["segmentation_anterior.dcm"])
