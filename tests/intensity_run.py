@@ -7,7 +7,7 @@ import numpy as np
 from doubleunet_bs.files import write_json
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.preparation.geometry import BodyBox, Placement
-from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.preparation.records import CaseRecord, count_cohort
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 
@@ -67,8 +67,8 @@ def make_run(
     return path
 
 
-def write_fold(run, dataset, fold: int, model) -> Path:
-    """The folder that training leaves, with `model` in it; its best epoch is the third with a validation F1 of 0.6."""
+def write_fold(run, dataset, fold: int, model, f1: float | None = 0.6) -> Path:
+    """The folder that training leaves, with `model` in it; its best epoch is the third, with the validation F1 `f1`."""
     from doubleunet_bs.training.history import Epoch, write_history
 
     folder = run.fold_path(fold)
@@ -77,13 +77,16 @@ def write_fold(run, dataset, fold: int, model) -> Path:
     model.save_weights(folder / "best.weights.h5")
     figures = (0.5, 0.5, 0.5)
     epochs = [
-        Epoch(1, 1.0, *figures, 1.0, 0.4, 0.4, 0.4, 1e-4, 1.0),
-        Epoch(2, 0.9, *figures, 0.9, 0.6, 0.6, 0.6, 1e-4, 1.0),
-        Epoch(3, 0.8, *figures, 0.8, 0.6, 0.6, 0.6, 1e-4, 1.0),
+        Epoch(1, 1.0, *figures, 1.0, 0.0, 0.0, 0.0, 1e-4, 1.0),
+        Epoch(2, 0.9, *figures, 0.9, f1, f1, f1, 1e-4, 1.0),
+        Epoch(3, 0.8, *figures, 0.8, f1, f1, f1, 1e-4, 1.0),
         Epoch(4, 0.7, *figures, 0.7, None, 0.0, 0.0, 1e-4, 1.0),
     ]
     write_history(folder / "history.csv", epochs)
-    write_json(folder / "environment.json", {"folds_sha256": run.folds(dataset).sha256()})
+    folds = run.folds(dataset)
+    groups = {"training": folds.split(fold).train, "validation": folds.split(fold).validation}
+    cohorts = {name: count_cohort(one for one in dataset.cases if one.case in own) for name, own in groups.items()}
+    write_json(folder / "environment.json", {"folds_sha256": folds.sha256(), "cohorts": cohorts})
     return folder
 
 

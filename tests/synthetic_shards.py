@@ -20,6 +20,7 @@ class SyntheticCase:
     gains: tuple[float, float] = (1.0, 1.0)
     brightness: float = 10.0
     phantom: bool | None = None
+    cancer: str | None = None
 
 
 class SyntheticShards:

@@ -1,19 +1,20 @@
-"""The metadata that travels with a model: how its images are prepared, its classes, where it comes from, its use."""
+"""The metadata that travels with a model: how its images are prepared, its classes, what it was trained on, its use."""
 
 import dataclasses
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
-from doubleunet_bs.constants import CLASS_NAMES
+from doubleunet_bs.constants import CANCERS, CLASS_NAMES
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.endpoints import describe_endpoints
-from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN
+from doubleunet_bs.preparation.records import MIXED, NOT_STATED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 
@@ -25,6 +26,24 @@ INTENDED_USE = (
     "Its output has not been validated for clinical use and must not be used for diagnosis or treatment."
 )
 MASK_VALUES = {"0": "not metastatic", "1": "metastatic"}
+USEFUL_F1 = 0.05
+"""A fold with a lower F1 on its own validation scans finds nothing, or as good as nothing."""
+LONGEST_SIDE = 2048
+"""Of an image that a description may promise, in pixels. A scan has 640 x 512."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What an experiment, and a model on a server, may be called."""
+
+_DEVICES = uuid.UUID("5d8a5bd5-6a3c-5b0e-9a4e-3f0d3f1c7f10")
+
+
+def device_uid(weights_sha256: str) -> str:
+    """The DICOM Device UID of a model: a UID under the 2.25 root, derived from the hash of its weights.
+
+    Example:
+        >>> device_uid("0" * 64)
+        '2.25.146339877770346408700311673019782773791'
+    """
+    return f"2.25.{uuid.uuid5(_DEVICES, weights_sha256).int}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +54,8 @@ class Member:
     weights_sha256: str
     best_epoch: int
     validation_f1: float | None
+    training: dict[str, Any] | None = None
+    validation: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +75,9 @@ class ModelDescription:
         version: version of the package that wrote the description.
         members: the folds of an ensemble, at least two; empty for a single fold.
         trained_on: "phantoms", "patients", "mixed" or "unknown".
+        training, validation: the scans of the fold, from `records.count_cohort`; None for an ensemble, and where the
+            run does not say. Older runs give {"scans"} alone.
+        cohort, pretraining: the same of all scans of the cross-validation, and of the other cohort of a transfer.
     """
 
     experiment: dict[str, Any]
@@ -67,6 +91,10 @@ class ModelDescription:
     version: str = __version__
     members: tuple[Member, ...] = ()
     trained_on: str = UNKNOWN
+    training: dict[str, Any] | None = None
+    validation: dict[str, Any] | None = None
+    cohort: dict[str, Any] | None = None
+    pretraining: dict[str, Any] | None = None
 
     @property
     def is_paper_row(self) -> bool:
@@ -74,6 +102,12 @@ class ModelDescription:
         row = PAPER_EXPERIMENTS.get(self.experiment["name"])
         same = row is not None and self.experiment.items() <= row.to_json().items()
         return same and not self.preparation.changes()
+
+    @property
+    def folds(self) -> tuple[Member, ...]:
+        """Its folds: the members of an ensemble, or the one fold that it is."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Member)}
+        return self.members or (Member(**own),)
 
     @property
     def name(self) -> str:
@@ -86,11 +120,38 @@ class ModelDescription:
         return f"{experiment}, {folds}{trained}"
 
     @property
+    def quality(self) -> str:
+        """One line: the validation F1 of each fold, and on what. "validation F1 51.0 % on phantoms (fold 1 of 3)"."""
+        figures = ", ".join(percent(one.validation_f1) for one in self.folds)
+        on = {PHANTOMS: " on phantoms", MIXED: " on patients and phantoms"}.get(self.trained_on, "")
+        numbers = ", ".join(str(one.fold) for one in self.folds)
+        total = self.experiment.get("folds")
+        of = f" of {total}" if isinstance(total, int) else ""
+        return f"validation F1 {figures}{on} (fold{'s' if self.members else ''} {numbers}{of})"
+
+    @property
+    def training_summary(self) -> str:
+        """One line: how many scans of whom it was trained on."""
+        counts = self.cohort if self.members else self.training
+        text = describe_cohort(counts, self.trained_on)
+        return f"folds of {text}" if self.members else text
+
+    @property
+    def quality_warning(self) -> str | None:
+        """A sentence where a fold found nothing, or as good as nothing, on its own validation scans; else None."""
+        poor = [one for one in self.folds if (one.validation_f1 or 0.0) < USEFUL_F1]
+        if not poor:
+            return None
+        figures = ", ".join(f"fold {one.fold}: F1 {percent(one.validation_f1)}" for one in poor)
+        nothing = all(not one.validation_f1 for one in poor)
+        what = "no metastasis" if nothing else "almost no metastasis"
+        return f"This model found {what} on its own validation scans ({figures}). Do not rely on its results."
+
+    @property
     def served_name(self) -> str:
         """Its default name on a model server, "focal-tversky-otsu-fold-01" for instance."""
-        folds = [one.fold for one in self.members or (self,)]
         name = f"{self.experiment['name']}-fold{'s' if self.members else ''}"
-        return "-".join([name, *(f"{fold:02d}" for fold in folds)])
+        return "-".join([name, *(f"{one.fold:02d}" for one in self.folds)])
 
     @property
     def class_names(self) -> list[str]:
@@ -110,14 +171,45 @@ class ModelDescription:
             "best_epoch": self.best_epoch,
             "validation_f1": self.validation_f1,
             "weights_sha256": self.weights_sha256,
+            "device_uid": device_uid(self.weights_sha256),
             "data_fingerprint": self.data_fingerprint,
             "trained_on": self.trained_on,
+            "training": self.training,
+            "validation": self.validation,
+            "cohort": self.cohort,
+            "pretraining": self.pretraining,
+            "quality_warning": self.quality_warning,
             "preparation": self.preparation.to_json(),
             "image_shape": list(self.image_shape),
             "class_names": self.class_names,
             "mask_values": MASK_VALUES,
             "endpoints": describe_endpoints(self.image_shape, self.preparation),
         }
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in per cent with one decimal; None is "undefined"."""
+    return "undefined" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def describe_cohort(counts: dict[str, Any] | None, trained_on: str) -> str:
+    """One line on `count_cohort`'s result; every line about phantoms says so.
+
+    Example:
+        >>> counts = {"patients": 70, "scans": 72, "normal_scans": 2, "cancers": {"breast": 70}}
+        >>> describe_cohort(counts, "patients")
+        '72 scans of 70 patients (breast 70), 2 of the scans normal'
+        >>> describe_cohort(counts, "phantoms")
+        '72 scans of 70 phantoms (breast 70), 2 of the scans normal'
+    """
+    whom = {PHANTOMS: "phantoms", MIXED: "patients and phantoms"}.get(trained_on, "patients")
+    if not counts:
+        return f"scans of {whom}, their number is not recorded"
+    if "patients" not in counts:
+        return f"{counts['scans']} scans of {whom}"
+    cancers = ", ".join(f"{name} {number}" for name, number in counts["cancers"].items())
+    normal = f", {counts['normal_scans']} of the scans normal" if counts["normal_scans"] else ""
+    return f"{counts['scans']} scans of {counts['patients']} {whom} ({cancers}){normal}"
 
 
 def read_description(path: str | os.PathLike) -> ModelDescription:
@@ -137,7 +229,7 @@ def describe_saved_model(path: Path) -> ModelDescription:
 
 
 def parse_description(content: Any, path: str) -> ModelDescription:
-    """The inverse of `ModelDescription.to_json`.
+    """The inverse of `ModelDescription.to_json`. What becomes a path, a size or a promise is checked here.
 
     Args:
         content: what JSON gave.
@@ -153,52 +245,102 @@ def parse_description(content: Any, path: str) -> ModelDescription:
             f"{path}: format {str(content['format'])[:20]} of package version {str(content.get('version'))[:20]}; "
             f"version {__version__} reads format {FORMAT}: export the fold again with it"
         )
-    content = {"members": [], "trained_on": UNKNOWN, **content}
-    single = not content["members"]
-    folds = [content] if single else content["members"]
-    wrong = [name for name, possible in _FIELDS.items() if not possible(content.get(name))]
-    if not wrong and not single:
-        wrong = [name for name in ("fold", "best_epoch", "validation_f1") if content.get(name, "") is not None]
-    wrong = wrong or [name for fold in folds for name, possible in _FOLD.items() if not possible(fold.get(name, ""))]
-    if wrong:
-        raise RunError(f"{path}: damaged, {wrong[0]} is missing or impossible: export the fold again")
+
+    def field(name: str, is_possible: Callable[[Any], bool], of: dict[str, Any] | None = None) -> Any:
+        value = (content if of is None else of).get(name, _MISSING)
+        if not is_possible(value):
+            raise RunError(f"{path}: damaged, {name} is missing or impossible: export the fold again")
+        return value
+
+    def fold(of: dict[str, Any]) -> dict[str, Any]:
+        of = {"training": None, "validation": None, **of}
+        return {
+            "fold": field("fold", lambda value: type(value) is int and 1 <= value <= 999, of),
+            "weights_sha256": field("weights_sha256", _is_hash, of),
+            "best_epoch": field("best_epoch", lambda value: type(value) is int, of),
+            "validation_f1": field("validation_f1", _is_figure, of),
+            "training": field("training", _is_cohort, of),
+            "validation": field("validation", _is_cohort, of),
+        }
+
+    content = {"members": [], "trained_on": UNKNOWN, "cohort": None, "pretraining": None, **content}
+    members = field("members", lambda value: isinstance(value, list) and len(value) != 1 and all(map(_is_dict, value)))
+    if members:
+        own = dict.fromkeys(("fold", "best_epoch", "validation_f1"))
+        own = {name: field(name, lambda value: value is None) for name in own}
+        own["weights_sha256"] = field("weights_sha256", _is_hash)
+    else:
+        own = fold(content)
+    preparation = field("preparation", _is_dict)
     try:
-        preparation = PreparationSettings.from_json(content["preparation"])
+        settings = PreparationSettings.from_json(preparation)
     except DatasetError as cause:
         raise RunError(f"{path}: damaged, {cause}: export the fold again") from None
-    own = {field.name: content[field.name] for field in dataclasses.fields(ModelDescription)}
-    members = tuple(Member(**{name: fold[name] for name in _FOLD}) for fold in content["members"])
-    shape = tuple(content["image_shape"])
-    return ModelDescription(**own | {"preparation": preparation, "image_shape": shape, "members": members})
+    return ModelDescription(
+        **own,
+        experiment=field("experiment", _is_experiment),
+        preparation=settings,
+        image_shape=tuple(field("image_shape", _is_shape)),
+        data_fingerprint=field("data_fingerprint", _is_text),
+        version=field("version", _is_text),
+        members=tuple(Member(**fold(one)) for one in members),
+        trained_on=field("trained_on", lambda value: value in (PHANTOMS, PATIENTS, MIXED, UNKNOWN)),
+        cohort=field("cohort", _is_cohort),
+        pretraining=field("pretraining", _is_cohort),
+    )
+
+
+_MISSING = object()
+_COHORT = ("patients", "scans", "normal_scans", "cancers")
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _is_hash(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
-# Field -> whether a value is possible: of every description, and of a fold, single or in an ensemble.
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "version": lambda value: isinstance(value, str),
-    "experiment": lambda value: (
-        isinstance(value, dict) and isinstance(value.get("name"), str) and value.get("classes") in (1, len(CLASS_NAMES))
-    ),
-    "weights_sha256": _is_hash,
-    "data_fingerprint": lambda value: isinstance(value, str),
-    "trained_on": lambda value: value in (PHANTOMS, PATIENTS, MIXED, UNKNOWN),
-    "preparation": lambda value: isinstance(value, dict),
-    "image_shape": lambda value: (
-        isinstance(value, list) and len(value) == 2 and all(type(length) is int and length > 0 for length in value)
-    ),
-    "members": lambda value: (
-        isinstance(value, list) and len(value) != 1 and all(isinstance(fold, dict) for fold in value)
-    ),
-}
-_FOLD: dict[str, Callable[[Any], bool]] = {
-    "fold": lambda value: type(value) is int and value >= 1,
-    "weights_sha256": _is_hash,
-    "best_epoch": lambda value: type(value) is int,
-    "validation_f1": lambda value: value is None or (type(value) in (int, float) and 0 <= value <= 1),
-}
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 128 and value.isprintable()
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(length) is int and 0 < length <= LONGEST_SIDE for length in value)
+    )
+
+
+def _is_experiment(value: Any) -> bool:
+    """The name becomes part of a path on a model server."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and NAME.fullmatch(value["name"]) is not None
+        and type(value.get("classes")) is int
+        and value["classes"] in (1, len(CLASS_NAMES))
+        and len(str(value)) < 10_000
+    )
+
+
+def _is_cohort(value: Any) -> bool:
+    """From `count_cohort`, or {"scans"} alone."""
+    if value is None:
+        return True
+    if not _is_dict(value) or set(value) not in (set(_COHORT), {"scans"}):
+        return False
+    cancers = value.get("cancers", {})
+    if not _is_dict(cancers) or not set(cancers) <= {*CANCERS, NOT_STATED}:
+        return False
+    numbers = [*(value[name] for name in value if name != "cancers"), *cancers.values()]
+    return all(type(number) is int and 0 <= number < 10**9 for number in numbers)
 
 
 def describe_ensemble(members: Sequence[ModelDescription]) -> ModelDescription:
@@ -225,6 +367,8 @@ def describe_ensemble(members: Sequence[ModelDescription]) -> ModelDescription:
         fold=None,
         best_epoch=None,
         validation_f1=None,
+        training=None,
+        validation=None,
         weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
-        members=tuple(Member(**{name: getattr(one, name) for name in _FOLD}) for one in members),
+        members=tuple(one.folds[0] for one in members),
     )

@@ -5,10 +5,16 @@ TensorFlow is not imported.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_saved_model
+from doubleunet_bs.inference.model_description import (
+    DESCRIPTION,
+    ModelDescription,
+    describe_saved_model,
+    parse_description,
+)
 from doubleunet_bs.preparation.records import UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import file_sha256
@@ -33,6 +39,8 @@ class TrainedFold:
         validation_f1: pooled F1 of the metastatic class on the validation scans after that epoch, a fraction; None when
             undefined.
         precision: of the training, "float32" or "mixed_bfloat16" for instance; None when the folder does not say.
+        cohorts: {"training", "validation"}: how many scans and patients, see `records.count_cohort`. Older runs give
+            {"scans"} alone, or nothing.
     """
 
     run: Run
@@ -43,6 +51,7 @@ class TrainedFold:
     best_epoch: int
     validation_f1: float | None
     precision: str | None = None
+    cohorts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def model_path(self) -> Path:
@@ -50,8 +59,12 @@ class TrainedFold:
         return self.path / run_folder.KERAS_MODEL
 
     def describe(self) -> ModelDescription:
-        """Its model metadata. Encoder weights are named without their folder."""
-        return ModelDescription(
+        """Its model metadata. Encoder weights are named without their folder.
+
+        Raises:
+            RunError: the run says something impossible.
+        """
+        description = ModelDescription(
             experiment=self.run.experiment.public().to_json(),
             fold=self.fold,
             preparation=PreparationSettings.from_json(self.run.data["preparation"]),
@@ -61,7 +74,13 @@ class TrainedFold:
             best_epoch=self.best_epoch,
             validation_f1=self.validation_f1,
             trained_on=self.run.data.get("scans", UNKNOWN),
+            training=self.cohorts.get("training"),
+            validation=self.cohorts.get("validation"),
+            cohort=self.run.data.get("cohort"),
+            pretraining=(self.run.pretrain_data or {}).get("cohort"),
         )
+        # A run may come from elsewhere as well: what it says is checked like an export.
+        return parse_description(description.to_json(), str(self.path))
 
 
 def open_fold(run: Run, fold: int) -> TrainedFold:
@@ -96,7 +115,16 @@ def open_fold(run: Run, fold: int) -> TrainedFold:
         best_epoch=best.epoch,
         validation_f1=best.val_f1,
         precision=content.get("precision"),
+        cohorts=_cohorts(content),
     )
+
+
+def _cohorts(environment: dict[str, Any]) -> dict[str, Any]:
+    """See `TrainedFold.cohorts`; what is in it is checked with the description."""
+    scans, cohorts = environment.get("scans"), environment.get("cohorts")
+    if isinstance(cohorts, dict):
+        return cohorts
+    return {name: {"scans": number} for name, number in scans.items()} if isinstance(scans, dict) else {}
 
 
 @dataclasses.dataclass(frozen=True)

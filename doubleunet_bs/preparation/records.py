@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from doubleunet_bs.preparation.geometry import BodyBox, Placement
 
 GROUPS = ("positive", "negative")
 PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
+NOT_STATED = "not stated"
 # Empty for a scan that was made in memory.
 _HASH = re.compile(r"([0-9a-f]{64})?\Z")
 
@@ -176,3 +178,25 @@ def scans_are(records: Iterable[CaseRecord]) -> str:
     if len(marks) > 1:
         return MIXED
     return PHANTOMS if marks == {True} else PATIENTS
+
+
+def count_cohort(records: Iterable[CaseRecord]) -> dict[str, Any]:
+    """How many patients and scans there are: what a model says of its training.
+
+    Returns:
+        {"patients", "scans", "normal_scans", "cancers"}. The last counts patients by cancer, "not stated" among them.
+
+    Example:
+        >>> count_cohort([])
+        {'patients': 0, 'scans': 0, 'normal_scans': 0, 'cancers': {}}
+    """
+    records = list(records)
+    cancers: dict[str, str | None] = {}
+    for record in records:
+        cancers[record.patient] = cancers.get(record.patient) or record.cancer
+    return {
+        "patients": len(cancers),
+        "scans": len(records),
+        "normal_scans": sum(record.group == "negative" for record in records),
+        "cancers": dict(sorted(Counter(cancer or NOT_STATED for cancer in cancers.values()).items())),
+    }

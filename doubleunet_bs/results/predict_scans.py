@@ -330,7 +330,10 @@ def _summary(written: WrittenResult) -> str:
 
 def _introduce(description: ModelDescription, engine: str) -> None:
     rows, columns = description.image_shape
-    print(f"model   {description.name}, {rows} x {columns} pixels, {engine}")
+    print(f"model   {description.name}, {description.quality}, {rows} x {columns} pixels, {engine}")
+    print(f"trained on {description.training_summary}")
+    if description.quality_warning:
+        print(f"warning {description.quality_warning}")
     print(f"use     {INTENDED_USE}")
 
 

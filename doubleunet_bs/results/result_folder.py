@@ -15,7 +15,7 @@ from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.display import png_bytes
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import json_text, replaced_folder, write_json
-from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES
+from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES, device_uid
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.labelme_output import (
     labelme_file,
@@ -223,8 +223,16 @@ def describe_prediction(
             "name": model.name,
             "experiment": model.experiment["name"],
             "fold": model.fold,
+            "folds": [{"fold": one.fold, "validation_f1": one.validation_f1} for one in model.folds],
             "validation_f1": model.validation_f1,
+            "quality": model.quality,
+            "quality_warning": model.quality_warning,
+            "trained_on": model.trained_on,
+            "training": model.training,
+            "cohort": model.cohort,
+            "training_summary": model.training_summary,
             "weights_sha256": model.weights_sha256,
+            "device_uid": device_uid(model.weights_sha256),
             "data_fingerprint": model.data_fingerprint,
             "version": model.version,
             "preparation": model.preparation.to_json(),

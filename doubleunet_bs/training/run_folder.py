@@ -13,7 +13,7 @@ from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds, folds_to_json, lesions_of_cases, load_folds, make_folds
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text, read_json
-from doubleunet_bs.preparation.records import scans_are
+from doubleunet_bs.preparation.records import count_cohort, scans_are
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable
 from doubleunet_bs.training.experiments import Experiment
@@ -37,10 +37,11 @@ class Run:
     Attributes:
         path: the folder.
         experiment: its settings.
-        data: {"path", "fingerprint", "image_shape", "preparation", "scans"} of the shards it trains on. "scans" is
-            "phantoms", "patients", "mixed" or "unknown".
-        pretrain_data: {"path", "fingerprint", "patients_compared"} of the shards it pre-trains on, the last as in
-            `preparation.shards.patients_comparable` and missing in older runs. None without transfer.
+        data: {"path", "fingerprint", "image_shape", "preparation", "scans", "cohort"} of the shards it trains on.
+            "scans" is "phantoms", "patients", "mixed" or "unknown". "cohort" is from `records.count_cohort`.
+        pretrain_data: {"path", "fingerprint", "patients_compared", "cohort"} of the shards it pre-trains on.
+            "patients_compared" is as in `preparation.shards.patients_comparable`. None without transfer.
+            Older runs lack some of these entries.
     """
 
     path: Path
@@ -180,6 +181,7 @@ def _write_run(
         "image_shape": list(dataset.image_shape),
         "preparation": dataset.settings.to_json(),
         "scans": scans_are(dataset.cases),
+        "cohort": count_cohort(dataset.cases),
     }
     run = Run(path, experiment, data, pretrain_data)
     content = {
@@ -220,6 +222,7 @@ def _pretrain_data(
         "path": str(pretrain.path.resolve()),
         "fingerprint": pretrain.fingerprint,
         "patients_compared": patients_comparable(dataset, pretrain),
+        "cohort": count_cohort(pretrain.cases),
     }
 
 

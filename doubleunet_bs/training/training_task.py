@@ -11,6 +11,7 @@ from typing import Any
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
+from doubleunet_bs.preparation.records import count_cohort
 from doubleunet_bs.preparation.shards import Dataset, file_sha256
 from doubleunet_bs.training.devices import Replicas, deterministic_kernels
 from doubleunet_bs.training.experiments import Experiment
@@ -96,6 +97,10 @@ def training_environment(
         "deterministic": fingerprint["deterministic"],
         "experiment": task.experiment.public().to_json(),
         "scans": {"training": len(task.train_cases), "validation": len(task.validation_cases)},
+        "cohorts": {
+            name: count_cohort(task.dataset.cases[index] for index in cases)
+            for name, cases in (("training", task.train_cases), ("validation", task.validation_cases))
+        },
         "data_fingerprint": task.dataset.fingerprint,
         "initial_weights_sha256": fingerprint["initial weights"],
         "encoder_weights_sha256": fingerprint["encoder weights"],

@@ -4,11 +4,14 @@ import dataclasses
 
 import pytest
 from intensity_run import description
+from pydicom.uid import UID
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.model_description import describe_ensemble, parse_description
+from doubleunet_bs.inference.model_description import describe_ensemble, device_uid, parse_description
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import paper_experiment
+
+COUNTS = {"patients": 8, "scans": 9, "normal_scans": 1, "cancers": {"breast": 7, "not stated": 1}}
 
 
 def ensemble():
@@ -16,7 +19,8 @@ def ensemble():
 
 
 def test_written_and_read():
-    for model in (description(), description(classes=1), ensemble()):
+    counted = dataclasses.replace(description(), training=COUNTS, validation={"scans": 3}, cohort=COUNTS)
+    for model in (description(), description(classes=1), ensemble(), counted, describe_ensemble([counted, counted])):
         assert parse_description(model.to_json(), "model.json") == model
 
 
@@ -40,6 +44,12 @@ def test_older_descriptions_lack_what_was_trained_on():
         ("data_fingerprint", None),
         ("version", 1),
         ("preparation", []),
+        # What becomes a path, a size or a promise.
+        ("experiment", {"name": "../../up", "classes": 3}),
+        ("experiment", {"name": "dice", "classes": True}),
+        ("image_shape", [10**9, 512]),
+        ("version", "1" * 1000),
+        ("data_fingerprint", "two\nlines"),
     ],
 )
 def test_a_damaged_field_is_named(what, field, value):
@@ -60,6 +70,9 @@ def test_a_damaged_field_is_named(what, field, value):
         ({"format": 2}, "format 2 of package version .*; version .* reads format 1: export the fold again"),
         ({"preparation": {"bin": 3}}, "damaged, preparation settings must be exactly"),
         ({"trained_on": "mice"}, "trained_on is missing or impossible"),
+        ({"cohort": {"scans": -1}}, "cohort is missing or impossible"),
+        ({"cohort": {"scans": 1, "note": "Jane Doe"}}, "cohort is missing or impossible"),
+        ({"training": {**COUNTS, "cancers": {"Jane Doe": 1}}}, "training is missing or impossible"),
         ({"members": ensemble().to_json()["members"][:1]}, "members is missing"),
         ({"members": [{"fold": 1}, {"fold": 2}], "fold": None, "best_epoch": None, "validation_f1": None}, "weights_s"),
         ({"members": ensemble().to_json()["members"]}, "fold is missing or impossible"),
@@ -108,3 +121,39 @@ def test_a_model_of_phantoms_says_so(trained_on, said):
 def test_members_must_share(change, message):
     with pytest.raises(RunError, match=f"different {message}"):
         describe_ensemble([description(), dataclasses.replace(description(), fold=2, **change)])
+
+
+def test_quality_and_training_in_one_line():
+    model = dataclasses.replace(description(), training=COUNTS, experiment=paper_experiment("dice").to_json())
+    assert model.quality == "validation F1 50.0 % (fold 1 of 10)"
+    assert model.training_summary == "9 scans of 8 patients (breast 7, not stated 1), 1 of the scans normal"
+    phantoms = dataclasses.replace(model, trained_on="phantoms", validation_f1=None)
+    assert phantoms.quality == "validation F1 undefined on phantoms (fold 1 of 10)"
+    assert phantoms.training_summary.startswith("9 scans of 8 phantoms")
+    assert dataclasses.replace(phantoms, training=None).training_summary == (
+        "scans of phantoms, their number is not recorded"
+    )
+    assert dataclasses.replace(model, training={"scans": 4}).training_summary == "4 scans of patients"
+    both = describe_ensemble([model, dataclasses.replace(model, fold=2, validation_f1=0.25)])
+    assert both.quality == "validation F1 50.0 %, 25.0 % (folds 1, 2 of 10)"
+
+
+@pytest.mark.parametrize(
+    ("f1", "said"), [(0.0, "no metastasis"), (None, "no metastasis"), (0.001, "almost no"), (0.05, None)]
+)
+def test_a_fold_that_found_nothing_is_marked(f1, said):
+    poor = dataclasses.replace(description(), validation_f1=f1)
+    good = dataclasses.replace(description(), fold=2)
+    assert good.quality_warning is None
+    for model in (poor, describe_ensemble([poor, good])):
+        warning = model.quality_warning
+        assert warning is None if said is None else (said in warning and "(fold 1: F1 " in warning)
+        assert model.to_json()["quality_warning"] == warning
+
+
+def test_the_device_uid_follows_from_the_weights():
+    uids = {device_uid(letter * 64) for letter in "0123456789abcdef"}
+    assert len(uids) == 16 and all(UID(uid).is_valid and len(uid) <= 64 for uid in uids)
+    assert description().to_json()["device_uid"] == device_uid("0" * 64)
+    # Fixed for ever: files in archives name it.
+    assert device_uid("0" * 64) == "2.25.146339877770346408700311673019782773791"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from doubleunet_bs.errors import BoneScanError, DatasetError
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan, shards
-from doubleunet_bs.preparation.records import make_record, parse_record
+from doubleunet_bs.preparation.records import count_cohort, make_record, parse_record
 from doubleunet_bs.preparation.shards import open_shards
 
 SETTINGS = PreparationSettings(bin=4)
@@ -208,3 +208,10 @@ def test_any_value_in_any_place_gives_an_error_of_ours_or_a_data_set(good, fuzze
         assert "\n" not in str(error)
     finally:
         shutil.copy(good / "dataset.json", fuzzed)
+
+
+def test_patients_are_counted_once_with_the_cancer_that_any_of_their_scans_states(cases):
+    who = (("a", "positive", None), ("a", "negative", "breast"), ("b", "positive", None), ("c", "positive", "prostate"))
+    records = [make_record(cases[0], patient, group, cancer, "") for patient, group, cancer in who]
+    cancers = {"breast": 1, "not stated": 1, "prostate": 1}
+    assert count_cohort(records) == {"patients": 3, "scans": 4, "normal_scans": 1, "cancers": cancers}

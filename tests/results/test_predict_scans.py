@@ -82,6 +82,24 @@ def test_outputs_to_choose(command, phantoms):
     assert command(file, "--outputs", "masks,sculpture")[0] == 2
 
 
+def test_the_quality_of_the_model_is_said_first(command, trained_run, phantoms, tmp_path):
+    code, out, _ = command(phantoms / "phantom_0001.dcm", "--outputs", "none")
+    first, second, third = out.splitlines()[:3]
+    assert "fold 1, validation F1 60.0 % (fold 1 of 3), 160 x 128 pixels" in first
+    assert second == "trained on 2 scans of 2 patients (breast 2)" and third.startswith("use ")
+    (folder,) = command.out.iterdir()
+    model = read_json(folder / "result.json")["model"]
+    assert (model["validation_f1"], model["quality_warning"], model["training"]["patients"]) == (0.6, None, 2)
+    # The same weights, whose best epoch found nothing on the validation scans.
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    history = run / "fold_01" / "history.csv"
+    history.write_text(history.read_text().replace(",0.6,0.6,0.6,", ",0.0,0.0,0.0,"))
+    out = command(phantoms / "phantom_0001.dcm", "--outputs", "none", "--overwrite", model=run / "fold_01")[1]
+    assert "\nwarning This model found no metastasis on its own validation scans (fold 1: F1 0.0 %)." in out
+    model = read_json(folder / "result.json")["model"]
+    assert model["quality"] == "validation F1 0.0 % (fold 1 of 3)" and "no metastasis" in model["quality_warning"]
+
+
 def test_no_identity_unless_asked(command, secret_scan, tmp_path):
     """Every byte that is written, and the log; what is printed names the user's own file, and nothing else."""
     arguments = ("--log", tmp_path / "logs" / "log.txt", "--labelme", tmp_path / "labels")

@@ -80,6 +80,9 @@ def test_environment_says_what_the_result_depends_on(trained):
     assert content["devices"] == ["CPU:0"] and content["replicas"] == 1 and content["precision"] == "float32"
     assert content["packages"]["keras"] == keras.__version__
     assert content["data_fingerprint"] == SHARDS.fingerprint
+    for name, number in content["scans"].items():
+        counts = content["cohorts"][name]
+        assert (counts["scans"], counts["patients"], counts["cancers"]) == (number, number, {"not stated": number})
 
 
 @pytest.mark.slow
