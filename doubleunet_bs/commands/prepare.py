@@ -102,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.errors import DatasetError, SettingsError
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, rejection_table, summary_text
     from doubleunet_bs.preparation.settings import PreparationSettings
+    from doubleunet_bs.scans import count_kinds
     from doubleunet_bs.scans.labels import load_class_map
 
     if args.workers < 1:
@@ -125,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
     if result.rejected:
         print(rejection_table(result.rejected))
         print()
+    if result.passed_over:
+        print(f"passed over      {count_kinds(result.passed_over)}")
     if not result.written:
         advice = "no scan is left" if args.skip_invalid else "fix the listed files or pass --skip-invalid"
         raise DatasetError(f"{len(result.rejected)} problems, nothing was written, see {job.rejected_file}: {advice}")

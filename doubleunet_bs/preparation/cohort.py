@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from doubleunet_bs.errors import BoneScanError, DatasetError, ScanError, SettingsError
+from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError
 from doubleunet_bs.files import new_folder, write_json
 from doubleunet_bs.preparation.annotations import decide_group, read_annotation
 from doubleunet_bs.preparation.brightness import to_grey
@@ -37,6 +37,7 @@ from doubleunet_bs.preparation.patients import PatientSource, same_patients, war
 from doubleunet_bs.preparation.records import CaseRecord, make_record
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter
+from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, printable, save_file_table
 from doubleunet_bs.scans.scan_files import Rejection
 
@@ -98,10 +99,12 @@ class CohortResult:
     Attributes:
         records: of all cases that went in; empty when no shard folder was made.
         rejected: every file that did not go in, and why, in the order of their paths.
+        passed_over: files that are no bone scans.
     """
 
     records: tuple[CaseRecord, ...]
     rejected: tuple[Rejection, ...]
+    passed_over: tuple[PassedOver, ...] = ()
 
     @property
     def written(self) -> bool:
@@ -127,8 +130,6 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     try:
         with new_folder(job.out) as folder:
             inputs = find_inputs(job.scans, job.labels, job.patients, job.classes_file, job.allow_missing_view)
-            if not inputs.tasks and not inputs.rejected:
-                raise DatasetError(f"{job.scans}: no scan is in it")
             result = _prepare(job, inputs, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
             if not result.written:
                 shutil.rmtree(folder)
@@ -173,14 +174,14 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
                     write_pictures(folder / "png", outcome.record.case, grey, outcome.labels)
     rejected.sort(key=dataclasses.astuple)
     if not sources or (rejected and not job.skip_invalid):
-        return CohortResult((), tuple(rejected))
+        return CohortResult((), tuple(rejected), inputs.passed_over)
     # The lookup tables first: a case without its entry could never be traced back to its patient.
     pseudonyms.save(job.key_file)
     job.files_file.unlink(missing_ok=True)
     save_file_table(job.files_file, files)
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
     writer.finish()
-    return CohortResult(tuple(writer.cases), tuple(rejected))
+    return CohortResult(tuple(writer.cases), tuple(rejected), inputs.passed_over)
 
 
 @dataclasses.dataclass(frozen=True)

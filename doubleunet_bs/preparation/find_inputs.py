@@ -17,6 +17,7 @@ from doubleunet_bs.preparation.annotations import annotation_stem, index_labels,
 from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
 from doubleunet_bs.scans import find_scans
 from doubleunet_bs.scans.labels import quoted
+from doubleunet_bs.scans.other_files import PassedOver, count_kinds
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, walk_folders
 from doubleunet_bs.scans.sources import Source
 
@@ -43,10 +44,11 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Scans in the order of the output, and what is rejected before any pixel is read."""
+    """Scans in the order of the output, what is rejected before any pixel is read, and what is no scan at all."""
 
     tasks: tuple[Task, ...]
     rejected: tuple[Rejection, ...]
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def find_inputs(
@@ -66,13 +68,17 @@ def find_inputs(
 
     Raises:
         SettingsError: no such folder.
-        DatasetError: the table of patients is missing or not readable.
+        DatasetError: no scan is in the folder, or the table of patients is missing or not readable.
     """
     if not labels.is_dir():
         raise SettingsError(f"{labels}: no such folder")
     table = patients or _find_table(labels)
     declared = read_patients(table) if table else {}
     found = find_scans(scans, allow_missing_view=allow_missing_view)
+    if not found.scans and not found.rejected:
+        other = count_kinds(found.passed_over)
+        beside = f", only {other}" if other else ""
+        raise DatasetError(f"{scans}: no scan is in it{beside}: give the folder of the scans")
     names = _Names(found)
     files = index_labels(labels, names.known, [classes_file] if classes_file else [])
     tasks, rejected = [], list(found.rejected)
@@ -97,7 +103,7 @@ def find_inputs(
         for name in declared
         if name not in names.known and name not in names.long
     ]
-    return Inputs(tuple(tasks), tuple(rejected))
+    return Inputs(tuple(tasks), tuple(rejected), found.passed_over)
 
 
 class _Names:

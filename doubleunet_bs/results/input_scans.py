@@ -8,6 +8,7 @@ from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.results.result_files import RESULT, is_result
 from doubleunet_bs.scans.dicom_file import load_header
 from doubleunet_bs.scans.layout import find_layout
+from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans, walk_folders
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive, prefix_errors
@@ -23,7 +24,7 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
         allow_missing_view: accept a study with one view only.
 
     Returns:
-        The scans, those of folders and archives first, and the rejected files with paths as the user gave them.
+        The scans, those of folders and archives first, and the other files with paths as the user gave them.
 
     Raises:
         SettingsError: a path does not exist.
@@ -33,6 +34,7 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
             raise SettingsError(f"{path}: no such file or folder")
     scans: list[ScanFiles] = []
     rejected: list[Rejection] = []
+    passed: list[PassedOver] = []
     single: list[OneView] = []
     for path in dict.fromkeys(map(os.path.normpath, paths)):
         if os.path.isdir(path) or is_archive(path):
@@ -47,6 +49,8 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
                 refused = [Rejection(path, "results", message)]
             scans += kept
             rejected += refused
+            other = [PassedOver(f"{path}{join}{file.path}", file.kind) for file in found.passed_over]
+            passed += [file for file in other if _folder(file.path) not in within]
             continue
         source = Source(path)
         try:
@@ -63,7 +67,7 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
     # A single view is left to `ScanFiles.read`, whose error names the option that allows it.
     scans += [ScanFiles((view.source,), ".") for view in alone]
     rejected += [Rejection(view.source.path, "ambiguous-pair", f"cannot be paired: {why}") for view, why in unclear]
-    return ScanFolder(tuple(scans), tuple(rejected))
+    return ScanFolder(tuple(scans), tuple(rejected), tuple(passed))
 
 
 def _results(path: str) -> set[str]:

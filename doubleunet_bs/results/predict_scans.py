@@ -28,6 +28,7 @@ from doubleunet_bs.results.result_files import JobSettings, case_folder
 from doubleunet_bs.results.result_folder import WrittenResult, report_scan, write_prediction
 from doubleunet_bs.results.source_study import SourceStudy, read_source_study
 from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.other_files import count_kinds
 from doubleunet_bs.scans.scan_files import ScanFiles, ScanFolder
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.stop_signals import StopSignals
@@ -73,8 +74,12 @@ class PredictionTask:
         if self.previous and "report" not in settings.outputs:
             raise SettingsError("--previous needs the report: add report to --outputs")
         found = list_scans(self.scans, settings.allow_missing_view)
+        other = count_kinds(found.passed_over)
         if not found.scans and not found.rejected:
-            raise ScanError(f"{', '.join(self.scans)}: no file in it", "empty")
+            beside = f", only {other}" if other else ""
+            raise ScanError(f"{', '.join(self.scans)}: no scan is in it{beside}: give the folder of the scans", "empty")
+        if other:
+            print(f"passed over  {other}")
         for file in found.rejected:
             _complain(f"{file.path}: {file.message}")
         if not found.scans:

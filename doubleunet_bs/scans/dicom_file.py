@@ -30,6 +30,7 @@ from pydicom.uid import (
 
 from doubleunet_bs.constants import PHANTOM_MARK
 from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.other_files import not_dicom
 from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
 
 _PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
@@ -192,7 +193,7 @@ def _split(data: bytes) -> tuple[str, int]:
         # A data set without the file header: some old archives write nothing else.
         syntax, position = _read_meta(data, 0)
     else:
-        raise ScanError("is not a DICOM file", "not-dicom")
+        raise not_dicom(data)
     if syntax is None:
         syntax = _guess_syntax(data[position : position + 6])
     return syntax, position

@@ -7,11 +7,19 @@ from pydicom.dataset import Dataset
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import check_decoder
 from doubleunet_bs.scans.dicom_file import DicomFile, read_integer, read_numbers, read_text, read_texts
+from doubleunet_bs.scans.other_files import OtherFileError
 from doubleunet_bs.scans.views import check_upright
 
 # The raw matrix of one view (paper, section 2.3), and the finer one that is summed over 2 x 2 pixels to it.
 VIEW_SHAPE = (1024, 256)
 FINE_VIEW_SHAPE = (2048, 512)
+# (rows, columns) -> whether both views lie side by side, and `Layout.bin`.
+_SHAPES = {
+    VIEW_SHAPE: (False, 1),
+    FINE_VIEW_SHAPE: (False, 2),
+    (VIEW_SHAPE[0], 2 * VIEW_SHAPE[1]): (True, 1),
+    (FINE_VIEW_SHAPE[0], 2 * FINE_VIEW_SHAPE[1]): (True, 2),
+}
 
 _NM_CLASSES = {"1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.5"}
 _CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7" + suffix for suffix in ("", ".1", ".2", ".3", ".4")}
@@ -54,7 +62,8 @@ def find_layout(file: DicomFile) -> Layout:
     """Decide whether a file is a whole-body bone scan, or one view of one.
 
     Raises:
-        ScanError: why it is not, in the order that gives each file the reason a technician would give.
+        ScanError: why it is not, in the order that gives each file the reason a technician would give. `OtherFileError`
+            when nobody would expect it to be one.
     """
     dataset = file.dataset
     capture = _check_kind(dataset)
@@ -88,15 +97,16 @@ def _check_kind(dataset: Dataset) -> bool:
     sop_class, modality = read_text(dataset, "SOPClassUID"), read_text(dataset, "Modality")
     meta = getattr(dataset, "file_meta", None)
     if _DIRECTORY_CLASS in (sop_class, read_text(meta, "MediaStorageSOPClassUID") if meta is not None else ""):
-        raise ScanError("is a DICOMDIR, the table of contents of an export", "dicomdir")
+        raise OtherFileError("is a DICOMDIR, the table of contents of an export", "dicomdir", "DICOMDIR")
     capture = sop_class in _CAPTURE_CLASSES
     # GE Millennium stores raw counts as Secondary Capture: the modality distinguishes them from a picture of a screen.
     if (capture and modality != "NM") or any("SCREEN" in value for value in read_texts(dataset, "ImageType")):
-        raise ScanError("is a screen capture, not the counts of a scan", "screen-capture")
+        raise OtherFileError("is a screen capture, not the counts of a scan", "screen-capture", "screen capture")
     other_class = not capture and sop_class not in _NM_CLASSES | {""}
     if modality not in ("NM", "") or other_class or not (modality or sop_class):
-        kind = f" (modality {modality})" if modality in _KNOWN_MODALITIES else ""
-        raise ScanError(f"is not a nuclear medicine image{kind}", "other-modality")
+        known = modality in _KNOWN_MODALITIES
+        message = f"is not a nuclear medicine image{f' (modality {modality})' if known else ''}"
+        raise OtherFileError(message, "other-modality", modality if known else "other DICOM")
     return capture
 
 
@@ -104,11 +114,18 @@ def _check_acquisition(dataset: Dataset) -> None:
     kinds = {value.replace("_", " ") for value in read_texts(dataset, "ImageType")}
     vectors = {int(number) for number in read_numbers(dataset, "FrameIncrementPointer")}
     if kinds & _TOMOGRAPHIC or vectors & _TOMOGRAPHIC_VECTORS:
-        raise ScanError("is a tomographic (SPECT) acquisition, not a planar whole-body scan", "tomographic")
-    if "DYNAMIC" in kinds or vectors & _DYNAMIC_VECTORS:
-        raise ScanError("is a dynamic acquisition, not a planar whole-body scan", "dynamic")
-    if "GATED" in kinds or vectors & _GATED_VECTORS:
-        raise ScanError("is a gated acquisition, not a planar whole-body scan", "gated")
+        found = ("tomographic (SPECT)", "tomographic", "SPECT")
+    elif "DYNAMIC" in kinds or vectors & _DYNAMIC_VECTORS:
+        found = ("dynamic", "dynamic", "dynamic acquisition")
+    elif "GATED" in kinds or vectors & _GATED_VECTORS:
+        found = ("gated", "gated", "gated acquisition")
+    else:
+        return
+    message = f"is a {found[0]} acquisition, not a planar whole-body scan"
+    if read_numbers(dataset, "Rows") + read_numbers(dataset, "Columns") in _SHAPES:
+        # The matrix contradicts: somebody has to look.
+        raise ScanError(message, found[1])
+    raise OtherFileError(message, *found[1:])
 
 
 def _check_colour(dataset: Dataset, capture: bool) -> None:
@@ -116,7 +133,9 @@ def _check_colour(dataset: Dataset, capture: bool) -> None:
     if one_sample and read_text(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2", ""):
         return
     if capture:
-        raise ScanError("is a screen capture in colour, not the counts of a scan", "screen-capture")
+        raise OtherFileError(
+            "is a screen capture in colour, not the counts of a scan", "screen-capture", "screen capture"
+        )
     raise ScanError("is a colour image: counts have one value per pixel", "colour")
 
 
@@ -125,16 +144,11 @@ def _layout_of_matrix(dataset: Dataset, rows: int, columns: int, frames: int) ->
     if frames > 2:
         message = f"has {frames} frames, not one of each view: export one energy window of a whole-body scan"
         raise ScanError(message, "too-many-frames")
-    shapes = {
-        VIEW_SHAPE: (False, 1),
-        FINE_VIEW_SHAPE: (False, 2),
-        (VIEW_SHAPE[0], 2 * VIEW_SHAPE[1]): (True, 1),
-        (FINE_VIEW_SHAPE[0], 2 * FINE_VIEW_SHAPE[1]): (True, 2),
-    }
-    side_by_side, block = shapes.get((rows, columns), (None, 1))
+    side_by_side, block = _SHAPES.get((rows, columns), (None, 1))
     if side_by_side is None or (side_by_side and frames == 2):
         if "STATIC" in read_texts(dataset, "ImageType"):
-            raise ScanError(f"is a static image of a part of the body, {size}, not a whole-body scan", "static")
+            message = f"is a static image of a part of the body, {size}, not a whole-body scan"
+            raise OtherFileError(message, "static", "static image")
         message = f"has {size}: a whole-body scan has 1024 x 256 (or 2048 x 512) in each of two views"
         raise ScanError(message, "wrong-matrix")
     _check_spacing(dataset, size, block)

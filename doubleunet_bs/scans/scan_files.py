@@ -1,6 +1,5 @@
 """Paths -> scans: `read_scan` for one, `find_scans` for all of a folder, with a reason for every file refused."""
 
-import contextlib
 import dataclasses
 import os
 import unicodedata
@@ -8,19 +7,24 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from doubleunet_bs.errors import ScanError, SettingsError
+from doubleunet_bs.errors import ScanError, SettingsError, counted
 from doubleunet_bs.scans.bone_scan import BoneScan, read_sources
 from doubleunet_bs.scans.dicom_file import DicomFile, load_header, pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import find_layout
+from doubleunet_bs.scans.other_files import (
+    OtherFileError,
+    PassedOver,
+    count_kinds,
+    kind_by_name,
+    kind_of_other,
+    kind_of_package,
+)
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive, list_members, open_archive, read_member
 
-# Files beside scans that are none: annotations, and what operating systems leave.
-_PASSED_OVER = (".json", ".csv", ".png")
 # Where the header of nearly every file has ended. Only of the others more is read.
 _FIRST_LOOK_BYTES = 1 << 16
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +99,13 @@ class ScanFolder:
 
     Attributes:
         scans: in the order of their paths.
-        rejected: every other file, in the order of their paths.
+        rejected: files that may be bone scans or parts of one, in the order of their paths.
+        passed_over: every other file, in the order of their paths.
     """
 
     scans: tuple[ScanFiles, ...]
     rejected: tuple[Rejection, ...]
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def read_scan(
@@ -148,14 +154,17 @@ def _not_one_scan(source: Source, found: ScanFolder) -> ScanError:
         # The archive itself may be what was refused.
         inside = "" if only.path == os.path.basename(source.path) else f"!{only.path}"
         return ScanError(f"{source.label}{inside}: {only.message}", only.reason)
-    return ScanError(f"{source.label}: holds {len(found.scans)} scans: give an archive with one scan", "archive")
+    other = count_kinds(found.passed_over)
+    beside = f" and {other}" if other and not found.scans else ""
+    message = f"holds {counted(len(found.scans), 'scan')}{beside}: give an archive with one scan"
+    return ScanError(f"{source.label}: {message}", "archive")
 
 
 def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> ScanFolder:
     """Find the scans in a folder, its subfolders (linked ones, too) and the zip archives in them, by content.
 
-    Only headers are read. Hidden files and annotation files (.json, .csv, .png) are ignored. Every other file is a
-    scan, part of one, or rejected.
+    Only headers are read. What is plainly no bone scan is passed over: other images, annotations, the viewer of a CD,
+    hidden files. Every other file is a scan, part of one, or rejected.
 
     Args:
         folder: the folder, or one zip archive.
@@ -175,6 +184,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     if not os.path.isdir(folder) and not is_archive(folder):
         raise SettingsError(f"{folder}: no such folder or zip archive")
     rejected: list[Rejection] = []
+    passed: list[PassedOver] = []
     whole: list[Source] = []
     single: list[OneView] = []
     seen: dict[str, Source] = {}
@@ -182,12 +192,17 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     def reject(source: Source, error: ScanError) -> None:
         rejected.append(Rejection(_relative(source, folder), error.reason, str(error)))
 
-    for source, archive in _walk(folder, reject):
+    def pass_over(source: Source, kind: str) -> None:
+        passed.append(PassedOver(_relative(source, folder), kind))
+
+    for source, archive in _walk(folder, reject, pass_over):
         try:
             found = _look(source, archive, seen, folder)
+        except OtherFileError as error:
+            pass_over(source, error.kind)
+            continue
         except ScanError as error:
-            if error.reason != "not-dicom" or not source.label.lower().endswith(_PASSED_OVER):
-                reject(source, error)
+            reject(source, error)
             continue
         if found is None:
             whole.append(source)
@@ -206,18 +221,23 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
             reason = ScanError(f"holds {kind} only: the other view of its study is missing", "missing-view")
             reject(view.source, reason)
     return ScanFolder(
-        tuple(sorted(scans, key=lambda scan: scan.paths)), tuple(sorted(rejected, key=lambda file: file.path))
+        tuple(sorted(scans, key=lambda scan: scan.paths)),
+        tuple(sorted(rejected, key=lambda file: file.path)),
+        tuple(sorted(passed, key=lambda file: file.path)),
     )
 
 
 def walk_folders(
-    folder: str | os.PathLike[str], unreadable: Callable[[OSError], None] | None = None
+    folder: str | os.PathLike[str],
+    unreadable: Callable[[OSError], None] | None = None,
+    left_out: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, list[str]]]:
-    """The folder and all folders below it, also those that are linked, each once, except hidden ones.
+    """The folder and all folders below it, also those that are linked, each once, except hidden ones and bins.
 
     Args:
         folder: where to begin.
         unreadable: told of folders that cannot be listed; without it they are passed over.
+        left_out: told of folders that are hidden, or a recycle bin.
 
     Yields:
         The path of a folder, which begins with `folder`, and the sorted names in it that are not folders.
@@ -236,7 +256,10 @@ def walk_folders(
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        kept = [name for name in folders if not _is_litter([name])]
+        kept = [name for name in folders if kind_by_name([name]) is None]
+        if left_out is not None:
+            for name in set(folders) - set(kept):
+                left_out(os.path.join(where, name))
         # Links last: of two ways to a folder its own name is the one to report.
         folders[:] = sorted(kept, key=lambda name: (os.path.islink(os.path.join(where, name)), name))
         yield where, sorted(names)
@@ -265,16 +288,24 @@ def _header(source: Source, archive: zipfile.ZipFile | None) -> DicomFile:
             data, complete = source.read(limit)
         # A header that was cut off by the first limit may look damaged: only the second look decides.
         last = complete or limit == MAX_HEADER_BYTES
-        with contextlib.nullcontext() if last else contextlib.suppress(ScanError):
+        try:
             file = load_header(data, complete)
-            if last or file.has_pixels:
-                return file
+        except ScanError as error:
+            if error.reason in ("not-dicom", "archive") and (kind := kind_of_other(source.steps[-1], data)):
+                raise OtherFileError(str(error), error.reason, kind) from None
+            if last or error.reason in ("not-dicom", "archive"):
+                raise
+            continue
+        if last or file.has_pixels:
+            return file
     raise AssertionError("the last look returns or raises")
 
 
-def _walk(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:
+def _walk(
+    folder: str, reject: Callable[[Source, ScanError], None], pass_over: Callable[[Source, str], None]
+) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:
     """Every file once, in the order of paths; members of an archive with the open archive."""
-    for path in _files(folder, reject):
+    for path in _files(folder, reject, pass_over):
         if not is_archive(path):
             yield Source(path), None
             continue
@@ -284,13 +315,21 @@ def _walk(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[
             reject(Source(path), error)
             continue
         with archive:
-            for member in list_members(archive):
+            members = list_members(archive)
+            if kind := kind_of_package(members):
+                pass_over(Source(path), kind)
+                continue
+            for member in members:
                 source = Source(path, member)
-                if not _is_litter(source.steps):
+                if kind := kind_by_name(source.steps):
+                    pass_over(source, kind)
+                else:
                     yield source, archive
 
 
-def _files(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator[str]:
+def _files(
+    folder: str, reject: Callable[[Source, ScanError], None], pass_over: Callable[[Source, str], None]
+) -> Iterator[str]:
     if not os.path.isdir(folder):
         yield folder
         return
@@ -298,15 +337,16 @@ def _files(folder: str, reject: Callable[[Source, ScanError], None]) -> Iterator
     def unreadable(error: OSError) -> None:
         reject(Source(str(error.filename)), ScanError(f"cannot be read ({error.strerror})", "unreadable"))
 
-    for where, names in walk_folders(folder, unreadable):
+    def left_out(path: str) -> None:
+        pass_over(Source(path), kind_by_name([os.path.basename(path)]) or "hidden")
+
+    for where, names in walk_folders(folder, unreadable, left_out):
         for name in names:
-            if not _is_litter([name]):
-                yield os.path.join(where, name)
-
-
-def _is_litter(parts: list[str]) -> bool:
-    # "." and ".." are steps of a path, not hidden files: archives are full of "./name".
-    return any((part.startswith(".") and part not in (".", "..")) or part.lower() in _LITTER for part in parts)
+            path = os.path.join(where, name)
+            if kind := kind_by_name([name]):
+                pass_over(Source(path), kind)
+            else:
+                yield path
 
 
 def _relative(source: Source, folder: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import IO, BinaryIO
 
 from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.other_files import DICOM_SUFFIXES
 
 MEBIBYTE = 1024 * 1024
 
@@ -38,8 +39,6 @@ MAX_ARCHIVE_RATIO = 200
 DECODER_SECONDS = 30
 DECODER_BYTES = 1024 * MEBIBYTE
 
-# Name endings that are no part of the name. Others stay, since UIDs are full of dots.
-_SUFFIXES = (".dcm", ".dicom", ".ima", ".img", ".nm")
 _ARCHIVE_ERRORS = (
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
     NotImplementedError, RuntimeError, ValueError, OverflowError,
@@ -60,8 +59,8 @@ class Source:
 
     @property
     def steps(self) -> list[str]:
-        """The folders and the name of the member. Some programs on Windows separate them by backslashes."""
-        return self.member.replace("\\", "/").split("/")
+        """Folders and name of the member, or the name of the file. Some programs on Windows separate by backslashes."""
+        return self.member.replace("\\", "/").split("/") if self.member else [os.path.basename(self.path)]
 
     @property
     def label(self) -> str:
@@ -74,9 +73,9 @@ class Source:
     def stem(self) -> str:
         """The file name without folders and DICOM suffix, accents composed: what label files are named after."""
         # A member may be called like a folder and hold something all the same.
-        name = next(filter(None, reversed(self.steps)), "") if self.member else os.path.basename(self.path)
+        name = next(filter(None, reversed(self.steps)), "")
         name = unicodedata.normalize("NFC", name)
-        for suffix in _SUFFIXES:
+        for suffix in DICOM_SUFFIXES:
             if name.lower().endswith(suffix) and len(name) > len(suffix):
                 return name[: -len(suffix)]
         return name

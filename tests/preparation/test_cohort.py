@@ -82,9 +82,9 @@ def test_all_problems_are_found_in_one_go_and_nothing_is_written(cohort):
         ("which-view.dcm", "label-frame"),
         ("two-frames.dcm", "label-ambiguous"),
         ("nobody_anterior.json", "no-such-scan"),
-        ("letter.txt", "not-dicom"),
         ("patients.csv", "no-such-scan"),
     }
+    assert [(file.path, file.kind) for file in result.passed_over] == [("letter.txt", "not DICOM")]
     assert not result.written and not cohort.out.exists()
     assert not [path for path in cohort.root.iterdir() if path.name.startswith(".")]
     listed = json.loads((cohort.root / "shards.rejected.json").read_text())

@@ -215,7 +215,7 @@ def test_a_zip_archive_of_one_scan(tmp_path):
     with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
         archive.writestr("readme", b"hello")
     error = refused(tmp_path / "one.zip")
-    assert error.reason == "not-dicom" and "one.zip!readme" in str(error)
+    assert error.reason == "archive" and "one.zip: holds 0 scans and 1 not DICOM: give" in str(error)
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         archive.writestr("a", write(ge_discovery(number=1)))
         archive.writestr("b", write(ge_discovery(number=2)))

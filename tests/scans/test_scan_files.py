@@ -11,7 +11,7 @@ import pytest
 from dicom_headers import body, ge_discovery, ge_millennium, put_pixels, write
 
 from doubleunet_bs.errors import ScanError, SettingsError
-from doubleunet_bs.scans import find_scans, sources
+from doubleunet_bs.scans import count_kinds, find_scans, sources
 
 FRONT, BACK = body()
 
@@ -29,6 +29,10 @@ def millennium(view, study="1", series="1", number=None, **elements):
 
 def reasons(found) -> dict[str, str]:
     return {file.path: file.reason for file in found.rejected}
+
+
+def kinds(found) -> dict[str, str]:
+    return {file.path: file.kind for file in found.passed_over}
 
 
 def test_every_file_is_a_scan_or_has_a_reason(tmp_path):
@@ -49,13 +53,65 @@ def test_every_file_is_a_scan_or_has_a_reason(tmp_path):
     found = find_scans(tmp_path)
     assert [scan.paths for scan in found.scans] == [("IM000001",), ("a/b/scan.dcm",), ("y/2_posterior", "x/1_anterior")]
     assert [scan.names for scan in found.scans] == [("IM000001",), ("scan",), ("2_posterior", "1_anterior")]
-    assert reasons(found) == {"README.txt": "not-dicom", "a/ct.dcm": "other-modality", "alone": "missing-view"}
+    assert reasons(found) == {"alone": "missing-view"}
+    assert kinds(found) == {
+        "README.txt": "not DICOM", "a/ct.dcm": "CT", "scan_anterior.json": "annotation", "patients.csv": "table",
+        ".hidden": "hidden", "Thumbs.db": "system file",
+    }  # fmt: skip
+    assert count_kinds(found.passed_over) == "1 CT, 1 annotation, 1 hidden, 1 not DICOM, 1 system file, 1 table"
     pair = found.scans[2].read()
     assert np.array_equal(pair.anterior, FRONT) and np.array_equal(pair.posterior, BACK)
     with_leave = find_scans(tmp_path, allow_missing_view=True)
     assert with_leave.scans[2].paths == ("alone",)
     assert with_leave.scans[2].read(allow_missing_view=True).missing_views == ("posterior",)
     assert "alone" not in reasons(with_leave)
+
+
+def test_what_a_copied_cd_and_a_windows_disk_hold_beside_scans(tmp_path):
+    write(ge_discovery(), tmp_path / "DICOM" / "IM1")
+    for name in ("AUTORUN.INF", "viewer.exe", "VERSION", "readme", "help.html", "$RECYCLE.BIN/IM1", "weasis.jar.xz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xfd7zXZ\0" if name.endswith("xz") else b"x")
+    (tmp_path / "LOCKFILE").touch()
+    with zipfile.ZipFile(tmp_path / "patients.xlsx", "w") as archive:
+        archive.writestr("[Content_Types].xml", "x")
+        archive.writestr("xl/workbook.xml", "x")
+    with zipfile.ZipFile(tmp_path / "viewer.jar", "w") as archive:
+        archive.writestr("META-INF/MANIFEST.MF", "x")
+        archive.writestr("Main.class", "x")
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("DICOM/IM1",)] and found.rejected == ()
+    assert count_kinds(found.passed_over) == "8 not DICOM, 1 office file, 1 recycle bin"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason", "words"),
+    [
+        ("scan.dcm", b"text", "not-dicom", "is not a DICOM file"),
+        ("IM1", bytes(9999), "not-dicom", "is not a DICOM file"),
+        ("IM1", b"", "not-dicom", "is empty: copy it again"),
+        ("1.2.840.113619.1", bytes(9999), "not-dicom", "is not a DICOM file"),
+        ("a.dcm.gz", b"\x1f\x8b" + bytes(99), "archive", "is a gzip archive: unpack it first"),
+        ("a.tar", bytes(257) + b"ustar" + bytes(99), "archive", "is a tar archive: unpack it first"),
+        ("a.iso", bytes(32769) + b"CD001" + bytes(99), "archive", "is a CD image: unpack it first"),
+        ("a.rar", b"Rar!\x1a\x07\x01\0", "archive", "is a RAR archive: unpack it first"),
+        ("a", b"7z\xbc\xaf\x27\x1c", "archive", "is a 7-Zip archive: unpack it first"),
+    ],
+)  # fmt: skip
+def test_what_may_hold_or_have_been_a_scan_is_not_passed_over(tmp_path, name, data, reason, words):
+    (tmp_path / name).write_bytes(data)
+    (file,) = find_scans(tmp_path).rejected
+    assert (file.path, file.reason, file.message) == (name, reason, words)
+
+
+def test_a_spect_is_passed_over_but_not_one_with_the_matrix_of_a_whole_body_scan(tmp_path):
+    for name, shape in (("spect", (2, 128, 128)), ("whole-body", (2, 1024, 256))):
+        dataset = ge_discovery()
+        put_pixels(dataset, np.ones(shape, int))
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "TOMO", "EMISSION"]
+        write(dataset, tmp_path / name)
+    found = find_scans(tmp_path)
+    assert kinds(found) == {"spect": "SPECT"} and reasons(found) == {"whole-body": "tomographic"}
 
 
 def test_an_empty_folder_and_no_folder(tmp_path):
@@ -160,7 +216,8 @@ def test_zip_archives_are_read_in_memory(tmp_path):
     found = find_scans(tmp_path)
     assert [scan.paths for scan in found.scans] == [("export.zip!DICOM/IM1",), ("export.zip!DICOM/a", "b")]
     assert found.scans[0].names == ("IM1",)
-    assert reasons(found) == {"export.zip!readme": "not-dicom", "export.zip!inner.zip": "archive"}
+    assert reasons(found) == {"export.zip!inner.zip": "archive"}
+    assert kinds(found) == {"export.zip!readme": "not DICOM", "export.zip!__MACOSX/._IM1": "system file"}
     for scan in found.scans:
         read = scan.read()
         assert np.array_equal(read.anterior, FRONT) and np.array_equal(read.posterior, BACK)
@@ -176,7 +233,7 @@ def test_members_of_an_archive_made_from_the_folder_it_lies_in(tmp_path):
         archive.writestr("./.DS_Store", b"x")
     found = find_scans(tmp_path)
     assert [(scan.paths, scan.names) for scan in found.scans] == [(("export.zip!./b.dcm",), ("b",))]
-    assert reasons(found) == {"export.zip!./x/../readme": "not-dicom"}
+    assert kinds(found) == {"export.zip!./x/../readme": "not DICOM", "export.zip!./.DS_Store": "hidden"}
     assert np.array_equal(found.scans[0].read().anterior, FRONT)
 
 
@@ -189,7 +246,10 @@ def test_an_archive_with_backslashes_as_some_windows_programs_write_it(tmp_path)
         archive.writestr("export\\readme", b"hello")
     found = find_scans(tmp_path)
     assert [(scan.paths, scan.names) for scan in found.scans] == [(("export.zip!export/a.dcm",), ("a",))]
-    assert reasons(found) == {"export.zip!export/readme": "not-dicom"}
+    assert kinds(found) == {
+        "export.zip!export/.hidden/b.dcm": "hidden", "export.zip!export/Thumbs.db": "system file",
+        "export.zip!export/readme": "not DICOM",
+    }  # fmt: skip
     assert np.array_equal(found.scans[0].read().anterior, FRONT)
     (inside,) = find_scans(tmp_path / "export.zip").scans
     assert inside.paths == ("export/a.dcm",)
@@ -264,7 +324,7 @@ def test_linked_folders_are_searched_once(tmp_path):
     (archive / "2019" / "loop").symlink_to(archive)
     found = find_scans(scans)
     assert [scan.paths for scan in found.scans] == [("here/a.dcm",), ("linked/2019/b.dcm",)]
-    assert reasons(found) == {"linked/notes.txt": "not-dicom"}
+    assert kinds(found) == {"linked/notes.txt": "not DICOM"}
     assert np.array_equal(found.scans[1].read().anterior, body(seed=1)[0])
 
 
