@@ -49,7 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--skip-invalid", action="store_true", help="leave out files with problems")
     what.add_argument("--allow-missing-view", action="store_true", help="accept scans with only one view")
-    add_preparation_options(parser, backgrounds=("otsu", "log", "none"))
+    group = add_preparation_options(parser, backgrounds=("otsu", "log", "none"))
+    group.add_argument(
+        "--otsu-histogram",
+        choices=("non-metastatic", "all"),
+        default="non-metastatic",
+        help="pixels in the histogram of Otsu's threshold: all but the metastases (as in the paper) or all "
+        "(default %(default)s)",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="shard folder to write")
     output.add_argument(
@@ -71,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_preparation_options(parser: argparse.ArgumentParser, backgrounds: tuple[str, ...]) -> None:
-    """Add the options of `PreparationSettings`."""
+def add_preparation_options(parser: argparse.ArgumentParser, backgrounds: tuple[str, ...]) -> argparse._ArgumentGroup:
+    """Add the options of `PreparationSettings` that do not depend on an annotation."""
     group = parser.add_argument_group("preparation")
     group.add_argument(
         "--background",
@@ -95,6 +102,7 @@ def add_preparation_options(parser: argparse.ArgumentParser, backgrounds: tuple[
         default=1,
         help="sum the counts of 2 x 2 or 4 x 4 pixels (default 1: of none, as in the paper)",
     )
+    return group
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,7 +116,13 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 1:
         raise SettingsError(f"--workers {args.workers}: must be at least 1")
     classes = {"classes": load_class_map(args.classes)} if args.classes else {}
-    settings = PreparationSettings(background=args.background, brightness=args.brightness, bin=args.bin, **classes)
+    settings = PreparationSettings(
+        background=args.background,
+        brightness=args.brightness,
+        bin=args.bin,
+        otsu_histogram=args.otsu_histogram,
+        **classes,
+    )
     job = CohortJob(
         scans=args.scans,
         labels=args.labels,

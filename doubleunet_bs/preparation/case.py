@@ -120,22 +120,23 @@ def prepare_scan(
     empty = np.zeros((rows, columns), np.uint16)
     counts = geometry.merge(*(crops[name][:rows] if name in crops else empty for name in VIEWS))
 
+    annotated, lost = _merge_lesions(lesions or {}, placements, scan.missing_views)
+    annotated = geometry.majority_of_blocks(annotated, settings.bin)
+    if lost:
+        warnings.append(f"{lost} metastatic pixels lie outside of the prepared image, below the knee or beside it")
+
     halves = {"anterior": np.s_[:, :columns], "posterior": np.s_[:, columns:]}
     # A missing half must not take part in the threshold.
     seen = np.s_[:, :] if len(views) == 2 else halves[next(iter(views))]
+    left_out = annotated[seen] == METASTATIC if settings.otsu_histogram == "non-metastatic" else None
     uptake = np.zeros(counts.shape, bool)
-    uptake[seen] = find_uptake(to_grey(counts, gains)[seen], counts[seen], settings.background)
+    uptake[seen] = find_uptake(to_grey(counts, gains)[seen], counts[seen], settings.background, left_out)
     fraction = np.count_nonzero(uptake[seen]) / uptake[seen].size
     if settings.background != "none" and fraction < SMALLEST_USUAL_FRACTION:
         warnings.append(f"background removal keeps only {fraction:.1%} of the image: is an injection site in it?")
 
-    annotated, lost = _merge_lesions(lesions or {}, placements, scan.missing_views)
-    if lost:
-        warnings.append(f"{lost} metastatic pixels lie outside of the prepared image, below the knee or beside it")
     # Of the classes 0, 1 and 2 the larger one holds: uptake is non-metastatic unless it is metastatic.
-    labels = np.maximum(
-        geometry.majority_of_blocks(annotated, settings.bin), uptake.astype(np.uint8) * np.uint8(NON_METASTATIC)
-    )
+    labels = np.maximum(annotated, uptake.astype(np.uint8) * np.uint8(NON_METASTATIC))
     return PreparedCase(
         counts=counts,
         labels=labels,

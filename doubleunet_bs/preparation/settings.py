@@ -16,6 +16,7 @@ BRIGHTNESS_MARGIN = 1e-3
 BACKGROUNDS = ("otsu", "log", "none")
 BRIGHTNESSES = ("per_scan", "per_view")
 BINS = (1, 2, 4)
+HISTOGRAMS = ("non-metastatic", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,8 @@ class PreparationSettings:
         brightness: `"per_scan"`: one gain for both views, which keeps their ratio; or `"per_view"`.
         bin: 1, 2 or 4; counts of blocks of bin x bin pixels are added up. 1 is the paper's matrix.
         classes: annotation label -> class 0, 1 or 2. Labels are compared without regard to case.
+        otsu_histogram: the pixels in the histogram of Otsu's threshold. `"non-metastatic"`: all but the annotated
+            metastases, as the paper says; or `"all"`, as in shards that were written without this entry.
 
     Raises:
         SettingsError: a value outside of these.
@@ -37,12 +40,14 @@ class PreparationSettings:
     brightness: str = "per_scan"
     bin: int = 1
     classes: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(DEFAULT_CLASS_MAP))
+    otsu_histogram: str = "non-metastatic"
 
     def __post_init__(self):
         for name, value, choices in (
             ("background", self.background, BACKGROUNDS),
             ("brightness", self.brightness, BRIGHTNESSES),
             ("bin", self.bin, BINS),
+            ("otsu_histogram", self.otsu_histogram, HISTOGRAMS),
         ):
             # By type as well: True == 1 and 2.0 == 2.
             if not any(type(value) is type(choice) and value == choice for choice in choices):
@@ -80,6 +85,8 @@ class PreparationSettings:
             DatasetError: a missing or an additional entry, or a value that is not allowed.
         """
         names = {field.name for field in dataclasses.fields(cls)}
+        if isinstance(content, dict):
+            content = {"otsu_histogram": "all", **content}
         if not isinstance(content, dict) or set(content) != names:
             raise DatasetError(f"preparation settings must be exactly {', '.join(sorted(names))}")
         try:

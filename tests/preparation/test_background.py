@@ -26,6 +26,17 @@ def test_the_logarithm_keeps_the_outline_that_otsu_loses():
     np.testing.assert_array_equal(find_uptake(grey, counts, "log"), counts >= 8)
 
 
+def test_what_is_left_out_does_not_move_the_threshold_but_is_thresholded():
+    # With the lesion of 200 the best split is between 40 and 200, without it between 10 and 40.
+    grey = np.repeat(np.array([0, 10, 40, 200], np.uint8), (10, 10, 10, 12))[None]
+    counts = grey.astype(np.uint16)
+    np.testing.assert_array_equal(find_uptake(grey, counts, "otsu"), grey > 40)
+    np.testing.assert_array_equal(find_uptake(grey, counts, "otsu", left_out=grey == 200), grey > 10)
+    np.testing.assert_array_equal(find_uptake(grey, counts, "otsu", left_out=grey == 10), grey > 40)
+    assert threshold_otsu(grey[grey < 200]) == 10
+    assert not find_uptake(grey, counts, "otsu", left_out=np.ones(grey.shape, bool)).any()
+
+
 def test_none_keeps_nothing():
     grey = np.full((4, 4), 90, np.uint8)
     assert not find_uptake(grey, grey.astype(np.uint16), "none").any()

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from bodies import block, person, scan_of
+from skimage.filters import threshold_otsu
 
 from doubleunet_bs.errors import LabelError, ScanError, SettingsError
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
@@ -151,6 +152,26 @@ def test_a_hot_injection_site_that_takes_otsu_s_threshold_is_reported():
     assert any("keeps only" in line for line in case.warnings)
 
 
+@pytest.mark.parametrize("bin", [1, 2])
+def test_the_histogram_leaves_the_metastases_out(bin):
+    hot = SCAN.anterior.copy()
+    hot[400:440, 100:160] = 250
+    mask = np.zeros((1024, 256), np.uint8)
+    mask[400:440, 100:160] = 2
+    scan = dataclasses.replace(SCAN, anterior=hot)
+    case, kept = (
+        prepare_scan(scan, {"anterior": mask}, PreparationSettings(bin=bin, otsu_histogram=histogram))
+        for histogram in ("non-metastatic", "all")
+    )
+    lesion = case.labels == 2
+    np.testing.assert_array_equal(case.labels == 1, (case.grey > threshold_otsu(case.grey[~lesion])) & ~lesion)
+    np.testing.assert_array_equal(kept.labels == 1, (kept.grey > threshold_otsu(kept.grey)) & ~lesion)
+    assert np.count_nonzero(case.labels == 1) > np.count_nonzero(kept.labels == 1)
+    # Without an annotation there is nothing to leave out.
+    unlabelled = prepare_scan(scan, settings=PreparationSettings(bin=bin))
+    np.testing.assert_array_equal(unlabelled.labels | 2 * lesion > 0, kept.labels > 0)
+
+
 def test_settings_of_another_kind_are_refused():
     for wrong in ({"bin": 3}, {"bin": True}, {"bin": 2.0}, {"background": "Otsu"}, {"classes": {"a": 3}}):
         with pytest.raises(SettingsError):
@@ -158,8 +179,14 @@ def test_settings_of_another_kind_are_refused():
 
 
 def test_settings_survive_json():
-    made = PreparationSettings("log", "per_view", 2, {"b": 2, "a": 1})
+    made = PreparationSettings("log", "per_view", 2, {"b": 2, "a": 1}, "all")
     assert PreparationSettings.from_json(made.to_json()) == made
+
+
+def test_earlier_shards_had_all_pixels_in_the_histogram():
+    content = PreparationSettings().to_json()
+    content.pop("otsu_histogram")
+    assert PreparationSettings.from_json(content).changes() == {"otsu_histogram": "all"}
 
 
 @pytest.mark.parametrize("view", [np.zeros((512, 1024), np.uint16), np.zeros((1024, 256), np.int32)])
