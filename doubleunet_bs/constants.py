@@ -1,5 +1,7 @@
 """The classes of a pixel, the two views and their shapes, the mark of phantoms and the colours of pictures."""
 
+import re
+
 # In the order of the softmax channels.
 
 AIR = 0
@@ -30,3 +32,7 @@ TRUE_POSITIVE = (0, 158, 115)
 FALSE_POSITIVE = (213, 94, 0)
 FALSE_NEGATIVE = (0, 90, 200)
 TRUTH = (170, 51, 119)
+
+# The one form of names that are read back from files and become paths: no separator, no dot, at most 71 characters.
+CASE_NAME = re.compile(r"case-[0-9a-z-]{1,64}")
+PATIENT_NAME = re.compile(r"patient-[0-9a-z-]{1,64}")

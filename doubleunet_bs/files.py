@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,6 +103,21 @@ def read_json(path: str | os.PathLike, error: type[BoneScanError] = BoneScanErro
         raise error(f"{path}: no such {what}") from None
     except (OSError, ValueError, RecursionError) as cause:
         raise error(f"{path}: not a readable {what} ({cause})") from None
+
+
+def file_inside(folder: str | os.PathLike, name: str, error: type[BoneScanError] = BoneScanError) -> Path:
+    """The path of a file of a folder that may come from elsewhere.
+
+    Raises:
+        error: it is a link that leads out of the folder, or no regular file. What is missing is left to whoever opens
+            it.
+    """
+    path = Path(folder) / name
+    if path.resolve().parent != Path(folder).resolve():
+        raise error(f"{path}: a link that leads out of the folder: put the file itself there")
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        raise error(f"{path}: not a regular file")
+    return path
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs.connected_components import find_components
-from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.constants import CASE_NAME, METASTATIC
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.records import CaseRecord
@@ -207,6 +207,8 @@ def load_folds(path: str | os.PathLike, cases: Sequence[CaseRecord]) -> Folds:
     negatives: Any = content.get("negatives", [])
     if not (_lists_of_text(parts) and len(parts) >= 3 and all(parts) and _lists_of_text([negatives])):
         raise DatasetError(f"{path}: `parts` must be at least 3 lists of cases, none empty, and `negatives` one list")
+    if not all(CASE_NAME.fullmatch(case) for part in (*parts, negatives) for case in part):
+        raise DatasetError(f"{path}: a name in it is no name of a case: they look like case-0123456789ab")
     groups = {case.case: case.group for case in cases}
     _check_group(path, [case for part in parts for case in part], "positive", groups)
     _check_group(path, negatives, "negative", groups)

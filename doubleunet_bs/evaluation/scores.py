@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.connected_components import find_components
-from doubleunet_bs.constants import METASTATIC, VIEWS
+from doubleunet_bs.constants import CASE_NAME, METASTATIC, PATIENT_NAME, VIEWS
 from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, match_lesions, match_view
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 
@@ -140,6 +140,8 @@ def scan_from_json(content: dict[str, Any]) -> ScanScore:
     lesions = (
         tuple(ScoredLesion(**entry) for entry in content[name]) for name in ("true_lesions", "predicted_lesions")
     )
+    if not CASE_NAME.fullmatch(content["case"]) or not PATIENT_NAME.fullmatch(content["patient"]):
+        raise ValueError("a case or a patient has no name of this package")
     scan = ScanScore(content["case"], content["patient"], content["group"], views, *lesions)
     if scan.counts != counts_from_json(content):
         raise ValueError(f"the views of {scan.case} do not add up")

@@ -11,16 +11,16 @@ below 1, where equal steps of the probability would make ties of them.
 import dataclasses
 import functools
 import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from doubleunet_bs.constants import CASE_NAME
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import read_json, replace_file, write_json
+from doubleunet_bs.files import file_inside, read_json, replace_file, write_json
+from doubleunet_bs.preparation.shards import load_arrays
 
 PREDICTIONS = "predictions"
 FORMAT = 3
@@ -82,7 +82,12 @@ class StoredPredictions:
             return []
         if not isinstance(content, dict) or any(content.get(name) != value for name, value in self._owner().items()):
             return []
-        return list(content["cases"])
+        cases = content.get("cases")
+        if not isinstance(cases, list) or not all(
+            isinstance(case, str) and CASE_NAME.fullmatch(case) for case in cases
+        ):
+            return []
+        return cases
 
 
 def complete(
@@ -116,15 +121,14 @@ def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np
     Raises:
         RunError: the file is missing, damaged or of another size.
     """
-    path = folder / f"{case}.npz"
+    path = file_inside(folder, f"{case}.npz", RunError)
+    promised = {"mask": (tuple(shape), np.dtype(bool)), "probability": (tuple(shape), np.dtype("<u2"))}
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            mask, code = kept["mask"], kept["probability"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        mask = code = np.zeros(0)
-    if (mask.dtype, code.dtype) != (bool, np.uint16) or not mask.shape == code.shape == tuple(shape):
-        raise RunError(f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --recompute")
-    return mask, decode_probability(code)
+        kept = load_arrays(path, promised)
+    except ValueError:
+        message = f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --recompute"
+        raise RunError(message) from None
+    return kept["mask"], decode_probability(kept["probability"])
 
 
 def encode_probability(probability: np.ndarray) -> np.ndarray:

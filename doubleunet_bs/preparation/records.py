@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from doubleunet_bs.constants import CANCERS, VIEWS
+from doubleunet_bs.constants import CANCERS, CASE_NAME, PATIENT_NAME, VIEWS
 from doubleunet_bs.errors import DatasetError
 from doubleunet_bs.preparation.brightness import GAIN_LIMIT
 from doubleunet_bs.preparation.case import PreparedCase
@@ -111,10 +111,6 @@ def parse_record(content: Any) -> CaseRecord:
 _NAMES = {field.name for field in dataclasses.fields(CaseRecord)}
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 100
-
-
 def _is_hash(value: Any) -> bool:
     return isinstance(value, str) and _HASH.match(value) is not None
 
@@ -147,8 +143,8 @@ def _is_table(value: Any, kind: type[Placement] | type[BodyBox]) -> bool:
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
-    "case": _is_name,
-    "patient": _is_name,
+    "case": lambda value: isinstance(value, str) and CASE_NAME.fullmatch(value) is not None,
+    "patient": lambda value: isinstance(value, str) and PATIENT_NAME.fullmatch(value) is not None,
     "group": lambda value: value in GROUPS,
     "cancer": lambda value: value is None or value in CANCERS,
     "shard": _is_whole,

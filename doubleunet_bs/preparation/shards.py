@@ -13,6 +13,8 @@ import hashlib
 import json
 import os
 import tokenize
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.files import write_json
+from doubleunet_bs.files import file_inside, write_json
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.records import CaseRecord, parse_record
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -30,10 +32,13 @@ DATASET = "dataset.json"
 FORMAT = "doubleunet-bs shards"
 VERSION = 1
 CASES_PER_SHARD = 64
+# About 1 KB a case.
+LARGEST_DESCRIPTION = 64 << 20
 KINDS: dict[str, np.dtype] = {"counts": np.dtype("<u2"), "labels": np.dtype("u1")}
 # What NumPy's header parser raises on damaged headers: it hands them to Python's own parsers.
 _HEADER_ERRORS = (ValueError, SyntaxError, tokenize.TokenError, EOFError, TypeError, RecursionError, MemoryError,
                   OverflowError)  # fmt: skip
+_ARCHIVE_ERRORS = (OSError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
 def shard_name(kind: str, number: int) -> str:
@@ -134,7 +139,7 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     path = Path(path)
     if not (path / DATASET).is_file():
         raise DatasetError(f"{path}: not a shard folder ({DATASET} is missing): make one with `doubleunet-bs prepare`")
-    fingerprint, content = _read(path / DATASET)
+    fingerprint, content = _read(file_inside(path, DATASET, DatasetError))
     settings, shards = _check_head(path / DATASET, content)
     try:
         cases = [parse_record(record) for record in content["cases"]]
@@ -149,7 +154,7 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     arrays: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     for number, shard in enumerate(shards):
         for kind, dtype in KINDS.items():
-            file = path / shard_name(kind, number)
+            file = file_inside(path, shard_name(kind, number), DatasetError)
             arrays[kind].append(_map(file, (shard["cases"], *settings.image_shape), dtype))
             if verify and file_sha256(file) != shard[f"{kind}_sha256"]:
                 raise DatasetError(f"{file}: its content has changed since it was written: prepare the scans again")
@@ -160,6 +165,27 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_arrays(path: Path, promised: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file by name, when each has the promised shape and type: checked before memory is taken.
+
+    Raises:
+        ValueError: the file is missing, damaged, or holds anything else.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, (shape, dtype) in promised.items():
+                with archive.open(f"{name}.npy") as member:
+                    version = np.lib.format.read_magic(member)
+                    if version != (1, 0) or np.lib.format.read_array_header_1_0(member) != (shape, False, dtype):
+                        raise ValueError(f"{name} is not an array of shape {shape} and type {dtype}")
+                    data = member.read(int(np.prod(shape)) * dtype.itemsize)
+                    arrays[name] = np.frombuffer(data, dtype).reshape(shape)
+    except (*_HEADER_ERRORS, *_ARCHIVE_ERRORS) as cause:
+        raise ValueError(f"{type(cause).__name__}: {cause}") from None
+    return arrays
 
 
 def patients_comparable(one: ShardedDataset, other: ShardedDataset) -> bool | None:
@@ -175,6 +201,8 @@ def patients_comparable(one: ShardedDataset, other: ShardedDataset) -> bool | No
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     """SHA-256 of the file, and what is in it."""
     try:
+        if path.stat().st_size > LARGEST_DESCRIPTION:
+            raise DatasetError(f"{path}: larger than {LARGEST_DESCRIPTION >> 20} MB, which no shard description is")
         text = path.read_bytes()
         content = json.loads(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as cause:

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from doubleunet_bs.constants import CASE_NAME
 from doubleunet_bs.errors import BoneScanError
 from doubleunet_bs.files import create_file, json_text, write_text
 
@@ -207,6 +208,8 @@ def load_file_table(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
         if rows[:1] != [["case", "path"]]:
             raise ValueError
         for case, name in rows[1:]:
+            if not CASE_NAME.fullmatch(case):
+                raise ValueError
             found[case] = (*found.get(case, ()), name)
     except (OSError, ValueError, csv.Error):
         raise BoneScanError(f"{path}: not a readable table of files: remove it") from None

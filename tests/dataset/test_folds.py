@@ -20,7 +20,7 @@ def cohort(patients=30, negatives=5, scans_per_patient=1):
         for p in range(patients)
         for s in range(scans_per_patient)
     ]
-    return cases + [Case(f"normal-{n}", f"healthy-{n}", "negative", 0) for n in range(negatives)]
+    return cases + [Case(f"case-9{n}", f"healthy-{n}", "negative", 0) for n in range(negatives)]
 
 
 def test_ten_folds_are_8_1_1_and_test_every_positive_once():
@@ -77,7 +77,7 @@ def test_a_negative_scan_of_a_held_out_patient_does_not_train():
         split = folds.split(fold)
         held_out = {folds.patients[case] for case in (*split.test, *split.validation)}
         assert ("early-scan" in split.negatives) == ("patient-004" not in held_out)
-        assert {"normal-0", "normal-1"} <= set(split.negatives)
+        assert {"case-90", "case-91"} <= set(split.negatives)
 
 
 @pytest.mark.parametrize("fold", [0, -1, 11])
@@ -104,7 +104,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
 def test_the_users_own_file_is_honoured(tmp_path):
     cases = cohort(6, 1)
     parts = [[f"case-{p:03d}-0" for p in group] for group in ((0, 5), (1, 2), (3, 4))]
-    (tmp_path / "folds.json").write_text(json.dumps({"format": 1, "parts": parts, "negatives": ["normal-0"]}))
+    (tmp_path / "folds.json").write_text(json.dumps({"format": 1, "parts": parts, "negatives": ["case-90"]}))
     folds = load_folds(tmp_path / "folds.json", cases)
     assert folds.split(2).test == ("case-001-0", "case-002-0") and folds.seed is None
 
@@ -167,7 +167,7 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_every_part_has_scans_of_few_and_of_many_lesions():
     """Also where many lesions are small ones, so that pixels would sort the patients the other way round."""
     cases = cohort(40, 2)
-    lesions = {case.case: 40 - number for number, case in enumerate(cases[:40])} | {"normal-0": 0, "normal-1": 0}
+    lesions = {case.case: 40 - number for number, case in enumerate(cases[:40])} | {"case-90": 0, "case-91": 0}
     for seed in range(5):
         for part in make_folds(cases, 10, seed, lesions).parts:
             numbers = sorted(lesions[case] for case in part)

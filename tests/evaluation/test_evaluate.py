@@ -341,7 +341,7 @@ def test_shards_that_moved(own_run, shards, tmp_path):
 
 def test_shards_of_something_else(trained_run, tmp_path):
     other = make_shards(tmp_path / "other")
-    (other / "dataset.json").write_text((other / "dataset.json").read_text().replace("patient-", "person-"))
+    (other / "dataset.json").write_text((other / "dataset.json").read_text().replace("patient-", "patient-9"))
     with pytest.raises(RunError, match="not the shards"):
         evaluate_run(trained_run, data=other)
 

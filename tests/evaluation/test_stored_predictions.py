@@ -33,8 +33,8 @@ def predict(cases):
 
 
 def test_there_and_back(stored):
-    assert complete(stored, ["a", "b"], predict) == ["a", "b"]
-    for case, mask, probability in predict(["a", "b"]):
+    assert complete(stored, ["case-a", "case-b"], predict) == ["case-a", "case-b"]
+    for case, mask, probability in predict(["case-a", "case-b"]):
         kept, chance = read_prediction(stored.folder, case, SHAPE)
         np.testing.assert_array_equal(kept, mask.astype(bool))
         assert chance.dtype == np.float32
@@ -45,8 +45,8 @@ def test_probabilities_close_to_0_and_1_stay_apart(stored):
     """Equal steps of the probability would make one of them: 8 bits call all above 0.998 the same."""
     high = [0.9990, 0.9991, 0.9999, 0.99999, 0.999999, 0.9999999, 1.0]
     values = np.array([high, np.subtract(1, high), np.linspace(0, 1, len(high))], np.float32)
-    stored.keep([("a", np.ones(values.shape, bool), values)])
-    _, kept = read_prediction(stored.folder, "a", values.shape)
+    stored.keep([("case-a", np.ones(values.shape, bool), values)])
+    _, kept = read_prediction(stored.folder, "case-a", values.shape)
     for row, direction in zip(kept, (1, -1, 1), strict=True):
         assert (np.diff(row) * direction > 0).all()
     assert (kept == 0).tolist() == (values == 0).tolist() and (kept == 1).tolist() == (values == 1).tolist()
@@ -96,35 +96,35 @@ def test_predictions_of_the_former_format_are_recomputed(stored):
     stored.folder.mkdir()
     for name in ("mask", "probability"):
         (stored.folder / name).mkdir()
-        (stored.folder / name / "a.png").write_bytes(b"a picture")
-    content = {"format": 2, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["a"]}
+        (stored.folder / name / "case-a.png").write_bytes(b"a picture")
+    content = {"format": 2, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["case-a"]}
     (stored.folder / "predictions.json").write_text(json.dumps(content))
-    assert complete(stored, ["a"], predict) == ["a"]
-    assert read_prediction(stored.folder, "a", SHAPE)[1].any()
-    assert sorted(path.name for path in stored.folder.iterdir()) == ["a.npz", "predictions.json"]
+    assert complete(stored, ["case-a"], predict) == ["case-a"]
+    assert read_prediction(stored.folder, "case-a", SHAPE)[1].any()
+    assert sorted(path.name for path in stored.folder.iterdir()) == ["case-a.npz", "predictions.json"]
 
 
 def test_nothing_is_predicted_twice(stored):
-    complete(stored, ["a", "b"], predict)
-    assert complete(stored, ["b", "a"], lambda cases: pytest.fail("predicted again")) == []
+    complete(stored, ["case-a", "case-b"], predict)
+    assert complete(stored, ["case-b", "case-a"], lambda cases: pytest.fail("predicted again")) == []
     # A new case alone; the others stay.
-    assert complete(stored, ["b", "c"], predict) == ["c"]
-    assert stored.missing(["a", "b", "c", "d"]) == ["d"]
-    assert complete(stored, ["a"], predict, recompute=True) == ["a"]
-    assert stored.missing(["a", "b"]) == ["b"]
+    assert complete(stored, ["case-b", "case-c"], predict) == ["case-c"]
+    assert stored.missing(["case-a", "case-b", "case-c", "case-d"]) == ["case-d"]
+    assert complete(stored, ["case-a"], predict, recompute=True) == ["case-a"]
+    assert stored.missing(["case-a", "case-b"]) == ["case-b"]
 
 
 def test_other_weights_and_other_shards_make_them_worthless(stored):
-    complete(stored, ["a", "b"], predict)
+    complete(stored, ["case-a", "case-b"], predict)
     for other in (
         StoredPredictions(stored.folder, ("other",), "data"),
         StoredPredictions(stored.folder, ("weights", "more"), "data"),
         StoredPredictions(stored.folder, ("weights",), "other"),
     ):
-        assert other.missing(["a", "b"]) == ["a", "b"]
-    complete(StoredPredictions(stored.folder, ("other",), "data"), ["a"], predict)
+        assert other.missing(["case-a", "case-b"]) == ["case-a", "case-b"]
+    complete(StoredPredictions(stored.folder, ("other",), "data"), ["case-a"], predict)
     # What the first weights predicted is gone, not left lying beside.
-    assert [path.name for path in stored.folder.glob("*.npz")] == ["a.npz"]
+    assert [path.name for path in stored.folder.glob("*.npz")] == ["case-a.npz"]
 
 
 def test_an_interrupted_prediction_is_not_taken_for_a_whole_one(stored):
@@ -133,52 +133,52 @@ def test_an_interrupted_prediction_is_not_taken_for_a_whole_one(stored):
         raise KeyboardInterrupt
 
     stored.folder.mkdir()
-    (stored.folder / "a.png").touch()
+    (stored.folder / "case-a.png").touch()
     with pytest.raises(KeyboardInterrupt):
-        complete(stored, ["a", "b"], stops)
-    assert not (stored.folder / "a.png").exists()
-    assert stored.missing(["a", "b"]) == ["a", "b"]
+        complete(stored, ["case-a", "case-b"], stops)
+    assert not (stored.folder / "case-a.png").exists()
+    assert stored.missing(["case-a", "case-b"]) == ["case-a", "case-b"]
 
 
 def test_a_picture_goes_with_the_prediction_it_shows(stored):
-    complete(stored, ["a", "b"], predict)
+    complete(stored, ["case-a", "case-b"], predict)
     for case in "ab":
         (stored.folder / f"{case}.png").touch()
-    (stored.folder / "a.npz").unlink()
-    complete(stored, ["a", "b"], predict)
-    assert [path.name for path in stored.folder.glob("*.png")] == ["b.png"]
+    (stored.folder / "case-a.npz").unlink()
+    complete(stored, ["case-a", "case-b"], predict)
+    assert [path.name for path in stored.folder.glob("*.png")] == ["case-b.png"]
     stored.clear()
     assert not list(stored.folder.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 3, "cases": 3}'])
 def test_an_unreadable_index_means_predicting_again(stored, content):
-    complete(stored, ["a"], predict)
+    complete(stored, ["case-a"], predict)
     (stored.folder / "predictions.json").write_text(content)
-    assert stored.missing(["a"]) == ["a"]
+    assert stored.missing(["case-a"]) == ["case-a"]
 
 
 def test_a_lost_prediction_is_recomputed_and_a_damaged_one_is_named(stored):
-    complete(stored, ["a", "b"], predict)
-    (stored.folder / "a.npz").unlink()
-    assert stored.missing(["a", "b"]) == ["a"]
+    complete(stored, ["case-a", "case-b"], predict)
+    (stored.folder / "case-a.npz").unlink()
+    assert stored.missing(["case-a", "case-b"]) == ["case-a"]
     with pytest.raises(RunError, match="7 x 8"):
-        read_prediction(stored.folder, "b", (7, 8))
-    path = stored.folder / "b.npz"
+        read_prediction(stored.folder, "case-b", (7, 8))
+    path = stored.folder / "case-b.npz"
     whole = path.read_bytes()
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 255
     for content in (b"", b"no archive", whole[:-40], bytes(damaged)):
         path.write_bytes(content)
         with pytest.raises(RunError, match=r"b\.npz: not a kept prediction of 6 x 8 pixels; evaluate with --recompute"):
-            read_prediction(stored.folder, "b", SHAPE)
+            read_prediction(stored.folder, "case-b", SHAPE)
     for arrays in ({"mask": np.ones(SHAPE, bool)}, {"mask": np.ones(SHAPE), "probability": np.ones(SHAPE, np.uint16)}):
         np.savez_compressed(path, **arrays)
         with pytest.raises(RunError, match="not a kept prediction"):
-            read_prediction(stored.folder, "b", SHAPE)
+            read_prediction(stored.folder, "case-b", SHAPE)
 
 
 def test_the_index_says_what_it_belongs_to(stored):
-    complete(stored, ["a"], predict)
+    complete(stored, ["case-a"], predict)
     content = json.loads((stored.folder / "predictions.json").read_text())
-    assert content == {"format": 3, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["a"]}
+    assert content == {"format": 3, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["case-a"]}

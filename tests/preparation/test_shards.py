@@ -1,8 +1,11 @@
 """Shard folders: there and back, and everything that can be wrong with one."""
 
 import dataclasses
+import io
 import json
+import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -113,6 +116,27 @@ WRONG = {
     "a placement of one view": lambda c: c["cases"][0]["placements"].pop("anterior"),
     "another group": lambda c: c["cases"][0].update(group="normal"),
     "a hash too short": lambda c: c["cases"][0].update(pixel_sha256="12"),
+    **{
+        f"the name {name!r} of a {kind}": lambda c, kind=kind, name=name: c["cases"][0].update({kind: name})
+        for kind in ("case", "patient")
+        for name in (
+            f"../../../../victim/{kind}-1",
+            f"{kind}-../../victim/holiday",
+            f"{kind}-1/x",
+            f"{kind}-1\\x",
+            f"{kind}-1.x",
+            f"{kind}-1\n",
+            f"/{kind}-1",
+            f"{kind}-",
+            f"{kind}-1\0",
+            f"{kind}-ä",
+            f"{kind}-1_labels",
+            "holiday",
+            "",
+            3,
+            f"{kind}-" + 65 * "a",
+        )
+    },
     "a list for an object": lambda c: c["cases"].__setitem__(0, []),
 }
 
@@ -146,6 +170,50 @@ def test_missing_cut_and_foreign_files_are_errors(copy, tmp_path):
     path.unlink()
     with pytest.raises(DatasetError, match="missing"):
         open_shards(copy)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "counts-00000.npy", "labels-00001.npy"])
+def test_links_out_of_the_folder_and_what_is_no_file_are_errors(copy, good, name):
+    (copy / name).unlink()
+    (copy / name).symlink_to(good / name)
+    with pytest.raises(DatasetError, match=f"{name}: a link that leads out of the folder"):
+        open_shards(copy)
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(DatasetError, match=name):
+        open_shards(copy)
+    # The folder itself may be reached by a link.
+    (copy.parent / "link").symlink_to(good)
+    assert len(open_shards(copy.parent / "link")) == 3
+
+
+def test_a_description_of_any_size_is_not_read(copy):
+    os.truncate(copy / "dataset.json", shards.LARGEST_DESCRIPTION + 1)
+    with pytest.raises(DatasetError, match="larger than 64 MB"):
+        open_shards(copy)
+
+
+def test_arrays_are_checked_before_memory_is_taken(tmp_path):
+    path = tmp_path / "x.npz"
+    array = np.arange(6, dtype="<u2").reshape(2, 3)
+    np.savez_compressed(path, a=array, b=np.zeros((2, 3), bool))
+    promised = {"a": ((2, 3), np.dtype("<u2"))}
+    np.testing.assert_array_equal(shards.load_arrays(path, promised)["a"], array)
+    for wrong in ({"a": ((3, 2), np.dtype("<u2"))}, {"a": ((2, 3), np.dtype("<i2"))}, {"c": ((2, 3), np.dtype("<u2"))}):
+        with pytest.raises(ValueError):
+            shards.load_arrays(path, wrong)
+    whole = path.read_bytes()
+    for content in (b"", whole[:60], whole[:-30]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError):
+            shards.load_arrays(path, promised)
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<u2", "fortran_order": False, "shape": (1 << 40, 3)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", huge.getvalue())
+    for shape in ((2, 3), (1 << 40, 3)):
+        with pytest.raises(ValueError):
+            shards.load_arrays(path, {"a": (shape, np.dtype("<u2"))})
 
 
 def test_a_description_with_an_endless_number_or_endless_depth_is_an_error(copy):
