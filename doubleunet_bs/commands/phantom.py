@@ -7,11 +7,14 @@ The files depend on the arguments only, not on the number of workers.
 Examples:
   doubleunet-bs phantom --out phantoms --patients 100
   doubleunet-bs phantom --out prostate --patients 40 --cancer prostate --seed 7 --workers 4
+  doubleunet-bs phantom --out known --patients 50 --positive-fraction 1 --bsi 0.1:13 --seed 7
 
 Writes DIR, which appears when everything is complete:
   scans/phantom_0001.dcm                         two-frame NM DICOM file, anterior and posterior view, 1024 x 256 counts
   labels/phantom_0001_anterior.json, ...         Labelme polygons with the label "metastasis"; none for normal scans
   labels/patients.csv                            scan, patient, cancer, metastases (yes or no)
+  regions/phantom_0001_anterior.png, ...         index masks of the skeleton's twelve regions, 0 not bone
+  truth.csv                                      true Bone Scan Index and involved fraction of each region
 
 Exit codes: 0 done, 1 the work failed (DIR is not empty, disk full), 2 wrong arguments.
 """
@@ -44,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="random seed: another seed gives other patients (default %(default)s)",
     )
     parser.add_argument(
+        "--bsi",
+        metavar="LOW[:HIGH]",
+        help="true Bone Scan Index in percent, from the first to the last scan with metastases on a logarithmic scale; "
+        "by default lesions are drawn as they are reported",
+    )
+    parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="number of worker processes (default %(default)s)"
     )
 
@@ -55,7 +64,16 @@ def run(args: argparse.Namespace) -> int:
 
     from doubleunet_bs.phantom import make_cohort
 
-    out = make_cohort(args.out, args.patients, args.cancer, args.positive_fraction, args.seed, args.workers)
+    wanted = None if args.bsi is None else _parse_range(args.bsi)
+    out = make_cohort(
+        args.out,
+        args.patients,
+        args.cancer,
+        args.positive_fraction,
+        args.seed,
+        args.workers,
+        wanted_index=wanted,
+    )
     with open(out / "labels" / "patients.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     positive = sum(row["metastases"] == "yes" for row in rows)
@@ -68,5 +86,17 @@ def run(args: argparse.Namespace) -> int:
     print(f"  without           {len(rows) - positive}")
     print(f"  scans             {out / 'scans'}")
     print(f"  labels            {out / 'labels'}")
+    print(f"  skeleton regions  {out / 'regions'}")
+    print(f"  true BSI          {out / 'truth.csv'}")
     print("Synthetic: for testing the software, not for clinical conclusions.")
     return 0
+
+
+def _parse_range(text: str) -> tuple[float, float]:
+    from doubleunet_bs.errors import SettingsError
+
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high or low)
+    except ValueError:
+        raise SettingsError(f"--bsi {text!r}: give one value in percent, or two as in 0.1:13") from None

@@ -1,24 +1,32 @@
-"""A cohort of phantoms in a folder: DICOM files, Labelme outlines and patients.csv."""
+"""A cohort of phantoms in a folder: DICOM files, Labelme outlines, region masks, patients.csv and truth.csv."""
 
 import csv
+import itertools
 import json
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
+from doubleunet_bs.bsi.regions import REGIONS
+from doubleunet_bs.bsi.weights import WEIGHT_TABLES
 from doubleunet_bs.constants import CANCERS, VIEWS
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.files import new_folder
 from doubleunet_bs.phantom.dicom import patient_id, write_dicom
+from doubleunet_bs.phantom.metastases import LARGEST_INDEX
 from doubleunet_bs.phantom.scan import PhantomScan, check_whole, make_phantom, mask_polygons
 
 LABEL = "metastasis"
 LABELME_VERSION = "5.5.0"
+TRUTH = ("scan", *(f"bsi {name}" for name in WEIGHT_TABLES), *(f"fraction {region.name}" for region in REGIONS))
+"""Columns of truth.csv."""
 
 
 def make_cohort(
@@ -29,12 +37,17 @@ def make_cohort(
     seed: int = 0,
     workers: int = 1,
     progress: bool = True,
+    wanted_index: tuple[float, float] | None = None,
 ) -> Path:
     """Write `patients` synthetic scans, one per patient. `out` appears whole or not at all.
 
     Layout: `scans/phantom_0001.dcm`..., `labels/phantom_0001_anterior.json` and `_posterior.json` for scans with
-    metastases (Labelme, raw-view coordinates; no shapes where nothing is seen in that view), and `labels/patients.csv`.
+    metastases (Labelme, raw-view coordinates; no shapes where nothing is seen in that view), `labels/patients.csv`,
+    `regions/phantom_0001_anterior.png` and `_posterior.png` (index masks of the regions of the skeleton), and
+    `truth.csv`: for each scan the true Bone Scan Index in percent under each weight table and the involved fraction of
+    each region, in three dimensions.
     Scan k depends on `seed`, k, `cancer` and `positive_fraction`: positive scans are spread evenly over the cohort.
+    With `wanted_index` it also depends on `patients`.
 
     With more than one worker a script needs the guard `if __name__ == "__main__":`, as processes are spawned.
 
@@ -46,6 +59,8 @@ def make_cohort(
         seed: 0 or more.
         workers: processes; the files are the same whatever their number.
         progress: show a progress bar on standard error.
+        wanted_index: true Bone Scan Index in percent of the first and the last scan with metastases. Those between are
+            spaced evenly on a logarithmic scale. None draws lesions as they are reported.
 
     Returns:
         `out` as a Path.
@@ -62,13 +77,20 @@ def make_cohort(
     if not (isinstance(positive_fraction, int | float) and 0 <= positive_fraction <= 1):
         raise SettingsError(f"positive fraction must be between 0 and 1, not {positive_fraction!r}")
     positives = [_is_positive(index, positive_fraction) for index in range(patients)]
+    wanted = _wanted(wanted_index, sum(positives))
     with new_folder(out) as folder:
-        (folder / "scans").mkdir()
-        (folder / "labels").mkdir()
-        tasks = [(str(folder), seed, index, cancer, positive) for index, positive in enumerate(positives)]
-        with tqdm(total=patients, desc="phantoms", unit="scan", disable=not progress) as bar:
-            for _ in _run(tasks, min(workers, patients)):
-                bar.update()
+        for name in ("scans", "labels", "regions"):
+            (folder / name).mkdir()
+        tasks = [
+            (str(folder), seed, index, cancer, positive, next(wanted) if positive else None)
+            for index, positive in enumerate(positives)
+        ]
+        # The progress bar goes on as results are taken.
+        bar = tqdm(_run(tasks, min(workers, patients)), "phantoms", patients, unit="scan", disable=not progress)
+        with open(folder / "truth.csv", "w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, TRUTH, lineterminator="\n")
+            table.writeheader()
+            table.writerows(bar)
         with open(folder / "labels" / "patients.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["scan", "patient", "cancer", "metastases"])
@@ -92,7 +114,17 @@ def _is_positive(index: int, fraction: float) -> bool:
     return count_positives(index + 1, fraction) > count_positives(index, fraction)
 
 
-def _run(tasks: list[tuple], workers: int):
+def _wanted(limits: tuple[float, float] | None, positives: int) -> Iterator[float | None]:
+    """The wanted index of each scan with metastases in turn."""
+    if limits is None:
+        return itertools.repeat(None)
+    low, high = limits
+    if not 0 < low <= high <= LARGEST_INDEX:
+        raise SettingsError(f"BSI {low:g}:{high:g}: two values above 0 and at most {LARGEST_INDEX:g}, in this order")
+    return iter(np.geomspace(low, high, positives).tolist())
+
+
+def _run(tasks: list[tuple], workers: int) -> Iterator[dict]:
     if workers == 1:
         yield from map(_write_scan, tasks)
         return
@@ -101,15 +133,23 @@ def _run(tasks: list[tuple], workers: int):
         yield from pool.map(_write_scan, tasks)
 
 
-def _write_scan(task: tuple[str, int, int, str, bool]) -> None:
-    folder, seed, index, cancer, positive = task
-    scan = make_phantom(seed, index, cancer, positive)
+def _write_scan(task: tuple[str, int, int, str, bool, float | None]) -> dict:
+    """Write the files of one scan. Returns its row of truth.csv."""
+    folder, seed, index, cancer, positive, wanted = task
+    scan = make_phantom(seed, index, cancer, positive, wanted)
     name = f"{stem(index)}.dcm"
     write_dicom(scan, Path(folder) / "scans" / name)
     if positive:
         for view in VIEWS:
             text = json.dumps(to_labelme(scan, view, name), indent=2) + "\n"
             (Path(folder) / "labels" / f"{stem(index)}_{view}.json").write_text(text, encoding="utf-8")
+    for view, mask in scan.regions().items():
+        image = Image.fromarray(mask)
+        image.putpalette([255, 255, 255, *(value for region in REGIONS for value in region.colour)])
+        image.save(Path(folder) / "regions" / f"{stem(index)}_{view}.png")
+    figures = {f"bsi {name}": scan.true_index(table) for name, table in WEIGHT_TABLES.items()}
+    figures |= {f"fraction {name}": fraction for name, fraction in scan.involved.items()}
+    return {"scan": stem(index), **{name: f"{value:.5g}" for name, value in figures.items()}}
 
 
 def to_labelme(scan: PhantomScan, view: str, image_path: str) -> dict:

@@ -44,7 +44,9 @@ def write_dicom(scan: PhantomScan, path: str | os.PathLike) -> None:
 
 def to_dicom(scan: PhantomScan) -> FileDataset:
     """The DICOM data set of `scan`, explicit VR little endian, uncompressed uint16."""
-    identity = (scan.seed, scan.index, scan.cancer, scan.metastatic)
+    identity: tuple = (scan.seed, scan.index, scan.cancer, scan.metastatic)
+    if scan.wanted_index is not None:
+        identity = (*identity, scan.wanted_index)
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = NuclearMedicineImageStorage

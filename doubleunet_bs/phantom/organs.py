@@ -64,7 +64,7 @@ def _kidneys(rng: np.random.Generator, bones: PosedSkeleton, named: list[str]) -
         # The hilum faces the spine and is poor in uptake.
         hilum = 1 - 0.8 * np.exp(-(((sign * x + 2.0 * size) / (1.3 * size)) ** 2) - (y / (1.9 * size)) ** 2)
         xyz = (bones.at(middle) + turned).astype(np.float32)
-        clouds.append(Cloud(xyz, (kidney.weight * hilum).astype(np.float32), kidney.along))
+        clouds.append(Cloud(xyz, (kidney.weight * hilum).astype(np.float32), kidney.along, kidney.mass))
         if rng.random() < 0.22:
             where = bones.at(middle + (-sign * 1.6, 0.3, 0.6))
             clouds.append(ellipsoid(where, (0.9, 1.3, 0.9), level * rng.uniform(1.5, 4.0)))

@@ -46,7 +46,7 @@ def template_skeleton() -> Skeleton:
         segments[name] = _segment(name)
         start += len(cloud)
     joined = join(*clouds.values())
-    for array in (joined.xyz, joined.weight, joined.along):
+    for array in (joined.xyz, joined.weight, joined.along, joined.mass):
         array.setflags(write=False)
     return Skeleton(joined, bones, segments)
 

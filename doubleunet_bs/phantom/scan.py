@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from doubleunet_bs.bsi.weights import WeightTable, choose_table
 from doubleunet_bs.constants import CANCERS, METASTATIC, VIEWS
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.phantom.artefacts import draw_artefacts
@@ -22,11 +23,12 @@ from doubleunet_bs.phantom.camera import (
     scatter,
     soft_tissue_image,
 )
-from doubleunet_bs.phantom.metastases import Focus, draw_metastases, illuminate
+from doubleunet_bs.phantom.metastases import LARGEST_INDEX, Focus, draw_extent, draw_metastases, illuminate
 from doubleunet_bs.phantom.organs import draw_organs
 from doubleunet_bs.phantom.patient import Patient, PosedSkeleton, draw_patient, pose_skeleton, template_skeleton
 from doubleunet_bs.phantom.shapes import Cloud
 from doubleunet_bs.phantom.soft_tissue import Surfaces, build_parts, surfaces
+from doubleunet_bs.phantom.truth import draw_regions, involved_fractions, true_index, weight_of_points
 
 LEVEL = 0.47  # of the lesion's own maximum: what a physician outlines
 LEAST_CONTRAST = 0.40  # lesion over everything else, at its brightest point
@@ -61,6 +63,8 @@ class PhantomScan:
         mean: view -> float32 (1024, 256), the noise-free expectation of those counts.
         lesions: view -> uint8 (1024, 256), 2 where a physician would outline a metastasis, else 0.
         lesion_list: one entry per metastasis, seen or not.
+        involved: name of a region of the skeleton -> fraction of its bone that lies within a metastasis, in three
+            dimensions. wanted_index: the Bone Scan Index that was asked for, if any.
         mimics: names of what is hot without being a metastasis, sorted, each once.
         benign_foci: (kind, site) of every benign focus.
         patient, acquisition: how it was drawn.
@@ -75,6 +79,8 @@ class PhantomScan:
     mean: dict[str, np.ndarray]
     lesions: dict[str, np.ndarray]
     lesion_list: tuple[Lesion, ...]
+    involved: dict[str, float]
+    wanted_index: float | None
     mimics: tuple[str, ...]
     benign_foci: tuple[tuple[str, str], ...]
     patient: Patient
@@ -90,8 +96,18 @@ class PhantomScan:
         """Counts of both views together."""
         return int(self.anterior.sum(dtype=np.int64) + self.posterior.sum(dtype=np.int64))
 
+    def regions(self) -> dict[str, np.ndarray]:
+        """Region masks of both views: "anterior" and "posterior" -> uint8 (1024, 256), see `truth.draw_regions`."""
+        return draw_regions(pose_skeleton(template_skeleton(), self.patient), self.acquisition.camera)
 
-def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: bool = True) -> PhantomScan:
+    def true_index(self, table: WeightTable) -> float:
+        """The true Bone Scan Index in percent, from `involved`."""
+        return true_index(self.involved, table)
+
+
+def make_phantom(
+    seed: int, index: int = 0, cancer: str = "breast", metastatic: bool = True, wanted_index: float | None = None
+) -> PhantomScan:
     """Make one synthetic whole-body bone scan.
 
     Args:
@@ -99,12 +115,14 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
         index: the scan's number in the cohort, 0 or more.
         cancer: "breast" or "prostate"; sets sex, age, sites and, for prostate, catheters.
         metastatic: with lesions (at least one of them visible in a view) or without any.
+        wanted_index: true Bone Scan Index in percent, above 0 and at most 20, by the ICRP 110 table of the patient's
+            sex; None draws lesions as they are reported.
 
     Returns:
         The scan. Views are uint16 of shape (1024, 256).
 
     Raises:
-        SettingsError: a negative or non-integer seed or index, an unknown cancer.
+        SettingsError: a negative or non-integer seed or index, an unknown cancer, an index that cannot be had.
 
     Example:
         >>> scan = make_phantom(seed=0)
@@ -114,6 +132,10 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
     seed, index = check_whole(seed, "seed"), check_whole(index, "index")
     if cancer not in CANCERS:
         raise SettingsError(f"unknown cancer {cancer!r}: choose one of {', '.join(CANCERS)}")
+    if wanted_index is not None and not (metastatic and 0 < wanted_index <= LARGEST_INDEX):
+        raise SettingsError(
+            f"a BSI of {wanted_index}: choose one above 0 and at most {LARGEST_INDEX:g}, with metastases"
+        )
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=(index,)).spawn(6)]
     patient_rng, camera_rng, organ_rng, benign_rng, lesion_rng, noise_rng = streams
 
@@ -133,7 +155,12 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
         _add(shown, illuminate(focus, camera, body, normal))
     patches: list[tuple[Focus, Patch]] = []
     while metastatic and not patches:  # draw again if all lie where the camera does not see
-        patches = _lesion_patches(draw_metastases(lesion_rng, bones, cancer), camera, body, normal)
+        if wanted_index is None:
+            foci = draw_metastases(lesion_rng, bones, cancer)
+        else:
+            worth = weight_of_points(choose_table(sex=patient.sex)[0])
+            foci = draw_extent(lesion_rng, bones, cancer, wanted_index, worth)
+        patches = _lesion_patches(foci, camera, body, normal)
 
     # From relative units to expected counts. Lesions take their share of the tracer: the sum is the same without them.
     field = camera.field()
@@ -159,6 +186,9 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
         for image, lesion, scale in zip(expected, _lesion_frames(patches), scales, strict=True)
     ]
 
+    involved = np.zeros(len(bones.xyz), bool)
+    for focus, _ in patches:
+        involved[focus.involved] = True
     mean, counts = {}, {}
     for view, image in zip(VIEWS, expected, strict=True):
         image = (np.maximum(image, 0) + np.float32(acquisition.background)) * field
@@ -175,6 +205,8 @@ def make_phantom(seed: int, index: int = 0, cancer: str = "breast", metastatic: 
         mean=mean,
         lesions={"anterior": masks[0], "posterior": np.ascontiguousarray(masks[1][:, ::-1])},
         lesion_list=tuple(lesion_list),
+        involved=involved_fractions(involved),
+        wanted_index=wanted_index,
         mimics=tuple(sorted({focus.kind for focus in benign} | set(mimics) | set(named))),
         benign_foci=tuple((focus.kind, focus.site) for focus in benign),
         patient=patient,

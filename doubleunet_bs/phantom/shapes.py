@@ -20,18 +20,20 @@ class Cloud:
         xyz: float32 array of shape (points, 3), template centimetres.
         weight: float32 array of shape (points,), activity concentration x cm^3.
         along: float32 array of shape (points,), position along the bone in [0, 1] (0.5 where it has no meaning).
+        mass: float32 array of shape (points,), cm^3 of bone that the point stands for, whatever its activity.
     """
 
     xyz: np.ndarray
     weight: np.ndarray
     along: np.ndarray
+    mass: np.ndarray
 
     def __len__(self) -> int:
         return len(self.weight)
 
     def mirrored(self) -> "Cloud":
         """The same shape on the other side of the body."""
-        return Cloud(self.xyz * np.array([-1, 1, 1], np.float32), self.weight, self.along)
+        return Cloud(self.xyz * np.array([-1, 1, 1], np.float32), self.weight, self.along, self.mass)
 
 
 def join(*clouds: Cloud) -> Cloud:
@@ -40,6 +42,7 @@ def join(*clouds: Cloud) -> Cloud:
         np.concatenate([cloud.xyz for cloud in clouds]),
         np.concatenate([cloud.weight for cloud in clouds]),
         np.concatenate([cloud.along for cloud in clouds]),
+        np.concatenate([cloud.mass for cloud in clouds]),
     )
 
 
@@ -104,12 +107,18 @@ def tube(points, radius, activity=1.0, flatten: float = 1.0) -> Cloud:
     rho = r * np.sqrt(q[:, 1])
     angle = 2 * np.pi * q[:, 2]
     xyz = centre + side * (rho * np.cos(angle))[:, None] + other * (flatten * rho * np.sin(angle))[:, None]
+    volume = np.pi * r**2 * flatten * length[-1] / count
     weight = a * np.pi * r**2 * flatten * length[-1] / count
-    return Cloud(xyz.astype(np.float32), weight.astype(np.float32), along.astype(np.float32))
+    return Cloud(*(array.astype(np.float32) for array in (xyz, weight, along, volume)))
 
 
-def ellipsoid(centre, radii, activity: float = 1.0, hollow: float = 0.0, density: float = 1.0) -> Cloud:
-    """A solid ellipsoid, or with `hollow` in (0, 1) the shell outside that fraction of its radius."""
+def ellipsoid(
+    centre, radii, activity: float = 1.0, hollow: float = 0.0, density: float = 1.0, bone: float = 1.0
+) -> Cloud:
+    """A solid ellipsoid, or with `hollow` in (0, 1) the shell outside that fraction of its radius.
+
+    `density` is that of the points; `bone` the part of the volume that is bone, in places of thin bone and much air.
+    """
     radii = np.asarray(radii, float)
     area = np.pi * np.sort(radii)[1] * radii.max()
     count = int(max(60, POINTS_PER_SQUARE_CM * area * density))
@@ -122,7 +131,8 @@ def ellipsoid(centre, radii, activity: float = 1.0, hollow: float = 0.0, density
     xyz = np.asarray(centre, float) + unit * r[:, None] * radii
     volume = 4 / 3 * np.pi * radii.prod() * (1 - hollow**3)
     weight = np.full(count, activity * volume / count, np.float32)
-    return Cloud(xyz.astype(np.float32), weight, np.full(count, 0.5, np.float32))
+    mass = np.full(count, bone * volume / count, np.float32)
+    return Cloud(xyz.astype(np.float32), weight, np.full(count, 0.5, np.float32), mass)
 
 
 def plate(outline, depth, thickness: float, activity: float = 1.0, rim: float = 1.0, rim_width: float = 0.8) -> Cloud:
@@ -150,17 +160,18 @@ def plate(outline, depth, thickness: float, activity: float = 1.0, rim: float = 
     z = depth(xy[:, 0], xy[:, 1]) + (q[:, 2] - 0.5) * thickness
     xyz = np.column_stack([xy, z])[inside]
     weight = (local * thickness * box / len(q))[inside]
-    return Cloud(xyz.astype(np.float32), weight.astype(np.float32), np.full(len(xyz), 0.5, np.float32))
+    mass = np.full(len(xyz), thickness * box / len(q), np.float32)
+    return Cloud(xyz.astype(np.float32), weight.astype(np.float32), np.full(len(xyz), 0.5, np.float32), mass)
 
 
 def keep(cloud: Cloud, where: np.ndarray) -> Cloud:
     """The points of `cloud` for which the boolean array `where` is true."""
-    return Cloud(cloud.xyz[where], cloud.weight[where], cloud.along[where])
+    return Cloud(cloud.xyz[where], cloud.weight[where], cloud.along[where], cloud.mass[where])
 
 
 def scaled(cloud: Cloud, factor: np.ndarray | float) -> Cloud:
     """`cloud` with its activity multiplied by `factor` (a number, or one value per point)."""
-    return Cloud(cloud.xyz, (cloud.weight * factor).astype(np.float32), cloud.along)
+    return Cloud(cloud.xyz, (cloud.weight * factor).astype(np.float32), cloud.along, cloud.mass)
 
 
 def _inside(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ HIP = (8.6, 75.0, 0.0)
 KNEE = (9.0, 114.6, 0.0)
 ANKLE = (8.6, 152.6, -0.5)
 
+_THIN = 0.15  # part of the volume that is bone at the base of the skull and in the face
+
 # Height (y, cm) of the middle of the first vertebral body of each region.
 _CERVICAL_TOP, _THORACIC_TOP, _LUMBAR_TOP = 14.8, 26.2, 50.6
 
@@ -36,10 +38,10 @@ def skull() -> dict[str, Cloud]:
     # Below it thins out into the neck: no edge.
     vault = scaled(vault, 1 / (1 + np.exp((vault.xyz[:, 1] - 12.6) / 0.5)))
     base = join(
-        ellipsoid((0, 12.6, -1.0), (6.4, 2.0, 6.5), 0.07),
+        ellipsoid((0, 12.6, -1.0), (6.4, 2.0, 6.5), 0.07, bone=_THIN),
         both_sides(ellipsoid((5.2, 12.9, -0.8), (1.4, 1.1, 1.4), 0.45)),
         both_sides(ellipsoid((5.9, 14.2, -2.0), (0.8, 1.5, 1.0), 0.5)),
-        ellipsoid((0, 13.0, -6.2), (3.8, 2.0, 2.0), 0.17),
+        ellipsoid((0, 13.0, -6.2), (3.8, 2.0, 2.0), 0.17, bone=_THIN),
     )
     face = join(
         ellipsoid((0, 11.9, 6.2), (1.2, 2.2, 1.8), 0.75),
@@ -47,7 +49,7 @@ def skull() -> dict[str, Cloud]:
         both_sides(ellipsoid((2.6, 13.2, 5.6), (1.0, 1.3, 1.4), 0.45)),
         both_sides(tube([(3.4, 13.3, 6.8), (5.1, 12.9, 5.4), (6.3, 12.6, 2.0)], 0.6, 0.55)),
         both_sides(tube([(1.2, 9.8, 8.0), (3.3, 9.2, 7.6), (5.2, 10.6, 5.6), (5.3, 12.4, 5.3)], 0.55, 0.45)),
-        ellipsoid((0, 16.9, 4.2), (3.2, 2.2, 3.0), 0.15),
+        ellipsoid((0, 16.9, 4.2), (3.2, 2.2, 3.0), 0.15, bone=_THIN),
         ellipsoid((0, 16.0, 6.9), (2.3, 0.7, 1.3), 0.9),
         both_sides(ellipsoid((1.2, 10.2, 3.0), (1.3, 0.9, 1.8), 0.35)),
     )

@@ -39,6 +39,8 @@ def test_layout(folder):
         "labels/phantom_0001_posterior.json",
         "labels/phantom_0002_anterior.json",
         "labels/phantom_0002_posterior.json",
+        "truth.csv",
+        *(f"regions/phantom_000{k}_{view}.png" for k in (1, 2, 3) for view in ("anterior", "posterior")),
     }
     with open(folder / "labels" / "patients.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -53,8 +55,10 @@ def test_bytes_do_not_depend_on_workers_or_cohort_size(folder, tmp_path):
         "scans/phantom_0004.dcm",
         "labels/phantom_0004_anterior.json",
         "labels/phantom_0004_posterior.json",
+        "regions/phantom_0004_anterior.png",
+        "regions/phantom_0004_posterior.png",
     }
-    for name in set(smaller) - {"labels/patients.csv"}:
+    for name in set(smaller) - {"labels/patients.csv", "truth.csv"}:
         assert larger[name] == smaller[name], name
 
 
@@ -173,6 +177,8 @@ def test_command_line(tmp_path, capsys):
         ["--patients", "0"],
         ["--patients", "1", "--positive-fraction", "2"],
         ["--patients", "1", "--workers", "0"],
+        ["--patients", "1", "--bsi", "many"],
+        ["--patients", "1", "--bsi", "5:1"],
     ):
         assert main(["phantom", "--out", str(tmp_path / "no"), *wrong]) == 2
         assert capsys.readouterr().err.startswith("error: ")

@@ -16,6 +16,13 @@ def test_weights_add_up_to_activity_times_volume():
     assert ellipsoid((0, 0, 0), (2, 2, 2), 1.0, hollow=0.5).weight.sum() == pytest.approx(4 / 3 * np.pi * 7, rel=1e-4)
 
 
+def test_bone_mass_is_the_volume_whatever_the_activity():
+    assert tube([(0, 0, 0), (0, 10, 0)], 1.0, 2.0).mass.sum() == pytest.approx(np.pi * 10, rel=0.01)
+    assert ellipsoid((0, 0, 0), (1, 2, 3), 3.0, bone=0.5).mass.sum() == pytest.approx(0.5 * 4 / 3 * np.pi * 6, rel=1e-4)
+    square = plate([(0, 0), (4, 0), (4, 4), (0, 4)], lambda x, y: 0 * x, 0.5, activity=2.0)
+    assert square.mass.sum() == pytest.approx(square.weight.sum() / 2, rel=1e-4)
+
+
 def test_a_plate_fills_its_outline():
     cloud = plate([(0, 0), (4, 0), (4, 4), (0, 4)], lambda x, y: 0 * x + 5, 0.5)
     # The outline is smoothed: about the square's 16 cm^2, bulging a little.
