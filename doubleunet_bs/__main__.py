@@ -2,12 +2,13 @@
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from doubleunet_bs import __version__
-from doubleunet_bs.errors import BoneScanError
+from doubleunet_bs.errors import BoneScanError, os_reason
 
 # verb -> one line of help. Each verb is a module of doubleunet_bs.commands ("_" for "-") with `add_arguments(parser)`,
 # `run(args) -> int` and its long help as docstring.
@@ -47,7 +48,11 @@ def run_command(work: Callable[[], int | None]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         else:
             # For instance a full disk or a folder without permission.
-            print("error:", f"{error.filename}: {error.strerror}" if error.filename else error, file=sys.stderr)
+            print(
+                "error:",
+                f"{error.filename}: {os_reason(error)}" if error.filename else os_reason(error),
+                file=sys.stderr,
+            )
         return 1
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
@@ -74,6 +79,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv` (default: the command line), run the verb, return the exit code."""
+    # Names of files and labels may hold what the terminal or the log cannot show.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = parse_arguments(sys.argv[1:] if argv is None else argv)
     return run_command(lambda: args.command(args))
 

@@ -4,6 +4,9 @@ Every command turns a `BoneScanError` into that line on standard error and the e
 Anything else that escapes is a defect of this package.
 """
 
+import errno
+import os
+
 
 class BoneScanError(Exception):
     """Base of all errors of this package. The message is one line for a person, without patient data."""
@@ -52,3 +55,22 @@ class ServerError(BoneScanError):
 def counted(number: int, noun: str) -> str:
     """ "1 scan", "2 scans": the number, and the noun with an s unless there is one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def os_reason(error: BaseException) -> str:
+    """Why the system refused: "No space left on device", "Permission denied".
+
+    NumPy leaves the reason out, and pydicom wraps the error in one of its own.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    # NumPy: "262144 requested and 36736 written". Only a full disk or quota takes a part.
+    return os.strerror(errno.ENOSPC) if "requested and" in str(error) else str(error) or type(error).__name__
+
+
+def one_line(text: object) -> str:
+    """Text from outside in one line: what cannot be printed, such as a line break, becomes "?"."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))

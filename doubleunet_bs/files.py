@@ -37,12 +37,14 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode:
 
 def write_text(path: str | os.PathLike, text: str, mode: int | None = None) -> None:
     """Write UTF-8 text to `path` atomically; `mode` as for `replace_file`."""
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), mode)
+    replace_file(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace"), mode)
 
 
 def json_text(content: Any) -> str:
     """`content` as indented JSON. NaN and infinity are refused: use None."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A file name that is not UTF-8 becomes an escape, from which every reader of JSON gets the name back.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(path: str | os.PathLike, content: Any, mode: int | None = None) -> None:

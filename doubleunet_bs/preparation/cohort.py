@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError
+from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError, os_reason
 from doubleunet_bs.files import new_folder, write_json
 from doubleunet_bs.preparation.annotations import decide_group, read_annotation
 from doubleunet_bs.preparation.brightness import to_grey
@@ -138,7 +138,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
         else:
             job.rejected_file.unlink(missing_ok=True)
     except OSError as cause:
-        raise BoneScanError(f"{cause.filename or job.out}: {cause.strerror}") from None
+        raise BoneScanError(f"{cause.filename or job.out}: {os_reason(cause)}") from None
     return result
 
 

@@ -79,6 +79,9 @@ def find_inputs(
         other = count_kinds(found.passed_over)
         beside = f", only {other}" if other else ""
         raise DatasetError(f"{scans}: no scan is in it{beside}: give the folder of the scans")
+    if not found.scans:
+        # Without a scan every annotation would be listed, too.
+        return Inputs((), found.rejected, found.passed_over)
     names = _Names(found)
     files = index_labels(labels, names.known, [classes_file] if classes_file else [])
     tasks, rejected = [], list(found.rejected)

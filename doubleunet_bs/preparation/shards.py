@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from doubleunet_bs.errors import DatasetError
+from doubleunet_bs.errors import DatasetError, os_reason
 from doubleunet_bs.files import file_inside, write_json
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.records import CaseRecord, parse_record
@@ -248,7 +248,7 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     except FileNotFoundError:
         raise DatasetError(f"{path}: missing: prepare the scans again") from None
     except OSError as cause:
-        raise DatasetError(f"{path}: cannot be read ({cause.strerror})") from None
+        raise DatasetError(f"{path}: cannot be read ({os_reason(cause)})") from None
     except _HEADER_ERRORS as cause:
         reason = str(cause).splitlines()[0][:100] if str(cause) else type(cause).__name__
         raise DatasetError(f"{path}: not as {DATASET} describes it ({reason}): prepare the scans again") from None

@@ -15,7 +15,7 @@ import numpy as np
 
 from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.display import exact_polygon, png_bytes
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import create_file, json_text
 from doubleunet_bs.results.lesion_list import LesionArea
 from doubleunet_bs.scans.sources import Source
@@ -124,7 +124,7 @@ def write_annotations(
             try:
                 created = create_file(path, json_text(content))
             except OSError as cause:
-                raise RunError(f"{path}: cannot be written ({cause.strerror or cause})") from None
+                raise RunError(f"{path}: cannot be written ({os_reason(cause)})") from None
             if not created:
                 raise _taken(path)
             written.append(path)

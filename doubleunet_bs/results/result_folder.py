@@ -13,7 +13,7 @@ from doubleunet_bs import __version__
 from doubleunet_bs.connected_components import CONNECTIVITY
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.display import png_bytes
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import json_text, replaced_folder, write_json
 from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES, device_uid
 from doubleunet_bs.inference.predictor import Prediction
@@ -130,7 +130,7 @@ def write_prediction(
                 # Renaming the folder may still fail; annotations left behind would stop the next run.
                 undo.enter_context(removed_on_error(labelme.values()))
     except OSError as cause:
-        raise RunError(f"{folder}: cannot be written ({cause.strerror or cause})") from None
+        raise RunError(f"its results cannot be written to {folder} ({os_reason(cause)})") from None
     return WrittenResult(folder, result)
 
 

@@ -39,7 +39,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from doubleunet_bs.errors import ScanError
+from doubleunet_bs.errors import ScanError, os_reason
 from doubleunet_bs.scans.decode_process import READY
 from doubleunet_bs.scans.dicom_file import silence_pydicom
 from doubleunet_bs.scans.sources import DECODER_BYTES, DECODER_SECONDS
@@ -237,7 +237,7 @@ def _run(data: bytes, uid: str, options: dict) -> bytes:
     except subprocess.TimeoutExpired as late:
         output, status = late.stdout or b"", None
     except OSError as cause:
-        raise ScanError(f"needs a decoding process, which does not start ({cause.strerror})", "decoder") from None
+        raise ScanError(f"needs a decoding process, which does not start ({os_reason(cause)})", "decoder") from None
     if not output.startswith(READY):
         raise ScanError(f"needs a decoder that cannot run: reinstall {DECODERS[uid].package} and pydicom", "decoder")
     return output[len(READY) :] if status == 0 else b""

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs.constants import AIR, CLASS_NAMES, METASTATIC
-from doubleunet_bs.errors import DatasetError, LabelError
+from doubleunet_bs.errors import DatasetError, LabelError, one_line
 
 LARGEST_FILE = 1 << 20
 # What Pillow raises on damaged or absurd pictures.
@@ -40,9 +40,9 @@ def fold_classes(classes: Mapping[str, int]) -> dict[str, int]:
 
 
 def quoted(text: Any) -> str:
-    """Text from a file, quoted, cut to 40 characters and safe to print on any terminal."""
-    text = str(text)
-    return ascii(text if len(text) <= 40 else text[:37] + "...")
+    """Text from a file in quotes, in one line and cut to 40 characters."""
+    text = one_line(text)
+    return f"'{text if len(text) <= 40 else text[:37] + '...'}'"
 
 
 def load_class_map(path: str | os.PathLike) -> dict[str, int]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.constants import CASE_NAME
-from doubleunet_bs.errors import BoneScanError
+from doubleunet_bs.errors import BoneScanError, os_reason
 from doubleunet_bs.files import create_file, json_text, write_text
 
 FORMAT = "doubleunet-bs pseudonyms 1"
@@ -96,7 +96,7 @@ class Pseudonyms:
         try:
             mode, text = path.stat().st_mode, path.read_bytes()
         except OSError as cause:
-            raise BoneScanError(f"{path}: the pseudonym file cannot be read ({cause.strerror})") from None
+            raise BoneScanError(f"{path}: the pseudonym file cannot be read ({os_reason(cause)})") from None
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise BoneScanError(f"{path}: others may read this key: run chmod 600 on it, or make a new one")
         try:
@@ -127,7 +127,7 @@ class Pseudonyms:
             try:
                 create_file(path, cls.new()._text(), mode=0o600)
             except OSError as cause:
-                raise BoneScanError(f"{path}: the pseudonym file cannot be written ({cause.strerror})") from None
+                raise BoneScanError(f"{path}: the pseudonym file cannot be written ({os_reason(cause)})") from None
         return cls.load(path) if Path(path).exists() else cls.new()
 
     def save(self, path: str | os.PathLike) -> None:
@@ -149,7 +149,7 @@ class Pseudonyms:
                     together.merge(self)
                     write_text(path, together._text(), mode=0o600)
         except OSError as cause:
-            raise BoneScanError(f"{path}: the pseudonym file cannot be written ({cause.strerror})") from None
+            raise BoneScanError(f"{path}: the pseudonym file cannot be written ({os_reason(cause)})") from None
 
     def _text(self) -> str:
         return json_text(
@@ -196,7 +196,7 @@ def save_file_table(path: str | os.PathLike, files: Mapping[str, Sequence[str]])
         csv.writer(text, lineterminator="\n").writerows([("case", "path"), *rows])
         write_text(path, text.getvalue(), mode=0o600)
     except OSError as cause:
-        raise BoneScanError(f"{path}: the table of files cannot be written ({cause.strerror})") from None
+        raise BoneScanError(f"{path}: the table of files cannot be written ({os_reason(cause)})") from None
 
 
 def load_file_table(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from doubleunet_bs.errors import ScanError, SettingsError, counted
+from doubleunet_bs.errors import ScanError, SettingsError, counted, os_reason
 from doubleunet_bs.scans.bone_scan import BoneScan, read_sources
 from doubleunet_bs.scans.dicom_file import DicomFile, load_header, pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import find_layout
@@ -335,7 +335,7 @@ def _files(
         return
 
     def unreadable(error: OSError) -> None:
-        reject(Source(str(error.filename)), ScanError(f"cannot be read ({error.strerror})", "unreadable"))
+        reject(Source(str(error.filename)), ScanError(f"cannot be read ({os_reason(error)})", "unreadable"))
 
     def left_out(path: str) -> None:
         pass_over(Source(path), kind_by_name([os.path.basename(path)]) or "hidden")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import lzma
 import os
+import re
 import stat
 import struct
 import unicodedata
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, BinaryIO
 
-from doubleunet_bs.errors import ScanError
+from doubleunet_bs.errors import ScanError, one_line, os_reason
 from doubleunet_bs.scans.other_files import DICOM_SUFFIXES
 
 MEBIBYTE = 1024 * 1024
@@ -67,7 +68,7 @@ class Source:
         """How messages name it: the path, and behind a "!" the member."""
         label = f"{self.path}!{'/'.join(self.steps)}" if self.member else self.path
         # A name may hold line breaks, or bytes that no terminal can show.
-        return "".join(character if character.isprintable() else "?" for character in label)
+        return one_line(label)
 
     @property
     def stem(self) -> str:
@@ -116,7 +117,9 @@ def open_file(path: str) -> BinaryIO:
     except FileNotFoundError:
         raise ScanError("no such file", "unreadable") from None
     except (OSError, ValueError) as cause:
-        raise ScanError(f"cannot be read ({getattr(cause, 'strerror', None) or 'bad name'})", "unreadable") from None
+        raise ScanError(
+            f"cannot be read ({os_reason(cause) if isinstance(cause, OSError) else 'bad name'})", "unreadable"
+        ) from None
 
 
 def is_archive(path: str) -> bool:
@@ -140,9 +143,15 @@ def open_archive(path: str) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except _ARCHIVE_ERRORS:
         raise ScanError("is a damaged zip archive", "archive") from None
-    if sum(member.file_size for member in archive.infolist()) > MAX_ARCHIVE_BYTES:
+    try:
+        if sum(member.file_size for member in archive.infolist()) > MAX_ARCHIVE_BYTES:
+            raise ScanError("unpacks to more than any export of scans does", "archive-bomb")
+        for member in archive.infolist():
+            member.filename = _member_name(member)
+        archive.NameToInfo = {member.filename: member for member in archive.infolist()}
+    except ScanError:
         archive.close()
-        raise ScanError("unpacks to more than any export of scans does", "archive-bomb")
+        raise
     return archive
 
 
@@ -174,11 +183,39 @@ def list_members(archive: zipfile.ZipFile) -> list[str]:
     return sorted(name for name in files if not name.endswith("\\") or archive.getinfo(name).file_size)
 
 
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """The name of a member whose program did not mark it as UTF-8, which zipfile reads as code page 437.
+
+    Raises:
+        ScanError: `archive` when it cannot be known: annotations and patients.csv would not find the scan.
+    """
+    name = member.filename
+    if member.flag_bits & 0x800 or name.isascii():
+        return name
+    raw = name.encode("cp437")
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<2H", extra)
+        # Info-ZIP's Unicode Path: version, checksum of the raw name, name.
+        if kind == 0x7075 and extra[5:9] == struct.pack("<I", zlib.crc32(raw)):
+            return extra[9 : 4 + size].decode("utf-8", "replace")
+        extra = extra[4 + size :]
+    with contextlib.suppress(UnicodeDecodeError):
+        return raw.decode("utf-8")
+    # Letters of western languages are where Windows puts them. Anything else was written in another code page, and so
+    # were words that are wholly Japanese.
+    western = all(character.isascii() or "\xc0" <= character <= "\xff" for character in name)
+    words = re.findall(r"[^\W\d_]+", raw.decode("cp932", "replace"))
+    if western and not any(word[0] > "\u3040" and not re.search("[A-Za-z\ufffd]", word) for word in words):
+        return name
+    raise ScanError("has names in an unknown encoding, not marked as UTF-8: unpack it first", "archive")
+
+
 def _read_bounded(file: IO[bytes], limit: int) -> tuple[bytes, bool]:
     try:
         data = file.read(limit + 1)
     except OSError as cause:
-        raise ScanError(f"cannot be read ({cause.strerror})", "unreadable") from None
+        raise ScanError(f"cannot be read ({os_reason(cause)})", "unreadable") from None
     return data[:limit], len(data) <= limit
 
 

@@ -5,6 +5,7 @@ import pickle
 import stat
 import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -253,6 +254,40 @@ def test_an_archive_with_backslashes_as_some_windows_programs_write_it(tmp_path)
     assert np.array_equal(found.scans[0].read().anterior, FRONT)
     (inside,) = find_scans(tmp_path / "export.zip").scans
     assert inside.paths == ("export/a.dcm",)
+
+
+def zip_with_raw_name(path, name: bytes, extra: bytes = b"") -> None:
+    """A zip archive as programs write it that do not mark names as UTF-8."""
+    with zipfile.ZipFile(path, "w") as archive:
+        member = zipfile.ZipInfo("~" * len(name))
+        member.extra = extra
+        archive.writestr(member, write(ge_discovery()))
+    path.write_bytes(path.read_bytes().replace(b"~" * len(name), name))
+
+
+@pytest.mark.parametrize(
+    ("raw", "extra", "stem"),
+    [
+        ("张三.dcm".encode(), b"", "张三"),
+        ("Müller.dcm".encode("cp437"), b"", "Müller"),
+        ("Müller.dcm".encode("cp850"), b"", "Müller"),
+        ("张三.dcm".encode("gbk"), "张三.dcm".encode(), "张三"),
+        (b"plain.dcm", b"", "plain"),
+    ],
+)  # fmt: skip
+def test_names_in_an_archive_that_are_not_marked_as_utf8(tmp_path, raw, extra, stem):
+    if extra:
+        extra = struct.pack("<2HBI", 0x7075, 5 + len(extra), 1, zlib.crc32(raw)) + extra
+    zip_with_raw_name(tmp_path / "export.zip", raw, extra)
+    (scan,) = find_scans(tmp_path).scans
+    assert scan.names == (stem,) and np.array_equal(scan.read().anterior, FRONT)
+
+
+@pytest.mark.parametrize("raw", ["张三".encode("gbk"), "山田".encode("cp932"), "Müller".encode("cp1252")])
+def test_names_in_an_archive_that_cannot_be_known_are_refused(tmp_path, raw):
+    zip_with_raw_name(tmp_path / "export.zip", raw)
+    (file,) = find_scans(tmp_path).rejected
+    assert (file.path, file.reason) == ("export.zip", "archive") and "unknown encoding" in file.message
 
 
 def test_zip_bombs_are_refused(tmp_path, monkeypatch):
