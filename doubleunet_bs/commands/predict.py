@@ -55,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--previous", metavar="RESULT", help="result folder or scan of an earlier date, shown in the report beside it"
     )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="probability from which on pixels are metastatic, between 0 and 1 (default: the likeliest class)",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, metavar="DIR", help="folder for the results; created if missing")
     output.add_argument(
@@ -124,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
         server=args.server,
         precision=args.precision,
         deadline=args.deadline,
+        threshold=args.threshold,
         previous=args.previous,
         log=Path(args.log) if args.log else None,
     )

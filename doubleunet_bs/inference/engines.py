@@ -80,6 +80,12 @@ def check_choice(
         raise SettingsError(f"a deadline of {deadline:g} s: give a positive number of seconds")
 
 
+def check_threshold(threshold: float | None) -> None:
+    """Raises `SettingsError` unless it is None or a probability above 0 and below 1."""
+    if threshold is not None and not 0 < threshold < 1:
+        raise SettingsError(f"--threshold {threshold:g}: give a probability above 0 and below 1")
+
+
 def _check_server(server: str) -> None:
     try:
         parts = urlsplit(server)

@@ -10,7 +10,7 @@ import numpy as np
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, choose_local
+from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, check_threshold, choose_local
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.model_folder import ModelFolder, find_model
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
@@ -27,13 +27,14 @@ class Prediction:
     Attributes:
         case: pseudonym of the scan.
         masks: "anterior" and "posterior" -> uint8 array of the shape of the raw view (1024, 256): 1 where metastatic is
-            the most probable class, 0 elsewhere. All 0 in a missing view, and outside the crop.
+            the most probable class (or see `threshold`), 0 elsewhere. All 0 in a missing view, and outside the crop.
         probabilities: the same names -> float32 array of that shape: probability of the metastatic class, between 0
             and 1; 0 in a missing view, and outside the crop.
         prepared: the scan as the network saw it: grey image, gains, body bounding boxes, placements.
         warnings: of reading and preparing, one line each.
         model: the model's description.
         engine: what computed it and in which precision, for the record.
+        threshold: metastatic are pixels of at least this probability; None where the most probable class decided.
     """
 
     case: str
@@ -43,6 +44,14 @@ class Prediction:
     warnings: tuple[str, ...]
     model: ModelDescription
     engine: str
+    threshold: float | None = None
+
+    @property
+    def mask_rule(self) -> str:
+        """How probabilities became masks, for the record."""
+        if self.threshold is None:
+            return "metastatic is the most probable class"
+        return f"probability of metastatic at least {self.threshold:g}"
 
     @property
     def lesion_pixels(self) -> dict[str, int]:
@@ -63,6 +72,8 @@ class Predictor:
         precision: "auto" uses bfloat16 where the processor multiplies it in hardware; "float32" does not. A server
             chooses its own.
         deadline: seconds within which a server must answer, retries included; None: `engines.DEADLINE`.
+        threshold: call pixels metastatic from this probability on, between 0 and 1; None takes the most probable class,
+            as the paper does.
 
     Attributes:
         description: the model's metadata.
@@ -90,8 +101,11 @@ class Predictor:
         server: str | None = None,
         precision: str = "auto",
         deadline: float | None = None,
+        threshold: float | None = None,
     ):
         check_choice(engine, precision, server, deadline)
+        check_threshold(threshold)
+        self.threshold = threshold
         self._segmenter: Engine
         # Engines are imported when they are chosen: OpenVINO starts without TensorFlow, which takes seconds to import.
         if server is not None:
@@ -141,6 +155,8 @@ class Predictor:
         if not prepared:
             return []
         probability, mask = self._segmenter(np.stack([case.grey for case in prepared]))
+        if self.threshold is not None:
+            mask = (probability >= self.threshold).astype(np.uint8)
         return [self._map_back(case, probability[place], mask[place]) for place, case in enumerate(prepared)]
 
     def _map_back(self, prepared: PreparedCase, probability: np.ndarray, mask: np.ndarray) -> Prediction:
@@ -157,6 +173,7 @@ class Predictor:
             warnings=prepared.warnings,
             model=self.description,
             engine=self.engine,
+            threshold=self.threshold,
         )
 
 

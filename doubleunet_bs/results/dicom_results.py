@@ -120,6 +120,7 @@ def segmentation(view: str, prediction: Prediction, header: ResultHeader) -> Seg
     """
     frame = header.frames[view]
     name = f"{prediction.model.name}; engine {prediction.engine}; weights {prediction.model.weights_sha256[:12]}"
+    name += f"; {prediction.mask_rule}"
     description = SegmentDescription(
         segment_number=1,
         segment_label="metastasis",
@@ -246,7 +247,7 @@ def secondary_capture(
     dataset.RecognizableVisualFeatures = "NO"
     description = (
         f"Both views with predicted metastatic areas outlined, by doubleunet_bs {__version__}, "
-        f"{prediction.model.name}, engine {prediction.engine}. {NOT_FOR_DIAGNOSIS}."
+        f"{prediction.model.name}, engine {prediction.engine}; {prediction.mask_rule}. {NOT_FOR_DIAGNOSIS}."
     )
     if warnings:
         description += f" {'Warning' if len(warnings) == 1 else 'Warnings'}: {'; '.join(warnings)}."

@@ -68,6 +68,8 @@ def overlay_picture(
     name = f"{prediction.case}   {PHANTOM_NOTE}" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     outlined = f"Outlined: predicted metastatic by {prediction.model.name}"
+    if prediction.threshold is not None:
+        outlined += f", {prediction.mask_rule}"
     size = 20
     while draw.textlength(outlined, _font(size)) > page.width - 2 * _MARGIN:  # An ensemble has a long name.
         size -= 1

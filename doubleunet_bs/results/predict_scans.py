@@ -15,7 +15,7 @@ from doubleunet_bs import __version__
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError
 from doubleunet_bs.files import nearest_existing
-from doubleunet_bs.inference.engines import check_choice, choose_local
+from doubleunet_bs.inference.engines import check_choice, check_threshold, choose_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import Predictor
@@ -42,7 +42,7 @@ class PredictionTask:
         scans: files, folders and zip archives.
         settings: what to write, and where.
         model: folder of a fold or of an exported model, or its name on the server.
-        engine, server, precision, deadline: see `inference.predictor.Predictor`.
+        engine, server, precision, deadline, threshold: see `inference.predictor.Predictor`.
         previous: result folder or scan of an earlier date, for the report; None for none.
         log: file for a log; None for none.
     """
@@ -54,6 +54,7 @@ class PredictionTask:
     server: str | None = None
     precision: str = "auto"
     deadline: float | None = None
+    threshold: float | None = None
     previous: str | None = None
     log: Path | None = None
 
@@ -66,6 +67,7 @@ class PredictionTask:
         """
         settings = self.settings
         check_choice(self.engine, self.precision, self.server, self.deadline)
+        check_threshold(self.threshold)
         for option, path in (("out", settings.out), ("labelme", settings.labelme)):
             if path is not None and not nearest_existing(path).is_dir():
                 raise SettingsError(f"{nearest_existing(path)}: is a file; --{option} names a folder")
@@ -224,12 +226,13 @@ def predict_scans(task: PredictionTask) -> int:
     total = len(found.scans) + len(found.rejected)
     done = 0
     with RunLog(task.log) as log:
-        predictor = Predictor(task.model, task.engine, task.server, task.precision, task.deadline)
+        predictor = Predictor(task.model, task.engine, task.server, task.precision, task.deadline, task.threshold)
         model = predictor.description
-        _introduce(model, predictor.engine)
+        _introduce(model, predictor.engine, task.threshold)
+        threshold = "" if task.threshold is None else f", threshold {task.threshold:g}"
         log.line(
             f"start: doubleunet_bs {__version__}, {model.name}, weights {model.weights_sha256[:12]}, "
-            f"engine {predictor.engine}, {total} scans"
+            f"engine {predictor.engine}{threshold}, {total} scans"
         )
         for number, file in enumerate(found.rejected, start=len(found.scans) + 1):
             log.line(f"scan {number} of {total}: not segmented ({file.reason})")
@@ -286,7 +289,7 @@ def rehearse_prediction(task: PredictionTask) -> int:
     model = find_model(path)
     model.check_exported(task.engine)
     exported = model.saved_model or task.engine == "serving"
-    _introduce(model.description, f"engine {choose_local(task.engine) if exported else 'tensorflow'}")
+    _introduce(model.description, f"engine {choose_local(task.engine) if exported else 'tensorflow'}", task.threshold)
     case = None
     if task.previous:
         previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view)
@@ -333,10 +336,12 @@ def _summary(written: WrittenResult) -> str:
     return "\n".join(lines)
 
 
-def _introduce(description: ModelDescription, engine: str) -> None:
+def _introduce(description: ModelDescription, engine: str, threshold: float | None) -> None:
     rows, columns = description.image_shape
     print(f"model   {description.name}, {description.quality}, {rows} x {columns} pixels, {engine}")
     print(f"trained on {description.training_summary}")
+    if threshold is not None:
+        print(f"mask    probability of metastatic at least {threshold:g}")
     if description.quality_warning:
         print(f"warning {description.quality_warning}")
     print(f"use     {INTENDED_USE}")

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import datetime
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import json_text, replaced_folder, write_json
 from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES, device_uid
 from doubleunet_bs.inference.predictor import Prediction
+from doubleunet_bs.results.foci import FOCUS_RULE, find_foci, focus_numbers
 from doubleunet_bs.results.labelme_output import (
     labelme_file,
     lesion_shapes,
@@ -145,7 +147,7 @@ def report_scan(scan: BoneScan, prediction: Prediction) -> ReportScan:
 def describe_prediction(
     scan: BoneScan,
     prediction: Prediction,
-    lesions: Collection[PredictedLesion],
+    lesions: Sequence[PredictedLesion],
     shapes: Mapping[str, list[dict[str, Any]]],
     outputs: Collection[str],
     identified: bool = False,
@@ -180,6 +182,8 @@ def describe_prediction(
             "annotation": file("labelme", ANNOTATION.format(view), not missing),
             "picture": file("labelme", PICTURE.format(view), not missing),
         }
+    foci = find_foci(lesions, scan.pixel_spacing_mm, prediction.warnings)
+    number_of_focus = focus_numbers(foci)
     kinds: list[str | None] = [shape["shape_type"] for view in VIEWS for shape in shapes.get(view, ())]
     kinds = kinds or [None] * len(lesions)
     pixels = sum(lesion.pixels for lesion in lesions)
@@ -191,11 +195,16 @@ def describe_prediction(
         "case": prediction.case,
         "phantom": scan.phantom,
         "metastatic_pixels": sum(prediction.lesion_pixels.values()),
-        "lesion_rule": f"connected areas of the mask of one view, {CONNECTIVITY} neighbours; views are not matched",
+        "created": created(),
+        "threshold": prediction.threshold,
+        "mask_rule": prediction.mask_rule,
+        "lesion_rule": f"connected areas of the mask of one view, {CONNECTIVITY} neighbours; foci match the views",
         "lesions": [
-            {**dataclasses.asdict(lesion), "annotation_shape": kind}
+            {**dataclasses.asdict(lesion), "annotation_shape": kind, "focus": number_of_focus.get(lesion.number)}
             for lesion, kind in zip(lesions, kinds, strict=True)
         ],
+        "foci": None if foci is None else [dataclasses.asdict(focus) for focus in foci],
+        "focus_rule": FOCUS_RULE,
         "lesion_area": {
             "lesion_pixels": pixels,
             "lesion_area_mm2": area_mm2(pixels, scan.pixel_spacing_mm),
@@ -240,3 +249,8 @@ def describe_prediction(
         },
         "engine": prediction.engine,
     }
+
+
+def created() -> str:
+    """The local time with its offset, to the second: when a result was made."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

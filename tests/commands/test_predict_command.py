@@ -92,6 +92,35 @@ def test_overlay_outlines_the_masks(command, phantoms, scan):
     assert np.all(picture[140:] == CONTOUR, axis=2).sum() == pytest.approx(lines, rel=0.02)
 
 
+def test_a_threshold_stands_in_every_result(command, phantoms, scan):
+    file = phantoms / "phantom_0001.dcm"
+    code, out, _ = command(file, "--threshold", "0.25", "--outputs", "dicom,report")
+    assert code == 0 and "mask    probability of metastatic at least 0.25" in out
+    folder, rule = command.out / scan.case, "probability of metastatic at least 0.25"
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["threshold"], result["mask_rule"]) == (0.25, rule)
+    assert rule in (folder / "report.html").read_text()
+    for name in ("overlay.dcm", *(f"segmentation_{view}.dcm" for view in VIEWS)):
+        assert rule.encode() in (folder / name).read_bytes()
+    command(file, "--outputs", "report", "--overwrite")
+    assert json.loads((folder / "result.json").read_text())["threshold"] is None
+    assert "most probable class" in (folder / "report.html").read_text()
+    assert command(file, "--threshold", "1.5", "--overwrite")[0] == 2
+
+
+def test_lesions_of_the_views_are_matched(command, phantoms, scan):
+    command(phantoms / "phantom_0001.dcm", "--outputs", "none")
+    result = json.loads((command.out / scan.case / "result.json").read_text())
+    areas = {area["number"]: area for area in result["lesions"]}
+    assert [focus["number"] for focus in result["foci"]] == list(range(1, len(result["foci"]) + 1))
+    both = [focus for focus in result["foci"] if focus["anterior"] and focus["posterior"]]
+    assert len(areas) == len(result["foci"]) + len(both) and both
+    for focus in both:
+        one, other = areas[focus["anterior"]], areas[focus["posterior"]]
+        assert (one["view"], other["view"]) == VIEWS and one["focus"] == other["focus"] == focus["number"]
+        assert max(one["pixels"], other["pixels"]) <= 4 * min(one["pixels"], other["pixels"])
+
+
 def test_folder_and_archive(command, phantoms, tmp_path):
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
         archive.write(phantoms / "phantom_0002.dcm", "deep/within/x")

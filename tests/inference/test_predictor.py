@@ -94,6 +94,26 @@ def test_a_batch_gives_what_each_scan_gives(predictor, phantoms):
     assert predictor.segment([]) == []
 
 
+def test_a_threshold_decides_instead_of_the_class(predictor, trained_run, scan):
+    """The network's own mask is ignored: all it gives here are probabilities of 0, 0.25, 0.5 and 0.75 in stripes."""
+    striped = Predictor(trained_run / "fold_01", threshold=0.5)
+    stripes = np.arange(4, dtype=np.float32) / 4
+
+    def network(grey):
+        return np.resize(stripes, grey.shape), np.zeros(grey.shape, np.uint8)
+
+    striped._segmenter = network
+    prediction = striped.predict(scan)
+    assert (prediction.threshold, prediction.mask_rule) == (0.5, "probability of metastatic at least 0.5")
+    for view in ("anterior", "posterior"):
+        assert np.array_equal(prediction.masks[view] == 1, prediction.probabilities[view] >= 0.5)
+        assert {0.25, 0.5} < set(np.unique(prediction.probabilities[view]))
+    assert (predictor.predict(scan).threshold, predictor.threshold) == (None, None)
+    for impossible in (0, 1, -0.1, float("nan")):
+        with pytest.raises(SettingsError, match="give a probability above 0 and below 1"):
+            Predictor(trained_run / "fold_01", threshold=impossible)
+
+
 def test_models_that_are_refused(trained_run, tmp_path):
     with pytest.raises(RunError, match="no such model folder"):
         Predictor(tmp_path / "nowhere")
