@@ -22,6 +22,7 @@ VERBS = {
     "predict": "segment scans with a trained fold",
     "ensemble": "combine trained folds into one model",
     "serve-package": "package a model for TensorFlow Serving",
+    "node": "receive scans from a PACS, segment them and send the results back",
 }
 DESCRIPTION = "Segment bone metastases on whole-body bone scans with the Double U-Net."
 EPILOG = """\

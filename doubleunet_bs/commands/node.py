@@ -1,0 +1,88 @@
+"""Run a DICOM node: it receives bone scans, segments them and sends the results to a PACS.
+
+CONFIG is a TOML file, for instance:
+
+  spool = "/var/lib/doubleunet-bs"      # received files, results, queue: patient data, for the node's account only
+  model = "/models/fold_01"             # a fold or an exported model; with `server`, its name there
+  # engine = "openvino"                 # as in `predict`
+  # server = "grpc://gpu:8500"
+  # quiet_seconds = 120                 # a study is segmented when nothing of it has come for so long
+  # allow_missing_view = false
+  # keep_days = 7                       # then the files of a finished study are removed
+  # min_free_mb = 1024                  # below this, scans are refused (status A700)
+
+  [receive]
+  ae_title = "BONESCAN"
+  host = "127.0.0.1"                    # the default: this machine only
+  port = 11112
+  [[receive.from]]                      # nobody else may send
+  ae_title = "CAMERA1"
+  address = "10.0.0.5"
+
+  # [watch]                             # another source: copies of new files are taken
+  # folder = "/data/export"
+
+  [[send]]                              # none: results stay in the spool
+  ae_title = "PACS"
+  host = "10.0.0.2"
+  port = 104
+  [[send]]
+  name = "archive"
+  url = "https://pacs.hospital/dicom-web"
+  # token = "ARCHIVE_TOKEN"             # environment variable with a bearer token
+
+  [monitor]                             # /health and /metrics (Prometheus)
+  port = 9090
+
+  # [tls]                               # for `tls = true` in [receive] and [[send]]; both sides show certificates
+  # certificate = "node.pem"
+  # key = "node.key"
+  # authority = "hospital.pem"
+
+Examples:
+  doubleunet-bs node node.toml --check
+  doubleunet-bs node node.toml
+  doubleunet-bs node node.toml --list
+
+Writes into the spool, and sends on: a segmentation, a report and the overlay of each scan, with the patient's identity.
+A scan is acknowledged once it is safely on disk. A killed node continues where it was: it loses nothing, and what it
+sends again has the same UIDs. Prints one line of JSON per event, without
+names, dates or UIDs of patients. Ctrl-C or SIGTERM ends it after the study that was begun.
+
+Exit codes: 0 stopped by a signal, 1 it cannot start, 2 wrong configuration.
+Research software, not a medical device: not for diagnosis or treatment.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `node`."""
+    parser.add_argument("config", metavar="CONFIG", help="configuration file (TOML)")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--check", action="store_true", help="check the configuration, print what it means, and stop")
+    choice.add_argument("--list", action="store_true", help="list the studies in the spool with state and reason")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the node."""
+    import importlib.util
+
+    from doubleunet_bs.errors import SettingsError
+    from doubleunet_bs.node.settings import read_settings
+
+    settings = read_settings(args.config)
+    if args.list:
+        from doubleunet_bs.node.spool import list_studies
+
+        print(list_studies(settings.spool))
+        return 0
+    for package in ("pynetdicom", "dicomweb_client"):
+        if importlib.util.find_spec(package) is None:
+            raise SettingsError("the DICOM network is not installed: add the extra node, as README shows")
+    from doubleunet_bs.node.run_node import run_node, startup_report
+
+    if args.check:
+        print(startup_report(settings))
+        return 0
+    return run_node(settings)

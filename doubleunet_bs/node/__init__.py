@@ -1,0 +1,1 @@
+"""A DICOM node: receives bone scans, segments them, and sends the results on (`doubleunet-bs node`)."""

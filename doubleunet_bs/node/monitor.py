@@ -1,0 +1,79 @@
+"""/health and /metrics of a node, on a local port."""
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.node.spool import Spool
+
+PREFIX = "doubleunet_bs_node"
+
+
+def metrics_text(spool: Spool) -> str:
+    """The figures of a node in the text format of Prometheus."""
+    figures = spool.figures()
+    lines = [f"# TYPE {PREFIX}_free_bytes gauge", f"{PREFIX}_free_bytes {spool.free_bytes()}"]
+    lines.append(f"# TYPE {PREFIX}_studies gauge")
+    lines += [f'{PREFIX}_studies{{state="{state}"}} {number}' for state, number in sorted(figures["studies"].items())]
+    lines.append(f"# TYPE {PREFIX}_results gauge")
+    for (destination, state), number in sorted(figures["deliveries"].items()):
+        label = destination.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        lines.append(f'{PREFIX}_results{{destination="{label}",state="{state}"}} {number}')
+    for name, value in figures["counters"].items():
+        name, _, status = name.partition("refused_")
+        metric = f"{PREFIX}_refused_total" if status else f"{PREFIX}_{name}_total"
+        if f"# TYPE {metric} counter" not in lines:
+            lines.append(f"# TYPE {metric} counter")
+        lines.append(f'{metric}{{status="{status}"}} {value:g}' if status else f"{metric} {value:.10g}")
+    return "\n".join(lines) + "\n"
+
+
+class Monitor:
+    """Answers on `host`:`port` in a thread of its own.
+
+    Args:
+        address: host and port.
+        spool: gives the figures.
+        problem: says what is wrong with the node; "" when it is well.
+
+    Raises:
+        RunError: the port is taken or not allowed.
+    """
+
+    def __init__(self, address: tuple[str, int], spool: Spool, problem: Callable[[], str]):
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 10
+
+            def do_GET(self) -> None:
+                if self.path == "/metrics":
+                    self._answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics_text(spool))
+                elif self.path == "/health":
+                    wrong = problem()
+                    content = json.dumps({"status": "error", "problem": wrong} if wrong else {"status": "ok"})
+                    self._answer(503 if wrong else 200, "application/json", content + "\n")
+                else:
+                    self._answer(404, "text/plain; charset=utf-8", "there are /health and /metrics\n")
+
+            def _answer(self, status: int, kind: str, text: str) -> None:
+                data = text.encode()
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        try:
+            self._server = ThreadingHTTPServer(address, Handler)
+        except OSError as cause:
+            raise RunError(f"monitor: cannot listen on {address[0]} port {address[1]} ({cause.strerror})") from None
+        threading.Thread(target=self._server.serve_forever, name="monitor", daemon=True).start()
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()

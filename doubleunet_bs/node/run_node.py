@@ -1,0 +1,258 @@
+"""The node at work: one study after the other is segmented, while threads receive, send and answer the monitor."""
+
+import datetime
+import json
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import pydicom
+
+from doubleunet_bs import __version__
+from doubleunet_bs.errors import ScanError, ServerError
+from doubleunet_bs.inference.model_description import INTENDED_USE
+from doubleunet_bs.inference.model_folder import find_model
+from doubleunet_bs.inference.predictor import Predictor
+from doubleunet_bs.node.monitor import Monitor
+from doubleunet_bs.node.receiver import RECEIVED_CLASSES, Receiver, WatchFolder
+from doubleunet_bs.node.sender import Sender
+from doubleunet_bs.node.settings import NodeSettings
+from doubleunet_bs.node.spool import ASIDE, RECEIVING, Spool, Study
+from doubleunet_bs.results.input_scans import list_scans
+from doubleunet_bs.results.result_files import JobSettings
+from doubleunet_bs.results.result_folder import write_prediction
+from doubleunet_bs.results.source_study import read_source_study
+from doubleunet_bs.stop_signals import StopSignals
+
+ATTEMPTS = 5
+"""Of a study that fails, or ends the node, for another reason than its content; then it is set aside."""
+FIRST_PAUSE = 30.0
+"""Seconds until a study is tried again, doubled each time."""
+LOOK_SECONDS = 1.0
+WATCH_SECONDS, CLEAN_SECONDS = 5.0, 3600.0
+
+
+def run_node(settings: NodeSettings) -> int:
+    """Receive, segment and send until SIGTERM or SIGINT; the study that was begun is finished first.
+
+    Returns:
+        0.
+
+    Raises:
+        BoneScanError: the node cannot begin.
+    """
+    spool = Spool(settings.spool)
+    node = _Node(settings, spool)
+    stop = threading.Event()
+    senders = [Sender(one, settings, spool, log_event, stop) for one in settings.destinations]
+    receiver = monitor = None
+
+    def problem() -> str:
+        dead = [one.name for one in senders if not one.is_alive()]
+        if dead:
+            return f"stopped: {', '.join(dead)}"
+        return "disk-full" if node.disk_is_full() else node.trouble
+
+    try:
+        with StopSignals() as signals:
+            print(startup_report(settings), file=sys.stderr, flush=True)
+            node.open_model()
+            monitor = Monitor(settings.monitor, spool, problem) if settings.monitor else None
+            receiver = Receiver(settings, spool, log_event) if settings.receive else None
+            for sender in senders:
+                sender.start()
+            log_event("ready", version=__version__)
+            node.work(signals)
+    finally:
+        stop.set()
+        if receiver is not None:
+            receiver.stop()
+        for sender in senders:
+            if sender.is_alive():
+                sender.join(5)
+        if monitor is not None:
+            monitor.stop()
+        spool.close()
+    log_event("stopped")
+    return 0
+
+
+class _Node:
+    """Segments the studies of the spool.
+
+    Attributes:
+        trouble: why no study can be segmented at present; "" when all is well.
+    """
+
+    def __init__(self, settings: NodeSettings, spool: Spool):
+        self.settings, self.spool = settings, spool
+        self.trouble = ""
+        self._predictor: Predictor | None = None
+        self._watch = WatchFolder(settings, spool, log_event) if settings.watch else None
+
+    def open_model(self) -> None:
+        """Load the model. A model server may be started later: then it is asked again when a study waits.
+
+        Raises:
+            BoneScanError: the model is missing or damaged.
+        """
+        chosen = self.settings
+        try:
+            self._predictor = Predictor(chosen.model, chosen.engine, chosen.server, chosen.precision, chosen.deadline)
+        except ServerError as error:
+            self.trouble = "model server unavailable"
+            log_event(self.trouble, reason=str(error))
+        else:
+            self.trouble = ""
+            model = self._predictor.description
+            log_event("model", name=model.name, weights=model.weights_sha256[:12], engine=self._predictor.engine)
+
+    def disk_is_full(self) -> bool:
+        """Whether the spool has less free space than it must keep."""
+        return self.spool.free_bytes() < self.settings.min_free_mb << 20
+
+    def work(self, signals: StopSignals) -> None:
+        """Segment studies as they become due, until a signal comes."""
+        watched = cleaned = 0.0
+        full = False
+        while not signals.requested:
+            now = time.monotonic()
+            if self._watch and now - watched >= WATCH_SECONDS:
+                watched = now
+                self._watch.look()
+            if now - cleaned >= CLEAN_SECONDS:
+                cleaned = now
+                if number := self.spool.remove_old(self.settings.keep_days):
+                    log_event("removed old files", studies=number)
+            if self.disk_is_full():
+                if not full:
+                    log_event("disk full", free_bytes=self.spool.free_bytes())
+                full = True
+            else:
+                full = False
+                if (study := self.spool.next_study()) is not None:
+                    self.segment(study)
+                    continue
+            time.sleep(LOOK_SECONDS)
+
+    def segment(self, study: Study) -> None:
+        """Segment one study and note its results, or why it has none. No error of one study stops the node."""
+        if study.attempts >= ATTEMPTS:
+            state = self.spool.finish(study, {}, [], "failed")
+            log_event("set aside" if state == ASIDE else state, study=study.number, reasons=["failed"])
+            return
+        pause = FIRST_PAUSE * 2**study.attempts
+        begun = time.perf_counter()
+        try:
+            if self._predictor is None:
+                self.open_model()
+            if self._predictor is None:
+                self.spool.postpone(study, FIRST_PAUSE, count=False)
+                return
+            results, reasons, scans = self._predict(study, self._predictor)
+        except ServerError as error:
+            # Its text names the server only. A study is not to blame.
+            self.trouble = "model server unavailable"
+            log_event(self.trouble, study=study.number, reason=str(error))
+            self.spool.postpone(study, FIRST_PAUSE, count=False)
+        except Exception as error:  # noqa: BLE001 - whatever a study causes, the others must get their results
+            kind = type(error).__name__
+            log_event("failed", study=study.number, reason=kind, again_in=pause, where=_where(error))
+            self.spool.count("failed")
+            self.spool.postpone(study, pause)
+        else:
+            self.trouble = ""
+            names = [one.name for one in self.settings.destinations]
+            state = self.spool.finish(study, results, names, ", ".join(sorted(set(reasons))))
+            seconds = time.perf_counter() - begun
+            self.spool.count("predicted_scans", scans)
+            self.spool.count("predicted_seconds", seconds)
+            event = "set aside" if state == ASIDE else "changed meanwhile" if state == RECEIVING else "predicted"
+            log_event(event, study=study.number, scans=scans, reasons=sorted(set(reasons)), seconds=round(seconds, 2))
+
+    def _predict(self, study: Study, predictor: Predictor) -> tuple[dict[str, Path], list[str], int]:
+        """SOP Instance UID -> file of the results, the reasons of what is not segmented, and the number of scans."""
+        allow = self.settings.allow_missing_view
+        found = list_scans([str(study.folder)], allow)
+        reasons = [file.reason for file in found.rejected]
+        settings = JobSettings(
+            out=self.spool.results(study.number),
+            outputs=("dicom",),
+            allow_missing_view=allow,
+            overwrite=True,
+            keep_identity=True,
+        )
+        results: dict[str, Path] = {}
+        cases = set()
+        for files in found.scans:
+            try:
+                scan = files.read(allow)
+                if scan.case in cases:
+                    raise ScanError("has the same counts as another of the study", "duplicate")
+                source = read_source_study(files.sources)
+                prediction = predictor.predict(scan)
+            except ScanError as error:
+                reasons.append(error.reason)
+                continue
+            cases.add(scan.case)
+            written = write_prediction(settings, scan, prediction, source)
+            for path in sorted(written.folder.glob("*.dcm")):
+                results[pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID] = path
+        return results, reasons, len(cases)
+
+
+def startup_report(settings: NodeSettings) -> str:
+    """What the node accepts, what it does and where it sends, for the person who starts it.
+
+    Raises:
+        RunError: the model, where it is a folder, is missing or damaged.
+    """
+    lines = [f"doubleunet_bs {__version__} DICOM node. {INTENDED_USE}"]
+    receive = settings.receive
+    if receive:
+        lines.append(f"accepts   C-STORE and C-ECHO as {receive.ae_title}, {receive.host} port {receive.port}")
+        lines.append(f"          {', '.join(one.name for one in RECEIVED_CLASSES)}; {_encrypted(receive.tls)}")
+        lines += [f"from      {peer.ae_title} at {peer.address}" for peer in receive.peers]
+    if settings.watch:
+        lines.append(f"watches   {settings.watch}")
+    model = settings.model
+    if settings.server is None:
+        found = find_model(Path(model))
+        model = f"{found.description.name}, weights {found.description.weights_sha256[:12]}"
+    lines.append(f"segments  with {model}, engine {settings.engine}{f' at {settings.server}' * bool(settings.server)}")
+    lines.append(f"          studies that were quiet for {settings.quiet_seconds:g} s")
+    for one in settings.destinations:
+        if one.url:
+            lines.append(f"sends to  {one.name}: {one.url}; {_encrypted(one.url.startswith('https'))}")
+        else:
+            lines.append(f"sends to  {one.name}: {one.ae_title}, {one.host} port {one.port}; {_encrypted(one.tls)}")
+    if not settings.destinations:
+        lines.append("sends     nothing: results stay in the spool")
+    if settings.monitor:
+        lines.append("monitor   http://{}:{}/health and /metrics".format(*settings.monitor))
+    lines.append(
+        f"spool     {settings.spool}; files are removed {settings.keep_days:g} days after a study is done; "
+        f"refuses scans below {settings.min_free_mb} MB of free space"
+    )
+    return "\n".join(lines)
+
+
+def log_event(event: str, **fields: object) -> None:
+    """Print one event as a line of JSON. Studies are numbered: no name, date or UID is in the log."""
+    now = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
+    line = json.dumps({"time": now, "event": event, **fields}, ensure_ascii=True)
+    # One call, so that lines of several threads do not mix.
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _encrypted(tls: bool) -> str:
+    return "TLS" if tls else "not encrypted"
+
+
+def _where(error: BaseException) -> str:
+    """The line of this package that raised an error: its text could hold header values."""
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if "doubleunet_bs" in one.filename]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

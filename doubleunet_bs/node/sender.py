@@ -1,0 +1,148 @@
+"""Where results go: C-STORE to a DICOM node or STOW-RS to a DICOMweb service, again and again until they are stored."""
+
+import os
+import threading
+from collections.abc import Iterable
+
+import pydicom
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.presentation import build_context
+
+from doubleunet_bs.node.receiver import Log
+from doubleunet_bs.node.settings import Destination, NodeSettings
+from doubleunet_bs.node.spool import REFUSED, SENT, Delivery, Spool
+
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
+"""Seconds before a destination is tried again, doubled each time."""
+_PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+_TIMEOUT = 60
+
+
+class UnavailableError(Exception):
+    """The destination cannot take anything at present. The text names the reason, nothing of a patient."""
+
+
+class Sender(threading.Thread):
+    """Sends the results of all studies to one destination, until `stop` is set."""
+
+    def __init__(self, destination: Destination, settings: NodeSettings, spool: Spool, log: Log, stop: threading.Event):
+        super().__init__(name=f"send {destination.name}", daemon=True)
+        self.destination, self.settings, self.spool, self.log, self.stop = destination, settings, spool, log, stop
+        self.failures = 0
+
+    def run(self) -> None:
+        pause = 1.0
+        while not self.stop.wait(pause):
+            waiting = self.spool.deliveries(self.destination.name)
+            if not waiting:
+                pause = 1.0
+                continue
+            try:
+                (self._send_web if self.destination.url else self._send_dicom)(waiting)
+            except UnavailableError as error:
+                pause = min(FIRST_PAUSE * 2**self.failures, LONGEST_PAUSE)
+                self.failures += 1
+                self.log("destination unavailable", destination=self.destination.name, reason=str(error), pause=pause)
+            else:
+                self.failures, pause = 0, 0.1
+
+    def _note(self, delivery: Delivery, status: int | None) -> None:
+        """Note the answer of the destination: a status of PS3.4 B.2.3, None for "stored"."""
+        if status in (None, 0) or status >> 12 == 0xB:
+            self.spool.delivered(delivery, SENT)
+            self.spool.count("sent")
+            self.log("sent", study=delivery.study, destination=self.destination.name)
+        elif status >> 8 == 0xA7:
+            raise UnavailableError(f"status {status:04X}")
+        else:
+            self.spool.delivered(delivery, REFUSED)
+            self.log("not taken", study=delivery.study, destination=self.destination.name, status=f"{status:04X}")
+
+    def _send_dicom(self, waiting: list[Delivery]) -> None:
+        destination, receive = self.destination, self.settings.receive
+        datasets = [(delivery, pydicom.dcmread(delivery.path)) for delivery in waiting]
+        entity = AE(receive.ae_title if receive else "DOUBLEUNET_BS")
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT
+        entity.connection_timeout = _TIMEOUT
+        entity.requested_contexts = _contexts(dataset for _, dataset in datasets)
+        tls = None
+        if destination.tls:
+            assert self.settings.tls is not None
+            tls = (self.settings.tls.context(server=False), destination.host)
+        association = entity.associate(
+            destination.host,
+            destination.port,
+            ae_title=destination.ae_title,
+            tls_args=tls,  # type: ignore[arg-type]
+        )
+        if not association.is_established:
+            reason = "association rejected" if association.is_rejected else "no connection"
+            raise UnavailableError("none of our SOP classes accepted" if association.rejected_contexts else reason)
+        try:
+            accepted = {(one.abstract_syntax, one.transfer_syntax[0]) for one in association.accepted_contexts}
+            for delivery, dataset in datasets:
+                if self.stop.is_set():
+                    return
+                syntax = dataset.file_meta.TransferSyntaxUID
+                if (dataset.SOPClassUID, syntax) not in accepted and syntax.is_compressed:
+                    dataset.decompress(generate_instance_uid=False)
+                if not any(sop_class == dataset.SOPClassUID for sop_class, _ in accepted):
+                    # SOP class not supported.
+                    self._note(delivery, 0x0122)
+                    continue
+                status = association.send_c_store(dataset)
+                if "Status" not in status:
+                    raise UnavailableError("connection lost")
+                self._note(delivery, int(status.Status))
+        finally:
+            association.release()
+
+    def _send_web(self, waiting: list[Delivery]) -> None:
+        destination = self.destination
+        assert destination.url is not None
+        session = requests.Session()
+        session.request = _with_timeout(session.request)  # type: ignore[method-assign]
+        headers = {}
+        if destination.token_variable:
+            headers["Authorization"] = f"Bearer {os.environ[destination.token_variable]}"
+        client = DICOMwebClient(destination.url, session=session, headers=headers)
+        client.set_http_retry_params(retry=False)
+        for delivery in waiting:
+            if self.stop.is_set():
+                return
+            try:
+                answer = client.store_instances([pydicom.dcmread(delivery.path)])
+            except requests.HTTPError as error:
+                # 409: stored nothing, for a reason that lies in the file. Others can be mended on the other side.
+                code = error.response.status_code if error.response is not None else 500
+                if code != 409:
+                    raise UnavailableError(f"HTTP {code}") from None
+                self._note(delivery, 0xC000)
+                continue
+            except requests.RequestException as error:
+                raise UnavailableError(type(error).__name__) from None
+            failed = answer.get("FailedSOPSequence") or []
+            self._note(delivery, int(failed[0].get("FailureReason") or 0xC000) if failed else None)
+
+
+def _contexts(datasets: Iterable[Dataset]) -> list:
+    """A presentation context for each class and transfer syntax, and one uncompressed beside it."""
+    wanted: dict[tuple[str, str], list[str | UID]] = {}
+    for dataset in datasets:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        wanted[dataset.SOPClassUID, "plain"] = _PLAIN
+        if syntax.is_compressed:
+            wanted[dataset.SOPClassUID, syntax] = [syntax]
+    return [build_context(sop_class, syntaxes) for (sop_class, _), syntaxes in wanted.items()]
+
+
+def _with_timeout(request):
+    def bounded(*args, **kwargs):
+        kwargs.setdefault("timeout", _TIMEOUT)
+        return request(*args, **kwargs)
+
+    return bounded

@@ -1,0 +1,368 @@
+"""The node's memory on disk: received files, the state of every study, what has been sent where.
+
+A file counts as received once it and its row are on disk (fsync, then commit); only then is it acknowledged. Every
+state is one row of an SQLite database, so a node that was killed continues where it was. Names in here are hashes of
+UIDs; the folder is for its owner only, since the files hold patients.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from doubleunet_bs.errors import RunError, ScanError
+from doubleunet_bs.scans.dicom_file import load_header, pydicom_silence, read_identifier
+from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
+
+WAITING, SENT, REFUSED = "waiting", "sent", "refused"
+"""States of a delivery. Refused: the destination said that it will not take this file."""
+RECEIVING, PREDICTING, SENDING, DONE, ASIDE = "receiving", "predicting", "sending", "done", "aside"
+"""States of a study. Aside: no result can be made, for a reason that is kept; another file starts the study again."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS study (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, state TEXT NOT NULL, due REAL NOT NULL,
+    changed REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
+    removed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS study_state ON study (state, due);
+CREATE TABLE IF NOT EXISTS instance (
+    study INTEGER NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (study, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivery (
+    destination TEXT NOT NULL, uid TEXT NOT NULL, study INTEGER NOT NULL, file TEXT NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (destination, uid)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS delivery_state ON delivery (destination, state, study);
+CREATE TABLE IF NOT EXISTS watched (path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value REAL NOT NULL);
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study whose turn it is.
+
+    Attributes:
+        number: its name in the log.
+        key: hash of its UID.
+        folder: its received files.
+        attempts: how often it was tried before.
+    """
+
+    number: int
+    key: str
+    folder: Path
+    attempts: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivery:
+    """A result to send.
+
+    Attributes:
+        destination: its name.
+        uid: SOP Instance UID of the result.
+        study: number.
+        path: the file.
+    """
+
+    destination: str
+    uid: str
+    study: int
+    path: Path
+
+
+class Spool:
+    """Opens the spool for this process alone; makes it where it does not exist. May be used from several threads.
+
+    Raises:
+        RunError: another node uses the folder, or it cannot be made or read.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+            self._owner = open(folder / "lock", "w", encoding="ascii")  # noqa: SIM115 - open as long as the node runs
+            fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # What a killed node was just receiving has not been acknowledged.
+            shutil.rmtree(self.incoming, ignore_errors=True)
+            self.incoming.mkdir(mode=0o700)
+            self._database = sqlite3.connect(folder / "queue.sqlite", check_same_thread=False, isolation_level=None)
+            self._database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
+        except BlockingIOError:
+            raise RunError(f"{folder}: another node uses this spool: stop it or name another folder") from None
+        except (OSError, sqlite3.Error) as cause:
+            raise RunError(f"{folder}: the spool cannot be opened ({cause})") from None
+        with self._transaction() as database:
+            database.execute("UPDATE study SET state = ?, due = 0 WHERE state = ?", (RECEIVING, PREDICTING))
+            # A destination may have been repaired since.
+            database.execute("UPDATE delivery SET state = ? WHERE state = ?", (WAITING, REFUSED))
+
+    def close(self) -> None:
+        """Leave the spool to another process."""
+        with self._lock:
+            self._database.close()
+        self._owner.close()
+
+    @property
+    def incoming(self) -> Path:
+        """Where files are until they are whole."""
+        return self.folder / "incoming"
+
+    def free_bytes(self) -> int:
+        """Free space of the spool's disk."""
+        return shutil.disk_usage(self.folder).free
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def receive(self, path: Path, quiet_seconds: float, sop_class: str | None = None) -> tuple[int, bool]:
+        """Take a whole DICOM file into its study. When this returns, it is safely on disk.
+
+        Args:
+            path: a file in `incoming`; it is moved.
+            quiet_seconds: how long to wait for more of the study.
+            sop_class: that was announced for it; None: not checked.
+
+        Returns:
+            The study's number, and whether the file is new: False for one that was received before, byte for byte.
+
+        Raises:
+            ScanError: not DICOM, too large, without the UIDs that every file has, or of another class (`sop-class`).
+            OSError: it cannot be written.
+        """
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ScanError("is larger than any bone scan", "too-large")
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+        with pydicom_silence:
+            dataset = load_header(*Source(str(path)).read(MAX_HEADER_BYTES)).dataset
+            study_uid, uid = (read_identifier(dataset, name) for name in ("StudyInstanceUID", "SOPInstanceUID"))
+            if sop_class is not None and read_identifier(dataset, "SOPClassUID") != sop_class:
+                raise ScanError("is of another SOP class than announced", "sop-class")
+        if not study_uid or not uid:
+            raise ScanError("has no study or instance UID", "no-uid")
+        key, instance = (hashlib.sha256(one.encode()).hexdigest()[:32] for one in (study_uid, uid))
+        folder = self.folder / "received" / key
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        now = time.time()
+        with self._transaction() as database:
+            known = database.execute(
+                "SELECT study.id, digest FROM study JOIN instance ON study.id = study WHERE study.key = ? AND "
+                "instance.key = ?",
+                (key, instance),
+            ).fetchone()
+            if known and known[1] == digest:
+                path.unlink()
+                return known[0], False
+            # A file that comes again with changes takes the place of the first, as in an archive.
+            os.replace(path, folder / f"{instance}.dcm")
+            for place in (folder, folder.parent):
+                _sync(place)
+            database.execute(
+                "INSERT INTO study (key, state, due, changed) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+                "state = excluded.state, due = excluded.due, changed = excluded.changed, attempts = 0, reason = '', "
+                "removed = 0",
+                (key, RECEIVING, now + quiet_seconds, now),
+            )
+            [number] = database.execute("SELECT id FROM study WHERE key = ?", (key,)).fetchone()
+            database.execute("REPLACE INTO instance VALUES (?, ?, ?)", (number, instance, digest))
+        return number, True
+
+    def next_study(self) -> Study | None:
+        """The study that has been quiet for long enough, marked as being predicted; None when there is none."""
+        with self._transaction() as database:
+            row = database.execute(
+                "SELECT id, key, attempts FROM study WHERE state = ? AND due <= ? ORDER BY due LIMIT 1",
+                (RECEIVING, time.time()),
+            ).fetchone()
+            if row is None:
+                return None
+            database.execute("UPDATE study SET state = ?, attempts = attempts + 1 WHERE id = ?", (PREDICTING, row[0]))
+        number, key, attempts = row
+        return Study(number, key, self.folder / "received" / key, attempts)
+
+    def finish(self, study: Study, results: dict[str, Path], destinations: list[str], reason: str = "") -> str:
+        """Note the results of a study for every destination, in one step.
+
+        Args:
+            study: from `next_study`.
+            results: SOP Instance UID -> file; empty when there are none.
+            destinations: names.
+            reason: why the study, or a part of it, has no result.
+
+        Returns:
+            The study's new state. A file that came meanwhile has set it back to receiving.
+        """
+        state = (SENDING if destinations else DONE) if results else ASIDE
+        with self._transaction() as database:
+            changed = database.execute(
+                "UPDATE study SET state = ?, reason = ?, changed = ? WHERE id = ? AND state = ?",
+                (state, reason, time.time(), study.number, PREDICTING),
+            ).rowcount
+            if not changed:
+                return RECEIVING
+            # Results of fewer files that were not sent yet.
+            database.execute("DELETE FROM delivery WHERE study = ? AND state != ?", (study.number, SENT))
+            for destination in destinations:
+                for uid, path in results.items():
+                    row = (destination, uid, study.number, str(path.relative_to(self.folder)), WAITING)
+                    database.execute("INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?)", row)
+            _settle(database, study.number)
+        return state
+
+    def postpone(self, study: Study, seconds: float, count: bool = True) -> None:
+        """Try a study again later; without `count` the attempt is not counted."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE study SET state = ?, due = ?, attempts = attempts - ? WHERE id = ? AND state = ?",
+                (RECEIVING, time.time() + seconds, 0 if count else 1, study.number, PREDICTING),
+            )
+
+    def deliveries(self, destination: str, limit: int = 50) -> list[Delivery]:
+        """What waits for a destination, oldest study first."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT uid, study, file FROM delivery WHERE destination = ? AND state = ? ORDER BY study LIMIT ?",
+                (destination, WAITING, limit),
+            ).fetchall()
+        return [Delivery(destination, uid, study, self.folder / file) for uid, study, file in rows]
+
+    def delivered(self, delivery: Delivery, state: str) -> None:
+        """Note that a destination has stored a file (SENT), or will not take it (REFUSED)."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE delivery SET state = ? WHERE destination = ? AND uid = ?",
+                (state, delivery.destination, delivery.uid),
+            )
+            _settle(database, delivery.study)
+
+    def is_watched(self, path: str, size: int, modified: int) -> bool:
+        """Whether this file of the watch folder, unchanged, has been taken."""
+        with self._lock:
+            row = self._database.execute("SELECT size, modified FROM watched WHERE path = ?", (path,)).fetchone()
+        return row == (size, modified)
+
+    def mark_watched(self, path: str, size: int, modified: int) -> None:
+        """Note that a file of the watch folder has been taken."""
+        with self._transaction() as database:
+            database.execute("REPLACE INTO watched VALUES (?, ?, ?)", (path, size, modified))
+
+    def copy_in(self, path: str) -> Path:
+        """Copy a file into `incoming`."""
+        handle, name = tempfile.mkstemp(dir=self.incoming)
+        try:
+            with open(handle, "wb") as target, open(path, "rb") as source:
+                shutil.copyfileobj(source, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return Path(name)
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add to a counter of the metrics."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+                (name, amount),
+            )
+
+    def figures(self) -> dict[str, dict]:
+        """For the metrics: "counters" by name, "studies" by state, "deliveries" by (destination, state), and "aside":
+        number of a study -> reason."""
+        with self._lock:
+            read = self._database.execute
+            return {
+                "counters": dict(read("SELECT name, value FROM counter ORDER BY name").fetchall()),
+                "studies": dict(read("SELECT state, COUNT(*) FROM study GROUP BY state").fetchall()),
+                "deliveries": {
+                    (destination, state): number
+                    for destination, state, number in read(
+                        "SELECT destination, state, COUNT(*) FROM delivery GROUP BY destination, state"
+                    ).fetchall()
+                },
+                "aside": dict(read("SELECT id, reason FROM study WHERE state = ? ORDER BY id", (ASIDE,)).fetchall()),
+            }
+
+    def remove_old(self, days: float) -> int:
+        """Remove the files of studies that were done or set aside some days ago. What was sent stays known.
+
+        Returns:
+            The number of studies whose files went.
+        """
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT id, key FROM study WHERE state IN (?, ?) AND changed < ? AND NOT removed",
+                (DONE, ASIDE, time.time() - days * 86400),
+            ).fetchall()
+        for number, key in rows:
+            with self._transaction() as database:
+                changed = database.execute(
+                    "UPDATE study SET removed = 1 WHERE id = ? AND state IN (?, ?)", (number, DONE, ASIDE)
+                ).rowcount
+                if changed:
+                    database.execute("DELETE FROM instance WHERE study = ?", (number,))
+                    shutil.rmtree(self.folder / "received" / key, ignore_errors=True)
+                    shutil.rmtree(self.results(number), ignore_errors=True)
+        return len(rows)
+
+    def results(self, number: int) -> Path:
+        """Folder of a study's results."""
+        return self.folder / "results" / str(number)
+
+
+def _settle(database: sqlite3.Connection, study: int) -> None:
+    """A study is done when nothing of it waits."""
+    database.execute(
+        "UPDATE study SET state = ?, changed = ? WHERE id = ? AND state = ? AND NOT EXISTS "
+        "(SELECT 1 FROM delivery WHERE study = ? AND state = ?)",
+        (DONE, time.time(), study, SENDING, study, WAITING),
+    )
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def list_studies(folder: Path) -> str:
+    """The studies of a spool as a table: number in the log, state, reason, folder of the received files.
+
+    Raises:
+        RunError: there is no spool.
+    """
+    path = folder / "queue.sqlite"
+    if not path.is_file():
+        raise RunError(f"{folder}: no spool of a node")
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT id, state, reason, key, removed FROM study ORDER BY id").fetchall()
+    lines = [f"{'study':>6}  {'state':<10}  {'reason':<24}  received files"]
+    for number, state, reason, key, removed in rows:
+        where = "removed" if removed else str(folder / "received" / key)
+        lines.append(f"{number:>6}  {state:<10}  {reason or '-':<24}  {where}")
+    return "\n".join(lines)

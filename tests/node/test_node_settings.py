@@ -1,0 +1,77 @@
+"""The configuration file: what it means, and one clear line for what is wrong in it."""
+
+import pytest
+
+from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.node.settings import Destination, Peer, read_settings
+
+WHOLE = """
+spool = "spool"
+model = "model"
+[receive]
+ae_title = "BONESCAN"
+port = 11112
+[[receive.from]]
+ae_title = "CAMERA"
+address = "10.0.0.5"
+[[send]]
+ae_title = "PACS"
+host = "10.0.0.2"
+port = 104
+[[send]]
+url = "https://pacs.example/dicom-web/"
+"""
+
+
+def read(tmp_path, text):
+    (tmp_path / "node.toml").write_text(text)
+    return read_settings(tmp_path / "node.toml")
+
+
+def test_what_a_file_means(tmp_path):
+    found = read(tmp_path, WHOLE)
+    assert found.spool == tmp_path / "spool"
+    # This machine only, unless the file says otherwise; nothing of a monitor without its table.
+    assert (found.receive.host, found.monitor, found.tls) == ("127.0.0.1", None, None)
+    assert found.receive.peers == (Peer("CAMERA", "10.0.0.5"),)
+    assert found.destinations == (
+        Destination("PACS", "PACS", "10.0.0.2", 104),
+        Destination("pacs.example", url="https://pacs.example/dicom-web"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('model = "model"', 'modell = "model"', "model is missing"),
+        ("[receive]", "quiet_second = 3\n[receive]", "quiet_second is unknown: did you mean quiet_seconds?"),
+        ("port = 11112", "port = 0", "receive.port = 0: must be a port, 1 to 65535"),
+        ("port = 11112", "port = true", "must be a port"),
+        ("port = 11112", "prot = 11112", "receive.port is missing"),
+        ('"CAMERA"', '"CAMERA\\\\1"', "must be an AE title"),
+        ('"BONESCAN"', '"BONESCAN_OF_THE_WHOLE_CLINIC"', "must be an AE title"),
+        ('address = "10.0.0.5"', 'address = "camera1"', "receive.from.address = 'camera1': must be an IP address"),
+        ("[[receive.from]]", "[[receive.form]]", "[[receive.from]] is missing: list who may send"),
+        ("https://", "ftp://", "must be an http or https address"),
+        ("https://", "https://user:secret@", "without a password"),
+        ('url = "https://pacs.example/dicom-web/"', 'ae_title = "PACS"\nhost = "h"\nport = 1', "the same name"),
+        ("port = 104", "port = 104\ntls = true", "tls = true needs [tls]"),
+        ("[receive]", "[watch]\nfolder = 'spool/in'\n[receive]", "watch.folder lies in the spool"),
+        ("[receive]", 'engine = "gpu"\n[receive]', "gpu"),
+        ("dicom-web/", 'dicom-web/"\ntoken = "NO_SUCH_VARIABLE_HERE', "NO_SUCH_VARIABLE_HERE is not set"),
+        ("[receive]", "[receive", "not a readable TOML file"),
+    ],
+)
+def test_what_is_refused(old, new, said, tmp_path):
+    assert old in WHOLE
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, WHOLE.replace(old, new, 1))
+    message = str(caught.value)
+    assert said in message and "\n" not in message and message.startswith(str(tmp_path / "node.toml"))
+
+
+def test_a_node_needs_a_source(tmp_path):
+    with pytest.raises(SettingsError, match=r"nothing would come in: add \[receive\] or \[watch\]"):
+        read(tmp_path, 'spool = "spool"\nmodel = "model"\n')
+    with pytest.raises(SettingsError, match="no such file"):
+        read_settings(tmp_path / "other.toml")

@@ -1,0 +1,118 @@
+"""What destinations get, what they refuse, and what happens while they are away."""
+
+import threading
+
+import pydicom
+import pytest
+from orthanc import free_port, running_orthanc
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, SecondaryCaptureImageStorage
+from pynetdicom import AE, evt
+
+from doubleunet_bs.node.sender import Sender, UnavailableError
+from doubleunet_bs.node.settings import Destination
+
+
+@pytest.fixture
+def result(spool, study_files, tmp_path):
+    """A study with one result, an RLE-compressed secondary capture, for destination "pacs"."""
+    path = study_files()[0]
+    spool.receive(spool.copy_in(str(path)), 0)
+    study = spool.next_study()
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    target = spool.results(study.number) / "overlay.dcm"
+    target.parent.mkdir(parents=True)
+    dataset.save_as(target)
+    spool.finish(study, {dataset.SOPInstanceUID: target}, ["pacs"])
+    return target
+
+
+class Pacs:
+    """A receiver of C-STORE that answers as it is told."""
+
+    def __init__(self, *syntaxes, status=0):
+        self.port, self.status, self.stored = free_port(), status, []
+        entity = AE("PACS")
+        entity.add_supported_context(SecondaryCaptureImageStorage, list(syntaxes))
+        self.entity = entity
+        entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+
+    def _store(self, event):
+        from io import BytesIO
+
+        self.stored.append(pydicom.dcmread(BytesIO(event.encoded_dataset())))
+        return self.status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.entity.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def datasets_in_memory(monkeypatch):
+    from pynetdicom import _config
+
+    monkeypatch.setattr(_config, "STORE_RECV_CHUNKED_DATASET", False)
+
+
+def sender(settings, spool, events, **destination):
+    return Sender(Destination("pacs", **destination), settings, spool, events, threading.Event())
+
+
+@pytest.mark.parametrize("syntaxes", [(RLELossless, ImplicitVRLittleEndian), (ExplicitVRLittleEndian,)])
+def test_a_pacs_gets_the_file_as_it_can_read_it(syntaxes, settings, spool, result, events):
+    with Pacs(*syntaxes) as pacs:
+        one = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
+        one._send_dicom(spool.deliveries("pacs"))
+    [stored] = pacs.stored
+    assert stored.file_meta.TransferSyntaxUID == syntaxes[0]
+    sent = pydicom.dcmread(result)
+    assert stored.SOPInstanceUID == sent.SOPInstanceUID and (stored.pixel_array == sent.pixel_array).all()
+    assert spool.figures()["studies"] == {"done": 1}
+
+
+@pytest.mark.parametrize(("status", "state"), [(0xB007, "sent"), (0xC123, "refused"), (0xA901, "refused")])
+def test_answers_of_a_pacs(status, state, settings, spool, result, events):
+    with Pacs(RLELossless, status=status) as pacs:
+        one = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
+        one._send_dicom(spool.deliveries("pacs"))
+    assert spool.figures()["deliveries"] == {("pacs", state): 1}
+
+
+def test_a_pacs_that_is_full_or_away_gets_it_later(settings, spool, result, events):
+    with Pacs(RLELossless, status=0xA700) as pacs:
+        one = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
+        with pytest.raises(UnavailableError, match="status A700"):
+            one._send_dicom(spool.deliveries("pacs"))
+    with pytest.raises(UnavailableError, match="no connection"):
+        one._send_dicom(spool.deliveries("pacs"))
+    assert spool.figures()["deliveries"] == {("pacs", "waiting"): 1}
+
+
+def test_a_pacs_that_takes_none_of_our_classes(settings, spool, result, events):
+    entity, port = AE("PACS"), free_port()
+    entity.add_supported_context("1.2.840.10008.1.1")
+    entity.start_server(("127.0.0.1", port), block=False)
+    one = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=port)
+    with pytest.raises(UnavailableError, match="none of our SOP classes accepted"):
+        one._send_dicom(spool.deliveries("pacs"))
+    entity.shutdown()
+    assert spool.figures()["deliveries"] == {("pacs", "waiting"): 1}
+
+
+@pytest.mark.slow
+def test_stow_to_orthanc(settings, spool, result, events, tmp_path):
+    with running_orthanc(tmp_path / "orthanc") as server:
+        one = sender(settings, spool, events, url=f"{server.url}/dicom-web")
+        waiting = spool.deliveries("pacs")
+        one._send_web(waiting)
+        assert spool.figures()["studies"] == {"done": 1}
+        # Once more, as after a kill between the answer and its note.
+        one._send_web(waiting)
+        [stored] = server.get("/instances")
+        assert server.get(f"/instances/{stored}/simplified-tags")["SOPInstanceUID"] == waiting[0].uid
+    with pytest.raises(UnavailableError, match="ConnectionError"):
+        one._send_web(waiting)

@@ -1,0 +1,168 @@
+"""The queue on disk: states of a study, what a kill leaves, what is known to have been sent."""
+
+import os
+import time
+
+import pydicom
+import pytest
+
+from doubleunet_bs.errors import RunError, ScanError
+from doubleunet_bs.node.spool import Spool, list_studies
+
+
+def receive(spool, paths, quiet=0.0):
+    return [spool.receive(spool.copy_in(str(path)), quiet) for path in paths]
+
+
+def results(spool, study, *uids):
+    folder = spool.results(study.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    return {uid: folder / f"{uid}.dcm" for uid in uids}
+
+
+def test_a_study_becomes_due_when_it_is_quiet(spool, study_files):
+    first, second = study_files("two-files")
+    receive(spool, [first], quiet=0.3)
+    assert spool.next_study() is None
+    time.sleep(0.2)
+    receive(spool, [second], quiet=0.3)
+    time.sleep(0.2)
+    # The second file began the wait anew.
+    assert spool.next_study() is None
+    time.sleep(0.15)
+    study = spool.next_study()
+    assert len(list(study.folder.iterdir())) == 2 and spool.next_study() is None
+    assert list(spool.incoming.iterdir()) == []
+
+
+def test_the_same_file_again_starts_nothing(spool, study_files):
+    paths = study_files()
+    assert receive(spool, paths) == [(1, True)]
+    spool.finish(spool.next_study(), {}, [], "why")
+    assert receive(spool, paths) == [(1, False)]
+    assert spool.next_study() is None
+
+
+def test_a_changed_file_takes_the_place_of_the_first(spool, study_files):
+    [path] = study_files()
+    receive(spool, [path])
+    study = spool.next_study()
+    spool.finish(study, {}, [], "missing-view")
+    dataset = pydicom.dcmread(path)
+    dataset.StudyDescription = "corrected"
+    dataset.save_as(path)
+    assert receive(spool, [path]) == [(1, True)]
+    again = spool.next_study()
+    assert (again.number, again.attempts) == (1, 0)
+    [kept] = again.folder.iterdir()
+    assert pydicom.dcmread(kept).StudyDescription == "corrected"
+
+
+def test_results_are_sent_once_and_survive(spool, study_files, reopen):
+    receive(spool, study_files())
+    study = spool.next_study()
+    assert spool.finish(study, results(spool, study, "1.2", "1.3"), ["a", "b"]) == "sending"
+    first, second = spool.deliveries("a")
+    spool.delivered(first, "sent")
+    # Killed here.
+    reopen()
+    assert [one.uid for one in spool.deliveries("a")] == [second.uid]
+    spool.delivered(second, "sent")
+    for one in spool.deliveries("b"):
+        assert spool.figures()["studies"] == {"sending": 1}
+        spool.delivered(one, "refused")
+    assert spool.figures()["studies"] == {"done": 1}
+    # What was refused is offered again by the next start; what was sent is not.
+    reopen()
+    assert len(spool.deliveries("b")) == 2 and spool.deliveries("a") == []
+
+
+def test_a_kill_during_the_prediction_repeats_it(spool, study_files, reopen):
+    receive(spool, study_files())
+    assert spool.next_study().attempts == 0
+    reopen()
+    assert spool.next_study().attempts == 1
+
+
+def test_a_file_that_comes_during_the_prediction(spool, study_files):
+    first, second = study_files("two-files")
+    receive(spool, [first])
+    study = spool.next_study()
+    receive(spool, [second])
+    assert spool.finish(study, results(spool, study, "1.2"), ["a"]) == "receiving"
+    assert spool.deliveries("a") == [] and spool.next_study().number == study.number
+
+
+def test_results_that_are_the_same_are_not_sent_again(spool, study_files):
+    [path] = study_files()
+    for uids in (["1.2"], ["1.2", "1.3"]):
+        dataset = pydicom.dcmread(path)
+        dataset.StudyDescription = uids[-1]
+        dataset.save_as(path)
+        receive(spool, [path])
+        study = spool.next_study()
+        spool.finish(study, results(spool, study, *uids), ["a"])
+        assert [one.uid for one in spool.deliveries("a")] == [uids[-1]]
+        spool.delivered(spool.deliveries("a")[0], "sent")
+
+
+def test_a_server_that_is_away_costs_no_attempt(spool, study_files):
+    receive(spool, study_files())
+    spool.postpone(spool.next_study(), 0, count=False)
+    study = spool.next_study()
+    assert study.attempts == 0
+    spool.postpone(study, 0)
+    assert spool.next_study().attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda path: path.write_bytes(b"no DICOM at all" * 50), "not-dicom"),
+        (lambda path: _delete(path, "StudyInstanceUID"), "no-uid"),
+    ],
+)
+def test_what_is_not_received(change, reason, spool, study_files):
+    [path] = study_files()
+    change(path)
+    with pytest.raises(ScanError) as caught:
+        receive(spool, [path])
+    assert caught.value.reason == reason and spool.figures()["studies"] == {}
+
+
+def _delete(path, keyword):
+    dataset = pydicom.dcmread(path)
+    del dataset[keyword]
+    dataset.save_as(path)
+
+
+def test_old_files_go_and_may_come_again(spool, study_files):
+    paths = study_files()
+    receive(spool, paths)
+    study = spool.next_study()
+    found = results(spool, study, "1.2")
+    spool.finish(study, found, ["a"])
+    assert spool.remove_old(0) == 0
+    spool.delivered(spool.deliveries("a")[0], "sent")
+    time.sleep(0.01)
+    assert spool.remove_old(1) == 0 and spool.remove_old(0) == 1
+    assert not study.folder.exists() and not spool.results(study.number).exists()
+    assert receive(spool, paths) == [(1, True)]
+    study = spool.next_study()
+    assert study.folder.is_dir()
+    spool.finish(study, found, ["a"])
+    # What was sent before is not sent again.
+    assert spool.deliveries("a") == [] and spool.figures()["studies"] == {"done": 1}
+
+
+def test_the_spool_is_for_one_node_and_its_owner(spool, study_files):
+    with pytest.raises(RunError, match="another node uses this spool"):
+        Spool(spool.folder)
+    receive(spool, study_files())
+    assert os.stat(spool.folder).st_mode & 0o777 == 0o700
+    for where, _, names in os.walk(spool.folder):
+        # Hashes: no name, ID or UID of a patient is in a path.
+        assert not any("PLANTED" in name or "1.2.826" in name for name in (where, *names))
+    assert "receiving" in list_studies(spool.folder)
+    with pytest.raises(RunError, match="no spool of a node"):
+        list_studies(spool.folder / "elsewhere")
