@@ -14,6 +14,7 @@ All problems are listed at once. With any, `prepare` writes nothing until you fi
 Examples:
   doubleunet-bs prepare --scans export/ --labels labels/ --out breast
   doubleunet-bs prepare --scans export/ --labels labels/ --out breast --skip-invalid --workers 8 --write-png
+  doubleunet-bs prepare --scans export/ --labels labels/ --regions regions/ --out breast
 
 Writes:
   SHARDS/                   the prepared scans; appears whole or not at all
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--labels", type=Path, required=True, metavar="DIR", help="folder of annotations and patients.csv"
+    )
+    what.add_argument(
+        "--regions",
+        type=Path,
+        metavar="DIR",
+        help="folder of annotations of the skeleton, named like those of the lesions: Labelme files with the names of "
+        "the regions, or PNG masks with their numbers",
     )
     what.add_argument(
         "--patients", type=Path, metavar="FILE", help="table of patients (default: patients.csv in the labels folder)"
@@ -135,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
         skip_invalid=args.skip_invalid,
         allow_missing_view=args.allow_missing_view,
         pictures=args.write_png,
+        regions=args.regions,
     )
     result = prepare_cohort(job)
     if result.rejected:

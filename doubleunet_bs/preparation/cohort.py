@@ -34,7 +34,8 @@ from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
 from doubleunet_bs.preparation.inspection import write_pictures
 from doubleunet_bs.preparation.patients import PatientSource, same_patients, warn_of_issuers
-from doubleunet_bs.preparation.records import CaseRecord, make_record
+from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, make_record
+from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter
 from doubleunet_bs.scans.other_files import PassedOver
@@ -56,7 +57,7 @@ class CohortJob:
         scans, labels: folders.
         out: the shard folder to make.
         settings: of the preparation.
-        patients, classes_file: see `find_inputs`.
+        patients, classes_file, regions: see `find_inputs`.
         key: file of the key and the lookup table of pseudonyms; None takes `<out>.identities.json`.
         workers: number of processes.
         skip_invalid: leave out scans with a problem instead of writing nothing.
@@ -75,6 +76,7 @@ class CohortJob:
     skip_invalid: bool = False
     allow_missing_view: bool = False
     pictures: bool = False
+    regions: Path | None = None
 
     @property
     def rejected_file(self) -> Path:
@@ -125,11 +127,14 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     if job.workers < 1:
         raise SettingsError(f"{job.workers} workers: at least 1 is needed")
     scans, labels, out = (Path(path).absolute() for path in (job.scans, job.labels, job.out))
-    job = dataclasses.replace(job, scans=scans, labels=labels, out=out)
+    regions = None if job.regions is None else Path(job.regions).absolute()
+    job = dataclasses.replace(job, scans=scans, labels=labels, out=out, regions=regions)
     _check_places(job)
     try:
         with new_folder(job.out) as folder:
-            inputs = find_inputs(job.scans, job.labels, job.patients, job.classes_file, job.allow_missing_view)
+            inputs = find_inputs(
+                job.scans, job.labels, job.patients, job.classes_file, job.allow_missing_view, job.regions
+            )
             result = _prepare(job, inputs, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
             if not result.written:
                 shutil.rmtree(folder)
@@ -145,7 +150,8 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
 def _check_places(job: CohortJob) -> None:
     """Nothing is written among what is read, and the way back to the patients not among what is handed on."""
     scans, labels, out, key = (Path(os.path.realpath(path)) for path in (job.scans, job.labels, job.out, job.key_file))
-    for place, folder in ((out, scans), (out, labels), (key, scans), (key, labels), (key, out)):
+    read = [scans, labels, *([Path(os.path.realpath(job.regions))] if job.regions else [])]
+    for place, folder in (*((place, folder) for place in (out, key) for folder in read), (key, out)):
         if place == folder or folder in place.parents:
             raise SettingsError(f"{place}: lies inside {folder}: choose a place outside of it")
 
@@ -168,7 +174,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
                 pseudonyms.merge(outcome.pseudonyms)
                 pseudonyms.files[outcome.record.case] = files[outcome.record.case] = task.source.full_paths
                 sources.append(outcome.source)
-                writer.add(outcome.record, outcome.counts, outcome.labels)
+                writer.add(outcome.record, outcome.counts, outcome.labels, outcome.regions)
                 if job.pictures:
                     grey = to_grey(outcome.counts, outcome.record.gains)
                     write_pictures(folder / "png", outcome.record.case, grey, outcome.labels)
@@ -189,7 +195,7 @@ class Prepared:
     """A scan that can go into a shard.
 
     Attributes:
-        record, counts, labels: as `ShardWriter.add` takes them.
+        record, counts, labels, regions: as `ShardWriter.add` takes them.
         source: where its patient is known from.
         pseudonyms: key and lookup table of the pseudonyms of this scan alone.
     """
@@ -199,6 +205,7 @@ class Prepared:
     labels: np.ndarray
     source: PatientSource
     pseudonyms: Pseudonyms
+    regions: np.ndarray | None = None
 
 
 def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared | Rejection:
@@ -207,7 +214,9 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
     try:
         scan = task.source.read(allow_missing_view=job.allow_missing_view, pseudonyms=pseudonyms)
         annotation = read_annotation(task.source.names, task.labels, job.settings.classes, scan.missing_views)
-        group = decide_group(annotation, task.declared)
+        regions = read_regions(task.source.names, task.regions, scan.missing_views)
+        undecided = not task.labels and (task.declared is None or task.declared.metastases is None)
+        group = UNKNOWN_GROUP if regions is not None and undecided else decide_group(annotation, task.declared)
         prepared = prepare_scan(scan, annotation.lesions, job.settings)
     except ScanError as error:
         rejection = task.source.rejection(error)
@@ -228,6 +237,7 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
         record=make_record(prepared, patient, group, cancer, pixel_sha256, tuple(warnings)),
         counts=prepared.counts,
         labels=prepared.labels,
+        regions=None if regions is None else prepare_regions(prepared, regions),
         source=PatientSource(scan.patient, declared=bool(task.declared and task.declared.patient)),
         pseudonyms=pseudonyms,
     )
@@ -326,6 +336,8 @@ def summary_text(records: Sequence[CaseRecord], rejected: int, settings: Prepara
     if settings.background != "none":
         kept = _spread([record.uptake_fraction for record in records], ".1%")
         lines.append(f"uptake kept      {kept} by {settings.background}")
+    if skeletons := sum(record.has_regions for record in records):
+        lines.append(f"skeletons        {skeletons} annotated")
     lines += [f"warning          {number} x {text}" for text, number in gathered_warnings(records).items()]
     return "\n".join(lines)
 

@@ -30,11 +30,13 @@ class Task:
         source: its files.
         labels: its annotation files.
         declared: its row of patients.csv, or None.
+        regions: its annotation files of the skeleton.
     """
 
     source: ScanFiles
     labels: tuple[Path, ...]
     declared: Declaration | None
+    regions: tuple[Path, ...] = ()
 
     @property
     def path(self) -> str:
@@ -57,6 +59,7 @@ def find_inputs(
     patients: Path | None = None,
     classes_file: Path | None = None,
     allow_missing_view: bool = False,
+    regions: Path | None = None,
 ) -> Inputs:
     """Search both folders. Headers are read, pixels are not.
 
@@ -65,13 +68,15 @@ def find_inputs(
         patients: table of patients; None takes patients.csv of the labels folder when it is there.
         classes_file: the class map, which is no annotation where it lies in the labels folder.
         allow_missing_view: accept scans of one view.
+        regions: folder of annotations of the skeleton, if any.
 
     Raises:
         SettingsError: no such folder.
         DatasetError: no scan is in the folder, or the table of patients is missing or not readable.
     """
-    if not labels.is_dir():
-        raise SettingsError(f"{labels}: no such folder")
+    for folder in (labels, regions):
+        if folder is not None and not folder.is_dir():
+            raise SettingsError(f"{folder}: no such folder")
     table = patients or _find_table(labels)
     declared = read_patients(table) if table else {}
     found = find_scans(scans, allow_missing_view=allow_missing_view)
@@ -84,21 +89,24 @@ def find_inputs(
         return Inputs((), found.rejected, found.passed_over)
     names = _Names(found)
     files = index_labels(labels, names.known, [classes_file] if classes_file else [])
+    skeletons = index_labels(regions, names.known) if regions else {}
     tasks, rejected = [], list(found.rejected)
     for source in found.scans:
         try:
             own = _choose_files(source, names, files, declared, labels)
+            bones = _choose_files(source, names, skeletons, declared, regions) if regions else ()
         except ScanError as error:
             rejected.append(source.rejection(error))
             continue
-        tasks.append(Task(source, own, _declaration((*source.names, *_long_names(source)), declared)))
+        tasks.append(Task(source, own, _declaration((*source.names, *_long_names(source)), declared), bones))
     # When a table was named, there is no doubt about the others.
     rejected += [] if patients else _unread_tables(scans, labels, table)
     wanted = set(stems_of(list(names.known)))
     rejected += [
-        Rejection(str(path.relative_to(labels)), "no-such-scan", "annotation matches no scan: check the file name")
-        for stem, paths in files.items()
-        if stem not in wanted
+        Rejection(str(path.relative_to(folder)), "no-such-scan", "annotation matches no scan: check the file name")
+        for folder, index in ((labels, files), (regions, skeletons))
+        for stem, paths in index.items()
+        if folder is not None and stem not in wanted
         for path in paths
     ]
     rejected += [

@@ -14,7 +14,8 @@ from doubleunet_bs.preparation.brightness import GAIN_LIMIT
 from doubleunet_bs.preparation.case import PreparedCase
 from doubleunet_bs.preparation.geometry import BodyBox, Placement
 
-GROUPS = ("positive", "negative")
+UNKNOWN_GROUP = "unknown"
+GROUPS = ("positive", "negative", UNKNOWN_GROUP)
 PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
 NOT_STATED = "not stated"
 # Empty for a scan that was made in memory.
@@ -27,7 +28,7 @@ class CaseRecord:
 
     Attributes:
         case, patient: pseudonyms.
-        group: "positive" (with metastases) or "negative".
+        group: "positive" (with metastases), "negative", or "unknown": only its skeleton is annotated.
         cancer: "breast", "prostate" or None when not stated.
         shard, row: number of the shard and row in its arrays.
         gains: of the anterior and the posterior view; exact in float32.
@@ -43,6 +44,7 @@ class CaseRecord:
         warnings: one line each.
         source_sha256: of the source file(s). pixel_sha256: of the counts.
         phantom: whether it is a synthetic scan of this package; None in shards that were written before this was noted.
+        has_regions: whether its skeleton is annotated.
     """
 
     case: str
@@ -65,6 +67,7 @@ class CaseRecord:
     source_sha256: str
     pixel_sha256: str
     phantom: bool | None = None
+    has_regions: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with an entry for each attribute."""
@@ -93,8 +96,8 @@ def parse_record(content: Any) -> CaseRecord:
         DatasetError: an entry is missing, unknown, or not what it must be. The message names the entry.
     """
     if isinstance(content, dict):
-        # Shards of this format version were first written without it: they still open, and do not know.
-        content = {"phantom": None, **content}
+        # Shards of this format version were first written without them: they still open, and do not know.
+        content = {"phantom": None, "has_regions": False, **content}
     if not isinstance(content, dict) or content.keys() != _NAMES:
         different = _NAMES ^ set(content) if isinstance(content, dict) else _NAMES
         raise DatasetError(f"a case has missing or unknown entries: {', '.join(sorted(map(str, different)))[:200]}")
@@ -163,6 +166,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "source_sha256": _is_hash,
     "pixel_sha256": _is_hash,
     "phantom": lambda value: value is None or type(value) is bool,
+    "has_regions": lambda value: type(value) is bool,
 }
 
 

@@ -3,6 +3,7 @@
     dataset.json        format, settings, shape, mark of the pseudonyms' key, one entry per shard and one per case
     counts-00000.npy    uint16 (n, 640, 512): cropped and merged counts, before brightness
     labels-00000.npy    uint8  (n, 640, 512): 0 air, 1 non-metastatic, 2 metastatic
+    regions-00000.npy   uint8  (n, 640, 512): 0 not bone, 1 to 12 regions; only where some are annotated
 
 Counts and a gain instead of grey levels: the shard stays exact, and a change of brightness is a change of the gain. The
 files are mapped into memory and opened without pickle.
@@ -35,6 +36,8 @@ CASES_PER_SHARD = 64
 # About 1 KB a case.
 LARGEST_DESCRIPTION = 64 << 20
 KINDS: dict[str, np.dtype] = {"counts": np.dtype("<u2"), "labels": np.dtype("u1")}
+REGIONS_KIND = "regions"
+"""Of type uint8. A shard without an annotated skeleton has no such file."""
 # What NumPy's header parser raises on damaged headers: it hands them to Python's own parsers.
 _HEADER_ERRORS = (ValueError, SyntaxError, tokenize.TokenError, EOFError, TypeError, RecursionError, MemoryError,
                   OverflowError)  # fmt: skip
@@ -104,6 +107,17 @@ class ShardedDataset:
         """uint8 array of `image_shape` of classes, a read-only view of the mapped file."""
         return self._shards["labels"][self.cases[index].shard][self.cases[index].row]
 
+    def regions(self, index: int) -> np.ndarray:
+        """uint8 array of `image_shape`: 0 not bone, 1 to 12. A read-only view of the mapped file.
+
+        Raises:
+            DatasetError: the skeleton of this case is not annotated.
+        """
+        record = self.cases[index]
+        if not record.has_regions:
+            raise DatasetError(f"{self.path}: {record.case} has no annotated skeleton: run prepare with --regions")
+        return self._shards[REGIONS_KIND][record.shard][record.row]
+
     def grey(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape`: the prepared image (`preparation.brightness.to_grey`)."""
         return to_grey(self.counts(index), self.cases[index].gains)
@@ -152,13 +166,23 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     if times > 1:
         raise DatasetError(f"{path / DATASET}: {name} is in it {times} times: prepare the scans again")
     arrays: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    arrays[REGIONS_KIND] = []
     for number, shard in enumerate(shards):
-        for kind, dtype in KINDS.items():
+        for kind, dtype in _kinds(shard).items():
             file = file_inside(path, shard_name(kind, number), DatasetError)
             arrays[kind].append(_map(file, (shard["cases"], *settings.image_shape), dtype))
             if verify and file_sha256(file) != shard[f"{kind}_sha256"]:
                 raise DatasetError(f"{file}: its content has changed since it was written: prepare the scans again")
+        if REGIONS_KIND not in _kinds(shard):
+            if any(case.has_regions for case in cases if case.shard == number):
+                raise DatasetError(f"{path / DATASET}: regions of shard {number} are missing: prepare the scans again")
+            arrays[REGIONS_KIND].append(np.empty(0, np.uint8))
     return ShardedDataset(path, cases, settings, fingerprint, arrays, content.get("key_mark"))
+
+
+def _kinds(shard: Mapping[str, Any]) -> dict[str, np.dtype]:
+    """Kind -> type of the files of one shard."""
+    return KINDS | ({REGIONS_KIND: np.dtype("u1")} if f"{REGIONS_KIND}_sha256" in shard else {})
 
 
 def file_sha256(path: Path) -> str:
@@ -228,7 +252,7 @@ def _check_head(path: Path, content: dict[str, Any]) -> tuple[PreparationSetting
     if not (
         isinstance(shards, list)
         and isinstance(cases, list)
-        and all(isinstance(shard, dict) and set(shard) == names for shard in shards)
+        and all(isinstance(shard, dict) and set(shard) - {f"{REGIONS_KIND}_sha256"} == names for shard in shards)
         and all(type(shard["cases"]) is int and 0 < shard["cases"] <= len(cases) for shard in shards)
     ):
         raise DatasetError(f"{path}: `shards` and `cases` are missing or damaged: prepare the scans again")
@@ -278,13 +302,23 @@ class ShardWriter:
             kind: np.zeros((CASES_PER_SHARD, *settings.image_shape), dtype) for kind, dtype in KINDS.items()
         }
 
-    def add(self, record: CaseRecord, counts: np.ndarray, labels: np.ndarray) -> None:
-        """Append a case: uint16 counts and uint8 labels of the settings' image shape. Shard and row are filled in."""
+    def add(
+        self, record: CaseRecord, counts: np.ndarray, labels: np.ndarray, regions: np.ndarray | None = None
+    ) -> None:
+        """Append a case: uint16 counts, uint8 labels and regions of the settings' image shape, or None without regions.
+
+        Shard and row are filled in, and whether the record has regions.
+        """
         if self._rows == CASES_PER_SHARD:
             self._write()
         self._arrays["counts"][self._rows] = counts
         self._arrays["labels"][self._rows] = labels
-        self.cases.append(dataclasses.replace(record, shard=len(self._shards), row=self._rows))
+        if regions is not None:
+            if REGIONS_KIND not in self._arrays:
+                self._arrays[REGIONS_KIND] = np.zeros((CASES_PER_SHARD, *self.settings.image_shape), np.uint8)
+            self._arrays[REGIONS_KIND][self._rows] = regions
+        drawn = regions is not None
+        self.cases.append(dataclasses.replace(record, shard=len(self._shards), row=self._rows, has_regions=drawn))
         self._rows += 1
 
     def finish(self) -> None:
@@ -313,3 +347,4 @@ class ShardWriter:
             entry[f"{kind}_sha256"] = file_sha256(path)
         self._shards.append(entry)
         self._rows = 0
+        self._arrays.pop(REGIONS_KIND, None)
