@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes",
         type=Path,
         metavar="FILE",
-        help='JSON map from label to class (default: "metastasis" is metastatic)',
+        help='JSON file with more labels, such as {"lesion": "metastatic", "spur": "non-metastatic", "255": 2}; '
+        "known are metastasis, metastatic, non-metastatic; a number is a value of PNG masks",
     )
     what.add_argument("--skip-invalid", action="store_true", help="leave out files with problems")
     what.add_argument("--allow-missing-view", action="store_true", help="accept scans with only one view")

@@ -1,7 +1,8 @@
 """Labelme annotation -> class mask (paper, section 2.2).
 
-Labelme files of versions 3 to 7 are read. Shapes become pixels as in Labelme itself, which draws with Pillow. Later
-shapes are drawn over earlier ones. `imageData`, which may hold a picture of the patient, is dropped at once.
+Labelme files of versions 3 to 7 are read, and files of AnyLabeling and X-AnyLabeling of any version. Shapes become
+pixels as in Labelme itself, which draws with Pillow. Later shapes are drawn over earlier ones. `imageData`, which may
+hold a picture of the patient, is dropped at once.
 """
 
 import base64
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.labels import PNG_ERRORS, check_image_size, fold_classes, fold_label, quoted
+from doubleunet_bs.scans.labels import PNG_ERRORS, check_image_size, decode_text, fold_classes, fold_label, quoted
 
 VERSIONS = range(3, 8)
 LARGEST_FILE = 64 << 20
@@ -32,6 +33,10 @@ FARTHEST = 16_384
 NUMBER_OF_POINTS = {
     "polygon": (3, None), "rectangle": (2, 2), "circle": (2, 2), "oriented_rectangle": (4, 4), "mask": (2, 2),
 }  # fmt: skip
+# Names of X-AnyLabeling for shapes of four corners. Its rectangles have four corners, too.
+FOUR_CORNERS = {"rotation": "oriented_rectangle", "quadrilateral": "oriented_rectangle"}
+# Entries of a shape that AnyLabeling and X-AnyLabeling write and Labelme does not.
+_ANYLABELING = ("difficult", "attributes", "kie_linking", "score", "text")
 NO_AREA = ("point", "points", "line", "linestrip")
 
 
@@ -82,18 +87,30 @@ def draw_shape(image: Image.Image, shape: dict[str, Any], value: int) -> None:
         LabelError: it cannot be drawn, or not a single pixel of it lies in the image: a lesion must not vanish.
     """
     kind = shape.get("shape_type") or "polygon"
+    kind = FOUR_CORNERS.get(kind, kind) if isinstance(kind, str) else kind
     if kind in NO_AREA:
         raise LabelError(f"is a {kind} without area: draw a polygon", "label-shape")
     if not isinstance(kind, str) or kind not in NUMBER_OF_POINTS:
         message = f"is of the unknown kind {quoted(kind)}: draw one of {', '.join(NUMBER_OF_POINTS)}"
         raise LabelError(message, "label-shape")
-    points = _points(shape.get("points"), *NUMBER_OF_POINTS[kind])
+    points = shape.get("points")
+    if kind == "rectangle" and isinstance(points, list) and len(points) == 4:
+        points = _opposite_corners(_points(points, 4, 4))
+    points = _points(points, *NUMBER_OF_POINTS[kind])
     if kind == "mask":
         drawn = _paste_mask(image, shape.get("mask"), points, value)
     else:
         drawn = _draw(image, kind, points, value)
     if not drawn:
         raise LabelError("covers not a single pixel of the image", "label-shape")
+
+
+def _opposite_corners(corners: list[tuple[float, float]]) -> list[list[float]]:
+    """Two corners of a rectangle that is given by all four."""
+    xs, ys = zip(*corners, strict=True)
+    if set(corners) != {(x, y) for x in (min(xs), max(xs)) for y in (min(ys), max(ys))}:
+        raise LabelError("is a rectangle whose four points are not its corners: draw a polygon", "label-shape")
+    return [[min(xs), min(ys)], [max(xs), max(ys)]]
 
 
 def _draw(image: Image.Image, kind: str, points: list[tuple[float, float]], value: int) -> bool:
@@ -178,6 +195,10 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
     folded = fold_classes(classes)
     if len(shapes) > MOST_SHAPES:
         raise LabelError(f"{path}: has {len(shapes)} shapes: at most {MOST_SHAPES} are read", "label-shape")
+    if _are_fractions(shapes):
+        raise LabelError(
+            f"{path}: all coordinates lie between 0 and 1: multiply x by {shape[1]} and y by {shape[0]}", "label-frame"
+        )
     image = Image.new("L", (shape[1], shape[0]))
     points = 0
     for index, entry in enumerate(shapes):
@@ -198,24 +219,59 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
     return np.array(image)
 
 
+def _are_fractions(shapes: list[Any]) -> bool:
+    """Whether coordinates are parts of the image size instead of pixels: nothing a person draws fits into one pixel."""
+    drawn = [shape for shape in shapes if isinstance(shape, dict) and shape.get("shape_type") != "mask"]
+    numbers = [
+        number
+        for shape in drawn
+        for point in (shape["points"] if isinstance(shape.get("points"), list) else ())
+        for number in (point if isinstance(point, list) else ())
+    ]
+    return len(numbers) >= 4 and all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers)
+
+
+def image_name(path: str | os.PathLike) -> str:
+    """Name of the picture that a Labelme file was drawn on, without folders and ending; "" where it does not say.
+
+    Raises:
+        LabelError: as `rasterize`, for a file that is none of Labelme's.
+    """
+    name = _read(Path(path)).get("imagePath")
+    return Path(name.replace("\\", "/")).stem if isinstance(name, str) else ""
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise LabelError(f"{path}: larger than {LARGEST_FILE >> 20} MB, which no annotation is", "label-file")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = decode_text(path.read_bytes())
     except FileNotFoundError:
         raise LabelError(f"{path}: no such annotation file", "label-file") from None
-    # ValueError: not UTF-8, not JSON, or a number of more than 4300 digits.
-    except (OSError, ValueError, RecursionError) as cause:
+    except ValueError as cause:
+        raise LabelError(f"{path}: is {cause}", "label-file") from None
+    except OSError as cause:
+        raise LabelError(f"{path}: cannot be read ({cause.strerror})", "label-file") from None
+    try:
+        content = json.loads(text)
+    # ValueError: not JSON, or a number of more than 4300 digits.
+    except (ValueError, RecursionError) as cause:
         raise LabelError(f"{path}: not readable as JSON ({type(cause).__name__})", "label-file") from None
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise LabelError(f"{path}: not a Labelme file (it has no list of shapes)", "label-file")
     content.pop("imageData", None)
     version = content.get("version")
     major = version.split(".")[0] if isinstance(version, str) else ""
-    if not (major.isascii() and major.isdigit() and len(major) < 4 and int(major) in VERSIONS):
+    known = major.isascii() and major.isdigit() and len(major) < 4 and int(major) in VERSIONS
+    others = [
+        shape for shape in content["shapes"] if isinstance(shape, dict) and any(name in shape for name in _ANYLABELING)
+    ]
+    if not known and not others:
         needed = f"save with version {VERSIONS[0]} to {VERSIONS[-1]}"
         raise LabelError(f"{path}: Labelme version {quoted(version)} is not read: {needed}", "label-file")
+    for name in ("imageHeight", "imageWidth"):
+        if type(content.get(name)) is float and content[name].is_integer():
+            content[name] = int(content[name])
     if not all(type(content.get(name)) is int and content[name] > 0 for name in ("imageHeight", "imageWidth")):
         message = f"{path}: imageHeight or imageWidth is missing or not a whole number: save it with a newer Labelme"
         raise LabelError(message, "label-file")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from doubleunet_bs.constants import AIR, CLASS_NAMES, METASTATIC
+from doubleunet_bs.constants import AIR, CLASS_NAMES, DEFAULT_CLASS_MAP, METASTATIC
 from doubleunet_bs.errors import DatasetError, LabelError, one_line
 
 LARGEST_FILE = 1 << 20
@@ -22,8 +23,25 @@ IMAGE_KINDS = {(1024, 256): "view", (1024, 512): "side_by_side", (640, 512): "pr
 
 
 def fold_label(label: str) -> str:
-    """The form in which labels are compared: case and surrounding spaces do not matter."""
-    return label.strip().casefold()
+    """The form in which labels are compared: case, surrounding spaces and the width of letters do not matter."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold()).strip()
+
+
+def decode_text(data: bytes) -> str:
+    """UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is none; the message follows "is" and names the encoding that it seems to have, and the cure.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:200] else "gb18030"
+    if encoding == "utf-16":
+        raise ValueError("UTF-16 text: convert it with iconv -f utf-16 -t utf-8") from None
+    raise ValueError(
+        "not UTF-8 text: convert it with iconv -f gb18030 -t utf-8, or from the encoding of its program (cp932, cp1252)"
+    ) from None
 
 
 def fold_classes(classes: Mapping[str, int]) -> dict[str, int]:
@@ -50,21 +68,30 @@ def load_class_map(path: str | os.PathLike) -> dict[str, int]:
 
     A class is 0, 1 or 2, or "air", "non-metastatic" or "metastatic". For PNG masks a label is a pixel value: "255".
 
+    Returns:
+        The labels of `DEFAULT_CLASS_MAP` and those of the file, which may give another class to a known label.
+
     Example:
-        {"metastasis": "metastatic", "degenerative": "non-metastatic", "hole": 0, "255": 2}
+        {"bone lesion": "metastatic", "degenerative": "non-metastatic", "hole": 0, "255": 2}
 
     Raises:
-        DatasetError: the file is missing or not such an object, has no metastatic label, or has a label twice.
+        DatasetError: the file is missing or not such an object, or has a label twice.
     """
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise DatasetError(f"{path}: too large for a class map")
-        pairs = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=list)
+        text = decode_text(path.read_bytes())
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such class map") from None
-    # ValueError: not UTF-8, not JSON, or a number of more than 4300 digits.
-    except (OSError, ValueError, RecursionError) as cause:
+    except ValueError as cause:
+        raise DatasetError(f"{path}: is {cause}") from None
+    except OSError as cause:
+        raise DatasetError(f"{path}: not a readable class map ({cause.strerror})") from None
+    try:
+        pairs = json.loads(text, object_pairs_hook=list)
+    # ValueError: not JSON, or a number of more than 4300 digits.
+    except (ValueError, RecursionError) as cause:
         raise DatasetError(f"{path}: not a readable class map ({type(cause).__name__})") from None
     # An object arrives as a list of pairs; a list arrives as a list of anything else.
     if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, tuple) for pair in pairs):
@@ -80,9 +107,7 @@ def load_class_map(path: str | os.PathLike) -> dict[str, int]:
         if fold_label(label) in classes:
             raise DatasetError(f"{path}: {quoted(label)} is listed twice: upper and lower case are the same")
         classes[fold_label(label)] = value
-    if METASTATIC not in classes.values():
-        raise DatasetError(f'{path}: no label is metastatic: give one the class "metastatic"')
-    return classes
+    return DEFAULT_CLASS_MAP | classes
 
 
 def check_image_size(path: Path, rows: int, columns: int) -> None:

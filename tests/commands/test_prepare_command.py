@@ -49,11 +49,18 @@ def test_problems_are_a_table_and_exit_code_1(folder, tmp_path, capfd):
     assert len(open_shards(out)) == 1 and len(json.loads((tmp_path / "shards.rejected.json").read_text())) == 2
 
 
-def test_a_class_map_renames_labels(folder, tmp_path, capfd):
+def test_a_class_map_adds_to_the_known_labels_and_may_change_them(folder, tmp_path):
     classes = tmp_path / "map.json"
     classes.write_text('{"tumour": "metastatic"}')
-    assert prepare(folder, tmp_path / "shards", "--classes", classes) == 1
-    assert "label 'metastasis', which the class map lacks" in capfd.readouterr().out
+    assert prepare(folder, tmp_path / "more", "--classes", classes) == 0
+    assert open_shards(tmp_path / "more").settings.classes == {
+        "metastasis": 2,
+        "metastatic": 2,
+        "non-metastatic": 1,
+        "tumour": 2,
+    }
+    classes.write_text('{"metastasis": "non-metastatic"}')
+    assert prepare(folder, tmp_path / "other", "--classes", classes) == 1
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_an_interrupted_prediction_is_not_taken_for_a_whole_one(stored):
 
 def test_a_picture_goes_with_the_prediction_it_shows(stored):
     complete(stored, ["case-a", "case-b"], predict)
-    for case in "ab":
+    for case in ("case-a", "case-b"):
         (stored.folder / f"{case}.png").touch()
     (stored.folder / "case-a.npz").unlink()
     complete(stored, ["case-a", "case-b"], predict)

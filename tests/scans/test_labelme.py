@@ -149,7 +149,10 @@ SHAPES = {
     "a kind unknown": ({"shape_type": "ellipse"}, "kind 'ellipse'"),
     "a kind that is no word": ({"shape_type": [1]}, "kind"),
     "two points": ({"points": [[1, 1], [5, 5]]}, "2 points and needs 3 or more"),
-    "a rectangle of four": ({"shape_type": "rectangle"}, "4 points and needs exactly 2"),
+    "a rectangle of four": (
+        {"shape_type": "rectangle", "points": [[1, 1], [5, 1], [5, 6], [1, 5]]},
+        "four points are not its corners",
+    ),
     "an oriented rectangle of three": ({"shape_type": "oriented_rectangle", "points": [[1, 1]] * 3}, "needs exactly 4"),
     "no points": ({"points": None}, "no list of points"),
     "not a number": ({"points": [[float("nan"), 1], [2, 2], [3, 3]]}, "no pair of numbers"),
@@ -202,11 +205,45 @@ def test_a_label_of_any_length_and_any_characters_can_be_printed(draw):
 
 
 @pytest.mark.parametrize(
+    ("encoding", "cure"),
+    [("gbk", "iconv -f gb18030"), ("cp932", "cp932"), ("cp1252", "cp1252"), ("utf-16", "iconv -f utf-16"),
+     ("utf-16-le", "iconv -f utf-16")],
+)  # fmt: skip
+def test_another_encoding_is_named_with_its_cure(tmp_path, encoding, cure):
+    path = tmp_path / "a.json"
+    text = json.dumps(content(square("Läsion" if encoding == "cp1252" else "転移")), ensure_ascii=False)
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(LabelError, match=cure) as caught:
+        rasterize(path, CLASSES)
+    assert "a.json: is " in str(caught.value) and caught.value.reason == "label-file"
+
+
+ANYLABELING = {"score": None, "difficult": False, "attributes": {}, "kie_linking": []}
+
+
+@pytest.mark.parametrize("version", ["2.5.4", "3.3.1", "0.3.3"])
+def test_files_of_anylabeling_are_read(draw, version):
+    plain = draw(square(shape_type="rectangle", points=[[10, 20], [14, 26]]))
+    corners = [[10, 20], [14, 20], [14, 26], [10, 26]]
+    for kind in ("rectangle", "rotation", "quadrilateral", "polygon"):
+        shape = square(shape_type=kind, points=corners) | ANYLABELING
+        np.testing.assert_array_equal(draw(shape, version=version, imageHeight=1024.0), plain)
+
+
+@pytest.mark.parametrize("shape_type", ["polygon", "rectangle", "circle"])
+def test_parts_of_the_image_size_are_no_pixels(draw, shape_type):
+    points = [[0.42, 0.31], [0.44, 0.33], [0.43, 0.34]][: 3 if shape_type == "polygon" else 2]
+    with pytest.raises(LabelError, match="between 0 and 1: multiply x by 256 and y by 1024") as caught:
+        draw(square(points=points, shape_type=shape_type), square(points=points, shape_type=shape_type))
+    assert caught.value.reason == "label-frame"
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         (b"", "not readable"),
         (b"{", "not readable"),
-        (b"\xff\xfe", "not readable"),
+        (b"\xff\xfe", "is UTF-16 text: convert it with iconv"),
         (b"[" * 200_000, "not readable"),
         (b'{"version": ' + b"1" * 5000 + b"}", "not readable"),
         (b"[]", "not a Labelme file"),
@@ -217,7 +254,7 @@ def test_a_label_of_any_length_and_any_characters_can_be_printed(draw):
         (json.dumps(content(version=None)).encode(), "version"),
         (json.dumps(content(imageHeight=None)).encode(), "imageHeight"),
         (json.dumps(content(imageHeight="1024")).encode(), "imageHeight"),
-        (json.dumps(content(imageWidth=256.0)).encode(), "imageHeight"),
+        (json.dumps(content(imageWidth=256.5)).encode(), "imageHeight"),
         (json.dumps(content(imageWidth=-256)).encode(), "imageHeight"),
         (json.dumps(content("x")).encode(), "shape 0 has no label"),
         (json.dumps(content({"label": 3})).encode(), "shape 0 has no label"),
