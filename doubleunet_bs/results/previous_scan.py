@@ -1,6 +1,5 @@
 """The earlier scan that a report shows beside the new one: a result folder, or a scan to be segmented as well."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.lesion_list import LesionArea, find_areas
+from doubleunet_bs.results.overlay import view_pictures
 from doubleunet_bs.results.patient_report import ReportScan
-from doubleunet_bs.results.result_files import FORMAT, MASK, PICTURE, RESULT
+from doubleunet_bs.results.result_files import FORMAT, MASK, PICTURE, RESULT, SCAN_COPY
 from doubleunet_bs.results.source_study import same_patient
+from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.scan_files import ScanFiles
 
@@ -60,7 +61,7 @@ def read_result(folder: Path) -> ReportScan:
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise RunError(f"{folder / RESULT}: not a result of this version: segment that scan again")
     areas: dict[str, tuple[LesionArea, ...]] = {}
-    pictures: dict[str, bytes] = {}
+    greys: dict[str, np.ndarray] = {}
     try:
         for view in VIEWS:
             if result["views"][view]["missing"]:
@@ -71,11 +72,10 @@ def read_result(folder: Path) -> ReportScan:
             if mask.shape != RAW_SHAPE or mask.dtype != np.uint8:
                 raise ValueError("not a mask of this package")
             areas[view] = find_areas(mask)
-            pictures[view] = (folder / PICTURE.format(view)).read_bytes()
-            with Image.open(io.BytesIO(pictures[view]), formats=("PNG",)) as picture:
-                picture.load()
-                if picture.size != RAW_SHAPE[::-1]:
-                    raise ValueError("a picture of another size")
+            with Image.open(folder / PICTURE.format(view), formats=("PNG",)) as picture:
+                greys[view] = np.asarray(picture)
+            if greys[view].shape != RAW_SHAPE or greys[view].dtype != np.uint8:
+                raise ValueError("not a picture of this package")
         _check(result)
         # The report draws the areas of the masks with the numbers of the list.
         if [lesion["view"] for lesion in result["lesions"]] != [view for view in VIEWS for _ in areas[view]]:
@@ -85,13 +85,19 @@ def read_result(folder: Path) -> ReportScan:
     # What files changed by hand or cut short lead to: NumPy, Pillow (SyntaxError) and the checks of the JSON.
     except (OSError, ValueError, SyntaxError, LookupError, TypeError) as cause:
         raise RunError(f"{folder}: a damaged result ({type(cause).__name__}): segment that scan again") from None
-    return ReportScan(result, areas, pictures)
+    if (folder / SCAN_COPY).is_file():
+        scan = read_scan([folder / SCAN_COPY], allow_missing_view=True)
+        if all(np.array_equal(grey, view_pictures(scan)[view]) for view, grey in greys.items()):
+            return ReportScan(result, areas, {view: getattr(scan, view) for view in greys})
+    counts = {view: np.uint16(255) - grey for view, grey in greys.items()}
+    return ReportScan(result, areas, counts, in_counts=False)
 
 
 def _check(result: dict[str, Any]) -> None:
     """Look at everything the report takes from the file, so that one changed by hand fails here."""
     model, area, lesions = result["model"], result["lesion_area"], result["lesions"]
     texts = [result["case"], result["engine"], result["version"], model["name"], model["weights_sha256"]]
+    bodies = [result["views"][view]["body"] for view in VIEWS if not result["views"][view]["missing"]]
     names = ("number", "row", "column", "pixels", "peak_probability", "mean_probability", "sum_counts", "max_counts")
     expected = (
         (str, [*texts, *result["warnings"]]),
@@ -100,6 +106,10 @@ def _check(result: dict[str, Any]) -> None:
         (int | float | None, [lesion["area_mm2"] for lesion in lesions]),
         (bool | None, [result["phantom"]]),
         (int, [result["views"][view]["window"]["top"] for view in VIEWS]),
+        (int, [body[name] for body in bodies for name in ("first_row", "last_row", "first_column", "last_column")]),
+        (int | float, result["pixel_spacing_mm"] or ()),
+        (int | float | None, [model.get("validation_f1")]),
+        (str | None, [model.get(name) for name in ("quality", "quality_warning", "training_summary")]),
     )
     for kind, values in expected:
         if not all(isinstance(value, kind) for value in values):

@@ -96,7 +96,7 @@ def write_prediction(
 
     shown = view_pictures(scan)
     pictures: dict[str, bytes] = {}
-    if labelme or {"labelme", "report"} & set(outputs):
+    if labelme or "labelme" in outputs:
         pictures = {view: png_bytes(shown[view]) for view in present}
     files: dict[str, bytes] = {}
     if "masks" in outputs:
@@ -120,7 +120,8 @@ def write_prediction(
             files[ANNOTATION.format(view)] = json_text(annotation).encode()
             files[PICTURE.format(view)] = pictures[view]
     if "report" in outputs:
-        files[REPORT] = report_page(ReportScan(result, areas, pictures), previous).encode()
+        counts = {view: getattr(scan, view) for view in present}
+        files[REPORT] = report_page(ReportScan(result, areas, counts), previous).encode()
 
     try:
         with contextlib.ExitStack() as undo, replaced_folder(folder, settings.overwrite) as new:
@@ -140,8 +141,7 @@ def report_scan(scan: BoneScan, prediction: Prediction) -> ReportScan:
     """What the report of another scan shows of this one; nothing is written."""
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
     result = describe_prediction(scan, prediction, find_lesions(scan, prediction, areas), {}, ())
-    pictures = {view: png_bytes(grey) for view, grey in view_pictures(scan).items() if view not in scan.missing_views}
-    return ReportScan(result, areas, pictures)
+    return ReportScan(result, areas, {view: getattr(scan, view) for view in VIEWS if view not in scan.missing_views})
 
 
 def describe_prediction(

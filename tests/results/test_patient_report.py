@@ -1,9 +1,15 @@
-"""The report page: figures, contours that can be switched off, nothing of the patient, nothing from outside."""
+"""The report page: figures, outlines that can be switched off, window and level, nothing of the patient, nothing from
+outside."""
 
+import base64
 import dataclasses
+import datetime
+import hashlib
 import html.parser
 import io
 import re
+import shutil
+import zlib
 
 import numpy as np
 import pydicom
@@ -11,11 +17,13 @@ import pytest
 from handmade_prediction import make_prediction
 from PIL import Image
 
+from doubleunet_bs.display import clinical_display
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.results.lesion_list import SPACING_WARNING
+from doubleunet_bs.results.patient_report import report_page
 from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings
-from doubleunet_bs.results.result_folder import write_prediction
+from doubleunet_bs.results.result_folder import report_scan, write_prediction
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.views import MIRRORED_WARNING
 
@@ -49,7 +57,7 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -87,7 +95,7 @@ def test_no_side_is_stated_where_it_is_in_doubt(written, mirrored):
     """Report, overlay and segmentations; sure ones have their letters."""
 
     def letters(result):
-        return re.findall(r'<text class="hint" x="\d+" y="17"[^>]*>(.)</text>', page_of(result))
+        return re.findall(r'<text class="hint side" x="\d+" y="17"[^>]*>(.)</text>', page_of(result))
 
     def glyphs(result):
         picture = np.asarray(Image.open(result.folder / "overlay.png").convert("L"))
@@ -144,17 +152,23 @@ def test_says_what_it_must_and_nothing_else(written, scan):
     assert f"{written.result['lesion_area']['lesion_area_mm2']:,.0f} mm²" in page.text
     assert "not a bone scan index" in page.text
     assert "A synthetic phantom, not a patient." in page.text
+    assert f"computed on {datetime.date.today().isoformat()}" in page.text
+    assert text.count("synthetic phantom</text>") == 2
     # What may be said of diagnosis is that this is not for it.
     rest = page.text.replace(INTENDED_USE, "").replace("Not for diagnosis.", "")
     assert not re.search("diagnos|progress|respon|therap|treat", rest, re.IGNORECASE)
 
 
 def test_needs_nothing_from_outside(written):
+    """Its policy allows pictures inside, its style, and the script with the hash that it names."""
     text = page_of(written)
     inside = {f"#{name}" for name in Page(text).ids}
     for link in Page(text).links:
         assert link in inside | {"data:,"} or link.startswith("data:image/png;base64,")
-    assert not re.search(r"<script|javascript:|https?:|@import|url\(", text)
+    assert not re.search(r"javascript:|https?:|@import|url\(|fetch|XMLHttp|eval|\son\w+=", text)
+    [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'\">" in text
 
 
 def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
@@ -168,6 +182,8 @@ def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
     for result in (both.result, previous.result):
         assert f"{result['lesion_area']['lesion_pixels']:,} " in page.text
     assert "are not registered to each other" in page.text
+    assert "All views have one grey scale, in counts." in page.text
+    assert len(set(re.findall(r'data-upper="([^"]+)"', page_of(both)))) == 1
     assert "different models" not in page.text
     other = dataclasses.replace(
         previous, result={**previous.result, "model": {**previous.result["model"], "weights_sha256": "cd" * 32}}
@@ -178,8 +194,8 @@ def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
 
 
 def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
-    nothing = write_prediction(JobSettings(tmp_path / "a"), scan, make_prediction(scan, {}))
-    assert "No area is predicted to be metastatic." in Page(page_of(nothing)).text
+    nothing = write_prediction(JobSettings(tmp_path / "a", ("report",)), scan, make_prediction(scan, {}))
+    assert "marks no area as suspicious for metastasis. This does not rule out" in Page(page_of(nothing)).text
     half = dataclasses.replace(
         scan,
         posterior=np.zeros_like(scan.posterior),
@@ -188,11 +204,156 @@ def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
         warnings=("<b>a & b</b>",),
         phantom=False,
     )
-    page = Page(page_of(write_prediction(JobSettings(tmp_path / "b"), half, make_prediction(half))))
-    assert page.text.count("view missing") == 2
+    page = Page(page_of(write_prediction(JobSettings(tmp_path / "b", ("report",)), half, make_prediction(half))))
+    assert page.text.count("view missing") == 1
     assert "phantom" not in page.text
     assert "pixel spacing unknown" in page.text and "areas in mm2 cannot be given" in page.text
     assert "<b>a & b</b>" in page.text
+
+
+def test_a_kept_picture_has_a_grey_scale_of_its_own(scan, earlier, tmp_path):
+    """With identity there is no copy of the scan in the results: its counts are not known."""
+    folder = shutil.copytree(earlier.folder, tmp_path / "kept")
+    counts = read_result(folder)
+    (folder / "scan.dcm").unlink()
+    picture = read_result(folder)
+    assert counts.in_counts and not picture.in_counts
+    page = page_of(
+        write_prediction(JobSettings(tmp_path / "a", ("report",)), scan, make_prediction(scan), previous=picture)
+    )
+    assert "its grey scale is its own" in page
+    assert len(set(re.findall(r'canvas [^>]*data-upper="([^"]+)"', page))) == 2
+
+
+def test_what_changed_is_said(scan, tmp_path):
+    """Three areas before, one of them gone; two new ones far from the others. The bodies are the same."""
+
+    def mask(*places):
+        found = np.zeros((1024, 256), np.uint8)
+        for row, column in places:
+            found[row : row + 8, column : column + 8] = 1
+        return {"anterior": found}
+
+    before = make_prediction(scan, mask((200, 100), (300, 100), (400, 100)))
+    now = make_prediction(scan, mask((202, 101), (298, 100), (500, 100), (500, 160)))
+    written = write_prediction(JobSettings(tmp_path, ("report",)), scan, now, previous=report_scan(scan, before))
+    page = Page(page_of(written))
+    assert "2 areas of this scan at the place of an area of the previous scan, 2 new, 1 no longer marked." in page.text
+    assert page.words.count("new") == 2 and page.words.count("gone") == 1 and page.words.count("matched") == 2
+    assert [word for word in page.words if re.fullmatch(r"[+−]\d", word)] == ["+3", "+4", "−3"]
+
+
+def test_areas_of_both_views_share_a_number_and_a_row(scan):
+    """Where the result says that they are one place in the body."""
+    mask = np.zeros((1024, 256), np.uint8)
+    mask[300:310, 100:110] = 1
+    mask[500:510, 120:130] = 1
+    content = report_scan(scan, make_prediction(scan, {"anterior": mask, "posterior": mask}))
+    for lesion, number in zip(content.result["lesions"], (1, 2, 1, 3), strict=True):
+        lesion["focus"] = number
+    text = report_page(content)
+    assert "An area seen in both views has one number: 3 places in the body." in text
+    assert re.findall(r'<td><a href="#(lesion-\d)">(\d)</a></td>\n<td data-sort="100">', text)[0] == ("lesion-1", "1")
+    labels = re.findall(r'<text x="[^>]*>(\d)</text>', text)
+    assert labels == ["1", "2", "1", "3"]
+
+
+@pytest.mark.parametrize("f1", [0.0, None, 0.6])
+def test_the_quality_of_the_model_is_above_the_finding(scan, tmp_path, f1):
+    prediction = make_prediction(scan)
+    model = dataclasses.replace(prediction.model, validation_f1=f1, trained_on="phantoms")
+    text = Page(
+        page_of(
+            write_prediction(JobSettings(tmp_path, ("report",)), scan, dataclasses.replace(prediction, model=model))
+        )
+    ).text
+    assert prediction.model.validation_f1 and model.quality in text and model.training_summary in text
+    warning = text.find("This model found no metastasis on its own validation scans")
+    assert 0 < warning < text.find("The model marks") if not f1 else warning == -1
+
+
+def test_warnings_are_above_the_finding(mirrored):
+    text = Page(page_of(mirrored)).text
+    assert 0 < text.find(MIRRORED_WARNING) < text.find("The model marks")
+
+
+def counts_of(page_text) -> list[np.ndarray]:
+    """The counts that the page carries for its script."""
+    found = re.findall(r'<canvas width="(\d+)" height="(\d+)" [^>]*data-counts="([^"]+)"', page_text)
+    return [
+        np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u2").reshape(int(rows), int(columns))
+        for columns, rows, text in found
+    ]
+
+
+def test_no_uptake_is_cut_off_with_the_air(scan, written):
+    """Two of a thousand counts at most are left out, and both views show the same rows and columns."""
+    anterior, posterior = counts_of(page_of(written))
+    assert anterior.shape == posterior.shape < (1024, 256)
+    for shown, whole in ((anterior, scan.anterior), (posterior, scan.posterior)):
+        assert 0.998 * whole.sum(dtype=int) < shown.sum(dtype=int) <= whole.sum(dtype=int)
+        assert shown.max() == whole.max()
+
+
+def test_window_and_level(show, written):
+    """The sliders change both views to what the formula gives, and "usual display" gives the first display back."""
+    page = show(written.folder / "report.html")
+    page.wait_for_selector("body.scripted")
+    counts = [view[200:220] for view in counts_of(page_of(written))]
+    upper = float(page.get_attribute("canvas", "data-upper"))
+
+    def greys():
+        data = page.evaluate(
+            "[...document.querySelectorAll('canvas')].map(canvas => Array.from("
+            "canvas.getContext('2d').getImageData(0, 200, canvas.width, 20).data))"
+        )
+        return [np.array(one).reshape(20, -1, 4)[..., 0] for one in data]
+
+    at_start = greys()
+    for grey, view in zip(at_start, counts, strict=True):
+        assert np.abs(grey - clinical_display(view, upper).astype(int)).max() <= 1
+    page.locator("#black").fill("10")
+    page.locator("#white").fill("50")
+    for grey, view in zip(greys(), counts, strict=True):
+        expected = 255 - 255 * np.clip((view - upper) / upper, 0, 1)
+        assert np.abs(grey - expected).max() <= 1
+    assert page.inner_text("#window") == f"black from {2 * upper:.0f} counts, white up to {upper:.0f}"
+    page.click("#usual")
+    assert all(np.array_equal(one, other) for one, other in zip(greys(), at_start, strict=True))
+
+
+def test_larger_views_sorting_and_links(show, written):
+    page = show(written.folder / "report.html", 390, 844, phone=True)
+    page.wait_for_selector("body.scripted")
+    width = page.locator("figure").first.bounding_box()["width"]
+    page.click(".picture >> nth=0")
+    assert page.locator("figure").first.bounding_box()["width"] > 1.8 * width
+    page.click(".enlarge >> nth=0")
+    assert page.locator("figure").first.bounding_box()["width"] == width
+
+    def areas():
+        cells = page.locator("tbody tr td:nth-child(2)").all_inner_texts()[: page.locator(".lesions tbody tr").count()]
+        return [int(text.replace(",", "")) for text in cells if text.replace(",", "").isdigit()]
+
+    page.click("th button >> nth=0")
+    assert areas() == sorted(areas(), reverse=True) and len(set(areas())) > 1
+    page.click("th button >> nth=0")
+    assert areas() == sorted(areas())
+    page.click("td a >> nth=0")
+    page.wait_for_timeout(100)
+    box = page.locator(":target").bounding_box()
+    assert 200 < box["y"] < 644
+    assert not page.complaints
+
+
+def test_without_its_script(browser, written):
+    """Everything but the sliders is there."""
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto((written.folder / "report.html").resolve().as_uri())
+    assert page.locator("svg image").first.is_visible() and not page.locator("#black").is_visible()
+    assert not page.locator(".enlarge").first.is_visible() and page.locator(".lesions").first.is_visible()
+    assert orange_pixels(page) > 0
+    page.context.close()
 
 
 def orange_pixels(page) -> int:
@@ -201,7 +362,7 @@ def orange_pixels(page) -> int:
 
 
 def test_in_a_browser(show, written):
-    """A click on "contours" hides them, another shows them again; nothing is loaded, nothing complained of."""
+    """A click on "outlines" hides them, another shows them again; nothing is loaded, nothing complained of."""
     page = show(written.folder / "report.html")
     at_start = orange_pixels(page)
     assert at_start > 10 * len(written.result["lesions"])
