@@ -113,6 +113,15 @@ def outline(mask: np.ndarray, scale: int = 1) -> np.ndarray:
     return (grown > 0) & (blocks == 0)
 
 
+def halo(mask: np.ndarray) -> np.ndarray:
+    """The pixels that touch a mask from outside, at an edge or a corner: white, they part an outline from black bone.
+
+    Args:
+        mask: (rows, columns) bool, an outline and what it encloses.
+    """
+    return (cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~mask
+
+
 def paint(grey: np.ndarray, *areas: tuple[np.ndarray, Colour]) -> np.ndarray:
     """A grey picture with areas filled with colours; later areas cover earlier ones.
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
-from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, display_views, enlarged, outline
+from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, display_views, enlarged, halo, outline
 from doubleunet_bs.errors import counted
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.predictor import Prediction
@@ -32,7 +32,11 @@ def view_pictures(scan: BoneScan) -> dict[str, np.ndarray]:
 
 
 def overlay_picture(
-    scan: BoneScan, prediction: Prediction, lesions: Sequence[PredictedLesion], pictures: Mapping[str, np.ndarray]
+    scan: BoneScan,
+    prediction: Prediction,
+    lesions: Sequence[PredictedLesion],
+    pictures: Mapping[str, np.ndarray],
+    foci: Mapping[int, int | None] | None = None,
 ) -> np.ndarray:
     """Both raw views with the predicted metastatic areas outlined and numbered.
 
@@ -42,6 +46,7 @@ def overlay_picture(
     Args:
         scan, prediction, lesions: the scan, the prediction, and `find_lesions` of both.
         pictures: `view_pictures` of the scan.
+        foci: number of a lesion -> number of its focus, which is written beside it. Without one it is the lesion's own. None: for all.
 
     Returns:
         uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix, and 22 rows more for each line of
@@ -64,7 +69,7 @@ def overlay_picture(
         found = [lesion for lesion in lesions if lesion.view == view]
         title = f"{view}: {counted(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
         draw.text((centre, top - 12), title, _TEXT, _font(21), anchor="ms")
-        page.paste(_draw_view(pictures[view], view, prediction, found), (left, top))
+        page.paste(_draw_view(pictures[view], view, prediction, found, foci or {}), (left, top))
     name = f"{prediction.case}   {PHANTOM_NOTE}" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     outlined = f"Outlined: predicted metastatic by {prediction.model.name}"
@@ -83,7 +88,13 @@ def overlay_picture(
     return np.asarray(page)
 
 
-def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Sequence[PredictedLesion]) -> Image.Image:
+def _draw_view(
+    grey: np.ndarray,
+    view: str,
+    prediction: Prediction,
+    lesions: Sequence[PredictedLesion],
+    foci: Mapping[int, int | None],
+) -> Image.Image:
     image = Image.fromarray(as_rgb(enlarged(grey, SCALE)))
     draw = ImageDraw.Draw(image)
     letters = sides(view, prediction.warnings)
@@ -96,15 +107,17 @@ def _draw_view(grey: np.ndarray, view: str, prediction: Prediction, lesions: Seq
         text = (image.width - 6, last + 8)
         draw.multiline_text(text, "not segmented\nbelow", _DIM, _font(16), anchor="ra", align="right")
     for lesion in lesions:
-        number = str(lesion.number)
+        number = str(foci.get(lesion.number) or lesion.number)
         # At the edges the number is on the lesion, so that it is not cut off.
         x, y, anchor = (lesion.last_column + 1) * SCALE + 5, max(lesion.first_row * SCALE - 5, 16), "ls"
         if x > image.width - 30:
             x, anchor = max(lesion.first_column * SCALE - 5, math.ceil(draw.textlength(number, _font(16))) + 3), "rs"
         draw.text((x, y), number, _TEXT, _font(16), anchor=anchor, stroke_width=2, stroke_fill="white")
     picture = np.array(image)
-    # Last, so that no number hides a part of an outline.
-    picture[outline(prediction.masks[view], SCALE)] = CONTOUR
+    # Last, so that no number hides a part of an outline. The halo keeps it visible on black bone.
+    line = outline(prediction.masks[view], SCALE)
+    picture[halo(line | enlarged(prediction.masks[view] == 1, SCALE))] = 255
+    picture[line] = CONTOUR
     return Image.fromarray(picture)
 
 

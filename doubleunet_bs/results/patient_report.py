@@ -24,6 +24,7 @@ from doubleunet_bs.results.lesion_changes import match_earlier
 from doubleunet_bs.results.lesion_list import BODY_DEFINITION, LesionArea
 from doubleunet_bs.templates import render_page
 
+MATCHED, NEW, GONE = "matched", "new", "gone"
 _MARGIN = 8
 """Rows and columns of air around what is shown of a view."""
 _SMALLEST_UPTAKE = 0.03
@@ -57,32 +58,25 @@ def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
     Returns:
         HTML with pictures, counts, style and script inside, and with the date of today, that of the run.
     """
-    matched = match_earlier(scan.result, previous.result) if previous else {}
+    earlier = previous.result if previous else None
+    rows = _table(scan.result, earlier, match_earlier(scan.result, earlier) if earlier else {})
     one_scale = previous is None or previous.in_counts
     upper = upper_level(*scan.counts.values(), *(previous.counts.values() if previous and one_scale else ()))
-    new = {lesion["number"] for lesion in scan.result["lesions"]} - set(matched) if previous else set()
-    scans = [_content(scan, "this scan", "lesion", upper, {number: "+" for number in new})]
-    changes = ""
+    scans = [_content(scan, "this scan", "lesion", upper, _marks(rows, NEW))]
     if previous:
-        numbers = {lesion["number"] for lesion in previous.result["lesions"]}
-        gone = numbers - set(matched.values())
         level = upper if one_scale else upper_level(*previous.counts.values())
-        scans.append(_content(previous, "previous scan", "earlier", level, {number: "−" for number in gone}))
-        changes = (
-            f"{counted(len(matched), 'area')} of this scan at the place of an area of the previous scan, "
-            f"{len(new)} new, {len(gone)} no longer marked."
-        )
+        scans.append(_content(previous, "previous scan", "earlier", level, _marks(rows, GONE)))
     return render_page(
         "doubleunet_bs.results",
         "patient_report.html",
         script="patient_report.js",
         title=f"{scan.result['case']}: areas suspicious for metastasis",
         scans=scans,
-        rows=_table(scan.result, previous.result if previous else None, matched),
+        rows=rows,
         upper=upper,
         one_scale=one_scale,
         finding=_finding(scan.result),
-        changes=changes,
+        changes={name: sum(row["change"] == name for row in rows) for name in (MATCHED, NEW, GONE)},
         made=scan.result.get("created", datetime.date.today().isoformat())[:10],
         intended_use=INTENDED_USE,
         body_definition=BODY_DEFINITION,
@@ -101,14 +95,14 @@ def _finding(result: Mapping[str, Any]) -> str:
         if not result["views"][view]["missing"]
     ]
     sentence = f"The model marks {counted(len(lesions), 'area')} as suspicious for metastasis: {', '.join(parts)}."
-    places = len(_places(result))
-    if places < len(lesions):
-        sentence += f" An area seen in both views has one number: {counted(places, 'place')} in the body."
+    foci = len(_foci(result))
+    if foci < len(lesions):
+        sentence += f" Counted once where both views show it: {foci} {'focus' if foci == 1 else 'foci'}."
     return sentence
 
 
-def _content(scan: ReportScan, title: str, prefix: str, upper: float, marks: Mapping[int, str]) -> dict[str, Any]:
-    """What the template shows of a scan; `prefix` makes the ids of its outlines, `marks` stand before numbers."""
+def _content(scan: ReportScan, title: str, prefix: str, upper: float, marks: Mapping[str, str]) -> dict[str, Any]:
+    """What the template shows of a scan; `prefix` makes the ids of its outlines, `marks` stand before labels."""
     model, result = scan.result["model"], scan.result
     box = _shown_box(scan, upper)
     return {
@@ -142,7 +136,7 @@ def _shown_box(scan: ReportScan, upper: float) -> tuple[slice, slice]:
 
 
 def _view(
-    scan: ReportScan, view: str, box: tuple[slice, slice], upper: float, marks: Mapping[int, str]
+    scan: ReportScan, view: str, box: tuple[slice, slice], upper: float, marks: Mapping[str, str]
 ) -> dict[str, Any]:
     lesions = [lesion for lesion in scan.result["lesions"] if lesion["view"] == view]
     if view not in scan.counts:
@@ -156,7 +150,7 @@ def _view(
         "name": view,
         "present": True,
         "areas": [
-            _area(lesion["number"], marks.get(lesion["number"], "") + _label(lesion), area, (top, left), columns)
+            _area(lesion["number"], marks.get(_label(lesion), "") + _label(lesion), area, (top, left), columns)
             for lesion, area in zip(lesions, scan.areas[view], strict=True)
         ],
         "picture": base64.b64encode(png_bytes(clinical_display(counts, upper))).decode("ascii"),
@@ -183,7 +177,7 @@ def _area(number: int, label: str, area: LesionArea, corner: tuple[int, int], co
     }
 
 
-# --- the table: one row a place in the body
+# --- the table: one row a focus
 
 
 def _label(lesion: Mapping[str, Any]) -> str:
@@ -191,40 +185,42 @@ def _label(lesion: Mapping[str, Any]) -> str:
     return str(lesion.get("focus") or lesion["number"])
 
 
-def _places(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """Number of a place in the body -> its areas, at most one a view."""
-    places: dict[str, list[Mapping[str, Any]]] = {}
+def _foci(result: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Label of a focus -> view -> its area there."""
+    foci: dict[str, dict[str, Mapping[str, Any]]] = {}
     for lesion in result["lesions"]:
-        places.setdefault(_label(lesion), []).append(lesion)
-    return places
+        foci.setdefault(_label(lesion), {})[lesion["view"]] = lesion
+    return foci
 
 
 def _table(
     result: Mapping[str, Any], earlier: Mapping[str, Any] | None, matched: Mapping[int, int]
 ) -> list[dict[str, Any]]:
-    """A row for each place, the most probable first; with an earlier scan also for what is gone."""
+    """A row for each focus, the most probable first; with an earlier scan then those that are gone."""
     before = {lesion["number"]: lesion for lesion in earlier["lesions"]} if earlier else {}
     rows = []
-    for label, lesions in _places(result).items():
-        same = {lesion["number"]: before.get(matched.get(lesion["number"], 0)) for lesion in lesions}
-        cells = {lesion["view"]: {"now": lesion, "before": same[lesion["number"]]} for lesion in lesions}
-        rows.append(_row("lesion", label, cells, "" if earlier is None else "matched" if any(same.values()) else "new"))
+    for label, focus in _foci(result).items():
+        same = {view: before.get(matched.get(area["number"], 0)) for view, area in focus.items()}
+        change = "" if earlier is None else MATCHED if any(same.values()) else NEW
+        rows.append(_row("lesion", label, focus, same, change))
     rows.sort(key=lambda row: -row["probability"])
-    if earlier:
-        for label, lesions in _places(earlier).items():
-            if not {lesion["number"] for lesion in lesions} & set(matched.values()):
-                cells = {lesion["view"]: {"now": None, "before": lesion} for lesion in lesions}
-                rows.append(_row("earlier", label, cells, "gone"))
+    for label, focus in _foci(earlier).items() if earlier else ():
+        if not {area["number"] for area in focus.values()} & set(matched.values()):
+            rows.append(_row("earlier", label, {}, focus, GONE))
     return rows
 
 
-def _row(prefix: str, label: str, cells: dict[str, dict[str, Any]], change: str) -> dict[str, Any]:
-    shown = [cell["now"] or cell["before"] for cell in cells.values()]
+def _row(prefix: str, label: str, now: Mapping[str, Any], before: Mapping[str, Any], change: str) -> dict[str, Any]:
+    first, *others = (now or before).values()
     return {
         "label": label,
-        "target": f"{prefix}-{shown[0]['number']}",
-        "views": [cells.get(view, {"now": None, "before": None}) for view in VIEWS],
+        "target": f"{prefix}-{first['number']}",
+        "views": [{"now": now.get(view), "before": before.get(view)} for view in VIEWS],
         "change": change,
-        "probability": max(one["mean_probability"] for one in shown),
-        "region": next((one["region"] for one in shown if one.get("region")), ""),
+        "probability": max(area["mean_probability"] for area in (first, *others)),
     }
+
+
+def _marks(rows: Sequence[Mapping[str, Any]], change: str) -> dict[str, str]:
+    """Label -> the sign before it in the views."""
+    return {row["label"]: {NEW: "+", GONE: "−"}[change] for row in rows if row["change"] == change}

@@ -104,6 +104,7 @@ def _check(result: dict[str, Any]) -> None:
         (int | float, [area["lesion_pixels"], *(lesion[name] for lesion in lesions for name in names)]),
         (int | float | None, [area[name] for name in ("lesion_area_mm2", "body_pixels", "fraction_of_body")]),
         (int | float | None, [lesion["area_mm2"] for lesion in lesions]),
+        (int | None, [lesion.get("focus") for lesion in lesions]),
         (bool | None, [result["phantom"]]),
         (int, [result["views"][view]["window"]["top"] for view in VIEWS]),
         (int, [body[name] for body in bodies for name in ("first_row", "last_row", "first_column", "last_column")]),

@@ -106,7 +106,8 @@ def write_prediction(
             files[MASK.format(view)] = buffer.getvalue()
             files[MASK_PICTURE.format(view)] = png_bytes(mask * np.uint8(255))
     if {"overlay", "dicom"} & set(outputs):
-        picture = overlay_picture(scan, prediction, lesions, shown)
+        foci = {lesion["number"]: lesion["focus"] for lesion in result["lesions"]}
+        picture = overlay_picture(scan, prediction, lesions, shown, foci)
         if "overlay" in outputs:
             files[OVERLAY] = png_bytes(picture)
         if "dicom" in outputs:

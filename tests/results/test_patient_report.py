@@ -238,7 +238,7 @@ def test_what_changed_is_said(scan, tmp_path):
     now = make_prediction(scan, mask((202, 101), (298, 100), (500, 100), (500, 160)))
     written = write_prediction(JobSettings(tmp_path, ("report",)), scan, now, previous=report_scan(scan, before))
     page = Page(page_of(written))
-    assert "2 areas of this scan at the place of an area of the previous scan, 2 new, 1 no longer marked." in page.text
+    assert "Against the previous scan: 2 matched, 2 new, 1 gone (no longer marked)." in page.text
     assert page.words.count("new") == 2 and page.words.count("gone") == 1 and page.words.count("matched") == 2
     assert [word for word in page.words if re.fullmatch(r"[+−]\d", word)] == ["+3", "+4", "−3"]
 
@@ -252,7 +252,7 @@ def test_areas_of_both_views_share_a_number_and_a_row(scan):
     for lesion, number in zip(content.result["lesions"], (1, 2, 1, 3), strict=True):
         lesion["focus"] = number
     text = report_page(content)
-    assert "An area seen in both views has one number: 3 places in the body." in text
+    assert "Counted once where both views show it: 3 foci." in text
     assert re.findall(r'<td><a href="#(lesion-\d)">(\d)</a></td>\n<td data-sort="100">', text)[0] == ("lesion-1", "1")
     labels = re.findall(r'<text x="[^>]*>(\d)</text>', text)
     assert labels == ["1", "2", "1", "3"]
