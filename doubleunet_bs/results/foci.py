@@ -65,9 +65,10 @@ def find_foci(
     anterior, posterior = ([area for area in lesions if area.view == view] for view in VIEWS)
     partner = _pairs(anterior, posterior, pixel_spacing_mm or (USUAL_SPACING_MM, USUAL_SPACING_MM), regions or {})
     taken = set(partner.values())
+    found: list[tuple[float, int | None, int | None]]
     found = [(area.row, area.number, partner.get(area.number)) for area in anterior]
     found += [(area.row, None, area.number) for area in posterior if area.number not in taken]
-    found.sort(key=lambda focus: (focus[0], focus[1] or focus[2]))
+    found.sort(key=lambda focus: (focus[0], focus[1] or focus[2] or 0))
     return tuple(Focus(number, front, back) for number, (_, front, back) in enumerate(found, start=1))
 
 

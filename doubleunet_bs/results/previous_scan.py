@@ -1,20 +1,20 @@
 """The earlier scan that a report shows beside the new one: a result folder, or a scan to be segmented as well."""
 
+import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from doubleunet_bs.constants import RAW_SHAPE, VIEWS
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import read_json
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.lesion_list import LesionArea, find_areas
 from doubleunet_bs.results.overlay import view_pictures
 from doubleunet_bs.results.patient_report import ReportScan
-from doubleunet_bs.results.result_files import FORMAT, MASK, PICTURE, RESULT, SCAN_COPY
+from doubleunet_bs.results.result_files import MASK, PICTURE, RESULT, SCAN_COPY
 from doubleunet_bs.results.source_study import same_patient
+from doubleunet_bs.results.stored_result import MOST_BYTES, load_result
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.scan_files import ScanFiles
@@ -57,9 +57,7 @@ def read_result(folder: Path) -> ReportScan:
     Raises:
         RunError: it is none, one of another format, incomplete or damaged.
     """
-    result = read_json(folder / RESULT, RunError, "result of an earlier prediction")
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise RunError(f"{folder / RESULT}: not a result of this version: segment that scan again")
+    result = load_result(folder)
     areas: dict[str, tuple[LesionArea, ...]] = {}
     greys: dict[str, np.ndarray] = {}
     try:
@@ -67,16 +65,12 @@ def read_result(folder: Path) -> ReportScan:
             if result["views"][view]["missing"]:
                 areas[view] = ()
                 continue
-            with open(folder / MASK.format(view), "rb") as file:
-                mask = np.lib.format.read_array(file, allow_pickle=False)
-            if mask.shape != RAW_SHAPE or mask.dtype != np.uint8:
-                raise ValueError("not a mask of this package")
+            mask = _read_mask(folder / MASK.format(view))
             areas[view] = find_areas(mask)
-            with Image.open(folder / PICTURE.format(view), formats=("PNG",)) as picture:
+            with Image.open(io.BytesIO(_read_bytes(folder / PICTURE.format(view))), formats=("PNG",)) as picture:
+                if (picture.size, picture.mode) != (RAW_SHAPE[::-1], "L"):
+                    raise ValueError("not a picture of this package")
                 greys[view] = np.asarray(picture)
-            if greys[view].shape != RAW_SHAPE or greys[view].dtype != np.uint8:
-                raise ValueError("not a picture of this package")
-        _check(result)
         # The report draws the areas of the masks with the numbers of the list.
         if [lesion["view"] for lesion in result["lesions"]] != [view for view in VIEWS for _ in areas[view]]:
             raise ValueError("not the lesions of its mask")
@@ -93,25 +87,19 @@ def read_result(folder: Path) -> ReportScan:
     return ReportScan(result, areas, counts, in_counts=False)
 
 
-def _check(result: dict[str, Any]) -> None:
-    """Look at everything the report takes from the file, so that one changed by hand fails here."""
-    model, area, lesions = result["model"], result["lesion_area"], result["lesions"]
-    texts = [result["case"], result["engine"], result["version"], model["name"], model["weights_sha256"]]
-    bodies = [result["views"][view]["body"] for view in VIEWS if not result["views"][view]["missing"]]
-    names = ("number", "row", "column", "pixels", "peak_probability", "mean_probability", "sum_counts", "max_counts")
-    expected = (
-        (str, [*texts, *result["warnings"]]),
-        (int | float, [area["lesion_pixels"], *(lesion[name] for lesion in lesions for name in names)]),
-        (int | float | None, [area[name] for name in ("lesion_area_mm2", "body_pixels", "fraction_of_body")]),
-        (int | float | None, [lesion["area_mm2"] for lesion in lesions]),
-        (int | None, [lesion.get("focus") for lesion in lesions]),
-        (bool | None, [result["phantom"]]),
-        (int, [result["views"][view]["window"]["top"] for view in VIEWS]),
-        (int, [body[name] for body in bodies for name in ("first_row", "last_row", "first_column", "last_column")]),
-        (int | float, result["pixel_spacing_mm"] or ()),
-        (int | float | None, [model.get("validation_f1")]),
-        (str | None, [model.get(name) for name in ("quality", "quality_warning", "training_summary")]),
-    )
-    for kind, values in expected:
-        if not all(isinstance(value, kind) for value in values):
-            raise ValueError("a value of another kind")
+def _read_mask(path: Path) -> np.ndarray:
+    """A mask of `predict`. What the header of the file promises is compared before memory is taken for it."""
+    with io.BytesIO(_read_bytes(path)) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("another version of the format")
+        if np.lib.format.read_array_header_1_0(file) != (RAW_SHAPE, False, np.dtype(np.uint8)):
+            raise ValueError("not a mask of this package")
+        return np.frombuffer(file.read(), np.uint8).reshape(RAW_SHAPE)
+
+
+def _read_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError("larger than a file of a result")
+    return content

@@ -172,6 +172,7 @@ def describe_prediction(
         missing = view in scan.missing_views
         views[view] = {
             "missing": missing,
+            "counts": None if missing else int(getattr(scan, view).sum(dtype=np.int64)),
             "metastatic_pixels": prediction.lesion_pixels[view],
             "highest_probability": None if missing else float(prediction.probabilities[view].max()),
             "body": None if missing else dataclasses.asdict(prepared.bodies[view]),
@@ -222,6 +223,7 @@ def describe_prediction(
         "brightness": prepared.brightness,
         "warnings": all_warnings(scan, prediction),
         "source_sha256": scan.source_sha256,
+        "pixel_sha256": scan.pixel_sha256,
         "overlay": file("overlay", OVERLAY),
         "report": file("report", REPORT),
         "dicom": {

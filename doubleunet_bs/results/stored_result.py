@@ -1,0 +1,121 @@
+"""A `result.json` that was written earlier, here or elsewhere: read and checked before anything in it is believed."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from doubleunet_bs.constants import CASE_NAME, VIEWS
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.files import read_json
+from doubleunet_bs.results.result_files import FORMAT, RESULT
+
+MOST_BYTES = 16 << 20
+"""Of a file of a result: a `result.json` with some ten thousand lesions, a mask, a picture."""
+LONGEST_TEXT = 2000
+_LESION = ("number", "row", "column", "pixels", "peak_probability", "mean_probability", "sum_counts", "max_counts")
+
+
+def load_result(folder: Path) -> dict[str, Any]:
+    """The content of a result folder's `result.json`, of which everything that reports and tables show was checked.
+
+    Results of earlier versions lack "foci", "created", "threshold", "mask_rule" and "pixel_sha256".
+
+    Raises:
+        RunError: there is none, or it is of another format, damaged, or changed by hand.
+    """
+    path = folder / RESULT
+    if path.is_file() and path.stat().st_size > MOST_BYTES:
+        raise RunError(f"{path}: larger than any result of this package: segment that scan again")
+    result = read_json(path, RunError, "result of an earlier prediction")
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise RunError(f"{path}: not a result of this version: segment that scan again")
+    try:
+        _check(result)
+    except (ValueError, LookupError, TypeError, AttributeError) as cause:
+        raise RunError(f"{folder}: a damaged result ({type(cause).__name__}): segment that scan again") from None
+    return result
+
+
+def _check(result: dict[str, Any]) -> None:
+    model, area, lesions, views = result["model"], result["lesion_area"], result["lesions"], result["views"]
+    _all(_is_text, result["engine"], result["version"], model["name"], *result["warnings"])
+    _all(_is_hash, model["weights_sha256"], result["source_sha256"], result.get("pixel_sha256", "0" * 64))
+    _all(lambda value: value in VIEWS, *(lesion["view"] for lesion in lesions))
+    _all(_is_figure, area["lesion_pixels"], *(lesion[name] for lesion in lesions for name in _LESION))
+    _all(_or_none(_is_figure), *(area[name] for name in ("lesion_area_mm2", "body_pixels", "fraction_of_body")))
+    _all(_or_none(_is_figure), *(lesion["area_mm2"] for lesion in lesions), result.get("threshold"))
+    _all(_or_none(lambda value: type(value) is int), *(lesion.get("focus") for lesion in lesions))
+    _all(_or_none(_is_text), *(result.get(name) for name in ("mask_rule", "created", "focus_rule")))
+    _all(_or_none(_is_text), *(model.get(name) for name in ("quality", "quality_warning", "training_summary")))
+    _all(_or_none(_is_figure), model.get("validation_f1"))
+    for body in (views[view]["body"] for view in VIEWS):
+        _all(_is_figure, *(body[end] for end in ("first_row", "last_row", "first_column", "last_column") if body))
+    _all(lambda value: isinstance(value, bool | None), result["phantom"])
+    _all(lambda value: isinstance(value, bool), *(views[view]["missing"] for view in VIEWS))
+    _all(lambda value: type(value) is int, *(views[view]["window"]["top"] for view in VIEWS))
+    _all(_is_figure, *(views[view]["metastatic_pixels"] for view in VIEWS))
+    _all(_or_none(_is_figure), *(views[view]["highest_probability"] for view in VIEWS))
+    _all(_or_none(_is_figure), *(views[view].get("counts") for view in VIEWS))
+    _all(lambda value: isinstance(value, str) and CASE_NAME.fullmatch(value) is not None, result["case"])
+    spacing = result["pixel_spacing_mm"]
+    _all(lambda value: value is None or (isinstance(value, list) and len(value) == 2), spacing)
+    _all(_is_figure, *(spacing or ()))
+    numbers = {lesion["number"]: lesion["view"] for lesion in lesions}
+    for focus in result.get("foci") or ():
+        _all(_is_figure, focus["number"])
+        for view in VIEWS:
+            if focus[view] is not None and numbers[focus[view]] != view:
+                raise ValueError("an area of the other view")
+
+
+def _all(is_possible: Callable[[Any], bool], *values: Any) -> None:
+    if not all(map(is_possible, values)):
+        raise ValueError("a value of another kind")
+
+
+def _or_none(is_possible: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_possible(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
+
+
+def _is_figure(value: Any) -> bool:
+    """A number that counts or measures something: finite, not negative."""
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
+def find_results(folders: Sequence[str | os.PathLike]) -> list[Path]:
+    """The result folders in some folders, sorted by their names. Links are not followed.
+
+    Args:
+        folders: each a result folder itself, or the folder that `predict --out` was given.
+
+    Raises:
+        SettingsError: no such folder.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, folders):
+        if not path.is_dir():
+            raise SettingsError(f"{path}: no such folder")
+        found |= dict.fromkeys(_within(path))
+    return sorted(found, key=lambda folder: (folder.name, folder))
+
+
+def _within(path: Path) -> Iterator[Path]:
+    if (path / RESULT).is_file():
+        yield path
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if CASE_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                result = os.path.join(entry.path, RESULT)
+                if os.path.isfile(result) and not os.path.islink(result):
+                    yield Path(entry.path)

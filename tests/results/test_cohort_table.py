@@ -1,0 +1,147 @@
+"""The table of a cohort, and results from elsewhere that are checked before they stand in it."""
+
+import csv
+import dataclasses
+import os
+import shutil
+
+import numpy as np
+import pytest
+from handmade_prediction import make_prediction
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.results.cohort_table import COLUMNS, _cell
+from doubleunet_bs.results.result_files import JobSettings
+from doubleunet_bs.results.result_folder import write_prediction
+from doubleunet_bs.results.stored_result import load_result
+
+
+def spots(*boxes):
+    mask = np.zeros((1024, 256), bool)
+    for rows, columns in boxes:
+        mask[rows, columns] = True
+    return mask
+
+
+@pytest.fixture(scope="module")
+def result(scan, tmp_path_factory):
+    """Three areas, of which one of each view is the same spot: columns 100 to 102 are 153 to 155 from behind."""
+    masks = {
+        "anterior": spots((slice(300, 303), slice(100, 103)), (slice(200, 202), slice(120, 122))),
+        "posterior": spots((slice(301, 304), slice(153, 156))),
+    }
+    settings = JobSettings(tmp_path_factory.mktemp("results"), ())
+    return write_prediction(settings, scan, make_prediction(scan, masks))
+
+
+def read(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_line_a_scan(result, scan, tmp_path, capsys):
+    assert main(["collect", str(result.folder.parent), "--out", str(tmp_path / "table.csv")]) == 0
+    assert capsys.readouterr().out == f"1 scan in {tmp_path / 'table.csv'}\n"
+    (line,) = read(tmp_path / "table.csv")
+    assert list(line) == list(COLUMNS)
+    area = scan.pixel_spacing_mm[0] * scan.pixel_spacing_mm[1]
+    expected = {
+        "case": scan.case, "phantom": "yes", "lesions": 2, "lesions_in_both_views": 1, "areas_anterior": 2,
+        "areas_posterior": 1, "pixels_anterior": 13, "pixels_posterior": 9, "area_mm2": f"{22 * area:.6g}",
+        "area_mm2_anterior": f"{13 * area:.6g}", "counts_anterior": scan.anterior.sum(),
+        "lesion_counts_posterior": scan.posterior[301:304, 153:156].sum(), "threshold": "", "weights": "ab" * 6,
+        "highest_probability_anterior": "0.9",
+    }  # fmt: skip
+    assert {name: line[name] for name in expected} == {name: str(value) for name, value in expected.items()}
+
+
+def test_a_missing_view_and_an_unknown_spacing_are_empty_cells(scan, tmp_path):
+    half = dataclasses.replace(
+        scan, posterior=np.zeros_like(scan.posterior), missing_views=("posterior",), pixel_spacing_mm=None
+    )
+    write_prediction(JobSettings(tmp_path / "out", ()), half, make_prediction(half, {}))
+    assert main(["collect", str(tmp_path / "out"), "--out", str(tmp_path / "table.csv")]) == 0
+    (line,) = read(tmp_path / "table.csv")
+    empty = {name for name, value in line.items() if value == "" and name.endswith("_posterior")}
+    assert empty == {name for name in COLUMNS if name.endswith("_posterior")}
+    assert (line["areas_anterior"], line["lesions"], line["area_mm2"]) == ("0", "0", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@x", "'@x"),
+        ("\t=1", "'=1"),
+        ("a\r\n=b", "a =b"),
+        (0.25, "0.25"),
+        (-1, -1),
+        (None, None),
+    ],
+)
+def test_formulas_are_texts(value, cell):
+    assert _cell(value) == cell
+
+
+def test_what_cannot_be_believed_is_left_out(result, tmp_path, capsys):
+    """Each of these folders but the first is named on standard error and is not in the table."""
+    out = tmp_path / "out"
+    shutil.copytree(result.folder, out / "case-good")
+
+    def changed(name, **values):
+        folder = shutil.copytree(result.folder, out / name)
+        write_json(folder / "result.json", {**read_json(folder / "result.json"), **values})
+
+    lesions = result.result["lesions"]
+    focus = {"number": 1, "anterior": 99, "posterior": None}
+    for number, values in enumerate(
+        (
+            {"case": "../../../victim"},
+            {"case": "case-" + "x" * 99},
+            {"format": 3},
+            {"warnings": ["x" * 5000]},
+            {"lesions": [{**lesions[0], "view": "=HYPERLINK"}, *lesions[1:]]},
+            {"lesions": [{**lesions[0], "pixels": -5}, *lesions[1:]]},
+            {"foci": [focus]},
+            {"foci": 7},
+            {"threshold": "0.5"},
+            {"views": []},
+            {"model": None},
+        )
+    ):
+        changed(f"case-bad{number}", **values)
+    (out / "case-text").mkdir()
+    (out / "case-text" / "result.json").write_text('{"format": 2, "case": NaN')
+    # A link leads out of the folder, and another name is no result.
+    (out / "case-link").symlink_to(result.folder)
+    shutil.copytree(result.folder, out / "somewhere")
+    assert main(["collect", str(out), "--out", str(tmp_path / "table.csv")]) == 1
+    printed = capsys.readouterr()
+    assert len(read(tmp_path / "table.csv")) == 1 and printed.out.startswith("1 scan in ")
+    named = [line.split(": ")[1] for line in printed.err.splitlines()]
+    assert len(named) == 12 and all(name.startswith(str(out / "case-bad")) for name in named[:11])
+
+
+def test_results_of_earlier_versions_are_read(result, tmp_path):
+    folder = shutil.copytree(result.folder, tmp_path / "out" / "case-old")
+    new = {"foci", "focus_rule", "created", "threshold", "mask_rule", "pixel_sha256"}
+    write_json(folder / "result.json", {key: one for key, one in load_result(folder).items() if key not in new})
+    assert main(["collect", str(tmp_path / "out"), "--out", str(tmp_path / "table.csv")]) == 0
+    (line,) = read(tmp_path / "table.csv")
+    assert (line["lesions"], line["areas_anterior"]) == ("", "2")
+
+
+def test_wrong_arguments(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["collect", str(tmp_path / "empty"), "--out", str(tmp_path / "table.csv")]) == 1
+    assert main(["collect", str(tmp_path / "gone"), "--out", str(tmp_path / "table.csv")]) == 2
+    assert main(["collect", str(tmp_path / "empty"), "--out", str(tmp_path / "table.xlsx")]) == 2
+    assert "the name must end in .csv" in capsys.readouterr().err
+    with pytest.raises(RunError, match="larger than any result"):
+        (tmp_path / "result.json").touch()
+        os.truncate(tmp_path / "result.json", 20 << 20)
+        load_result(tmp_path)
