@@ -1,6 +1,7 @@
 """A loopback stand-in for TensorFlow Serving that computes with the SavedModel it is given.
 
-gRPC: the service class and messages of `tensorflow-serving-api`. REST: POST of the predict API. Errors carry the codes
+gRPC: the service class and messages of `tensorflow-serving-api`. REST: status, metadata and predict API in the forms
+"inputs" (columns) and "instances" (rows), by version and label. Errors carry the codes
 and the words of TensorFlow Serving (`servables/tensorflow/predict_util.cc`, `batching_util/shared_batch_scheduler.h`).
 With TENSORFLOW_MODEL_SERVER set to a `tensorflow_model_server` binary, `RealServer` starts that one on a repository
 made by `serve-package`.
@@ -20,6 +21,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import tensorflow as tf
+from google.protobuf.json_format import MessageToDict
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 LARGEST_TASK = 4
@@ -40,7 +42,8 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     Attributes:
         grpc, rest: URLs.
-        version: of the model; it may change while the server runs.
+        version: of the model; it may change while the server runs. "stable" is its label.
+        state: of the version, as the status tells it.
         troubles: names of status codes with which the next requests are answered, for instance ["UNAVAILABLE"].
         requests: the endpoint of every request that has come in.
         delay: seconds before every answer.
@@ -48,7 +51,7 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
     """
 
     def __init__(self, saved_model: Path, name: str):
-        self.name, self.version = name, 1
+        self.name, self.version, self.state = name, 1, "AVAILABLE"
         self.load(saved_model)
         self.reset()
         # As TensorFlow Serving: messages of up to 2 GB come in, what goes out has no limit.
@@ -67,7 +70,7 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._session = tf.compat.v1.Session(graph=graph)
         with graph.as_default():
             meta = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(saved_model))
-        self._signatures = dict(meta.signature_def)
+        self.signatures = dict(meta.signature_def)
 
     def reset(self) -> None:
         self.troubles, self.requests, self.delay, self.spoil = [], [], 0.0, lambda answer: answer
@@ -77,17 +80,20 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._rest_server.shutdown()
         self._rest_server.server_close()
 
-    def compute(self, model: str, signature: str, convert) -> dict[str, np.ndarray]:
-        """`convert` gives the arrays of the request for the types of the endpoint's inputs."""
+    def compute(self, model: str, version: int | str | None, signature: str, convert) -> dict[str, np.ndarray]:
+        """`version` is a number or a label. `convert` gives the arrays for the types of the endpoint's inputs."""
         self.requests.append(signature)
         time.sleep(self.delay)
         if self.troubles:
             raise RefusedError(self.troubles.pop(0), "trouble was ordered")
         if model != self.name:
             raise RefusedError("NOT_FOUND", f"Servable not found for request: Latest({model})")
-        if signature not in self._signatures:
+        if version not in (None, self.version, "stable"):
+            which = f"Specific({model}, {version})"
+            raise RefusedError("NOT_FOUND", f"Servable not found for request: {which}")
+        if signature not in self.signatures:
             raise RefusedError("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
-        endpoint = self._signatures[signature]
+        endpoint = self.signatures[signature]
         arrays = convert({name: tf.as_dtype(one.dtype).as_numpy_dtype for name, one in endpoint.inputs.items()})
         size = max(len(array) for array in arrays.values())
         if size > LARGEST_TASK:
@@ -103,7 +109,9 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         spec = request.model_spec
         try:
             arrays = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-            outputs = self.compute(spec.name, spec.signature_name, lambda types: arrays)
+            choice = spec.WhichOneof("version_choice")
+            version = spec.version.value if choice == "version" else spec.version_label or None
+            outputs = self.compute(spec.name, version, spec.signature_name, lambda types: arrays)
         except RefusedError as cause:
             context.abort(getattr(grpc.StatusCode, cause.code), str(cause))
         response = predict_pb2.PredictResponse(model_spec=spec)
@@ -120,14 +128,35 @@ def _rest_handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
         """TensorFlow Serving reads no uint16 from JSON (`util/json_tensor.cc`)."""
         if np.uint16 in types.values():
             raise RefusedError("UNIMPLEMENTED", "Conversion of JSON Value to type: uint16")
-        return {name: np.array(value, types[name]) for name, value in body["inputs"].items()}
+        if "inputs" in body:
+            values = body["inputs"]
+        else:  # Rows: one list for each input, which only a request with one input may leave unnamed.
+            rows = body["instances"]
+            named = rows and isinstance(rows[0], dict)
+            values = {name: [row[name] for row in rows] if named else rows for name in types}
+        if len(types) == 1 and not isinstance(values, dict):
+            values = {next(iter(types)): values}
+        return {name: np.array(value, types[name]) for name, value in values.items()}
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            match = re.fullmatch(r"/v1/models/([^/:]+)(/metadata)?", self.path)
+            if not match or match[1] != server.name:
+                return self.answer(404, {"error": f"Could not find any versions of model {match and match[1]}"})
+            if match[2]:
+                return self.answer(200, metadata(server))
+            status = {"error_code": "OK", "error_message": ""}
+            version = {"version": str(server.version), "state": server.state, "status": status}
+            return self.answer(200, {"model_version_status": [version]})
+
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            model = re.fullmatch(r"/v1/models/([^/:]+):predict", self.path)[1]
+            path = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:predict"
+            model, number, label = re.fullmatch(path, self.path).groups()
+            signature = body.get("signature_name", "serving_default")
             try:
-                outputs = server.compute(model, body["signature_name"], lambda types: from_json(body, types))
+                version = int(number) if number else label
+                outputs = server.compute(model, version, signature, lambda types: from_json(body, types))
             except RefusedError as cause:
                 return self.answer(statuses.get(cause.code, 500), {"error": str(cause)})
             lists = {
@@ -135,7 +164,10 @@ def _rest_handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
                 for name, array in outputs.items()
             }
             # A single output comes without its name.
-            return self.answer(200, {"outputs": lists if len(lists) > 1 else next(iter(lists.values()))})
+            if "inputs" in body:
+                return self.answer(200, {"outputs": lists if len(lists) > 1 else next(iter(lists.values()))})
+            rows = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+            return self.answer(200, {"predictions": rows if len(lists) > 1 else next(iter(lists.values()))})
 
         def answer(self, status: int, content) -> None:
             self.send_response(status)
@@ -148,11 +180,22 @@ def _rest_handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def metadata(server: LoopbackServer) -> dict:
+    """The answer of /metadata: signatures as JSON of the protocol buffers."""
+    signatures = {name: MessageToDict(one, preserving_proto_field_name=True) for name, one in server.signatures.items()}
+    kind = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+    spec = {"name": server.name, "signature_name": "", "version": str(server.version)}
+    return {
+        "model_spec": spec,
+        "metadata": {"signature_def": {"@type": kind, "signature_def": signatures}},
+    }
+
+
 def _fill_as_values(tensor, array: np.ndarray) -> None:
     """As TensorFlow Serving fills an answer: values in their own field, not the bytes of memory."""
     proto = tf.make_tensor_proto(array)
     tensor.CopyFrom(proto)
-    if array.dtype != object:
+    if array.dtype != object and array.nbytes < 2**25:
         tensor.ClearField("tensor_content")
         field = tensor.float_val if array.dtype == np.float32 else tensor.int_val
         del field[:]

@@ -14,6 +14,8 @@ Examples:
 
 Writes DIR, an exported model: a SavedModel and model.json.
 
+A fold that found nothing on its own validation scans is refused. --force takes it, and every result carries a warning.
+
 Exit codes: 0 done, 1 a fold is not trained or the folds do not belong together, 2 wrong arguments.
 """
 
@@ -32,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K,K,...",
         help="folds to combine, for instance 1,2,3 (default: all trained folds)",
     )
+    parser.add_argument(
+        "--force", action="store_true", help="also take folds that found nothing on their own validation scans"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,13 +46,17 @@ def run(args: argparse.Namespace) -> int:
 
     opened = open_run(args.run_path)
     import_tensorflow()
+    from doubleunet_bs.inference.model_description import percent
     from doubleunet_bs.serving.export import export_ensemble
 
-    description = export_ensemble(opened, args.out, args.folds)
+    description = export_ensemble(opened, args.out, args.folds, args.force)
     print(f"model   {description.name}")
+    print(f"trained on {description.training_summary}")
     for member in description.members:
-        f1 = "undefined" if member.validation_f1 is None else f"{member.validation_f1:.1%}"
+        f1 = percent(member.validation_f1)
         print(f"  fold {member.fold:<4} epoch {member.best_epoch}, F1 on its own validation scans {f1}")
+    if description.quality_warning:
+        print(f"warning {description.quality_warning}")
     print(f"written {args.out}")
     print(
         "Only for scans outside of the cross-validation: each of its scans was a training scan of some of these folds."

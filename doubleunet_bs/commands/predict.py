@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="MODEL",
-        help="a fold such as RUN/fold_01 or an exported saved_model folder; with --server also a model name",
+        help="a fold such as RUN/fold_01 or an exported saved_model folder; with --server also a name on the server: "
+        "NAME, NAME@LABEL or NAME@VERSION",
     )
     parser.add_argument("--allow-missing-view", action="store_true", help="accept scans with only one view")
     parser.add_argument(

@@ -1,19 +1,24 @@
 """Package a model for TensorFlow Serving.
 
 DIR becomes the model repository that the server sees as /models. Packaging into the same DIR again adds a version or
-another model. A running server finds new versions by itself. It finds new models if it was started as in
-assets/serving/compose.yaml. The warm-up requests in the package are phantoms: it holds nothing of a patient.
+another model. A running server finds new versions by itself, and new models if it was started with DIR/compose.yaml.
+Weights that the highest version holds already are not added again. It holds nothing of a patient.
 
 Examples:
   doubleunet-bs serve-package RUN/fold_01 --out models
   doubleunet-bs serve-package ensemble --out models --name bone-metastasis
+  docker compose -f models/compose.yaml up
   doubleunet-bs predict scan.dcm --model RUN/fold_01 --out predicted --engine serving --server grpc://HOST:8500
 
 Writes into DIR:
   NAME/1/, NAME/2/, ...     versions of the model, each a SavedModel with warm-up requests; the server takes the highest
-  models.config             list of all models in DIR
+  models.config             list of all models in DIR; version policies and labels that you add are kept
+and, unless they are there already:
+  compose.yaml              starts TensorFlow Serving's image with these models
   batching_parameters.txt   batches of up to 4 scans
   monitoring.config         metrics for Prometheus at /monitoring/prometheus/metrics
+
+A model that found nothing on its own validation scans is refused. --force packages it with a warning.
 
 Exit codes: 0 done, 1 the model cannot be packaged, 2 wrong arguments.
 Research software, not a medical device: not for diagnosis or treatment.
@@ -37,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="path of DIR on the server (default %(default)s, as in the compose file)",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="package a model that found nothing on its validation scans, or weights that are there already",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,10 +58,18 @@ def run(args: argparse.Namespace) -> int:
     import_tensorflow()
     from doubleunet_bs.serving.package import package_model
 
-    package = package_model(args.model, args.out, args.name, args.mounted_at)
-    print(f"model    {package.description.name}")
+    package = package_model(args.model, args.out, args.name, args.mounted_at, args.force)
+    description = package.description
+    print(f"model    {description.name}, {description.quality}")
+    if description.quality_warning:
+        print(f"warning  {description.quality_warning}")
+    if not package.warmups:
+        print(
+            f"nothing added: version {package.version} of {package.name} already holds these weights; --force adds one"
+        )
+        return 0
     print(f"served   as {package.name}, version {package.version}; {package.warmups} warm-up requests")
     print(f"written  {package.path}")
-    print("serve    docker compose -f assets/serving/compose.yaml up   with MODELS set to the repository")
+    print(f"serve    docker compose -f {package.path.parents[1] / 'compose.yaml'} up")
     print(f"predict  --engine serving --server grpc://HOST:8500 --model {package.name}")
     return 0

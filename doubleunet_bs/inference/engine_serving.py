@@ -29,7 +29,7 @@ LARGEST_BATCH = 4
 """Images in one request, the `max_batch_size` of a packaged server."""
 TRIES = 5
 """Attempts while the server is unavailable; gRPC allows no more."""
-MESSAGE_BYTES = 256 * 2**20
+MESSAGE_BYTES = 64 * 2**20
 """Largest message in either direction. gRPC's default for receiving is 4 MiB; the answer to four images of 640 x 512
 pixels has 6.6 MB. The buffer for repeated requests must be as large, or gRPC sends large requests only once."""
 ROUNDING = 1e-5
@@ -52,9 +52,20 @@ _OPTIONS = (
 
 
 def predict_request(model: str, signature: str, inputs: dict[str, np.ndarray]) -> predict_pb2.PredictRequest:
-    """A request to an endpoint (`signature`) of a model on a server; `inputs` are its arrays by name."""
+    """A request to an endpoint (`signature`) of a model on a server.
+
+    Args:
+        model: its name, or NAME@LABEL or NAME@VERSION for another version than the highest.
+        signature: name of the endpoint.
+        inputs: its arrays by name.
+    """
     request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = model, signature
+    request.model_spec.name, _, version = model.partition("@")
+    request.model_spec.signature_name = signature
+    if version.isdecimal():
+        request.model_spec.version.value = int(version)
+    elif version:
+        request.model_spec.version_label = version
     for name, array in inputs.items():
         tensor = request.inputs[name]
         # By hand: tf.make_tensor_proto writes uint16 value by value, two seconds for the raw counts of four scans.
@@ -69,7 +80,7 @@ class ServingEngine:
 
     Args:
         server: "grpc://HOST:PORT". The connection is not encrypted.
-        model: name of the model on the server; not used when `local` is given.
+        model: name of the model on the server, NAME@LABEL or NAME@VERSION; not used when `local` is given.
         deadline: seconds within which each request must be answered, retries included.
         local: description of a model folder; the server's model must have the same weights.
 
@@ -157,6 +168,8 @@ class ServingEngine:
                 return self._error(
                     f"no answer within {self._deadline:g} s: check the address, or give a longer --deadline"
                 )
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in reason:
+                return self._error(f"an answer of more than {MESSAGE_BYTES >> 20} MiB is refused: check the model")
             case grpc.StatusCode.UNIMPLEMENTED:
                 return self._error("not the gRPC port of TensorFlow Serving: check the port")
             case grpc.StatusCode.NOT_FOUND:

@@ -65,7 +65,7 @@ def check_choice(
         if value not in choices:
             raise SettingsError(f"{what} {value!r}: choose one of {', '.join(choices)}")
     if engine == "openvino" and not has_openvino():
-        raise SettingsError("engine openvino is not installed: pip install 'doubleunet-bs[openvino]'")
+        raise SettingsError("engine openvino is not installed: pip install openvino")
     if (server is None) == (engine == "serving"):
         raise SettingsError("--server and --engine serving go together: give both or neither")
     if server is None:
@@ -99,7 +99,9 @@ def _check_server(server: str) -> None:
 def check_serving_installed() -> None:
     """Raises `SettingsError` without the extra `serving`."""
     if importlib.util.find_spec("tensorflow_serving") is None:
-        raise SettingsError("TensorFlow Serving's messages are not installed: pip install 'doubleunet-bs[serving]'")
+        raise SettingsError(
+            "TensorFlow Serving's messages are not installed: pip install 'tensorflow-serving-api~=2.21.0'"
+        )
 
 
 def has_openvino() -> bool:

@@ -139,13 +139,22 @@ class ModelDescription:
     @property
     def quality_warning(self) -> str | None:
         """A sentence where a fold found nothing, or as good as nothing, on its own validation scans; else None."""
+        if (found := self._poor_result()) is None:
+            return None
+        return f"This model found {found}. Do not rely on its results."
+
+    def check_quality(self, source: str | os.PathLike, advice: str) -> None:
+        """Raises `RunError`, which names `source` and gives `advice`, where there is a `quality_warning`."""
+        if (found := self._poor_result()) is not None:
+            raise RunError(f"{source}: found {found}: {advice}, or use --force")
+
+    def _poor_result(self) -> str | None:
         poor = [one for one in self.folds if (one.validation_f1 or 0.0) < USEFUL_F1]
         if not poor:
             return None
         figures = ", ".join(f"fold {one.fold}: F1 {percent(one.validation_f1)}" for one in poor)
-        nothing = all(not one.validation_f1 for one in poor)
-        what = "no metastasis" if nothing else "almost no metastasis"
-        return f"This model found {what} on its own validation scans ({figures}). Do not rely on its results."
+        almost = "almost " if any(one.validation_f1 for one in poor) else ""
+        return f"{almost}no metastasis on its own validation scans ({figures})"
 
     @property
     def served_name(self) -> str:

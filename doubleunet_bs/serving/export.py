@@ -59,20 +59,23 @@ def export_fold(run: Run, fold: int) -> Path:
     return path
 
 
-def export_ensemble(run: Run, out: str | os.PathLike, folds: Sequence[int] | None = None) -> ModelDescription:
+def export_ensemble(
+    run: Run, out: str | os.PathLike, folds: Sequence[int] | None = None, force: bool = False
+) -> ModelDescription:
     """Write a SavedModel like that of a fold, whose probabilities are the mean over several folds.
 
     Args:
         run: the opened run.
         out: the folder. An older ensemble there stays until the new one is complete.
         folds: at least two trained folds; None: all trained folds.
+        force: also take folds that found nothing on their own validation scans.
 
     Returns:
         Its description, which names its members.
 
     Raises:
         SettingsError: fewer than two folds, one named twice, or `out` is something other than an exported model.
-        RunError: a fold is not trained or damaged, or the folds do not belong together.
+        RunError: a fold is not trained or damaged, the folds do not belong together, or one needs `force`.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / DESCRIPTION).is_file())):
@@ -85,6 +88,8 @@ def export_ensemble(run: Run, out: str | os.PathLike, folds: Sequence[int] | Non
     if len({member.folds_sha256 for member in members}) > 1:
         raise RunError(f"{run.path}: its folds were trained on different splits of the scans: train them again")
     description = describe_ensemble([member.describe() for member in members])
+    if not force:
+        description.check_quality(run.path, "leave the fold out with --folds")
     networks = [_load_network(member) for member in members]
     with replaced_folder(out) as folder:
         write_saved_model(folder, mean_of(networks), description)

@@ -4,17 +4,20 @@ The extra `serving` brings the messages of the warm-up requests.
 """
 
 import dataclasses
+import importlib.resources
 import os
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.files import new_folder, read_json, write_text
+from doubleunet_bs.files import create_file, new_folder, read_json, write_text
 from doubleunet_bs.inference.endpoints import (
     DESCRIPTION_ENDPOINT,
     DESCRIPTION_INPUT,
@@ -25,18 +28,16 @@ from doubleunet_bs.inference.endpoints import (
     has_raw_counts,
 )
 from doubleunet_bs.inference.engine_serving import LARGEST_BATCH, predict_request
-from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription
+from doubleunet_bs.inference.model_description import DESCRIPTION, NAME, ModelDescription, describe_saved_model
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.serving.export import export_fold
 
+COMPOSE = "compose.yaml"
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 BATCH_SIZES = (1, 2, LARGEST_BATCH)
 """Numbers of scans the server computes at once; a batch of another size is filled up to the next of these."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 BATCHING = f"""\
 # Scans of different clients are computed together: up to {LARGEST_BATCH}, or what has come within 10 ms.
@@ -56,6 +57,12 @@ prometheus_config {
 """
 
 
+_CONFIG_HEADER = """\
+# Which models and versions are served. serve-package adds models and keeps what you change.
+# Only the highest version of a model is served, unless a model_version_policy says otherwise.
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Package:
     """A packaged model.
@@ -64,7 +71,7 @@ class Package:
         path: the folder of the version.
         name: the model's name on the server.
         version: 1 or more.
-        warmups: number of warm-up requests in it.
+        warmups: number of warm-up requests in it; 0 where the version was there already.
         description: the model's metadata.
     """
 
@@ -76,63 +83,69 @@ class Package:
 
 
 def package_model(
-    model: str | os.PathLike, out: str | os.PathLike, name: str | None = None, mounted_at: str = "/models"
+    model: str | os.PathLike,
+    out: str | os.PathLike,
+    name: str | None = None,
+    mounted_at: str = "/models",
+    force: bool = False,
 ) -> Package:
     """Add a version of a model to a repository.
 
     A version appears whole or not at all, since a running server looks for new ones at any time. A fold without an
-    export, or with one of other weights or of an older version of this package, is exported first.
+    export, or with one of other weights or of an older version of this package, is exported first. Where the highest
+    version holds these weights already, nothing is added.
 
     Args:
         model: a fold in its run, or an exported model.
-        out: the repository; created if missing.
+        out: the repository; created if missing. Configuration files that are there are kept.
         name: letters, digits, ".", "_" and "-"; None: `description.served_name`.
         mounted_at: the repository's path on the server.
+        force: package a model that found nothing on its own validation scans, and weights that are there already.
 
     Raises:
         SettingsError: an impossible name, or a repository path that is a file.
-        RunError: no model, or one exported by an older version and away from its run.
+        RunError: no model, one exported by an older version and away from its run, or one that needs `force`.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out}: is a file: give a folder with --out")
-    if name is not None and not _NAME.fullmatch(name):
+    if name is not None and not NAME.fullmatch(name):
         raise SettingsError(f"name {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first")
     description, saved_model = _exported(Path(model))
+    if not force:
+        description.check_quality(model, "train it further")
     name = name or description.served_name
-    records = [
-        prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
-        for request in warmup_requests(name, description)
-    ]
     folder = out / name
-    version = max(_versions(folder), default=0) + 1
-    with new_folder(folder / str(version)) as new:
-        shutil.copytree(saved_model, new, dirs_exist_ok=True)
-        _write_records(new / WARMUP, [record.SerializeToString() for record in records])
-    write_text(out / "batching_parameters.txt", BATCHING)
-    write_text(out / "monitoring.config", MONITORING)
-    write_text(out / "models.config", models_config(out, mounted_at))
+    versions = _versions(folder)
+    same = None if force else _find_version(folder, description)
+    if same is not None and same != max(versions):
+        raise RunError(
+            f"{folder}: version {same} already holds these weights and version {max(versions)} is served: see rollback "
+            "in assets/docs/deployment.md, or add them again with --force"
+        )
+    records = []
+    if same is None:
+        records = [
+            prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            for request in warmup_requests(name, description)
+        ]
+    version = same or max(versions, default=0) + 1
+    if same is None:
+        with new_folder(folder / str(version)) as new:
+            shutil.copytree(saved_model, new, dirs_exist_ok=True)
+            _write_records(new / WARMUP, [record.SerializeToString() for record in records])
+    _write_configuration(out, mounted_at)
     return Package(folder / str(version), name, version, len(records), description)
 
 
-def models_config(repository: Path, mounted_at: str) -> str:
-    """The server's list of models: every folder of `repository` with a version in it."""
-    entries = [
-        f'  config {{\n    name: "{folder.name}"\n    base_path: "{mounted_at.rstrip("/")}/{folder.name}"\n'
-        '    model_platform: "tensorflow"\n  }\n'
-        for folder in sorted(repository.iterdir())
-        if _NAME.fullmatch(folder.name) and folder.is_dir() and _versions(folder)
-    ]
-    return f"model_config_list {{\n{''.join(entries)}}}\n"
-
-
 def warmup_requests(name: str, description: ModelDescription) -> list[predict_pb2.PredictRequest]:
-    """Requests of every batch size to every endpoint of the model `name`, made of phantoms."""
-    phantoms = [make_phantom(0, index) for index in range(LARGEST_BATCH)]
-    counts = np.stack([np.stack([phantom.anterior, phantom.posterior]) for phantom in phantoms])
+    """Requests of every batch size to every endpoint of the model `name`, made of a box that passes for a body."""
+    counts = np.zeros((LARGEST_BATCH, 2, *RAW_SHAPE), np.uint16)
+    counts[:, :, 60:980, 70:190] = 8  # A body,
+    counts[:, :, 300:330, 120:150] = 600  # and a hot spot in it.
     raw = has_raw_counts(description.image_shape, description.preparation)
     if raw:
-        scans = [BoneScan(anterior, posterior, None, "phantom") for anterior, posterior in counts]
+        scans = [BoneScan(anterior, posterior, None, "warm-up") for anterior, posterior in counts]
         grey = np.stack([prepare_scan(scan, settings=description.preparation).grey for scan in scans])
     else:
         grey = np.zeros((LARGEST_BATCH, *description.image_shape), np.uint8)
@@ -142,6 +155,55 @@ def warmup_requests(name: str, description: ModelDescription) -> list[predict_pb
         if raw:
             requests.append(predict_request(name, RAW_ENDPOINT, {RAW_INPUT: counts[:size]}))
     return requests
+
+
+def models_config(repository: Path, mounted_at: str, earlier: str = "") -> str:
+    """The server's list of models: every folder of `repository` with a version in it.
+
+    Args:
+        repository: the folder.
+        mounted_at: its path on the server.
+        earlier: the list so far. Version policies, labels and models from elsewhere in it are kept; models of this
+            repository whose folder is gone are dropped.
+
+    Raises:
+        google.protobuf.text_format.ParseError: `earlier` is not such a list.
+    """
+    there = {path.name for path in repository.iterdir() if NAME.fullmatch(path.name) and _versions(path)}
+    old = text_format.Parse(earlier, ModelServerConfig()).model_config_list.config
+    paths = {name: f"{mounted_at.rstrip('/')}/{name}" for name in there}
+    known = {one.name: one for one in old if one.name in there or Path(one.base_path).parent != Path(mounted_at)}
+    config = ModelServerConfig()
+    for name in sorted(there | known.keys()):
+        one = config.model_config_list.config.add(name=name, model_platform="tensorflow")
+        one.MergeFrom(known.get(name, one))
+        one.base_path = paths.get(name, one.base_path)
+    return _CONFIG_HEADER + text_format.MessageToString(config)
+
+
+def _write_configuration(out: Path, mounted_at: str) -> None:
+    """Write the files beside the models. Those that are there are the user's; only the list of models is extended."""
+    compose = importlib.resources.files("doubleunet_bs.serving").joinpath(COMPOSE).read_text("utf-8")
+    for name, text in ((COMPOSE, compose), ("batching_parameters.txt", BATCHING), ("monitoring.config", MONITORING)):
+        create_file(out / name, text)
+    path = out / "models.config"
+    earlier = path.read_text("utf-8", errors="replace") if path.exists() else ""
+    try:
+        text = models_config(out, mounted_at, earlier)
+    except text_format.ParseError as cause:
+        raise RunError(f"{path}: not a list of models ({cause}): correct or remove it") from None
+    if text != earlier:
+        write_text(path, text)
+
+
+def _find_version(folder: Path, description: ModelDescription) -> int | None:
+    """The highest version with these weights, exported by this version of the package."""
+    for version in sorted(_versions(folder), reverse=True):
+        if (folder / str(version) / DESCRIPTION).is_file():
+            there = describe_saved_model(folder / str(version))
+            if (there.weights_sha256, there.version) == (description.weights_sha256, description.version):
+                return version
+    return None
 
 
 def _exported(path: Path) -> tuple[ModelDescription, Path]:

@@ -152,6 +152,16 @@ def test_no_server_at_the_address():
     assert "\n" not in str(caught.value)
 
 
+def test_a_version_or_a_label_of_a_model(server, scan):
+    """The stand-in has version 1 with the label "stable"."""
+    names = [f"{NAME}@1"] + ([] if BINARY else [f"{NAME}@stable"])
+    for name in names:
+        assert Predictor(name, engine="serving", server=server.grpc).predict(scan).engine.startswith("serving, model")
+    for version in ("2", "canary"):
+        with pytest.raises(ServerError, match=f"no model '{NAME}@{version}' is ready"):
+            Predictor(f"{NAME}@{version}", engine="serving", server=server.grpc)
+
+
 @ordered
 def test_the_rest_port(server):
     with pytest.raises(ServerError, match="check the (address|port)"):
@@ -205,6 +215,13 @@ def test_values_that_cannot_be_are_refused(server, predictor, name, spoil, messa
         predictor._segmenter(np.full((1, 160, 128), 200, np.uint8))
 
 
+@ordered
+def test_an_answer_that_is_too_large_is_refused(server, predictor):
+    server.spoil = lambda answer: answer | {"more": np.zeros(70 * 2**20, np.uint8)}
+    with pytest.raises(ServerError, match="an answer of more than 64 MiB is refused: check the model"):
+        predictor._segmenter(np.zeros((1, 160, 128), np.uint8))
+
+
 def test_command(server, phantoms, tmp_path, capsys):
     arguments = ["predict", str(phantoms), "--model", NAME, "--out", str(tmp_path / "out"), "--engine", "serving"]
     assert main([*arguments, "--server", server.grpc]) == 0
@@ -246,23 +263,42 @@ def test_arguments_that_belong_together(trained_run, monkeypatch):
         with pytest.raises(SettingsError, match=message):
             Predictor(fold, **settings)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"pip install 'doubleunet-bs\[serving\]'"):
+    with pytest.raises(SettingsError, match=r"pip install 'tensorflow-serving-api~=2\.21\.0'"):
         Predictor(NAME, engine="serving", server=url)
 
 
+def rest(server, path, content=None):
+    body = None if content is None else json.dumps(content).encode()
+    with urllib.request.urlopen(f"{server.rest}/v1/models/{path}", body, timeout=60) as answer:
+        return json.load(answer)
+
+
 def test_rest_by_hand(server, scan, predictor):
-    """The example of the documentation."""
+    """Both forms of TensorFlow Serving's REST API; `raw_counts` is refused, as the documentation says."""
     grey = predictor.prepare(scan).grey
-
-    request = {"signature_name": "serving_default", "inputs": {"image": [grey.tolist()]}}
-    with urllib.request.urlopen(f"{server.rest}/v1/models/{NAME}:predict", json.dumps(request).encode()) as response:
-        outputs = json.load(response)["outputs"]
-    mask = np.array(outputs["mask"], np.uint8)[0]
-
-    assert np.array_equal(mask == 1, grey > 150)
-    # As the compose file says: TensorFlow Serving reads no 16-bit numbers from JSON.
+    columns = rest(
+        server, f"{NAME}:predict", {"signature_name": "serving_default", "inputs": {"image": [grey.tolist()]}}
+    )
+    rows = rest(server, f"{NAME}/versions/1:predict", {"instances": [grey.tolist()] * 2})
+    named = rest(server, f"{NAME}:predict", {"instances": [{"image": grey.tolist()}]})
+    for mask in (
+        columns["outputs"]["mask"][0],
+        *(row["mask"] for row in rows["predictions"]),
+        named["predictions"][0]["mask"],
+    ):
+        assert np.array_equal(np.array(mask) == 1, grey > 150)
     counts = np.stack([scan.anterior, scan.posterior])[None]
-    request = {"signature_name": "raw_counts", "inputs": {"counts": counts.tolist()}}
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{server.rest}/v1/models/{NAME}:predict", json.dumps(request).encode())
+        rest(server, f"{NAME}:predict", {"signature_name": "raw_counts", "inputs": {"counts": counts.tolist()}})
     assert "uint16" in caught.value.read().decode()
+
+
+def test_rest_status_and_metadata(server):
+    [version] = rest(server, NAME)["model_version_status"]
+    assert (version["version"], version["state"], version["status"]["error_code"]) == ("1", "AVAILABLE", "OK")
+    content = rest(server, f"{NAME}/metadata")["metadata"]["signature_def"]["signature_def"]
+    assert content["raw_counts"]["inputs"]["counts"]["dtype"] == "DT_UINT16"
+    shape = content["serving_default"]["outputs"]["mask"]["tensor_shape"]["dim"]
+    assert [int(dimension["size"]) for dimension in shape] == [-1, 160, 128]
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        rest(server, "nobody")

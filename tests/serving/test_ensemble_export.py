@@ -11,6 +11,7 @@ from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import write_json
 from doubleunet_bs.inference import Predictor
 from doubleunet_bs.inference.model_description import read_description
+from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.run_folder import open_run
@@ -82,6 +83,24 @@ def test_some_folds_and_a_second_time(run, tmp_path, capsys):
     assert "Only for scans outside of the cross-validation" in printed
     assert [one.fold for one in Predictor(out).description.members] == [2, 3]
     assert [path.name for path in tmp_path.iterdir()] == ["pair"]
+
+
+def test_a_fold_that_found_nothing_is_taken_by_force_only(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    history = copy / "fold_02" / "history.csv"
+    history.write_text(history.read_text().replace(",0.6,0.6,0.6,", ",0.0,0.0,0.0,"))
+    arguments = ["ensemble", str(copy), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert not (tmp_path / "out").exists()
+    message = (
+        "found no metastasis on its own validation scans (fold 2: F1 0.0 %): leave the fold out with --folds, or use"
+    )
+    assert message in capsys.readouterr().err
+    assert main([*arguments, "--folds", "1,3"]) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert main([*arguments, "--force"]) == 0
+    assert "warning This model found no metastasis" in capsys.readouterr().out
+    assert "(fold 2: F1 0.0 %)" in find_model(tmp_path / "out").description.quality_warning
 
 
 def test_what_is_refused(run, ensemble, tmp_path, capsys):
