@@ -6,12 +6,11 @@ from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.results.result_files import RESULT, is_result
-from doubleunet_bs.scans.dicom_file import load_header
-from doubleunet_bs.scans.layout import find_layout
+from doubleunet_bs.scans.layout import load_scan_header
 from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans, walk_folders
-from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive, prefix_errors
+from doubleunet_bs.scans.sources import Source, is_archive, prefix_errors
 
 
 def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFolder:
@@ -86,8 +85,7 @@ def _folder(path: str) -> str:
 def _one_view(source: Source) -> OneView | None:
     """The view of a one-view file; None for a file with both."""
     with prefix_errors(source):
-        file = load_header(*source.read(MAX_HEADER_BYTES))
-        layout = find_layout(file)
+        file, layout = load_scan_header(source)
         return describe_view(source, file.dataset, layout) if layout.views == 1 else None
 
 

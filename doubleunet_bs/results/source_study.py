@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile, load_header, read_identifier
-from doubleunet_bs.scans.layout import Layout, find_layout
+from doubleunet_bs.scans.dicom_file import DicomFile, read_identifier
+from doubleunet_bs.scans.layout import Layout, load_scan_header
 from doubleunet_bs.scans.pairing import describe_view, order_pair
-from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, prefix_errors
+from doubleunet_bs.scans.sources import Source, prefix_errors
 from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, views_of_frames
 
 # Type 2 elements of the modules Patient and General Study, and the issuer of the ID: written as the header has them.
@@ -122,8 +122,7 @@ def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | No
 
 def _read(source: Source) -> tuple[DicomFile, Layout]:
     with prefix_errors(source):
-        file = load_header(*source.read(MAX_HEADER_BYTES))
-        return file, find_layout(file)
+        return load_scan_header(source)
 
 
 def _check_identity(dataset: Dataset) -> None:

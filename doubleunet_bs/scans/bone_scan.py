@@ -8,8 +8,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile, is_phantom, load_file, pydicom_silence, read_identifier
-from doubleunet_bs.scans.layout import Layout, find_layout, pixel_spacing
+from doubleunet_bs.scans.dicom_file import DicomFile, is_phantom, pydicom_silence, read_identifier
+from doubleunet_bs.scans.layout import Layout, load_scan_file, pixel_spacing
 from doubleunet_bs.scans.pairing import describe_view, order_pair
 from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
@@ -94,8 +94,7 @@ def read_sources(
 
 def _read_part(source: Source) -> _Part:
     with prefix_errors(source):
-        file = load_file(source)
-        layout = find_layout(file)
+        file, layout = load_scan_file(source)
         counts, warnings = read_counts(file, layout)
         return _Part(source, file, layout, counts, warnings)
 

@@ -15,11 +15,12 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -41,7 +42,6 @@ from pydicom.uid import (
 
 from doubleunet_bs.errors import ScanError, os_reason
 from doubleunet_bs.scans.decode_process import READY
-from doubleunet_bs.scans.dicom_file import silence_pydicom
 from doubleunet_bs.scans.sources import DECODER_BYTES, DECODER_SECONDS
 
 # -P keeps this folder, with its short module names, off the path of the decoders.
@@ -151,29 +151,13 @@ def check_decoder(uid: str) -> None:
         )
 
 
-def split_frames(data: bytes, frames: int) -> list[bytes]:
-    """Split encapsulated pixel data into compressed frames.
-
-    Raises:
-        ScanError: `truncated` when there are fewer than `frames`, `pixel-layout` when there are more.
-    """
-    try:
-        with silence_pydicom():
-            found = list(generate_frames(data, number_of_frames=frames))
-    except ScanError:
-        raise ScanError("has compressed pixel data that are damaged", "damaged-pixels") from None
-    if len(found) != frames:
-        less = len(found) < frames
-        message = f"has {len(found)} compressed frames, its header describes {frames}"
-        raise ScanError(message, "truncated" if less else "pixel-layout")
-    return found
-
-
-def decode(data: bytes, uid: str, shape: tuple[int, int, int], allocated: int) -> tuple[np.ndarray, Codestream | None]:
+def decode(
+    compressed: Sequence[bytes], uid: str, shape: tuple[int, int, int], allocated: int
+) -> tuple[np.ndarray, Codestream | None]:
     """Decode monochrome pixel data in a process of its own, which a damaged file may abort or block.
 
     Args:
-        data: the encapsulated frames. uid: transfer syntax UID, a key of `DECODERS`.
+        compressed: the frames. uid: transfer syntax UID, a key of `DECODERS`.
         shape: (frames, rows, columns) of the header. allocated: its Bits Allocated, which decides for RLE.
 
     Returns:
@@ -181,10 +165,9 @@ def decode(data: bytes, uid: str, shape: tuple[int, int, int], allocated: int) -
 
     Raises:
         ScanError: `decompression-bomb` when a stream holds another image size than the header says, `colour`,
-            `truncated`, `pixel-layout` or `damaged-pixels`; `decoder` when the decoder itself does not run.
+            or `damaged-pixels`; `decoder` when the decoder itself does not run.
     """
     frames, rows, columns = shape
-    compressed = split_frames(data, frames)
     streams = set() if uid == RLELossless else {describe_frame(frame) for frame in compressed}
     for each in streams:
         if (each.rows, each.columns) != (rows, columns):
@@ -208,7 +191,7 @@ def decode(data: bytes, uid: str, shape: tuple[int, int, int], allocated: int) -
         "pixel_representation": int(stream is not None and stream.signed),
         "allow_excess_frames": False,
     }
-    values = _run(data, uid, options)
+    values = _run(encapsulate(list(compressed), has_bot=False), uid, options)
     dtype = np.dtype(f"<{'i' if options['pixel_representation'] else 'u'}{words // 8}")
     if len(values) != frames * rows * columns * dtype.itemsize:
         raise ScanError(f"has damaged {DECODERS[uid].name} pixel data: export the file again", "damaged-pixels")

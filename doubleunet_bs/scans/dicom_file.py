@@ -17,24 +17,29 @@ from collections.abc import Iterator, Sequence
 
 import pydicom
 from pydicom.datadict import dictionary_description
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import data_element_generator
+from pydicom.filereader import data_element_generator, read_partial
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
+from pydicom.valuerep import VR
 
 from doubleunet_bs.constants import PHANTOM_MARK
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.other_files import not_dicom
-from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
+from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS
 
 _PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_MODALITY = 0x00080060
+# All types (value representations) of DICOM.
+_TYPES = {str(each) for each in VR if len(each) == 2}
+# Elements of unknown type that are left out; more are a damaged header.
+_MAX_UNKNOWN_ELEMENTS = 16
 _LONG_VALUES = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
 
 # What pydicom raises on damaged headers. MemoryError and RecursionError come from absurd lengths and nesting.
@@ -50,7 +55,7 @@ class PixelElement:
 
     Attributes:
         keyword: "PixelData", "FloatPixelData" or "DoubleFloatPixelData".
-        value: the bytes, fewer than the header says when the file was cut off; of compressed data without the end mark.
+        value: the bytes, fewer than the header says when the file was cut off; of compressed data all that follow.
         encapsulated: whether the value consists of items, as that of compressed pixel data.
     """
 
@@ -87,16 +92,28 @@ def load_header(data: bytes, complete: bool) -> DicomFile:
     return _load(data, complete, with_pixels=False)
 
 
-def load_file(source: Source) -> DicomFile:
-    """Read and parse a whole file, with its pixel data.
+def load_file(data: bytes) -> DicomFile:
+    """Parse a whole file, with its pixel data.
 
     Raises:
-        ScanError: those of `load_header`, `unreadable`, `too-large`, `decompression-bomb` or `damaged-pixels`.
+        ScanError: those of `load_header`, `decompression-bomb` or `damaged-pixels`.
     """
-    data, complete = source.read(MAX_FILE_BYTES)
-    if not complete:
-        raise ScanError(f"is larger than {MAX_FILE_BYTES >> 20} MB: a whole-body scan has about 1 MB", "too-large")
     return _load(data, True, with_pixels=True)
+
+
+def first_elements(data: bytes) -> Dataset:
+    """The elements up to the modality, which decide what a file is; none where they cannot be read."""
+    syntax, body = _split(data)
+    content = data[: body + FIRST_LOOK_BYTES]
+    try:
+        if syntax == DeflatedExplicitVRLittleEndian:
+            content = _with_meta(ExplicitVRLittleEndian, _inflate(content[body:], FIRST_LOOK_BYTES))
+        elif data[128:132] != b"DICM":
+            content = _with_meta(syntax, content[body:])
+        with silence_pydicom():
+            return read_partial(io.BytesIO(content), stop_when=lambda tag, *_: tag > _MODALITY)
+    except ScanError:
+        return Dataset()
 
 
 class PydicomSilence:
@@ -146,9 +163,10 @@ def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
     content = data
     if syntax == DeflatedExplicitVRLittleEndian:
         limit = MAX_FILE_BYTES if with_pixels else MAX_HEADER_BYTES
-        inflated, complete = _inflate(data[body:], limit, complete)
-        if with_pixels and not complete:
+        inflated = _inflate(data[body:], limit + 1)
+        if with_pixels and len(inflated) > limit:
             raise ScanError(f"inflates to more than {MAX_FILE_BYTES >> 20} MB", "decompression-bomb")
+        complete = complete and len(inflated) <= limit
         content = _with_meta(ExplicitVRLittleEndian, inflated)
     elif data[128:132] != b"DICM":
         content = _with_meta(syntax, data[body:])
@@ -156,33 +174,84 @@ def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
     item = b"\xff\xfe\xe0\x00" if syntax == ExplicitVRBigEndian else b"\xfe\xff\x00\xe0"
     if header.count(item) > MAX_HEADER_ITEMS:
         raise ScanError(f"has a header of more than {MAX_HEADER_ITEMS:,} sequence items", "damaged-header")
-    stream = io.BytesIO(header)
-    with silence_pydicom():
-        dataset = pydicom.dcmread(stream, stop_before_pixels=True)
-        implicit, little = dataset.original_encoding
-    end = stream.tell()
-    tag = struct.unpack("<HH" if little else ">HH", header[end : end + 4].ljust(4, b"\0"))
-    keyword = _PIXEL_TAGS.get(tag[0] << 16 | tag[1])
+    dataset, end, keyword = _read_header(header)
+    implicit, little = (bool(each) for each in dataset.original_encoding)
+    if keyword is None and not implicit:
+        for _ in range(_MAX_UNKNOWN_ELEMENTS):
+            at = _unknown_element(header, little)
+            if at is None:
+                break
+            length = _element_length(header, at, little)
+            if length is None:
+                if complete:
+                    message = f"has a header that is not understood from byte {at} on: export the file again"
+                    raise ScanError(message, "damaged-header")
+                break
+            header, content = (part[:at] + part[at + length :] for part in (header, content))
+            dataset, end, keyword = _read_header(header)
     if keyword is None:
         _check_end(dataset, complete and len(header) == len(content))
-    pixels = _read_pixels(content, end, keyword, bool(implicit), bool(little)) if with_pixels and keyword else None
+    pixels = _read_pixels(content, end, keyword, implicit, little) if with_pixels and keyword else None
     return DicomFile(dataset, syntax, keyword is not None, pixels, data)
 
 
-def _read_pixels(content: bytes, position: int, keyword: str, implicit: bool, little: bool) -> PixelElement:
-    """Read the one element that begins at `position`, and nothing behind it."""
-    stream = io.BytesIO(content)
+def _read_header(header: bytes) -> tuple[Dataset, int, str | None]:
+    """The elements before the pixel data, where they end, and the keyword of the pixel data if they follow."""
+    stream = io.BytesIO(header)
+    with silence_pydicom():
+        dataset = pydicom.dcmread(stream, stop_before_pixels=True)
+    end = stream.tell()
+    tag = struct.unpack("<HH" if dataset.original_encoding[1] else ">HH", header[end : end + 4].ljust(4, b"\0"))
+    return dataset, end, _PIXEL_TAGS.get(tag[0] << 16 | tag[1])
+
+
+def _unknown_element(header: bytes, little: bool) -> int | None:
+    """Where the first element of the top level begins whose type DICOM does not know; its length is in doubt, too."""
+    _, position = _read_meta(header, 132)
+    stream = io.BytesIO(header)
     stream.seek(position)
-    try:
-        with pydicom_silence:
-            element = next(data_element_generator(stream, implicit, little))
-    except (EOFError, StopIteration, struct.error):
-        raise ScanError("is cut off in its pixel data", "truncated") from None
-    except _PYDICOM_ERRORS as cause:
-        raise ScanError(f"has damaged pixel data ({type(cause).__name__})", "damaged-pixels") from None
-    if not isinstance(element, RawDataElement):
+    with silence_pydicom():
+        while len(header) >= position + 8:
+            if header[position + 4 : position + 6].decode("latin-1") not in _TYPES:
+                return position
+            if next(data_element_generator(stream, False, little), None) is None:
+                return None
+            position = stream.tell()
+    return None
+
+
+def _element_length(header: bytes, at: int, little: bool) -> int | None:
+    """The bytes of an element of unknown type: with the length at whose end a later element begins."""
+    kind = header[at + 4 : at + 6]
+    order = "<" if little else ">"
+    tag = struct.unpack_from(f"{order}2H", header, at)
+    for head, form, place in ((8, "H", 6), (12, "I", 8), (8, "I", 4)):
+        if at + place + 4 > len(header):
+            continue
+        length = head + struct.unpack_from(order + form, header, at + place)[0]
+        following = header[at + length : at + length + 6]
+        known = following[4:] == kind or following[4:].decode("latin-1") in _TYPES
+        if known and struct.unpack_from(f"{order}2H", following) > tag:
+            return length
+    return None
+
+
+def _read_pixels(content: bytes, position: int, keyword: str, implicit: bool, little: bool) -> PixelElement:
+    """Read the one element that begins at `position`; encapsulated data up to the end of the file."""
+    vr = content[position + 4 : position + 6]
+    # As pydicom does: where the type is none, the element is in implicit form.
+    long = not implicit and vr in _LONG_VALUES
+    start = position + (12 if long else 8)
+    if vr == b"SQ" and long:
         raise ScanError("has pixel data that are a sequence", "damaged-pixels")
-    return PixelElement(keyword, element.value or b"", element.length == _UNDEFINED_LENGTH)
+    if start > len(content):
+        raise ScanError("is cut off in its pixel data", "truncated")
+    short = not implicit and not long and vr.isalpha() and vr.isupper()
+    form, at = ("H", position + 6) if short else ("I", start - 4)
+    (length,) = struct.unpack_from(("<" if little else ">") + form, content, at)
+    if length == _UNDEFINED_LENGTH:
+        return PixelElement(keyword, content[start:], True)
+    return PixelElement(keyword, content[start : start + length], False)
 
 
 def _split(data: bytes) -> tuple[str, int]:
@@ -237,18 +306,12 @@ def _guess_syntax(start: bytes) -> str:
     return ExplicitVRBigEndian if start[:1] == b"\x00" else ExplicitVRLittleEndian
 
 
-def _inflate(packed: bytes, limit: int, complete: bool) -> tuple[bytes, bool]:
-    """Inflate at most `limit` bytes; also say whether that is all."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        data = inflater.decompress(packed, limit + 1)
-    except zlib.error:
-        raise ScanError("has a damaged deflated data set: export the file again", "truncated") from None
-    if len(data) > limit:
-        return data[:limit], False
-    if complete and not inflater.eof:
-        raise ScanError("is cut off: its deflated data set does not end", "truncated")
-    return data, complete
+def _inflate(packed: bytes, limit: int) -> bytes:
+    """Inflate at most `limit` bytes, also those with the zlib or gzip header that some programs put before them."""
+    for form in (-zlib.MAX_WBITS, zlib.MAX_WBITS | 32):
+        with contextlib.suppress(zlib.error):
+            return zlib.decompressobj(form).decompress(packed, limit)
+    raise ScanError("has a damaged deflated data set: export the file again", "truncated")
 
 
 def _with_meta(syntax: str, body: bytes) -> bytes:

@@ -1,13 +1,26 @@
 """The header of a file -> how its views are stored, or the reason why it is not a whole-body bone scan."""
 
+import contextlib
 import dataclasses
+import zipfile
 
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import check_decoder
-from doubleunet_bs.scans.dicom_file import DicomFile, read_integer, read_numbers, read_text, read_texts
+from doubleunet_bs.scans.dicom_file import (
+    DicomFile,
+    first_elements,
+    load_file,
+    load_header,
+    pydicom_silence,
+    read_integer,
+    read_numbers,
+    read_text,
+    read_texts,
+)
 from doubleunet_bs.scans.other_files import OtherFileError
+from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
 from doubleunet_bs.scans.views import check_upright
 
 # The raw matrix of one view (paper, section 2.3), and the finer one that is summed over 2 x 2 pixels to it.
@@ -25,7 +38,10 @@ _NM_CLASSES = {"1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.5"}
 _CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7" + suffix for suffix in ("", ".1", ".2", ".3", ".4")}
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 # Modalities that may be repeated in a message; any other text in that element might be anything.
-_KNOWN_MODALITIES = {"CR", "CT", "DX", "MG", "MR", "OT", "PR", "PT", "RTSTRUCT", "SC", "SEG", "SR", "US", "XA"}
+_KNOWN_MODALITIES = {
+    "CR", "CT", "DOC", "DX", "ECG", "ES", "IO", "KO", "MG", "MR", "OP", "OT", "PR", "PT", "PX", "REG", "RF", "RTDOSE",
+    "RTIMAGE", "RTPLAN", "RTRECORD", "RTSTRUCT", "SC", "SEG", "SM", "SR", "US", "XA", "XC",
+}  # fmt: skip
 _TOMOGRAPHIC = {"TOMO", "RECON TOMO", "GATED TOMO", "RECON GATED TOMO"}
 # Frame Increment Pointer -> what varies from frame to frame, for files whose Image Type has been stripped.
 _TOMOGRAPHIC_VECTORS = {0x00540050, 0x00540080, 0x00540090}
@@ -56,6 +72,52 @@ class Layout:
     def views(self) -> int:
         """The number of views in the file: 1 or 2."""
         return 2 if self.side_by_side else self.frames
+
+
+def load_scan_header(source: Source, archive: zipfile.ZipFile | None = None) -> tuple[DicomFile, Layout]:
+    """Parse the header of a file, and as little of the file as possible; pixels are not read.
+
+    Args:
+        source: the file.
+        archive: the open archive it is in, for members.
+
+    Raises:
+        ScanError: as `load_header` and `find_layout`.
+    """
+    for limit in (FIRST_LOOK_BYTES, MAX_HEADER_BYTES):
+        data, complete = source.read(limit, archive)
+        if data[:4] == b"PK\x03\x04":
+            raise ScanError("is an archive within an archive: unpack it first", "archive")
+        _check_first(data)
+        # A header that was cut off by the first limit may look damaged: only the second look decides.
+        last = complete or limit == MAX_HEADER_BYTES
+        with contextlib.nullcontext() if last else contextlib.suppress(ScanError):
+            file = load_header(data, complete)
+            if last or file.has_pixels:
+                return file, find_layout(file)
+    raise AssertionError("the last look returns or raises")
+
+
+def load_scan_file(source: Source) -> tuple[DicomFile, Layout]:
+    """Read and parse a whole file, with its pixel data.
+
+    Raises:
+        ScanError: `unreadable`, `too-large`, or as `load_file` and `find_layout`.
+    """
+    data, complete = source.read(MAX_FILE_BYTES)
+    _check_first(data)
+    if not complete:
+        raise ScanError(f"is larger than {MAX_FILE_BYTES >> 20} MB: a whole-body scan has about 1 MB", "too-large")
+    file = load_file(data)
+    return file, find_layout(file)
+
+
+def _check_first(data: bytes) -> None:
+    """Refuse other modalities by their first elements, whatever the rest of their header holds."""
+    with pydicom_silence:
+        dataset = first_elements(data)
+        if read_text(dataset, "Modality") in _KNOWN_MODALITIES and read_text(dataset, "SOPClassUID") not in _NM_CLASSES:
+            _check_kind(dataset)
 
 
 def find_layout(file: DicomFile) -> Layout:
@@ -106,8 +168,15 @@ def _check_kind(dataset: Dataset) -> bool:
     if modality not in ("NM", "") or other_class or not (modality or sop_class):
         known = modality in _KNOWN_MODALITIES
         message = f"is not a nuclear medicine image{f' (modality {modality})' if known else ''}"
+        if (sop_class in _NM_CLASSES or not known) and _has_whole_body_matrix(dataset):
+            # A scan whose header contradicts itself: somebody has to look.
+            raise ScanError(message, "other-modality")
         raise OtherFileError(message, "other-modality", modality if known else "other DICOM")
     return capture
+
+
+def _has_whole_body_matrix(dataset: Dataset) -> bool:
+    return read_numbers(dataset, "Rows") + read_numbers(dataset, "Columns") in _SHAPES
 
 
 def _check_acquisition(dataset: Dataset) -> None:
@@ -122,8 +191,7 @@ def _check_acquisition(dataset: Dataset) -> None:
     else:
         return
     message = f"is a {found[0]} acquisition, not a planar whole-body scan"
-    if read_numbers(dataset, "Rows") + read_numbers(dataset, "Columns") in _SHAPES:
-        # The matrix contradicts: somebody has to look.
+    if _has_whole_body_matrix(dataset):
         raise ScanError(message, found[1])
     raise OtherFileError(message, *found[1:])
 

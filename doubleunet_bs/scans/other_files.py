@@ -20,8 +20,11 @@ _SUFFIX_KINDS = {
 _KINDS = {suffix: kind for kind, suffixes in _SUFFIX_KINDS.items() for suffix in suffixes}
 # Empty on every CD of some viewers. Another file without content and ending is a copy that failed.
 _EMPTY_NAMES = {"lockfile", "version"}
+_ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".tar", ".rar", ".7z", ".bz2", ".xz", ".iso")
 # Where a container has its mark, the mark, its name.
 _CONTAINERS = (
+    (0, b"PK\x03\x04", "zip archive"),
+    (0, b"PK\x07\x08", "split zip archive"),
     (0, b"\x1f\x8b", "gzip archive"),
     (257, b"ustar", "tar archive"),
     (0, b"Rar!", "RAR archive"),
@@ -82,16 +85,16 @@ def kind_of_other(name: str, data: bytes) -> str | None:
         data: its first bytes.
     """
     lowered = name.lower()
-    if lowered.endswith(DICOM_SUFFIXES):
-        return None
     _, dot, suffix = lowered.rpartition(".")
-    if ".jar." in lowered:  # compressed parts of a viewer on CDs
+    if dot and suffix in _KINDS:
+        return _KINDS[suffix]
+    if ".jar." in lowered or suffix == "jar":  # parts of a viewer on CDs
         return "not DICOM"
-    if container(data) is not None:
+    if lowered.endswith((*DICOM_SUFFIXES, *_ARCHIVE_SUFFIXES)) or container(data) is not None:
         return None
     # The parts of a UID are no suffix.
     if dot and suffix[:1].isalpha() and len(suffix) <= 8:
-        return _KINDS.get(suffix, "not DICOM")
+        return "not DICOM"
     text = b"\0" not in data[:4096] and data
     return "not DICOM" if text or lowered in _EMPTY_NAMES else None
 

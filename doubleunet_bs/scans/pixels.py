@@ -9,6 +9,7 @@ from pydicom.uid import ExplicitVRBigEndian
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, Codestream, decode
 from doubleunet_bs.scans.dicom_file import DicomFile, PixelElement, read_integer, read_numbers, read_text
+from doubleunet_bs.scans.encapsulated import split_frames
 from doubleunet_bs.scans.layout import Layout
 from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES, MEBIBYTE
 
@@ -102,7 +103,9 @@ def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnin
     if pixels.encapsulated:
         if len(pixels.value) > 2 * size + MEBIBYTE:
             raise ScanError("has compressed pixel data larger than uncompressed ones", "decompression-bomb")
-        words, stream = decode(pixels.value, uid, shape, allocated)
+        frames, trouble = split_frames(pixels.value, layout.frames, uid)
+        warnings += trouble
+        words, stream = decode(frames, uid, shape, allocated)
         if stream is not None:
             return _compressed_values(words, stream, uid, stored, bool(signed))
     else:

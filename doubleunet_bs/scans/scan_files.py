@@ -9,8 +9,8 @@ from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError, counted, os_reason
 from doubleunet_bs.scans.bone_scan import BoneScan, read_sources
-from doubleunet_bs.scans.dicom_file import DicomFile, load_header, pydicom_silence, read_identifier
-from doubleunet_bs.scans.layout import find_layout
+from doubleunet_bs.scans.dicom_file import pydicom_silence, read_identifier
+from doubleunet_bs.scans.layout import load_scan_header
 from doubleunet_bs.scans.other_files import (
     OtherFileError,
     PassedOver,
@@ -21,10 +21,7 @@ from doubleunet_bs.scans.other_files import (
 )
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.sources import MAX_HEADER_BYTES, Source, is_archive, list_members, open_archive, read_member
-
-# Where the header of nearly every file has ended. Only of the others more is read.
-_FIRST_LOOK_BYTES = 1 << 16
+from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, Source, is_archive, list_members, open_archive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,37 +265,22 @@ def walk_folders(
 def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Source], folder: str) -> OneView | None:
     """What is in a file: None for both views, otherwise the one view. Raises `ScanError` without the file's name."""
     with pydicom_silence:
-        file = _header(source, archive)
-        layout = find_layout(file)
+        try:
+            file, layout = load_scan_header(source, archive)
+        except OtherFileError:
+            raise
+        except ScanError as error:
+            if error.reason in ("not-dicom", "archive"):
+                data, _ = source.read(FIRST_LOOK_BYTES, archive)
+                if kind := kind_of_other(source.steps[-1], data):
+                    raise OtherFileError(str(error), error.reason, kind) from None
+            raise
         instance = read_identifier(file.dataset, "SOPInstanceUID")
         view = describe_view(source, file.dataset, layout) if layout.views == 1 else None
     first = seen.setdefault(instance or source.label, source)
     if first is not source:
         raise ScanError(f"is a copy of {_relative(first, folder)} (same SOP Instance UID)", "duplicate")
     return view
-
-
-def _header(source: Source, archive: zipfile.ZipFile | None) -> DicomFile:
-    for limit in (_FIRST_LOOK_BYTES, MAX_HEADER_BYTES):
-        if archive is not None:
-            data, complete = read_member(archive, source.member, limit)
-            if data[:4] == b"PK\x03\x04":
-                raise ScanError("is an archive within an archive: unpack it first", "archive")
-        else:
-            data, complete = source.read(limit)
-        # A header that was cut off by the first limit may look damaged: only the second look decides.
-        last = complete or limit == MAX_HEADER_BYTES
-        try:
-            file = load_header(data, complete)
-        except ScanError as error:
-            if error.reason in ("not-dicom", "archive") and (kind := kind_of_other(source.steps[-1], data)):
-                raise OtherFileError(str(error), error.reason, kind) from None
-            if last or error.reason in ("not-dicom", "archive"):
-                raise
-            continue
-        if last or file.has_pixels:
-            return file
-    raise AssertionError("the last look returns or raises")
 
 
 def _walk(

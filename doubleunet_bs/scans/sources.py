@@ -21,8 +21,11 @@ MEBIBYTE = 1024 * 1024
 # A file, an archive member or an inflated data set larger than this is not a whole-body scan.
 MAX_FILE_BYTES = 64 * MEBIBYTE
 
-# Everything before the pixel data. Real headers are under 100 KB.
-MAX_HEADER_BYTES = MEBIBYTE
+# Everything before the pixel data. Real headers are under 100 KB, or hold calibration images of several MB.
+MAX_HEADER_BYTES = 16 * MEBIBYTE
+
+# Where the header of nearly every file has ended. Only of the others more is read.
+FIRST_LOOK_BYTES = 1 << 16
 
 # Items of sequences in a header: eight bytes each become a Python object of more than one KB.
 MAX_HEADER_ITEMS = 20_000
@@ -81,12 +84,14 @@ class Source:
                 return name[: -len(suffix)]
         return name
 
-    def read(self, limit: int = MAX_FILE_BYTES) -> tuple[bytes, bool]:
-        """Return the first `limit` bytes, and whether that is all there is.
+    def read(self, limit: int = MAX_FILE_BYTES, archive: zipfile.ZipFile | None = None) -> tuple[bytes, bool]:
+        """Return the first `limit` bytes, and whether that is all there is. `archive` is that of a member, if open.
 
         Raises:
             ScanError: `unreadable`, or `archive` for a damaged or encrypted archive.
         """
+        if archive is not None:
+            return read_member(archive, self.member, limit)
         if self.member:
             with open_archive(self.path) as archive:
                 return read_member(archive, self.member, limit)

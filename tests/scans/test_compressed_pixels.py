@@ -27,6 +27,7 @@ from pydicom.uid import (
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
+from doubleunet_bs.scans.encapsulated import END_WARNING
 
 FRONT, BACK = FRAMES
 
@@ -144,3 +145,59 @@ def test_pixels_that_are_not_in_the_named_transfer_syntax(tmp_path):
     syntaxes = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"
     assert reason(tmp_path, native.replace(*syntaxes)) == "pixel-layout"
     assert reason(tmp_path, packed.replace(*reversed(syntaxes))) == "pixel-layout"
+
+
+def items(*fragments: bytes) -> bytes:
+    """Fragments as items, without end mark."""
+    return b"".join(b"\xfe\xff\x00\xe0" + len(part).to_bytes(4, "little") + part for part in fragments)
+
+
+def halves(frame: bytes) -> list[bytes]:
+    middle = len(frame) // 4 * 2
+    return [frame[:middle], frame[middle:]]
+
+
+END = b"\xfe\xff\xdd\xe0\0\0\0\0"
+FRAMES_OF = {RLELossless: [encode_rle(frame) for frame in FRAMES]}
+FRAMES_OF[JPEGLosslessSV1] = [frame + bytes(len(frame) % 2) for frame in map(encode_jpeg_lossless, FRAMES)]
+
+
+@pytest.mark.parametrize("syntax", FRAMES_OF)
+@pytest.mark.parametrize(
+    ("shape", "warned"),
+    [
+        ("whole", False),
+        ("no mark", True),
+        ("zeros for a mark", True),
+        ("many zeros", True),
+        ("padding item", False),
+        ("fragments", False),
+        ("fragments without mark", True),
+        ("no table", False),
+        ("table of zeros", False),
+        ("table between the fragments", False),
+    ],
+)
+def test_all_frames_are_there_whatever_surrounds_them(tmp_path, syntax, shape, warned):
+    first, second = FRAMES_OF[syntax]
+    data = {
+        "no mark": items(b"", first, second),
+        "zeros for a mark": items(b"", first, second) + bytes(8),
+        "many zeros": items(b"", first, second) + bytes(2048),
+        "padding item": items(b"", first, second, bytes(64)) + END,
+        "fragments": items(b"", *halves(first), *halves(second)) + END,
+        "fragments without mark": items(b"", *halves(first), *halves(second)),
+        "no table": items(first, second) + END,
+        "table of zeros": items(bytes(8), *halves(first), *halves(second)) + END,
+        "table between the fragments": items(b"\0\0\0\0\x07\0\0\0", *halves(first), *halves(second)) + END,
+    }.get(shape, items(b"", first, second) + END)
+    raw = write(compressed([first, second], syntax))
+    begin = raw.rindex(b"\xff\xff\xff\xff\xfe\xff\x00\xe0") + 4
+    scan = read(tmp_path, raw[:begin] + data)
+    assert_exact(scan, (END_WARNING,) if warned else ())
+
+
+@pytest.mark.parametrize("lost", [1, 9, 2000])
+def test_a_lost_end_of_the_last_frame_is_no_lost_mark(tmp_path, lost):
+    raw = write(compressed(FRAMES_OF[RLELossless], RLELossless))
+    assert reason(tmp_path, raw[: -8 - lost]) == "truncated"

@@ -8,7 +8,6 @@ import numpy as np
 import pydicom.data
 import pytest
 from dicom_headers import FRAMES, encode_jpeg_lossless, encode_rle
-from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from doubleunet_bs.errors import ScanError
@@ -20,7 +19,7 @@ FRAME = encode_jpeg_lossless(FRONT)
 
 
 def decode_one(frame: bytes, uid: str = JPEGLosslessSV1, shape=(1024, 256), allocated: int = 16):
-    array, stream = decode(encapsulate([frame]), uid, (1, *shape), allocated)
+    array, stream = decode([frame], uid, (1, *shape), allocated)
     return array[0], stream
 
 
@@ -160,7 +159,7 @@ def test_colour_sizes_and_odd_depths_are_refused_before_decoding(monkeypatch):
     changed = bytearray(FRAME)
     changed[at] = 12
     with pytest.raises(ScanError, match="depth"):
-        decode(encapsulate([FRAME, bytes(changed)]), JPEGLosslessSV1, (2, 1024, 256), 16)
+        decode([FRAME, bytes(changed)], JPEGLosslessSV1, (2, 1024, 256), 16)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import bone_scan as read_module
-from doubleunet_bs.scans import decoders, dicom_file, find_scans, read_scan, scan_files, sources
+from doubleunet_bs.scans import decoders, dicom_file, find_scans, layout, read_scan, scan_files, sources
 
 
 def refuse(tmp_path, data: bytes) -> ScanError:
@@ -211,7 +211,7 @@ def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path, monkeypatc
 
 
 def test_a_file_far_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom_file, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(layout, "MAX_FILE_BYTES", 1 << 20)
     dataset = ge_discovery()
     dataset.private_block(0x99, "BIG", create=True).add_new(1, "OB", bytes(1 << 20))
     assert refuse(tmp_path, write(dataset)).reason in ("too-large", "header-too-large")
@@ -276,6 +276,6 @@ def test_an_error_of_this_program_is_not_a_damaged_file(tmp_path, monkeypatch):
     monkeypatch.setattr(read_module, "read_counts", broken)
     with pytest.raises(NameError):
         read_scan(path)
-    monkeypatch.setattr(scan_files, "find_layout", broken)
+    monkeypatch.setattr(scan_files, "load_scan_header", broken)
     with pytest.raises(NameError):
         find_scans(tmp_path)

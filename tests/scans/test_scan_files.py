@@ -43,7 +43,7 @@ def test_every_file_is_a_scan_or_has_a_reason(tmp_path):
     write(millennium("posterior"), tmp_path / "x" / "1_anterior")
     write(millennium("anterior"), tmp_path / "y" / "2_posterior")
     other = ge_discovery(number=3)
-    other.Modality = "CT"
+    other.Modality, other.SOPClassUID = "CT", "1.2.840.10008.5.1.4.1.1.2"
     write(other, tmp_path / "a" / "ct.dcm")
     write(millennium("anterior", study="7"), tmp_path / "alone")
     (tmp_path / "README.txt").write_text("hello")
