@@ -46,7 +46,7 @@ def overlay_picture(
     Args:
         scan, prediction, lesions: the scan, the prediction, and `find_lesions` of both.
         pictures: `view_pictures` of the scan.
-        foci: number of a lesion -> number of its focus, which is written beside it. Without one it is the lesion's own. None: for all.
+        foci: number of a lesion -> number of its focus, which is written beside it, instead of its own.
 
     Returns:
         uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix, and 22 rows more for each line of
