@@ -120,6 +120,11 @@ class Summary:
     provenance: Provenance = dataclasses.field(default_factory=Provenance)
 
     @property
+    def is_ensemble(self) -> bool:
+        """Whether these are the scores of all folds averaged, on scans outside of the cross-validation."""
+        return [fold.fold for fold in self.folds] == [0]
+
+    @property
     def mean(self) -> Mean:
         """Of the model."""
         return mean_of_folds([fold.pooled.figures for fold in self.folds])
@@ -264,6 +269,21 @@ def folds_in_mean(summary: Summary, key: str, minimum_size: bool = False) -> str
     defined = sum(one is not None and getattr(one, key) is not None for one in found)
     some = 0 < defined < len(summary.folds)
     return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
+
+
+def denominator(summary: Summary, key: str, minimum_size: bool = False) -> str:
+    """How many of how many a figure by patient is, over all folds: "0 of 4"; "" where it is undefined, and for AUC."""
+    names = {
+        "sensitivity": ("detected", "of", "positives"),
+        "specificity": ("cleared", "of", "normals"),
+        "false_positives_per_normal_scan": ("false_positives", "in", "normal_scans"),
+    }
+    found = [fold.postprocessed_detection if minimum_size else fold.detection for fold in summary.folds]
+    if key not in names:
+        return ""
+    part, word, whole = names[key]
+    number, total = (sum(getattr(one, name) for one in found if one) for name in (part, whole))
+    return f"{number} {word} {total}" if total else ""
 
 
 def _detection_mean(found: Sequence[Detection]) -> dict[str, float | None]:

@@ -19,6 +19,7 @@ from doubleunet_bs.evaluation.summary import (
     Summary,
     by_size,
     by_view,
+    denominator,
     folds_in_mean,
     interval_note,
     undefined_detection,
@@ -125,10 +126,18 @@ def percent(value: Cell, digits: int = 2, undefined: str = "-") -> str:
 # --- notes
 
 
+def note_marks(summary: Summary) -> dict[str, str]:
+    """Kind of a row -> the numbers of its notes, "[1] [3]"; the numbers begin with 1 whichever notes there are."""
+    if len(summary.folds) < 2:
+        return {"interval": "[1]"}
+    return {"mean": "[1]", "mean of F1": "[2]", "interval": "[1] [3]", "interval of F1": "[2] [3]"}
+
+
 def table_notes(summary: Summary) -> list[str]:
-    """The notes under the table of pixels: what [1], [2] and [3] are, and what the figures can be compared with."""
+    """The notes under the table of pixels: what `note_marks` are, and what the figures can be compared with."""
     scored = len(summary.folds)
-    notes = ["Metastatic pixels in %, pooled over the test scans of a fold."]
+    of_a_fold = "" if summary.is_ensemble else " of a fold"
+    notes = [f"Metastatic pixels in %, pooled over the test scans{of_a_fold}."]
     if scored > 1:
         notes += [
             "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
@@ -137,7 +146,7 @@ def table_notes(summary: Summary) -> list[str]:
     if left_out := undefined_note(summary):
         notes.append(left_out)
     if drawn := interval_note(summary):
-        notes.append(f"[3] {drawn}")
+        notes.append(f"{note_marks(summary)['interval'].split()[-1]} {drawn}")
     if 0 < scored < summary.total_folds:
         notes.append(f"{scored} of {summary.total_folds} folds are scored.")
     return notes + summary.provenance.notes
@@ -241,7 +250,7 @@ _ESCAPED = str.maketrans(
 # --- the terminal
 
 _WIDTH = 13
-_NAMES = {"standard deviation": "SD", "interval": "95 %", "interval of F1": ""}
+_NAMES = {"standard deviation": "SD", "interval": "95 % int.", "interval of F1": ""}
 _PATIENTS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -252,9 +261,7 @@ _PATIENTS = {
 
 def format_summary(summary: Summary) -> str:
     """`summary_rows` as text, in %; an undefined figure is a dash."""
-    several = len(summary.folds) > 1
-    marks = {"mean": "  [1]", "mean of F1": "  [2]"} if several else {}
-    marks |= {"interval": "   [1] [3]", "interval of F1": "   [2] [3]"} if several else {"interval": "   [3]"}
+    marks = {kind: f"   {mark}" for kind, mark in note_marks(summary).items()}
     marks["paper"] = "   other scans: see below"
     lines = [
         f"{'':>6}{'test':>6}   {'Double U-Net':^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",
@@ -349,7 +356,8 @@ def _patient_lines(summary: Summary) -> list[str]:
 def _patient_figures(summary: Summary, minimum_size: bool = False) -> str:
     mean, parts = summary.postprocessed_detection_mean if minimum_size else summary.detection_mean, []
     for key, name in _PATIENTS.items():
-        note = folds_in_mean(summary, key, minimum_size)
+        notes = filter(None, (denominator(summary, key, minimum_size), folds_in_mean(summary, key, minimum_size)))
+        note = "; ".join(notes)
         parts.append(f"{name} {patient_figure(key, mean[key])}" + (f" ({note})" if note else ""))
     return ", ".join(parts)
 

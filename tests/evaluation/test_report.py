@@ -50,11 +50,33 @@ def test_the_table_has_both_intervals_of_f1(report):
     found = summary.intervals
     expected = [found.precision, found.sensitivity, found.f1_of_means, found.f1_mean]
     expected = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in expected]
-    assert rows == [["95 % [1] [3]", "", *expected[:3], "", ""], ["95 % [2] [3]", "", "", "", expected[3], "", ""]]
+    assert rows == [
+        ["95 % interval [1] [3]", "", *expected[:3], "", ""],
+        ["95 % interval [2] [3]", "", "", "", expected[3], "", ""],
+    ]
     one = Summary("dice", {}, 1, (fold(1, scan(0, 10, 0, 0), scan(1, 0, 10, 10)),))
     assert [row for row in pixel_table(one).rows if row[0].startswith("95 %")] == [
-        ["95 % [3]", "", *["0.0 to 100.0"] * 3, "", ""]
+        ["95 % interval [1]", "", *["0.0 to 100.0"] * 3, "", ""]
     ]
+
+
+@pytest.mark.parametrize("folds", [1, 2, 3])
+def test_footnotes_begin_with_one_and_none_is_missing(folds):
+    """On the page and on the terminal: every number in the table has its note, in this order."""
+    scans = [(scan(2 * number, 1, 2, 3), scan(2 * number + 1, 3, 2, 1)) for number in range(folds)]
+    summary = Summary("dice", {}, 3, tuple(fold(number, *own) for number, own in enumerate(scans, start=1)))
+    table = pixel_table(summary)
+    noted = [int(number) for note in table.notes for number in re.findall(r"^\[(\d)\]", note)]
+    used = {int(number) for row in table.rows for number in re.findall(r"\[(\d)\]", row[0])}
+    assert noted == list(range(1, len(noted) + 1)) and used == set(noted)
+    lines = format_summary(summary).split("\n\n")
+    assert set(re.findall(r"\[(\d)\]", lines[0])) == {str(number) for number in used}
+
+
+def test_an_ensemble_has_no_fold_and_no_validation_scans():
+    notes = " ".join(pixel_table(Summary("dice", {}, 1, (fold(0, scan(0, 10, 0, 0), scan(1, 0, 1, 1)),))).notes)
+    assert "pooled over the test scans." in notes and "of a fold" not in notes
+    assert "An ensemble has no validation scans of its own" in notes and "chosen on the validation" not in notes
 
 
 def test_figures_are_said_to_be_what_they_are(report):
@@ -138,12 +160,13 @@ def test_detected_patients_do_not_stand_alone(report):
     def tile(*folds):
         *_, patients, normals = head(Summary("dice", {}, len(folds), folds), (320, 256), "")["tiles"]
         assert patients[:2] == ("sensitivity (patients with metastases)", "100.0 %")
+        assert patients[2].startswith(f"{len(folds)} of {len(folds)} patients")
         assert normals[0] == "specificity (normal patients without a finding)"
         return normals[1:]
 
-    assert tile(cleared) == ("100.0 %", "")
-    assert tile(cleared, called) == ("50.0 %", "mean over folds")
-    assert tile(cleared, called, untested) == ("50.0 %", "mean of 2 of 3 folds")
+    assert tile(cleared) == ("100.0 %", "1 of 1 normal patients")
+    assert tile(cleared, called) == ("50.0 %", "1 of 2 normal patients; mean over folds")
+    assert tile(cleared, called, untested) == ("50.0 %", "1 of 2 normal patients; mean of 2 of 3 folds")
     assert tile(untested, untested) == ("not tested", "they are <training> data")
     page = render_page(PACKAGE, "head.html", **head(Summary("dice", {}, 1, (untested,)), (320, 256), ""))
     assert "they are &lt;training&gt; data</span>" in page
@@ -160,9 +183,10 @@ def test_what_the_minimum_size_does_to_patients_is_said():
     raw = (scan(0, 6, 4, 4, lesions=[large, small]), scan(1, 1, 0, 9, lesions=[small]))
     one = fold(1, *raw, unit="mm2", normals=(scan(5, group="negative", lesions=[small]),), postprocessed=fitted)
     table = patient_table(Summary("dice", {}, 1, (one,)))
-    assert table.rows[0][1:3] == ["2 / 2", "0 / 1"]
+    assert table.rows[0][1:3] == ["2 of 2", "0 of 1"]
     said = (
-        "With the minimum lesion size: sensitivity 50.0 %, specificity 100.0 %, false-positive lesions per normal scan"
+        "With the minimum lesion size: sensitivity 50.0 % (1 of 2), specificity 100.0 % (1 of 1), "
+        "false-positive lesions per normal scan"
     )
     assert f"{said} 0.00." in table.notes
     none = patient_table(Summary("dice", {}, 1, (dataclasses.replace(one, postprocessed=None),)))

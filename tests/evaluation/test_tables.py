@@ -290,7 +290,8 @@ def test_details():
     assert "from 120 mm2" in text and "75.00" in text  # F1 with the minimum: 12 / 16
     row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["all"])
     assert row == ["all", "1", "0", "2", "1", "50.00", "100.00", "66.67"]
-    assert "sensitivity 100.00, specificity 100.00, AUC 1.000, false-positive lesions per normal scan 0.00" in text
+    assert "sensitivity 100.00 (1 of 1), specificity 100.00 (1 of 1), AUC 1.000, false-positive lesions" in text
+    assert "per normal scan 0.00 (0 in 1)" in text
     assert "Dice per scan, 1 scan: median 60.00" in text
     # The raw figures are what the table shows.
     assert summary.mean.f1_mean == 0.6 and summary.postprocessed_mean.f1_mean == 0.75
@@ -305,10 +306,13 @@ def test_details_say_what_the_minimum_size_does_to_patients():
     fitted = Postprocessed(MinimumSize(120.0, "mm2", 0.6, 0.5), after)
     first = fold(1, *raw, unit="mm2", normals=normals, postprocessed=fitted)
     text = format_details(Summary("dice", {}, 2, (first,)))
-    assert "sensitivity 100.00, specificity 0.00, AUC 0.750, false-positive lesions per normal scan 1.50" in text
     assert (
-        "  with the minimum lesion size: sensitivity 50.00, specificity 50.00, AUC 0.500, "
-        "false-positive lesions per normal scan 0.50"
+        "sensitivity 100.00 (2 of 2), specificity 0.00 (0 of 2), AUC 0.750, "
+        "false-positive lesions per normal scan 1.50 (3 in 2)"
+    ) in text
+    assert (
+        "  with the minimum lesion size: sensitivity 50.00 (1 of 2), specificity 50.00 (1 of 2), AUC 0.500, "
+        "false-positive lesions per normal scan 0.50 (1 in 2)"
     ) in text
     content = first.to_json()
     assert (content["detection"]["cleared"], content["postprocessed"]["detection"]["cleared"]) == (0, 1)
@@ -344,8 +348,8 @@ def test_details_say_in_which_folds_figures_are_undefined():
     )
     lines = format_details(Summary("dice", {}, 3, rows)).splitlines()
     assert (
-        "Patients, mean over the folds: sensitivity 66.67, specificity 100.00 (mean of 1 of 3 folds), "
-        "AUC 1.000 (mean of 1 of 3 folds), false-positive lesions per normal scan 0.00 (mean of 2 of 3 folds)"
+        "Patients, mean over the folds: sensitivity 66.67 (2 of 3), specificity 100.00 (1 of 1; mean of 1 of 3 folds), "
+        "AUC 1.000 (mean of 1 of 3 folds), false-positive lesions per normal scan 0.00 (0 in 2; mean of 2 of 3 folds)"
     ) in lines
     assert "  Specificity, AUC and false positives are undefined in fold 2: they are training data." in lines
     assert "  Specificity and AUC are undefined in fold 3: all normal scans are of patients with metastases." in lines

@@ -21,8 +21,16 @@ from doubleunet_bs.evaluation.report.scan_figures import (
 from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.evaluation.statistics import Distribution, Interval
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
-from doubleunet_bs.evaluation.summary import Summary, by_size, by_view, folds_in_mean, undefined_detection
-from doubleunet_bs.evaluation.tables import Cell, lesion_rows, patient_figure, percent, summary_rows, table_notes
+from doubleunet_bs.evaluation.summary import Summary, by_size, by_view, denominator, folds_in_mean, undefined_detection
+from doubleunet_bs.evaluation.tables import (
+    Cell,
+    lesion_rows,
+    note_marks,
+    patient_figure,
+    percent,
+    summary_rows,
+    table_notes,
+)
 from doubleunet_bs.files import write_text
 from doubleunet_bs.preparation.records import PATIENTS
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -43,6 +51,15 @@ LAYERS = (
 )
 """Name, label and whether it is shown at the start."""
 COLOURS = {"truth": hex_colour(TRUTH), "prediction": hex_colour(TRUE_POSITIVE), "probability": "#e69f00"}
+
+_THRESHOLD_OF_FOLDS = (
+    "Threshold: the best single grey level, chosen on the validation scans. Minimum size: predicted lesions under an area "
+    "are dropped where that helps on the validation scans. The raw figures stay the result."
+)
+_THRESHOLD_OF_ENSEMBLE = (
+    "Threshold: the best single grey level, chosen on the scans of the cross-validation. An ensemble has no validation "
+    "scans of its own, and so no minimum size."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +164,7 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, An
             (
                 "sensitivity (patients with metastases)",
                 with_unit(patients["sensitivity"]),
-                _of_folds(summary, "sensitivity"),
+                _patients_behind(summary, "sensitivity", "patients"),
             ),
             ("specificity (normal patients without a finding)", *_specificity(summary)),
         ],
@@ -158,25 +175,24 @@ def pixel_table(summary: Summary) -> Table:
     """The paper's table: pixels by fold, means, intervals. Beside them threshold and minimum lesion size."""
     paper = summary.provenance.paper
     names = {
-        "mean": "mean [1]",
-        "mean of F1": "mean of F1 [2]",
         "standard deviation": "SD",
-        "interval": "95 % [1] [3]" if len(summary.folds) > 1 else "95 % [3]",
-        "interval of F1": "95 % [2] [3]",
+        "interval": "95 % interval",
+        "interval of F1": "95 % interval",
         "paper": f"paper, Table {paper.table}: other scans" if paper else "",
     }
+    marks = note_marks(summary)
     table, rows = summary_rows(summary), []
     for row in table:
         cells = [_dash(cell) for cell in (*row.model, row.threshold[2], row.minimum_size[2])]
-        rows.append([names[row.kind] if row.fold is None else _fold_name(row.fold), str(row.scans or ""), *cells])
+        name = f"{names.get(row.kind, row.kind)} {marks.get(row.kind, '')}".strip()
+        rows.append([name if row.fold is None else _fold_name(row.fold), str(row.scans or ""), *cells])
     first, *rest = table_notes(summary)
     notes = [
         first,
         "Precision (positive predictive value): share of the predicted pixels that are metastatic. Sensitivity "
         "(recall): share of the metastatic pixels that are predicted. F1: the harmonic mean of the two, "
         "2 TP / (2 TP + FP + FN). Dice: the same formula on the pixels of one scan.",
-        "Threshold: the best single grey level, chosen on the validation scans. Minimum size: predicted lesions under "
-        "an area are dropped where that helps on the validation scans. The raw figures stay the result.",
+        _THRESHOLD_OF_ENSEMBLE if summary.is_ensemble else _THRESHOLD_OF_FOLDS,
         *rest,
     ]
     head = ["", "scans", "precision", "sensitivity", "F1", "threshold: F1", "minimum size: F1"]
@@ -215,8 +231,8 @@ def patient_table(summary: Summary) -> Table:
         rows.append(
             [
                 _fold_name(fold.fold),
-                f"{found.detected} / {found.positives}",
-                f"{found.cleared} / {found.normals}" if found.normals else "–",
+                f"{found.detected} of {found.positives}",
+                f"{found.cleared} of {found.normals}" if found.normals else "–",
                 patient_figure("auc", found.auc, "–"),
                 patient_figure("false_positives_per_normal_scan", found.false_positives_per_normal_scan, "–"),
             ]
@@ -233,7 +249,7 @@ def patient_table(summary: Summary) -> Table:
         wrong = after["false_positives_per_normal_scan"]
         notes.append(
             f"With the minimum lesion size{', mean over the folds' if len(summary.folds) > 1 else ''}: sensitivity "
-            f"{with_unit(after['sensitivity'])}, specificity {with_unit(after['specificity'])}, false-positive "
+            f"{_figure_of(summary, 'sensitivity')}, specificity {_figure_of(summary, 'specificity')}, false-positive "
             f"lesions per normal scan {patient_figure('false_positives_per_normal_scan', wrong, 'undefined')}."
         )
     head = ["", "sensitivity", "specificity", "AUC", "false-positive lesions per normal scan"]
@@ -248,7 +264,7 @@ def scan_table(scans: Sequence[tuple[int, ScanScore]]) -> Table:
             scan.case,
             fold or "all",
             *(_dash(value, 1) for value in (scan.dice, scan.counts.precision, scan.counts.sensitivity)),
-            f"{scan.lesions.found} / {scan.lesions.true}",
+            f"{scan.lesions.found} of {scan.lesions.true}",
             scan.lesions.false_positives,
         ]
         for fold, scan in ordered
@@ -299,13 +315,21 @@ def _specificity(summary: Summary) -> tuple[str, str]:
     """The figure and a note, which says why where there is none."""
     specificity = summary.detection_mean["specificity"]
     if specificity is not None:
-        return with_unit(specificity), _of_folds(summary, "specificity")
+        return with_unit(specificity), _patients_behind(summary, "specificity", "normal patients")
     reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
     return "not tested", "; ".join(reasons)
 
 
-def _of_folds(summary: Summary, key: str) -> str:
-    return folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
+def _patients_behind(summary: Summary, key: str, whom: str) -> str:
+    """Of how many patients a figure is, and that it is a mean over folds."""
+    mean = folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
+    return "; ".join(part for part in (f"{denominator(summary, key)} {whom}", mean) if part)
+
+
+def _figure_of(summary: Summary, key: str) -> str:
+    """A figure by patient with the minimum lesion size, and of how many it is."""
+    behind = denominator(summary, key, minimum_size=True)
+    return with_unit(summary.postprocessed_detection_mean[key]) + (f" ({behind})" if behind else "")
 
 
 def _dash(value: Cell, digits: int = 2) -> str:
@@ -317,7 +341,7 @@ def _fold_name(fold: int) -> str:
 
 
 def _interval_text(interval: Interval) -> str:
-    return "" if interval is None else f"95 %: {percent(interval)}"
+    return "" if interval is None else f"95 % interval {percent(interval)}"
 
 
 def _plain(value: Any) -> str:
