@@ -91,9 +91,9 @@ def test_inverted_is_what_has_its_median_above_half_of_the_highest(tmp_path, hig
 
 
 def with_element(element: bytes) -> bytes:
-    """A scan with these bytes between Patient ID and Pixel Spacing."""
+    """A scan with these bytes between Patient ID and Study Instance UID."""
     data = write(ge_discovery())
-    at = data.index(b"\x18\x00") if b"\x18\x00\x10\x00" in data else data.index(b"\x20\x00\x0d\x00UI")
+    at = data.index(b"\x20\x00\x0d\x00UI")
     return data[:at] + element + data[at:]
 
 
