@@ -151,8 +151,9 @@ def _make_phantoms(cohort: Path, patients: int) -> None:
 
 
 def _prepare(cohort: Path, shards: Path) -> None:
-    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, rejection_table, summary_text
+    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
+    from doubleunet_bs.preparation.summary import rejection_table, summary_text
     from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
     job = CohortJob(
@@ -167,7 +168,7 @@ def _prepare(cohort: Path, shards: Path) -> None:
     result = prepare_cohort(job)
     if not result.written:
         raise DatasetError(f"{cohort}: phantoms were refused:\n{rejection_table(result.rejected)}")
-    print(summary_text(result.records, len(result.rejected), job.settings))
+    print(summary_text(result, job.settings))
 
 
 def _step(number: int, name: str, start: float) -> None:

@@ -5,7 +5,8 @@ rows below the knees and merges both views to 640 x 512, as in the paper. SHARDS
 
 Annotations of S.dcm are S_anterior.json and S_posterior.json (drawn on the raw views), or S.json (drawn on both raw
 views side by side, or on the prepared image). PNG masks of the same names are also accepted. patients.csv in the
-labels folder has the columns scan, patient, cancer, metastases: it says who is who and which scans are normal. If
+labels folder has the columns scan, patient, cancer, metastases: it says who is who and which scans are normal. A scan
+in two files has two names: either may stand in the table, and each file has its FILE.json. If
 scans in several folders have the same name, call them FOLDER/S in the table, with annotations in LABELS/FOLDER.
 
 All problems are listed at once. With any, `prepare` writes nothing until you fix the listed files or pass
@@ -116,14 +117,13 @@ def add_preparation_options(parser: argparse.ArgumentParser, backgrounds: tuple[
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, print the problems and the summary; 1 when there are problems and nothing was written."""
-    from doubleunet_bs.errors import DatasetError, SettingsError
-    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort, rejection_table, summary_text
+    from doubleunet_bs.errors import DatasetError, counted
+    from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
+    from doubleunet_bs.preparation.summary import rejection_table, summary_text
     from doubleunet_bs.scans import count_kinds
     from doubleunet_bs.scans.labels import load_class_map
 
-    if args.workers < 1:
-        raise SettingsError(f"--workers {args.workers}: must be at least 1")
     classes = {"classes": load_class_map(args.classes)} if args.classes else {}
     settings = PreparationSettings(
         background=args.background,
@@ -154,8 +154,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"passed over      {count_kinds(result.passed_over)}")
     if not result.written:
         advice = "no scan is left" if args.skip_invalid else "fix the listed files or pass --skip-invalid"
-        raise DatasetError(f"{len(result.rejected)} problems, nothing was written, see {job.rejected_file}: {advice}")
-    print(summary_text(result.records, len(result.rejected), settings))
+        for note in result.notes:
+            print(f"warning          {note}")
+        problems = counted(len(result.rejected), "problem")
+        raise DatasetError(f"{problems}, nothing was written, see {job.rejected_file}: {advice}")
+    print(summary_text(result, settings))
     print(f"shards           {args.out}")
     if result.rejected:
         print(f"problems         {job.rejected_file}")

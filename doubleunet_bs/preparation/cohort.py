@@ -11,15 +11,12 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import itertools
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import threading
-from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -45,7 +42,6 @@ from doubleunet_bs.scans.scan_files import Rejection
 AHEAD = 4
 """Scans given to each worker before their turn: enough to keep all busy, few enough to keep memory flat."""
 
-MOST_LINES = 50
 NO_PATIENT = "no Patient ID in patients.csv or the DICOM header: treated as a separate patient"
 
 
@@ -102,16 +98,25 @@ class CohortResult:
         records: of all cases that went in; empty when no shard folder was made.
         rejected: every file that did not go in, and why, in the order of their paths.
         passed_over: files that are no bone scans.
+        notes: on the folder and the table of patients, one line each.
+        files: case -> its file or files, relative to the folder.
     """
 
     records: tuple[CaseRecord, ...]
     rejected: tuple[Rejection, ...]
     passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def written(self) -> bool:
         """Whether the shard folder was made."""
         return bool(self.records)
+
+    @property
+    def rejected_scans(self) -> int:
+        """How many of the rejected files are scans, and no annotations or tables."""
+        return sum(file.reason not in ("no-such-scan", "unread-table") for file in self.rejected)
 
 
 def prepare_cohort(job: CohortJob) -> CohortResult:
@@ -125,7 +130,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
             patients.csv. Or a worker process was killed.
     """
     if job.workers < 1:
-        raise SettingsError(f"{job.workers} workers: at least 1 is needed")
+        raise SettingsError(f"--workers {job.workers}: must be at least 1")
     scans, labels, out = (Path(path).absolute() for path in (job.scans, job.labels, job.out))
     regions = None if job.regions is None else Path(job.regions).absolute()
     job = dataclasses.replace(job, scans=scans, labels=labels, out=out, regions=regions)
@@ -180,14 +185,15 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
                     write_pictures(folder / "png", outcome.record.case, grey, outcome.labels)
     rejected.sort(key=dataclasses.astuple)
     if not sources or (rejected and not job.skip_invalid):
-        return CohortResult((), tuple(rejected), inputs.passed_over)
+        return CohortResult((), tuple(rejected), inputs.passed_over, inputs.notes)
     # The lookup tables first: a case without its entry could never be traced back to its patient.
     pseudonyms.save(job.key_file)
     job.files_file.unlink(missing_ok=True)
     save_file_table(job.files_file, files)
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
     writer.finish()
-    return CohortResult(tuple(writer.cases), tuple(rejected), inputs.passed_over)
+    shown = {case: " + ".join(os.path.relpath(path, job.scans) for path in paths) for case, paths in files.items()}
+    return CohortResult(tuple(writer.cases), tuple(rejected), inputs.passed_over, inputs.notes, shown)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,60 +307,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def rejection_table(rejected: Sequence[Rejection]) -> str:
-    """A table of at most 50 rejected files for a terminal, and a line with the number of the others."""
-    lines = [f"{'FILE':<32}  {'REASON':<20}  WHAT TO KNOW"]
-    for file in rejected[:MOST_LINES]:
-        path = file.path if len(file.path) <= 32 else "..." + file.path[-29:]
-        lines.append(f"{path:<32}  {file.reason:<20}  {file.message}")
-    if len(rejected) > MOST_LINES:
-        lines.append(f"... and {len(rejected) - MOST_LINES} more")
-    return printable("\n".join(lines))
-
-
 def _write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
     """Write a JSON list of objects with `path`, `reason` and `message`."""
     content = [{name: printable(text) for name, text in dataclasses.asdict(file).items()} for file in rejected]
     # For its owner only: file names of a hospital's export often are the patients' names.
     write_json(path, content, mode=0o600)
-
-
-def summary_text(records: Sequence[CaseRecord], rejected: int, settings: PreparationSettings) -> str:
-    """Figures of the prepared cases, at least one, for a person; `rejected` is the number of rejected files."""
-    groups = _numbers(record.group for record in records)
-    cancers = _numbers(record.cancer or "unknown" for record in records)
-    rows, columns = settings.image_shape
-    binned = f", counts of {settings.bin} x {settings.bin} pixels added before the gain" if settings.bin > 1 else ""
-    patients = len({record.patient for record in records})
-    lines = [
-        f"cases            {len(records)} of {patients} patients ({groups}; {cancers})",
-        f"rejected         {rejected}",
-        f"image            {rows} x {columns}{binned}",
-        f"gain             {_spread([gain for record in records for gain in record.gains], '.2f')}",
-        f"mean brightness  {_spread([record.brightness for record in records], '.2f')}",
-    ]
-    if settings.background != "none":
-        kept = _spread([record.uptake_fraction for record in records], ".1%")
-        lines.append(f"uptake kept      {kept} by {settings.background}")
-    if skeletons := sum(record.has_regions for record in records):
-        lines.append(f"skeletons        {skeletons} annotated")
-    lines += [f"warning          {number} x {text}" for text, number in gathered_warnings(records).items()]
-    return "\n".join(lines)
-
-
-def _numbers(names: Iterable[str]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in sorted(Counter(names).items()))
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    return f"minimum {min(values):{form}}, median {float(np.median(values)):{form}}, maximum {max(values):{form}}"
-
-
-# With thousands separators, as warnings about counts have them.
-_NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?")
-
-
-def gathered_warnings(records: Sequence[CaseRecord]) -> dict[str, int]:
-    """Text of a warning, with "..." for its numbers -> number of cases, the most frequent first."""
-    texts = (dict.fromkeys(_NUMBER.sub("...", text) for text in record.warnings) for record in records)
-    return dict(Counter(itertools.chain.from_iterable(texts)).most_common())

@@ -12,14 +12,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from doubleunet_bs.errors import DatasetError, ScanError, SettingsError
-from doubleunet_bs.preparation.annotations import annotation_stem, index_labels, stems_of
-from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
+from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, one_line
+from doubleunet_bs.preparation.annotations import ENDINGS, annotation_stem, index_labels, stems_of
+from doubleunet_bs.preparation.near_names import NearNames
+from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
 from doubleunet_bs.scans import find_scans
 from doubleunet_bs.scans.labels import quoted
-from doubleunet_bs.scans.other_files import PassedOver, count_kinds
+from doubleunet_bs.scans.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, walk_folders
 from doubleunet_bs.scans.sources import Source
+
+# Endings of what may lie beside annotations under the name of a scan. The others may be annotations of another format.
+_NO_ANNOTATION = {*ENDINGS, *DICOM_SUFFIXES, ".zip", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".jpg", ".jpeg", ".gif",
+                  ".bmp", ".tif", ".tiff", ".webp"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +52,15 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Scans in the order of the output, what is rejected before any pixel is read, and what is no scan at all."""
+    """Scans in the order of the output, what is rejected before any pixel is read, and what is no scan at all.
+
+    `notes` say in one line each what else the user should know of the folder and the table.
+    """
 
     tasks: tuple[Task, ...]
     rejected: tuple[Rejection, ...]
     passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find_inputs(
@@ -78,7 +88,8 @@ def find_inputs(
         if folder is not None and not folder.is_dir():
             raise SettingsError(f"{folder}: no such folder")
     table = patients or _find_table(labels)
-    declared = read_patients(table) if table else {}
+    read = read_patients(table) if table else PatientTable({})
+    declared, notes = read.rows, list(read.notes)
     found = find_scans(scans, allow_missing_view=allow_missing_view)
     if not found.scans and not found.rejected:
         other = count_kinds(found.passed_over)
@@ -86,35 +97,112 @@ def find_inputs(
         raise DatasetError(f"{scans}: no scan is in it{beside}: give the folder of the scans")
     if not found.scans:
         # Without a scan every annotation would be listed, too.
-        return Inputs((), found.rejected, found.passed_over)
+        return Inputs((), found.rejected, found.passed_over, tuple(notes))
     names = _Names(found)
     files = index_labels(labels, names.known, [classes_file] if classes_file else [])
     skeletons = index_labels(regions, names.known) if regions else {}
+    strays = _find_strays(labels, files, names, found, classes_file)
     tasks, rejected = [], list(found.rejected)
     for source in found.scans:
         try:
             own = _choose_files(source, names, files, declared, labels)
             bones = _choose_files(source, names, skeletons, declared, regions) if regions else ()
+            row = _declaration((*source.names, *_long_names(source)), declared)
+            _check_forgotten(source, own, row, [path for name in set(source.names) for path in strays.get(name, ())])
         except ScanError as error:
             rejected.append(source.rejection(error))
             continue
-        tasks.append(Task(source, own, _declaration((*source.names, *_long_names(source)), declared), bones))
+        tasks.append(Task(source, own, row, bones))
     # When a table was named, there is no doubt about the others.
     rejected += [] if patients else _unread_tables(scans, labels, table)
     wanted = set(stems_of(list(names.known)))
     rejected += [
-        Rejection(str(path.relative_to(folder)), "no-such-scan", "annotation matches no scan: check the file name")
-        for folder, index in ((labels, files), (regions, skeletons))
-        for stem, paths in index.items()
-        if folder is not None and stem not in wanted
+        Rejection(str(path.relative_to(regions)), "no-such-scan", "annotation matches no scan: check the file name")
+        for stem, paths in skeletons.items()
+        if regions is not None and stem not in wanted
         for path in paths
     ]
-    rejected += [
-        Rejection(FILE, "no-such-scan", f"there is no scan {quoted(name)}: check the name")
-        for name in declared
-        if name not in names.known and name not in names.long
-    ]
-    return Inputs(tuple(tasks), tuple(rejected), found.passed_over)
+    unmatched = [str(path.relative_to(labels)) for stem, paths in files.items() if stem not in wanted for path in paths]
+    if unmatched:
+        notes.append(f"{counted(len(unmatched), 'annotation file')} without a scan: {first_of(unmatched)}")
+    everybody = all(task.declared is not None for task in tasks)
+    missing = []
+    for name in declared:
+        if name in names.known or name in names.long:
+            continue
+        near = names.near.find(name)
+        if near is not None or not everybody:
+            advice = f"did you mean {quoted(near)}?" if near is not None else "check the name"
+            rejected.append(Rejection(FILE, "no-such-scan", f"there is no scan {quoted(name)}: {advice}"))
+        else:
+            missing.append(quoted(name))
+    if missing:
+        notes.append(f"{counted(len(missing), 'line')} of {FILE} without a scan: {first_of(missing)}")
+    return Inputs(tuple(tasks), tuple(rejected), found.passed_over, tuple(notes))
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """ "a, b, c and 12 more": the first names of a list."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(one_line, names[:most])) + more
+
+
+def _find_strays(
+    labels: Path,
+    files: Mapping[str, Sequence[Path]],
+    names: "_Names",
+    found: ScanFolder,
+    classes_file: Path | None,
+) -> dict[str, list[Path]]:
+    """Name of a scan -> files of the labels folder that may be its annotation and are not read."""
+    wanted = set(stems_of(list(names.known)))
+    unread = [path for stem, paths in files.items() if stem not in wanted for path in paths]
+    known = {os.path.realpath(source.path) for scan in found.scans for source in scan.sources}
+    known |= {os.path.realpath(path) for path in (classes_file,) if path is not None}
+    for place, members in walk_folders(labels):
+        for path in (Path(place, name) for name in members):
+            if not path.name.startswith(".") and path.suffix.lower() not in _NO_ANNOTATION:
+                unread += [path] if os.path.realpath(path) not in known else []
+    strays: dict[str, list[Path]] = {}
+    for path in unread:
+        name = names.near.find(unicodedata.normalize("NFC", path.stem))
+        if name is not None:
+            strays.setdefault(name, []).append(path)
+    return strays
+
+
+def _check_forgotten(
+    source: ScanFiles, own: Sequence[Path], declared: Declaration | None, strays: Sequence[Path]
+) -> None:
+    """A view without annotation counts as free of lesions: not while a file is there that may be the annotation.
+
+    Raises:
+        ScanError: reason "label-name".
+    """
+    views = set(VIEWS)
+    for path in own:
+        stem = annotation_stem(path, source.names)
+        if stem in source.names:
+            views -= {VIEWS[source.names.index(stem)]} if len(set(source.names)) == 2 else views
+        else:
+            views.discard(stem.rpartition("_")[2])
+    for path in strays:
+        text = path.name.casefold()
+        for name in source.names:
+            text = text.removeprefix(name.casefold())
+        said = {view for view, word in zip(VIEWS, ("ant", "post"), strict=True) if word in text} or set(VIEWS)
+        if not said & views:
+            continue
+        if path.suffix.lower() in ENDINGS:
+            raise ScanError(
+                f"{path.name} may be its annotation: call it {source.names[0]}_VIEW{path.suffix} or move it away",
+                "label-name",
+            )
+        if declared is None or declared.metastases is not False:
+            raise ScanError(
+                f"{path.name} may be its annotation: only .json and .png are read, rename it or export it again",
+                "label-name",
+            )
 
 
 class _Names:
@@ -126,6 +214,7 @@ class _Names:
     def __init__(self, found: ScanFolder):
         self.short = Counter(name for source in found.scans for name in set(source.names))
         self.long = Counter(name for source in found.scans for name in set(_long_names(source)))
+        self.near = NearNames({name for source in found.scans for name in (*source.names, *_long_names(source))})
         self.known = set(self.short) | {name for file in found.rejected for name in _possible_names(file.path)}
 
 

@@ -5,12 +5,14 @@
     scan-002,A-17,breast,no
 
 `scan` is the file's name without its ending, with folders in front where several scans have one name: `2019/scan-001`.
+A scan in two files has two names, and either may stand here.
 The other columns may be empty or left out. A scan without an annotation and without a `no` is rejected, since its
 annotation may have been forgotten. A patient given here overrides the header.
 """
 
 import csv
 import dataclasses
+import difflib
 import io
 import os
 import unicodedata
@@ -19,11 +21,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.constants import CANCERS
-from doubleunet_bs.errors import DatasetError
+from doubleunet_bs.errors import DatasetError, counted, os_reason
 from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.scans.labels import decode_text, quoted
 
 FILE = "patients.csv"
+COLUMNS = ("scan", "patient", "cancer", "metastases")
 LARGEST_FILE = 16 << 20
+MOST_FAULTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,66 +45,98 @@ class Declaration:
     metastases: bool | None
 
 
-def read_patients(path: str | os.PathLike) -> dict[str, Declaration]:
-    """Scan name -> its row.
+@dataclasses.dataclass(frozen=True)
+class PatientTable:
+    """The rows of `patients.csv` by the name of their scan, and what to say of its columns, one line each."""
 
-    Comma or semicolon between the cells, UTF-8. Further columns are ignored. Messages name line and column but never a
-    cell, since patients' names may be in the wrong column.
+    rows: dict[str, Declaration]
+    notes: tuple[str, ...] = ()
+
+
+def read_patients(path: str | os.PathLike) -> PatientTable:
+    """Read the table: comma, semicolon or tab between the cells, UTF-8.
 
     Raises:
-        DatasetError: not readable, no `scan` column, a cell with another word than allowed, a scan twice.
+        DatasetError: not readable, no `scan` column, a column that seems to be a misspelt one, a cell with another word
+            than allowed, a scan twice. All wrong lines are named at once, with the value.
     """
     path = Path(path)
     text = _read_text(path)
     head = text.partition("\n")[0]
-    delimiter = ";" if ";" in head and "," not in head else ","
+    delimiter = max(",;\t", key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error:
         raise DatasetError(f"{path}: line {reader.line_num} is not a row of a table") from None
-    columns = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-    if columns.count("scan") != 1 or any(columns.count(name) > 1 for name in ("patient", "cancer", "metastases")):
-        raise DatasetError(f"{path}: the first line must name the columns scan,patient,cancer,metastases")
+    columns = [unicodedata.normalize("NFKC", cell).strip().casefold() for cell in rows[0][1]] if rows else []
+    notes = _check_columns(path, columns)
     found: dict[str, Declaration] = {}
+    lines: dict[str, int] = {}
+    wrong: list[str] = []
     for line, row in rows[1:]:
         if len(row) > len(columns):
-            raise DatasetError(f"{path}: line {line} has {len(row)} cells for {len(columns)} columns: remove some")
+            wrong.append(f"line {line} has {len(row)} cells for {len(columns)} columns")
+            continue
         # A short row lacks the last cells.
         cells = {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
-        try:
-            scan, declaration = _read_row(cells)
-        except ValueError as wrong:
-            raise DatasetError(f"{path}: line {line}: {wrong}") from None
-        if scan in found:
-            raise DatasetError(f"{path}: line {line}: this scan has a line already: keep one")
+        faults, scan, declaration = _read_row(cells)
+        wrong += [f"line {line}: {fault}" for fault in faults]
+        if scan and lines.setdefault(scan, line) != line:
+            wrong.append(f"line {line}: scan {quoted(scan)} is in line {lines[scan]} already")
         found[scan] = declaration
-    return found
+    if wrong:
+        more = f"; and {len(wrong) - MOST_FAULTS} more" if len(wrong) > MOST_FAULTS else ""
+        raise DatasetError(f"{path}: {counted(len(wrong), 'cell')} to correct: {'; '.join(wrong[:MOST_FAULTS])}{more}")
+    return PatientTable(found, tuple(notes))
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> list[str]:
+    """What to say of the columns. A misspelt one would be ignored, and one patient then count as two."""
+    absent = [name for name in COLUMNS if name not in columns]
+    for column in columns:
+        near = difflib.get_close_matches(column, COLUMNS, 1, 0.9) or difflib.get_close_matches(column, absent, 1, 0.7)
+        near = near or [
+            name for name in COLUMNS if sorted(name) == sorted(column) or (name in absent and name in column)
+        ]
+        if column not in COLUMNS and near:
+            raise DatasetError(f"{path}: line 1: column {quoted(column)}: did you mean {near[0]}? Rename or remove it")
+    if columns.count("scan") != 1 or any(columns.count(name) > 1 for name in COLUMNS):
+        raise DatasetError(f"{path}: the first line must name the columns {','.join(COLUMNS)}")
+    others = ", ".join(quoted(column) for column in columns if column not in COLUMNS)
+    notes = [f"{path.name}: columns that are not read: {others}"] if others else []
+    if "patient" not in columns:
+        notes.append(f"{path.name} lacks the column patient: patients are taken from the headers")
+    return notes
 
 
 def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise DatasetError(f"{path}: too large for a table of patients")
+        data = path.read_bytes()
+        if data[:4] == b"PK\x03\x04":
+            raise DatasetError(f"{path}: a workbook and no text: save it as CSV (UTF-8)")
         # Names of files and of patients may come with composed accents or with separate ones.
-        return unicodedata.normalize("NFC", path.read_text(encoding="utf-8-sig"))
+        return unicodedata.normalize("NFC", decode_text(data))
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such table of patients") from None
-    except (OSError, UnicodeDecodeError) as cause:
-        raise DatasetError(f"{path}: not readable as UTF-8 text ({type(cause).__name__})") from None
+    except ValueError as cause:
+        raise DatasetError(f"{path}: is {cause}") from None
+    except OSError as cause:
+        raise DatasetError(f"{path}: cannot be read ({os_reason(cause)})") from None
 
 
-def _read_row(cells: Mapping[str, str]) -> tuple[str, Declaration]:
-    """The scan of a row and what is declared of it. Raises ValueError with a message that quotes no cell."""
-    cancer, metastases = cells.get("cancer", "").lower(), cells.get("metastases", "").lower()
-    if cancer and cancer not in CANCERS:
-        raise ValueError(f"the column cancer must be {' or '.join(CANCERS)}, or empty")
-    if metastases not in ("yes", "no", ""):
-        raise ValueError("the column metastases must be yes or no, or empty")
-    if not cells.get("scan"):
-        raise ValueError("the column scan is empty")
-    says = {"yes": True, "no": False, "": None}[metastases]
-    return cells["scan"], Declaration(patient=cells.get("patient") or None, cancer=cancer or None, metastases=says)
+def _read_row(cells: Mapping[str, str]) -> tuple[list[str], str, Declaration]:
+    """What is wrong in a row, its scan, and what is declared of it."""
+    scan, cancer, metastases = (cells.get(name, "") for name in ("scan", "cancer", "metastases"))
+    faults = [] if scan else ["the column scan is empty"]
+    if cancer and cancer.lower() not in CANCERS:
+        faults.append(f"cancer is {quoted(cancer)} (write {', '.join(CANCERS)} or nothing)")
+    if metastases.lower() not in ("yes", "no", ""):
+        faults.append(f"metastases is {quoted(metastases)} (write yes, no or nothing)")
+    says = {"yes": True, "no": False}.get(metastases.lower())
+    return faults, scan, Declaration(cells.get("patient") or None, cancer.lower() or None, says)
 
 
 ISSUER_WARNING = (

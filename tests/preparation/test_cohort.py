@@ -81,7 +81,6 @@ def test_all_problems_are_found_in_one_go_and_nothing_is_written(cohort):
         ("unknown-label.dcm", "label-unknown"),
         ("which-view.dcm", "label-frame"),
         ("two-frames.dcm", "label-ambiguous"),
-        ("nobody_anterior.json", "no-such-scan"),
         ("patients.csv", "no-such-scan"),
     }
     assert [(file.path, file.kind) for file in result.passed_over] == [("letter.txt", "not DICOM")]
@@ -92,6 +91,73 @@ def test_all_problems_are_found_in_one_go_and_nothing_is_written(cohort):
     # Messages name files as the user does, below the folders that he named.
     assert str(cohort.root) not in json.dumps(listed)
     assert "unknown-label_anterior.json: shape 0" in json.dumps(listed)
+
+
+def test_labels_of_scans_that_are_not_there_are_a_note(cohort):
+    cohort.positive("wb1", 1)
+    cohort.normal("wb2", 2)
+    cohort.declare("wb1,A,breast,yes", *(f"wb{number},B,breast,yes" for number in range(10, 30)))
+    for number in range(10, 30):
+        cohort.label(f"wb{number}_anterior", (9, 9))
+    result = prepare(cohort)
+    assert (
+        result.written
+        and result.rejected == ()
+        and result.notes
+        == (
+            "20 annotation files without a scan: wb10_anterior.json, wb11_anterior.json, wb12_anterior.json "
+            "and 17 more",
+            "20 lines of patients.csv without a scan: 'wb10', 'wb11', 'wb12' and 17 more",
+        )
+    )
+    assert result.rejected_scans == 0
+
+
+def test_a_line_without_a_scan_is_a_problem_while_a_scan_has_no_line(cohort):
+    cohort.positive("a", 1)
+    cohort.declare("other,A,breast,yes")
+    assert problems(prepare(cohort)) == {("patients.csv", "no-such-scan")}
+
+
+@pytest.mark.parametrize("row", ["patient11", "patient11_ant.dcm", "patient11_antt", "Patient11_ANT"])
+def test_a_line_near_a_scan_names_it(cohort, row):
+    cohort.one_view_files(1, "patient11_ant.dcm", "patient11_post.dcm")
+    cohort.label("patient11_ant", (120, 400))
+    cohort.label("patient11_post")
+    cohort.declare(f"{row},A,breast,yes", "patient11_post,A,breast,yes")
+    [problem] = prepare(cohort).rejected
+    assert problem.message == f"there is no scan {row!r}: did you mean 'patient11_ant'?"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wb37_posterior.json.txt", "wb37_posterior.xml", "wb37_posterior.JSON~", "wb37_posterior.jsn", "wb37.geojson",
+        "wb37_post.txt", "WB37_posterior.json", "wb37_postrior.json", "wb37-posterior.json", "wb37_posterior (1).json",
+        "wb37_posterior_mask.png", "wb037_posterior.json",
+    ],
+)  # fmt: skip
+def test_a_file_that_may_be_the_annotation_is_not_passed_over(cohort, name):
+    cohort.positive("wb37", 1)
+    cohort.positive("wb38", 2)
+    (cohort.labels / "wb37_posterior.json").rename(cohort.labels / name)
+    [problem] = prepare(cohort).rejected
+    assert (problem.path, problem.reason) == ("wb37.dcm", "label-name") and name in problem.message
+    assert len(prepare(cohort, skip_invalid=True).records) == 1
+
+
+def test_files_beside_a_whole_annotation_are_no_problem(cohort):
+    cohort.positive("wb37", 1)
+    cohort.normal("wb38", 2)
+    cohort.scan("wb39", 3)
+    cohort.label("wb39_anterior", (120, 400))
+    for name in (
+        "wb37_posterior.json.bak", "wb37.txt", "wb38.txt", "wb39_posterior.jpg", "wb39_anterior.json~", "notes.txt",
+        "wb4_posterior.xml", "wb390_posterior.json.txt",
+    ):  # fmt: skip
+        (cohort.labels / name).touch()
+    result = prepare(cohort)
+    assert result.rejected == () and result.written
 
 
 def test_the_rest_goes_in_when_asked_for(cohort):

@@ -58,3 +58,16 @@ def test_a_table_that_is_a_broken_link_is_an_error(two):
     (two.labels / "patients.csv").symlink_to("nowhere")
     with pytest.raises(DatasetError, match="no such table"):
         prepare(two)
+
+
+def test_a_misspelt_column_stops_everything_and_other_columns_are_said(two):
+    path = two.labels / "patients.csv"
+    path.write_text(path.read_text().replace("patient,", "pateint,"))
+    with pytest.raises(DatasetError, match="did you mean patient"):
+        prepare(two, skip_invalid=True)
+    path.write_text(path.read_text().replace("pateint,", "age,"))
+    result = prepare(two)
+    assert len({record.patient for record in result.records}) == 2 and result.notes == (
+        "patients.csv: columns that are not read: 'age'",
+        "patients.csv lacks the column patient: patients are taken from the headers",
+    )
