@@ -48,7 +48,8 @@ class Orthanc:
 
 def require_program(name: str, package: str) -> str:
     """The path of a program; the test skips when it is not installed."""
-    found = shutil.which(name)
+    # Not in the virtual environment, where pynetdicom puts programs of the same names.
+    found = shutil.which(name, path="/usr/local/bin:/usr/bin:/usr/sbin")
     if found is None:
         pytest.skip(f"{name} is not installed (apt-get install {package})")
     return found

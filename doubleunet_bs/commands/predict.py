@@ -18,7 +18,7 @@ Writes a folder per scan into DIR, named by a pseudonym computed from the scan's
   masks    mask_anterior.npy, mask_posterior.npy  masks in the pixels of the raw views, uint8, 1 where metastatic
            mask_anterior.png, mask_posterior.png  the same with 0 and 255, to look at
   overlay  overlay.png              both raw views with the predicted lesions outlined
-  dicom    segmentation_anterior.dcm, segmentation_posterior.dcm  DICOM segmentations (SEG)
+  dicom    segmentation.dcm         DICOM segmentation (SEG) of both views
            overlay.dcm              the overlay as a secondary capture, for viewers that do not show SEG
            scan.dcm                 the scan without the patient, to which the others refer; not with --keep-identity
   labelme  annotation_anterior.json, annotation_posterior.json  outlines to correct in Labelme

@@ -13,12 +13,17 @@ import dataclasses
 import datetime
 import hashlib
 
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import NuclearMedicineImageStorage
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import PHANTOM_MARK, VIEWS
+from doubleunet_bs.inference.model_description import ModelDescription, device_uid
 from doubleunet_bs.inference.predictor import Prediction
+from doubleunet_bs.preparation.records import MIXED, PHANTOMS
 from doubleunet_bs.results.lesion_list import all_warnings
 from doubleunet_bs.results.source_study import PATIENT_AND_STUDY, SourceFrame, SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -26,6 +31,7 @@ from doubleunet_bs.scans.bone_scan import BoneScan
 MANUFACTURER = MODEL = "doubleunet_bs"
 NOT_FOR_DIAGNOSIS = "Research software, not for diagnosis"
 LONG_AGO = datetime.datetime(1900, 1, 1)
+_FAMILY = CodedConcept("123110", "DCM", "Artificial Intelligence")
 _OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
 
 
@@ -54,6 +60,11 @@ class ResultHeader:
         """Manufacturer's Model Name, with the phantom mark where the scan is a phantom."""
         return f"{MODEL} ({PHANTOM_MARK})" if self.phantom else MODEL
 
+    @property
+    def date_time(self) -> str:
+        """The moment as DICOM writes it."""
+        return self.moment.strftime("%Y%m%d%H%M%S")
+
     def uid(self, name: str) -> str:
         """A UID for a result or a series, under the 2.25 root: the same for the same seed and name."""
         return _hashed_uid(self.seed, name)
@@ -67,7 +78,7 @@ class ResultHeader:
         if not self.identified:
             dataset.PatientIdentityRemoved = "YES"
             dataset.DeidentificationMethod = "Made from pixels alone; nothing copied from a header"
-        date, time = self.moment.strftime("%Y%m%d"), self.moment.strftime("%H%M%S")
+        date, time = self.date_time[:8], self.date_time[8:]
         for keyword in ("InstanceCreationDate", "ContentDate", "DateOfSecondaryCapture"):
             if keyword in dataset:
                 setattr(dataset, keyword, date)
@@ -75,7 +86,7 @@ class ResultHeader:
             if keyword in dataset:
                 setattr(dataset, keyword, time)
         for equipment in dataset.get("ContributingEquipmentSequence", []):
-            equipment.ContributionDateTime = date + time
+            equipment.ContributionDateTime = self.date_time
 
 
 def header_without_identity(scan: BoneScan, prediction: Prediction) -> ResultHeader:
@@ -121,6 +132,39 @@ def _seed(scan: BoneScan, prediction: Prediction, sources: str) -> str:
     # Warnings are written into the capture and decide on the orientation.
     digest.update("\n".join(all_warnings(scan, prediction)).encode())
     return f"{sources}/{prediction.model.weights_sha256}/{prediction.engine}/{__version__}/{digest.hexdigest()}"
+
+
+def algorithm(model: ModelDescription, how: str = "") -> AlgorithmIdentificationSequence:
+    """The item of a segment that says which algorithm made it, and `how` where there is a choice."""
+    name = "; ".join(filter(None, (model.name, f"weights {model.weights_sha256[:12]}", how)))
+    return AlgorithmIdentificationSequence(MODEL, _FAMILY, __version__, parameters={"model": name})
+
+
+def add_equipment(dataset: Dataset, header: ResultHeader, *models: ModelDescription) -> None:
+    """Name the models that made a result, in its Contributing Equipment Sequence as IHE AI Results (AIR) asks.
+
+    The Device UID is that of the weights: it changes whenever a model is trained again.
+    """
+    items = list(dataset.get("ContributingEquipmentSequence", []))
+    for model in models:
+        purpose = Dataset()
+        purpose.CodeValue, purpose.CodingSchemeDesignator = "Newcode1", "99IHE"
+        purpose.CodingSchemeVersion, purpose.CodeMeaning = "1630", "Processing Algorithm"
+        item = Dataset()
+        item.PurposeOfReferenceCodeSequence = DicomSequence([purpose])
+        item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, short_name(model)
+        item.SoftwareVersions = [__version__, f"weights {model.weights_sha256[:12]}"]
+        item.DeviceUID = device_uid(model.weights_sha256)
+        item.ContributionDateTime = header.date_time
+        item.ContributionDescription = f"{model.name}. {NOT_FOR_DIAGNOSIS}."
+        items.append(item)
+    dataset.ContributingEquipmentSequence = DicomSequence(items)
+
+
+def short_name(model: ModelDescription) -> str:
+    """A name of at most 64 characters, which say so when phantoms are in its training."""
+    mark = "phantoms: " if model.trained_on in (PHANTOMS, MIXED) else ""
+    return f"{mark}{model.served_name}"[:64]
 
 
 def reference(frame: SourceFrame) -> Dataset:

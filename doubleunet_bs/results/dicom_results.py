@@ -1,4 +1,4 @@
-"""The DICOM files of one result: segmentations, secondary capture, de-identified copy of the scan.
+"""The DICOM files of one result: segmentation, secondary capture, de-identified copy of the scan.
 
 highdicom takes more than a second to import: import this module where DICOM results are written.
 """
@@ -9,15 +9,7 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from highdicom import AlgorithmIdentificationSequence
 from highdicom.sc import SCImage
-from highdicom.seg import (
-    SegmentAlgorithmTypeValues,
-    Segmentation,
-    SegmentationTypeValues,
-    SegmentDescription,
-)
-from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
@@ -26,34 +18,29 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     NuclearMedicineImageStorage,
     RLELossless,
-    SecondaryCaptureImageStorage,
 )
 
 from doubleunet_bs import __version__
-from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.dicom_header import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSIS,
     ResultHeader,
+    add_equipment,
     header_with_identity,
     header_without_identity,
     reference,
 )
-from doubleunet_bs.results.laterality import orientation
+from doubleunet_bs.results.dicom_segmentation import segmentation
+from doubleunet_bs.results.laterality import sides
 from doubleunet_bs.results.lesion_list import all_warnings
 from doubleunet_bs.results.result_files import CAPTURE, SCAN_COPY, SEGMENTATION
-from doubleunet_bs.results.source_study import SourceFrame, SourceStudy
+from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom_file import pydicom_silence
 
-SEGMENTATION_SERIES_NUMBER, CAPTURE_SERIES_NUMBER = 9001, 9002
-# SNOMED CT, as DICOM writes it.
-CATEGORY = CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure")
-TYPE = CodedConcept("14799000", "SCT", "Neoplasm, metastatic")
-REGION = CodedConcept("272673000", "SCT", "Bone")
-FAMILY = CodedConcept("123110", "DCM", "Artificial Intelligence")
+CAPTURE_SERIES_NUMBER = 9002
 LONGEST_DESCRIPTION = 1024
 """Characters of Derivation Description, a short text (ST)."""
 # CID 26 of the standard.
@@ -63,7 +50,7 @@ _VIEW_CODES = {"anterior": ("399321004", "Anterior projection"), "posterior": ("
 def dicom_results(
     scan: BoneScan, prediction: Prediction, picture: np.ndarray, study: SourceStudy | None = None
 ) -> dict[str, bytes]:
-    """A segmentation per view, the secondary capture, and without identity the copy of the scan they refer to.
+    """The segmentation, the secondary capture, and without identity the copy of the scan they refer to.
 
     Args:
         scan, prediction: what was segmented, and the answer.
@@ -93,7 +80,7 @@ def dicom_results(
 
 
 def _files(scan: BoneScan, prediction: Prediction, picture: np.ndarray, header: ResultHeader) -> dict[str, bytes]:
-    files = {SEGMENTATION.format(view): _encode(segmentation(view, prediction, header)) for view in header.frames}
+    files = {SEGMENTATION: _encode(segmentation(prediction, header, scan.pixel_spacing_mm))}
     capture = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
     return files | {CAPTURE: _encode(capture)}
 
@@ -102,110 +89,6 @@ def _encode(dataset: Dataset) -> bytes:
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def segmentation(view: str, prediction: Prediction, header: ResultHeader) -> Segmentation:
-    """A binary segmentation of one view (DICOM PS3.3, A.51), with one segment, "metastasis".
-
-    A view without a prediction gives a segmentation with one empty frame: the view was segmented and nothing was found.
-    A missing file could not say so.
-
-    Args:
-        view: "anterior" or "posterior", one that the scan has.
-        prediction: its mask is mapped to the rows and columns of the source frame, never mirrored.
-        header: of the results of this scan.
-
-    Returns:
-        A data set ready to be saved.
-    """
-    frame = header.frames[view]
-    name = f"{prediction.model.name}; engine {prediction.engine}; weights {prediction.model.weights_sha256[:12]}"
-    name += f"; {prediction.mask_rule}"
-    description = SegmentDescription(
-        segment_number=1,
-        segment_label="metastasis",
-        segmented_property_category=CATEGORY,
-        segmented_property_type=TYPE,
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=AlgorithmIdentificationSequence(
-            "doubleunet_bs", FAMILY, __version__, parameters={"model": name}
-        ),
-        anatomic_regions=[REGION],
-    )
-    dataset = Segmentation(
-        source_images=[_stand_in(frame, header)],
-        pixel_array=map_to_frame(prediction.masks[view], frame),
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[description],
-        series_instance_uid=header.uid("segmentation series"),
-        series_number=SEGMENTATION_SERIES_NUMBER,
-        sop_instance_uid=header.uid(f"segmentation {view}"),
-        instance_number=1 + VIEWS.index(view),
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=header.device,
-        software_versions=__version__,
-        device_serial_number="none",
-        content_label="METASTASIS",
-        # At most 64 characters.
-        content_description=f"Predicted pixels, {view} view{'; phantom' if header.phantom else ''}; not for diagnosis",
-        series_description=f"doubleunet_bs segmentation. {NOT_FOR_DIAGNOSIS}",
-        omit_empty_frames=False,
-    )
-    dataset.PatientOrientation = orientation(view, prediction.warnings)
-    _refer(dataset, frame)
-    organization = header.uid(f"dimension organization {view}")
-    dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
-    for index in dataset.DimensionIndexSequence:
-        index.DimensionOrganizationUID = organization
-    header.stamp(dataset)
-    return dataset
-
-
-def map_to_frame(mask: np.ndarray, frame: SourceFrame) -> np.ndarray:
-    """Map the mask of a view to the pixels of the frame it came from.
-
-    Args:
-        mask: uint8 array of shape (1024, 256).
-        frame: of the same size, of two views side by side, or of a finer matrix.
-
-    Returns:
-        uint8 array of `frame.shape`.
-    """
-    fine = mask.repeat(frame.block, axis=0).repeat(frame.block, axis=1)
-    mapped = np.zeros(frame.shape, np.uint8)
-    mapped[:, frame.first_column : frame.first_column + fine.shape[1]] = fine
-    return mapped
-
-
-def _stand_in(frame: SourceFrame, header: ResultHeader) -> Dataset:
-    """A single-frame image with the source's UIDs: highdicom takes no planar image of several frames.
-
-    Planar frames have no position in the patient's coordinates, hence no frame of reference. Pixel Spacing is left out:
-    with it, highdicom would want a position.
-    """
-    image = Dataset()
-    image.SOPClassUID = SecondaryCaptureImageStorage
-    image.SOPInstanceUID, image.SeriesInstanceUID = frame.sop_instance_uid, frame.series_instance_uid
-    image.StudyInstanceUID = header.values["StudyInstanceUID"]
-    image.Rows, image.Columns = frame.shape
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(image, keyword, "")
-    image.StudyDate = image.StudyTime = image.ReferringPhysicianName = ""
-    return image
-
-
-def _refer(dataset: Segmentation, frame: SourceFrame) -> None:
-    """Put SOP class and frame number of the true source into every reference to the stand-in."""
-    derived = [
-        item.SourceImageSequence[0]
-        for group in dataset.PerFrameFunctionalGroupsSequence
-        for item in group.DerivationImageSequence
-    ]
-    series = dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0]
-    for item in (*derived, *dataset.get("SourceImageSequence", []), series):
-        item.ReferencedSOPClassUID = frame.sop_class_uid
-        if frame.frame is not None and item is not series:
-            item.ReferencedFrameNumber = frame.frame
 
 
 def secondary_capture(
@@ -217,7 +100,8 @@ def secondary_capture(
     its pseudonym only.
 
     Args:
-        picture: uint8 array of shape (rows, columns, 3), from `overlay_picture`.
+        picture: uint8 array of shape (rows, columns, 3), from `overlay_picture`. GDCM ends the process at an odd number
+            of rows and of columns.
         prediction: shown in the picture.
         header: of the results of this scan.
         warnings: of the scan; in an archive no other file carries them.
@@ -253,6 +137,7 @@ def secondary_capture(
         description += f" {'Warning' if len(warnings) == 1 else 'Warnings'}: {'; '.join(warnings)}."
     dataset.DerivationDescription = textwrap.shorten(description, LONGEST_DESCRIPTION, placeholder=" ...")
     dataset.SourceImageSequence = DicomSequence([reference(frame) for frame in header.frames.values()])
+    add_equipment(dataset, header, prediction.model)
     header.stamp(dataset)
     return dataset
 
@@ -292,7 +177,9 @@ def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
     dataset.NumberOfEnergyWindows = 1
     dataset.DetectorVector = list(range(1, len(views) + 1))
     dataset.NumberOfDetectors = len(views)
-    dataset.DetectorInformationSequence = DicomSequence([_detector(view) for view in views])
+    dataset.DetectorInformationSequence = DicomSequence([
+        _detector(view, sides(view, scan.warnings) == "??") for view in views
+    ])  # fmt: skip
     dataset.CountsAccumulated = int(frames.sum(dtype=np.int64))
     # DICOM requires a duration and a `BoneScan` has none: 0 cannot be mistaken for a real one.
     dataset.ActualFrameDuration = 0
@@ -313,13 +200,15 @@ def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
     return dataset
 
 
-def _detector(view: str) -> Dataset:
+def _detector(view: str, doubtful: bool) -> Dataset:
     code = Dataset()
     code.CodeValue, code.CodeMeaning = _VIEW_CODES[view]
     code.CodingSchemeDesignator = "SCT"
     detector = Dataset()
     detector.CollimatorType = None
-    detector.ViewCodeSequence = DicomSequence([code])
-    detector.StartAngle = "180" if view == "anterior" else "0"
+    if not doubtful:
+        # Who reads the copy must not take for sure what was not: without these it gets the same warning.
+        detector.ViewCodeSequence = DicomSequence([code])
+        detector.StartAngle = "180" if view == "anterior" else "0"
     detector.ImageOrientationPatient = detector.ImagePositionPatient = None
     return detector

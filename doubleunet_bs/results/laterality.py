@@ -8,7 +8,13 @@ from collections.abc import Collection
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.preparation.geometry import FEET_UP_WARNING
-from doubleunet_bs.scans.views import FRAME_ORDER_WARNING, MIRRORED_WARNING, ONE_VIEW_WARNING, SAME_WARNING
+from doubleunet_bs.scans.views import (
+    FRAME_ORDER_WARNING,
+    MIRRORED_WARNING,
+    ONE_VIEW_WARNING,
+    SAME_WARNING,
+    SIDE_BY_SIDE_WARNING,
+)
 
 _SIDES = {"anterior": "RL", "posterior": "LR"}
 _DOUBTS = {
@@ -16,6 +22,7 @@ _DOUBTS = {
     SAME_WARNING,
     FEET_UP_WARNING,
     FRAME_ORDER_WARNING,
+    SIDE_BY_SIDE_WARNING,
     *(ONE_VIEW_WARNING.format(view=view) for view in VIEWS),
 }
 
@@ -35,12 +42,3 @@ def sides(view: str, warnings: Collection[str]) -> str:
         ('LR', '??')
     """
     return "??" if _DOUBTS & set(warnings) else _SIDES[view]
-
-
-def orientation(view: str, warnings: Collection[str]) -> list[str] | None:
-    """Patient Orientation of a view: the patient's side to which its rows run, and the feet, to which its columns run.
-
-    None, which DICOM writes as an empty element, when the sides are in doubt.
-    """
-    side = sides(view, warnings)[1]
-    return None if side == "?" else [side, "F"]

@@ -4,7 +4,7 @@ result.json                     always: lesions, areas, model, gains, warnings; 
 masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of the raw view
           mask_VIEW.png         the same with 0 and 255, to look at
 overlay   overlay.png           both raw views with the outlines of the prediction
-dicom     segmentation_VIEW.dcm DICOM segmentations; not of a missing view
+dicom     segmentation.dcm      DICOM segmentation of both views
           overlay.dcm           DICOM secondary capture of the overlay
           scan.dcm              the de-identified scan that both refer to; not with the patient's identity
 labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view
@@ -23,9 +23,9 @@ FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
 
 RESULT, OVERLAY, REPORT = "result.json", "overlay.png", "report.html"
-CAPTURE, SCAN_COPY = "overlay.dcm", "scan.dcm"
+SEGMENTATION, CAPTURE, SCAN_COPY = "segmentation.dcm", "overlay.dcm", "scan.dcm"
 # With the name of a view in place of the braces.
-MASK, MASK_PICTURE, SEGMENTATION = "mask_{}.npy", "mask_{}.png", "segmentation_{}.dcm"
+MASK, MASK_PICTURE = "mask_{}.npy", "mask_{}.png"
 ANNOTATION, PICTURE = "annotation_{}.json", "view_{}.png"
 OUTPUTS = ("masks", "overlay", "dicom", "labelme", "report")
 """What can be left out; `result.json` is always written."""

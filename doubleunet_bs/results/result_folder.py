@@ -180,7 +180,6 @@ def describe_prediction(
             "window": dataclasses.asdict(prepared.placements[view]),
             "mask_npy": file("masks", MASK.format(view)),
             "mask_png": file("masks", MASK_PICTURE.format(view)),
-            "segmentation": file("dicom", SEGMENTATION.format(view), not missing),
             "annotation": file("labelme", ANNOTATION.format(view), not missing),
             "picture": file("labelme", PICTURE.format(view), not missing),
         }
@@ -227,6 +226,7 @@ def describe_prediction(
         "overlay": file("overlay", OVERLAY),
         "report": file("report", REPORT),
         "dicom": {
+            "segmentation": file("dicom", SEGMENTATION),
             "overlay": file("dicom", CAPTURE),
             "scan": file("dicom", SCAN_COPY, not identified),
             "patient_identity": "kept" if identified and "dicom" in outputs else "none",

@@ -8,10 +8,11 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile, read_identifier
+from doubleunet_bs.scans.dicom_file import DicomFile, read_identifier, read_items, read_numbers
 from doubleunet_bs.scans.layout import Layout, load_scan_header
 from doubleunet_bs.scans.pairing import describe_view, order_pair
 from doubleunet_bs.scans.sources import Source, prefix_errors
@@ -34,12 +35,15 @@ PATIENT_AND_STUDY = (
 )
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+\Z")
+ASSUMED_ORIENTATION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""What viewers assume for an image that states no orientation."""
 # A value that DICOM does not allow would make every result invalid; these elements may be empty instead.
 _ALLOWED = {
     "PatientBirthDate": re.compile(r"[0-9]{8}\Z"),
     "StudyDate": re.compile(r"[0-9]{8}\Z"),
     "StudyTime": re.compile(r"[0-9]{2}([0-9]{2}([0-9]{2}(\.[0-9]{1,6})?)?)?\Z"),
     "PatientSex": re.compile(r"[MFO]\Z"),
+    "FrameOfReferenceUID": _UID,
 }
 
 
@@ -53,6 +57,8 @@ class SourceFrame:
         shape: (rows, columns) of the frame.
         first_column: of the view in the frame; above 0 for the right one of two views side by side.
         block: width and height of a pixel of the view in pixels of the frame; 2 when a finer matrix was summed.
+        orientation: row and column direction that viewers take for the frame.
+        frame_of_reference: UID in the file; "" when it has none.
     """
 
     sop_class_uid: str
@@ -62,6 +68,8 @@ class SourceFrame:
     shape: tuple[int, int]
     first_column: int = 0
     block: int = 1
+    orientation: tuple[float, ...] = ASSUMED_ORIENTATION
+    frame_of_reference: str = ""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -172,7 +180,27 @@ def _frame(file: DicomFile, layout: Layout, number: int | None, first_column: in
         shape=(layout.rows, layout.columns),
         first_column=first_column,
         block=layout.bin,
+        orientation=_orientation(dataset, layout),
+        frame_of_reference=_value(dataset, "FrameOfReferenceUID"),
     )
+
+
+def _orientation(dataset: Dataset, layout: Layout) -> tuple[float, ...]:
+    """The orientation that viewers take for all frames of a file, which is not always that of each detector.
+
+    OHIF lays a segmentation only over a frame of the same orientation. For a file of several frames without one it
+    takes that of the first detector.
+    """
+    where = [dataset]
+    if layout.frames > 1:
+        where += read_items(dataset, "DetectorInformationSequence")[:1]
+    for item in where:
+        found = read_numbers(item, "ImageOrientationPatient")
+        if len(found) == 6:
+            axes = np.reshape(found, (2, 3))
+            if np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
+                return found
+    return ASSUMED_ORIENTATION
 
 
 def _value(dataset: Dataset, keyword: str) -> str:

@@ -20,6 +20,7 @@ from doubleunet_bs.scans.views import (
     FRAME_ORDER_WARNING,
     ONE_VIEW_WARNING,
     POSTERIOR,
+    SIDE_BY_SIDE_WARNING,
     check_views,
     views_of_frames,
 )
@@ -120,8 +121,7 @@ def _two_views(part: _Part) -> tuple[dict[str, np.ndarray], list[str], str]:
         left, right = np.split(part.counts[0], 2, axis=1)
         with prefix_errors(part.source):
             _check_halves(part.counts[0])
-        warning = "both views lie side by side in one frame: the left half is taken as anterior"
-        return {ANTERIOR: left, POSTERIOR: right}, [warning], FRAME_ORDER
+        return {ANTERIOR: left, POSTERIOR: right}, [SIDE_BY_SIDE_WARNING], FRAME_ORDER
     views, step = views_of_frames(part.dataset)
     warnings = [FRAME_ORDER_WARNING] if step == FRAME_ORDER else []
     return dict(zip(views, part.counts, strict=True)), warnings, step

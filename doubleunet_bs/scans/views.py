@@ -26,7 +26,7 @@ FRAME_ORDER_WARNING = (
     "the header does not say which view is anterior: the first frame is taken as anterior, compare with the image"
 )
 ONE_VIEW_WARNING = "the header does not say which view this is: it is taken as {view}, compare with the image"
-
+SIDE_BY_SIDE_WARNING = "both views lie side by side in one frame: the left half is taken as anterior"
 
 # No true pair of views comes near this correlation.
 MIRRORED_ABOVE = 0.25

@@ -26,7 +26,7 @@ FILES = {
     "scan.dcm",
     "report.html",
     *(f"mask_{view}.{kind}" for view in VIEWS for kind in ("npy", "png")),
-    *(f"segmentation_{view}.dcm" for view in VIEWS),
+    "segmentation.dcm",
     *(f"annotation_{view}.json" for view in VIEWS),
     *(f"view_{view}.png" for view in VIEWS),
 }
@@ -77,9 +77,10 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
     assert area["body_pixels"] == sum(view["body_pixels"] for view in result["views"].values()) > 100_000
     assert "not a bone scan index" in area["body_definition"]
     assert (result["format"], result["previous"], result["dicom"]["patient_identity"]) == (2, None, "none")
-    named = {result["overlay"], result["report"], result["dicom"]["overlay"], result["dicom"]["scan"], "result.json"}
+    named = {result["overlay"], result["report"], "result.json"}
+    named |= {result["dicom"][key] for key in ("segmentation", "overlay", "scan")}
     for view in result["views"].values():
-        named |= {view[key] for key in ("mask_npy", "mask_png", "segmentation", "annotation", "picture")}
+        named |= {view[key] for key in ("mask_npy", "mask_png", "annotation", "picture")}
     assert named == FILES
 
 
@@ -100,7 +101,7 @@ def test_a_threshold_stands_in_every_result(command, phantoms, scan):
     result = json.loads((folder / "result.json").read_text())
     assert (result["threshold"], result["mask_rule"]) == (0.25, rule)
     assert rule in (folder / "report.html").read_text()
-    for name in ("overlay.dcm", *(f"segmentation_{view}.dcm" for view in VIEWS)):
+    for name in ("overlay.dcm", "segmentation.dcm"):
         assert rule.encode() in (folder / name).read_bytes()
     command(file, "--outputs", "report", "--overwrite")
     assert json.loads((folder / "result.json").read_text())["threshold"] is None
@@ -202,9 +203,9 @@ def test_real_scan_with_a_missing_view(command):
     assert result["views"][missing]["metastatic_pixels"] == 0
     assert any("missing" in warning for warning in result["warnings"])
     assert not np.load(folder / f"mask_{missing}.npy").any()
-    absent = {f"segmentation_{missing}.dcm", f"annotation_{missing}.json", f"view_{missing}.png"}
+    absent = {f"annotation_{missing}.json", f"view_{missing}.png"}
     assert {file.name for file in folder.iterdir()} == FILES - absent
-    assert {result["views"][missing][key] for key in ("segmentation", "annotation", "picture", "body_pixels")} == {None}
+    assert {result["views"][missing][key] for key in ("annotation", "picture", "body_pixels")} == {None}
     assert "view missing" in (folder / "report.html").read_text()
 
 

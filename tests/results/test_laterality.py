@@ -4,7 +4,7 @@ import pydicom
 import pytest
 from dicom_variants import write_variant
 
-from doubleunet_bs.results.laterality import orientation, sides
+from doubleunet_bs.results.laterality import sides
 from doubleunet_bs.scans import read_scan
 
 VIEWS = ("anterior", "posterior")
@@ -26,7 +26,6 @@ def read_without_views(path, folder):
 
 def test_known_sides(scan):
     assert [sides(view, scan.warnings) for view in VIEWS] == ["RL", "LR"]
-    assert [orientation(view, scan.warnings) for view in VIEWS] == [["L", "F"], ["R", "F"]]
     assert sides("anterior", ["few counts: a gain of 5.0 is needed"]) == "RL"
 
 
@@ -39,4 +38,3 @@ def test_views_that_the_header_does_not_name(phantoms, tmp_path, kind):
     scan = read_without_views(path, tmp_path / "nameless")
     assert any("the header does not say which view" in warning for warning in scan.warnings)
     assert [sides(view, scan.warnings) for view in VIEWS] == ["??", "??"]
-    assert [orientation(view, scan.warnings) for view in VIEWS] == [None, None]

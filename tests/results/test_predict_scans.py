@@ -73,8 +73,7 @@ def test_outputs_to_choose(command, phantoms):
         "overlay.png",
         "overlay.dcm",
         "scan.dcm",
-        "segmentation_anterior.dcm",
-        "segmentation_posterior.dcm",
+        "segmentation.dcm",
     }
     (folder,) = command.out.iterdir()
     result = json.loads((folder / "result.json").read_text())
@@ -124,7 +123,7 @@ def test_identity_in_dicom_files_alone(command, secret_scan, tmp_path):
     assert (code, err) == (0, "")
     (folder,) = command.out.iterdir()
     dicom = sorted(folder.glob("*.dcm"))
-    assert [path.name for path in dicom] == ["overlay.dcm", "segmentation_anterior.dcm", "segmentation_posterior.dcm"]
+    assert [path.name for path in dicom] == ["overlay.dcm", "segmentation.dcm"]
     search(haystack(command.out, leave_out=dicom))
     search([(tmp_path / "log.txt").read_bytes()])
     source = pydicom.dcmread(secret_scan)
@@ -207,7 +206,7 @@ def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_
     # Named themselves, results are read; a file of that name that is none of this package hides nothing.
     assert command(*arguments, "--overwrite", out=folder / "predicted")[0] == 0
     out = command(case, "--outputs", "none", out=tmp_path / "a")[1]
-    assert "passed over  2 SEG, 1 annotation, 1 screen capture" in out and "1 of 1 scans" in out
+    assert "passed over  1 SEG, 1 annotation, 1 screen capture" in out and "1 of 1 scans" in out
     assert command(case / "scan.dcm", "--outputs", "none", out=tmp_path / "b")[0] == 0
     code, _, err = command(folder / "predicted", "--outputs", "none", out=tmp_path / "c")
     assert code == 1 and "predicted: holds only results of earlier predictions: name a scan.dcm" in err

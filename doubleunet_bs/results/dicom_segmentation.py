@@ -1,0 +1,222 @@
+"""The predicted pixels as one DICOM segmentation (SEG) a scan, which viewers lay over the frames it was made from.
+
+A planar view has no place in the patient's coordinates, and the standard wants none in a segmentation of it. Every
+viewer that was tried asks for one. So each frame gets a plane of a nominal grid: the orientation that viewers assume
+for the source, the pixel spacing where it is known, one plane for each source frame, 1 mm apart. The references to the
+source frames say what belongs together. Patient Orientation, which would say where left and right are, is not stated.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.color import CIELabColor
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    Segmentation,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from doubleunet_bs import __version__
+from doubleunet_bs.bsi.regions import REGIONS, check_regions
+from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.inference.model_description import ModelDescription
+from doubleunet_bs.inference.predictor import Prediction
+from doubleunet_bs.results.dicom_header import (
+    MANUFACTURER,
+    NOT_FOR_DIAGNOSIS,
+    ResultHeader,
+    add_equipment,
+    algorithm,
+    reference,
+)
+from doubleunet_bs.results.source_study import SourceFrame
+
+SERIES_NUMBER = 9001
+METASTASIS = "metastasis"
+# SNOMED CT, as DICOM writes it.
+_ABNORMAL = CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure")
+_METASTATIC = CodedConcept("14799000", "SCT", "Neoplasm, metastatic")
+_BONE = CodedConcept("272673000", "SCT", "Bone")
+_ANATOMICAL = CodedConcept("123037004", "SCT", "Anatomical Structure")
+_RED = (230, 30, 30)
+_PLANE_DISTANCE_MM = 1.0
+UNKNOWN_SPACING_MM = (1.0, 1.0)
+
+
+def segmentation(
+    prediction: Prediction,
+    header: ResultHeader,
+    pixel_spacing_mm: tuple[float, float] | None,
+    regions: Mapping[str, np.ndarray] | None = None,
+    skeleton: ModelDescription | None = None,
+) -> Segmentation:
+    """A binary segmentation (DICOM PS3.3, A.51) with a frame for each source frame and segment.
+
+    The first segment is "metastasis". Where nothing is predicted its frames are empty, which says that the view was
+    segmented and nothing was found. With `regions`, a segment follows for each region that a view shows.
+
+    Args:
+        prediction: its masks are mapped to the rows and columns of the source frames, never mirrored.
+        header: of the results of this scan.
+        pixel_spacing_mm: of the views; None when it is unknown.
+        regions: view -> uint8 array of the shape of the view, 0 not bone, 1 to 12 a region of the skeleton.
+        skeleton: the model that predicted them.
+
+    Returns:
+        A data set ready to be saved.
+    """
+    planes = _planes(header.frames)
+    sources = [header.frames[views[0]] for views in planes]
+    how = f"engine {prediction.engine}; {prediction.mask_rule}"
+    segments = [_segment(1, METASTASIS, (_ABNORMAL, _METASTATIC), algorithm(prediction.model, how), _RED)]
+    segments[0].AnatomicRegionSequence = DicomSequence([_BONE])
+    layers = [_layer(planes, header.frames, prediction.masks)]
+    if regions is not None:
+        check_regions(regions)
+        assert skeleton is not None
+        for region in REGIONS:
+            masks = {view: np.uint8(mask == region.number) for view, mask in regions.items()}
+            layer = _layer(planes, header.frames, masks)
+            if layer.any():
+                kind = _ANATOMICAL, CodedConcept(region.snomed, "SCT", region.name.capitalize())
+                segments.append(_segment(len(segments) + 1, region.name, kind, algorithm(skeleton), region.colour))
+                layers.append(layer)
+    known = {frame.frame_of_reference for frame in sources}
+    place = known.pop() if len(known) == 1 and "" not in known else header.uid("frame of reference")
+    stand_ins = [_stand_in(frame, plane, pixel_spacing_mm, place, header) for plane, frame in enumerate(sources)]
+    views = "both views" if len(header.frames) == 2 else "one view"
+    dataset = Segmentation(
+        source_images=stand_ins,
+        pixel_array=np.stack(layers, axis=-1),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=header.uid("segmentation series"),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=header.uid("segmentation"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=header.device,
+        software_versions=__version__,
+        device_serial_number="none",
+        content_label="METASTASIS",
+        # At most 64 characters.
+        content_description=f"{'Phantom: p' if header.phantom else 'P'}redicted pixels, {views}; not for diagnosis",
+        series_description=f"doubleunet_bs segmentation. {NOT_FOR_DIAGNOSIS}",
+        omit_empty_frames=False,
+    )
+    dataset.ContentCreatorName = None
+    add_equipment(dataset, header, prediction.model, *([skeleton] if skeleton else []))
+    _refer(dataset, stand_ins, sources)
+    organization = header.uid("dimension organization")
+    dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
+    for index in dataset.DimensionIndexSequence:
+        index.DimensionOrganizationUID = organization
+    header.stamp(dataset)
+    return dataset
+
+
+def _planes(frames: Mapping[str, SourceFrame]) -> list[list[str]]:
+    """The views in each source frame, in the order of the views: two side by side are in one frame."""
+    planes: dict[tuple[str, int | None], list[str]] = {}
+    for view in VIEWS:
+        if view in frames:
+            planes.setdefault((frames[view].sop_instance_uid, frames[view].frame), []).append(view)
+    return list(planes.values())
+
+
+def _layer(
+    planes: Sequence[Sequence[str]], frames: Mapping[str, SourceFrame], masks: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Masks of views -> uint8 array of shape (planes, rows, columns) in the pixels of the source frames."""
+    return np.stack([
+        np.maximum.reduce([map_to_frame(masks[view], frames[view]) for view in views]) for views in planes
+    ])  # fmt: skip
+
+
+def map_to_frame(mask: np.ndarray, frame: SourceFrame) -> np.ndarray:
+    """Map the mask of a view to the pixels of the frame it came from.
+
+    Args:
+        mask: uint8 array of shape (1024, 256).
+        frame: of the same size, of two views side by side, or of a finer matrix.
+
+    Returns:
+        uint8 array of `frame.shape`.
+    """
+    fine = mask.repeat(frame.block, axis=0).repeat(frame.block, axis=1)
+    mapped = np.zeros(frame.shape, np.uint8)
+    mapped[:, frame.first_column : frame.first_column + fine.shape[1]] = fine
+    return mapped
+
+
+def _segment(
+    number: int,
+    label: str,
+    kind: tuple[CodedConcept, CodedConcept],
+    made_by: AlgorithmIdentificationSequence,
+    colour: tuple[int, int, int],
+) -> SegmentDescription:
+    """A segment with its category and type."""
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=kind[0],
+        segmented_property_type=kind[1],
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=made_by,
+        display_color=CIELabColor.from_rgb(*colour),
+    )
+
+
+def _stand_in(
+    frame: SourceFrame,
+    plane: int,
+    pixel_spacing_mm: tuple[float, float] | None,
+    frame_of_reference: str,
+    header: ResultHeader,
+) -> Dataset:
+    """A single-frame image on its plane of the nominal grid: highdicom takes no planar image of several frames."""
+    image = Dataset()
+    image.SOPClassUID, image.SOPInstanceUID = SecondaryCaptureImageStorage, header.uid(f"plane {plane}")
+    image.SeriesInstanceUID, image.StudyInstanceUID = header.uid("planes"), header.values["StudyInstanceUID"]
+    image.FrameOfReferenceUID = frame_of_reference
+    image.PositionReferenceIndicator = None
+    image.Rows, image.Columns = frame.shape
+    image.ImageOrientationPatient = list(frame.orientation)
+    # Against the normal, along which highdicom counts frames down: the anterior view becomes the first.
+    normal = np.cross(frame.orientation[:3], frame.orientation[3:])
+    image.ImagePositionPatient = (-plane * _PLANE_DISTANCE_MM * normal + 0.0).tolist()
+    spacing = pixel_spacing_mm or UNKNOWN_SPACING_MM
+    image.PixelSpacing = [f"{value / frame.block:.6g}" for value in spacing]
+    image.SliceThickness = image.SpacingBetweenSlices = _PLANE_DISTANCE_MM
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+        setattr(image, keyword, "")
+    image.StudyDate = image.StudyTime = image.ReferringPhysicianName = ""
+    return image
+
+
+def _refer(dataset: Segmentation, stand_ins: Sequence[Dataset], sources: Sequence[SourceFrame]) -> None:
+    """Put the true sources into every reference to a stand-in."""
+    true = {image.SOPInstanceUID: source for image, source in zip(stand_ins, sources, strict=True)}
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        item = group.DerivationImageSequence[0].SourceImageSequence[0]
+        # The segments of a plane share one item.
+        if item.ReferencedSOPInstanceUID in true:
+            item.update(reference(true[item.ReferencedSOPInstanceUID]))
+    dataset.SourceImageSequence = DicomSequence([reference(source) for source in sources])
+    series: dict[str, dict[str, Dataset]] = {}
+    for source in sources:
+        instance = reference(dataclasses.replace(source, frame=None))
+        series.setdefault(source.series_instance_uid, {})[source.sop_instance_uid] = instance
+    dataset.ReferencedSeriesSequence = DicomSequence()
+    for uid, instances in series.items():
+        item = Dataset()
+        item.SeriesInstanceUID, item.ReferencedInstanceSequence = uid, DicomSequence(instances.values())
+        dataset.ReferencedSeriesSequence.append(item)
