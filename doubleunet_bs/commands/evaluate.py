@@ -21,6 +21,7 @@ Writes:
                               predictions
   RUN/summary.json            figures over all scored folds; also summary.csv, table.tex
   RUN/report.html             tables, charts and scans on one page
+  RUN/figures/                with --figures: each figure of the report as a file
 With several runs only comparison.json, .csv and .txt in --out, and the kept predictions of each run.
 
 Exit codes: 0 done, 1 the evaluation failed, 2 wrong arguments, 130 interrupted.
@@ -63,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--out", metavar="DIR", help="with several runs: folder for the comparison")
     output.add_argument("--no-pictures", action="store_true", help="draw no pictures of the test scans")
     output.add_argument("--no-report", action="store_true", help="write no report.html")
+    output.add_argument(
+        "--figures", choices=("pdf", "svg", "png"), help="also write each figure of the report as a file, for a paper"
+    )
     device = parser.add_argument_group("device")
     device.add_argument(
         "--batch-size", type=int, default=4, metavar="N", help="scans predicted at once (default %(default)s)"
@@ -89,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         normals=not args.no_normals,
         pictures=not args.no_pictures,
         recompute=args.recompute,
+        figures=args.figures,
     )
     return _compare(args, settings) if len(args.run_paths) > 1 else _score(args, settings)
 
@@ -104,6 +109,8 @@ def _check(args: argparse.Namespace) -> None:
         raise SettingsError(f"--overlap {args.overlap}: must be at least 0 and below 1")
     if args.ensemble and (len(args.run_paths) > 1 or args.fold or not args.data):
         raise SettingsError("--ensemble takes one run, no --fold, and the scans to test on: give --data OTHER_SHARDS")
+    if args.figures and (len(args.run_paths) > 1 or args.no_report):
+        raise SettingsError("--figures are those of the report of one run: name one run, without --no-report")
     if args.trained_on and not args.ensemble:
         raise SettingsError("--trained-on needs --ensemble: without it, --data names the shards of the run")
     if args.out and len(args.run_paths) < 2:
@@ -127,6 +134,7 @@ def _score(args: argparse.Namespace, settings) -> int:
     print(f"{format_summary(summary)}\n\n{format_details(summary)}\n")
     written = ["summary.json", "summary.csv", "table.tex"] + ([] if args.no_report else ["report.html"])
     place = "" if args.ensemble else "in each fold's folder "
+    written += ["figures/"] if args.figures else []
     print(f"written in {folder}: {', '.join(written)}; {place}scores.json and predictions/")
     return 0
 

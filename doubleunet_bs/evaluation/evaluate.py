@@ -82,7 +82,7 @@ def evaluate_run(
     )
     write_summary(run.path, summary)
     if report:
-        write_report(run, dataset, summary)
+        write_report(run, dataset, summary, figures=settings.figures)
     return summary
 
 

@@ -81,7 +81,7 @@ def evaluate_ensemble(
     )
     write_summary(folder, summary)
     if report:
-        write_report(run, others, summary, folder)
+        write_report(run, others, summary, folder, settings.figures)
     return summary, folder
 
 

@@ -68,6 +68,7 @@ class EvaluationSettings:
         pictures: draw an overlay of each test scan.
         recompute: ignore kept predictions.
         show_progress: a progress bar on standard error.
+        figures: kind of the files of the report's figures, "pdf", "svg" or "png"; None for none.
 
     Raises:
         SettingsError: a value out of range.
@@ -79,6 +80,7 @@ class EvaluationSettings:
     pictures: bool = True
     recompute: bool = False
     show_progress: bool = True
+    figures: str | None = None
 
     def __post_init__(self):
         if self.batch_size < 1:

@@ -4,6 +4,7 @@ import dataclasses
 import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -17,6 +18,7 @@ from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
+from doubleunet_bs.evaluation.report.charts import f1_chart, write_figures
 from doubleunet_bs.evaluation.report.report import PACKAGE, head, patient_table, pixel_table
 from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, inner_outline, tinted
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
@@ -25,6 +27,7 @@ from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.templates import render_page
+from doubleunet_bs.training.history import Epoch
 from doubleunet_bs.training.run_folder import open_run
 
 
@@ -306,10 +309,57 @@ def test_error_maps_show_where_the_errors_are():
     positives, negatives = maps.figures()
     assert (positives.title, negatives.title) == ("False positives", "False negatives")
     # Both scans are wrong there, and the figure in the caption is less: it is that of the smoothed map.
-    peak = re.match(r"False positives: up to (\d+\.\d) %, at the darkest place \(share of the scans", positives.caption)
+    peak = re.match(r"False positives: share of the scans in which a pixel is one, at most (.*) %\.", positives.caption)
     assert 0 < float(peak[1]) < 100
+    # The colour goes with the square root: half way along the bar is a quarter.
+    figures = [float(text.removesuffix(" %")) for text in positives.scale]
+    assert figures == [0.0, pytest.approx(float(peak[1]) / 4, abs=0.06), float(peak[1])]
     maps.add(np.zeros((80, 64), np.uint8), labels, labels == 2)
     assert maps.false_positives[61, 51] == 2 and maps.scans == 3
+
+
+def test_figures_for_a_paper(report, tmp_path):
+    """Each figure of the report as a file, with text as text and the mark of phantoms."""
+    folder = shutil.copytree(report[0].parent, tmp_path / "run")
+    evaluate_run(folder, pictures=False, show_progress=False, figures="svg")
+    files = {path.name: path.read_text() for path in (folder / "figures").iterdir()}
+    names = {name.removesuffix(".svg").partition("_case-")[0] for name in files}
+    charts = {"loss", "f1", "dice", "lesion_sizes"}
+    assert names == charts | {"best", "median", "worst", "false_positives", "false_negatives"} and len(files) == 10
+    assert all("phantom" in content for content in files.values())
+    assert "% of the scans</text>" in files["false_positives.svg"]
+
+
+@pytest.mark.parametrize(("kind", "begin"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_the_same_figure_gives_the_same_file(tmp_path, kind, begin):
+    written = []
+    for _ in range(2):
+        write_figures(tmp_path, {"f1": f1_chart([(1, [])])}, kind)
+        written.append((tmp_path / f"f1.{kind}").read_bytes())
+    assert written[0] == written[1] and written[0].startswith(begin)
+
+
+def test_the_axis_of_epochs_has_whole_numbers():
+    """Also for one epoch. One that found nothing has no star."""
+    for count in (1, 2, 3, 12):
+        epochs = [Epoch(number + 1, 1.0, 0.5, 0.5, 0.5, 1.0, 0.0, 0.0, 0.0, 1e-4, 1.0) for number in range(count)]
+        axes = f1_chart([(1, epochs)]).axes[0]
+        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        assert ticks and all(tick == round(tick) for tick in ticks)
+        stars = [line for line in axes.lines if line.get_marker() == "*"]
+        assert len(stars) == 1 and np.isnan(stars[0].get_ydata()).all()
+
+
+def test_outlines_have_a_halo(report):
+    """A white one below both, also where only one is shown."""
+    page = report[0].read_text(encoding="utf-8")
+    assert page.count('<path class="truth halo"') == page.count('<path class="truth"') > 0
+    for figure in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        assert [name for name in re.findall(r'<path class="([^"]+)"', figure)] in (
+            [],
+            ["truth halo", "prediction halo", "truth", "prediction"],
+        )
+        assert "synthetic phantom, not a patient</text>" in figure
 
 
 def test_weak_probabilities_are_not_drawn():

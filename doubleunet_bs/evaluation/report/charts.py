@@ -1,22 +1,29 @@
-"""The charts of the report: SVG as matplotlib writes it, as data URIs."""
+"""The charts: figures of matplotlib, as data URIs for the report and as files for a paper."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
+from doubleunet_bs.display import Colour, clinical_display
 from doubleunet_bs.evaluation.lesions import LesionCounts
+from doubleunet_bs.evaluation.report.scan_figures import outline_points, place_names
 from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.files import replace_file
 from doubleunet_bs.training.history import Epoch
 
+FIGURES = "figures"
 TRAINING, VALIDATION = "#4477aa", "#cc6677"
 
 
@@ -29,17 +36,17 @@ def hex_colour(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> str:
+def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Figure:
     """Training and validation loss over the epochs, one pair of lines a fold."""
-    return _curves(histories, ("loss", "val_loss"), "loss", 1.0, "Loss over the epochs")
+    return _curves(histories, ("loss", "val_loss"), "loss", 1.0)
 
 
-def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> str:
+def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Figure:
     """Training and validation F1 of the metastatic class in %; a star marks the epoch that is tested."""
-    return _curves(histories, ("f1", "val_f1"), "metastatic F1 (%)", 100.0, "F1 over the epochs")
+    return _curves(histories, ("f1", "val_f1"), "metastatic F1 (%)", 100.0)
 
 
-def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> str:
+def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Figure:
     """The Dice of every test scan in %, one row of dots a fold, its median as a bar."""
     figure, axes = _figure(height=min(5.0, 1.6 + 0.28 * len(folds)))
     names, green = [], hex_colour(TRUE_POSITIVE)
@@ -57,10 +64,10 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> str:
     axes.set_xlim(0, 100)
     axes.set_xlabel("Dice per scan (%); bar: median")
     axes.grid(axis="x", alpha=0.3)
-    return _uri(figure, "Dice of every test scan")
+    return figure
 
 
-def size_chart(sizes: Mapping[str, LesionCounts]) -> str:
+def size_chart(sizes: Mapping[str, LesionCounts]) -> Figure:
     """True positives, false negatives and false positives among lesions, by size."""
     figure, axes = _figure(height=3.2)
     names = [name.replace(" and more", "+").replace("under ", "< ").replace("mm2", "mm²") for name in sizes]
@@ -79,12 +86,12 @@ def size_chart(sizes: Mapping[str, LesionCounts]) -> str:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("lesions")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.22))
-    return _uri(figure, "Lesions by size")
+    return figure
 
 
 def _curves(
-    histories: Sequence[tuple[int, Sequence[Epoch]]], names: tuple[str, str], label: str, factor: float, title: str
-) -> str:
+    histories: Sequence[tuple[int, Sequence[Epoch]]], names: tuple[str, str], label: str, factor: float
+) -> Figure:
     figure, axes = _figure()
     alpha = 1.0 if len(histories) == 1 else 0.55
     for number, (_, epochs) in enumerate(histories):
@@ -96,16 +103,17 @@ def _curves(
             axes.plot(x, y, color=colour, alpha=alpha, linewidth=1.3, marker=marker, label=label_of_line)
         if factor != 1.0 and epochs:
             best = max(epochs, key=lambda epoch: epoch.score)
-            best_f1 = np.nan if best.val_f1 is None else factor * best.val_f1
-            axes.plot(best.epoch, best_f1, "*", color="#117733", markersize=9)
+            # An epoch that found nothing is no best one.
+            axes.plot(best.epoch, factor * best.val_f1 if best.val_f1 else np.nan, "*", color="#117733", markersize=9)
     if factor != 1.0:
         axes.set_ylim(0, 100)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, 0.5 + max((epochs[-1].epoch for _, epochs in histories if epochs), default=1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
-    return _uri(figure, title)
+    return figure
 
 
 def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
@@ -116,10 +124,81 @@ def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _uri(figure: Figure, title: str) -> str:
-    """Text stays text, in the fonts of the page; the same figure gives the same bytes."""
+def scan_chart(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> Figure:
+    """A scan with the outlines of true and predicted lesions.
+
+    Args:
+        grey, labels, mask: (rows, columns): uint8 image and classes, bool prediction.
+    """
+    figure, axes = _image_figure(clinical_display(grey), 4.8)
+    truth, predicted = (outline_points(area) for area in (np.asarray(labels) == METASTATIC, mask))
+    # A white halo first: it keeps both visible on black bone, and hides neither where they coincide.
+    for areas, colour, width, style, name in (
+        ([*truth, *predicted], "white", 2.2, "-", None),
+        (truth, hex_colour(TRUTH), 1.3, "-", "true lesions"),
+        (predicted, hex_colour(TRUE_POSITIVE), 0.8, (0, (3, 1.5)), "predicted lesions"),
+    ):
+        closed = [np.concatenate([points, points[:1]]) - 0.5 for points in areas]
+        axes.add_collection(LineCollection(closed, colors=colour, linewidths=width, linestyles=[style], label=name))
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.0))
+    return figure
+
+
+def map_chart(name: str, mean: np.ndarray, share: np.ndarray, colour: Colour) -> Figure:
+    """A map of errors with its colour bar: `share` is the share of the scans in which a pixel is one, 0 to 1."""
+    figure, axes = _image_figure(mean, 4.8)
+    red, green, blue = (channel / 255 for channel in colour)
+    colours = LinearSegmentedColormap.from_list(name, [(red, green, blue, 0.0), (red, green, blue, 1.0)])
+    peak = max(100 * float(share.max()), 1e-9)
+    shown = axes.imshow(100 * share, cmap=colours, norm=PowerNorm(0.5, 0, peak), interpolation="nearest")
+    bar = figure.colorbar(shown, ax=axes, location="bottom", shrink=0.7, aspect=40, pad=0.02)
+    bar.set_ticks([0, peak / 4, peak], labels=[f"{value:.1f}" for value in (0, peak / 4, peak)])
+    bar.set_label(f"{name.lower()}, % of the scans", fontsize=8)
+    return figure
+
+
+def _image_figure(picture: np.ndarray, width: float) -> tuple[Figure, Axes]:
+    """A grey picture with the names of its views and sides above it."""
+    rows, columns = picture.shape
+    figure = Figure(figsize=(width, width * rows / columns + 0.5), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots()
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+    for x, text in place_names((rows, columns)):
+        axes.text(x, 0, text, ha="center", va="bottom", fontsize=8, color="#4d575b")
+    return figure, axes
+
+
+def mark_figure(figure: Figure, mark: str) -> Figure:
+    """Write a mark below, "" for none: figures of phantoms say so wherever they are shown."""
+    if mark:
+        figure.supxlabel(mark, x=0.99, ha="right", fontsize=7, color="#4d575b")
+    return figure
+
+
+_STYLE: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "font.family": ["sans-serif"]}
+"""Text stays text: in the fonts of the page, and to be edited in a paper's figure."""
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure], kind: str) -> None:
+    """Write each figure as NAME.`kind`: "pdf", "svg" or "png". The same figure gives the same bytes."""
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}[kind]
+
+    def save(name: str, figure: Figure) -> None:
+        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+            replace_file(
+                folder / f"{name}.{kind}",
+                lambda path: figure.savefig(path, format=kind, dpi=300, metadata=metadata),
+            )
+
+    for name, figure in figures.items():
+        save(name, figure)
+
+
+def svg_uri(figure: Figure, name: str) -> str:
+    """A figure as SVG in a data URI; the same figure gives the same text."""
     content = io.BytesIO()
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": title, "font.family": ["sans-serif"]}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode("ascii")

@@ -9,8 +9,21 @@ import numpy as np
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import TRUE_POSITIVE, TRUTH
+from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import counted
-from doubleunet_bs.evaluation.report.charts import dice_chart, f1_chart, hex_colour, loss_chart, size_chart
+from doubleunet_bs.evaluation.report.charts import (
+    FIGURES,
+    dice_chart,
+    f1_chart,
+    hex_colour,
+    loss_chart,
+    map_chart,
+    mark_figure,
+    scan_chart,
+    size_chart,
+    svg_uri,
+    write_figures,
+)
 from doubleunet_bs.evaluation.report.scan_figures import (
     OUTLINE_TRANSFORM,
     ErrorMaps,
@@ -32,7 +45,7 @@ from doubleunet_bs.evaluation.tables import (
     table_notes,
 )
 from doubleunet_bs.files import write_text
-from doubleunet_bs.preparation.records import PATIENTS
+from doubleunet_bs.preparation.records import PATIENTS, PHANTOMS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.templates import render_page
@@ -53,8 +66,8 @@ LAYERS = (
 COLOURS = {"truth": hex_colour(TRUTH), "prediction": hex_colour(TRUE_POSITIVE), "probability": "#e69f00"}
 
 _THRESHOLD_OF_FOLDS = (
-    "Threshold: the best single grey level, chosen on the validation scans. Minimum size: predicted lesions under an area "
-    "are dropped where that helps on the validation scans. The raw figures stay the result."
+    "Threshold: the best single grey level, chosen on the validation scans. Minimum size: predicted lesions under an "
+    "area are dropped where that helps on the validation scans. The raw figures stay the result."
 )
 _THRESHOLD_OF_ENSEMBLE = (
     "Threshold: the best single grey level, chosen on the scans of the cross-validation. An ensemble has no validation "
@@ -72,7 +85,9 @@ class Table:
     notes: Sequence[str] = ()
 
 
-def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Path | None = None) -> Path:
+def write_report(
+    run: Run, dataset: ShardedDataset, summary: Summary, folder: Path | None = None, figures: str | None = None
+) -> Path:
     """Write the report of a run, or of its ensemble, as one file from kept predictions; nothing is predicted.
 
     Args:
@@ -80,6 +95,7 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
         dataset: the shards of the scans in `summary`.
         summary: at least one scored fold.
         folder: where the ensemble's scores and predictions are; None for the run's folds.
+        figures: also write each figure as a file of this kind, "pdf", "svg" or "png", into `figures/`.
 
     Returns:
         The file.
@@ -97,35 +113,50 @@ def write_report(run: Run, dataset: ShardedDataset, summary: Summary, folder: Pa
         return dataset.grey(index), np.asarray(dataset.labels(index)), *kept
 
     scans = [(fold.fold, scan) for fold in summary.folds for scan in fold.scans]
+    mark = PHANTOM_NOTE if summary.provenance.scans == PHANTOMS else ""
+    charts = {
+        "loss": loss_chart(histories),
+        "f1": f1_chart(histories),
+        "dice": dice_chart([(fold.fold, fold.scans) for fold in summary.folds]),
+        "lesion_sizes": size_chart(by_size(summary.scans, summary.unit)),
+    }
+    for chart in charts.values():
+        mark_figure(chart, "phantoms" if mark else "")
     maps = ErrorMaps(dataset.image_shape)
     for fold, scan in scans:
         maps.add(*images(fold, scan.case)[:3])
     sentence = f"{len(trained)} of {run.experiment.folds} folds trained"
     if folder:
         sentence += ", their class probabilities averaged; the scans are from outside of the cross-validation"
+    chosen = chosen_scans(scans)
     page = render_page(
         PACKAGE,
         "report.html",
         **head(summary, dataset.image_shape, sentence),
         pixels=pixel_table(summary),
-        loss_chart=loss_chart(histories),
-        f1_chart=f1_chart(histories),
-        dice_chart=dice_chart([(fold.fold, fold.scans) for fold in summary.folds]),
+        charts={name: svg_uri(chart, name) for name, chart in charts.items()},
         dice=dice_sentence(summary.dice),
         scans=scan_table(scans),
         layers=LAYERS,
         colours=COLOURS,
         outline_transform=OUTLINE_TRANSFORM,
-        chosen=[scan_figure(what, fold, scan, *images(fold, scan.case)) for what, fold, scan in chosen_scans(scans)],
+        chosen=[scan_figure(what, fold, scan, *images(fold, scan.case)) for what, fold, scan in chosen],
         lesions=lesion_table(summary),
-        size_chart=size_chart(by_size(summary.scans, summary.unit)),
         views=view_table(summary),
         patients=patient_table(summary),
         maps=maps,
+        mark=mark,
         **settings_section(run.experiment, run.data, dataset.fingerprint, summary.training_precision),
     )
     path = (folder or run.path) / REPORT
     write_text(path, page)
+    if figures:
+        for what, fold, scan in chosen:
+            grey, labels, mask, _ = images(fold, scan.case)
+            charts[f"{what}_{scan.case}"] = mark_figure(scan_chart(grey, labels, mask), mark)
+        for name, mean, share, colour in maps.maps():
+            charts[name.lower().replace(" ", "_")] = mark_figure(map_chart(name, mean, share, colour), mark)
+        write_figures(path.parent / FIGURES, charts, figures)
     return path
 
 

@@ -29,6 +29,7 @@ class LayeredFigure:
         shape: (rows, columns).
         pictures: (name of the layer or "", data URI), from the bottom up.
         outlines: (name of the layer, path data) above them.
+        colour, scale: of a colour bar and its labels from the left to the right; empty for none.
     """
 
     title: str
@@ -38,12 +39,19 @@ class LayeredFigure:
     shape: tuple[int, int]
     pictures: tuple[tuple[str, str], ...]
     outlines: tuple[tuple[str, str], ...] = ()
+    colour: str = ""
+    scale: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[tuple[float, str]]:
-        """(x, text) of the names of the views and the patient's sides."""
-        places = ((0.03, "R"), (0.25, "anterior"), (0.47, "L"), (0.53, "L"), (0.75, "posterior"), (0.97, "R"))
-        return [(self.shape[1] * place, text) for place, text in places]
+        """See `place_names`."""
+        return place_names(self.shape)
+
+
+def place_names(shape: tuple[int, int]) -> list[tuple[float, str]]:
+    """(x, text) of the names of the views and the patient's sides over an image of `shape`."""
+    places = ((0.03, "R"), (0.25, "anterior"), (0.47, "L"), (0.53, "L"), (0.75, "posterior"), (0.97, "R"))
+    return [(shape[1] * place, text) for place, text in places]
 
 
 def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[tuple[str, int, ScanScore]]:
@@ -132,14 +140,22 @@ def inner_outline(mask: np.ndarray) -> str:
     Every pixel is drawn as a block and its outline lies just inside, so that outlines of lesions that touch do not run
     into one. The unit is a third of a pixel (`OUTLINE_TRANSFORM`), so that all numbers are whole and short.
     """
-    fine = np.asarray(mask, bool).astype(np.uint8).repeat(_FINE, axis=0).repeat(_FINE, axis=1)
-    contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parts = []
-    for contour in contours:
-        points = contour[:, 0, :]
+    for points in _fine_outlines(mask):
         steps = np.diff(points, axis=0).ravel().tolist()
         parts.append(f"M{points[0, 0]} {points[0, 1]}l{' '.join(map(str, steps))}z")
     return "".join(parts)
+
+
+def outline_points(mask: np.ndarray) -> list[np.ndarray]:
+    """The outlines of `inner_outline` as closed polygons: float arrays of (x, y), whose unit is a pixel."""
+    return [(points + 0.5) / _FINE for points in _fine_outlines(mask)]
+
+
+def _fine_outlines(mask: np.ndarray) -> list[np.ndarray]:
+    fine = np.asarray(mask, bool).astype(np.uint8).repeat(_FINE, axis=0).repeat(_FINE, axis=1)
+    contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return [contour[:, 0, :] for contour in contours]
 
 
 class ErrorMaps:
@@ -158,36 +174,48 @@ class ErrorMaps:
         self.false_negatives += truth & ~mask
         self.scans += 1
 
-    def figures(self) -> list[LayeredFigure]:
-        """Two figures, false positives and false negatives; none without scans."""
+    def maps(self) -> list[tuple[str, np.ndarray, np.ndarray, Colour]]:
+        """Name, mean picture (uint8), smoothed share of the scans (0 to 1) and colour of both; none without scans."""
         if not self.scans:
             return []
         mean = 255 - np.rint(self.grey / self.scans * 0.6).astype(np.uint8)
         return [
-            _error_figure(mean, errors / self.scans, colour, name)
-            for errors, colour, name in (
-                (self.false_positives, FALSE_POSITIVE_COLOUR, "False positives"),
-                (self.false_negatives, FALSE_NEGATIVE_COLOUR, "False negatives"),
-            )
+            ("False positives", mean, _smooth(self.false_positives / self.scans), FALSE_POSITIVE_COLOUR),
+            ("False negatives", mean, _smooth(self.false_negatives / self.scans), FALSE_NEGATIVE_COLOUR),
         ]
 
+    def figures(self) -> list[LayeredFigure]:
+        """Both maps as figures of the page."""
+        return [_error_figure(*content) for content in self.maps()]
 
-def _error_figure(mean: np.ndarray, share: np.ndarray, colour: Colour, name: str) -> LayeredFigure:
+
+def _smooth(share: np.ndarray) -> np.ndarray:
+    """Each view by itself: smoothing must not carry an error across the middle."""
     rows, columns = share.shape
-    half = columns // 2
     sigma = max(0.5, SMOOTHING * rows)
-    # Each view by itself: smoothing must not carry an error across the middle.
-    parts = (np.ascontiguousarray(part) for part in (share[:, :half], share[:, half:]))
-    smooth = np.concatenate(
+    parts = (np.ascontiguousarray(part) for part in (share[:, : columns // 2], share[:, columns // 2 :]))
+    return np.concatenate(
         [cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT) for part in parts], axis=1
     )
-    peak = float(smooth.max())
+
+
+def _error_figure(name: str, mean: np.ndarray, share: np.ndarray, colour: Colour) -> LayeredFigure:
     pictures = [("", png_uri(mean))]
+    scale: tuple[str, ...] = ()
+    peak = float(share.max())
     caption = f"{name}: none."
     if peak > 0:
-        pictures.append(("", png_uri(tinted(np.sqrt(smooth / peak), colour, least=0.12))))
-        caption = (
-            f"{name}: up to {100 * peak:.1f} %, at the darkest place (share of the scans in which a pixel is one, "
-            "smoothed over its surroundings; the colour goes with the square root)."
-        )
-    return LayeredFigure(name, "", caption, f"Map over the body. {caption}", (rows, columns), tuple(pictures))
+        pictures.append(("", png_uri(tinted(np.sqrt(share / peak), colour, least=0.12))))
+        # The colour goes with the square root: its middle is a quarter.
+        scale = tuple(f"{100 * value:.1f} %" for value in (0, peak / 4, peak))
+        caption = f"{name}: share of the scans in which a pixel is one, at most {100 * peak:.1f} %."
+    return LayeredFigure(
+        title=name,
+        where="",
+        caption=caption,
+        label=f"Map over the body. {caption}",
+        shape=(share.shape[0], share.shape[1]),
+        pictures=tuple(pictures),
+        colour=f"rgb{colour}",
+        scale=scale,
+    )
