@@ -23,6 +23,7 @@ VERBS = {
     "collect": "collect the results of predict in one table",
     "ensemble": "combine trained folds into one model",
     "serve-package": "package a model for TensorFlow Serving",
+    "export-nnunet": "write shards as a data set of nnU-Net v2",
     "node": "receive scans from a PACS, segment them and send the results back",
 }
 DESCRIPTION = "Segment bone metastases on whole-body bone scans with the Double U-Net."

@@ -14,6 +14,7 @@ Examples:
   doubleunet-bs evaluate RUN --fold 1
   doubleunet-bs evaluate RUN_A RUN_B --out comparison
   doubleunet-bs evaluate RUN --ensemble --data OTHER_SHARDS
+  doubleunet-bs evaluate RUN --predictions nnunet/predictions
 
 Writes:
   RUN/fold_01/scores.json     figures per scan and pooled, as fractions
@@ -22,6 +23,7 @@ Writes:
   RUN/summary.json            figures over all scored folds; also summary.csv, table.tex
   RUN/report.html             tables, charts and scans on one page
   RUN/figures/                with --figures: each figure of the report as a file
+With --predictions, scores.json and the summaries go into DIR.
 With several runs only comparison.json, .csv and .txt in --out, and the kept predictions of each run.
 
 Exit codes: 0 done, 1 the evaluation failed, 2 wrong arguments, 130 interrupted.
@@ -50,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="with --ensemble: shards of the run if they have moved since training",
     )
+    what.add_argument(
+        "--predictions",
+        metavar="DIR",
+        help="score masks of another program instead: DIR/fold_01/CASE.png, classes 0, 1, 2, as `export-nnunet` tells",
+    )
     how = parser.add_argument_group("how to score")
     how.add_argument(
         "--overlap",
@@ -77,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score or compare, and print the tables."""
     _check(args)
+    if args.predictions:
+        return _score_predictions(args)
 
     from doubleunet_bs.tensorflow_setup import import_tensorflow
 
@@ -113,6 +122,10 @@ def _check(args: argparse.Namespace) -> None:
         raise SettingsError("--figures are those of the report of one run: name one run, without --no-report")
     if args.trained_on and not args.ensemble:
         raise SettingsError("--trained-on needs --ensemble: without it, --data names the shards of the run")
+    if args.predictions and (len(args.run_paths) > 1 or args.fold or args.ensemble):
+        raise SettingsError(
+            "--predictions takes one run, no --fold and no --ensemble: it scores the folds that are in DIR"
+        )
     if args.out and len(args.run_paths) < 2:
         raise SettingsError("--out needs several runs: the results of one run are written into its folder")
 
@@ -136,6 +149,18 @@ def _score(args: argparse.Namespace, settings) -> int:
     place = "" if args.ensemble else "in each fold's folder "
     written += ["figures/"] if args.figures else []
     print(f"written in {folder}: {', '.join(written)}; {place}scores.json and predictions/")
+    return 0
+
+
+def _score_predictions(args: argparse.Namespace) -> int:
+    from doubleunet_bs.evaluation.evaluate_predictions import evaluate_predictions
+    from doubleunet_bs.evaluation.scorer import EvaluationSettings
+    from doubleunet_bs.evaluation.tables import format_details, format_summary
+
+    settings = EvaluationSettings(overlap=args.overlap)
+    summary = evaluate_predictions(args.run_paths[0], args.predictions, args.data, settings)
+    print(f"predictions {summary.experiment}\n\n{format_summary(summary)}\n\n{format_details(summary)}\n")
+    print(f"written in {args.predictions}: summary.json, summary.csv, table.tex; in each fold's folder scores.json")
     return 0
 
 
