@@ -9,6 +9,7 @@ import dataclasses
 import io
 import logging
 import math
+import re
 import struct
 import threading
 import warnings
@@ -351,7 +352,7 @@ def read_text(dataset: Dataset, tag: str | int) -> str:
     return "\\".join(read_texts(dataset, tag))
 
 
-def read_identifier(dataset: Dataset, keyword: str) -> str:
+def read_identifier(dataset: Dataset, keyword: str | int) -> str:
     """An identifier as the header has it, without padding; "" when it is absent or empty.
 
     Raises:
@@ -361,12 +362,47 @@ def read_identifier(dataset: Dataset, keyword: str) -> str:
 
 
 def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
-    """The finite numbers in an element; empty when it is absent, or when any of its values is no finite number."""
-    try:
-        found = tuple(float(value) for value in _values(dataset, tag))
-    except (ScanError, TypeError, ValueError, OverflowError):
-        return ()
-    return found if all(map(math.isfinite, found)) else ()
+    """The numbers in an element, also of a text with decimal commas; empty when it is absent or empty.
+
+    Raises:
+        ScanError: `damaged-header` when any of its values is no finite number.
+    """
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        try:
+            values = _values(dataset, tag)
+        except ScanError:
+            # Not of the form its type demands.
+            values = (_raw_text(dataset, tag),)
+        found = tuple(number for value in values for number in _numbers(value))
+        if all(map(math.isfinite, found)):
+            return found
+    name = dictionary_description(tag) if isinstance(tag, str) else "private element"
+    raise ScanError(f"has an unreadable {name} in its header", "damaged-header")
+
+
+# 1,813,086
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3}){2,}")
+
+
+def _numbers(value: object) -> list[float]:
+    """The numbers in one value; in a text several may be separated by backslashes or, with decimal points, commas."""
+    if not isinstance(value, str):
+        return [float(value)]  # type: ignore[arg-type]
+    numbers: list[float] = []
+    for text in value.strip("\0 ").split("\\"):
+        if _THOUSANDS.fullmatch(text.strip()):
+            text = text.replace(",", "")
+        parts = text.split(",")
+        numbers += [float(text.replace(",", "."))] if len(parts) == 2 and "." not in text else map(float, parts)
+    return numbers
+
+
+def _raw_text(dataset: Dataset, tag: str | int) -> str:
+    with silence_pydicom():
+        value = getattr(dataset.get_item(tag), "value", None)
+    if not isinstance(value, bytes):
+        raise ValueError
+    return value.decode("latin-1")
 
 
 def read_integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
@@ -375,9 +411,9 @@ def read_integer(dataset: Dataset, keyword: str, default: int | None = None) -> 
     Raises:
         ScanError: `damaged-header` when it is absent without a default, not one number, or not whole.
     """
-    if default is not None and not _values(dataset, keyword):
-        return default
     found = read_numbers(dataset, keyword)
+    if default is not None and not found:
+        return default
     if len(found) != 1 or found[0] != int(found[0]):
         raise ScanError(f"has no readable {dictionary_description(keyword)} in its header", "damaged-header")
     return int(found[0])

@@ -138,8 +138,11 @@ def find_layout(file: DicomFile) -> Layout:
     rows, columns = read_integer(dataset, "Rows"), read_integer(dataset, "Columns")
     frames = read_integer(dataset, "NumberOfFrames", 1)
     bits = read_integer(dataset, "BitsAllocated", 64)
-    if min(rows, columns, frames, bits) < 1:
-        raise ScanError("claims an image without pixels", "damaged-header")
+    # Some programs write 0 for one frame; the size of the pixel data shows how many there are.
+    frames = frames or 1
+    for name, value in (("Rows", rows), ("Columns", columns), ("Number of Frames", frames), ("Bits Allocated", bits)):
+        if value < 1:
+            raise ScanError(f"has {value} for {name} in its header", "damaged-header")
     if rows * columns * frames * bits > 8 * _MAX_CLAIMED_BYTES:
         raise ScanError(f"claims {rows} x {columns} pixels in {frames} frames, far beyond a scan", "decompression-bomb")
     layout = _layout_of_matrix(dataset, rows, columns, frames)
@@ -149,9 +152,17 @@ def find_layout(file: DicomFile) -> Layout:
 
 
 def pixel_spacing(dataset: Dataset) -> tuple[float, float] | None:
-    """(row spacing, column spacing) in mm, or None when the header does not give two positive numbers."""
+    """(row spacing, column spacing) in mm, or None when the header does not give it.
+
+    Raises:
+        ScanError: `damaged-header` when it is no pair of positive numbers: whether pixels are square is unknown then.
+    """
     found = read_numbers(dataset, "PixelSpacing")
-    return (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
+    if not found or set(found) == {0}:
+        return None
+    if len(found) != 2 or min(found) <= 0:
+        raise ScanError("has an unreadable Pixel Spacing in its header: two numbers in mm are needed", "damaged-header")
+    return found[0], found[1]
 
 
 def _check_kind(dataset: Dataset) -> bool:
@@ -176,10 +187,14 @@ def _check_kind(dataset: Dataset) -> bool:
 
 
 def _has_whole_body_matrix(dataset: Dataset) -> bool:
-    return read_numbers(dataset, "Rows") + read_numbers(dataset, "Columns") in _SHAPES
+    with contextlib.suppress(ScanError):
+        return read_numbers(dataset, "Rows") + read_numbers(dataset, "Columns") in _SHAPES
+    return False
 
 
 def _check_acquisition(dataset: Dataset) -> None:
+    if "TRANSMISSION" in (*read_texts(dataset, "ImageType"), read_text(dataset, "CountsSource")):
+        raise OtherFileError("is a transmission image, not a bone scan", "transmission", "transmission image")
     kinds = {value.replace("_", " ") for value in read_texts(dataset, "ImageType")}
     vectors = {int(number) for number in read_numbers(dataset, "FrameIncrementPointer")}
     if kinds & _TOMOGRAPHIC or vectors & _TOMOGRAPHIC_VECTORS:
@@ -198,7 +213,9 @@ def _check_acquisition(dataset: Dataset) -> None:
 
 def _check_colour(dataset: Dataset, capture: bool) -> None:
     one_sample = read_integer(dataset, "SamplesPerPixel", 1) == 1
-    if one_sample and read_text(dataset, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2", ""):
+    shown = read_text(dataset, "PhotometricInterpretation")
+    # A nuclear medicine image may have a palette for the display: the pixels are the counts all the same.
+    if one_sample and (shown in ("MONOCHROME1", "MONOCHROME2", "") or (shown == "PALETTE COLOR" and not capture)):
         return
     if capture:
         raise OtherFileError(

@@ -1,5 +1,6 @@
 """Pixel data -> counts: whole numbers from 0 to 65,535, exactly as the camera stored them."""
 
+import contextlib
 import hashlib
 
 import numpy as np
@@ -11,15 +12,13 @@ from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, Codestream, 
 from doubleunet_bs.scans.dicom_file import DicomFile, PixelElement, read_integer, read_numbers, read_text
 from doubleunet_bs.scans.encapsulated import split_frames
 from doubleunet_bs.scans.layout import Layout
+from doubleunet_bs.scans.scaling import COUNT_TOLERANCE, find_padding, scale_to_counts
 from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES, MEBIBYTE
 
 HIGHEST_COUNT = 65_535
 
 # Correction programs leave some pixels below zero: up to this share of all counts they are set to zero.
 NEGATIVE_TRACE = 0.001
-
-# Cameras count a few events outside of the matrix: up to this share, a sum may differ from Counts Accumulated.
-COUNT_TOLERANCE = 0.01
 
 
 def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -45,14 +44,30 @@ def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str,
     lossy = was_lossy or (syntax in DECODERS and DECODERS[syntax].lossy)
     if lossy:
         warnings.append("the pixel data went through lossy compression: the counts are not exactly the acquired ones")
-    values = _rescale(values, dataset)
-    accumulated = read_numbers(dataset, "CountsAccumulated")
+    bits, signed = read_integer(dataset, "BitsStored", values.itemsize * 8), values.dtype.kind == "i"
+    padded, trouble = find_padding(values, dataset, bits, signed)
+    warnings += trouble
+    accumulated = _accumulated(dataset, warnings)
+    values = scale_to_counts(values if padded is None else np.where(padded, 0, values), dataset, accumulated)
+    values = values if padded is None else np.where(padded, 0, values)
     total = int(values.sum(axis=-1, dtype=np.uint32 if values.dtype == np.uint16 else None).sum())
-    if len(accumulated) == 1 and accumulated[0] > 0 and abs(total - accumulated[0]) > COUNT_TOLERANCE * accumulated[0]:
-        warnings.append(f"the pixels sum to {total:,} counts, the header says {int(accumulated[0]):,} were accumulated")
+    if accumulated and abs(total - accumulated) > COUNT_TOLERANCE * accumulated:
+        warnings.append(f"the pixels sum to {total:,} counts, the header says {int(accumulated):,} were accumulated")
     values, negative = _without_negatives(values, lossy)
     warnings += negative
     return _check_counts(values), tuple(warnings)
+
+
+def _accumulated(dataset: Dataset, warnings: list[str]) -> float | None:
+    """Counts Accumulated, None when it is absent, zero or unreadable."""
+    with contextlib.suppress(ScanError):
+        found = read_numbers(dataset, "CountsAccumulated")
+        if not found or found == (0,):
+            return None
+        if len(found) == 1 and found[0] > 0 and found[0] == int(found[0]):
+            return found[0]
+    warnings.append("Counts Accumulated is unreadable: the sum of the pixels was not compared with it")
+    return None
 
 
 def bin_counts(counts: np.ndarray, block: int) -> np.ndarray:
@@ -158,32 +173,6 @@ def _lowest_bits(values: np.ndarray, bits: int, signed: bool) -> np.ndarray:
     """The lowest `bits` of each value, as two's complement when `signed`, in the byte order of this machine."""
     values = values & ((1 << bits) - 1)
     return np.where(values >= 1 << (bits - 1), values - (1 << bits), values) if signed else values
-
-
-def _rescale(values: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Apply Rescale Slope and Intercept and insist on whole numbers."""
-    slope, intercept = _one_number(dataset, "RescaleSlope", 1.0), _one_number(dataset, "RescaleIntercept", 0.0)
-    if "ModalityLUTSequence" in dataset:
-        raise ScanError("has pixel values behind a look-up table, which are no counts", "fractional-counts")
-    if slope == 1 and intercept == int(intercept) and values.dtype.kind in "iu" and abs(intercept) < 2**40:
-        return values.astype(np.int64) + int(intercept) if intercept else values
-    with np.errstate(all="ignore"):
-        scaled = values * slope + intercept
-        whole = np.rint(scaled)
-        # Slopes are decimal strings of few digits: what they were meant to make whole is whole to this precision.
-        fits = np.abs(scaled - whole) <= np.clip(1e-4 * np.abs(scaled), 1e-6, 0.1)
-    if slope == 0 or not np.isfinite(scaled).all() or not fits.all() or np.abs(whole).max() > 2**40:
-        raise ScanError("has pixel values that are not whole counts", "fractional-counts")
-    return whole.astype(np.int64)
-
-
-def _one_number(dataset: Dataset, keyword: str, default: float) -> float:
-    if not read_text(dataset, keyword):
-        return default
-    found = read_numbers(dataset, keyword)
-    if len(found) != 1:
-        raise ScanError("has an unreadable rescale slope or intercept", "damaged-header")
-    return found[0]
 
 
 def _without_negatives(values: np.ndarray, lossy: bool) -> tuple[np.ndarray, list[str]]:

@@ -140,14 +140,17 @@ def view_of_file(dataset: Dataset) -> tuple[View, str]:
 
 
 def check_upright(dataset: Dataset) -> None:
-    """Refuse an image whose first row is at the feet. An absent or unreadable orientation passes.
+    """Refuse an image whose first row is at the feet. An absent orientation passes.
 
     Raises:
-        ScanError: `feet-up` when the column direction of any Image Orientation (Patient) is towards the head.
+        ScanError: `feet-up` when the column direction of any Image Orientation (Patient) is towards the head,
+            `damaged-header` when it cannot be read.
     """
     for where in (dataset, *read_items(dataset, "DetectorInformationSequence")):
         orientation = read_numbers(where, "ImageOrientationPatient")
-        if len(orientation) == 6 and orientation[5] > 0.5:
+        if len(orientation) not in (0, 6):
+            raise ScanError("has an unreadable Image Orientation (Patient) in its header", "damaged-header")
+        if orientation and orientation[5] > 0.5:
             message = "has the feet up according to Image Orientation (Patient): export it head first"
             raise ScanError(message, "feet-up")
 
