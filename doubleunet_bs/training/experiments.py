@@ -3,11 +3,68 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from doubleunet_bs.errors import RunError, SettingsError
+
+# The values of each setting: for the check, the message and `train --set help`.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "classes": (1, 3),
+    "loss": ("dice", "focal-tversky"),
+    "negatives": ("none", "otsu", "mining"),
+    "mining_start": ("initial", "mined"),
+    "pretrain_negatives": ("none", "otsu"),
+    "flip": ("none", "merged", "per_view"),
+    "variants_per_epoch": ("all", "one"),
+    "schedule": ("plateau", "cosine"),
+    "head_bias": ("prior", "zeros"),
+}
+_Rule = tuple[Callable[[Any], bool], str]
+_NUMBERS: dict[str, _Rule] = {
+    "pretrain_epochs": (lambda value: value >= 0, "0 (as many as epochs) or more"),
+    "brightness_levels": (lambda value: 1 <= value <= 99 and value % 2 == 1, "an odd number, 1 to 99"),
+    "brightness_reach": (lambda value: 0 < value <= 7, "above 0, at most 7"),
+    "loss_classes": (
+        lambda value: bool(value) and set(value) <= {0, 1, 2} and len(set(value)) == len(value),
+        "some of 0, 1, 2, each once",
+    ),
+    "smooth": (lambda value: 0 < value < math.inf, "a finite number above 0"),
+    "alpha": (lambda value: 0 <= value < math.inf, "a finite number, 0 or more"),
+    "beta": (lambda value: 0 <= value < math.inf, "a finite number, 0 or more"),
+    "gamma": (lambda value: 0 < value < math.inf, "a finite number above 0"),
+    "batch_size": (lambda value: value >= 1, "at least 1"),
+    "epochs": (lambda value: value >= 1, "at least 1"),
+    "learning_rate": (lambda value: 0 < value < 1, "between 0 and 1"),
+    "plateau_factor": (lambda value: 0 < value <= 1, "above 0, at most 1"),
+    "plateau_patience": (lambda value: value >= 1, "at least 1"),
+    "early_stopping": (lambda value: value >= 0, "0 (never) or a number of epochs"),
+    "freeze_encoder": (lambda value: value >= 0, "0 or more epochs"),
+    "accumulate": (lambda value: value >= 1, "at least 1, at most one an image"),
+    "bn_momentum": (lambda value: 0 < value < 1, "between 0 and 1"),
+    "folds": (lambda value: 3 <= value <= 99, "3 to 99"),
+    "seed": (lambda value: 0 <= value < 2**32, f"0 to {2**32 - 1}"),
+}
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _either(choices: Sequence[Any]) -> str:
+    *first, last = map(str, choices)
+    return f"{', '.join(first)} or {last}"
+
+
+def did_you_mean(text: object, names: Iterable[Any]) -> str:
+    """The nearest of some names as a question to append to a message; "" where none is near.
+
+    >>> did_you_mean("focal_tversky", ["dice", "focal-tversky"])
+    '; did you mean focal-tversky?'
+    """
+    near = difflib.get_close_matches(str(text).lower(), [str(name) for name in names], 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +116,8 @@ class Experiment:
         bn_momentum: of the moving averages of batch normalisation; 0.99 as in the original. Short runs need less.
         folds: number of parts of the cross-validation (stated: 10).
         seed: governs folds, initial weights, and the order of the scans and of their variants.
+        start_from: a fold of another run whose weights the folds start from, or a run: each fold from its fold of the
+            same number. "": the start that the other settings name.
     """
 
     name: str
@@ -93,59 +152,28 @@ class Experiment:
     bn_momentum: float = 0.99
     folds: int = 10
     seed: int = 0
+    start_from: str = ""
 
     def __post_init__(self):
-        def require(condition: bool, message: str) -> None:
-            if not condition:
-                raise SettingsError(message)
-
-        require(self.classes in (1, 3), f"classes {self.classes}: 1 or 3")
-        require(self.loss in ("dice", "focal-tversky"), f"loss {self.loss}: dice or focal-tversky")
-        require(self.negatives in ("none", "otsu", "mining"), f"negatives {self.negatives}: none, otsu or mining")
-        # False positives become class 1, which the network of one class does not have.
-        require(self.negatives != "mining" or self.classes == 3, "negatives mining: needs the network of 3 classes")
-        require(self.mining_start in ("initial", "mined"), f"mining start {self.mining_start}: initial or mined")
-        require(
-            self.pretrain_negatives in ("none", "otsu"), f"pretrain negatives {self.pretrain_negatives}: none or otsu"
-        )
-        require(self.pretrain_epochs >= 0, f"pretrain epochs {self.pretrain_epochs}: 0 (as many as epochs) or more")
-        require(
-            1 <= self.brightness_levels <= 99 and self.brightness_levels % 2 == 1,
-            f"brightness levels {self.brightness_levels}: an odd number, 1 to 99",
-        )
-        require(0 < self.brightness_reach <= 7, f"brightness reach {self.brightness_reach}: above 0, at most 7")
-        require(self.flip in ("none", "merged", "per_view"), f"flip {self.flip}: none, merged or per_view")
-        require(self.variants_per_epoch in ("all", "one"), f"variants per epoch {self.variants_per_epoch}: all or one")
-        require(self.head_bias in ("prior", "zeros"), f"head bias {self.head_bias}: prior or zeros")
-        require(0 < self.smooth < math.inf, f"smooth {self.smooth}: a finite number above 0")
-        for name in ("alpha", "beta"):
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
-            require(0 <= value < math.inf, f"{name} {value}: a finite number, 0 or more")
-        require(self.alpha + self.beta > 0, f"alpha {self.alpha} and beta {self.beta}: one of them above 0")
-        require(0 < self.gamma < math.inf, f"gamma {self.gamma}: a finite number above 0")
-        require(self.batch_size >= 1, f"batch size {self.batch_size}: at least 1")
-        require(self.epochs >= 1, f"epochs {self.epochs}: at least 1")
-        require(0 < self.learning_rate < 1, f"learning rate {self.learning_rate}: between 0 and 1")
-        require(self.schedule in ("plateau", "cosine"), f"schedule {self.schedule}: plateau or cosine")
-        require(0 < self.plateau_factor <= 1, f"plateau factor {self.plateau_factor}: above 0, at most 1")
-        require(self.plateau_patience >= 1, f"plateau patience {self.plateau_patience}: at least 1")
-        require(self.early_stopping >= 0, f"early stopping {self.early_stopping}: 0 (never) or a number of epochs")
-        require(self.freeze_encoder >= 0, f"frozen encoder for {self.freeze_encoder} epochs: 0 or more")
-        require(
-            1 <= self.accumulate <= self.batch_size,
-            f"{self.accumulate} micro-batches for a batch of {self.batch_size}: at least 1, at most one an image",
-        )
-        require(0 < self.bn_momentum < 1, f"batch normalisation momentum {self.bn_momentum}: between 0 and 1")
-        require(3 <= self.folds <= 99, f"folds {self.folds}: 3 to 99")
-        require(0 <= self.seed < 2**32, f"seed {self.seed}: 0 to {2**32 - 1}")
-        require(
-            set(self.loss_classes) <= {0, 1, 2} and bool(self.loss_classes),
-            f"loss classes {self.loss_classes}: some of 0, 1, 2",
-        )
-        require(
-            len(set(self.loss_classes)) == len(self.loss_classes),
-            f"loss classes {self.loss_classes}: each of them once",
-        )
+            if value not in choices:
+                raise SettingsError(f"{_label(name)} {value}: {_either(choices)}{did_you_mean(value, choices)}")
+        for name, (is_right, values) in _NUMBERS.items():
+            value = getattr(self, name)
+            if not is_right(value):
+                raise SettingsError(f"{_label(name)} {value}: {values}")
+        # False positives become class 1, which the network of one class does not have.
+        if self.negatives == "mining" and self.classes != 3:
+            raise SettingsError("negatives mining: needs the network of 3 classes")
+        if self.alpha + self.beta <= 0:
+            raise SettingsError(f"alpha {self.alpha} and beta {self.beta}: one of them above 0")
+        if self.transfer and self.start_from:
+            raise SettingsError("--from takes the place of the pre-training: use --set transfer=no, or leave it out")
+        if self.accumulate > self.batch_size:
+            raise SettingsError(
+                f"{self.accumulate} micro-batches for a batch of {self.batch_size}: at most one an image"
+            )
         # The loss is the mean of their terms, in any order: 2,1 is no other experiment than 1,2.
         object.__setattr__(self, "loss_classes", tuple(sorted(self.loss_classes)))
 
@@ -170,17 +198,18 @@ class Experiment:
         )
 
     def public(self) -> "Experiment":
-        """The same without the folder of a file of encoder weights, for results that are meant to be handed on.
+        """The same without the folders of encoder weights and start, for results that are meant to be handed on.
 
-        The folder would tell where users keep their files, and who they are.
+        The folders would tell where users keep their files, and who they are.
         """
-        if self.encoder_weights in ("imagenet", "none"):
-            return self
-        return dataclasses.replace(self, encoder_weights=Path(self.encoder_weights).name)
+        return dataclasses.replace(
+            self, encoder_weights=Path(self.encoder_weights).name, start_from=Path(self.start_from).name
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of plain JSON values."""
-        return {**dataclasses.asdict(self), "loss_classes": list(self.loss_classes)}
+        """A dict of plain JSON values. Without `start_from` where it is empty, as in runs from before there was one."""
+        content = {**dataclasses.asdict(self), "loss_classes": list(self.loss_classes)}
+        return content if self.start_from else {key: content[key] for key in content if key != "start_from"}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str) -> "Experiment":
@@ -206,6 +235,12 @@ def _rows() -> dict[str, Experiment]:
 
 PAPER_EXPERIMENTS = _rows()
 """Name -> row: `baseline` is Table 1, `focal-tversky-otsu-transfer-augmented` Table 3, the ten others Table 2."""
+_NOT_SET = ("name", "start_from")
+_TABLE_NOTES = (
+    "The rows of --experiment set classes, loss, negatives, transfer, brightness_levels and flip.",
+    """What each means: python -c "help('doubleunet_bs.training.Experiment')\"""",
+)
+_KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
 _OF_PRETRAINING = ("pretrain_epochs", "pretrain_negatives", "pretrain_augmentation")
 
 
@@ -217,7 +252,8 @@ def paper_experiment(name: str, **changes: Any) -> Experiment:
             in an experiment without it. (A run that was made with such a setting can still be opened.)
     """
     if name not in PAPER_EXPERIMENTS:
-        raise SettingsError(f"no experiment {name!r}; there are {', '.join(PAPER_EXPERIMENTS)}")
+        near = did_you_mean(name, PAPER_EXPERIMENTS) or f"; there are {', '.join(PAPER_EXPERIMENTS)}"
+        raise SettingsError(f"no experiment {name!r}{near}")
     experiment = dataclasses.replace(PAPER_EXPERIMENTS[name], **changes)
     _check_effect(experiment)
     return experiment
@@ -246,23 +282,44 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
         SettingsError: no such setting, one twice, or a value of another kind.
     """
     kinds = get_type_hints(Experiment)
-    names = [field.name for field in dataclasses.fields(Experiment) if field.name != "name"]
+    names = [name for name in kinds if name not in _NOT_SET]
     changes: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         name, text = name.strip().replace("-", "_"), text.strip()
         if not equals or name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            meant = f"; did you mean {near[0]}?" if near and name not in names else ""
-            raise SettingsError(f"{assignment!r}: not NAME=VALUE with a name out of {', '.join(names)}{meant}")
+            near = "" if name in names else did_you_mean(name, names)
+            raise SettingsError(f"--set {assignment}: not NAME=VALUE of a setting{near or '; --set help lists them'}")
         if name in changes:
             raise SettingsError(f"{name} is set twice")
         try:
             changes[name] = _parse(kinds[name], text)
         except (ValueError, LookupError):
-            kind = {int: "a whole number", float: "a number", bool: "yes or no"}.get(kinds[name], "class numbers: 1,2")
+            kind = _KINDS.get(kinds[name], "class numbers: 1,2")
             raise SettingsError(f"{name} {text!r}: must be {kind}") from None
     return changes
+
+
+def settings_table() -> str:
+    """Every setting with its values and its default, as text for `train --set help`."""
+    rows = [("NAME", "VALUES", "DEFAULT")]
+    kinds = get_type_hints(Experiment)
+    for field in dataclasses.fields(Experiment):
+        name, default = field.name, field.default
+        if name in _NOT_SET:
+            continue
+        values = _NUMBERS[name][1] if name in _NUMBERS else _KINDS.get(kinds[name], "")
+        if name in CHOICES:
+            values = _either(CHOICES[name])
+        if name == "encoder_weights":
+            values = "imagenet, none or a file"
+        if kinds[name] is bool:
+            default = "yes" if default else "no"
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        rows.append((name, values, shown))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"{name:<{widths[0]}}  {values:<{widths[1]}}  {default}" for name, values, default in rows]
+    return "\n".join([*lines, "", *_TABLE_NOTES])
 
 
 def _parse(kind: Any, text: str) -> Any:

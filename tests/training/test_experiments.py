@@ -5,7 +5,14 @@ import dataclasses
 import pytest
 
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS, Experiment, paper_experiment, parse_changes
+from doubleunet_bs.training.experiments import (
+    CHOICES,
+    PAPER_EXPERIMENTS,
+    Experiment,
+    paper_experiment,
+    parse_changes,
+    settings_table,
+)
 
 ROWS = [
     ("baseline", 1, "dice", "none", False),
@@ -51,7 +58,7 @@ def test_every_setting_can_be_given_as_text():
     augmented, mined = map(paper_experiment, ("focal-tversky-otsu-transfer-augmented", "dice-mining"))
     other = {str: ["none", "dice", "zeros", "per_view", "one", "mined", "cosine"], int: ["3", "1"], float: ["0.5"]}
     for field in dataclasses.fields(Experiment):
-        if field.name == "name":
+        if field.name in ("name", "start_from"):
             continue
         row = mined if field.name == "mining_start" else augmented
         value = getattr(row, field.name)
@@ -71,9 +78,10 @@ def test_every_setting_can_be_given_as_text():
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["colour=red"], "with a name out of classes, loss"),
+        (["colour=red"], "not NAME=VALUE of a setting; --set help lists them"),
         (["flip"], "not NAME=VALUE"),
         (["name=mine"], "not NAME=VALUE"),
+        (["start_from=run"], "not NAME=VALUE"),
         (["epoch=3"], "did you mean epochs[?]"),
         (["epochs=many"], "epochs 'many': must be a whole number"),
         (["gamma=x"], "must be a number"),
@@ -92,9 +100,46 @@ def test_an_own_experiment_is_no_paper_row():
     assert not own.is_paper_row and own.changed_settings() == dataclasses.asdict(own)
 
 
-def test_unknown_name():
-    with pytest.raises(SettingsError, match="no experiment 'dize'; there are baseline, dice"):
-        paper_experiment("dize")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dize", "no experiment 'dize'; did you mean dice[?]"),
+        ("focal_tversky-otsu", "did you mean focal-tversky-otsu[?]"),
+        ("Dice-Mining", "did you mean dice-mining[?]"),
+        ("unet", "there are baseline, dice,"),
+    ],
+)
+def test_unknown_names_suggest_the_near_one(name, message):
+    with pytest.raises(SettingsError, match=message):
+        paper_experiment(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "focal_tversky"}, "loss focal_tversky: dice or focal-tversky; did you mean focal-tversky[?]"),
+        ({"flip": "perview"}, "did you mean per_view[?]"),
+        ({"head_bias": "zero"}, "head bias zero: prior or zeros; did you mean zeros[?]"),
+        ({"classes": 2}, "classes 2: 1 or 3$"),
+    ],
+)
+def test_unknown_values_suggest_the_near_one(change, message):
+    with pytest.raises(SettingsError, match=message):
+        paper_experiment("dice", **change)
+
+
+def test_the_table_of_settings_has_every_name_with_values_and_default():
+    table = {line.split()[0]: line for line in settings_table().splitlines() if line}
+    settable = {field.name for field in dataclasses.fields(Experiment)} - {"name", "start_from"}
+    assert settable <= set(table)
+    for name in settable:
+        value = getattr(Experiment("x"), name)
+        shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+        assert table[name].endswith(",".join(map(str, value)) if isinstance(value, tuple) else f"  {shown}"), name
+        # Whatever the table says can be given.
+        for choice in CHOICES.get(name, ()):
+            assert str(choice) in table[name]
+            parse_changes([f"{name}={choice}"])
 
 
 @pytest.mark.parametrize(
@@ -184,6 +229,16 @@ def test_json_round_trip():
 
     row = paper_experiment("focal-tversky-otsu", loss_classes=(2,))
     assert Experiment.from_json(json.loads(json.dumps(row.to_json())), "x") == row
+
+
+def test_folders_stay_at_home_and_an_empty_start_leaves_no_trace():
+    """The second so that trainings that were interrupted before there was such a setting can be continued."""
+    own = paper_experiment("dice", encoder_weights="/home/anna/vgg.h5", start_from="/home/anna/run/fold_01")
+    assert "anna" not in str(own.public().to_json()) and own.public().start_from == "fold_01"
+    assert own.changed_settings()["start_from"] == "/home/anna/run/fold_01"
+    assert "start_from" not in paper_experiment("dice").to_json()
+    with pytest.raises(SettingsError, match="--from takes the place of the pre-training"):
+        paper_experiment("dice-otsu-transfer", start_from="run/fold_01")
 
 
 @pytest.mark.parametrize("content", [{}, {"name": "dice"}, {"name": "d", "loss_classes": [1], "colour": 1}])
