@@ -147,6 +147,19 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_links(folder: Path) -> None:
+    """Refuse a folder in which a symbolic link leads out of it: what is written there would change other files.
+
+    Raises:
+        RunError: naming the link.
+    """
+    inside = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *names)):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise RunError(f"{path}: a symbolic link that leads out of {folder}: put a copy in its place")
+
+
 def nearest_existing(path: str | os.PathLike) -> Path:
     """The path itself, or the innermost folder above it that is there."""
     path = Path(path)

@@ -6,10 +6,14 @@ from typing import Any, ClassVar, Self
 
 
 class Interrupted(KeyboardInterrupt):
-    """The work was asked to stop. What is finished is saved."""
+    """The work was asked to stop. What is finished is saved.
 
-    def __str__(self) -> str:
-        return "progress saved: continue with --resume"
+    Args:
+        how: how to continue, for the message.
+    """
+
+    def __init__(self, how: str = "the same command and --resume"):
+        super().__init__(f"progress saved: continue with {how}")
 
 
 class StopSignals:

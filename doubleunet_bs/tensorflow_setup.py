@@ -28,8 +28,17 @@ def bfloat16_instruction() -> str | None:
     return next((flag for flag in BFLOAT16_INSTRUCTIONS if flag in flags), None)
 
 
-def import_tensorflow():
-    """Import and return TensorFlow.
+def may_have_gpus(devices: Path = Path("/dev")) -> bool:
+    """Whether TensorFlow may find a GPU: there is a device file of one, and the environment does not hide it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return False
+    # NVIDIA, Windows' Linux, AMD.
+    return any(devices.glob("nvidia[0-9]*")) or any((devices / name).exists() for name in ("dxg", "kfd"))
+
+
+def import_tensorflow(threads: int | None = None):
+    """Import and return TensorFlow, which computes on `threads` threads (None: all cores).
 
     Native code writes some lines to standard error before logging is set up; they are held back while the import runs
     and shown only if it fails. oneDNN kernels are switched on unless the user decided otherwise, so that every
@@ -53,6 +62,9 @@ def import_tensorflow():
         # Looking for GPUs is what fails noisily on a machine that has none; where there is one, the reason is wanted.
         if not tensorflow.config.list_physical_devices("GPU") and os.path.exists("/dev/nvidia0"):
             show()
+    if threads:
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(threads)
     return tensorflow
 
 

@@ -55,8 +55,8 @@ def make_run(
     """A run of `folds_of` folds on `shards`, of which `folds` are trained to call grey above `level` metastatic."""
     import keras
 
+    from doubleunet_bs.training.create_run import create_run
     from doubleunet_bs.training.experiments import paper_experiment
-    from doubleunet_bs.training.run_folder import create_run
 
     dataset = open_shards(shards)
     settings = {"folds": folds_of, "encoder_weights": "none"} | changes

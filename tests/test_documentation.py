@@ -136,6 +136,9 @@ def run(line: str) -> None:
             words = shlex.split(answered)
             options = {"train": SHORT, "demo": [*SHORT, "--patients", "30"], "ensemble": POOR, "serve-package": POOR}
             short = options.get(words[1], [])
+            if words[1] == "train" and "--resume" in words:
+                # As if it had been interrupted before its export.
+                shutil.rmtree("run/fold_01/saved_model")
             assert main([*words[1:], *short]) == 0, line
 
 

@@ -38,6 +38,11 @@ if [[ $transfer == yes ]]; then
     options+=(--pretrain-data "${PRETRAIN_DATA:?task.sh: $experiment needs PRETRAIN_DATA}")
 fi
 
+# A task that was stopped continues its fold. `--resume` refuses one that has not begun.
+if [[ -n $(ls -A "${RUNS:?}/$experiment/$(printf fold_%02d "$fold")" 2> /dev/null) ]]; then
+    options+=(--resume)
+fi
+
 echo "task $index: $experiment, fold $fold"
 exec "${PYTHON:-python}" -m doubleunet_bs train --data "${DATA:?}" --run "${RUNS:?}/$experiment" --experiment "$experiment" \
-    --fold "$fold" --folds "$folds" --resume "${options[@]}"
+    --fold "$fold" --folds "$folds" "${options[@]}"

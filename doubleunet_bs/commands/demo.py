@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doubleunet_bs.commands.train import add_device_options, add_settings, changed_settings
+from doubleunet_bs.commands.train import add_device_options, add_settings, changed_settings, device_options
 from doubleunet_bs.constants import CLASS_NAMES, METASTATIC
 from doubleunet_bs.errors import DatasetError, SettingsError, counted
 from doubleunet_bs.files import read_json
@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     cohort, shards, run_path = folder / "phantoms", folder / "shards", folder / "run"
     if folder.exists() and any(folder.iterdir()) and not args.resume:
         raise SettingsError(f"{folder}: not empty: continue an interrupted demo with --resume, or name a new folder")
-    experiment = _demo_experiment(changed_settings(args), args.precision)
+    options = device_options(args, precision="auto")
+    experiment = _demo_experiment(changed_settings(args), options["precision"])
     patients = _cohort_size(cohort, experiment, fold, args.patients)
     image_shape = PreparationSettings(bin=BIN).image_shape
     print(_introduction(experiment, patients, image_shape))
@@ -82,13 +83,12 @@ def run(args: argparse.Namespace) -> int:
 
     import_tensorflow()
     from doubleunet_bs.serving.export import export_fold
+    from doubleunet_bs.training.create_run import create_run
     from doubleunet_bs.training.devices import DeviceSettings, open_devices
-    from doubleunet_bs.training.run_folder import create_run
     from doubleunet_bs.training.run_training import describe_run, train_fold
 
     # What this machine cannot do shows before the phantoms are made, not minutes later.
-    settings = DeviceSettings(args.devices, args.precision, args.xla, args.deterministic)
-    replicas = open_devices(experiment, image_shape, settings)
+    replicas = open_devices(experiment, image_shape, DeviceSettings(**options))
 
     if not cohort.exists():
         _step(1, "phantoms", start)

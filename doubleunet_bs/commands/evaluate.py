@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--fold", type=int, metavar="K", help="score this fold only (default: all trained folds)")
     what.add_argument(
         "--data",
+        nargs="+",
         metavar="SHARDS",
         help="shards of the run if they have moved since training; with --ensemble the other shards to test on",
     )
@@ -87,13 +88,6 @@ def run(args: argparse.Namespace) -> int:
     if args.predictions:
         return _score_predictions(args)
 
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-    tensorflow = import_tensorflow()
-    if args.threads:
-        tensorflow.config.threading.set_intra_op_parallelism_threads(args.threads)
-        tensorflow.config.threading.set_inter_op_parallelism_threads(args.threads)
-
     from doubleunet_bs.evaluation.scorer import EvaluationSettings
 
     settings = EvaluationSettings(
@@ -103,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         pictures=not args.no_pictures,
         recompute=args.recompute,
         figures=args.figures,
+        threads=args.threads,
     )
     return _compare(args, settings) if len(args.run_paths) > 1 else _score(args, settings)
 

@@ -126,14 +126,7 @@ def make_folds(
     """
     if folds < 3:
         raise SettingsError(f"{folds} folds: at least 3 are needed, to test, to validate and to train")
-    burden: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    scans: dict[str, list[str]] = defaultdict(list)
-    for case in cases:
-        if case.group == "positive":
-            number, pixels = burden[case.patient]
-            own = lesions[case.case] if lesions is not None else 0
-            burden[case.patient] = number + own, pixels + case.metastatic_pixels
-            scans[case.patient].append(case.case)
+    burden, scans = _burden(cases, lesions)
     if len(burden) < folds:
         found = f"{len(burden)} patients with metastases cannot fill {folds} folds"
         raise SettingsError(f"{found}: prepare more scans or use fewer folds")
@@ -153,6 +146,54 @@ def make_folds(
         patients={case.case: case.patient for case in cases},
         seed=seed,
     )
+
+
+def keep_parts(earlier: Folds, cases: Sequence[CaseRecord], lesions: Mapping[str, int] | None = None) -> Folds:
+    """The folds of a cohort that has grown or was corrected: patients with metastases stay in their earlier parts.
+
+    A patient who is new, or had no metastases, goes into a part with the fewest patients, those with the most lesions
+    first.
+
+    Args:
+        earlier: the folds of the earlier cohort, with the same pseudonyms.
+        cases, lesions: see `make_folds`.
+
+    Raises:
+        SettingsError: no patient of one of the parts is left.
+    """
+    burden, scans = _burden(cases, lesions)
+    part_of = {earlier.patients[case]: number for number, part in enumerate(earlier.parts) for case in part}
+    members: list[list[str]] = [[] for _ in earlier.parts]
+    for patient in sorted(burden):
+        if patient in part_of:
+            members[part_of[patient]].append(patient)
+    for patient in sorted(burden.keys() - part_of.keys(), key=lambda patient: (burden[patient], patient), reverse=True):
+        min(members, key=len).append(patient)
+    if not all(members):
+        raise SettingsError(
+            f"no patient of part {members.index([]) + 1} of the earlier folds is left: give --folds-file"
+        )
+    return Folds(
+        parts=tuple(tuple(case for patient in part for case in sorted(scans[patient])) for part in members),
+        negatives=tuple(sorted(case.case for case in cases if case.group == "negative")),
+        patients={case.case: case.patient for case in cases},
+        seed=earlier.seed,
+    )
+
+
+def _burden(
+    cases: Sequence[CaseRecord], lesions: Mapping[str, int] | None
+) -> tuple[dict[str, tuple[int, int]], dict[str, list[str]]]:
+    """Of the patients with metastases: (lesions, metastatic pixels), and their scans with metastases."""
+    burden: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    scans: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        if case.group == "positive":
+            number, pixels = burden[case.patient]
+            own = lesions[case.case] if lesions is not None else 0
+            burden[case.patient] = number + own, pixels + case.metastatic_pixels
+            scans[case.patient].append(case.case)
+    return burden, scans
 
 
 def hold_out(

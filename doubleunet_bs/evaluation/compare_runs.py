@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
+from doubleunet_bs.dataset.folds import Folds
+from doubleunet_bs.dataset.joined_shards import Paths
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import open_run_data, provenance_of_runs, read_folds, score_fold
 from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
@@ -91,7 +93,7 @@ class RunComparison:
 def compare_runs(
     paths: Sequence[str | os.PathLike],
     fold: int | None = None,
-    data: str | os.PathLike | None = None,
+    data: Paths | None = None,
     settings: EvaluationSettings | None = None,
 ) -> RunComparison:
     """Evaluate several runs on the same folds of the same shards and compare them scan by scan.
@@ -115,12 +117,12 @@ def compare_runs(
         raise SettingsError("a run is named twice: name each once")
     settings = settings or EvaluationSettings()
     runs = [open_run(path) for path in paths]
-    dataset = _check_same(runs, data)
+    dataset, folds = _check_same(runs, data)
     names = tuple(run.path.resolve().name for run in runs)
     if len(set(names)) < len(names):
         names = tuple(str(run.path) for run in runs)
     common = _common_folds(runs, names, fold)
-    scores = tuple(tuple(score_fold(run, dataset, number, settings) for number in common) for run in runs)
+    scores = tuple(tuple(score_fold(run, dataset, folds, number, settings) for number in common) for run in runs)
     scans = [tuple(scan for score in folds for scan in score.scans) for folds in scores]
     pairs = [
         compare_scans(names[a], names[b], scans[a], scans[b]) for a, b in itertools.combinations(range(len(runs)), 2)
@@ -217,8 +219,8 @@ def write_comparison(folder: str | os.PathLike, comparison: RunComparison) -> No
     write_text(folder / "comparison.txt", format_comparison(comparison) + "\n")
 
 
-def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> ShardedDataset:
-    """Refuse runs whose scans or folds differ; returns the shards of all of them."""
+def _check_same(runs: Sequence[Run], data: Paths | None) -> tuple[ShardedDataset, Folds]:
+    """Refuse runs whose scans or folds differ; returns the shards and the folds of all of them."""
     first = runs[0]
     for run in runs[1:]:
         if run.data["fingerprint"] != first.data["fingerprint"]:
@@ -227,14 +229,14 @@ def _check_same(runs: Sequence[Run], data: str | os.PathLike | None) -> ShardedD
                 "compare runs on the same shards"
             )
     dataset = open_run_data(first, data)
-    folds = read_folds(first, dataset).sha256()
+    folds = read_folds(first, dataset)
     for run in runs[1:]:
-        if read_folds(run, dataset).sha256() != folds:
+        if read_folds(run, dataset).sha256() != folds.sha256():
             raise RunError(
                 f"{run.path}: its folds are not those of {first.path}: "
                 "copy folds.json into a new run folder before training"
             )
-    return dataset
+    return dataset, folds
 
 
 def _label(run: Run, folds: Sequence[FoldScores]) -> str:

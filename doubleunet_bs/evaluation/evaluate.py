@@ -4,10 +4,11 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds
+from doubleunet_bs.dataset.joined_shards import Paths, as_paths, open_all_shards
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, precision_entry, read_scores, write_scores
 from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
@@ -16,17 +17,20 @@ from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Score
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
-from doubleunet_bs.inference.keras_model import Segmenter
 from doubleunet_bs.inference.model_folder import open_fold
 from doubleunet_bs.preparation.records import scans_are
-from doubleunet_bs.preparation.shards import ShardedDataset, open_shards
+from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 from doubleunet_bs.training.run_folder import Run, open_run
+
+if TYPE_CHECKING:
+    from doubleunet_bs.inference.keras_model import Segment
 
 
 def evaluate_run(
     path: str | os.PathLike,
     fold: int | None = None,
-    data: str | os.PathLike | None = None,
+    data: Paths | None = None,
     settings: EvaluationSettings | None = None,
     report: bool = True,
     **changes: Any,
@@ -39,7 +43,7 @@ def evaluate_run(
     Args:
         path: the run folder.
         fold: its number; None for all trained folds.
-        data: the shards; None for the folder they were in during training.
+        data: the shards, one folder or several; None for where they were during training.
         settings: of the evaluation. changes: single ones by name: `pictures=False`.
         report: write `report.html`.
 
@@ -72,7 +76,7 @@ def evaluate_run(
             if number != fold:
                 _scores(run, number, settings)
     for number in trained if fold is None else [fold]:
-        evaluate_fold(run, dataset, number, settings)
+        evaluate_fold(run, dataset, folds, number, settings)
     summary = Summary(
         experiment=run.experiment.name,
         changed_settings=run.public_changes(),
@@ -86,14 +90,24 @@ def evaluate_run(
     return summary
 
 
-def evaluate_fold(run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings) -> FoldScores:
+def _open_model(path: Path, threads: int | None) -> "Segment":
+    import_tensorflow(threads)
+    # Imported here: kept predictions and wrong commands are answered without TensorFlow.
+    from doubleunet_bs.inference.keras_model import Segmenter
+
+    return Segmenter.from_keras(path)
+
+
+def evaluate_fold(
+    run: Run, dataset: ShardedDataset, folds: Folds, fold: int, settings: EvaluationSettings
+) -> FoldScores:
     """Score a fold as `score_fold` does and write its `scores.json`."""
-    scores = score_fold(run, dataset, fold, settings)
+    scores = score_fold(run, dataset, folds, fold, settings)
     write_scores(run.fold_path(fold) / SCORES, scores)
     return scores
 
 
-def score_fold(run: Run, dataset: ShardedDataset, fold: int, settings: EvaluationSettings) -> FoldScores:
+def score_fold(run: Run, dataset: ShardedDataset, folds: Folds, fold: int, settings: EvaluationSettings) -> FoldScores:
     """Predict with `model.keras` of a fold what is not predicted yet, into `predictions/`, and score it.
 
     Predicted are the test scans, the validation scans (for the minimum lesion size) and normal scans that the fold has
@@ -103,7 +117,6 @@ def score_fold(run: Run, dataset: ShardedDataset, fold: int, settings: Evaluatio
         RunError: the fold is not trained, or was trained on another split of the scans.
         SettingsError: fold out of range.
     """
-    folds = read_folds(run, dataset)
     split = folds.split(fold)
     trained = open_fold(run, fold)
     if trained.folds_sha256 not in (None, folds.sha256()):
@@ -116,7 +129,7 @@ def score_fold(run: Run, dataset: ShardedDataset, fold: int, settings: Evaluatio
     scorer = Scorer(dataset, stored, settings)
     scorer.predict(
         (*split.test, *split.validation, *normals),
-        lambda: Segmenter.from_keras(trained.model_path),
+        lambda: _open_model(trained.model_path, settings.threads),
         f"fold {fold}: unseen scans",
     )
     scans = scorer.score(split.test)
@@ -172,18 +185,20 @@ def provenance_of_runs(runs: Sequence[Run], dataset: ShardedDataset) -> Provenan
     return of
 
 
-def open_run_data(run: Run, data: str | os.PathLike | None = None) -> ShardedDataset:
+def open_run_data(run: Run, data: Paths | None = None) -> ShardedDataset:
     """Open the shards of a run, or `data` when they have moved, and check that it was trained on them.
 
     Raises:
         DatasetError: they are missing or damaged.
         RunError: they are others.
     """
-    path = Path(run.data["path"] if data is None else data)
-    if data is None and not path.is_dir():
-        raise DatasetError(f"{path}: the shards are not where they were during training: name them with --data")
-    dataset = open_shards(path, verify=True)
-    run.check_data(dataset, path)
+    paths = [Path(part["path"]) for part in run.parts] if data is None else as_paths(data)
+    for path in paths:
+        if data is None and not path.is_dir():
+            raise DatasetError(f"{path}: the shards are not where they were during training: name them with --data")
+    # Recognised by its fingerprint: whoever made the run has answered for patients that cannot be compared.
+    dataset = open_all_shards(paths, verify=True, other_patients=True)
+    run.check_data(dataset, dataset.path)
     return dataset
 
 

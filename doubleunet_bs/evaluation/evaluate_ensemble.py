@@ -9,10 +9,13 @@ scan of the run was seen by some fold, so none is left to learn it on.
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from doubleunet_bs.dataset.joined_shards import Paths, as_paths, join_shards, open_all_shards, parts_of
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import about_scores, read_folds
 from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, write_scores
@@ -23,17 +26,21 @@ from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredi
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
 from doubleunet_bs.files import read_json
-from doubleunet_bs.inference.keras_model import Segment, Segmenter, load_keras_model, mean_of
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
+from doubleunet_bs.tensorflow_setup import import_tensorflow
+from doubleunet_bs.training.cohorts import recorded_shards
 from doubleunet_bs.training.run_folder import Run, open_run
+
+if TYPE_CHECKING:
+    from doubleunet_bs.inference.keras_model import Segment
 
 ENSEMBLE = "ensemble"
 
 
 def evaluate_ensemble(
     path: str | os.PathLike,
-    data: str | os.PathLike,
+    data: Paths,
     settings: EvaluationSettings | None = None,
     trained_on: Sequence[str | os.PathLike] = (),
     report: bool = True,
@@ -42,7 +49,7 @@ def evaluate_ensemble(
 
     Args:
         path: the run folder.
-        data: shards of scans that no fold has seen.
+        data: shards of scans that no fold has seen, one folder or several.
         settings: of the evaluation.
         trained_on: the shards of the training (and pre-training) when they have moved: no scan may be among them.
         report: write `report.html`.
@@ -60,18 +67,20 @@ def evaluate_ensemble(
     trained = [open_fold(run, fold) for fold in run.trained_folds()]
     if not trained:
         raise RunError(f"{run.path}: no fold is trained yet: run the train command first")
-    others = open_shards(data, verify=True)
+    others = open_all_shards(as_paths(data), verify=True, other_patients=True)
     seen = open_seen(run, trained_on)
-    check_prepared(seen[0], others)
-    for shards in seen:
+    own = seen["training"]
+    check_prepared(own[0], others)
+    for shards in itertools.chain(*seen.values()):
         check_unseen(shards, others)
     folder = _folder(run, others)
-    scores = _score(run, trained, seen[0], others, folder, settings)
+    scores = _score(run, trained, join_shards(own), others, folder, settings)
     write_scores(folder / SCORES, scores)
     of = provenance(run.experiment, others.cases, others.settings)
-    # In the order of `open_seen`. The first is named: a second would not change what the figures are worth.
-    stages = zip(("training", "pre-training"), seen, strict=False)
-    elsewhere = next((stage for stage, shards in stages if patients_comparable(shards, others) is False), None)
+    # The first is named: a second would not change what the figures are worth.
+    elsewhere = next(
+        (stage for stage, own in seen.items() if any(patients_comparable(one, others) is False for one in own)), None
+    )
     summary = Summary(
         experiment=run.experiment.name,
         changed_settings=run.public_changes(),
@@ -103,7 +112,7 @@ def _score(
     if not settings.normals:
         normals, reason = [], NOT_ASKED
     paths = [fold.model_path for fold in trained]
-    scorer.predict((*test, *normals), lambda: ensemble_of(paths), "ensemble: unseen scans")
+    scorer.predict((*test, *normals), lambda: ensemble_of(paths, settings.threads), "ensemble: unseen scans")
     positives = {case for part in read_folds(run, own).parts for case in part}
     chosen = [index for index, case in enumerate(own.cases) if case.case in positives]
     scores = FoldScores(
@@ -126,8 +135,8 @@ def _score(
     return scores
 
 
-def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[ShardedDataset]:
-    """The shards that a run was trained on; with transfer, those of its pre-training behind them.
+def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> dict[str, list[ShardedDataset]]:
+    """The shards that a run was trained on, by stage: "training", "pre-training", and what it started from.
 
     Args:
         run: the opened run.
@@ -138,23 +147,23 @@ def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> list[Sh
         RunError: they are others.
     """
     given = {dataset.fingerprint: dataset for dataset in map(open_shards, trained_on)}
-    seen = []
-    for data in (run.data, run.pretrain_data):
-        if data is None:
-            continue
-        dataset = given.pop(data["fingerprint"], None)
-        if dataset is None and not Path(data["path"]).is_dir():
+    seen: dict[str, list[ShardedDataset]] = {}
+    for stage, part in recorded_shards(run):
+        dataset = given.get(part["fingerprint"])
+        if dataset is None and not Path(part["path"]).is_dir():
             raise DatasetError(
-                f"{data['path']}: the shards that {run.path} was trained on are gone: name them with --trained-on"
+                f"{part['path']}: the shards that {run.path} was trained on are gone: name them with --trained-on"
             )
-        dataset = dataset or open_shards(data["path"])
-        if dataset.fingerprint != data["fingerprint"]:
+        dataset = dataset or open_shards(part["path"])
+        if dataset.fingerprint != part["fingerprint"]:
             raise RunError(
-                f"{data['path']}: not the shards that {run.path} was trained on: name them with --trained-on"
+                f"{part['path']}: not the shards that {run.path} was trained on: name them with --trained-on"
             )
-        seen.append(dataset)
-    for stranger in given.values():
-        raise RunError(f"{stranger.path}: given with --trained-on, but {run.path} was not trained on it")
+        seen.setdefault(stage, []).append(dataset)
+    used = {dataset.fingerprint for datasets in seen.values() for dataset in datasets}
+    for fingerprint, stranger in given.items():
+        if fingerprint not in used:
+            raise RunError(f"{stranger.path}: given with --trained-on, but {run.path} was not trained on it")
     return seen
 
 
@@ -183,12 +192,16 @@ def check_unseen(seen: ShardedDataset, others: ShardedDataset) -> None:
             )
 
 
-def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
+def ensemble_of(paths: Sequence[str | os.PathLike], threads: int | None = None) -> "Segment":
     """A segmentation that averages the class probabilities of several `.keras` files.
 
     Raises:
         RunError: a file is missing, damaged or another network, or they take images of different sizes.
     """
+    import_tensorflow(threads)
+    # Imported here: kept predictions and wrong commands are answered without TensorFlow.
+    from doubleunet_bs.inference.keras_model import Segmenter, load_keras_model, mean_of
+
     models = [load_keras_model(path) for path in paths]
     if len({model.input_shape for model in models}) > 1:
         raise RunError(f"{paths[0]} and others: the folds take images of different sizes")
@@ -197,7 +210,7 @@ def ensemble_of(paths: Sequence[str | os.PathLike]) -> Segment:
 
 def _folder(run: Run, others: ShardedDataset) -> Path:
     """Where the scores on these shards go. Other shards of the same name get a folder of their own."""
-    folder = run.path / ENSEMBLE / others.path.resolve().name
+    folder = run.path / ENSEMBLE / "+".join(part.path.resolve().name for part in parts_of(others))
     try:
         there = read_json(folder / SCORES, RunError, "score file")
     except RunError:

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -22,10 +23,12 @@ from doubleunet_bs.evaluation.scores import (
     score_scan,
 )
 from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete, read_prediction
-from doubleunet_bs.inference.keras_model import Segment, predict_cases
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.experiments import Experiment
+
+if TYPE_CHECKING:
+    from doubleunet_bs.inference.keras_model import Segment
 
 
 def grey_histograms(dataset: ShardedDataset, cases: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -69,6 +72,7 @@ class EvaluationSettings:
         recompute: ignore kept predictions.
         show_progress: a progress bar on standard error.
         figures: kind of the files of the report's figures, "pdf", "svg" or "png"; None for none.
+        threads: of TensorFlow; None: all cores.
 
     Raises:
         SettingsError: a value out of range.
@@ -81,6 +85,7 @@ class EvaluationSettings:
     recompute: bool = False
     show_progress: bool = True
     figures: str | None = None
+    threads: int | None = None
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -99,11 +104,15 @@ class Scorer:
         self.unit: AreaUnit = area_unit(dataset.cases, dataset.settings.bin)
         self._numbers = {case.case: index for index, case in enumerate(dataset.cases)}
 
-    def predict(self, cases: Sequence[str], load: Callable[[], Segment], description: str) -> None:
+    def predict(self, cases: Sequence[str], load: "Callable[[], Segment]", description: str) -> None:
         """Predict what is not kept yet. `load` opens the model; it is called only when something is missing."""
 
         def predictions(missing: list[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-            found = predict_cases(load(), self.dataset, self.numbers(missing), self.settings.batch_size)
+            segment = load()
+            # Imported here: kept predictions are scored without TensorFlow.
+            from doubleunet_bs.inference.keras_model import predict_cases
+
+            found = predict_cases(segment, self.dataset, self.numbers(missing), self.settings.batch_size)
             bar = tqdm(
                 found,
                 total=len(missing),

@@ -13,8 +13,9 @@ To extend it:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from doubleunet_bs.training.create_run import create_run
 from doubleunet_bs.training.experiments import Experiment, paper_experiment
-from doubleunet_bs.training.run_folder import Run, create_run, open_run
+from doubleunet_bs.training.run_folder import Run, open_run
 
 if TYPE_CHECKING:
     from doubleunet_bs.training.devices import DeviceSettings, open_devices

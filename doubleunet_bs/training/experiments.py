@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -215,9 +216,26 @@ class Experiment:
     def from_json(cls, content: Mapping[str, Any], source: str) -> "Experiment":
         """The inverse of `to_json`; `source` names the file in the error."""
         try:
+            for name, kind in get_type_hints(cls).items():
+                if name in content and not _is_of_kind(content[name], kind):
+                    raise TypeError(f"{name} {content[name]!r}"[:80])
+            if not _NAME.fullmatch(content["name"]):
+                raise TypeError("name")
             return cls(**{**content, "loss_classes": tuple(content["loss_classes"])})
         except (TypeError, KeyError, SettingsError) as cause:
             raise RunError(f"{source}: not the settings of an experiment ({cause})") from None
+
+
+_NAME = re.compile(r"[\w .,+()=-]{1,100}")
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of the kind of a setting. A bool is no number here, a whole number is a float."""
+    if kind is float:
+        return type(value) in (int, float)
+    if kind in (int, bool, str):
+        return type(value) is kind
+    return isinstance(value, list) and all(type(part) is int for part in value)
 
 
 def _rows() -> dict[str, Experiment]:

@@ -18,10 +18,18 @@ from doubleunet_bs.stop_signals import StopSignals
 from doubleunet_bs.training.devices import Replicas, check_memory, deterministic_kernels, memory_advice
 from doubleunet_bs.training.history import Epoch, read_history
 from doubleunet_bs.training.locks import Lock, LockedError, lock_or_wait, pause
-from doubleunet_bs.training.run_folder import HISTORY, KERAS_MODEL, PRETRAIN, SAVED_MODEL, Run, remove_temporary
+from doubleunet_bs.training.resume import already_begun, has_results
+from doubleunet_bs.training.run_folder import (
+    HISTORY,
+    KERAS_MODEL,
+    MINING_MODEL,
+    PRETRAIN,
+    SAVED_MODEL,
+    Run,
+    remove_temporary,
+)
 from doubleunet_bs.training.stages import (
     FOLD,
-    MINING_MODEL,
     FoldStages,
     is_done,
     mining_summary,
@@ -85,7 +93,9 @@ def train_fold(
     with StopSignals() as signals:
         signals.check()
         if run.experiment.transfer:
-            train_pretraining(run, pretrain, replicas, resume)
+            if not is_done(run, fold, PRETRAIN):
+                write_stages(run, fold)  # From now on the fold has begun, and `--resume` finds it.
+            train_pretraining(run, pretrain, replicas, resume=True)
         with lock_or_wait(Lock(run.path, run.fold_path(fold).name), signals):
             _train_locked_fold(run, dataset, run.folds(dataset), fold, replicas, resume, export)
     return run.fold_path(fold)
@@ -98,10 +108,13 @@ def train_all_folds(
     pretrain: ShardedDataset | None = None,
     resume: bool = False,
     export: Export | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> list[Path]:
     """Train all folds one after the other, except those that are trained already or locked by another process.
 
-    Args: see `train_fold`.
+    Args:
+        numbers: of the folds. None: all.
+        run, dataset, replicas, pretrain, resume, export: see `train_fold`.
 
     Returns:
         The folders of the folds that were trained now.
@@ -112,9 +125,9 @@ def train_all_folds(
     trained = []
     with StopSignals() as signals:
         if run.experiment.transfer:
-            train_pretraining(run, pretrain, replicas, resume)
+            train_pretraining(run, pretrain, replicas, resume=True)
         folds = run.folds(dataset)
-        for fold in range(1, len(folds) + 1):
+        for fold in range(1, len(folds) + 1) if numbers is None else numbers:
             signals.check()
             try:
                 with Lock(run.path, run.fold_path(fold).name):
@@ -181,8 +194,8 @@ def _train_locked_fold(
     export: Export | None,
 ) -> None:
     path = run.fold_path(fold)
-    if not resume and path.exists() and any(path.iterdir()):
-        raise RunError(f"{path}: has results already: continue with --resume, or choose another --run folder")
+    if not resume and has_results(path):
+        raise already_begun(run, fold)
     with StopSignals() as signals, _advice_on_memory(run, path, replicas):
         stages = FoldStages(run, dataset, folds, fold, replicas)
         mining = MINING_MODEL in stage_names(run.experiment)

@@ -21,6 +21,7 @@ from doubleunet_bs.dataset.folds import Folds, hold_out, lesions_of_cases
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import Dataset, ShardedDataset, file_sha256
+from doubleunet_bs.training.cohorts import check_start, start_fold
 from doubleunet_bs.training.devices import Replicas, images_at_once
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.negative_mining import (
@@ -31,12 +32,19 @@ from doubleunet_bs.training.negative_mining import (
     mine_negatives,
     save_mined,
 )
-from doubleunet_bs.training.run_folder import BEST_WEIGHTS, KERAS_MODEL, Run
+from doubleunet_bs.training.run_folder import (
+    BEST_WEIGHTS,
+    ENVIRONMENT,
+    KERAS_MODEL,
+    MINING_MODEL,
+    PRETRAIN,
+    STAGES,
+    Run,
+)
 from doubleunet_bs.training.trainer import Trainer
-from doubleunet_bs.training.training_task import ENVIRONMENT, TrainingTask, check_made_from, read_environment
+from doubleunet_bs.training.training_task import TrainingTask, check_made_from, read_environment
 
-PRETRAIN, MINING_MODEL, MINED_NEGATIVES, FOLD = "pretrain", "mining_model", "mined_negatives", "fold"
-STAGES = "stages.json"
+MINED_NEGATIVES, FOLD = "mined_negatives", "fold"
 FORMAT = 1
 
 
@@ -72,6 +80,8 @@ def write_stages(run: Run, fold: int) -> None:
     encoder = experiment.public().encoder_weights
     own_start = "random weights" if encoder == "none" else f"{encoder} weights of the encoder"
     start = f"pretrain/{BEST_WEIGHTS}" if experiment.transfer else own_start
+    if experiment.start_from:
+        start = f"{experiment.public().start_from} of an earlier run"
     folder = run.fold_path(fold).name
     negatives = {
         "none": "",
@@ -163,6 +173,7 @@ class FoldStages:
     Raises:
         RunError: the pre-training is missing, or a finished stage was made from something else.
         SettingsError: fold out of range.
+        DatasetError: see `cohorts.check_start`.
     """
 
     def __init__(
@@ -177,7 +188,9 @@ class FoldStages:
         self.run, self.dataset, self.folds, self.fold = run, dataset, folds, fold
         self.replicas, self.show_progress = replicas, show_progress
         self.split = folds.split(fold)
-        self._pretrained = self._pretrained_weights()
+        check_start(run.experiment, dataset, folds, fold, run.disjoint_patients)
+        start = start_fold(run.experiment, fold)
+        self._start = self._pretrained_weights() if start is None else start.weights
 
     def mining_model(self) -> Trainer:
         """The training on the positive scans alone, whose model mines.
@@ -186,7 +199,7 @@ class FoldStages:
             SettingsError, DatasetError: see `Trainer`.
         """
         title = f"fold {self.fold} mining model"
-        return self._trainer(MINING_MODEL, title, self.split.train, self.dataset, self._pretrained)
+        return self._trainer(MINING_MODEL, title, self.split.train, self.dataset, self._start)
 
     def mine(self) -> Path:
         """Segment the normal scans with the finished mining model and keep its false positives.
@@ -213,7 +226,7 @@ class FoldStages:
             SettingsError, DatasetError: see `Trainer`.
         """
         experiment, title = self.run.experiment, f"fold {self.fold}"
-        weights = self._pretrained
+        weights = self._start
         if experiment.negatives == "none":
             return self._trainer(FOLD, title, self.split.train, self.dataset, weights)
         train = self.split.train + self.split.negatives
@@ -238,7 +251,8 @@ class FoldStages:
         **made_from: Any,
     ) -> Trainer:
         train_cases = _indices(self.dataset, train)
-        pretrained = {"pretrain_sha256": file_sha256(self._pretrained)} if self._pretrained else {}
+        started_from = "pretrain_sha256" if self.run.experiment.transfer else "start_sha256"
+        started = {started_from: file_sha256(self._start)} if self._start else {}
         task = TrainingTask(
             path=stage_path(self.run, self.fold, stage),
             title=title,
@@ -252,7 +266,7 @@ class FoldStages:
                 "folds_sha256": self.folds.sha256(),
                 "trained_on": [self.dataset.cases[index].case for index in train_cases],
                 "stage": stage,
-                **pretrained,
+                **started,
                 **made_from,
             },
         )

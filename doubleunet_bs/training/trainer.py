@@ -41,6 +41,7 @@ from doubleunet_bs.training.history import EXAMPLES, Epoch, TensorBoardLog, draw
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.run_folder import (
     BEST_WEIGHTS,
+    ENVIRONMENT,
     HISTORY,
     KERAS_MODEL,
     PROGRESS,
@@ -50,7 +51,6 @@ from doubleunet_bs.training.run_folder import (
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.training_state import TrainingState, load_state, save_state
 from doubleunet_bs.training.training_task import (
-    ENVIRONMENT,
     TrainingTask,
     training_environment,
     training_fingerprint,

@@ -35,7 +35,7 @@ def test_120_tasks_are_every_fold_of_every_row_once(task):
     found = []
     for index in range(120):
         code, arguments = task(str(index), PRETRAIN_DATA="/p")
-        assert code == 0 and "--resume" in arguments
+        assert code == 0 and "--resume" not in arguments
         value = {name: arguments[arguments.index(name) + 1] for name in ("--experiment", "--fold", "--run", "--data")}
         rows = list(PAPER_EXPERIMENTS)
         assert value["--experiment"] == rows[index % 12] and int(value["--fold"]) == index // 12 + 1
@@ -53,7 +53,16 @@ def test_train_understands_its_arguments(task):
     train.add_arguments(parser)
     parsed = parser.parse_args(arguments[3:])
     assert (parsed.experiment, parsed.fold, parsed.folds, parsed.epochs) == ("dice-otsu-transfer", 3, 3, 2)
-    assert parsed.pretrain_data == "/p" and parsed.resume
+    assert parsed.pretrain_data == "/p" and not parsed.resume
+
+
+def test_a_fold_that_has_begun_is_continued_and_no_other(task, tmp_path):
+    settings = {"EXPERIMENTS": "dice", "FOLDS": "3", "RUNS": str(tmp_path)}
+    fold = tmp_path / "dice" / "fold_02"
+    fold.mkdir(parents=True)
+    assert ["--resume" in task(str(index), **settings)[1] for index in range(3)] == [False, False, False]
+    (fold / "stages.json").touch()
+    assert ["--resume" in task(str(index), **settings)[1] for index in range(3)] == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, small
     assert (tmp_path / "run" / "fold_02" / "saved_model" / "saved_model.pb").exists()
     capsys.readouterr()
     for wrong, code, message in (
-        (["--run", tmp_path / "run", "--experiment", "dice", "--fold", 2], 1, "has results already"),
+        (["--run", tmp_path / "run", "--experiment", "dice", "--fold", 2], 1, "is trained already"),
         (["--run", tmp_path / "run", "--experiment", "focal-tversky", "--fold", 1], 1, "a run with other settings"),
         (["--run", tmp_path / "x", "--experiment", "dise", "--fold", 1], 2, "no experiment 'dise'"),
         (["--run", tmp_path / "x", "--experiment", "dice", "--fold", 1, "--devices", "7"], 2, "this machine has"),

@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         ["train"],
         ["train", "--data", "x"],
-        ["train", "--data", "x", "--run", "y", "--experiment", "dice"],
         ["train", "--data", "x", "--run", "y", "--experiment", "dice", "--fold", "some"],
         ["demo", "--data", "x"],
         ["demo", "--epochs", "many"],

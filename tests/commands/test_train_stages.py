@@ -151,7 +151,8 @@ def test_a_signal_before_the_training_is_heard(tmp_path, cohorts, small_network,
     monkeypatch.setattr(devices, "open_devices", signalled)
     options = ["--data", cohorts[0], "--run", tmp_path / "run", "--experiment", "dice", "--folds", 3, "--fold", "all"]
     assert run(*options, "--encoder-weights", "none", "--epochs", 1) == 130
-    assert "interrupted: progress saved: continue with --resume" in capsys.readouterr().err
+    # Nothing has begun: the run holds all settings, and the command would start it.
+    assert f"continue with `doubleunet-bs train --run {tmp_path / 'run'} --fold all`" in capsys.readouterr().err
     assert not list((tmp_path / "run").glob("fold_*"))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
 

@@ -180,7 +180,8 @@ def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shard
     from doubleunet_bs.evaluation import evaluate
 
     copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
-    evaluate.evaluate_fold(open_run(copies[1]), open_shards(shards), 3, dataclasses.replace(QUICK, overlap=0.5))
+    run, dataset = open_run(copies[1]), open_shards(shards)
+    evaluate.evaluate_fold(run, dataset, run.folds(dataset), 3, dataclasses.replace(QUICK, overlap=0.5))
     evaluate.evaluate_run(copies[0], settings=QUICK, report=False)
 
     def files():
@@ -188,8 +189,10 @@ def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shard
         return {path: path.read_bytes() for path in found if path.is_file()}
 
     written = files()
-    real, opened = evaluate.open_shards, []
-    monkeypatch.setattr(evaluate, "open_shards", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs))
+    real, opened = evaluate.open_all_shards, []
+    monkeypatch.setattr(
+        evaluate, "open_all_shards", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs)
+    )
     stricter = dataclasses.replace(QUICK, overlap=0.9, normals=False)
     found = compare_runs(copies, settings=stricter)
     assert (found.folds, found.left_out, len(opened)) == ((1, 2), (("second", 3),), 1)

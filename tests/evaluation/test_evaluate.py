@@ -281,7 +281,8 @@ def test_pictures_of_other_scans_go(own_run, shards):
     folder.mkdir()
     (folder / "case-of-before.png").touch()
     (folder / "notes.txt").touch()
-    evaluate_fold(open_run(own_run), open_shards(shards), 1, EvaluationSettings(show_progress=False))
+    run, dataset = open_run(own_run), open_shards(shards)
+    evaluate_fold(run, dataset, run.folds(dataset), 1, EvaluationSettings(show_progress=False))
     assert not (folder / "case-of-before.png").exists()
     assert (folder / "notes.txt").exists()
 

@@ -1,8 +1,8 @@
 """All folds together: the average by hand, and that no scan the folds have seen gets in."""
 
+import dataclasses
 import json
 import shutil
-import types
 
 import numpy as np
 import pytest
@@ -231,17 +231,21 @@ def test_scans_of_the_pretraining_were_seen_as_well(trained_run, shards, others,
     """A run with transfer has noted two sets of shards."""
     own, other = open_shards(shards), open_shards(others)
     noted = {"path": str(others), "fingerprint": other.fingerprint}
-    run = types.SimpleNamespace(path=trained_run, data=open_run(trained_run).data, pretrain_data=noted)
-    assert [dataset.path for dataset in open_seen(run)] == [own.path, other.path]
+
+    def paths(run, *trained_on):
+        return {stage: [one.path for one in found] for stage, found in open_seen(run, trained_on).items()}
+
+    run = dataclasses.replace(open_run(trained_run), pretrain_data=noted)
+    assert paths(run) == {"training": [own.path], "pre-training": [other.path]}
     with pytest.raises(RunError, match=r"case-0{9}064 and 6 more have the case of a scan in .*hospital_b"):
-        check_unseen(open_seen(run)[1], other)
+        check_unseen(open_seen(run)["pre-training"][0], other)
     moved = shutil.copytree(others, tmp_path / "moved")
-    run.pretrain_data = noted | {"path": str(tmp_path / "gone")}
+    run = dataclasses.replace(run, pretrain_data=noted | {"path": str(tmp_path / "gone")})
     with pytest.raises(DatasetError, match="gone: the shards that .* are gone: name them with --trained"):
         open_seen(run)
-    assert [dataset.path for dataset in open_seen(run, [moved])] == [own.path, moved]
+    assert paths(run, moved) == {"training": [own.path], "pre-training": [moved]}
     with pytest.raises(RunError, match="was not trained on it"):
         open_seen(open_run(trained_run), [moved])
-    run.pretrain_data = noted | {"fingerprint": "another"}
+    run = dataclasses.replace(run, pretrain_data=noted | {"fingerprint": "another"})
     with pytest.raises(RunError, match="not the shards"):
         open_seen(run)

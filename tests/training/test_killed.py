@@ -32,7 +32,7 @@ import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.run_folder import create_run
+from doubleunet_bs.training.create_run import create_run
 from trainers import fold_trainer
 build_module.double_unet = small_network
 out, kills, seed = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])

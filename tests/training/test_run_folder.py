@@ -10,8 +10,9 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.training.create_run import create_run
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.run_folder import KERAS_MODEL, create_run, open_run
+from doubleunet_bs.training.run_folder import KERAS_MODEL, open_run
 from doubleunet_bs.training.stages import pretraining_cases
 
 
@@ -89,11 +90,79 @@ def test_the_users_own_folds_are_honoured(tmp_path, experiment, synthetic_shards
     assert second.folds(synthetic_shards).parts == first.folds(synthetic_shards).parts[::-1]
 
 
-def test_not_a_run_folder(tmp_path):
-    with pytest.raises(RunError, match="not a run folder"):
+def test_what_is_no_run_folder_and_what_to_give(tmp_path, experiment, synthetic_shards):
+    with pytest.raises(RunError, match=r"not a run folder .*: give the --run folder of a training$"):
         open_run(tmp_path)
-    with pytest.raises(RunError, match="not a run folder"):
-        open_run(tmp_path / "gone")
+    run = create_run(tmp_path / "run_dice", experiment, synthetic_shards)
+    run.fold_path(2).mkdir()
+    for path, remedy in (
+        (tmp_path / "run_dise", r"no such folder: .*; did you mean run_dice\?"),
+        (tmp_path, r"not a run folder .*; did you mean .*/run_dice\?"),
+        (run.fold_path(2), r"a fold, not a run: give .*/run_dice, and --fold 2"),
+    ):
+        with pytest.raises(RunError, match=remedy):
+            open_run(path)
+
+
+@pytest.mark.parametrize("place", ["fold_01", "fold_01/predictions", "fold_01/best.weights.h5", "locks"])
+def test_a_link_out_of_the_folder_is_refused(tmp_path, experiment, synthetic_shards, place):
+    """Of a run from elsewhere: what is written through it would change the reader's own files."""
+    run = create_run(tmp_path / "run", experiment, synthetic_shards)
+    (tmp_path / "victim").mkdir()
+    link = run.path / place
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "victim")
+    with pytest.raises(RunError, match=f"{place}: a symbolic link that leads out of"):
+        open_run(run.path)
+    # One that stays inside, and a run folder that is reached by a link itself, are the user's own affair.
+    link.unlink()
+    link.symlink_to(run.path / "folds.json")
+    (tmp_path / "name").symlink_to(run.path)
+    assert open_run(tmp_path / "name").experiment == experiment
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("image_shape", [10**9, 10**9]),
+        ("image_shape", [32]),
+        ("image_shape", ["32", 32]),
+        ("scans", "../../x"),
+        ("parts", 3),
+        ("parts", [{"path": 1, "fingerprint": "x"}]),
+        ("path", None),
+    ],
+)
+def test_sizes_and_names_from_elsewhere_are_checked(tmp_path, experiment, synthetic_shards, entry, value):
+    run = create_run(tmp_path / "run", experiment, synthetic_shards)
+    content = json.loads((run.path / "experiment.json").read_text())
+    content["data"][entry] = value
+    (run.path / "experiment.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"experiment.json: the .* is (damaged|incomplete)"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("name", "../../victim"),
+        ("name", "x" * 101),
+        ("name", "a\nb"),
+        ("epochs", 2.5),
+        ("epochs", True),
+        ("batch_size", "4"),
+        ("transfer", "no"),
+        ("encoder_weights", 7),
+        ("loss_classes", ["2"]),
+    ],
+)
+def test_settings_from_elsewhere_are_of_their_kind(tmp_path, experiment, synthetic_shards, setting, value):
+    run = create_run(tmp_path / "run", experiment, synthetic_shards)
+    content = json.loads((run.path / "experiment.json").read_text())
+    content["experiment"][setting] = value
+    (run.path / "experiment.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match="not the settings of an experiment"):
+        open_run(run.path)
 
 
 @pytest.mark.parametrize(

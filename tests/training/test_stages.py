@@ -21,11 +21,12 @@ from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import create_file
 from doubleunet_bs.training import locks, run_training, stages
 from doubleunet_bs.training import trainer as trainer_module
+from doubleunet_bs.training.create_run import create_run
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
-from doubleunet_bs.training.run_folder import create_run, open_run
+from doubleunet_bs.training.run_folder import open_run
 from doubleunet_bs.training.stages import FoldStages, stage_names
 from doubleunet_bs.training.steps import Steps
 from doubleunet_bs.training.trainer import Interrupted, Trainer
@@ -283,7 +284,10 @@ def test_interrupted_in_every_stage_and_between_them_the_result_is_the_same(tmp_
         if done is not None:
             content = json.loads((path / "fold_01" / "stages.json").read_text())
             assert [stage["done"] for stage in content["stages"]] == done
-            with pytest.raises(RunError, match="fold_01: has results already: continue with --resume"):
+            with pytest.raises(
+                RunError,
+                match="fold_01: has results already: continue with `doubleunet-bs train --run .*/run --resume`",
+            ):
                 train(path)
     [fold_path] = train(path, resume=True)
     assert_same(result(fold_path), result(trained / "fold_01"))

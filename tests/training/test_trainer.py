@@ -14,10 +14,10 @@ from doubleunet_bs.dataset.pipeline import load_micro_batch
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
+from doubleunet_bs.training.create_run import create_run
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.run_folder import create_run
 from doubleunet_bs.training.trainer import starting_head_bias
 
 SHARDS = SyntheticShards(scans=18)

@@ -1,0 +1,112 @@
+"""Several shard folders as one data set: a cohort that was prepared in parts, or of several hospitals."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from doubleunet_bs.errors import DatasetError, SettingsError
+from doubleunet_bs.preparation.shards import KINDS, ShardedDataset, open_shards, patients_comparable
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+def as_paths(paths: Paths) -> list[Path]:
+    """One path or several, as a list."""
+    return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+
+
+class JoinedShards(ShardedDataset):
+    """The cases of several shard folders, made by `open_all_shards`.
+
+    Attributes:
+        parts: the folders' data sets. `path` names all of them, for messages.
+    """
+
+    def __init__(self, parts: Sequence[ShardedDataset]):
+        cases, first = [], 0
+        for part in parts:
+            cases += [dataclasses.replace(case, shard=first + case.shard) for case in part.cases]
+            first += len(part._shards["counts"])
+        fingerprint = hashlib.sha256("".join(part.fingerprint for part in parts).encode()).hexdigest()
+        marks = {part.key_mark for part in parts}
+        super().__init__(
+            path=Path(" + ".join(str(part.path) for part in parts)),
+            cases=cases,
+            settings=parts[0].settings,
+            fingerprint=fingerprint,
+            shards={kind: [array for part in parts for array in part._shards[kind]] for kind in KINDS},
+            # Pseudonyms of several keys can be compared with those of no other data set.
+            key_mark=None if None in marks else marks.pop() if len(marks) == 1 else fingerprint,
+        )
+        self.parts = tuple(parts)
+
+
+def parts_of(dataset: Any) -> tuple[Any, ...]:
+    """The data sets that were joined, or the one data set itself."""
+    return dataset.parts if isinstance(dataset, JoinedShards) else (dataset,)
+
+
+def open_all_shards(
+    paths: Sequence[str | os.PathLike], verify: bool = False, other_patients: bool = False
+) -> ShardedDataset:
+    """Open one shard folder or join several. The order in which they are named does not matter.
+
+    Args:
+        paths: the folders.
+        verify: see `open_shards`.
+        other_patients: the user confirms that folders with different keys share no patients.
+
+    Raises:
+        SettingsError: a folder twice.
+        DatasetError: see `open_shards`. Or the folders were prepared with different settings, have a scan in common, or
+            their patients cannot be compared.
+    """
+    parts = [open_shards(path, verify) for path in paths]
+    if len({part.fingerprint for part in parts}) < len(parts):
+        raise SettingsError(f"{' '.join(map(str, paths))}: the same shards twice: name each folder once")
+    for number, other in enumerate(parts):
+        for earlier in parts[:number]:
+            check_prepared_alike(earlier, other)
+            if patients_comparable(earlier, other) is False and not other_patients:
+                raise different_keys(earlier, other)
+            check_no_common_scan(earlier, other)
+    return join_shards(parts)
+
+
+def join_shards(parts: Sequence[ShardedDataset]) -> ShardedDataset:
+    """The one data set itself, or several as one, in an order that their contents decide."""
+    return parts[0] if len(parts) == 1 else JoinedShards(sorted(parts, key=lambda part: part.fingerprint))
+
+
+def check_prepared_alike(one: ShardedDataset, other: ShardedDataset) -> None:
+    """Refuse shards that were prepared with other settings; DatasetError names each."""
+    here, changes = one.settings.to_json(), other.settings.changes(one.settings)
+    different = [f"{name} {there} there, {here[name]} here" for name, there in changes.items()]
+    if different:
+        raise DatasetError(
+            f"{other.path}: prepared with other settings than {one.path} ({'; '.join(different)}): prepare one again"
+        )
+
+
+def check_no_common_scan(one: ShardedDataset, other: ShardedDataset, patients: bool = False) -> None:
+    """Refuse shards that have a scan in common, with `patients` also a patient; DatasetError names the case."""
+    common = (("case", "case"), ("scan", "pixel_sha256"), ("source file", "source_sha256"))
+    for what, attribute in (("patient", "patient"), *common[1:]) if patients else common:
+        known = {getattr(case, attribute): case.case for case in one.cases}
+        for case in other.cases:
+            value = getattr(case, attribute)
+            if value and value in known:
+                raise DatasetError(
+                    f"{other.path}: {case.case} is of the same {what} as {known[value]} in {one.path}: leave one out"
+                )
+
+
+def different_keys(one: ShardedDataset, other: ShardedDataset) -> DatasetError:
+    """The error for shards whose patients cannot be compared."""
+    return DatasetError(
+        f"{other.path}: prepared with another key than {one.path}, so patients cannot be compared: prepare it "
+        "again with the other's --key file, or give --assume-disjoint-patients"
+    )

@@ -1,0 +1,234 @@
+"""`doubleunet-bs train` as people type it: resumed by the run's name alone, refused before TensorFlow is imported."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from intensity_run import make_run, make_shards
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.stop_signals import Interrupted
+from doubleunet_bs.training.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("data") / "shards")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, shards, tensorflow):
+    """A run of three folds. The first is trained and exported, so to speak; the second is trained alone."""
+    run = make_run(tmp_path_factory.mktemp("run") / "run", shards)
+    (run / "fold_01" / "saved_model").mkdir()
+    (run / "fold_01" / "saved_model" / "saved_model.pb").touch()
+    return run
+
+
+def train(*arguments):
+    return main(["train", *map(str, arguments)])
+
+
+@contextlib.contextmanager
+def interrupted(epoch):
+    """A signal comes at the start of the given epoch of a training."""
+    train_epoch = Trainer._train_epoch
+
+    def signalled(trainer, *arguments):
+        if trainer.state.epoch + 1 == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        train_epoch(trainer, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train_epoch", signalled)
+        yield
+
+
+def test_the_run_alone_is_enough_to_resume(tmp_path, shards, small_network, capsys):
+    """Settings, shards, fold and devices are those of the run, and the interruption printed the command."""
+    run = tmp_path / "my run"
+    options = ["--epochs", 2, "--folds", 3, "--encoder-weights", "none", "--set", "gamma=1", "--devices", "cpu"]
+    with interrupted(2):
+        new = ["--data", shards, "--run", run, "--experiment", "focal-tversky", "--fold", 2]
+        assert train(*new, *options, "--xla", "on") == 130
+    said = capsys.readouterr().err
+    assert f"interrupted: progress saved: continue with `doubleunet-bs train --run '{run}' --resume`" in said
+    # Started once more by mistake, the same command comes again.
+    assert train("--run", run, "--fold", 2) == 1
+    assert f"continue with `doubleunet-bs train --run '{run}' --resume`" in capsys.readouterr().err
+    assert train("--run", run, "--resume") == 0
+    said = capsys.readouterr().out
+    assert "XLA on" in said and f"done: {run / 'fold_02'}" in said and "--fold 2" in said
+    assert len((run / "fold_02" / "history.csv").read_text().splitlines()) == 3
+    starts = read_json(run / "fold_02" / "environment.json")["starts"]
+    assert [start["after"]["epochs"] for start in starts] == [0, 1]
+    # Another fold of the run needs no more than its number.
+    assert train("--run", run, "--fold", 1) == 0
+    assert read_json(run / "fold_01" / "environment.json")["experiment"]["gamma"] == 1.0
+    capsys.readouterr()
+    # A finished fold says so.
+    assert train("--run", run, "--fold", 1) == 1
+    assert "fold_01: is trained already: choose another --fold or --run" in capsys.readouterr().err
+    assert train("--run", run, "--fold", 1, "--resume") == 0
+    assert capsys.readouterr().out == "fold 1 is trained\n"
+    assert train("--run", run, "--resume") == 1
+    assert "nothing to resume (folds trained: 1, 2): start another with --fold" in capsys.readouterr().err
+
+
+def test_a_pretraining_that_was_interrupted_is_found_by_the_run_alone(tmp_path, shards, small_network, capsys):
+    other = make_shards(tmp_path / "prostate", first=100)
+    run = tmp_path / "run"
+    new = ["--data", shards, "--pretrain-data", other, "--run", run, "--experiment", "dice-otsu-transfer", "--fold", 3]
+    with interrupted(2):
+        assert train(*new, "--epochs", 2, "--folds", 3, "--encoder-weights", "none") == 130
+    assert f"continue with `doubleunet-bs train --run {run} --resume`" in capsys.readouterr().err
+    # Fold 1 has not begun, and the pre-training of the run is not fold 1's own.
+    assert train("--run", run, "--fold", 1, "--resume") == 1
+    assert "nothing to resume, fold 1 has not begun: leave out --resume" in capsys.readouterr().err
+    assert train("--run", run, "--resume") == 0
+    assert (run / "fold_03" / "model.keras").is_file() and not (run / "fold_01").exists()
+
+
+def test_several_interrupted_folds_are_continued_in_turn(tmp_path, shards, small_network, capsys):
+    run = tmp_path / "run"
+    with interrupted(2):
+        for fold in (1, 3):
+            new = ["--data", shards, "--run", run, "--experiment", "dice", "--fold", fold, "--folds", 3]
+            assert train(*new, "--epochs", 2, "--encoder-weights", "none") == 130
+    assert f"`doubleunet-bs train --run {run} --fold 3 --resume`" in capsys.readouterr().err
+    assert train("--run", run, "--resume") == 0
+    assert [fold for fold in (1, 2, 3) if (run / f"fold_0{fold}" / "saved_model").is_dir()] == [1, 3]
+
+
+def test_shards_that_have_moved_are_asked_for(tmp_path, shards, small_network, capsys):
+    moved = shutil.copytree(shards, tmp_path / "moved")
+    run = make_run(tmp_path / "run", moved, folds=(), epochs=1)
+    moved.rename(tmp_path / "elsewhere")
+    assert train("--run", run, "--fold", 1) == 1
+    assert "moved: the shards of" in (said := capsys.readouterr().err) and "name them with --data" in said
+    assert train("--run", run, "--fold", 1, "--epochs", 500, "--data", shards) in (
+        0,
+        1,
+    )  # trained, or killed by its size
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory, shards, trained):
+    """Answers to wrong commands, all given in one process that must never import TensorFlow."""
+    folder = tmp_path_factory.mktemp("wrong")
+    damaged = folder / "damaged"
+    shutil.copytree(trained, damaged)
+    write_json(damaged / "folds.json", {"format": 1, "parts": []})
+    new = ["train", "--data", shards, "--run", folder / "new", "--experiment", "dice", "--folds", 3]
+    commands = {
+        "fold": [*new, "--fold", 11],
+        "folds": [*new, "--fold", 1, "--folds", 60],
+        "devices": [*new, "--fold", 1, "--devices", "0"],
+        "shards": [*new, "--fold", 1, "--data", folder / "gone"],
+        "pretrain-data": [*new, "--fold", 1, "--experiment", "dice-otsu-transfer"],
+        "pretrain-gone": [*new, "--fold", 1, "--set", "transfer=yes", "--pretrain-data", folder / "gone"],
+        "weights": [*new, "--fold", 1, "--encoder-weights", folder / "gone.h5"],
+        "from": [*new, "--fold", 1, "--from", folder / "gone"],
+        "experiment": [*new, "--fold", 1, "--experiment", "focal_tversky"],
+        "setting": [*new, "--fold", 1, "--set", "gama=1"],
+        "nothing named": ["train", "--run", folder / "new"],
+        "resume nothing": [*new, "--fold", 1, "--resume"],
+        "resume unbegun": ["train", "--run", trained, "--fold", 3, "--resume"],
+        "no fold": ["train", "--run", trained],
+        "other settings": ["train", "--run", trained, "--fold", 3, "--epochs", 7],
+        "other experiment": ["train", "--run", trained, "--fold", 3, "--experiment", "dice"],
+        "trained": ["train", "--run", trained, "--fold", 1],
+        "evaluate gone": ["evaluate", folder / "gone"],
+        "evaluate near": ["evaluate", f"{trained}n"],
+        "evaluate fold": ["evaluate", trained / "fold_01"],
+        "evaluate shards": ["evaluate", shards],
+        "evaluate untrained": ["evaluate", trained, "--fold", 3],
+        "evaluate out of range": ["evaluate", trained, "--fold", 11],
+        "evaluate damaged": ["evaluate", damaged],
+        "compare others": ["evaluate", trained, damaged],
+        "compare twice": ["evaluate", trained, trained],
+        "ensemble alone": ["evaluate", trained, "--ensemble", "--data", shards],
+    }
+    script = (
+        "import contextlib, io, json, sys\n"
+        "from doubleunet_bs.__main__ import main\n"
+        "answers = {}\n"
+        "for name, words in json.loads(sys.stdin.read()).items():\n"
+        "    said = io.StringIO()\n"
+        "    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        code = main(words)\n"
+        "    answers[name] = [code, said.getvalue(), 'tensorflow' in sys.modules or 'keras' in sys.modules]\n"
+        "print(json.dumps(answers))\n"
+    )
+    words = {name: [str(word) for word in command] for name, command in commands.items()}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(words),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "new").exists()
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("fold", 2, "fold 11 is out of range: there are folds 1 to 3"),
+        ("folds", 2, "cannot fill 60 folds"),
+        ("devices", 2, "--devices 0: this machine has 0 GPU(s)"),
+        ("shards", 1, "gone: not a shard folder"),
+        ("pretrain-data", 2, "name its shards with --pretrain-data"),
+        ("pretrain-gone", 1, "gone: not a shard folder"),
+        ("weights", 1, "gone.h5: no such file"),
+        ("from", 1, "gone: not a run or a fold of one"),
+        ("experiment", 2, "did you mean focal-tversky?"),
+        ("setting", 2, "did you mean gamma?"),
+        ("nothing named", 2, "a new one needs --data, --experiment and --fold"),
+        ("resume nothing", 1, "new: nothing to resume"),
+        ("resume unbegun", 1, "nothing to resume, fold 3 has not begun"),
+        ("no fold", 2, "give --fold"),
+        ("other settings", 1, "epochs 500 there, 7 here"),
+        ("other experiment", 1, "name focal-tversky-otsu there, dice here"),
+        ("trained", 1, "is trained already"),
+        ("evaluate gone", 1, "gone: no such folder"),
+        ("evaluate near", 1, "did you mean run?"),
+        ("evaluate fold", 1, "a fold, not a run: give "),
+        ("evaluate shards", 1, "not a run folder"),
+        ("evaluate untrained", 1, "fold 3 is not trained"),
+        ("evaluate out of range", 2, "fold 11 is out of range"),
+        ("evaluate damaged", 1, "folds.json: `parts` must be"),
+        ("compare others", 1, "folds.json: `parts` must be"),
+        ("compare twice", 2, "a run is named twice"),
+        ("ensemble alone", 1, "have the case of a scan in"),
+    ],
+)
+def test_wrong_commands_are_answered_before_tensorflow_is_imported(answers, name, code, message):
+    found, said, imported = answers[name]
+    assert (found, imported) == (code, False) and message in said and len(said.splitlines()) == 1, said
+
+
+def test_the_settings_are_listed_without_anything_else(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train("--set", "help")
+    said = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "flip                   none, merged or per_view" in said and "loss_classes" in said
+
+
+def test_the_interruption_of_a_library_call_names_no_command():
+    assert str(Interrupted()) == "progress saved: continue with the same command and --resume"
