@@ -7,22 +7,30 @@ folder. Where scans in several folders have one name, it must lie in the folder 
 """
 
 import dataclasses
+import hashlib
 import os
+import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from doubleunet_bs.constants import METASTATIC, VIEWS
+from doubleunet_bs.constants import METASTATIC, NON_METASTATIC, VIEWS
 from doubleunet_bs.errors import LabelError
+from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import Declaration
-from doubleunet_bs.scans.labelme import rasterize
+from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.scans.labelme import read_labelme
 from doubleunet_bs.scans.labels import IMAGE_KINDS, read_mask
-from doubleunet_bs.scans.scan_files import walk_folders
+from doubleunet_bs.scans.scan_files import ScanFiles, walk_folders
 
 ENDINGS = (".json", ".png")
+OTHER_PICTURE = "its annotation was drawn on the picture of another scan: check that it is its own"
+SAME_OUTLINES = "its annotation has the same outlines as that of another scan: check that it is its own"
+VIEW_WORDS = {"anterior": {"anterior", "ant", "ap"}, "posterior": {"posterior", "post", "pa"}}
+PNG_ADVICE = 'if 1 means metastatic there, pass --classes with {"1": "metastatic"}'
 
 
 def index_labels(
@@ -63,11 +71,17 @@ class Annotation:
         lesions: as `prepare_scan` takes them; empty when there is no file.
         metastatic: whether any pixel is metastatic.
         warnings: one line each.
+        pictures: names of the pictures that its files were drawn on, where they say so.
+        outlines: hash of the outlined pixels of each file that has any.
+        non_metastatic_png: whether a PNG mask has outlines and none of them is metastatic.
     """
 
     lesions: dict[str, np.ndarray]
     metastatic: bool
     warnings: tuple[str, ...]
+    pictures: tuple[str, ...] = ()
+    outlines: tuple[str, ...] = ()
+    non_metastatic_png: bool = False
 
 
 def read_annotation(
@@ -80,8 +94,8 @@ def read_annotation(
         classes: label -> class. missing_views: views the scan lacks.
 
     Raises:
-        LabelError: a file that cannot be read; reason "label-ambiguous" when two files claim the same view, or a PNG
-            lies beside a JSON file of its name.
+        LabelError: files that cannot be read, all of them named; reason "label-ambiguous" when two files claim the same
+            view, or a PNG lies beside a JSON file of its name.
     """
     drawn = {annotation_stem(path, names): path for path in files if path.suffix.lower() == ".json"}
     for path in files:
@@ -91,20 +105,78 @@ def read_annotation(
             raise LabelError(message, "label-ambiguous")
     lesions: dict[str, np.ndarray] = {}
     origin: dict[str, Path] = {}
-    for path in files:
-        mask = (read_mask if path.suffix.lower() == ".png" else rasterize)(path, classes)
+    warnings, pictures, outlines, doubtful = [], [], [], False
+    for path, mask, picture in _read_files(files, classes):
         place = _place(path, IMAGE_KINDS[mask.shape], names, missing_views)
+        if picture:
+            pictures.append(picture)
+            if place in VIEWS and _view_of_picture(picture, names) not in (None, place):
+                other = next(view for view in VIEWS if view != place)
+                warnings.append(f"the annotation of the {place} view was drawn on a picture of the {other} view")
+        if mask.any():
+            outlines.append(hashlib.sha256(np.packbits(mask > 0).tobytes()).hexdigest())
+            doubtful |= path.suffix.lower() == ".png" and not (mask == METASTATIC).any()
         if place in lesions:
             raise LabelError(f"{path}: annotates the same as {origin[place].name}: keep one of them", "label-ambiguous")
         lesions[place], origin[place] = mask, path
     if len(lesions) > 1 and set(lesions) != set(VIEWS):
         message = f"{files[0]}: beside it there is {files[1].name}, drawn on another image: keep one of them"
         raise LabelError(message, "label-ambiguous")
-    warnings = []
+    if len(set(outlines)) < len(outlines):
+        warnings.append("both views have the same outlines: was one annotation copied?")
+    metastatic = any((mask == METASTATIC).any() for mask in lesions.values())
+    if doubtful and metastatic:
+        warnings.append(f"a PNG mask has only class {NON_METASTATIC}, non-metastatic: {PNG_ADVICE}")
     absent = set(VIEWS) - set(lesions) - set(missing_views)
     if set(lesions) & set(VIEWS) and absent:
         warnings.append(f"no annotation file of the {absent.pop()} view: treated as free of lesions")
-    return Annotation(lesions, any((mask == METASTATIC).any() for mask in lesions.values()), tuple(warnings))
+    return Annotation(lesions, metastatic, tuple(warnings), tuple(pictures), tuple(outlines), doubtful)
+
+
+def _read_files(files: Sequence[Path], classes: Mapping[str, int]) -> list[tuple[Path, np.ndarray, str]]:
+    """Path, mask and name of the picture of every file; the name is "" for a PNG."""
+    found, errors = [], []
+    for path in files:
+        try:
+            if path.suffix.lower() == ".png":
+                found.append((path, read_mask(path, classes), ""))
+            else:
+                found.append((path, *read_labelme(path, classes)))
+        except LabelError as error:
+            errors.append(error)
+    if errors:
+        raise LabelError("; ".join(map(str, errors)), errors[0].reason)
+    return found
+
+
+def _view_of_picture(picture: str, names: Sequence[str]) -> str | None:
+    """The view that a picture is called after, None when it says none or both."""
+    text = unicodedata.normalize("NFC", picture).casefold()
+    for name in names:
+        text = text.removeprefix(name.casefold()) if len(set(names)) == 1 else text
+    words = set(re.split(r"[^a-z]+", text))
+    said = [view for view, own in VIEW_WORDS.items() if words & own]
+    return said[0] if len(said) == 1 else None
+
+
+def warn_of_mix_ups(
+    cases: Sequence[CaseRecord], annotations: Sequence[tuple[ScanFiles, Annotation]]
+) -> list[CaseRecord]:
+    """Warn of scans whose annotation was drawn on the picture of another scan, or has the outlines of another scan.
+
+    Args:
+        cases: of all scans.
+        annotations: for each case its files and its annotation.
+    """
+    names = NearNames({name for source, _ in annotations for name in source.names})
+    times = Counter(outline for _, annotation in annotations for outline in set(annotation.outlines))
+    found = []
+    for case, (source, annotation) in zip(cases, annotations, strict=True):
+        drawn_on = {names.begins(unicodedata.normalize("NFC", picture)) for picture in annotation.pictures}
+        warnings = [OTHER_PICTURE] if drawn_on - {None, *source.names} else []
+        warnings += [SAME_OUTLINES] if any(times[outline] > 1 for outline in annotation.outlines) else []
+        found.append(dataclasses.replace(case, warnings=(*case.warnings, *warnings)) if warnings else case)
+    return found
 
 
 def decide_group(annotation: Annotation, declared: Declaration | None) -> str:
@@ -114,6 +186,9 @@ def decide_group(annotation: Annotation, declared: Declaration | None) -> str:
         LabelError: "label-missing": neither annotated nor declared normal; "label-contradiction": they disagree.
     """
     says = declared.metastases if declared else None
+    if says is not False and not annotation.metastatic and annotation.non_metastatic_png:
+        message = f"its PNG mask has only class {NON_METASTATIC}, non-metastatic: {PNG_ADVICE}"
+        raise LabelError(message, "label-contradiction" if says else "label-missing")
     if says is None and not annotation.metastatic:
         message = (
             "no metastasis is annotated: annotate the scan, or declare it normal with metastases=no in patients.csv"

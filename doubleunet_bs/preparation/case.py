@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from doubleunet_bs.constants import CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
@@ -16,6 +17,13 @@ from doubleunet_bs.preparation.settings import PreparationSettings
 
 if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
     from doubleunet_bs.scans.bone_scan import BoneScan
+
+BODY_SIGMA = 3.0
+"""Of the Gaussian, in pixels, before the outline of the body is found."""
+
+MOST_OUTSIDE, MOST_IN_AIR = 0.2, 0.5
+"""Parts of the metastatic pixels of a view; more is a warning. On 60 phantoms the true outlines have at most 0.00
+outside the body and 0.34 in air; outlines of half the size, as from another matrix, have all."""
 
 LARGEST_COUNT = np.iinfo(np.uint16).max
 
@@ -137,6 +145,7 @@ def prepare_scan(
 
     # Of the classes 0, 1 and 2 the larger one holds: uptake is non-metastatic unless it is metastatic.
     labels = np.maximum(annotated, uptake.astype(np.uint8) * np.uint8(NON_METASTATIC))
+    warnings += _check_outlines(counts, labels == METASTATIC, uptake, fraction, settings.background)
     return PreparedCase(
         counts=counts,
         labels=labels,
@@ -157,6 +166,31 @@ def prepare_scan(
         settings=settings,
         phantom=scan.phantom,
     )
+
+
+def _check_outlines(
+    counts: np.ndarray, metastatic: np.ndarray, uptake: np.ndarray, fraction: float, background: str
+) -> list[str]:
+    """Warn of views whose annotated metastases lie where none can be: in air, or outside the body."""
+    warnings = []
+    half = counts.shape[1] // 2
+    for name, columns in zip(VIEWS, (np.s_[:half], np.s_[half:]), strict=True):
+        drawn = metastatic[:, columns]
+        if not drawn.any():
+            continue
+        smooth = cv2.GaussianBlur(counts[:, columns].astype(np.float32), (0, 0), BODY_SIGMA)
+        outside = 1 - np.mean(find_uptake(smooth, smooth, "log")[drawn])
+        # A hot injection site can take Otsu's threshold above every lesion.
+        usual = background == "otsu" and fraction >= SMALLEST_USUAL_FRACTION
+        in_air = 1 - np.mean(uptake[:, columns][drawn]) if usual else 0.0
+        where = "outside the body" if outside > MOST_OUTSIDE else "in air" if in_air > MOST_IN_AIR else None
+        if where is not None:
+            share = outside if where == "outside the body" else in_air
+            warnings.append(
+                f"{share:.0%} of the metastatic pixels of the {name} view lie {where}: "
+                "is it the annotation of this scan and view?"
+            )
+    return warnings
 
 
 def _check_views(scan: "BoneScan") -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError, os_reason
 from doubleunet_bs.files import new_folder, write_json
-from doubleunet_bs.preparation.annotations import decide_group, read_annotation
+from doubleunet_bs.preparation.annotations import Annotation, decide_group, read_annotation, warn_of_mix_ups
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
@@ -37,7 +37,7 @@ from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter
 from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, printable, save_file_table
-from doubleunet_bs.scans.scan_files import Rejection
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles
 
 AHEAD = 4
 """Scans given to each worker before their turn: enough to keep all busy, few enough to keep memory flat."""
@@ -166,6 +166,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     writer = ShardWriter(folder, job.settings, pseudonyms.key_mark)
     rejected = list(inputs.rejected)
     sources: list[PatientSource] = []
+    annotations: list[tuple[ScanFiles, Annotation]] = []
     seen: dict[str, str] = {}
     files: dict[str, tuple[str, ...]] = {}
     bar = tqdm(inputs.tasks, desc="prepare", unit="scan", disable=None)
@@ -179,6 +180,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
                 pseudonyms.merge(outcome.pseudonyms)
                 pseudonyms.files[outcome.record.case] = files[outcome.record.case] = task.source.full_paths
                 sources.append(outcome.source)
+                annotations.append((task.source, outcome.annotation))
                 writer.add(outcome.record, outcome.counts, outcome.labels, outcome.regions)
                 if job.pictures:
                     grey = to_grey(outcome.counts, outcome.record.gains)
@@ -191,6 +193,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     job.files_file.unlink(missing_ok=True)
     save_file_table(job.files_file, files)
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
+    writer.cases = warn_of_mix_ups(writer.cases, annotations)
     writer.finish()
     shown = {case: " + ".join(os.path.relpath(path, job.scans) for path in paths) for case, paths in files.items()}
     return CohortResult(tuple(writer.cases), tuple(rejected), inputs.passed_over, inputs.notes, shown)
@@ -203,6 +206,7 @@ class Prepared:
     Attributes:
         record, counts, labels, regions: as `ShardWriter.add` takes them.
         source: where its patient is known from.
+        annotation: pictures and outlines of its annotation, without the masks.
         pseudonyms: key and lookup table of the pseudonyms of this scan alone.
     """
 
@@ -210,6 +214,7 @@ class Prepared:
     counts: np.ndarray
     labels: np.ndarray
     source: PatientSource
+    annotation: Annotation
     pseudonyms: Pseudonyms
     regions: np.ndarray | None = None
 
@@ -244,6 +249,7 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
         counts=prepared.counts,
         labels=prepared.labels,
         regions=None if regions is None else prepare_regions(prepared, regions),
+        annotation=dataclasses.replace(annotation, lesions={}),
         source=PatientSource(scan.patient, declared=bool(task.declared and task.declared.patient)),
         pseudonyms=pseudonyms,
     )

@@ -25,12 +25,19 @@ class NearNames:
         for name in self._names:
             self._alike[_numbers(name)].append(name)
 
-    def find(self, text: str) -> str | None:
-        """The name that `text` begins with, or that begins with `text`, or the most similar one, if any."""
+    def begins(self, text: str) -> str | None:
+        """The longest name that `text` begins with, as a whole word, if any."""
         text = text.casefold()
         for end in range(len(text), 0, -1):
             if text[:end] in self._names and not text[end : end + 1].isalnum():
                 return self._names[text[:end]]
+        return None
+
+    def find(self, text: str) -> str | None:
+        """The name that `text` begins with, or that begins with `text`, or the most similar one, if any."""
+        if (first := self.begins(text)) is not None:
+            return first
+        text = text.casefold()
         alike = self._alike.get(_numbers(text), [])
         for name in alike:
             if name.startswith(text) and not name[len(text)].isalnum():

@@ -69,10 +69,17 @@ def rasterize(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
                [0, 0, 2, 2, 2, 0],
                [0, 0, 0, 0, 0, 0]], dtype=uint8)
     """
+    return read_labelme(path, classes)[0]
+
+
+def read_labelme(path: str | os.PathLike, classes: Mapping[str, int]) -> tuple[np.ndarray, str]:
+    """The mask of `rasterize`, and the name of the picture it was drawn on, without folders and ending, or ""."""
     path = Path(path)
     content = _read(path)
     check_image_size(path, content["imageHeight"], content["imageWidth"])
-    return draw_shapes(path, content["shapes"], (content["imageHeight"], content["imageWidth"]), classes)
+    mask = draw_shapes(path, content["shapes"], (content["imageHeight"], content["imageWidth"]), classes)
+    picture = content.get("imagePath")
+    return mask, Path(picture.replace("\\", "/")).stem if isinstance(picture, str) else ""
 
 
 def draw_shape(image: Image.Image, shape: dict[str, Any], value: int) -> None:
@@ -229,16 +236,6 @@ def _are_fractions(shapes: list[Any]) -> bool:
         for number in (point if isinstance(point, list) else ())
     ]
     return len(numbers) >= 4 and all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers)
-
-
-def image_name(path: str | os.PathLike) -> str:
-    """Name of the picture that a Labelme file was drawn on, without folders and ending; "" where it does not say.
-
-    Raises:
-        LabelError: as `rasterize`, for a file that is none of Labelme's.
-    """
-    name = _read(Path(path)).get("imagePath")
-    return Path(name.replace("\\", "/")).stem if isinstance(name, str) else ""
 
 
 def _read(path: Path) -> dict[str, Any]:

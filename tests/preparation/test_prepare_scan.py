@@ -152,6 +152,30 @@ def test_a_hot_injection_site_that_takes_otsu_s_threshold_is_reported():
     assert any("keeps only" in line for line in case.warnings)
 
 
+@pytest.mark.parametrize("place", ["lesion", "air beside the body", "soft tissue", "both"])
+def test_outlines_in_air_or_outside_the_body_are_said(place):
+    hot = SCAN.posterior.copy()
+    hot[400:420, 120:140] = 200
+    rows, columns = np.indices(hot.shape)
+    masks = {
+        "lesion": (rows >= 400) & (rows < 420) & (columns >= 120) & (columns < 140),
+        "air beside the body": (rows >= 400) & (rows < 420) & (columns < 20),
+    }
+    scan = dataclasses.replace(SCAN, posterior=hot)
+    plain = prepare_scan(scan)
+    air = plain.map_back((plain.labels == 0).astype(np.uint8))["posterior"] > 0
+    masks["soft tissue"] = air & (rows > 300) & (rows < 320) & (columns > 110) & (columns < 150)
+    masks["both"] = masks["lesion"] | masks["air beside the body"]
+    case = prepare_scan(scan, {"posterior": masks[place].astype(np.uint8) * 2})
+    said = {
+        "lesion": [],
+        "air beside the body": ["100% of the metastatic pixels of the posterior view lie outside the body"],
+        "soft tissue": ["100% of the metastatic pixels of the posterior view lie in air"],
+        "both": ["50% of the metastatic pixels of the posterior view lie outside the body"],
+    }
+    assert [line.partition(":")[0] for line in case.warnings if "metastatic pixels of" in line] == said[place]
+
+
 @pytest.mark.parametrize("bin", [1, 2])
 def test_the_histogram_leaves_the_metastases_out(bin):
     hot = SCAN.anterior.copy()
