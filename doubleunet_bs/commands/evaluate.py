@@ -24,7 +24,7 @@ Writes:
   RUN/report.html             tables, charts and scans on one page
   RUN/figures/                with --figures: each figure of the report as a file
 With --predictions, scores.json and the summaries go into DIR.
-With several runs only comparison.json, .csv and .txt in --out, and the kept predictions of each run.
+With several runs only comparison.txt, .json, .csv, .svg and .png in --out, and the kept predictions of each run.
 
 Exit codes: 0 done, 1 the evaluation failed, 2 wrong arguments, 130 interrupted.
 """
@@ -166,5 +166,5 @@ def _compare(args: argparse.Namespace, settings) -> int:
     print(format_comparison(comparison))
     if args.out:
         write_comparison(args.out, comparison)
-        print(f"written in {args.out}: comparison.json, comparison.csv, comparison.txt")
+        print(f"written in {args.out}: comparison.txt, .json, .csv, .svg, .png")
     return 0

@@ -5,13 +5,14 @@ import dataclasses
 import io
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.dataset.joined_shards import Paths
+from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import open_run_data, provenance_of_runs, read_folds, score_fold
 from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
@@ -21,6 +22,7 @@ from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, holm_
 from doubleunet_bs.evaluation.summary import Mean, mean_of_folds
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import write_json, write_text
+from doubleunet_bs.preparation.records import PHANTOMS
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.run_folder import Run, open_run
 
@@ -46,7 +48,8 @@ class RunComparison:
 
     Attributes:
         names: of the runs, as they are called in tables: the folder names, or whole paths where those repeat.
-        experiments: name of each run's experiment, with the settings that were changed and the precision, if recorded.
+        experiments: name of each run's experiment, "(changed)" where it is not the paper's row.
+        differences: setting -> its value in each run, for every setting in which they differ, and "precision".
         folds: those that all runs have.
         left_out: (name, fold) of folds that only some have.
         scores: for each run its scores of `folds`.
@@ -56,6 +59,7 @@ class RunComparison:
 
     names: tuple[str, ...]
     experiments: tuple[str, ...]
+    differences: dict[str, tuple[Any, ...]]
     folds: tuple[int, ...]
     left_out: tuple[tuple[str, int], ...]
     scores: tuple[tuple[FoldScores, ...], ...]
@@ -73,6 +77,9 @@ class RunComparison:
             "version": __version__,
             "method": METHOD,
             "data": self.provenance.to_json(),
+            "differences": {
+                setting: dict(zip(self.names, values, strict=True)) for setting, values in self.differences.items()
+            },
             "folds": list(self.folds),
             "left_out": [{"run": name, "fold": fold} for name, fold in self.left_out],
             "runs": [
@@ -133,9 +140,11 @@ def compare_runs(
         for number in run.trained_folds()
         if number not in common and fold is None
     )
-    experiments = tuple(_label(run, folds) for run, folds in zip(runs, scores, strict=True))
+    experiments = tuple(run.experiment.name + ("" if run.is_paper_row else " (changed)") for run in runs)
     of = dataclasses.replace(provenance_of_runs(runs, dataset), row=None)
-    return RunComparison(names, experiments, common, left_out, scores, holm_corrected(pairs), of)
+    return RunComparison(
+        names, experiments, _differences(runs, scores), common, left_out, scores, holm_corrected(pairs), of
+    )
 
 
 def _common_folds(runs: Sequence[Run], names: Sequence[str], fold: int | None) -> tuple[int, ...]:
@@ -172,6 +181,7 @@ def format_comparison(comparison: RunComparison) -> str:
     lines += [
         "",
         *(f"{name}: {what}" for name, what in zip(names, comparison.experiments, strict=True)),
+        differences_line(comparison),
         "Metastatic pixels in %. Means over folds: [1] of mean precision and mean sensitivity, [2] of the folds' F1.",
         "",
         "Dice per scan, second minus first, in percentage points:",
@@ -198,25 +208,37 @@ def _pair_line(pair: Comparison, several: bool) -> str:
 
 
 def comparison_csv(comparison: RunComparison) -> str:
-    """One line a scan: the Dice of each run as a fraction, an empty cell where undefined; notes after a "#"."""
+    """One line a scan: the Dice of each run as a fraction, an empty cell where undefined."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["fold", "case", "patient", *comparison.names])
-    for place, fold in enumerate(comparison.folds):
-        tables = [{scan.case: scan for scan in folds[place].scans} for folds in comparison.scores]
-        for case, scan in tables[0].items():
-            dice = [table[case].dice for table in tables]
-            writer.writerow([fold, case, scan.patient, *("" if value is None else repr(value) for value in dice)])
-    writer.writerows([f"# {note}"] for note in comparison.provenance.notes)
+    writer.writerow(["fold", "case", "patient", "scans_are", *comparison.names])
+    of = comparison.provenance.scans
+    for fold, case, patient, dice in _dice_of_scans(comparison):
+        writer.writerow([fold, case, patient, of, *("" if value is None else repr(value) for value in dice)])
     return text.getvalue()
 
 
+def _dice_of_scans(comparison: RunComparison) -> Iterator[tuple[int, str, str, list[float | None]]]:
+    """(fold, case, patient, Dice in each run) of every test scan."""
+    for place, fold in enumerate(comparison.folds):
+        tables = [{scan.case: scan for scan in folds[place].scans} for folds in comparison.scores]
+        for case, scan in tables[0].items():
+            yield fold, case, scan.patient, [table[case].dice for table in tables]
+
+
 def write_comparison(folder: str | os.PathLike, comparison: RunComparison) -> None:
-    """Write `comparison.json`, `comparison.csv` and `comparison.txt` into a folder, made when it is new."""
+    """Write `comparison.json`, `.csv`, `.txt`, `.svg` and `.png` into a folder, made when it is new."""
     folder = Path(folder)
     write_json(folder / "comparison.json", comparison.to_json())
     write_text(folder / "comparison.csv", comparison_csv(comparison))
     write_text(folder / "comparison.txt", format_comparison(comparison) + "\n")
+    # Imported here: matplotlib takes half a second, and the comparison on the terminal needs none.
+    from doubleunet_bs.evaluation.report.charts import mark_figure, paired_chart, write_figures
+
+    phantoms = comparison.provenance.scans == PHANTOMS
+    for kind in ("svg", "png"):
+        figure = paired_chart(comparison.names, [dice for *_, dice in _dice_of_scans(comparison)])
+        write_figures(folder, {"comparison": mark_figure(figure, PHANTOM_NOTE if phantoms else "")}, kind)
 
 
 def _check_same(runs: Sequence[Run], data: Paths | None) -> tuple[ShardedDataset, Folds]:
@@ -239,15 +261,26 @@ def _check_same(runs: Sequence[Run], data: Paths | None) -> tuple[ShardedDataset
     return dataset, folds
 
 
-def _label(run: Run, folds: Sequence[FoldScores]) -> str:
-    """What the run trained, so that runs with other settings or another precision are distinguished."""
-    changed = run.changed_settings()
-    precision = precision_entry(fold.about.get("arithmetic") for fold in folds).get("arithmetic")
-    return (
-        run.experiment.name
-        + (f" (changed: {', '.join(changed)})" if changed else "")
-        + (f", trained in {precision}" if precision else "")
-    )
+def _differences(runs: Sequence[Run], scores: Sequence[Sequence[FoldScores]]) -> dict[str, tuple[Any, ...]]:
+    settings = [
+        {
+            **run.experiment.public().to_json(),
+            "precision": precision_entry(fold.about.get("arithmetic") for fold in folds).get("arithmetic"),
+        }
+        for run, folds in zip(runs, scores, strict=True)
+    ]
+    names = dict.fromkeys(name for own in settings for name in own if name != "name")
+    values = {name: tuple(own.get(name) for own in settings) for name in names}
+    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
+
+
+def differences_line(comparison: RunComparison) -> str:
+    """In which settings the runs differ, with the values in the order of the runs."""
+    found = [
+        f"{setting} {' / '.join('-' if value is None else str(value) for value in values)}"
+        for setting, values in comparison.differences.items()
+    ]
+    return f"Differ in: {', '.join(found)}." if found else "The runs have the same settings."
 
 
 def _p(value: float) -> str:

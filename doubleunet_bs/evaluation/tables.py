@@ -28,7 +28,7 @@ from doubleunet_bs.evaluation.summary import (
 from doubleunet_bs.files import write_json, write_text
 
 CSV, TEX = "summary.csv", "table.tex"
-COLUMNS = ("method", "row", "scans", "precision", "sensitivity", "f1", "f1_is")
+COLUMNS = ("method", "row", "scans", "precision", "sensitivity", "f1", "f1_is", "scans_are")
 OF_MEANS, OF_FOLDS, POOLED = "of the means", "mean over folds", "pooled over scans"
 
 BLANK: Literal[""] = ""
@@ -163,9 +163,10 @@ def write_summary(folder: Path, summary: Summary) -> None:
 
 
 def summary_csv(summary: Summary) -> str:
-    """One line a fold, then mean, mean of F1, standard deviation and 95 % interval, for each method; notes after a "#".
+    """One line a fold, then mean, mean of F1, standard deviation and 95 % interval, for each method.
 
-    Figures are fractions, an undefined one is an empty cell. `f1_is` says how the F1 of a line came about.
+    Figures are fractions, an undefined one is an empty cell. `f1_is` says how the F1 of a line came about, `scans_are`
+    whether the scans are of patients or phantoms. The notes are in `summary.json`.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -174,7 +175,8 @@ def summary_csv(summary: Summary) -> str:
 
     def write(method: str, name: str, cells: Iterable[Cell], row: Row) -> None:
         figures = [repr(float(cell)) if isinstance(cell, float) else "" for cell in cells]
-        writer.writerow([method, name, row.scans or "", *figures, row.f1_is])
+        scans_are = "" if row.kind == "paper" else summary.provenance.scans
+        writer.writerow([method, name, row.scans or "", *figures, row.f1_is, scans_are])
 
     methods = {"Double U-Net": "model", "intensity threshold": "threshold"}
     if summary.postprocessed_mean:
@@ -193,8 +195,6 @@ def summary_csv(summary: Summary) -> str:
     for row in rows:
         if row.kind == "paper" and summary.provenance.paper:
             write(f"paper, Table {summary.provenance.paper.table} (other scans)", "mean", row.model, row)
-    for note in summary.provenance.notes:
-        writer.writerow([f"# {note}", *[""] * (len(COLUMNS) - 1)])
     return text.getvalue()
 
 
@@ -212,6 +212,7 @@ def summary_tex(summary: Summary) -> str:
         "paper": f"Paper, Table {paper.table} (other scans)" if paper else "",
     }
     lines = [
+        r"% needs \usepackage{booktabs}",
         *(f"% {note}" for note in notes),
         r"\begin{tabular}{lrrr}",
         r"\toprule",

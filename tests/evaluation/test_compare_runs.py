@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from intensity_run import make_run, make_shards
+from PIL import Image
 from scipy.stats import wilcoxon
 from score_makers import scan
 
@@ -152,14 +153,20 @@ def test_two_runs(runs, tmp_path):
     assert found.means[1].sensitivity == 1.0
 
     text = format_comparison(found)
+    assert "Differ in: loss focal-tversky / dice, negatives otsu / none." in text
     assert "first -> second: 4 scans, 0 equal" in text and "rank-biserial +1.00" in text
     assert "fold 3 of second" in text
     assert "do not say whether their scans are phantoms" in text
     write_comparison(tmp_path / "out", found)
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert content["differences"]["loss"] == {"first": "focal-tversky", "second": "dice"}
     assert content["pairs"][0]["p"] == pair.p and content["runs"][1]["mean"]["sensitivity"] == 1.0
     rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
-    assert all(float(row["second"]) > float(row["first"]) for row in rows if not row["fold"].startswith("#"))
+    assert len(rows) == 4 and {row["scans_are"] for row in rows} == {"unknown"}
+    assert all(float(row["second"]) > float(row["first"]) for row in rows)
+    assert "first" in (drawn := (tmp_path / "out" / "comparison.svg").read_text()) and "second" in drawn
+    with Image.open(tmp_path / "out" / "comparison.png") as picture:
+        assert picture.width > 1000
     assert (tmp_path / "out" / "comparison.txt").read_text() == text + "\n"
 
 
@@ -210,8 +217,11 @@ def test_runs_of_another_precision_are_distinguished(runs, tmp_path):
         environment = run / "fold_01" / "environment.json"
         write_json(environment, {**read_json(environment), "precision": precision})
     found = compare_runs([float32, mixed, runs[0]], fold=1, settings=QUICK)
-    label = "focal-tversky-otsu (changed: encoder_weights, folds, preparation.bin)"
-    assert found.experiments == (f"{label}, trained in float32", f"{label}, trained in mixed_bfloat16", label)
+    assert found.experiments == ("focal-tversky-otsu (changed)",) * 3
+    assert found.differences == {"precision": ("float32", "mixed_bfloat16", None)}
+    assert "Differ in: precision float32 / mixed_bfloat16 / -." in format_comparison(found)
+    same = compare_runs([runs[0], float32], fold=2, settings=QUICK)
+    assert "The runs have the same settings." in format_comparison(same)
 
 
 def test_three_runs_are_corrected_for_three_pairs(runs, tmp_path):

@@ -67,6 +67,30 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Figure:
     return figure
 
 
+def paired_chart(names: Sequence[str], scans: Sequence[Sequence[float | None]]) -> Figure:
+    """The Dice of the same scans in several runs in %, one line a scan, the medians as bars.
+
+    Args:
+        names: of the runs.
+        scans: for each scan its Dice in each run as a fraction, None where undefined.
+    """
+    figure, axes = _figure(height=3.4)
+    values = 100 * np.array([[np.nan if value is None else value for value in dice] for dice in scans], float)
+    places = np.arange(len(names))
+    green = hex_colour(TRUE_POSITIVE)
+    axes.plot(places, values.T, "-o", color=green, alpha=0.45, linewidth=1, markersize=3.5, clip_on=False)
+    for place, own in zip(places, values.T, strict=True):
+        if not np.isnan(own).all():
+            median = float(np.nanmedian(own))
+            axes.plot([place - 0.12, place + 0.12], [median, median], color="#1c2326", linewidth=2.5)
+    axes.set_xticks(places, names)
+    axes.set_xlim(-0.4, len(names) - 0.6)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("Dice per scan (%); bar: median")
+    axes.grid(axis="y", alpha=0.3)
+    return figure
+
+
 def size_chart(sizes: Mapping[str, LesionCounts]) -> Figure:
     """True positives, false negatives and false positives among lesions, by size."""
     figure, axes = _figure(height=3.2)
