@@ -30,7 +30,13 @@ from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
 from doubleunet_bs.preparation.inspection import write_pictures
-from doubleunet_bs.preparation.patients import PatientSource, same_patients, warn_of_issuers
+from doubleunet_bs.preparation.patients import (
+    PatientSource,
+    note_of_one_patient,
+    same_patients,
+    warn_of_issuers,
+    warn_of_persons,
+)
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, make_record
 from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -193,10 +199,12 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     job.files_file.unlink(missing_ok=True)
     save_file_table(job.files_file, files)
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
+    writer.cases = warn_of_persons(writer.cases, sources, pseudonyms.persons)
     writer.cases = warn_of_mix_ups(writer.cases, annotations)
     writer.finish()
     shown = {case: " + ".join(os.path.relpath(path, job.scans) for path in paths) for case, paths in files.items()}
-    return CohortResult(tuple(writer.cases), tuple(rejected), inputs.passed_over, inputs.notes, shown)
+    notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources)]))
+    return CohortResult(tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +265,7 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
 
 def _without_table(pseudonyms: Pseudonyms) -> Pseudonyms:
     empty = copy.copy(pseudonyms)
-    empty.cases, empty.patients, empty.files = {}, {}, {}
+    empty.cases, empty.patients, empty.files, empty.persons = {}, {}, {}, {}
     return empty
 
 

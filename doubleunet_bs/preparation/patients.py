@@ -17,7 +17,7 @@ import io
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.constants import CANCERS
@@ -145,6 +145,10 @@ ISSUER_WARNING = (
 )
 
 
+PERSON_WARNING = "its Patient ID comes with two birth dates or sexes in the headers: say in patients.csv which scans are of one patient"
+SMALLEST_SUSPECT_COHORT = 3
+
+
 @dataclasses.dataclass(frozen=True)
 class PatientSource:
     """Where the patient of a scan is known from.
@@ -198,3 +202,35 @@ def warn_of_issuers(
                     case = found[number]
                     found[number] = dataclasses.replace(case, warnings=(*case.warnings, ISSUER_WARNING))
     return found
+
+
+def warn_of_persons(
+    cases: Sequence[CaseRecord], sources: Sequence[PatientSource], persons: Mapping[str, Collection[tuple[str, str]]]
+) -> list[CaseRecord]:
+    """Add `PERSON_WARNING` where one Patient ID came with two birth dates or sexes, as when an anonymiser set it.
+
+    Scans that patients.csv assigns get no warning.
+
+    Args:
+        cases, sources: as for `same_patients`.
+        persons: pseudonym of a patient -> pairs of birth date and sex.
+    """
+    several = {
+        patient
+        for patient, pairs in persons.items()
+        if any(len({value.strip().upper() for value in values} - {""}) > 1 for values in zip(*pairs, strict=True))
+    }
+    return [
+        dataclasses.replace(case, warnings=(*case.warnings, PERSON_WARNING))
+        if source.header in several and not source.declared
+        else case
+        for case, source in zip(cases, sources, strict=True)
+    ]
+
+
+def note_of_one_patient(sources: Sequence[PatientSource]) -> str | None:
+    """What to say when all scans have one Patient ID, which may be an anonymiser's: "0" or "ANON"."""
+    one = len({source.header for source in sources}) == 1 and sources[0].header is not None
+    if len(sources) < SMALLEST_SUSPECT_COHORT or not one or any(source.declared for source in sources):
+        return None
+    return f"all {len(sources)} scans have one Patient ID: if they are of several patients, say so in {FILE}"

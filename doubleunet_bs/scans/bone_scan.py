@@ -172,6 +172,13 @@ def _assemble(
         # An identifier is only unique at the institution that issued it.
         patient_id = [read_identifier(dataset, "PatientID"), read_identifier(dataset, "IssuerOfPatientID")]
         patient = pseudonyms.patient("\\".join(filter(None, patient_id))) if patient_id[0] else None
+        if patient is not None:
+            for part in parts:
+                person = (
+                    read_identifier(part.dataset, "PatientBirthDate"),
+                    read_identifier(part.dataset, "PatientSex"),
+                )
+                pseudonyms.persons.setdefault(patient, set()).add(person)
     found = pixel_spacing(dataset)
     digest = hashlib.sha256()
     for part in parts:

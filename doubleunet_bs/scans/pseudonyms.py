@@ -37,6 +37,7 @@ class Pseudonyms:
     Attributes:
         cases: pseudonym -> identifier of every scan asked for.
         patients: pseudonym -> identifier of every patient asked for.
+        persons: pseudonym of a patient -> pairs of birth date and sex that came with it; never written to a file.
         files: pseudonym of a scan -> absolute paths of its one or two files, where they are known.
 
     Example:
@@ -54,6 +55,7 @@ class Pseudonyms:
         self.cases: dict[str, str] = {}
         self.patients: dict[str, str] = {}
         self.files: dict[str, tuple[str, ...]] = {}
+        self.persons: dict[str, set[tuple[str, str]]] = {}
 
     def __repr__(self) -> str:
         # Neither key nor identifiers may end up in a log.
@@ -84,6 +86,8 @@ class Pseudonyms:
         self.cases.update(other.cases)
         self.patients.update(other.patients)
         self.files.update(other.files)
+        for patient, seen in other.persons.items():
+            self.persons.setdefault(patient, set()).update(seen)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Pseudonyms":

@@ -3,7 +3,7 @@
 import pytest
 
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
-from doubleunet_bs.preparation.patients import ISSUER_WARNING
+from doubleunet_bs.preparation.patients import ISSUER_WARNING, PERSON_WARNING
 
 
 def prepare(cohort):
@@ -64,3 +64,43 @@ def test_the_one_that_the_table_leaves_out_is_warned_of(cohort):
     scans(cohort, "", "UKX")
     cohort.declare("s1,Ann,breast,yes")
     assert warned(prepare(cohort)) == [False, True]
+
+
+def persons(cohort, *people, patient="0"):
+    """A scan for each (birth date, sex), all with one Patient ID."""
+    for number, (birth, sex) in enumerate(people):
+        name = f"s{number}"
+        cohort.positive(name, number)
+        dataset = cohort.dataset(number, patient)
+        dataset.PatientBirthDate, dataset.PatientSex = birth, sex
+        dataset.save_as(cohort.scans / f"{name}.dcm", enforce_file_format=True)
+
+
+@pytest.mark.parametrize(
+    ("people", "expected"),
+    [
+        ([("19500101", "F"), ("19610202", "F")], True),
+        ([("19500101", "F"), ("19500101", "M")], True),
+        ([("19500101", "F"), ("19500101", "F")], False),
+        ([("", "F"), ("19500101", "")], False),
+        ([("", ""), ("", "")], False),
+    ],
+)
+def test_one_id_with_two_birth_dates_or_sexes_is_said(cohort, people, expected):
+    persons(cohort, *people)
+    records = prepare(cohort)
+    assert [PERSON_WARNING in record.warnings for record in records] == [expected] * len(people)
+    assert "19500101" not in (cohort.out / "dataset.json").read_text()
+    assert "19500101" not in (cohort.root / "shards.identities.json").read_text()
+
+
+def test_one_id_for_all_is_said_unless_the_table_says_who_is_who(cohort):
+    persons(cohort, ("19500101", "F"), ("19610202", "M"), ("19700303", "F"))
+    cohort.declare(*(f"s{number},P{number},breast,yes" for number in range(3)))
+    result = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out))
+    assert result.notes == () and not any(PERSON_WARNING in record.warnings for record in result.records)
+    assert len({record.patient for record in result.records}) == 3
+    (cohort.labels / "patients.csv").unlink()
+    result = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.root / "again", workers=2))
+    assert result.notes == ("all 3 scans have one Patient ID: if they are of several patients, say so in patients.csv",)
+    assert all(PERSON_WARNING in record.warnings for record in result.records)
