@@ -10,6 +10,8 @@ Examples:
   doubleunet-bs predict export/ --model saved_model --out predicted --allow-missing-view --overwrite
   doubleunet-bs predict scan.dcm --model saved_model --out predicted --previous predicted_2023/case-0123456789ab
   doubleunet-bs predict scan.dcm --model saved_model --out for_archive --outputs dicom --keep-identity
+  doubleunet-bs predict export/ --model saved_model --out predicted --skip-existing --log predict.log
+  doubleunet-bs predict export/ --model saved_model --out predicted --shard 2/10
   doubleunet-bs predict export/ --model saved_model --out predicted --dry-run
   doubleunet-bs predict export/ --model RUN/fold_01 --out predicted --engine serving --server grpc://gpu:8500
 
@@ -24,6 +26,15 @@ Writes a folder per scan into DIR, named by a pseudonym computed from the scan's
   labelme  annotation_anterior.json, annotation_posterior.json  outlines to correct in Labelme
            view_anterior.png, view_posterior.png  the pictures they lie on
   report   report.html              a page to read: views, outlines, table of lesions
+           thumbnail.png            both views, small, for the index
+  probability  probability_anterior.png, probability_posterior.png  probability of metastatic in the pixels of the raw
+           views, 16 bits: 65535 is 1
+
+Beside these folders index.html shows all results in DIR, and cohort.csv has one line a scan. DIR.files.csv, which only
+you can read, leads from a pseudonym to its file. Keep it to yourself when you pass DIR on.
+
+A folder may hold other files: text, CT, screen captures and the like are passed over and counted. For a folder that is
+segmented every night use --skip-existing.
 
 Without --keep-identity, no name, ID, date or UID of the patient is in any of these files. With it, the DICOM files (and
 only they) carry the patient and the study and refer to the original instances, so that an archive can file them.
@@ -36,7 +47,7 @@ These files are named after the scan's file, which may contain the patient's nam
 Nothing leaves this machine unless you choose an engine with a server.
 Research software, not a medical device: not for diagnosis or treatment.
 
-Exit codes: 0 all scans segmented, 1 some are not (the others are), 2 wrong arguments, 130 interrupted.
+Exit codes: 0 all scans segmented or done before, 1 some are not (the others are), 2 wrong arguments, 130 interrupted.
 """
 
 import argparse
@@ -54,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-missing-view", action="store_true", help="accept scans with only one view")
     parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="segment part I of N of the scans: N processes with the same paths do each scan once",
+    )
+    parser.add_argument(
         "--previous", metavar="RESULT", help="result folder or scan of an earlier date, shown in the report beside it"
     )
     parser.add_argument(
@@ -68,9 +84,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--outputs",
         default="all",
         metavar="LIST",
-        help="what to write besides result.json: masks,overlay,dicom,labelme,report, all or none (default all)",
+        help="what to write besides result.json: masks,overlay,dicom,labelme,report,probability, all or none (default "
+        "all)",
     )
     output.add_argument("--overwrite", action="store_true", help="replace results of an earlier prediction")
+    output.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="skip scans whose result is there, whole and of the same model; with --overwrite replace the others",
+    )
+    output.add_argument(
+        "--identities",
+        metavar="FILE",
+        help="identities.json that `prepare` wrote: name the scans as the shards do, instead of by their counts",
+    )
     output.add_argument(
         "--keep-identity",
         action="store_true",
@@ -112,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
     """Segment the scans and print what was written."""
     from pathlib import Path
 
+    from doubleunet_bs.results.input_scans import parse_shard
     from doubleunet_bs.results.predict_scans import PredictionTask, predict_scans, rehearse_prediction
     from doubleunet_bs.results.result_files import JobSettings, parse_outputs
 
@@ -122,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         keep_identity=args.keep_identity,
         labelme=Path(args.labelme) if args.labelme else None,
+        skip_existing=args.skip_existing,
     )
     task = PredictionTask(
         scans=args.scans,
@@ -134,5 +163,7 @@ def run(args: argparse.Namespace) -> int:
         threshold=args.threshold,
         previous=args.previous,
         log=Path(args.log) if args.log else None,
+        identities=Path(args.identities) if args.identities else None,
+        shard=parse_shard(args.shard) if args.shard else None,
     )
     return rehearse_prediction(task) if args.dry_run else predict_scans(task)

@@ -11,8 +11,6 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import replace_file
 from doubleunet_bs.results.stored_result import load_result
 
-COHORT = "cohort.csv"
-
 
 def _areas(result: Mapping[str, Any], view: str) -> list[Mapping[str, Any]]:
     return [lesion for lesion in result["lesions"] if lesion["view"] == view]
@@ -65,12 +63,15 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 """Name of a column -> its value in a `result.json`. None is an empty cell."""
 
 
-def write_cohort_table(path: str | os.PathLike, folders: Iterable[Path]) -> list[str]:
+def write_cohort_table(
+    path: str | os.PathLike, folders: Iterable[Path], seen: Callable[[Path, dict[str, Any]], None] | None = None
+) -> list[str]:
     """Write the table of some results, whole or not at all. One result is in memory at a time.
 
     Args:
         path: of the CSV file, UTF-8 with a line of column names.
         folders: result folders, in the order of the lines.
+        seen: called with each folder and its result.
 
     Returns:
         One line for each result that cannot be read and is not in the table.
@@ -88,6 +89,8 @@ def write_cohort_table(path: str | os.PathLike, folders: Iterable[Path]) -> list
                     problems.append(str(error))
                 else:
                     writer.writerow([_cell(value(result)) for value in COLUMNS.values()])
+                    if seen:
+                        seen(folder, result)
 
     replace_file(path, write)
     return problems

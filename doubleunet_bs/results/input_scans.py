@@ -1,14 +1,16 @@
 """Files and folders of a command line -> scans. Two one-view files given side by side are paired by their headers."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError
-from doubleunet_bs.results.result_files import RESULT, is_result
+from doubleunet_bs.results.result_files import INDEX, RESULT, is_result
 from doubleunet_bs.scans.layout import load_scan_header
 from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
+from doubleunet_bs.scans.pseudonyms import printable
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans, walk_folders
 from doubleunet_bs.scans.sources import Source, is_archive, prefix_errors
 
@@ -49,7 +51,8 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
             scans += kept
             rejected += refused
             other = [PassedOver(f"{path}{join}{file.path}", file.kind) for file in found.passed_over]
-            passed += [file for file in other if _folder(file.path) not in within]
+            beside = {os.path.join(os.path.dirname(folder), INDEX) for folder in within}
+            passed += [file for file in other if _folder(file.path) not in within and file.path not in beside]
             continue
         source = Source(path)
         try:
@@ -67,6 +70,41 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
     scans += [ScanFiles((view.source,), ".") for view in alone]
     rejected += [Rejection(view.source.path, "ambiguous-pair", f"cannot be paired: {why}") for view, why in unclear]
     return ScanFolder(tuple(scans), tuple(rejected), tuple(passed))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/10" -> (2, 10).
+
+    Raises:
+        SettingsError: it is not the number of a part, from 1, and the number of parts.
+    """
+    part, slash, parts = text.partition("/")
+    if not slash or not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
+        raise SettingsError(f"--shard {text}: give PART/PARTS, for instance 1/4 to 4/4")
+    return int(part), int(parts)
+
+
+def choose_shard(found: ScanFolder, shard: tuple[int, int]) -> ScanFolder:
+    """The part of some scans that one of several processes does. Each file is in exactly one part.
+
+    The part follows from the names of a scan's files alone, so that the processes need not know of each other and files
+    that arrive between their starts move no other scan. The two files of a pair stay together.
+
+    Args:
+        found: from `list_scans`; all processes must be given the same paths.
+        shard: number of the part, from 1, and the number of parts.
+    """
+    part, parts = shard
+
+    def mine(*names: str) -> bool:
+        digest = hashlib.sha256("\0".join(map(printable, names)).encode()).digest()
+        return int.from_bytes(digest[:8], "big") % parts == part - 1
+
+    return ScanFolder(
+        tuple(scan for scan in found.scans if mine(*scan.paths)),
+        tuple(file for file in found.rejected if mine(file.path)),
+        tuple(file for file in found.passed_over if mine(file.path)),
+    )
 
 
 def _results(path: str) -> set[str]:

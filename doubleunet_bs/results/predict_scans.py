@@ -1,34 +1,35 @@
 """The work of `predict`: the scans a user named are read, segmented and written one after the other, and printed."""
 
 import dataclasses
-import datetime
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
 from doubleunet_bs import __version__
-from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError
 from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.inference.engines import check_choice, check_threshold, choose_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import Predictor
-from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
-from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.results.input_scans import list_scans, scan_name
-from doubleunet_bs.results.labelme_output import annotation_paths
+from doubleunet_bs.preparation.case import prepare_scan
+from doubleunet_bs.results.index_page import write_overview
+from doubleunet_bs.results.input_scans import choose_shard, list_scans, scan_name
+from doubleunet_bs.results.patient_report import ReportScan
 from doubleunet_bs.results.previous_scan import find_previous
-from doubleunet_bs.results.result_files import JobSettings, case_folder
+from doubleunet_bs.results.result_files import COHORT, INDEX, JobSettings
 from doubleunet_bs.results.result_folder import WrittenResult, report_scan, write_prediction
-from doubleunet_bs.results.source_study import SourceStudy, read_source_study
+from doubleunet_bs.results.run_log import RunLog, check_log
+from doubleunet_bs.results.scan_reader import ScanReader
+from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.other_files import count_kinds
+from doubleunet_bs.scans.pseudonyms import Pseudonyms, save_file_table
 from doubleunet_bs.scans.scan_files import ScanFiles, ScanFolder
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.stop_signals import StopSignals
@@ -45,6 +46,8 @@ class PredictionTask:
         engine, server, precision, deadline, threshold: see `inference.predictor.Predictor`.
         previous: result folder or scan of an earlier date, for the report; None for none.
         log: file for a log; None for none.
+        identities: file of a cohort's pseudonyms, from `prepare`; None for pseudonyms from the counts.
+        shard: the part of the scans to segment, and the number of parts; None for all.
     """
 
     scans: Sequence[str]
@@ -57,6 +60,12 @@ class PredictionTask:
     threshold: float | None = None
     previous: str | None = None
     log: Path | None = None
+    identities: Path | None = None
+    shard: tuple[int, int] | None = None
+
+    def read_pseudonyms(self) -> Pseudonyms | None:
+        """What names the scans; None for a hash of their counts. BoneScanError for a file that cannot be used."""
+        return Pseudonyms.load(self.identities) if self.identities else None
 
     def find_scans(self) -> ScanFolder:
         """The scans to segment, once the options have been found possible. Unusable files are reported.
@@ -75,13 +84,18 @@ class PredictionTask:
             raise SettingsError("--keep-identity needs the DICOM results: add dicom to --outputs")
         if self.previous and "report" not in settings.outputs:
             raise SettingsError("--previous needs the report: add report to --outputs")
+        parent = nearest_existing(settings.files_file.parent)
+        if not os.access(parent, os.W_OK):
+            raise SettingsError(f"{parent}: no permission for {settings.files_file.name}: give --out a folder in yours")
         found = list_scans(self.scans, settings.allow_missing_view)
         other = count_kinds(found.passed_over)
         if not found.scans and not found.rejected:
             beside = f", only {other}" if other else ""
             raise ScanError(f"{', '.join(self.scans)}: no scan is in it{beside}: give the folder of the scans", "empty")
-        if other:
-            print(f"passed over  {other}")
+        if self.shard:
+            found = choose_shard(found, self.shard)
+            if not found.scans and not found.rejected:
+                return found
         for file in found.rejected:
             _complain(f"{file.path}: {file.message}")
         if not found.scans:
@@ -91,140 +105,23 @@ class PredictionTask:
         return found
 
 
-def check_log(path: Path) -> None:
-    """Look whether a log can be written, without writing anything.
-
-    Raises:
-        SettingsError: it is a folder, a file is where a folder must be, or permission is missing.
-    """
-    there = nearest_existing(path)
-    if path.is_dir():
-        reason = "Is a directory"
-    elif there != path and not there.is_dir():
-        reason = "Not a directory"
-    elif not os.access(there, os.W_OK):
-        reason = "Permission denied"
-    else:
-        return
-    raise SettingsError(f"{path}: the log cannot be written ({reason}): give --log another file")
-
-
-class RunLog:
-    """Appends one line per event to a file, after those of earlier runs; without a file it does nothing.
-
-    File names, folders and texts of errors are left out, since they may hold a patient's name. A scan is named by its
-    pseudonym, or by its number in the run when it could not be read, and an error by its reason.
-
-    Raises:
-        SettingsError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path | None):
-        self._file = None
-        if path is not None:
-            check_log(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
-
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.line(f"stopped: {kind.__name__}")
-        if self._file is not None:
-            self._file.close()
-
-    def line(self, text: str) -> None:
-        """Append a line with the local time; it is in the file when this returns."""
-        if self._file is not None:
-            self._file.write(f"{datetime.datetime.now().isoformat(timespec='seconds')} {text}\n")
-            self._file.flush()
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadScan:
-    """One scan, read and prepared.
-
-    Attributes:
-        scan, prepared: the scan, and the image for the network.
-        study: the patient's identity when it is kept, else None.
-        labelme: where its further Labelme files go, by view; None when none are wanted.
-    """
-
-    scan: BoneScan
-    prepared: PreparedCase
-    study: SourceStudy | None
-    labelme: dict[str, Path] | None
-
-
-class ScanReader:
-    """Reads and prepares the scans of a run one after the other, and refuses those whose result could not be written.
-
-    Args:
-        settings: of the run.
-        preparation: of the model.
-        previous: pseudonym of the scan given with --previous.
-
-    Attributes:
-        cases: files of the scans read so far -> pseudonym, also of scans that were refused after reading.
-    """
-
-    def __init__(self, settings: JobSettings, preparation: PreparationSettings, previous: str | None = None):
-        self.settings, self.preparation, self.previous = settings, preparation, previous
-        self.cases: dict[ScanFiles, str] = {}
-        self._names: dict[str, str] = {}
-        self._annotations: dict[Path, str] = {}
-
-    def __call__(self, files: ScanFiles) -> ReadScan:
-        """Read and prepare a scan.
-
-        Raises:
-            ScanError: it cannot be read or prepared, or DICOM results cannot refer to it.
-            RunError: its result would overwrite something, another scan of this run has the same counts, or it is the
-                previous scan itself.
-        """
-        settings, name = self.settings, scan_name(files.sources)
-        scan = files.read(settings.allow_missing_view)
-        self.cases[files] = scan.case
-        if scan.case in self._names:
-            raise RunError(f"{name}: has the same counts as {self._names[scan.case]}: leave one of them out")
-        if scan.case == self.previous:
-            raise RunError(f"{scan.case}: is also the scan given with --previous: give an earlier one")
-        case_folder(settings.out, scan.case, settings.overwrite)
-        study = read_source_study(files.sources) if settings.keep_identity else None
-        labelme = None
-        if settings.labelme is not None:
-            present = [view for view in VIEWS if view not in scan.missing_views]
-            labelme = annotation_paths(settings.labelme, files.sources, present)
-            for path in labelme.values():
-                if path in self._annotations:
-                    raise RunError(
-                        f"{name}: its annotation would overwrite that of {self._annotations[path]}: rename one scan"
-                    )
-        prepared = prepare_scan(scan, settings=self.preparation)
-        # Last: a scan that gets no result does not keep another from getting it.
-        self._names[scan.case] = name
-        self._annotations.update(dict.fromkeys((labelme or {}).values(), name))
-        return ReadScan(scan, prepared, study, labelme)
-
-
 def predict_scans(task: PredictionTask) -> int:
     """Segment scans, write and print their results. One scan is in memory at a time.
 
     Returns:
-        0 when every scan was segmented, else 1.
+        0 when every scan was segmented or was done before, else 1.
 
     Raises:
-        BoneScanError: nothing could be begun.
+        BoneScanError: nothing could be begun, or the table of files cannot be written.
         KeyboardInterrupt: SIGINT or SIGTERM came; the result that was begun is complete.
     """
-    found, settings = task.find_scans(), task.settings
+    begun = time.perf_counter()
+    found, settings, pseudonyms = task.find_scans(), task.settings, task.read_pseudonyms()
+    if not found.scans and not found.rejected:
+        print(f"0 scans are in part {task.shard[0]} of {task.shard[1]}" if task.shard else "0 scans")
+        return 0
     previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None
-    total = len(found.scans) + len(found.rejected)
-    done = 0
+    total, counts = len(found.scans) + len(found.rejected), Counts(failed=len(found.rejected))
     with RunLog(task.log) as log:
         predictor = Predictor(task.model, task.engine, task.server, task.precision, task.deadline, task.threshold)
         model = predictor.description
@@ -238,38 +135,110 @@ def predict_scans(task: PredictionTask) -> int:
             log.line(f"scan {number} of {total}: not segmented ({file.reason})")
         if isinstance(previous, BoneScan):
             previous = report_scan(previous, predictor.predict(previous))
-        reader = ScanReader(settings, model.preparation, previous.result["case"] if previous else None)
+        earlier = _names_of(previous.result) if previous else ()
+        reader = ScanReader(settings, model, task.threshold, pseudonyms, earlier)
+        files_of: dict[str, Sequence[str]] = {}
         bar = tqdm(found.scans, desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
-        # A flag that is looked at: a signal that stops the work anywhere could leave a result unreported.
-        with StopSignals() as signals, bar:
-            for number, files in enumerate(bar, start=1):
-                begun = time.perf_counter()
-                try:
-                    content = reader(files)
-                    [prediction] = predictor.segment([content.prepared])
-                    written = write_prediction(
-                        settings, content.scan, prediction, content.study, content.labelme, previous
-                    )
-                except BoneScanError as error:
-                    name = reader.cases.get(files, f"scan {number} of {total}")
-                    reason = error.reason if isinstance(error, ScanError) else type(error).__name__
-                    log.line(f"{name}: not segmented ({reason})")
-                    with tqdm.external_write_mode(file=sys.stderr):
-                        _complain(_named(error, files.sources))
-                else:
-                    done += 1
-                    with tqdm.external_write_mode(file=sys.stdout):
-                        print(f"\n{scan_name(files.sources)}\n{_summary(written)}", flush=True)
-                    result = written.result
-                    log.line(
-                        f"{result['case']}: {len(result['lesions'])} areas, {result['metastatic_pixels']} pixels, "
-                        f"{len(result['warnings'])} warnings, {time.perf_counter() - begun:.2f} s"
-                    )
-                if signals.requested:
-                    raise KeyboardInterrupt
-        log.line(f"end: {done} of {total} scans segmented")
-    print(f"\n{done} of {total} scans segmented; results in {settings.out}")
-    return 0 if done == total else 1
+        try:
+            # A flag that is looked at: a signal that stops the work anywhere could leave a result unreported.
+            with StopSignals() as signals, bar:
+                for number, files in enumerate(bar, start=1):
+                    started = time.perf_counter()
+                    try:
+                        result = _predict_one(files, reader, predictor, previous)
+                    except BoneScanError as error:
+                        counts.failed += 1
+                        name = reader.cases.get(files, f"scan {number} of {total}")
+                        reason = error.reason if isinstance(error, ScanError) else type(error).__name__
+                        log.line(f"{name}: not segmented ({reason})")
+                        with tqdm.external_write_mode(file=sys.stderr):
+                            _complain(_named(error, files.sources))
+                    else:
+                        files_of[reader.cases[files]] = files.full_paths
+                        counts.add(result)
+                        log.line(f"{reader.cases[files]}: {_short(result)}, {time.perf_counter() - started:.2f} s")
+                    if signals.requested:
+                        raise KeyboardInterrupt
+        finally:
+            # Also of an interrupted run: a result without its line could not be led back to its file.
+            if files_of:
+                save_file_table(settings.files_file, files_of)
+        seconds = time.perf_counter() - begun
+        log.line(f"end: {counts.text(total)}, {seconds:.2f} s")
+    print(f"\n{counts.text(total)} in {seconds:.0f} s")
+    if other := count_kinds(found.passed_over):
+        print(f"passed over: {other}")
+    print(_where(settings))
+    return 1 if counts.failed else 0
+
+
+def _predict_one(
+    files: ScanFiles, reader: ScanReader, predictor: Predictor, previous: ReportScan | None
+) -> dict[str, Any] | None:
+    """Segment a scan, write and print its result, which is returned; None when it was done before."""
+    content = reader(files)
+    if content is None:
+        return None
+    [prediction] = predictor.segment([content.prepared])
+    try:
+        written = write_prediction(reader.settings, content.scan, prediction, content.study, content.labelme, previous)
+    except RunError:
+        # Another process may have been faster.
+        if reader.settings.overwrite or not reader.is_done(content.scan):
+            raise
+        return None
+    with tqdm.external_write_mode(file=sys.stdout):
+        print(f"\n{scan_name(files.sources)}\n{_summary(written)}", flush=True)
+    return written.result
+
+
+@dataclasses.dataclass
+class Counts:
+    """How many scans of a run were segmented, how many of them with findings, were done before, or failed."""
+
+    segmented: int = 0
+    findings: int = 0
+    before: int = 0
+    failed: int = 0
+
+    def add(self, result: dict[str, Any] | None) -> None:
+        """Count a scan by its result; None for one that was done before."""
+        if result is None:
+            self.before += 1
+        else:
+            self.segmented += 1
+            self.findings += bool(result["lesions"])
+
+    def text(self, total: int) -> str:
+        """One line; what is zero is left out."""
+        others = ((self.findings, "with findings"), (self.before, "done before"), (self.failed, "failed"))
+        return ", ".join(
+            [f"{self.segmented} of {total} scans segmented", *(f"{count} {what}" for count, what in others if count)]
+        )
+
+
+def _short(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "done before"
+    figures = f"{len(result['lesions'])} areas, {result['metastatic_pixels']} pixels"
+    return f"{figures}, {len(result['warnings'])} warnings"
+
+
+def _names_of(result: dict[str, Any]) -> tuple[str, ...]:
+    """What a scan can be recognised by: its pseudonym, and the hash of its counts in newer results."""
+    return tuple(filter(None, (result["case"], result.get("pixel_sha256"))))
+
+
+def _where(settings: JobSettings) -> str:
+    """Write the index and the table of all results in the folder, and say where everything is."""
+    if not settings.out.is_dir() or not find_results([settings.out]):
+        return "nothing was written"
+    problems = write_overview(settings.out)
+    lines = [f"results in {settings.out}: {INDEX}, {COHORT}"]
+    if problems:
+        lines.append(f"warning: {len(problems)} earlier results cannot be read, doubleunet-bs collect names them")
+    lines.append(f"file of each case, for you only: {settings.files_file}")
+    return "\n".join(lines)
 
 
 def rehearse_prediction(task: PredictionTask) -> int:
@@ -290,14 +259,15 @@ def rehearse_prediction(task: PredictionTask) -> int:
     model.check_exported(task.engine)
     exported = model.saved_model or task.engine == "serving"
     _introduce(model.description, f"engine {choose_local(task.engine) if exported else 'tensorflow'}", task.threshold)
-    case = None
+    earlier: tuple[str, ...] = ()
     if task.previous:
         previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view)
         if isinstance(previous, BoneScan):
-            case = prepare_scan(previous, settings=model.description.preparation).case
+            prepare_scan(previous, settings=model.description.preparation)
+            earlier = previous.case, previous.pixel_sha256
         else:
-            case = previous.result["case"]
-    reader = ScanReader(settings, model.description.preparation, case)
+            earlier = _names_of(previous.result)
+    reader = ScanReader(settings, model.description, task.threshold, task.read_pseudonyms(), earlier)
     ready = 0
     for files in found.scans:
         try:
@@ -307,6 +277,9 @@ def rehearse_prediction(task: PredictionTask) -> int:
             continue
         ready += 1
         print(f"\n{scan_name(files.sources)}")
+        if content is None:
+            print(f"  done before         {settings.out / reader.cases[files]}")
+            continue
         outputs = ", ".join(("result.json", *settings.outputs))
         print(f"  would be written    {settings.out / content.scan.case}: {outputs}")
         for path in (content.labelme or {}).values():

@@ -10,12 +10,16 @@ dicom     segmentation.dcm      DICOM segmentation of both views
 labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view
           view_VIEW.png         the picture the outlines belong to
 report    report.html           a page to read
+          thumbnail.png         both views, small, for the index
+probability probability_VIEW.png  probability of metastatic in the pixels of the raw view, 16 bits: 65535 is 1
 """
 
 import dataclasses
 import os
+from collections.abc import Collection
 from pathlib import Path
 
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import exists_already, read_json
 
@@ -26,8 +30,11 @@ RESULT, OVERLAY, REPORT = "result.json", "overlay.png", "report.html"
 SEGMENTATION, CAPTURE, SCAN_COPY = "segmentation.dcm", "overlay.dcm", "scan.dcm"
 # With the name of a view in place of the braces.
 MASK, MASK_PICTURE = "mask_{}.npy", "mask_{}.png"
-ANNOTATION, PICTURE = "annotation_{}.json", "view_{}.png"
-OUTPUTS = ("masks", "overlay", "dicom", "labelme", "report")
+ANNOTATION, PICTURE, PROBABILITY = "annotation_{}.json", "view_{}.png", "probability_{}.png"
+THUMBNAIL = "thumbnail.png"
+INDEX, COHORT = "index.html", "cohort.csv"
+"""Beside the result folders: of all results in a folder."""
+OUTPUTS = ("masks", "overlay", "dicom", "labelme", "report", "probability")
 """What can be left out; `result.json` is always written."""
 
 
@@ -40,6 +47,8 @@ class JobSettings:
         outputs: members of OUTPUTS.
         allow_missing_view: accept a scan with one view.
         overwrite: replace the result of an earlier prediction of the same scan.
+        skip_existing: leave out scans whose result is there, whole and of the same model. With `overwrite` others are
+            replaced.
         keep_identity: write the patient's identity into the DICOM files.
         labelme: folder for further Labelme files named after the scans; None for none.
     """
@@ -50,6 +59,32 @@ class JobSettings:
     overwrite: bool = False
     keep_identity: bool = False
     labelme: Path | None = None
+    skip_existing: bool = False
+
+    @property
+    def files_file(self) -> Path:
+        """The table case -> files beside the results: shared together with them it would name patients."""
+        out = Path(os.path.abspath(self.out))
+        return out.with_name(f"{out.name}.files.csv")
+
+
+def file_names(outputs: Collection[str], present: Collection[str], identified: bool) -> set[str]:
+    """The files of a result folder.
+
+    Args:
+        outputs: members of OUTPUTS.
+        present: the views that are not missing.
+        identified: whether the DICOM files carry the patient's identity.
+    """
+    names = {
+        "masks": [name.format(view) for view in VIEWS for name in (MASK, MASK_PICTURE)],
+        "overlay": [OVERLAY],
+        "dicom": [SEGMENTATION, CAPTURE, *(() if identified else (SCAN_COPY,))],
+        "labelme": [name.format(view) for view in present for name in (ANNOTATION, PICTURE)],
+        "report": [REPORT, THUMBNAIL],
+        "probability": [PROBABILITY.format(view) for view in VIEWS],
+    }
+    return {RESULT, *(name for output in outputs for name in names[output])}
 
 
 def parse_outputs(text: str) -> tuple[str, ...]:

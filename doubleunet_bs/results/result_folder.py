@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from doubleunet_bs import __version__
 from doubleunet_bs.connected_components import CONNECTIVITY
@@ -35,7 +36,7 @@ from doubleunet_bs.results.lesion_list import (
     find_areas,
     find_lesions,
 )
-from doubleunet_bs.results.overlay import overlay_picture, view_pictures
+from doubleunet_bs.results.overlay import overlay_picture, thumbnail, view_pictures
 from doubleunet_bs.results.patient_report import ReportScan, report_page
 from doubleunet_bs.results.result_files import (
     ANNOTATION,
@@ -45,10 +46,12 @@ from doubleunet_bs.results.result_files import (
     MASK_PICTURE,
     OVERLAY,
     PICTURE,
+    PROBABILITY,
     REPORT,
     RESULT,
     SCAN_COPY,
     SEGMENTATION,
+    THUMBNAIL,
     JobSettings,
     case_folder,
 )
@@ -123,6 +126,11 @@ def write_prediction(
     if "report" in outputs:
         counts = {view: getattr(scan, view) for view in present}
         files[REPORT] = report_page(ReportScan(result, areas, counts), previous).encode()
+        files[THUMBNAIL] = png_bytes(thumbnail(shown, prediction.masks))
+    if "probability" in outputs:
+        for view, probability in prediction.probabilities.items():
+            levels = np.rint(probability * 65535).astype(np.uint16)
+            files[PROBABILITY.format(view)] = png_bytes(Image.fromarray(levels))
 
     try:
         with contextlib.ExitStack() as undo, replaced_folder(folder, settings.overwrite) as new:
@@ -180,6 +188,7 @@ def describe_prediction(
             "window": dataclasses.asdict(prepared.placements[view]),
             "mask_npy": file("masks", MASK.format(view)),
             "mask_png": file("masks", MASK_PICTURE.format(view)),
+            "probability": file("probability", PROBABILITY.format(view)),
             "annotation": file("labelme", ANNOTATION.format(view), not missing),
             "picture": file("labelme", PICTURE.format(view), not missing),
         }
@@ -225,6 +234,7 @@ def describe_prediction(
         "pixel_sha256": scan.pixel_sha256,
         "overlay": file("overlay", OVERLAY),
         "report": file("report", REPORT),
+        "thumbnail": file("report", THUMBNAIL),
         "dicom": {
             "segmentation": file("dicom", SEGMENTATION),
             "overlay": file("dicom", CAPTURE),

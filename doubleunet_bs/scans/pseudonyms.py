@@ -186,6 +186,8 @@ def printable(text: str) -> str:
 def save_file_table(path: str | os.PathLike, files: Mapping[str, Sequence[str]]) -> None:
     """Write a CSV table `case,path` that only its owner can read. Lines of other cases in an existing table are kept.
 
+    Several processes may save at the same time.
+
     Args:
         path: the table, beside the results and never among them.
         files: case -> paths of its one or two files.
@@ -194,11 +196,13 @@ def save_file_table(path: str | os.PathLike, files: Mapping[str, Sequence[str]])
         BoneScanError: the table cannot be written, or is there and not such a table.
     """
     try:
-        together = (load_file_table(path) if os.path.exists(path) else {}) | dict(files)
-        text = io.StringIO()
-        rows = ((case, printable(name)) for case, names in sorted(together.items()) for name in names)
-        csv.writer(text, lineterminator="\n").writerows([("case", "path"), *rows])
-        write_text(path, text.getvalue(), mode=0o600)
+        create_file(path, "case,path\n", mode=0o600)
+        with _locked(Path(path)):
+            together = load_file_table(path) | dict(files)
+            text = io.StringIO()
+            rows = ((case, printable(name)) for case, names in sorted(together.items()) for name in names)
+            csv.writer(text, lineterminator="\n").writerows([("case", "path"), *rows])
+            write_text(path, text.getvalue(), mode=0o600)
     except OSError as cause:
         raise BoneScanError(f"{path}: the table of files cannot be written ({os_reason(cause)})") from None
 

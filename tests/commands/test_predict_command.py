@@ -25,6 +25,8 @@ FILES = {
     "overlay.dcm",
     "scan.dcm",
     "report.html",
+    "thumbnail.png",
+    *(f"probability_{view}.png" for view in VIEWS),
     *(f"mask_{view}.{kind}" for view in VIEWS for kind in ("npy", "png")),
     "segmentation.dcm",
     *(f"annotation_{view}.json" for view in VIEWS),
@@ -50,7 +52,7 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
     folder = command.out / scan.case
     assert code == 0
     assert {file.name for file in folder.iterdir()} == FILES
-    assert [path.name for path in command.out.iterdir()] == [scan.case]
+    assert [path.name for path in command.out.glob("case-*")] == [scan.case]
     predictor = Predictor(trained_run / "fold_01")
     expected = predictor.predict(scan)
     result = json.loads((folder / "result.json").read_text())
@@ -77,10 +79,10 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
     assert area["body_pixels"] == sum(view["body_pixels"] for view in result["views"].values()) > 100_000
     assert "not a bone scan index" in area["body_definition"]
     assert (result["format"], result["previous"], result["dicom"]["patient_identity"]) == (2, None, "none")
-    named = {result["overlay"], result["report"], "result.json"}
+    named = {result["overlay"], result["report"], result["thumbnail"], "result.json"}
     named |= {result["dicom"][key] for key in ("segmentation", "overlay", "scan")}
     for view in result["views"].values():
-        named |= {view[key] for key in ("mask_npy", "mask_png", "annotation", "picture")}
+        named |= {view[key] for key in ("mask_npy", "mask_png", "probability", "annotation", "picture")}
     assert named == FILES
 
 
@@ -126,10 +128,12 @@ def test_folder_and_archive(command, phantoms, tmp_path):
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
         archive.write(phantoms / "phantom_0002.dcm", "deep/within/x")
     code, out, _ = command(phantoms, out=tmp_path / "a")
-    assert (code, len(list((tmp_path / "a").iterdir()))) == (0, 2)
+    assert (code, len(list((tmp_path / "a").glob("case-*")))) == (0, 2)
     code, out, _ = command(tmp_path / "export.zip", out=tmp_path / "b")
-    assert (code, len(list((tmp_path / "b").iterdir()))) == (0, 1)
-    assert {path.name for path in (tmp_path / "b").iterdir()} < {path.name for path in (tmp_path / "a").iterdir()}
+    assert (code, len(list((tmp_path / "b").glob("case-*")))) == (0, 1)
+    assert {path.name for path in (tmp_path / "b").glob("case-*")} < {
+        path.name for path in (tmp_path / "a").glob("case-*")
+    }
 
 
 def test_existing_results_stay_without_overwrite(command, phantoms, scan):
@@ -157,7 +161,7 @@ def test_one_bad_file_does_not_stop_the_others(command, phantoms, tmp_path):
     assert "1 of 3 scans segmented" in out
     assert "notes.txt: is not a DICOM file" in err
     assert "copy.dcm: has the same counts as" in err
-    assert len(list(command.out.iterdir())) == 1
+    assert len(list(command.out.glob("case-*"))) == 1
 
 
 def test_wrong_arguments(command, phantoms, tmp_path, capsys):
@@ -181,7 +185,7 @@ def test_two_files_of_one_view_each(command, phantoms, tmp_path, scan):
     files = write_variant(phantoms / "phantom_0001.dcm", "two-files", tmp_path / "source")
     code, out, err = command(*files)
     assert (code, err) == (0, "")
-    assert [path.name for path in command.out.iterdir()] == [scan.case]
+    assert [path.name for path in command.out.glob("case-*")] == [scan.case]
     code, _, err = command(files[0], "--overwrite")
     assert code == 1
     assert "--allow-missing-view" in err
@@ -197,7 +201,7 @@ def test_real_scan_with_a_missing_view(command):
     assert "--allow-missing-view" in err
     code, out, _ = command(file, "--allow-missing-view")
     assert code == 0, out
-    (folder,) = command.out.iterdir()
+    (folder,) = command.out.glob("case-*")
     result = json.loads((folder / "result.json").read_text())
     (missing,) = [view for view, content in result["views"].items() if content["missing"]]
     assert result["views"][missing]["metastatic_pixels"] == 0

@@ -16,8 +16,7 @@ import weakref
 
 import pydicom
 import pytest
-from handmade_prediction import make_prediction
-from intensity_run import SETTINGS
+from handmade_prediction import description, make_prediction
 from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
 
 from doubleunet_bs.__main__ import main
@@ -63,11 +62,11 @@ def test_outputs_to_choose(command, phantoms):
 
     def names(choice):
         assert command(file, "--outputs", choice, "--overwrite")[0] == 0
-        (folder,) = command.out.iterdir()
+        (folder,) = command.out.glob("case-*")
         return {path.name for path in folder.iterdir()}
 
     assert names("none") == {"result.json"}
-    assert names("report") == {"result.json", "report.html"}
+    assert names("report") == {"result.json", "report.html", "thumbnail.png"}
     assert names("dicom,overlay") == {
         "result.json",
         "overlay.png",
@@ -75,7 +74,7 @@ def test_outputs_to_choose(command, phantoms):
         "scan.dcm",
         "segmentation.dcm",
     }
-    (folder,) = command.out.iterdir()
+    (folder,) = command.out.glob("case-*")
     result = json.loads((folder / "result.json").read_text())
     assert (result["report"], result["views"]["anterior"]["mask_npy"]) == (None, None)
     assert command(file, "--outputs", "masks,sculpture")[0] == 2
@@ -86,7 +85,7 @@ def test_the_quality_of_the_model_is_said_first(command, trained_run, phantoms, 
     first, second, third = out.splitlines()[:3]
     assert "fold 1, validation F1 60.0 % (fold 1 of 3), 160 x 128 pixels" in first
     assert second == "trained on 2 scans of 2 patients (breast 2)" and third.startswith("use ")
-    (folder,) = command.out.iterdir()
+    (folder,) = command.out.glob("case-*")
     model = read_json(folder / "result.json")["model"]
     assert (model["validation_f1"], model["quality_warning"], model["training"]["patients"]) == (0.6, None, 2)
     # The same weights, whose best epoch found nothing on the validation scans.
@@ -121,7 +120,7 @@ def test_no_identity_unless_asked(command, secret_scan, tmp_path):
 def test_identity_in_dicom_files_alone(command, secret_scan, tmp_path):
     code, _, err = command(secret_scan, "--keep-identity", "--log", tmp_path / "log.txt")
     assert (code, err) == (0, "")
-    (folder,) = command.out.iterdir()
+    (folder,) = command.out.glob("case-*")
     dicom = sorted(folder.glob("*.dcm"))
     assert [path.name for path in dicom] == ["overlay.dcm", "segmentation.dcm"]
     search(haystack(command.out, leave_out=dicom))
@@ -149,7 +148,7 @@ def test_one_scan_that_cannot_be_referred_to_does_not_stop_the_others(command, p
     assert code == 1
     assert "orphan.dcm: has no valid StudyInstanceUID" in err
     assert "1 of 2 scans segmented" in out
-    assert len(list(command.out.iterdir())) == 1
+    assert len(list(command.out.glob("case-*"))) == 1
 
 
 def test_scans_are_done_in_order_one_at_a_time(command, phantoms, trained_run, tmp_path, monkeypatch):
@@ -182,7 +181,8 @@ def test_scans_are_done_in_order_one_at_a_time(command, phantoms, trained_run, t
     code, out, err = command(*paths, "--outputs", "none")
     assert code == 1 and err == f"error: {paths[1]}: cannot be written\n"
     assert [line for line in out.splitlines() if line.endswith(".dcm")] == [str(paths[place]) for place in (0, 2, 3, 4)]
-    assert out.endswith(f"4 of 5 scans segmented; results in {command.out}\n")
+    assert re.search(r"\n4 of 5 scans segmented, 4 with findings, 1 failed in \d+ s\n", out)
+    assert out.endswith(f"file of each case, for you only: {command.out}.files.csv\n")
     assert alive == [[False] * place + [True] for place in range(5)]
 
 
@@ -201,12 +201,12 @@ def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_
     assert command(*arguments, out=folder / "predicted")[0] == 0
     code, out, err = command(*arguments, "--overwrite", "--keep-identity", out=folder / "predicted")
     assert (code, err) == (0, "") and "1 of 1 scans segmented" in out
-    (case,) = (folder / "predicted").iterdir()
+    (case,) = (folder / "predicted").glob("case-*")
     assert pydicom.dcmread(case / "overlay.dcm").PatientID == pydicom.dcmread(folder / "scan.dcm").PatientID
     # Named themselves, results are read; a file of that name that is none of this package hides nothing.
     assert command(*arguments, "--overwrite", out=folder / "predicted")[0] == 0
     out = command(case, "--outputs", "none", out=tmp_path / "a")[1]
-    assert "passed over  1 SEG, 1 annotation, 1 screen capture" in out and "1 of 1 scans" in out
+    assert "passed over: 1 SEG, 1 annotation, 1 screen capture" in out and "1 of 1 scans" in out
     assert command(case / "scan.dcm", "--outputs", "none", out=tmp_path / "b")[0] == 0
     code, _, err = command(folder / "predicted", "--outputs", "none", out=tmp_path / "c")
     assert code == 1 and "predicted: holds only results of earlier predictions: name a scan.dcm" in err
@@ -232,7 +232,7 @@ def test_results_in_a_linked_folder_are_no_scans(phantoms, tmp_path):
 
 def test_identity_that_has_been_removed_cannot_be_kept(command, phantoms):
     assert command(phantoms / "phantom_0001.dcm", "--outputs", "dicom")[0] == 0
-    (case,) = command.out.iterdir()
+    (case,) = command.out.glob("case-*")
     code, _, err = command(case / "scan.dcm", "--outputs", "dicom", "--overwrite", "--keep-identity")
     assert code == 1 and "scan.dcm: the patient's identity has been removed" in err
     assert pydicom.dcmread(case / "overlay.dcm").PatientIdentityRemoved == "YES"
@@ -252,7 +252,9 @@ def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
     assert re.fullmatch(r"start: doubleunet_bs 0\.1\.0, .*fold 1, weights [0-9a-f]{12}, engine .*, 2 scans", texts[0])
     assert texts[1] == "scan 2 of 2: not segmented (not-dicom)"
     assert re.fullmatch(rf"{scan.case}: \d+ areas, \d+ pixels, \d+ warnings, [\d.]+ s", texts[2])
-    assert texts[3:] == ["end: 1 of 2 scans segmented"]
+    (end,) = texts[3:]
+    seconds = [float(re.search(r"([\d.]+) s$", line)[1]) for line in (texts[2], end)]
+    assert end.startswith("end: 1 of 2 scans segmented, 1 with findings, 1 failed, ") and 0 < seconds[0] < seconds[1]
     assert "Doe" not in log.read_text() and str(tmp_path) not in log.read_text()
     # The second time the result is there already: its reason, not its message with the path.
     assert command(tmp_path / "Jane_Doe.dcm", "--log", log)[0] == 1
@@ -298,7 +300,7 @@ def test_dry_run_refuses_what_a_run_would(command, phantoms, trained_run, tmp_pa
     file = phantoms / "phantom_0001.dcm"
     (tmp_path / "file").touch()
     assert command(file, "--outputs", "masks,labelme", out=tmp_path / "earlier")[0] == 0
-    (earlier,) = (tmp_path / "earlier").iterdir()
+    (earlier,) = (tmp_path / "earlier").glob("case-*")
     for arguments, expected, message in (
         (("--previous", file), 1, "is also the scan given with --previous"),
         (("--previous", earlier), 1, "is also the scan given with --previous"),
@@ -375,10 +377,10 @@ def test_a_dry_run_sees_that_openvino_has_no_export(command, phantoms, trained_r
 def test_previous_scan_or_result(command, phantoms, tmp_path):
     first, second = phantoms / "phantom_0001.dcm", phantoms / "phantom_0002.dcm"
     assert command(first)[0] == 0
-    (earlier,) = command.out.iterdir()
+    (earlier,) = command.out.glob("case-*")
     code, _, err = command(second, "--previous", earlier, out=tmp_path / "b")
     assert (code, err) == (0, "")
-    (folder,) = (tmp_path / "b").iterdir()
+    (folder,) = (tmp_path / "b").glob("case-*")
     assert earlier.name in (folder / "report.html").read_text()
     # The phantoms are different patients, and a scan names its patient.
     code, _, err = command(second, "--previous", first, out=tmp_path / "c")
@@ -387,7 +389,7 @@ def test_previous_scan_or_result(command, phantoms, tmp_path):
     dataset.PatientID = pydicom.dcmread(second).PatientID
     dataset.save_as(tmp_path / "earlier.dcm")
     assert command(second, "--previous", tmp_path / "earlier.dcm", out=tmp_path / "d")[0] == 0
-    (segmented,) = (tmp_path / "d").iterdir()
+    (segmented,) = (tmp_path / "d").glob("case-*")
     # Segmented again or read from its result: the same page.
     assert (segmented / "report.html").read_text() == (folder / "report.html").read_text()
 
@@ -411,7 +413,7 @@ def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_
     paths = [tmp_path / f"in{number}" / "scan.dcm" for number in (1, 2)]
     # The reader, while nothing is written yet: that a file is there is another reason, and another message.
     settings = JobSettings(out=command.out, outputs=(), labelme=tmp_path / "labels")
-    reader = ScanReader(settings, SETTINGS)
+    reader = ScanReader(settings, description())
     first, second = list_scans([str(path) for path in paths]).scans
     assert sorted(path.name for path in reader(first).labelme.values()) == ["scan_anterior.json", "scan_posterior.json"]
     with pytest.raises(RunError, match=r"scan\.dcm: its annotation would overwrite that of .*scan\.dcm: rename"):
@@ -447,8 +449,8 @@ def test_nothing_is_left_of_a_failed_write(command, phantoms, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, fail)
         code, _, err = command(*arguments)
-    assert code == 1 and named in err and "cannot be written (No space left on device)" in err
-    assert not list(command.out.iterdir()) and not list(tmp_path.glob("labels/*"))
+    assert code == 1 and named in err and "cannot be written" in err and "(No space left on device)" in err
+    assert not list(command.out.glob("case-*")) and not list(tmp_path.glob("labels/*"))
     assert command(*arguments)[0] == 0
     assert len(list((tmp_path / "labels").iterdir())) == 2
 
@@ -469,7 +471,7 @@ def test_an_annotation_of_another_process_is_not_overwritten(command, phantoms, 
     assert code == 1 and "phantom_0001_posterior.json: exists already and may hold corrections" in err
     assert [path.name for path in labels.iterdir()] == ["phantom_0001_posterior.json"]
     assert (labels / "phantom_0001_posterior.json").read_text() == "corrected"
-    assert list(command.out.iterdir()) == []
+    assert list(command.out.glob("case-*")) == []
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -533,7 +535,7 @@ def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path, 
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in err and "Traceback" not in err
-    results = list((tmp_path / "out").iterdir())
+    results = list((tmp_path / "out").glob("case-*"))
     assert 2 <= len(results) < 40
     # What is there has been printed and logged.
     log = (tmp_path / "log.txt").read_text()
