@@ -145,7 +145,9 @@ ISSUER_WARNING = (
 )
 
 
-PERSON_WARNING = "its Patient ID comes with two birth dates or sexes in the headers: say in patients.csv which scans are of one patient"
+PERSON_WARNING = (
+    "its Patient ID comes with two birth dates or sexes: say in patients.csv which scans are of one patient"
+)
 SMALLEST_SUSPECT_COHORT = 3
 
 

@@ -174,11 +174,8 @@ def _assemble(
         patient = pseudonyms.patient("\\".join(filter(None, patient_id))) if patient_id[0] else None
         if patient is not None:
             for part in parts:
-                person = (
-                    read_identifier(part.dataset, "PatientBirthDate"),
-                    read_identifier(part.dataset, "PatientSex"),
-                )
-                pseudonyms.persons.setdefault(patient, set()).add(person)
+                birth, sex = (read_identifier(part.dataset, word) for word in ("PatientBirthDate", "PatientSex"))
+                pseudonyms.persons.setdefault(patient, set()).add((birth, sex))
     found = pixel_spacing(dataset)
     digest = hashlib.sha256()
     for part in parts:
