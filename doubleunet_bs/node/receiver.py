@@ -7,18 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 from pydicom.uid import NuclearMedicineImageStorage, SecondaryCaptureImageStorage
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.node.settings import NodeSettings
 from doubleunet_bs.node.spool import Spool
+from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES
 from doubleunet_bs.scans.scan_files import walk_folders
 
 STORED, OUT_OF_RESOURCES, WRONG_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 """Status of a C-STORE answer (PS3.4, B.2.3)."""
 RECEIVED_CLASSES = (NuclearMedicineImageStorage, SecondaryCaptureImageStorage)
 """Bone scans are nuclear medicine images; cameras of the nineties stored them as secondary captures."""
+TRANSFER_SYNTAXES = (*sorted(NATIVE_SYNTAXES), *DECODERS)
+"""What the reader decodes."""
 VERIFICATION = "1.2.840.10008.1.1"
 """SOP class of C-ECHO."""
 ASSOCIATIONS = 16
@@ -52,7 +55,7 @@ class Receiver:
         entity = AE(self.receive.ae_title)
         entity.maximum_associations = ASSOCIATIONS
         for sop_class in RECEIVED_CLASSES:
-            entity.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
+            entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
         entity.add_supported_context(VERIFICATION)
         context = None
         if self.receive.tls:

@@ -59,10 +59,11 @@ def run_node(settings: NodeSettings) -> int:
         with StopSignals() as signals:
             print(startup_report(settings), file=sys.stderr, flush=True)
             node.open_model()
-            monitor = Monitor(settings.monitor, spool, problem) if settings.monitor else None
             receiver = Receiver(settings, spool, log_event) if settings.receive else None
             for sender in senders:
                 sender.start()
+            # Last: who asks it learns that the node accepts scans.
+            monitor = Monitor(settings.monitor, spool, problem) if settings.monitor else None
             log_event("ready", version=__version__)
             node.work(signals)
     finally:

@@ -145,7 +145,8 @@ class Spool:
             sop_class: that was announced for it; None: not checked.
 
         Returns:
-            The study's number, and whether the file is new: False for one that was received before, byte for byte.
+            The study's number, and whether the file is new: False for one that was received before, byte for byte, and
+            for a result of this node.
 
         Raises:
             ScanError: not DICOM, too large, without the UIDs that every file has, or of another class (`sop-class`).
@@ -169,6 +170,11 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         now = time.time()
         with self._transaction() as database:
+            # An archive that passes on what it receives sends the node's own results back.
+            own = database.execute("SELECT study FROM delivery WHERE uid = ?", (uid,)).fetchone()
+            if own:
+                path.unlink()
+                return own[0], False
             known = database.execute(
                 "SELECT study.id, digest FROM study JOIN instance ON study.id = study WHERE study.key = ? AND "
                 "instance.key = ?",

@@ -106,6 +106,15 @@ def test_results_that_are_the_same_are_not_sent_again(spool, study_files):
         spool.delivered(spool.deliveries("a")[0], "sent")
 
 
+def test_own_results_that_come_back_start_nothing(spool, study_files):
+    first, second = study_files(), study_files(seed="2")
+    receive(spool, first)
+    study = spool.next_study()
+    spool.finish(study, results(spool, study, pydicom.dcmread(second[0]).SOPInstanceUID), ["a"])
+    assert receive(spool, second) == [(study.number, False)]
+    assert spool.next_study() is None and spool.figures()["studies"] == {"sending": 1}
+
+
 def test_a_server_that_is_away_costs_no_attempt(spool, study_files):
     receive(spool, study_files())
     spool.postpone(spool.next_study(), 0, count=False)
