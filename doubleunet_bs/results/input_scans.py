@@ -65,7 +65,7 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
         else:
             single.append(view)
     pairs, alone, unclear = pair_views(single)
-    scans += [ScanFiles((anterior.source, posterior.source), ".") for anterior, posterior in pairs]
+    scans += [ScanFiles((pair.anterior.source, pair.posterior.source), ".") for pair in pairs]
     # A single view is left to `ScanFiles.read`, whose error names the option that allows it.
     scans += [ScanFiles((view.source,), ".") for view in alone]
     rejected += [Rejection(view.source.path, "ambiguous-pair", f"cannot be paired: {why}") for view, why in unclear]

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.preparation.geometry import FEET_UP_WARNING
 from doubleunet_bs.scans.views import (
+    CONTRADICTION_WARNING,
     FRAME_ORDER_WARNING,
     MIRRORED_WARNING,
     ONE_VIEW_WARNING,
@@ -21,6 +22,7 @@ _DOUBTS = {
     MIRRORED_WARNING,
     SAME_WARNING,
     FEET_UP_WARNING,
+    CONTRADICTION_WARNING,
     FRAME_ORDER_WARNING,
     SIDE_BY_SIDE_WARNING,
     *(ONE_VIEW_WARNING.format(view=view) for view in VIEWS),

@@ -16,7 +16,7 @@ from doubleunet_bs.scans.dicom_file import DicomFile, read_identifier, read_item
 from doubleunet_bs.scans.layout import Layout, load_scan_header
 from doubleunet_bs.scans.pairing import describe_view, order_pair
 from doubleunet_bs.scans.sources import Source, prefix_errors
-from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, views_of_frames
+from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, clues_of_frames, distinguish
 
 # Type 2 elements of the modules Patient and General Study, and the issuer of the ID: written as the header has them.
 PATIENT_AND_STUDY = (
@@ -155,8 +155,7 @@ def _frames(sources: Sequence[Source], files: Sequence[tuple[DicomFile, Layout]]
         described = [
             describe_view(source, file.dataset, layout) for source, (file, layout) in zip(sources, files, strict=True)
         ]
-        anterior, _, _ = order_pair(*described)
-        order = files if anterior is described[0] else files[::-1]
+        order = files if order_pair(*described).anterior is described[0] else files[::-1]
         return {
             view: _frame(file, layout, None) for view, (file, layout) in zip((ANTERIOR, POSTERIOR), order, strict=True)
         }
@@ -165,7 +164,7 @@ def _frames(sources: Sequence[Source], files: Sequence[tuple[DicomFile, Layout]]
         half = layout.columns // 2
         return {ANTERIOR: _frame(file, layout, None), POSTERIOR: _frame(file, layout, None, half)}
     if layout.views == 2:
-        views, _ = views_of_frames(file.dataset)
+        views = distinguish(*clues_of_frames(file.dataset, 2)).views
         return {view: _frame(file, layout, number) for number, view in enumerate(views, start=1)}
     return {describe_view(sources[0], file.dataset, layout).likely_view: _frame(file, layout, None)}
 

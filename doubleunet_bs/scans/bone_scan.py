@@ -10,19 +10,20 @@ from pydicom.dataset import Dataset
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom_file import DicomFile, is_phantom, pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import Layout, load_scan_file, pixel_spacing
-from doubleunet_bs.scans.pairing import describe_view, order_pair
+from doubleunet_bs.scans.pairing import Pair, describe_view, order_pair
 from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import Source, prefix_errors
 from doubleunet_bs.scans.views import (
     ANTERIOR,
     FRAME_ORDER,
-    FRAME_ORDER_WARNING,
     ONE_VIEW_WARNING,
     POSTERIOR,
     SIDE_BY_SIDE_WARNING,
     check_views,
-    views_of_frames,
+    clues_of_frames,
+    distinguish,
+    view_of_clues,
 )
 
 
@@ -82,9 +83,9 @@ def read_sources(
     with pydicom_silence:
         parts = [_read_part(source) for source in sources]
         if len(parts) == 2:
-            parts, step = _order_files(*parts)
+            parts, pair = _order_files(*parts)
             counts = dict(zip((ANTERIOR, POSTERIOR), (part.counts[0] for part in parts), strict=True))
-            warnings = [FRAME_ORDER_WARNING] if step == FRAME_ORDER else []
+            warnings, step = list(pair.warnings), pair.step
         elif parts[0].layout.views == 2:
             counts, warnings, step = _two_views(parts[0])
         else:
@@ -100,8 +101,8 @@ def _read_part(source: Source) -> _Part:
         return _Part(source, file, layout, counts, warnings)
 
 
-def _order_files(first: _Part, second: _Part) -> tuple[list[_Part], str]:
-    """The two files in the order anterior, posterior, and the step that decided."""
+def _order_files(first: _Part, second: _Part) -> tuple[list[_Part], Pair]:
+    """The two files in the order anterior, posterior, and how that was decided."""
     for part in (first, second):
         if part.layout.views == 2:
             raise ScanError(f"{part.source.label}: holds both views: give this file alone", "ambiguous-pair")
@@ -109,11 +110,11 @@ def _order_files(first: _Part, second: _Part) -> tuple[list[_Part], str]:
         if first.source == second.source:
             raise ScanError("is given twice: the other view is another file", "ambiguous-pair")
         described = [describe_view(part.source, part.dataset, part.layout) for part in (first, second)]
-        anterior, _, step = order_pair(*described)
+        pair = order_pair(*described)
         one, other = (pixel_spacing(part.dataset) for part in (first, second))
         if one and other and not np.allclose(one, other, rtol=0.01):
             raise ScanError("the two views have different pixel sizes", "ambiguous-pair")
-    return [first, second] if anterior is described[0] else [second, first], step
+    return [first, second] if pair.anterior is described[0] else [second, first], pair
 
 
 def _two_views(part: _Part) -> tuple[dict[str, np.ndarray], list[str], str]:
@@ -122,9 +123,9 @@ def _two_views(part: _Part) -> tuple[dict[str, np.ndarray], list[str], str]:
         with prefix_errors(part.source):
             _check_halves(part.counts[0])
         return {ANTERIOR: left, POSTERIOR: right}, [SIDE_BY_SIDE_WARNING], FRAME_ORDER
-    views, step = views_of_frames(part.dataset)
-    warnings = [FRAME_ORDER_WARNING] if step == FRAME_ORDER else []
-    return dict(zip(views, part.counts, strict=True)), warnings, step
+    with prefix_errors(part.source):
+        found = distinguish(*clues_of_frames(part.dataset, 2))
+    return dict(zip(found.views, part.counts, strict=True)), list(found.warnings), found.step
 
 
 def _one_view(part: _Part, allow_missing_view: bool) -> tuple[dict[str, np.ndarray], list[str], str]:
@@ -135,9 +136,9 @@ def _one_view(part: _Part, allow_missing_view: bool) -> tuple[dict[str, np.ndarr
         message = f"holds the {view} view only: give the file of the {missing} view as well, or --allow-missing-view"
         raise ScanError(f"{part.source.label}: {message}", "missing-view")
     warnings = [f"the {missing} view is missing: it is all zero"]
-    if found.view is None:
-        warnings.append(ONE_VIEW_WARNING.format(view=view))
-    return {view: part.counts[0]}, warnings, found.view_source
+    said, step, contradiction = view_of_clues(found.clues)
+    warnings += contradiction if said else [ONE_VIEW_WARNING.format(view=view)]
+    return {view: part.counts[0]}, warnings, step
 
 
 def _assemble(

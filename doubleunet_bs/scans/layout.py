@@ -15,6 +15,7 @@ from doubleunet_bs.scans.dicom_file import (
     load_header,
     pydicom_silence,
     read_integer,
+    read_items,
     read_numbers,
     read_text,
     read_texts,
@@ -257,6 +258,28 @@ def _check_spacing(dataset: Dataset, size: str, block: int) -> None:
 def _check_energy_windows(dataset: Dataset, frames: int) -> None:
     """Two frames must be two views, not one view in two energy windows."""
     windows, detectors = read_numbers(dataset, "EnergyWindowVector"), read_numbers(dataset, "DetectorVector")
-    if frames == 2 and len(set(windows)) == 2 and len(set(detectors)) < 2:
+    first, second = (energy_window(dataset, frame, 2) for frame in (0, 1)) if frames == 2 else (None, None)
+    one_detector = frames == 2 and len(set(windows)) == 2 and len(set(detectors)) < 2
+    if one_detector or (first and second and differ(first, second)):
         message = "has two frames of different energy windows, not two views: export the photopeak window only"
         raise ScanError(message, "energy-windows")
+
+
+def energy_window(dataset: Dataset, frame: int, frames: int) -> tuple[float, float] | None:
+    """Lower and upper limit in keV of the energy window of a frame, counted from 0; None where the header lacks it."""
+    vector = read_numbers(dataset, "EnergyWindowVector")
+    windows = read_items(dataset, "EnergyWindowInformationSequence")
+    number = int(vector[frame]) if len(vector) == frames else 1
+    if not 1 <= number <= len(windows) or (len(vector) != frames and len(windows) > 1):
+        return None
+    limits: list[float] = []
+    with contextlib.suppress(ScanError):
+        for item in read_items(windows[number - 1], "EnergyWindowRangeSequence"):
+            limits += read_numbers(item, "EnergyWindowLowerLimit") + read_numbers(item, "EnergyWindowUpperLimit")
+    return (min(limits), max(limits)) if len(limits) >= 2 else None
+
+
+def differ(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether two energy windows have less than half of their range in common."""
+    common = min(first[1], second[1]) - max(first[0], second[0])
+    return common < (max(first[1], second[1]) - min(first[0], second[0])) / 2

@@ -1,21 +1,34 @@
 """Two files of one view each -> one scan: which files belong together, and which of two is the anterior view."""
 
+import contextlib
 import dataclasses
 import datetime
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom_file import read_identifier, read_numbers, read_text
-from doubleunet_bs.scans.layout import Layout
+from doubleunet_bs.scans.layout import Layout, differ, energy_window
 from doubleunet_bs.scans.sources import Source
-from doubleunet_bs.scans.views import ANTERIOR, FRAME_ORDER, POSTERIOR, STEPS, detector_numbers, view_of_file
+from doubleunet_bs.scans.views import (
+    ANTERIOR,
+    FRAME_ORDER,
+    POSTERIOR,
+    Clues,
+    clues_of_frames,
+    detector_numbers,
+    distinguish,
+    view_of_clues,
+)
 
+_IDENTITY = {
+    "study": "StudyInstanceUID", "series": "SeriesInstanceUID", "patient": "PatientID", "issuer": "IssuerOfPatientID",
+    "birth date": "PatientBirthDate", "sex": "PatientSex",
+}  # fmt: skip
 MAX_GAP_SECONDS = 2 * 3600
-
-# The least certain step last.
-_STEPS = [*STEPS, FRAME_ORDER]
+TIMES_WARNING = "an acquisition time is unreadable: that both views belong to one scan was not checked by their times"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,22 +37,28 @@ class OneView:
 
     Attributes:
         source: the file.
-        view, view_source: see `views.view_of_file`.
-        study, series, patient, issuer, acquired: as in the header, "" when absent.
+        clues: see `views.clues_of_frames`.
+        identity: study, series, patient, issuer, birth date and sex as in the header, "" when absent.
+        acquired: when; None when that is absent or unreadable.
         order: GE's detector number, Detector Vector and Instance Number, None when absent: they order unnamed views.
+        energy: lower and upper limit of the energy window in keV, or None.
         shape: rows, columns and `Layout.bin`.
+        readable_time: False when there is an acquisition time that is none.
     """
 
     source: Source
-    view: str | None
-    view_source: str
-    study: str
-    series: str
-    patient: str
-    issuer: str
-    acquired: str
+    clues: Clues
+    identity: Mapping[str, str]
+    acquired: "Moment | None"
     order: tuple[int | None, int | None, int | None]
+    energy: tuple[float, float] | None
     shape: tuple[int, int, int]
+    readable_time: bool = True
+
+    @property
+    def view(self) -> str | None:
+        """The view by its own header, None where that does not say."""
+        return view_of_clues(self.clues)[0]
 
     @property
     def likely_view(self) -> str:
@@ -47,83 +66,100 @@ class OneView:
         return self.view or (POSTERIOR if 2 in self.order[:2] else ANTERIOR)
 
 
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two one-view files that are one scan.
+
+    Attributes:
+        anterior, posterior: the files.
+        step: that distinguished them, one of `views.STEPS` or `FRAME_ORDER`.
+        warnings: one line each.
+    """
+
+    anterior: OneView
+    posterior: OneView
+    step: str
+    warnings: tuple[str, ...]
+
+
 def describe_view(source: Source, dataset: Dataset, layout: Layout) -> OneView:
     """Read from the header of a one-view file what pairing needs."""
-    view, step = view_of_file(dataset)
-    instance = read_numbers(dataset, "InstanceNumber")
+    acquired, readable = _acquired(dataset)
+    instance: tuple[float, ...] = ()
+    with contextlib.suppress(ScanError):
+        instance = read_numbers(dataset, "InstanceNumber")
     return OneView(
         source=source,
-        view=view,
-        view_source=step,
-        study=read_identifier(dataset, "StudyInstanceUID"),
-        series=read_identifier(dataset, "SeriesInstanceUID"),
-        patient=read_identifier(dataset, "PatientID"),
-        issuer=read_identifier(dataset, "IssuerOfPatientID"),
-        acquired=_acquired(dataset),
+        clues=clues_of_frames(dataset, 1)[0],
+        identity={name: read_identifier(dataset, keyword) for name, keyword in _IDENTITY.items()},
+        acquired=acquired,
         order=(*detector_numbers(dataset), int(instance[0]) if len(instance) == 1 else None),
+        energy=energy_window(dataset, 0, 1),
         shape=(layout.rows, layout.columns, layout.bin),
+        readable_time=readable,
     )
 
 
-def order_pair(first: OneView, second: OneView) -> tuple[OneView, OneView, str]:
-    """The anterior one of two one-view files, the posterior one, and the step that distinguished them.
+def order_pair(first: OneView, second: OneView) -> Pair:
+    """Decide which of two one-view files is the anterior one.
 
     Raises:
         ScanError: `ambiguous-pair` when they may not be the two views of one scan.
     """
     # A patient's identifier is only unique at the institution that issued it; one file may lack the issuer.
-    for name in ("study", "patient", *(["issuer"] if first.patient and second.patient else [])):
-        one, other = getattr(first, name), getattr(second, name)
+    with_patient = first.identity["patient"] and second.identity["patient"]
+    for name in ("study", "patient", "birth date", "sex", *(["issuer"] if with_patient else [])):
+        one, other = first.identity[name], second.identity[name]
         if one and other and one != other:
             what = "studies" if name == "study" else "patients"
             raise ScanError(f"the two files belong to different {what}", "ambiguous-pair")
     if first.shape != second.shape:
         raise ScanError("the two views have different matrix sizes", "ambiguous-pair")
-    start, end = _moment(first.acquired), _moment(second.acquired)
-    if start and end and abs((start - end).total_seconds()) > MAX_GAP_SECONDS:
+    if first.acquired and second.acquired and first.acquired.gap(second.acquired) > MAX_GAP_SECONDS:
         raise ScanError("the two views were acquired hours apart: two scans of one study", "ambiguous-pair")
-    if first.view and first.view == second.view:
-        missing = POSTERIOR if first.view == ANTERIOR else ANTERIOR
-        raise ScanError(f"the study has two {first.view} views and no {missing} one", "ambiguous-pair")
-    if first.view or second.view:
-        step = max((view.view_source for view in (first, second) if view.view), key=_STEPS.index)
-        swapped = first.view == POSTERIOR or second.view == ANTERIOR
-        return (second, first, step) if swapped else (first, second, step)
+    if first.energy and second.energy and differ(first.energy, second.energy):
+        raise ScanError("the two views are of different energy windows", "ambiguous-pair")
+    times = () if first.readable_time and second.readable_time else (TIMES_WARNING,)
+    found = distinguish(first.clues, second.clues)
+    if found.step != FRAME_ORDER:
+        anterior, posterior = (first, second) if found.views[0] == ANTERIOR else (second, first)
+        return Pair(anterior, posterior, found.step, found.warnings + times)
     if first.order[0] is not None and first.order[0] == second.order[0]:
         raise ScanError("the two views come from the same detector and are not named", "ambiguous-pair")
-    for one, other in zip(first.order, second.order, strict=True):
-        if one is not None and other is not None and one != other:
-            return (first, second, FRAME_ORDER) if one < other else (second, first, FRAME_ORDER)
+    for number, another in zip(first.order, second.order, strict=True):
+        if number is not None and another is not None and number != another:
+            anterior, posterior = (first, second) if number < another else (second, first)
+            return Pair(anterior, posterior, FRAME_ORDER, found.warnings + times)
     raise ScanError("the headers of the two views do not say which is the anterior one", "ambiguous-pair")
 
 
 def pair_views(
     views: Iterable[OneView],
-) -> tuple[list[tuple[OneView, OneView]], list[OneView], list[tuple[OneView, str]]]:
+) -> tuple[list[Pair], list[OneView], list[tuple[OneView, str]]]:
     """Sort the one-view files of a folder into scans.
 
     Within a study, two views of one series form a pair, then two of one acquisition time, then the last two.
 
     Returns:
-        Pairs (anterior, posterior); views without a partner; and views that could belong to several scans, with why.
+        Pairs; views without a partner; and views that could belong to several scans, with why.
     """
     studies: dict[tuple, list[OneView]] = {}
     for index, view in enumerate(views):
         # Without a study no partner can be found.
-        studies.setdefault((view.study or f"none {index}", view.patient), []).append(view)
-    pairs: list[tuple[OneView, OneView]] = []
+        study = view.identity["study"] or f"none {index}"
+        studies.setdefault((study, view.identity["patient"]), []).append(view)
+    pairs: list[Pair] = []
     alone: list[OneView] = []
     unclear: list[tuple[OneView, str]] = []
     for group in studies.values():
-        for key in ("series", "acquired"):
+        for key in (lambda view: view.identity["series"], lambda view: view.acquired):
             if len(group) > 2:
                 group = _take_pairs(group, key, pairs)
         if len(group) == 1:
             alone += group
         elif len(group) == 2:
             try:
-                anterior, posterior, _ = order_pair(*group)
-                pairs.append((anterior, posterior))
+                pairs.append(order_pair(*group))
             except ScanError as cause:
                 unclear += [(view, str(cause)) for view in group]
         elif group:
@@ -131,32 +167,71 @@ def pair_views(
     return pairs, alone, unclear
 
 
-def _take_pairs(group: Sequence[OneView], key: str, pairs: list[tuple[OneView, OneView]]) -> list[OneView]:
+def _take_pairs(group: Sequence[OneView], key: Callable[[OneView], object], pairs: list[Pair]) -> list[OneView]:
     """Move the views that share `key` with exactly one other to `pairs` where possible; return the others."""
-    parts: dict[str, list[OneView]] = {}
+    parts: dict[object, list[OneView]] = {}
     for view in group:
-        parts.setdefault(getattr(view, key), []).append(view)
+        parts.setdefault(key(view), []).append(view)
     left = []
     for value, part in parts.items():
         try:
             if not value or len(part) != 2:
                 raise ScanError("not a pair")
-            anterior, posterior, _ = order_pair(*part)
-            pairs.append((anterior, posterior))
+            pairs.append(order_pair(*part))
         except ScanError:
             # Another key may pair them with others.
             left += part
     return left
 
 
-def _acquired(dataset: Dataset) -> str:
-    moment = read_text(dataset, "AcquisitionDateTime")[:14]
-    return moment or read_text(dataset, "AcquisitionDate") + read_text(dataset, "AcquisitionTime").partition(".")[0]
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """A date and time as exact as a header gives it.
+
+    Attributes:
+        first: the earliest it can be. seconds: how much later it can be.
+        zone: hours and minutes from UTC, "" when unknown.
+        dated: False when there is a time of day only.
+    """
+
+    first: datetime.datetime
+    seconds: float
+    zone: str
+    dated: bool
+
+    def gap(self, other: "Moment") -> float:
+        """The least number of seconds between two moments; 0 when they cannot be compared."""
+        if self.dated != other.dated or bool(self.zone) != bool(other.zone):
+            return 0
+        early, late = sorted((self, other), key=lambda each: each.first)
+        apart = (late.first - early.first).total_seconds()
+        if not self.dated:
+            # Midnight may lie between them.
+            apart = min(apart, 24 * 3600 - apart)
+        return max(0, apart - early.seconds)
 
 
-def _moment(acquired: str) -> datetime.datetime | None:
-    """The moment, or None when date or time are not there in full."""
-    try:
-        return datetime.datetime.strptime(acquired, "%Y%m%d%H%M%S") if len(acquired) == 14 else None
-    except ValueError:
-        return None
+def _acquired(dataset: Dataset) -> tuple[Moment | None, bool]:
+    """When the view was acquired, and False where that is written in no form of DICOM."""
+    text = read_text(dataset, "AcquisitionDateTime")
+    date = re.sub(r"[.:/-]", "", read_text(dataset, "AcquisitionDate"))
+    if text:
+        found = re.fullmatch(r"(\d{4,14})(?:\.\d+)?([+-]\d{4})?", text)
+    else:
+        time = read_text(dataset, "AcquisitionTime").replace(":", "")
+        text = (date or ("19000101" if time else "")) + time
+        found = re.fullmatch(r"(\d{8,14})(?:\.\d+)?()", text)
+    if not text:
+        return None, True
+    length = len(found[1]) if found else 0
+    if found is None or length % 2 or length in (4, 6):
+        # A year or a month is legal, but says too little.
+        return None, found is not None and length in (4, 6)
+    with contextlib.suppress(ValueError):
+        first = datetime.datetime.strptime(found[1], "%Y%m%d%H%M%S"[: length - 2])
+        if found[2]:
+            hours, minutes = int(found[2][:3]), int(found[2][0] + found[2][3:])
+            first -= datetime.timedelta(hours=hours, minutes=minutes)
+        seconds = {8: 24 * 3600 - 1, 10: 3599, 12: 59, 14: 0}[length]
+        return Moment(first, seconds, found[2], dated=first.year > 1900), True
+    return None, False

@@ -209,7 +209,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     for view, why in unclear:
         reject(view.source, ScanError(f"cannot be paired: {why}", "ambiguous-pair"))
     scans = [ScanFiles((source,), folder) for source in whole]
-    scans += [ScanFiles((anterior.source, posterior.source), folder) for anterior, posterior in pairs]
+    scans += [ScanFiles((pair.anterior.source, pair.posterior.source), folder) for pair in pairs]
     for view in alone:
         if allow_missing_view:
             scans.append(ScanFiles((view.source,), folder))

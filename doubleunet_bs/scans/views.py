@@ -1,6 +1,7 @@
 """Which frame is the anterior and which the posterior view, and whether the images agree with that.
 
-The steps are tried in this order, and the first that distinguishes the frames decides:
+The steps are tried in this order, and the first that distinguishes the frames decides, whether they are in one file or
+in two:
 
 1. `view-code`: the View Code Sequence (the standard's way; Siemens);
 2. `private-view-name`: GE's private data set names, (0011,1012) and (0011,1030);
@@ -8,10 +9,14 @@ The steps are tried in this order, and the first that distinguishes the frames d
 4. `detector-angle`: Start Angle 180 is the detector in front, 0 the one behind;
 5. `frame-order`: none of these did. The first frame is taken as anterior, with a warning.
 
+Where a later step says the opposite, the scan carries a warning.
 """
 
+import contextlib
+import dataclasses
+import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -24,6 +29,9 @@ POSTERIOR = "posterior"
 FRAME_ORDER = "frame-order"
 FRAME_ORDER_WARNING = (
     "the header does not say which view is anterior: the first frame is taken as anterior, compare with the image"
+)
+CONTRADICTION_WARNING = (
+    "the header names the views in two ways that contradict each other: compare left and right with the image"
 )
 ONE_VIEW_WARNING = "the header does not say which view this is: it is taken as {view}, compare with the image"
 SIDE_BY_SIDE_WARNING = "both views lie side by side in one frame: the left half is taken as anterior"
@@ -85,17 +93,10 @@ def from_view_code(dataset: Dataset, frames: int) -> tuple[View, ...]:
     return tuple(_view_in_codes(read_items(where, "ViewCodeSequence")) for where in _per_frame(dataset, frames))
 
 
-def from_private_name(dataset: Dataset, frames: int) -> tuple[View, ...]:
-    """Step 2: GE's names of the data set or of the picture, whichever distinguish the frames."""
-    found: tuple[View, ...] = (None,) * frames
-    for element in (0x12, 0x30):
-        names = _ge_names(dataset, element)
-        if len(names) == frames:
-            views = tuple(view_in_text(name) for name in names)
-            if any(views) and len(set(views)) == frames:
-                return views
-            found = found if any(found) else views
-    return found
+def from_private_name(dataset: Dataset, frames: int, element: int) -> tuple[View, ...]:
+    """Step 2: GE's names of the data set (element 0x12) or of the picture (0x30)."""
+    names = _ge_names(dataset, element)
+    return tuple(map(view_in_text, names)) if len(names) == frames else (None,) * frames
 
 
 def from_orientation(dataset: Dataset, frames: int) -> tuple[View, ...]:
@@ -105,38 +106,71 @@ def from_orientation(dataset: Dataset, frames: int) -> tuple[View, ...]:
 
 def from_detector_angle(dataset: Dataset, frames: int) -> tuple[View, ...]:
     """Step 4: the Start Angle of the detector, within 10 degrees of 180 (in front) or 0 (behind)."""
-    return tuple(_view_at_angle(read_numbers(where, "StartAngle")) for where in _per_frame(dataset, frames))
+    return tuple(_view_at_angle(where) for where in _per_frame(dataset, frames))
 
 
 Step = Callable[[Dataset, int], tuple[View, ...]]
-STEPS: Mapping[str, Step] = {
-    "view-code": from_view_code,
-    "private-view-name": from_private_name,
-    "orientation": from_orientation,
-    "detector-angle": from_detector_angle,
-}
+_STEPS: tuple[tuple[str, Step], ...] = (
+    ("view-code", from_view_code),
+    ("private-view-name", functools.partial(from_private_name, element=0x12)),
+    ("private-view-name", functools.partial(from_private_name, element=0x30)),
+    ("orientation", from_orientation),
+    ("detector-angle", from_detector_angle),
+)
+STEPS = tuple(dict.fromkeys(name for name, _ in _STEPS))
+# A camera may write one orientation for both frames, but it does not give one name to two views.
+_NAMES = ("view-code", "private-view-name")
+
+Clues = tuple[View, ...]
+"""What each of the steps says of one frame, with two entries for the names."""
 
 
-def views_of_frames(dataset: Dataset) -> tuple[tuple[str, str], str]:
-    """The view of each frame of a two-frame file, and the step that decided: a key of `STEPS`, or `FRAME_ORDER`.
+@dataclasses.dataclass(frozen=True)
+class Distinction:
+    """Which of two frames is which view.
+
+    Attributes:
+        views: of the first and of the second frame.
+        step: that decided, one of `STEPS` or `FRAME_ORDER`.
+        warnings: no or one line.
+    """
+
+    views: tuple[str, str]
+    step: str
+    warnings: tuple[str, ...] = ()
+
+
+def clues_of_frames(dataset: Dataset, frames: int) -> tuple[Clues, ...]:
+    """The clues of each of the frames in a file."""
+    return tuple(zip(*(step(dataset, frames) for _, step in _STEPS), strict=True))
+
+
+def distinguish(first: Clues, second: Clues) -> Distinction:
+    """Decide which of two frames is the anterior view; they may be in one file or in two.
 
     A step decides when it names both views, or one view and nothing for the other frame.
+
+    Raises:
+        ScanError: `ambiguous-pair` when both have the name of one view, and nothing else distinguishes them.
     """
-    for name, step in STEPS.items():
-        first, second = step(dataset, 2)
-        if first != second:
-            first = first or _other(second)
-            return (first, _other(first)), name
-    return (ANTERIOR, POSTERIOR), FRAME_ORDER
+    said = [(name, one, two) for (name, _), one, two in zip(_STEPS, first, second, strict=True)]
+    answers: list[tuple[str, str]] = [(name, one or _other(two)) for name, one, two in said if one != two]
+    if answers:
+        step, view = answers[0]
+        against = any(other != view for _, other in answers)
+        return Distinction((view, _other(view)), step, (CONTRADICTION_WARNING,) if against else ())
+    for name, one, _ in said:
+        if name in _NAMES and one:
+            raise ScanError(f"there are two {one} views and no {_other(one)} one", "ambiguous-pair")
+    return Distinction((ANTERIOR, POSTERIOR), FRAME_ORDER, (FRAME_ORDER_WARNING,))
 
 
-def view_of_file(dataset: Dataset) -> tuple[View, str]:
-    """The view of a one-frame file and the step that decided, or (None, `FRAME_ORDER`)."""
-    for name, step in STEPS.items():
-        (view,) = step(dataset, 1)
-        if view:
-            return view, name
-    return None, FRAME_ORDER
+def view_of_clues(clues: Clues) -> tuple[View, str, tuple[str, ...]]:
+    """The view of a frame by itself, the step that decided, and warnings; (None, `FRAME_ORDER`, ()) for none."""
+    found = [(view, name) for (name, _), view in zip(_STEPS, clues, strict=True) if view]
+    if not found:
+        return None, FRAME_ORDER, ()
+    return *found[0], (CONTRADICTION_WARNING,) if len({view for view, _ in found}) > 1 else ()
 
 
 def check_upright(dataset: Dataset) -> None:
@@ -214,7 +248,11 @@ def _view_of_axes(orientation: tuple[float, ...]) -> View:
     return ANTERIOR if into_picture > 0 else POSTERIOR
 
 
-def _view_at_angle(angle: tuple[float, ...]) -> View:
+def _view_at_angle(detector: Dataset) -> View:
+    angle: tuple[float, ...] = ()
+    # Nothing else depends on it.
+    with contextlib.suppress(ScanError):
+        angle = read_numbers(detector, "StartAngle")
     if len(angle) != 1:
         return None
     degrees = angle[0] % 360

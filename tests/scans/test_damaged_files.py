@@ -151,7 +151,7 @@ TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
     names=st.lists(TEXT, max_size=3), code=TEXT, angle=st.sampled_from(["0", "180", "90", ""]), items=st.integers(0, 3)
 )
 def test_absurd_views(names, code, angle, items):
-    from doubleunet_bs.scans.views import view_of_file, views_of_frames
+    from doubleunet_bs.scans.views import clues_of_frames, distinguish, view_of_clues
 
     dataset = Dataset()
     with warnings.catch_warnings():
@@ -160,9 +160,11 @@ def test_absurd_views(names, code, angle, items):
         dataset.DetectorInformationSequence = Sequence(
             [detector(ViewCodeSequence=view_code(code), StartAngle=angle) for _ in range(items)]
         )
-    views, step = views_of_frames(dataset)
-    assert set(views) == {"anterior", "posterior"}
-    assert view_of_file(dataset)[0] in (None, "anterior", "posterior")
+    try:
+        assert set(distinguish(*clues_of_frames(dataset, 2)).views) == {"anterior", "posterior"}
+    except ScanError as error:
+        assert error.reason == "ambiguous-pair"
+    assert view_of_clues(clues_of_frames(dataset, 1)[0])[0] in (None, "anterior", "posterior")
 
 
 @QUICK

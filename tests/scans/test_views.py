@@ -25,19 +25,29 @@ from doubleunet_bs.scans.views import (
     SAME_WARNING,
     STEPS,
     check_views,
+    clues_of_frames,
+    distinguish,
     from_detector_angle,
     from_orientation,
     from_private_name,
     from_view_code,
     side_correlation,
     view_in_text,
-    view_of_file,
-    views_of_frames,
+    view_of_clues,
 )
 
 ANTERIOR, POSTERIOR = "anterior", "posterior"
 FORWARD = (ANTERIOR, POSTERIOR)
 BACKWARD = (POSTERIOR, ANTERIOR)
+
+
+def views_of_frames(dataset: Dataset) -> tuple[tuple[str, str], str]:
+    found = distinguish(*clues_of_frames(dataset, 2))
+    return found.views, found.step
+
+
+def view_of_file(dataset: Dataset) -> tuple[str | None, str]:
+    return view_of_clues(clues_of_frames(dataset, 1)[0])[:2]
 
 
 def header(*detectors: Dataset, vector=None) -> Dataset:
@@ -103,8 +113,8 @@ def test_the_detector_vector_orders_the_items():
 
 @pytest.mark.parametrize("element", [0x12, 0x30])
 def test_step_2_private_names(element):
-    assert from_private_name(names("WB_ANT", "WB_POST", element=element), 2) == FORWARD
-    assert from_private_name(names("POSTERIOR_E", element=element), 1) == (POSTERIOR,)
+    assert from_private_name(names("WB_ANT", "WB_POST", element=element), 2, element) == FORWARD
+    assert from_private_name(names("POSTERIOR_E", element=element), 1, element) == (POSTERIOR,)
 
 
 def test_step_2_believes_the_names_of_late_images(tmp_path):
@@ -117,29 +127,29 @@ def test_step_2_believes_the_names_of_late_images(tmp_path):
 
 
 def test_step_2_needs_a_name_for_each_frame():
-    assert from_private_name(names("WB_ANT"), 2) == (None, None)
+    assert from_private_name(names("WB_ANT"), 2, 0x12) == (None, None)
 
 
 def test_step_2_survives_a_lost_creator_and_unknown_types():
     dataset = Dataset()
     dataset.add_new(0x00111012, "UN", b"ANT\\POST ")
-    assert from_private_name(dataset, 2) == FORWARD
+    assert from_private_name(dataset, 2, 0x12) == FORWARD
 
 
 def test_step_2_finds_the_block_wherever_the_creator_put_it():
     dataset = Dataset()
     dataset.private_block(0x11, "ANOTHER VENDOR", create=True).add_new(0x12, "LO", ["POST", "ANT"])
-    assert from_private_name(dataset, 2) == (None, None)
+    assert from_private_name(dataset, 2, 0x12) == (None, None)
     dataset.private_block(0x11, "GEMS_GENIE_1", create=True).add_new(0x12, "LO", ["ANT", "POST"])
-    assert from_private_name(dataset, 2) == FORWARD
+    assert from_private_name(dataset, 2, 0x12) == FORWARD
 
 
 def test_step_2_names_that_tell_the_frames_apart_come_first():
     """The data set may have one name for both frames, and the pictures one each."""
     dataset = names("WHOLE BODY ANT", "WHOLE BODY ANT", element=0x12)
-    assert from_private_name(dataset, 2) == (ANTERIOR, ANTERIOR)
+    assert from_private_name(dataset, 2, 0x12) == (ANTERIOR, ANTERIOR)
     dataset.private_block(0x11, "GEMS_GENIE_1").add_new(0x30, "LO", ["WB_POST", "WB_ANT"])
-    assert from_private_name(dataset, 2) == BACKWARD
+    assert views_of_frames(dataset) == (BACKWARD, "private-view-name")
 
 
 @pytest.mark.parametrize(
