@@ -3,14 +3,18 @@
 Prints how the views were distinguished, their counts, the body bounding box, the crop, the gain, what Otsu's threshold
 keeps, and every warning. Name one file, or the two files of a scan with one view each. No patient data is printed.
 
+Of a folder it prints one line a scan: counts of both views, rows of the body, pixel spacing, gains and warnings.
+
 Examples:
   doubleunet-bs inspect scan.dcm
+  doubleunet-bs inspect export
   doubleunet-bs inspect anterior.dcm posterior.dcm --png look.png
   doubleunet-bs inspect scan.dcm --json | jq .views.anterior.gain
+  doubleunet-bs inspect export --json > scans.jsonl
 
 Writes nothing, except the picture that --png asks for.
 
-Exit codes: 0 done, 1 the scan cannot be used, 2 wrong arguments.
+Exit codes: 0 done, 1 a scan cannot be used, 2 wrong arguments.
 """
 
 import argparse
@@ -21,8 +25,12 @@ from doubleunet_bs.commands.prepare import add_preparation_options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `inspect`."""
-    parser.add_argument("scan", type=Path, nargs="+", metavar="SCAN", help="DICOM file, or two files of one view each")
-    parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
+    parser.add_argument(
+        "scan", type=Path, nargs="+", metavar="SCAN", help="DICOM file, two files of one view each, or folder"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object instead of text; one a line of a folder"
+    )
     parser.add_argument(
         "--png",
         type=Path,
@@ -49,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.png and args.png.suffix.lower() != ".png":
         raise SettingsError(f"--png {args.png}: the name must end in .png")
+    if len(args.scan) == 1 and args.scan[0].is_dir():
+        if args.png:
+            raise SettingsError(f"--png belongs to one scan, and {args.scan[0]} is a folder")
+        return _inspect_folder(args)
     scan = read_scan(args.scan, allow_missing_view=args.allow_missing_view)
     settings = PreparationSettings(background=args.background, brightness=args.brightness, bin=args.bin)
     prepared = prepare_scan(scan, settings=settings)
@@ -59,3 +71,44 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"picture          {args.png}")
     return 0
+
+
+def _inspect_folder(args: argparse.Namespace) -> int:
+    """One line for each scan of a folder, as it is read; what cannot be used goes to standard error."""
+    import json
+    import sys
+
+    from doubleunet_bs.errors import RunError, ScanError, one_line
+    from doubleunet_bs.preparation import PreparationSettings, prepare_scan
+    from doubleunet_bs.preparation.inspection import inspection, inspection_line
+    from doubleunet_bs.scans import count_kinds, find_scans
+
+    found = find_scans(args.scan[0], args.allow_missing_view)
+    other = count_kinds(found.passed_over)
+    if not found.scans and not found.rejected:
+        raise RunError(f"{args.scan[0]}: no scan is in it{f', only {other}' if other else ''}")
+    rejected = list(found.rejected)
+    settings = PreparationSettings(background=args.background, brightness=args.brightness, bin=args.bin)
+    if not args.json and found.scans:
+        print(inspection_line("scan"))
+    for files in found.scans:
+        try:
+            scan = files.read(args.allow_missing_view)
+            figures = inspection(scan, prepare_scan(scan, settings=settings))
+        except ScanError as error:
+            rejected.append(files.rejection(error))
+            continue
+        print(
+            json.dumps({"files": files.paths, **figures})
+            if args.json
+            else inspection_line(one_line(" + ".join(files.paths)), figures),
+            flush=True,
+        )
+    for file in rejected:
+        print(f"error: {one_line(file.path)}: {file.message}", file=sys.stderr)
+    if not args.json:
+        total = len(found.scans) + len(found.rejected)
+        print(f"\n{total - len(rejected)} of {total} scans can be used")
+        if other:
+            print(f"passed over: {other}")
+    return 1 if rejected else 0

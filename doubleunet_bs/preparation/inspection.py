@@ -122,6 +122,30 @@ def inspection_text(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def inspection_line(name: str, figures: dict[str, Any] | None = None) -> str:
+    """One line of the table of a folder: the result of `inspection`, or without it the heads of the columns.
+
+    Args:
+        name: of the scan's file or files; in the head line that of their column.
+        figures: from `inspection`.
+    """
+    cells = ("anterior", "posterior", "body rows", "pixel mm", "gains", "warnings")
+    if figures is not None:
+        views = [view for view in figures["views"].values() if view]
+        first, last = views[0]["body_rows"]
+        spacing = figures["pixel_spacing_mm"]
+        cells = (
+            *(f"{view['counts']:,}" if view else "missing" for view in figures["views"].values()),
+            str(last - first + 1),
+            f"{spacing[0]:.2f}" if spacing else "unknown",
+            ", ".join(f"{view['gain']:.2f}" for view in views),
+            "; ".join(figures["warnings"]) or "none",
+        )
+    widths = (11, 11, 9, 8, 12)
+    columns = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False)]
+    return "  ".join((f"{name:<32}", *columns, cells[-1]))
+
+
 def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
     """A note where the crop does not lie within the view."""
     top, left = view["crop_top"], view["crop_left"]

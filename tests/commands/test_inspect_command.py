@@ -1,6 +1,7 @@
 """`doubleunet-bs inspect`: text, JSON and picture."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,26 @@ def test_wrong_arguments_are_one_line(capsys, arguments, code, text):
     assert main(["inspect", *arguments]) == code
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and text in lines[0]
+
+
+def test_a_folder_has_one_line_a_scan(phantom, file, tmp_path, capsys):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    shutil.copy(file, folder / "a.dcm")
+    (folder / "notes.txt").write_text("nothing")
+    (folder / "cut.dcm").write_bytes(Path(file).read_bytes()[:200_000])
+    assert main(["inspect", str(folder)]) == 1
+    printed = capsys.readouterr()
+    heads, line, _, total, passed = printed.out.splitlines()
+    assert heads.split() == ["scan", "anterior", "posterior", "body", "rows", "pixel", "mm", "gains", "warnings"]
+    assert line.split()[:3] == ["a.dcm", f"{phantom.anterior.sum():,}", f"{phantom.posterior.sum():,}"]
+    assert (total, passed) == ("1 of 2 scans can be used", "passed over: 1 not DICOM")
+    assert printed.err.startswith("error: cut.dcm: ") and len(printed.err.splitlines()) == 1
+    (folder / "cut.dcm").unlink()
+    assert main(["inspect", str(folder), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["files"] == ["a.dcm"] and figures["views"]["anterior"]["counts"] == int(phantom.anterior.sum())
+    assert main(["inspect", str(folder), "--png", str(tmp_path / "look.png")]) == 2
+    (folder / "a.dcm").unlink()
+    assert main(["inspect", str(folder)]) == 1
+    assert "no scan is in it, only 1 not DICOM" in capsys.readouterr().err
