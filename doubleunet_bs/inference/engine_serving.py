@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import grpc
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from doubleunet_bs.errors import ServerError
@@ -22,7 +23,7 @@ from doubleunet_bs.inference.endpoints import (
     MASK,
     PROBABILITY,
 )
-from doubleunet_bs.inference.engines import check_images
+from doubleunet_bs.inference.engines import check_images, find_fault
 from doubleunet_bs.inference.model_description import ModelDescription, parse_description
 
 LARGEST_BATCH = 4
@@ -32,8 +33,6 @@ TRIES = 5
 MESSAGE_BYTES = 64 * 2**20
 """Largest message in either direction. gRPC's default for receiving is 4 MiB; the answer to four images of 640 x 512
 pixels has 6.6 MB. The buffer for repeated requests must be as large, or gRPC sends large requests only once."""
-ROUNDING = 1e-5
-"""By how much a probability may exceed 1: the server rounds in its own way."""
 
 _RETRY = {
     "maxAttempts": TRIES,
@@ -48,6 +47,8 @@ _OPTIONS = (
     ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES),
     ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]})),
     ("grpc.enable_http_proxy", 0),
+    # Uncompressed answers only: a small compressed message can grow a thousandfold.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
 )
 
 
@@ -126,11 +127,8 @@ class ServingEngine:
             batch = grey[start : start + LARGEST_BATCH]
             expected = {PROBABILITY: (np.float32, batch.shape), MASK: (np.uint8, batch.shape)}
             answer = self._ask(ENDPOINT, {INPUT: batch}, expected)
-            # Written so that NaN fails: it compares as false.
-            if not ((answer[PROBABILITY] >= 0) & (answer[PROBABILITY] <= 1 + ROUNDING)).all():
-                raise self._error(f"{PROBABILITY} is not everywhere between 0 and 1")
-            if not (answer[MASK] <= 1).all():
-                raise self._error(f"{MASK} has other values than 0 and 1")
+            if (fault := find_fault(answer[PROBABILITY], answer[MASK], batch.shape)) is not None:
+                raise self._error(fault)
             answers.append(answer)
         probability, mask = (np.concatenate([answer[name] for answer in answers]) for name in (PROBABILITY, MASK))
         return probability, mask
@@ -150,13 +148,16 @@ class ServingEngine:
             raise self._error(f"model {self._model!r} changed from version {self._version} to {version}: start again")
         arrays = {}
         for name, (dtype, shape) in expected.items():
+            tensor = answer.outputs[name]
+            # Looked at before an array is made: a tensor of one value may claim to have any number of them.
+            kind, dimensions = tensor.dtype, tuple(one.size for one in tensor.tensor_shape.dim)
+            if kind != tf.as_dtype(dtype).as_datatype_enum or dimensions != shape:
+                found = "missing" if not kind else f"{DataType.Name(kind)[3:].lower()} {dimensions}"
+                raise self._error(f"{name} is {found}, not {np.dtype(dtype)} {shape}")
             try:
-                array = tf.make_ndarray(answer.outputs[name])
+                arrays[name] = tf.make_ndarray(tensor)
             except (TypeError, ValueError) as cause:
-                raise self._error(f"{name} in the answer is missing or damaged ({cause})") from None
-            if array.dtype != dtype or array.shape != shape:
-                raise self._error(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
-            arrays[name] = array
+                raise self._error(f"{name} in the answer is damaged ({cause})") from None
         return arrays
 
     def _explain(self, error: grpc.RpcError, signature: str) -> ServerError:

@@ -14,11 +14,15 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.inference.endpoints import MASK, PROBABILITY
 
 ENGINES = ("auto", "tensorflow", "openvino", "serving")
 PRECISIONS = ("auto", "float32")
 DEADLINE = 60.0
 """Default number of seconds within which a server must answer."""
+
+ROUNDING = 1e-5
+"""By how much a probability may exceed 1: engines round in their own ways."""
 
 
 class Engine(Protocol):
@@ -123,6 +127,19 @@ def check_images(grey: np.ndarray, image_shape: tuple[int, int]) -> None:
             f"the model takes images of {image_shape[0]} x {image_shape[1]} pixels, "
             f"not {' x '.join(map(str, grey.shape[1:]))}"
         )
+
+
+def find_fault(probability: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> str | None:
+    """What is impossible in the answer of an engine; None when it is what `Engine` promises. `shape` is the images'."""
+    for name, array, dtype in ((PROBABILITY, probability, np.float32), (MASK, mask, np.uint8)):
+        if array.dtype != dtype or array.shape != shape:
+            return f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}"
+    # Written so that NaN fails: it compares as false.
+    if not ((probability >= 0) & (probability <= 1 + ROUNDING)).all():
+        return f"{PROBABILITY} is not everywhere between 0 and 1"
+    if not (mask <= 1).all():
+        return f"{MASK} has other values than 0 and 1"
+    return None
 
 
 def damaged_model(path: Path, cause: BaseException, kind: str = "SavedModel") -> RunError:

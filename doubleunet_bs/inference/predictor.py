@@ -10,9 +10,10 @@ import numpy as np
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, check_threshold, choose_local
+from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, check_threshold, choose_local, find_fault
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.model_folder import ModelFolder, find_model
+from doubleunet_bs.inference.saved_model_check import check_saved_model
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.tensorflow_setup import bfloat16_instruction, import_tensorflow
 
@@ -151,10 +152,17 @@ class Predictor:
 
         Args:
             prepared: from `prepare`; an empty sequence gives an empty list.
+
+        Raises:
+            RunError: the model computes impossible values.
+            ServerError: the server does not answer, or answers impossible values.
         """
         if not prepared:
             return []
-        probability, mask = self._segmenter(np.stack([case.grey for case in prepared]))
+        images = np.stack([case.grey for case in prepared])
+        probability, mask = self._segmenter(images)
+        if (fault := find_fault(probability, mask, images.shape)) is not None:
+            raise RunError(f"the model computes impossible values, {fault}: do not use it")
         if self.threshold is not None:
             mask = (probability >= self.threshold).astype(np.uint8)
         return [self._map_back(case, probability[place], mask[place]) for place, case in enumerate(prepared)]
@@ -186,9 +194,11 @@ def open_engine(model: ModelFolder, engine: str = "auto", precision: str = "auto
         precision: "auto" or "float32".
 
     Raises:
-        RunError: the model is damaged or not one of this package, or OpenVINO has no export to read.
+        RunError: the model is damaged, changed or not one of this package, or OpenVINO has no export to read.
     """
     model.check_exported(engine)
+    if model.saved_model:
+        check_saved_model(model.saved_model)
     bfloat16 = precision == "auto" and bfloat16_instruction() is not None
     if model.saved_model and choose_local(engine) == "openvino":
         from doubleunet_bs.inference.engine_openvino import OpenVinoEngine

@@ -34,6 +34,7 @@ from doubleunet_bs.inference.keras_model import (
 )
 from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_ensemble
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
+from doubleunet_bs.inference.saved_model_check import FILES, GRAPH, check_graph, hash_files
 from doubleunet_bs.serving.raw_counts import counts_signature, raw_counts_function
 from doubleunet_bs.training.run_folder import SAVED_MODEL, Run
 
@@ -120,7 +121,8 @@ def write_saved_model(folder: Path, network: Network, description: ModelDescript
         input_signature=[tf.TensorSpec((None,), tf.uint8, name=DESCRIPTION_INPUT)],
     )
     archive.write_out(str(folder), options=tf.saved_model.SaveOptions(save_debug_info=False), verbose=False)
-    write_json(folder / DESCRIPTION, description.to_json())
+    check_graph(folder / GRAPH)  # A new network may need an operation that is not on the list yet.
+    write_json(folder / DESCRIPTION, {**description.to_json(), FILES: hash_files(folder)})
 
 
 def _load_network(trained: TrainedFold) -> keras.Model:

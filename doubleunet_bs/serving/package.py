@@ -30,6 +30,7 @@ from doubleunet_bs.inference.endpoints import (
 from doubleunet_bs.inference.engine_serving import LARGEST_BATCH, predict_request
 from doubleunet_bs.inference.model_description import DESCRIPTION, NAME, ModelDescription, describe_saved_model
 from doubleunet_bs.inference.model_folder import find_model
+from doubleunet_bs.inference.saved_model_check import check_saved_model
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.serving.export import export_fold
@@ -210,6 +211,7 @@ def _exported(path: Path) -> tuple[ModelDescription, Path]:
     """The description and the SavedModel of a model folder, exported again where its export is missing or older."""
     found = find_model(path)
     if found.saved_model and "endpoints" in read_json(found.saved_model / DESCRIPTION, RunError, "model description"):
+        check_saved_model(found.saved_model)
         return found.description, found.saved_model
     if not found.trained:
         raise RunError(f"{path}: exported by an older version of this package: package the fold in its run instead")

@@ -146,5 +146,22 @@ def test_models_that_are_refused(trained_run, tmp_path):
         Predictor(cut)
     empty = shutil.copytree(source, tmp_path / "empty")
     shutil.rmtree(empty / "variables")
-    with pytest.raises(RunError, match="damaged"):
+    with pytest.raises(RunError, match="missing, or a link"):
         Predictor(empty)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda probability, mask: (probability * np.float32("nan"), mask), "not everywhere between 0 and 1"),
+        (lambda probability, mask: (probability, mask + np.uint8(2)), "other values than 0 and 1"),
+        (lambda probability, mask: (probability, mask[:, :5]), "mask is uint8"),
+        (lambda probability, mask: (probability.astype(np.float64), mask), "metastatic_probability is float64"),
+    ],
+)
+def test_impossible_values_of_any_engine_are_refused(spoil, message, trained_run, scan):
+    predictor = Predictor(trained_run / "fold_01")
+    compute = predictor._segmenter
+    predictor._segmenter = lambda images: spoil(*compute(images))
+    with pytest.raises(RunError, match=f"the model computes impossible values, .*{message}"):
+        predictor.predict(scan)

@@ -18,6 +18,7 @@ from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.inference.model_description import INTENDED_USE, read_description
 from doubleunet_bs.inference.model_folder import find_model, open_fold
 from doubleunet_bs.inference.predictor import open_engine
+from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
 from doubleunet_bs.training.run_folder import open_run
 
@@ -65,6 +66,7 @@ def test_export_of_a_fold(trained_run):
     path = trained_run / "fold_01" / "saved_model"
     content = json.loads((path / "assets.extra" / "model.json").read_text())
     experiment = json.loads((trained_run / "experiment.json").read_text())
+    assert content.pop("files_sha256") == hash_files(path)
     assert read_description(path / "assets.extra" / "model.json").to_json() == content
     assert content["intended_use"] == INTENDED_USE
     assert "not a medical device" in INTENDED_USE
@@ -273,6 +275,7 @@ def test_the_description_is_an_endpoint_and_a_file(exported_network, tensorflow)
     loaded = tensorflow.saved_model.load(str(exported_network))
     texts = loaded.signatures["model_description"](query=np.zeros(2, np.uint8))["description"].numpy()
     content = json.loads((exported_network / "assets.extra" / "model.json").read_text())
+    assert content.pop("files_sha256") == hash_files(exported_network)
     assert [json.loads(text) for text in texts] == [content] * 2
     assert set(content["endpoints"]) == {"serving_default", "raw_counts", "model_description"} == set(loaded.signatures)
     for name, endpoint in content["endpoints"].items():
