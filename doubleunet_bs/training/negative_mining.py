@@ -26,7 +26,7 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json
 from doubleunet_bs.network.metrics import predict_metastases
 from doubleunet_bs.preparation.inspection import overlay
-from doubleunet_bs.preparation.shards import Dataset
+from doubleunet_bs.preparation.shards import Dataset, load_arrays
 from doubleunet_bs.training.training_state import DAMAGED_ARCHIVE
 
 FORMAT = 1
@@ -139,7 +139,8 @@ def load_mined(
         with np.load(path / LABELS, allow_pickle=False) as archive:
             if content.get("image_shape") != [rows, columns] or set(archive.files) != set(names):
                 raise RunError(f"{path}: of other scans than this fold mines; remove the folder to mine again")
-            packed = {name: archive[name] for name in names}
+        bits = ((rows * columns + 7) // 8,), np.dtype(np.uint8)
+        packed = load_arrays(path / LABELS, dict.fromkeys(names, bits))
     except DAMAGED_ARCHIVE as cause:
         raise RunError(f"{path / LABELS}: damaged ({type(cause).__name__}); remove {path} to mine again") from None
     return {
