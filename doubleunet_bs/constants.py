@@ -27,6 +27,22 @@ KEPT_ROWS = 640
 PHANTOM_MARK = "SYNTHETIC PHANTOM"
 """In the header of every phantom, so that it is never taken for a patient."""
 
+# Warnings that put the patient's sides, or the names of the views, in doubt.
+FRAME_ORDER_WARNING = (
+    "the header does not say which view is anterior: the first frame is taken as anterior, compare with the image"
+)
+CONTRADICTION_WARNING = (
+    "the header names the views in two ways that contradict each other: compare left and right with the image"
+)
+SIDE_BY_SIDE_WARNING = "both views lie side by side in one frame: the left half is taken as anterior"
+ONE_VIEW_WARNING = "the header does not say which view this is: it is taken as {view}, compare with the image"
+MIRRORED_WARNING = (
+    "the posterior view seems to be stored mirrored, as if seen from the front: "
+    "compare left and right with the anterior view"
+)
+SAME_WARNING = "both frames seem to show the same view, though the header names two: compare with the image"
+FEET_UP_WARNING = "the scan appears to be upside down (legs at the top): check it and re-export it head first"
+
 # From the palette of Okabe and Ito: distinguished with any colour vision, also side by side.
 TRUE_POSITIVE = (0, 158, 115)
 FALSE_POSITIVE = (213, 94, 0)

@@ -17,13 +17,26 @@ outlines, matplotlib draws charts and nothing else.
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE
+from doubleunet_bs.constants import (
+    CONTRADICTION_WARNING,
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    FEET_UP_WARNING,
+    FRAME_ORDER_WARNING,
+    METASTATIC,
+    MIRRORED_WARNING,
+    ONE_VIEW_WARNING,
+    SAME_WARNING,
+    SIDE_BY_SIDE_WARNING,
+    TRUE_POSITIVE,
+    VIEWS,
+)
 from doubleunet_bs.files import replace_file
 
 Colour = tuple[int, int, int]
@@ -79,6 +92,82 @@ def display_views(views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     upper = upper_level(*views.values())
     return {name: clinical_display(counts, upper) for name, counts in views.items()}
+
+
+_SIDES = {"anterior": "RL", "posterior": "LR"}
+_DOUBTS = {
+    MIRRORED_WARNING,
+    SAME_WARNING,
+    FEET_UP_WARNING,
+    CONTRADICTION_WARNING,
+    FRAME_ORDER_WARNING,
+    SIDE_BY_SIDE_WARNING,
+    *(ONE_VIEW_WARNING.format(view=view) for view in VIEWS),
+}
+
+
+def sides(view: str, warnings: Collection[str]) -> str:
+    """The patient's sides at the left and the right edge of a view. A wrong letter is worse than none.
+
+    Args:
+        view: "anterior" or "posterior".
+        warnings: of the scan. They apply to both views, since it is not known which of the two is mirrored.
+
+    Returns:
+        "RL", "LR", or "??" when a warning says that a view may be mirrored, or may not be the one it is taken for.
+
+    Example:
+        >>> sides("posterior", []), sides("posterior", [MIRRORED_WARNING])
+        ('LR', '??')
+    """
+    return "??" if _DOUBTS & set(warnings) else _SIDES[view]
+
+
+def place_names(width: float, warnings: Collection[str] = ()) -> list[tuple[float, str]]:
+    """(x, text) of the names and sides of both views over a prepared image of this width, from the left."""
+    names = []
+    for centre, view in ((0.25, "anterior"), (0.75, "posterior")):
+        left, right = sides(view, warnings)
+        names += [((centre + offset) * width, text) for offset, text in ((-0.22, left), (0.0, view), (0.22, right))]
+    return names
+
+
+def with_names(
+    picture: np.ndarray,
+    warnings: Collection[str] = (),
+    phantom: bool | None = None,
+    legend: Sequence[tuple[str, Colour]] = (),
+) -> np.ndarray:
+    """A picture of a prepared image with a strip above it: views and sides, legend, the note of a phantom.
+
+    Args:
+        picture: (rows, columns, 3) uint8, the anterior view on the left.
+        warnings: of the scan, for `sides`.
+        phantom: True writes that this is no patient.
+        legend: text and colour of what is drawn.
+
+    Returns:
+        uint8 array of shape (rows + the height of the strip, columns, 3).
+    """
+    columns = picture.shape[1]
+    size = max(8, columns // 26)
+    font = ImageFont.load_default(size)
+    lines = 1 + bool(legend) + bool(phantom)
+    strip = Image.new("RGB", (columns, round(1.4 * size * lines)), "white")
+    draw = ImageDraw.Draw(strip)
+    y = 0.1 * size
+    if phantom:
+        draw.text((columns / 2, y), PHANTOM_NOTE, "black", font, anchor="ma")
+        y += 1.4 * size
+    x = 0.3 * size
+    for text, colour in legend:
+        draw.rectangle((x, y + 0.2 * size, x + size, y + size), fill=colour)
+        draw.text((x + 1.3 * size, y), text, "black", font)
+        x += 2.3 * size + draw.textlength(text, font)
+    y += 1.4 * size * bool(legend)
+    for x, text in place_names(columns, warnings):
+        draw.text((x, y), text, (89, 89, 89), font, anchor="ma")
+    return np.concatenate([np.asarray(strip), picture])
 
 
 def enlarged(image: np.ndarray, scale: int) -> np.ndarray:

@@ -21,6 +21,7 @@ class SyntheticCase:
     brightness: float = 10.0
     phantom: bool | None = None
     cancer: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class SyntheticShards:

@@ -1,12 +1,22 @@
 """Overlay pictures: a scan, its truth and its prediction side by side (as in the paper, Figures 4 to 7)."""
 
 import os
+from collections.abc import Collection
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
-from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, clinical_display, enlarged, paint, paint_errors, save_png
+from doubleunet_bs.display import (
+    PHANTOM_NOTE,
+    as_rgb,
+    clinical_display,
+    enlarged,
+    paint,
+    paint_errors,
+    place_names,
+    save_png,
+)
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 
@@ -23,6 +33,7 @@ def draw_case(
     labels: np.ndarray,
     mask: np.ndarray,
     phantom: bool | None = None,
+    warnings: Collection[str] = (),
 ) -> PixelCounts:
     """Draw image, truth and prediction of one case as PNG, written whole or not at all.
 
@@ -36,6 +47,7 @@ def draw_case(
         labels: (rows, columns) uint8 classes.
         mask: (rows, columns), bool or 0 and 1: the prediction.
         phantom: True: a note in the title says that this is no patient.
+        warnings: of the scan: they may put the sides in doubt.
 
     Returns:
         The counts of the case, as printed in the title.
@@ -58,7 +70,7 @@ def draw_case(
         draw.rectangle((left - 1, top - 1, left + width, top + height), outline=_FRAME)
         page.paste(Image.fromarray(enlarged(picture, scale)), (left, top))
         draw.text((left + width / 2, top - 10 * unit), name, _TEXT, _font(24 * unit), anchor="ms")
-        _name_views(draw, left, top, width, unit)
+        _name_views(draw, left, top, width, unit, warnings)
     title = f"{case}     {PHANTOM_NOTE}" if phantom else case
     figures = {"precision": counts.precision, "sensitivity": counts.sensitivity, "F1": counts.f1}
     scores = "     ".join(f"{name} {percent(value)}{' %' * (value is not None)}" for name, value in figures.items())
@@ -69,12 +81,12 @@ def draw_case(
     return counts
 
 
-def _name_views(draw: ImageDraw.ImageDraw, left: int, top: int, width: int, unit: float) -> None:
+def _name_views(
+    draw: ImageDraw.ImageDraw, left: int, top: int, width: int, unit: float, warnings: Collection[str]
+) -> None:
     """The posterior view is seen from behind and not mirrored: there the patient's left is on the left."""
-    for centre, name, sides in ((0.25, "anterior", "RL"), (0.75, "posterior", "LR")):
-        for offset, text in ((-0.235, sides[0]), (0, name), (0.235, sides[1])):
-            place = left + (centre + offset) * width, top + 8 * unit
-            draw.text(place, text, _DIM, _font(17 * unit), anchor="ma")
+    for x, text in place_names(width, warnings):
+        draw.text((left + x, top + 8 * unit), text, _DIM, _font(17 * unit), anchor="ma")
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, centre: float, middle: float, counts: PixelCounts, unit: float) -> None:

@@ -163,6 +163,7 @@ class Scorer:
                     np.asarray(self.dataset.labels(index)),
                     mask,
                     self.dataset.cases[index].phantom,
+                    self.dataset.cases[index].warnings,
                 )
         # Pictures of scans that are no longer in the test set would look like part of the result.
         for path in folder.glob("case-*.png"):

@@ -190,7 +190,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
                 writer.add(outcome.record, outcome.counts, outcome.labels, outcome.regions)
                 if job.pictures:
                     grey = to_grey(outcome.counts, outcome.record.gains)
-                    write_pictures(folder / "png", outcome.record.case, grey, outcome.labels)
+                    write_pictures(folder / "png", outcome.record, grey, outcome.labels)
     rejected.sort(key=dataclasses.astuple)
     if not sources or (rejected and not job.skip_invalid):
         return CohortResult((), tuple(rejected), inputs.passed_over, inputs.notes)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from doubleunet_bs.constants import CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC
+from doubleunet_bs.constants import CROP_SHAPE, FEET_UP_WARNING, KEPT_ROWS, METASTATIC, NON_METASTATIC
 from doubleunet_bs.errors import ScanError
 
 CLIP_PERCENTILE = 90
@@ -33,7 +33,6 @@ VIEWS_AGREE_WITHIN = 40
 _END = (0.02, 0.13)
 _STRIPES = 6
 LEGS_ABOVE, HEAD_BELOW = 0.8, 0.75
-FEET_UP_WARNING = "the scan appears to be upside down (legs at the top): check it and re-export it head first"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,8 +7,20 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from doubleunet_bs.constants import AIR, CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, VIEWS
-from doubleunet_bs.display import as_rgb, clinical_display, display_views, enlarged, outline, save_png
+from doubleunet_bs.display import (
+    PHANTOM_NOTE,
+    Colour,
+    as_rgb,
+    clinical_display,
+    display_views,
+    enlarged,
+    outline,
+    save_png,
+    sides,
+    with_names,
+)
 from doubleunet_bs.preparation.case import PreparedCase
+from doubleunet_bs.preparation.records import CaseRecord
 
 if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
     from doubleunet_bs.scans.bone_scan import BoneScan
@@ -17,32 +29,41 @@ COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30,
 """Of the classes in label pictures: black, blue, red."""
 
 
-def write_pictures(folder: Path, case: str, grey: np.ndarray, labels: np.ndarray) -> None:
+def write_pictures(folder: Path, record: CaseRecord, grey: np.ndarray, labels: np.ndarray) -> None:
     """Write the prepared image (CASE.png), its classes as a palette image (CASE_labels.png) and `overlay`.
 
     Args:
         folder: made when it is not there.
+        record: of the case.
         grey, labels: uint8 arrays of the same shape (rows, columns).
     """
+    case = record.case
     save_png(folder / f"{case}.png", grey)
     palette = Image.fromarray(labels)
     palette.putpalette([channel for number in sorted(COLOURS) for channel in COLOURS[number]])
     save_png(folder / f"{case}_labels.png", palette)
-    save_png(folder / f"{case}_overlay.png", overlay(grey, labels))
+    save_png(folder / f"{case}_overlay.png", overlay(grey, labels, record))
 
 
-def overlay(grey: np.ndarray, labels: np.ndarray, scale: int = 2) -> np.ndarray:
-    """The image, dark uptake on white, with both classes outlined: uint8 (scale * rows, scale * columns, 3)."""
+def overlay(grey: np.ndarray, labels: np.ndarray, record: CaseRecord, scale: int = 2) -> np.ndarray:
+    """The image, dark uptake on white, with both classes outlined, below a strip with the names of what is shown.
+
+    Returns:
+        uint8 array of shape (scale * rows + those of the strip, scale * columns, 3).
+    """
     picture = as_rgb(enlarged(clinical_display(grey), scale))
     # Metastatic pixels are holes in the non-metastatic class; around them only the red line is drawn.
     picture[outline(labels > AIR, scale)] = COLOURS[NON_METASTATIC]
     picture[outline(labels == METASTATIC, scale)] = COLOURS[METASTATIC]
-    return picture
+    legend = [("non-metastatic", COLOURS[NON_METASTATIC]), ("metastatic", COLOURS[METASTATIC])]
+    return with_names(picture, record.warnings, record.phantom, legend)
 
 
 BODY = (0, 120, 200)
 CROP = (60, 150, 60)
 KNEE = (220, 30, 30)
+UNUSED = (205, 190, 160)
+"""Of what the network never sees."""
 VIEW_SOURCES = {
     "view-code": "ViewCodeSequence",
     "private-view-name": "private names of the views",
@@ -154,7 +175,11 @@ def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
 
 
 def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2) -> Image.Image:
-    """Both raw views, dark uptake on white, with body bounding box, crop and last kept row, `scale` times as large."""
+    """Both raw views, dark uptake on white, with body bounding box and crop, `scale` times as large.
+
+    What is not used is shaded: outside of the crop, and below its row 640. The lines of the box are dashed, so that
+    those of the crop are seen where both coincide.
+    """
     rows, columns = prepared.raw_shape
     margin, head = 8 * scale, 34 * scale
     picture = Image.new("RGB", (scale * columns * 2 + 3 * margin, scale * rows + head + margin), "white")
@@ -163,25 +188,54 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
     views = display_views({name: getattr(scan, name) for name in VIEWS})
     for index, name in enumerate(VIEWS):
         left, top = margin + index * (scale * columns + margin), head
-        picture.paste(Image.fromarray(enlarged(views[name], scale)), (left, top))
-        draw.rectangle((left - 1, top - 1, left + scale * columns, top + scale * rows), outline=(160, 160, 160))
         missing = name in scan.missing_views
+        shown = as_rgb(enlarged(views[name], scale))
+        if not missing:
+            place = prepared.placements[name]
+            used = np.zeros((rows, columns), bool)
+            used[max(0, place.top) : max(0, place.top + KEPT_ROWS), max(0, place.left) : place.left + CROP_SHAPE[1]] = (
+                True
+            )
+            unused = ~enlarged(used, scale)
+            shown[unused] = (0.6 * shown[unused] + 0.4 * np.array(UNUSED)).astype(np.uint8)
+        picture.paste(Image.fromarray(shown), (left, top))
+        draw.rectangle((left - 1, top - 1, left + scale * columns, top + scale * rows), outline=(160, 160, 160))
         draw.text((left, head - 13 * scale), f"{name}: missing" if missing else name, fill="black", font=font)
         if missing:
             continue
-        body, place = prepared.bodies[name], prepared.placements[name]
+        for edge, side, anchor in zip((12, columns - 12), sides(name, prepared.warnings), ("la", "ra"), strict=True):
+            draw.text((left + scale * edge, top + 3 * scale), side, fill=(60, 60, 60), font=font, anchor=anchor)
+        body = prepared.bodies[name]
         box = (body.first_column, body.first_row, body.last_column + 1, body.last_row + 1)
         crop = (place.left, place.top, place.left + CROP_SHAPE[1], place.top + CROP_SHAPE[0])
-        for (x0, y0, x1, y1), colour in ((crop, CROP), (box, BODY)):
+        for (x0, y0, x1, y1), colour, dash in ((crop, CROP, 1), (box, BODY, 6 * scale)):
             # The part of the crop that lies outside of the view is padding and cannot be drawn.
             x0, y0, x1, y1 = max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)
             corners = (left + scale * x0, top + scale * y0, left + scale * x1 - 1, top + scale * y1 - 1)
-            draw.rectangle(corners, outline=colour, width=max(1, scale // 2))
+            _draw_dashed(draw, corners, colour, dash, max(1, scale // 2))
         knee = top + scale * (place.top + KEPT_ROWS)
         draw.line((left, knee, left + scale * columns, knee), fill=KNEE, width=scale)
-    x, knee_text = margin, f"row {KEPT_ROWS} of the crop: nothing below is used"
-    for text, colour in (("body bounding box", BODY), ("crop", CROP), (knee_text, KNEE)):
-        draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
-        draw.text((x + 11 * scale, 3 * scale), text, fill="black", font=font)
-        x += 11 * scale + int(draw.textlength(text, font=font)) + 12 * scale
+    x, knee_text = margin, f"row {KEPT_ROWS} of the crop"
+    legend = [("body", BODY), ("crop", CROP), (knee_text, KNEE), ("not used", UNUSED)]
+    for text, colour in [*legend, *([(PHANTOM_NOTE, None)] if scan.phantom else [])]:
+        if colour:
+            draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
+            x += 11 * scale
+        draw.text((x, 3 * scale), text, fill="black", font=font)
+        x += int(draw.textlength(text, font=font)) + 12 * scale
     return picture
+
+
+def _draw_dashed(
+    draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], colour: Colour, dash: int, width: int
+) -> None:
+    """A rectangle from left, top to right, bottom, inclusive. Every other `dash` pixels are drawn, all if it is 1."""
+    left, top, right, bottom = corners
+    for start in range(left, right + 1, max(1, 2 * dash - 1)):
+        end = min(start + dash - 1, right)
+        draw.rectangle((start, top, end, top + width - 1), fill=colour)
+        draw.rectangle((start, bottom - width + 1, end, bottom), fill=colour)
+    for start in range(top, bottom + 1, max(1, 2 * dash - 1)):
+        end = min(start + dash - 1, bottom)
+        draw.rectangle((left, start, left + width - 1, end), fill=colour)
+        draw.rectangle((right - width + 1, start, right, end), fill=colour)

@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 
 from doubleunet_bs import __version__
+from doubleunet_bs.display import sides
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.dicom_header import (
@@ -33,7 +34,6 @@ from doubleunet_bs.results.dicom_header import (
     reference,
 )
 from doubleunet_bs.results.dicom_segmentation import segmentation
-from doubleunet_bs.results.laterality import sides
 from doubleunet_bs.results.lesion_list import all_warnings
 from doubleunet_bs.results.result_files import CAPTURE, SCAN_COPY, SEGMENTATION
 from doubleunet_bs.results.source_study import SourceStudy

@@ -13,9 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from doubleunet_bs.constants import RAW_SHAPE, VIEWS
+from doubleunet_bs.constants import MIRRORED_WARNING, RAW_SHAPE, SAME_WARNING, VIEWS
 from doubleunet_bs.results.lesion_list import PredictedLesion
-from doubleunet_bs.scans.views import MIRRORED_WARNING, SAME_WARNING
 
 LARGEST_DISTANCE_MM = 15.0
 LARGEST_SIZE_RATIO = 4.0

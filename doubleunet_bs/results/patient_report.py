@@ -16,10 +16,9 @@ import numpy as np
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import KEPT_ROWS, RAW_SHAPE, VIEWS
-from doubleunet_bs.display import clinical_display, edge_path, png_bytes, upper_level
+from doubleunet_bs.display import clinical_display, edge_path, png_bytes, sides, upper_level
 from doubleunet_bs.errors import counted
 from doubleunet_bs.inference.model_description import INTENDED_USE, percent
-from doubleunet_bs.results.laterality import sides
 from doubleunet_bs.results.lesion_changes import match_earlier
 from doubleunet_bs.results.lesion_list import BODY_DEFINITION, LesionArea
 from doubleunet_bs.templates import render_page

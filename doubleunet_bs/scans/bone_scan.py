@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
+from doubleunet_bs.constants import FRAME_ORDER_WARNING, ONE_VIEW_WARNING, SIDE_BY_SIDE_WARNING
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom_file import DicomFile, is_phantom, pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import Layout, load_scan_file, pixel_spacing
@@ -17,9 +18,7 @@ from doubleunet_bs.scans.sources import Source, prefix_errors
 from doubleunet_bs.scans.views import (
     ANTERIOR,
     FRAME_ORDER,
-    ONE_VIEW_WARNING,
     POSTERIOR,
-    SIDE_BY_SIDE_WARNING,
     check_views,
     clues_of_frames,
     distinguish,

@@ -21,31 +21,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
+from doubleunet_bs.constants import MIRRORED_WARNING, SAME_WARNING
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom_file import read_items, read_numbers, read_texts
 
 ANTERIOR = "anterior"
 POSTERIOR = "posterior"
 FRAME_ORDER = "frame-order"
-FRAME_ORDER_WARNING = (
-    "the header does not say which view is anterior: the first frame is taken as anterior, compare with the image"
-)
-CONTRADICTION_WARNING = (
-    "the header names the views in two ways that contradict each other: compare left and right with the image"
-)
-ONE_VIEW_WARNING = "the header does not say which view this is: it is taken as {view}, compare with the image"
-SIDE_BY_SIDE_WARNING = "both views lie side by side in one frame: the left half is taken as anterior"
-
 # No true pair of views comes near this correlation.
 MIRRORED_ABOVE = 0.25
 # Mean squared difference of two views in units of counting noise: 1 for two pictures of the same thing.
 SAME_BELOW = 2.0
-
-MIRRORED_WARNING = (
-    "the posterior view seems to be stored mirrored, as if seen from the front: "
-    "compare left and right with the anterior view"
-)
-SAME_WARNING = "both frames seem to show the same view, though the header names two: compare with the image"
 
 _ROWS_PER_CELL, _COLUMNS_PER_CELL = 8, 2
 _SMOOTHING = np.array([1, 2, 3, 2, 1]) / 9

@@ -100,7 +100,7 @@ def save_mined(path: str | os.PathLike, dataset: Dataset, masks: Mapping[int, np
         np.savez_compressed(folder / LABELS, **packed)
         for index, name in names.items():
             labels = masks[index].astype(np.uint8) * NON_METASTATIC
-            save_png(folder / f"{name}.png", overlay(dataset.grey(index), labels))
+            save_png(folder / f"{name}.png", overlay(dataset.grey(index), labels, dataset.cases[index]))
         write_json(
             folder / DESCRIPTION,
             {

@@ -69,9 +69,16 @@ def test_the_picture_shows_body_crop_and_row_640(file, tmp_path, capsys):
     assert (pixels[knee, 16 : 16 + 512] == KNEE).all()
     first, last = view["body_rows"]
     left, right = view["body_columns"]
-    assert (pixels[68 + 2 * first, 16 + 2 * left : 16 + 2 * right] == BODY).all()
-    assert (pixels[68 + 2 * last + 1, 16 + 2 * left : 16 + 2 * right] == BODY).all()
+    for row in (68 + 2 * first, 68 + 2 * last + 1):
+        dashes = (pixels[row, 16 + 2 * left : 16 + 2 * (right + 1)] == BODY).all(axis=1)
+        assert dashes[:12].all() and not dashes[12:20].any() and 0.4 < dashes.mean() < 0.6
     assert (pixels == CROP).all(axis=2).any()
+    # Below row 640 and beside the crop the paper is shaded, above row 640 it is white.
+    corner = 68 + 2 * 1020, 16 + 2 * 200
+    assert (pixels[corner] == np.array([235, 229, 217])).all() and (pixels[68 + 2 * 60, 16 + 2 * 200] == 255).all()
+    # R and L, as in the other pictures: the letters of both views are each other's.
+    letters = [pixels[74:92, 16 + 528 * view + edge :][:, :36].min(axis=2) < 100 for view, edge in ((0, 8), (1, 470))]
+    assert letters[0].any() and letters[0].sum() == letters[1].sum()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, TRUTH
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, MIRRORED_WARNING, TRUE_POSITIVE, TRUTH
+from doubleunet_bs.display import place_names
 from doubleunet_bs.evaluation.figures import draw_case
 from doubleunet_bs.pixel_counts import PixelCounts
 
@@ -42,3 +43,14 @@ def test_a_phantom_is_called_one(tmp_path):
     assert (plain == unknown).all()
     rows, columns = np.nonzero(marked != plain)
     assert rows.size and rows.max() < 0.06 * len(plain) and columns.max() < 0.6 * plain.shape[1]
+
+
+def test_no_side_is_stated_where_it_is_in_doubt(tmp_path):
+    pictures = []
+    for number, warnings in enumerate(((), ["few counts"], [MIRRORED_WARNING])):
+        draw_case(tmp_path / f"{number}.png", "case-0", *np.zeros((3, 32, 32), np.uint8), None, warnings)
+        pictures.append(np.asarray(Image.open(tmp_path / f"{number}.png").convert("L")).astype(int))
+    sure, other, doubtful = pictures
+    assert (sure == other).all() and (sure != doubtful).any()
+    assert [text for _, text in place_names(100)] == ["R", "anterior", "L", "L", "posterior", "R"]
+    assert [text for _, text in place_names(100, [MIRRORED_WARNING])] == ["?", "anterior", "?", "?", "posterior", "?"]

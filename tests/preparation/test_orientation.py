@@ -7,10 +7,12 @@ import pydicom.data
 import pytest
 from bodies import block, person, scan_of
 
+from doubleunet_bs.constants import FEET_UP_WARNING
+from doubleunet_bs.display import sides
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.preparation import prepare_scan
-from doubleunet_bs.preparation.geometry import FEET_UP_WARNING, _gap, check_orientation, find_body
-from doubleunet_bs.results.laterality import orientation, sides
+from doubleunet_bs.preparation.geometry import _gap, check_orientation, find_body
+from doubleunet_bs.results.laterality import orientation
 from doubleunet_bs.scans import read_scan
 
 BUNDLED = Path(pydicom.data.__file__).parent / "test_files"

@@ -17,6 +17,7 @@ import pytest
 from handmade_prediction import make_prediction
 from PIL import Image
 
+from doubleunet_bs.constants import MIRRORED_WARNING
 from doubleunet_bs.display import clinical_display
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.results.lesion_list import SPACING_WARNING
@@ -25,7 +26,6 @@ from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import report_scan, write_prediction
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.views import MIRRORED_WARNING
 
 CONTOUR = np.array((225, 87, 0))
 

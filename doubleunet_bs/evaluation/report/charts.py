@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
-from doubleunet_bs.display import Colour, clinical_display
+from doubleunet_bs.display import Colour, clinical_display, place_names
 from doubleunet_bs.evaluation.lesions import LesionCounts
-from doubleunet_bs.evaluation.report.scan_figures import outline_points, place_names
+from doubleunet_bs.evaluation.report.scan_figures import outline_points
 from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.files import replace_file
 from doubleunet_bs.training.history import Epoch
@@ -148,13 +148,14 @@ def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def scan_chart(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> Figure:
+def scan_chart(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray, warnings: Collection[str]) -> Figure:
     """A scan with the outlines of true and predicted lesions.
 
     Args:
         grey, labels, mask: (rows, columns): uint8 image and classes, bool prediction.
+        warnings: of the scan: they may put the sides in doubt.
     """
-    figure, axes = _image_figure(clinical_display(grey), 4.8)
+    figure, axes = _image_figure(clinical_display(grey), warnings)
     truth, predicted = (outline_points(area) for area in (np.asarray(labels) == METASTATIC, mask))
     # A white halo first: it keeps both visible on black bone, and hides neither where they coincide.
     for areas, colour, width, style, name in (
@@ -168,9 +169,9 @@ def scan_chart(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> Figure
     return figure
 
 
-def map_chart(name: str, mean: np.ndarray, share: np.ndarray, colour: Colour) -> Figure:
+def map_chart(name: str, mean: np.ndarray, share: np.ndarray, colour: Colour, warnings: Collection[str]) -> Figure:
     """A map of errors with its colour bar: `share` is the share of the scans in which a pixel is one, 0 to 1."""
-    figure, axes = _image_figure(mean, 4.8)
+    figure, axes = _image_figure(mean, warnings)
     red, green, blue = (channel / 255 for channel in colour)
     colours = LinearSegmentedColormap.from_list(name, [(red, green, blue, 0.0), (red, green, blue, 1.0)])
     peak = max(100 * float(share.max()), 1e-9)
@@ -181,15 +182,16 @@ def map_chart(name: str, mean: np.ndarray, share: np.ndarray, colour: Colour) ->
     return figure
 
 
-def _image_figure(picture: np.ndarray, width: float) -> tuple[Figure, Axes]:
+def _image_figure(picture: np.ndarray, warnings: Collection[str]) -> tuple[Figure, Axes]:
     """A grey picture with the names of its views and sides above it."""
     rows, columns = picture.shape
+    width = 4.8
     figure = Figure(figsize=(width, width * rows / columns + 0.5), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
-    for x, text in place_names((rows, columns)):
+    for x, text in place_names(columns, warnings):
         axes.text(x, 0, text, ha="center", va="bottom", fontsize=8, color="#4d575b")
     return figure, axes
 

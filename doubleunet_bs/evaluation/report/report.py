@@ -112,6 +112,9 @@ def write_report(
         index = numbers[case]
         return dataset.grey(index), np.asarray(dataset.labels(index)), *kept
 
+    def warnings(case: str) -> Sequence[str]:
+        return dataset.cases[numbers[case]].warnings
+
     scans = [(fold.fold, scan) for fold in summary.folds for scan in fold.scans]
     mark = PHANTOM_NOTE if summary.provenance.scans == PHANTOMS else ""
     charts = {
@@ -124,7 +127,7 @@ def write_report(
         mark_figure(chart, "phantoms" if mark else "")
     maps = ErrorMaps(dataset.image_shape)
     for fold, scan in scans:
-        maps.add(*images(fold, scan.case)[:3])
+        maps.add(*images(fold, scan.case)[:3], warnings(scan.case))
     sentence = f"{len(trained)} of {run.experiment.folds} folds trained"
     if folder:
         sentence += ", their class probabilities averaged; the scans are from outside of the cross-validation"
@@ -140,7 +143,9 @@ def write_report(
         layers=LAYERS,
         colours=COLOURS,
         outline_transform=OUTLINE_TRANSFORM,
-        chosen=[scan_figure(what, fold, scan, *images(fold, scan.case)) for what, fold, scan in chosen],
+        chosen=[
+            scan_figure(what, fold, scan, *images(fold, scan.case), warnings(scan.case)) for what, fold, scan in chosen
+        ],
         lesions=lesion_table(summary),
         views=view_table(summary),
         patients=patient_table(summary),
@@ -153,9 +158,11 @@ def write_report(
     if figures:
         for what, fold, scan in chosen:
             grey, labels, mask, _ = images(fold, scan.case)
-            charts[f"{what}_{scan.case}"] = mark_figure(scan_chart(grey, labels, mask), mark)
+            charts[f"{what}_{scan.case}"] = mark_figure(scan_chart(grey, labels, mask, warnings(scan.case)), mark)
         for name, mean, share, colour in maps.maps():
-            charts[name.lower().replace(" ", "_")] = mark_figure(map_chart(name, mean, share, colour), mark)
+            charts[name.lower().replace(" ", "_")] = mark_figure(
+                map_chart(name, mean, share, colour, maps.warnings), mark
+            )
         write_figures(path.parent / FIGURES, charts, figures)
     return path
 

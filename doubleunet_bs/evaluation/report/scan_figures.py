@@ -2,13 +2,13 @@
 
 import base64
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
 
 from doubleunet_bs.constants import METASTATIC
-from doubleunet_bs.display import Colour, clinical_display, png_bytes
+from doubleunet_bs.display import Colour, clinical_display, place_names, png_bytes
 from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.evaluation.tables import percent
 
@@ -29,6 +29,7 @@ class LayeredFigure:
         shape: (rows, columns).
         pictures: (name of the layer or "", data URI), from the bottom up.
         outlines: (name of the layer, path data) above them.
+        names: (x, text) of the names of the views and the patient's sides.
         colour, scale: of a colour bar and its labels from the left to the right; empty for none.
     """
 
@@ -39,19 +40,9 @@ class LayeredFigure:
     shape: tuple[int, int]
     pictures: tuple[tuple[str, str], ...]
     outlines: tuple[tuple[str, str], ...] = ()
+    names: tuple[tuple[float, str], ...] = ()
     colour: str = ""
     scale: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> list[tuple[float, str]]:
-        """See `place_names`."""
-        return place_names(self.shape)
-
-
-def place_names(shape: tuple[int, int]) -> list[tuple[float, str]]:
-    """(x, text) of the names of the views and the patient's sides over an image of `shape`."""
-    places = ((0.03, "R"), (0.25, "anterior"), (0.47, "L"), (0.53, "L"), (0.75, "posterior"), (0.97, "R"))
-    return [(shape[1] * place, text) for place, text in places]
 
 
 def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[tuple[str, int, ScanScore]]:
@@ -88,12 +79,14 @@ def scan_figure(
     labels: np.ndarray,
     mask: np.ndarray,
     probability: np.ndarray,
+    warnings: Collection[str] = (),
 ) -> LayeredFigure:
     """One scan whose layers can be switched by the boxes of the page.
 
     Args:
         what: "best", "median" or "worst". fold: 0 for an ensemble. score: of the scan.
         grey, labels, mask, probability: (rows, columns): uint8 image and classes, bool, 0 to 1.
+        warnings: of the scan: they may put the sides in doubt.
     """
     lesions = score.lesions
     caption = (
@@ -107,6 +100,7 @@ def scan_figure(
         caption=caption,
         label=f"{what} scan {score.case}, anterior and posterior view. {caption}",
         shape=(grey.shape[0], grey.shape[1]),
+        names=tuple(place_names(grey.shape[1], warnings)),
         pictures=(
             ("", png_uri(clinical_display(grey))),
             ("probability", png_uri(tinted(np.asarray(probability), PROBABILITY_COLOUR))),
@@ -164,9 +158,11 @@ class ErrorMaps:
     def __init__(self, shape: tuple[int, int]):
         self.grey, self.false_positives, self.false_negatives = np.zeros((3, *shape))
         self.scans = 0
+        self.warnings: set[str] = set()
 
-    def add(self, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> None:
-        """Add one scan: (rows, columns) uint8 image and classes, bool prediction."""
+    def add(self, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray, warnings: Collection[str] = ()) -> None:
+        """Add one scan: (rows, columns) uint8 image and classes, bool prediction, and its warnings."""
+        self.warnings |= set(warnings)
         truth = np.asarray(labels) == METASTATIC
         # As displayed: scans of many counts must not outshine the others.
         self.grey += 255 - clinical_display(grey)
@@ -186,7 +182,7 @@ class ErrorMaps:
 
     def figures(self) -> list[LayeredFigure]:
         """Both maps as figures of the page."""
-        return [_error_figure(*content) for content in self.maps()]
+        return [_error_figure(*content, self.warnings) for content in self.maps()]
 
 
 def _smooth(share: np.ndarray) -> np.ndarray:
@@ -199,7 +195,9 @@ def _smooth(share: np.ndarray) -> np.ndarray:
     )
 
 
-def _error_figure(name: str, mean: np.ndarray, share: np.ndarray, colour: Colour) -> LayeredFigure:
+def _error_figure(
+    name: str, mean: np.ndarray, share: np.ndarray, colour: Colour, warnings: Collection[str]
+) -> LayeredFigure:
     pictures = [("", png_uri(mean))]
     scale: tuple[str, ...] = ()
     peak = float(share.max())
@@ -216,6 +214,7 @@ def _error_figure(name: str, mean: np.ndarray, share: np.ndarray, colour: Colour
         label=f"Map over the body. {caption}",
         shape=(share.shape[0], share.shape[1]),
         pictures=tuple(pictures),
+        names=tuple(place_names(share.shape[1], warnings)),
         colour=f"rgb{colour}",
         scale=scale,
     )

@@ -4,7 +4,7 @@ import pydicom
 import pytest
 from dicom_variants import write_variant
 
-from doubleunet_bs.results.laterality import sides
+from doubleunet_bs.display import sides
 from doubleunet_bs.scans import read_scan
 
 VIEWS = ("anterior", "posterior")
