@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from doubleunet_bs.display import clinical_display, paint_errors
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
+from doubleunet_bs.display import clinical_display, paint_errors, with_names
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import replace_file, write_text
+from doubleunet_bs.preparation.records import CaseRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,16 +116,16 @@ def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) 
         right.plot(x, y, label=label, color=colour, marker=marker)
     if epochs:
         best = max(epochs, key=lambda epoch: epoch.score)
-        # Without an F1 it is in the legend only.
-        height = float("nan") if best.val_f1 is None else 100 * best.val_f1
-        right.plot(best.epoch, height, "*", color="#117733", markersize=11, label=f"best: epoch {best.epoch}")
+        # An epoch that found nothing is no best one.
+        height = 100 * best.val_f1 if best.val_f1 else float("nan")
+        label = f"best: epoch {best.epoch}" if best.val_f1 else f"nothing found; kept: epoch {best.epoch}"
+        right.plot(best.epoch, height, "*", color="#117733", markersize=11, label=label)
     right.set_ylabel("metastatic F1 (%)")
     right.set_ylim(0, 100)
     for axes in (left, right):
         axes.set_xlabel("epoch")
-        if len(epochs) < 2:
-            axes.set_xlim(0, 2)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, 0.5 + max(len(epochs), 1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110, metadata={"Software": None}))
@@ -159,19 +161,27 @@ class TensorBoardLog:
                     self._summary.scalar(f"{group}/{name.removeprefix('val_')}", value, step=row.epoch)
         self._writer.flush()
 
-    def examples(self, step: int, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> None:
-        """Write pictures of scans with the errors of their prediction coloured.
+    def examples(
+        self, step: int, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray, records: Sequence[CaseRecord]
+    ) -> None:
+        """Write pictures of scans with the errors of their prediction coloured, and the names of what is shown.
 
         Args:
             step: number of the epoch.
             grey: (n, rows, columns) uint8 prepared images.
             labels: (n, rows, columns) uint8 classes.
             mask: (n, rows, columns) bool, True where metastatic is predicted.
+            records: of the n scans.
         """
         if self._writer is None:
             return
+        legend = [("TP", TRUE_POSITIVE), ("FP", FALSE_POSITIVE), ("FN", FALSE_NEGATIVE)]
+        phantom = any(record.phantom for record in records)  # for all: pictures of one event have one size
         pictures = np.stack(
-            [paint_errors(clinical_display(image), *case) for image, *case in zip(grey, labels, mask, strict=True)]
+            [
+                with_names(paint_errors(clinical_display(image), *case), record.warnings, phantom, legend)
+                for image, *case, record in zip(grey, labels, mask, records, strict=True)
+            ]
         )
         with self._writer.as_default():
             self._summary.image("validation", pictures, step=step, max_outputs=len(pictures))

@@ -361,7 +361,8 @@ class Trainer:
         examples = self.validation_cases[:EXAMPLES]
         loaded = load_micro_batch(self.dataset, examples, [1.0] * len(examples))
         mask = metastatic_mask(self.model(network_input(loaded["grey"]), training=False))
-        self.board.examples(epoch, loaded["grey"], loaded["labels"], keras.ops.convert_to_numpy(mask))
+        records = [self.dataset.cases[index] for index in examples]
+        self.board.examples(epoch, loaded["grey"], loaded["labels"], keras.ops.convert_to_numpy(mask), records)
 
     def _save_model(self) -> None:
         """Save a plain float32 network with the best weights, which any single device can open."""

@@ -64,14 +64,14 @@ def test_progress_picture(tmp_path, rows):
 
 
 @pytest.mark.parametrize(
-    ("figures", "best"),
+    ("figures", "best", "what"),
     [
-        ([(None, 1.0), (0.0, 0.9), (None, 0.8), (0.0, 0.85)], 3),
-        ([(0.2, 1.0), (0.5, 0.9), (0.5, 0.8), (0.5, 0.8)], 3),
-        ([(None, 0.5), (0.0, 0.5)], 1),
+        ([(None, 1.0), (0.0, 0.9), (None, 0.8), (0.0, 0.85)], 3, "nothing found; kept"),
+        ([(0.2, 1.0), (0.5, 0.9), (0.5, 0.8), (0.5, 0.8)], 3, "best"),
+        ([(None, 0.5), (0.0, 0.5)], 1, "nothing found; kept"),
     ],
 )
-def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatch, figures, best):
+def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatch, figures, best, what):
     rows = [
         Epoch(number, 1.0, None, 0.0, 0.0, loss, None, 0.0, f1, 1e-4, 1.0)
         for number, (f1, loss) in enumerate(figures, start=1)
@@ -87,7 +87,7 @@ def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatc
 
     monkeypatch.setattr(matplotlib.axes.Axes, "legend", noting)
     draw_progress(tmp_path / "progress.png", rows, "dice, fold 1")
-    assert state.best_epoch == best and labels[-1] == f"best: epoch {best}"
+    assert state.best_epoch == best and labels[-1] == f"{what}: epoch {best}"
 
 
 def test_the_line_of_an_epoch():
