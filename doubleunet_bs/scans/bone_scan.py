@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.constants import FRAME_ORDER_WARNING, ONE_VIEW_WARNING, SIDE_BY_SIDE_WARNING
+from doubleunet_bs.constants import ONE_VIEW_WARNING, SIDE_BY_SIDE_WARNING
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom_file import DicomFile, is_phantom, pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import Layout, load_scan_file, pixel_spacing

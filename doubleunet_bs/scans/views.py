@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.constants import MIRRORED_WARNING, SAME_WARNING
+from doubleunet_bs.constants import CONTRADICTION_WARNING, FRAME_ORDER_WARNING, MIRRORED_WARNING, SAME_WARNING
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom_file import read_items, read_numbers, read_texts
 
