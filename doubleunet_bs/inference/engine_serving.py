@@ -152,8 +152,9 @@ class ServingEngine:
             # Looked at before an array is made: a tensor of one value may claim to have any number of them.
             kind, dimensions = tensor.dtype, tuple(one.size for one in tensor.tensor_shape.dim)
             if kind != tf.as_dtype(dtype).as_datatype_enum or dimensions != shape:
-                found = "missing" if not kind else f"{DataType.Name(kind)[3:].lower()} {dimensions}"
-                raise self._error(f"{name} is {found}, not {np.dtype(dtype)} {shape}")
+                known = kind and kind in DataType.values()
+                found = f"{DataType.Name(kind)[3:].lower()} {dimensions}" if known else "missing"
+                raise self._error(f"{name} is {found}, not {tf.as_dtype(dtype).name} {shape}")
             try:
                 arrays[name] = tf.make_ndarray(tensor)
             except (TypeError, ValueError) as cause:
