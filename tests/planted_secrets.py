@@ -28,8 +28,8 @@ NEEDED = {
     "PixelData",
     "SpecificCharacterSet",
 }
-# What tells the views apart, or scales the counts.
-TELLING = {"StartAngle", "RescaleSlope", "RescaleIntercept"}
+# What tells the views apart, scales the counts, or is refused where it is unreadable.
+TELLING = {"StartAngle", "RescaleSlope", "RescaleIntercept", "RescaleType", "Units", "ImageOrientationPatient"}
 TEXT = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
 # Every element of the patient, study and equipment modules that a camera or an archive is likely to fill.
 PLANTED = [
