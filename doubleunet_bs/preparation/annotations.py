@@ -22,7 +22,7 @@ from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.preparation.records import CaseRecord
-from doubleunet_bs.scans.labelme import read_labelme
+from doubleunet_bs.scans.labelme import Drawing, read_labelme
 from doubleunet_bs.scans.labels import IMAGE_KINDS, read_mask
 from doubleunet_bs.scans.scan_files import ScanFiles, walk_folders
 
@@ -72,6 +72,7 @@ class Annotation:
         metastatic: whether any pixel is metastatic.
         warnings: one line each.
         pictures: names of the pictures that its files were drawn on, where they say so.
+        shown: those pictures by place, as `lesions`: uint8 grey levels, where the files hold them.
         outlines: hash of the outlined pixels of each file that has any.
         non_metastatic_png: whether a PNG mask has outlines and none of them is metastatic.
     """
@@ -80,6 +81,7 @@ class Annotation:
     metastatic: bool
     warnings: tuple[str, ...]
     pictures: tuple[str, ...] = ()
+    shown: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     outlines: tuple[str, ...] = ()
     non_metastatic_png: bool = False
 
@@ -106,8 +108,12 @@ def read_annotation(
     lesions: dict[str, np.ndarray] = {}
     origin: dict[str, Path] = {}
     warnings, pictures, outlines, doubtful = [], [], [], False
-    for path, mask, picture in _read_files(files, classes):
+    shown = {}
+    for path, drawing in _read_files(files, classes):
+        mask, picture = drawing.mask, drawing.picture_name
         place = _place(path, IMAGE_KINDS[mask.shape], names, missing_views)
+        if drawing.picture is not None:
+            shown[place] = drawing.picture
         if picture:
             pictures.append(picture)
             if place in VIEWS and _view_of_picture(picture, names) not in (None, place):
@@ -130,18 +136,18 @@ def read_annotation(
     absent = set(VIEWS) - set(lesions) - set(missing_views)
     if set(lesions) & set(VIEWS) and absent:
         warnings.append(f"no annotation file of the {absent.pop()} view: treated as free of lesions")
-    return Annotation(lesions, metastatic, tuple(warnings), tuple(pictures), tuple(outlines), doubtful)
+    return Annotation(lesions, metastatic, tuple(warnings), tuple(pictures), shown, tuple(outlines), doubtful)
 
 
-def _read_files(files: Sequence[Path], classes: Mapping[str, int]) -> list[tuple[Path, np.ndarray, str]]:
-    """Path, mask and name of the picture of every file; the name is "" for a PNG."""
+def _read_files(files: Sequence[Path], classes: Mapping[str, int]) -> list[tuple[Path, Drawing]]:
+    """Every file with its mask and, but for a PNG, its picture."""
     found, errors = [], []
     for path in files:
         try:
             if path.suffix.lower() == ".png":
-                found.append((path, read_mask(path, classes), ""))
+                found.append((path, Drawing(read_mask(path, classes))))
             else:
-                found.append((path, *read_labelme(path, classes)))
+                found.append((path, read_labelme(path, classes)))
         except LabelError as error:
             errors.append(error)
     if errors:
@@ -157,6 +163,36 @@ def _view_of_picture(picture: str, names: Sequence[str]) -> str | None:
     words = set(re.split(r"[^a-z]+", text))
     said = [view for view, own in VIEW_WORDS.items() if words & own]
     return said[0] if len(said) == 1 else None
+
+
+def warn_of_other_view(shown: Mapping[str, np.ndarray], views: Mapping[str, np.ndarray]) -> list[str]:
+    """Warn of an annotation whose picture looks more like the other view.
+
+    Args:
+        shown: pictures as in `Annotation.shown`.
+        views: "anterior" and "posterior" -> counts; nothing is said of a scan with one view.
+    """
+    halves = dict(zip(VIEWS, np.hsplit(shown["side_by_side"], 2), strict=True)) if "side_by_side" in shown else shown
+    if set(views) != set(VIEWS):
+        return []
+    warnings = []
+    for view, other in (VIEWS, VIEWS[::-1]):
+        if view in halves:
+            own_likeness, other_likeness = (_likeness(halves[view], views[name]) for name in (view, other))
+            if other_likeness > own_likeness:
+                warnings.append(f"the picture inside the annotation of the {view} view shows the {other} view")
+    return warnings
+
+
+def _likeness(picture: np.ndarray, counts: np.ndarray) -> float:
+    """Correlation of ranks, without sign: no display window or inversion changes it much. 0 for a blank picture."""
+    ranks = []
+    for values in (picture, counts):
+        times = np.bincount(values.ravel())
+        ranks.append((np.cumsum(times) - times / 2)[values.ravel()])
+    centred = [rank - rank.mean() for rank in ranks]
+    norm = float(np.linalg.norm(centred[0]) * np.linalg.norm(centred[1]))
+    return abs(float(centred[0] @ centred[1])) / norm if norm else 0.0
 
 
 def warn_of_mix_ups(

@@ -23,9 +23,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError, os_reason
 from doubleunet_bs.files import new_folder, write_json
-from doubleunet_bs.preparation.annotations import Annotation, decide_group, read_annotation, warn_of_mix_ups
+from doubleunet_bs.preparation.annotations import (
+    Annotation,
+    decide_group,
+    read_annotation,
+    warn_of_mix_ups,
+    warn_of_other_view,
+)
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
@@ -240,7 +247,8 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
     except ScanError as error:
         rejection = task.source.rejection(error)
         return dataclasses.replace(rejection, message=rejection.message.replace(f"{job.labels}/", ""))
-    warnings = list(annotation.warnings)
+    views = {view: getattr(scan, view) for view in VIEWS if view not in scan.missing_views}
+    warnings = [*annotation.warnings, *warn_of_other_view(annotation.shown, views)]
     if task.declared and task.declared.patient:
         patient = pseudonyms.patient(task.declared.patient)
     elif scan.patient is not None:
@@ -257,7 +265,7 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
         counts=prepared.counts,
         labels=prepared.labels,
         regions=None if regions is None else prepare_regions(prepared, regions),
-        annotation=dataclasses.replace(annotation, lesions={}),
+        annotation=dataclasses.replace(annotation, lesions={}, shown={}),
         source=PatientSource(scan.patient, declared=bool(task.declared and task.declared.patient)),
         pseudonyms=pseudonyms,
     )

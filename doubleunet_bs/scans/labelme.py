@@ -1,12 +1,13 @@
 """Labelme annotation -> class mask (paper, section 2.2).
 
 Labelme files of versions 3 to 7 are read, and files of AnyLabeling and X-AnyLabeling of any version. Shapes become
-pixels as in Labelme itself, which draws with Pillow. Later shapes are drawn over earlier ones. `imageData`, which may
-hold a picture of the patient, is dropped at once.
+pixels as in Labelme itself, which draws with Pillow. Later shapes are drawn over earlier ones. `imageData`, a picture
+of the patient, only tells which view was annotated.
 """
 
 import base64
 import binascii
+import dataclasses
 import io
 import json
 import math
@@ -69,17 +70,49 @@ def rasterize(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
                [0, 0, 2, 2, 2, 0],
                [0, 0, 0, 0, 0, 0]], dtype=uint8)
     """
-    return read_labelme(path, classes)[0]
+    return read_labelme(path, classes).mask
 
 
-def read_labelme(path: str | os.PathLike, classes: Mapping[str, int]) -> tuple[np.ndarray, str]:
-    """The mask of `rasterize`, and the name of the picture it was drawn on, without folders and ending, or ""."""
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A Labelme file.
+
+    Attributes:
+        mask: as `rasterize` returns it.
+        picture_name: name of the picture it was drawn on, without folders and ending; "" where it does not say.
+        picture: grey levels of that picture, uint8 of the shape of the mask; None where it is not in the file.
+    """
+
+    mask: np.ndarray
+    picture_name: str = ""
+    picture: np.ndarray | None = None
+
+
+def read_labelme(path: str | os.PathLike, classes: Mapping[str, int]) -> Drawing:
+    """The mask of `rasterize`, and what the file says of the picture it was drawn on."""
     path = Path(path)
     content = _read(path)
     check_image_size(path, content["imageHeight"], content["imageWidth"])
     mask = draw_shapes(path, content["shapes"], (content["imageHeight"], content["imageWidth"]), classes)
-    picture = content.get("imagePath")
-    return mask, Path(picture.replace("\\", "/")).stem if isinstance(picture, str) else ""
+    name = content.get("imagePath")
+    name = Path(name.replace("\\", "/")).stem if isinstance(name, str) else ""
+    return Drawing(mask, name, _decode_picture(content.get("imageData"), mask.shape))
+
+
+def _decode_picture(encoded: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The grey levels of `imageData`; None when it is no readable PNG or JPEG picture of this shape."""
+    if not isinstance(encoded, str):
+        return None
+    try:
+        data = base64.b64decode(encoded)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        with picture:
+            # Before decoding: a small picture can unfold to any size.
+            return np.asarray(picture.convert("L")) if picture.size == shape[::-1] else None
+    except (*PNG_ERRORS, binascii.Error):
+        return None
 
 
 def draw_shape(image: Image.Image, shape: dict[str, Any], value: int) -> None:
@@ -256,7 +289,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise LabelError(f"{path}: not readable as JSON ({type(cause).__name__})", "label-file") from None
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise LabelError(f"{path}: not a Labelme file (it has no list of shapes)", "label-file")
-    content.pop("imageData", None)
     version = content.get("version")
     major = version.split(".")[0] if isinstance(version, str) else ""
     known = major.isascii() and major.isdigit() and len(major) < 4 and int(major) in VERSIONS

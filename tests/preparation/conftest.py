@@ -46,6 +46,9 @@ class Cohort:
         dataset.CountsAccumulated = int(sum(counts.sum(dtype=np.int64) for counts in views.values()))
         return dataset
 
+    def views(self, number: int) -> dict[str, np.ndarray]:
+        return thinned(number)
+
     def scan(self, name: str, number: int, patient: str | None = None):
         self.dataset(number, patient).save_as(self.scans / f"{name}.dcm", enforce_file_format=True)
 

@@ -1,5 +1,7 @@
 """What the annotations of a cohort say of each other, of the table and of the scans they were drawn on."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -50,6 +52,42 @@ def test_a_view_in_the_name_of_the_scan_says_nothing_of_its_picture(cohort):
     cohort.label("post_op_posterior", imagePath="post_op_posterior.png")
     [lines] = warnings_of(cohort)
     assert picture_warnings(lines) == []
+
+
+def embedded(array, form="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, form)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.parametrize("display", ["window", "inverted", "JPEG"])
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_the_picture_inside_shows_which_view_was_annotated(cohort, display, exchanged):
+    cohort.scan("S", 1)
+    views = cohort.views(1)
+    shown = {}
+    for view, counts in views.items():
+        grey = np.minimum(counts * (255 / np.quantile(counts, 0.99)), 255).astype(np.uint8)
+        shown[view] = embedded(255 - grey if display == "inverted" else grey, "JPEG" if display == "JPEG" else "PNG")
+    one, other = ("posterior", "anterior") if exchanged else ("anterior", "posterior")
+    cohort.label("S_anterior", (120, 400), imageData=shown[one])
+    cohort.label("S_posterior", imageData=shown[other])
+    [lines] = warnings_of(cohort)
+    said = [
+        "the picture inside the annotation of the anterior view shows the posterior view",
+        "the picture inside the annotation of the posterior view shows the anterior view",
+    ]
+    assert picture_warnings(lines) == (said if exchanged else [])
+
+
+@pytest.mark.parametrize(
+    "data", ["", "AAAA", "?", 3, embedded(np.zeros((1024, 256), np.uint8)), embedded(np.eye(9, dtype=np.uint8))]
+)
+def test_a_picture_inside_that_says_nothing_is_left_alone(cohort, data):
+    cohort.scan("S", 1)
+    cohort.label("S_anterior", (120, 400), imageData=data)
+    cohort.label("S_posterior", imageData=None)
+    assert picture_warnings(warnings_of(cohort)[0]) == []
 
 
 def test_a_picture_of_another_scan_is_said(cohort):
