@@ -127,8 +127,17 @@ def _check(args: argparse.Namespace) -> None:
 
 def _score(args: argparse.Namespace, settings) -> int:
     from doubleunet_bs.evaluation.tables import format_details, format_summary
+    from doubleunet_bs.training.run_folder import open_run
 
     [path] = args.run_paths
+    if open_run(path).experiment.is_skeleton and not args.ensemble:
+        from doubleunet_bs.evaluation.skeleton import evaluate_skeleton, format_scores
+
+        scores = evaluate_skeleton(path, args.fold, args.data, settings, not args.no_report)
+        print(f"{len(scores.cases)} test scans, regions of the skeleton in %\n\n{format_scores(scores)}\n")
+        names = "summary.json" + ("" if args.no_report else ", report.html")
+        print(f"written in {path}: {names}; in each fold's folder scores.json and predictions/")
+        return 0
     if args.ensemble:
         from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 

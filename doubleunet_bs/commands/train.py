@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--experiment",
         metavar="NAME",
         help="row of the paper: baseline (Table 1); dice or focal-tversky, alone or with -otsu, -otsu-transfer, "
-        "-mining, -mining-transfer (Table 2); focal-tversky-otsu-transfer-augmented (Table 3)",
+        "-mining, -mining-transfer (Table 2); focal-tversky-otsu-transfer-augmented (Table 3). skeleton: the regions "
+        "of the Bone Scan Index",
     )
     what.add_argument(
         "--fold",
@@ -288,7 +289,12 @@ def _open_data(
                 raise RunError(f"{path}: the shards of {old.path} are not where they were: name them with {option}")
     # The shards of a run that exists are recognised by their fingerprint: whoever made it has answered for them.
     confirmed = args.assume_disjoint_patients or old is not None
-    return open_all_shards(paths, True, confirmed), open_shards(other, verify=True) if other else None
+    dataset = open_all_shards(paths, True, confirmed)
+    if experiment.is_skeleton:
+        from doubleunet_bs.dataset.skeleton import SkeletonDataset
+
+        dataset = SkeletonDataset.of(dataset)
+    return dataset, open_shards(other, verify=True) if other else None
 
 
 def _is_left(plan: "PlannedRun", fold: "int | str", resume: bool) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs.errors import DatasetError, SettingsError
-from doubleunet_bs.preparation.shards import KINDS, ShardedDataset, open_shards, patients_comparable
+from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -29,7 +29,7 @@ class JoinedShards(ShardedDataset):
         cases, first = [], 0
         for part in parts:
             cases += [dataclasses.replace(case, shard=first + case.shard) for case in part.cases]
-            first += len(part._shards["counts"])
+            first += len(part.shards["counts"])
         fingerprint = hashlib.sha256("".join(part.fingerprint for part in parts).encode()).hexdigest()
         marks = {part.key_mark for part in parts}
         super().__init__(
@@ -37,7 +37,7 @@ class JoinedShards(ShardedDataset):
             cases=cases,
             settings=parts[0].settings,
             fingerprint=fingerprint,
-            shards={kind: [array for part in parts for array in part._shards[kind]] for kind in KINDS},
+            shards={kind: [array for part in parts for array in part.shards[kind]] for kind in parts[0].shards},
             # Pseudonyms of several keys can be compared with those of no other data set.
             key_mark=None if None in marks else marks.pop() if len(marks) == 1 else fingerprint,
         )
@@ -46,7 +46,7 @@ class JoinedShards(ShardedDataset):
 
 def parts_of(dataset: Any) -> tuple[Any, ...]:
     """The data sets that were joined, or the one data set itself."""
-    return dataset.parts if isinstance(dataset, JoinedShards) else (dataset,)
+    return getattr(dataset, "parts", (dataset,))
 
 
 def open_all_shards(

@@ -14,7 +14,7 @@ from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.dataset.joined_shards import Paths
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.evaluate import open_run_data, provenance_of_runs, read_folds, score_fold
+from doubleunet_bs.evaluation.evaluate import check_lesions, open_run_data, provenance_of_runs, read_folds, score_fold
 from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
@@ -124,6 +124,8 @@ def compare_runs(
         raise SettingsError("a run is named twice: name each once")
     settings = settings or EvaluationSettings()
     runs = [open_run(path) for path in paths]
+    for run in runs:
+        check_lesions(run)
     dataset, folds = _check_same(runs, data)
     names = tuple(run.path.resolve().name for run in runs)
     if len(set(names)) < len(names):

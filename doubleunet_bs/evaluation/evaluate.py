@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.dataset.joined_shards import Paths, as_paths, open_all_shards
+from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, precision_entry, read_scores, write_scores
 from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
@@ -62,6 +63,7 @@ def evaluate_run(
     """
     settings = dataclasses.replace(settings or EvaluationSettings(), **changes)
     run = open_run(path)
+    check_lesions(run)
     trained = run.trained_folds()
     if not trained:
         raise RunError(f"{run.path}: no fold is trained yet: run the train command first")
@@ -88,6 +90,12 @@ def evaluate_run(
     if report:
         write_report(run, dataset, summary, figures=settings.figures)
     return summary
+
+
+def check_lesions(run: Run) -> None:
+    """Raises `RunError` for a run of the skeleton experiment, whose figures are others."""
+    if run.experiment.is_skeleton:
+        raise RunError(f"{run.path}: a run of the skeleton experiment: evaluate it alone and without --ensemble")
 
 
 def _open_model(path: Path, threads: int | None) -> "Segment":
@@ -199,7 +207,7 @@ def open_run_data(run: Run, data: Paths | None = None) -> ShardedDataset:
     # Recognised by its fingerprint: whoever made the run has answered for patients that cannot be compared.
     dataset = open_all_shards(paths, verify=True, other_patients=True)
     run.check_data(dataset, dataset.path)
-    return dataset
+    return SkeletonDataset.of(dataset) if run.experiment.is_skeleton else dataset
 
 
 def read_folds(run: Run, dataset: ShardedDataset) -> Folds:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from doubleunet_bs.dataset.joined_shards import Paths, as_paths, join_shards, open_all_shards, parts_of
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.evaluate import about_scores, read_folds
+from doubleunet_bs.evaluation.evaluate import about_scores, check_lesions, read_folds
 from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, write_scores
 from doubleunet_bs.evaluation.paper_tables import provenance
 from doubleunet_bs.evaluation.report import write_report
@@ -64,6 +64,7 @@ def evaluate_ensemble(
     """
     settings = settings or EvaluationSettings()
     run = open_run(path)
+    check_lesions(run)
     trained = [open_fold(run, fold) for fold in run.trained_folds()]
     if not trained:
         raise RunError(f"{run.path}: no fold is trained yet: run the train command first")

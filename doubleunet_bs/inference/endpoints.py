@@ -3,6 +3,7 @@
 TensorFlow is not imported.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from doubleunet_bs.constants import RAW_SHAPE
@@ -10,6 +11,8 @@ from doubleunet_bs.preparation.settings import PreparationSettings
 
 ENDPOINT, INPUT = "serving_default", "image"
 PROBABILITY, MASK = "metastatic_probability", "mask"
+REGION_PROBABILITY = "region_probability"
+"""Instead of PROBABILITY in a model of the skeleton, whose mask holds the numbers of regions."""
 
 RAW_ENDPOINT, RAW_INPUT = "raw_counts", "counts"
 GAINS, BODY, STATUS = "gains", "body", "status"
@@ -22,15 +25,27 @@ DESCRIPTION_ENDPOINT, DESCRIPTION_INPUT, DESCRIPTION_OUTPUT = "model_description
 _LIMIT = "a model server has a largest number of scans in one request, its max_batch_size"
 
 
-def describe_endpoints(image_shape: tuple[int, int], preparation: PreparationSettings) -> dict[str, Any]:
+def probability_name(outputs: Collection[str]) -> str:
+    """The name of the probabilities among the outputs of a model of lesions or of the skeleton."""
+    return REGION_PROBABILITY if REGION_PROBABILITY in outputs else PROBABILITY
+
+
+def describe_endpoints(
+    image_shape: tuple[int, int], preparation: PreparationSettings, skeleton: bool = False
+) -> dict[str, Any]:
     """A JSON object: endpoint -> inputs and outputs -> type, shape (null: any number of scans) and meaning."""
     image, raw = [None, *image_shape], [None, 2, *RAW_SHAPE]
+    mask, probability = "1 where metastatic is the most probable class", PROBABILITY
+    meaning = "probability of the metastatic class"
+    if skeleton:
+        mask, probability = "the most probable region, 1 to 12; 0 not bone", REGION_PROBABILITY
+        meaning = "probability of the class in the mask"
     endpoints = {
         ENDPOINT: {
             "inputs": {INPUT: _tensor("uint8", image, f"prepared grey images; {_LIMIT}")},
             "outputs": {
-                MASK: _tensor("uint8", image, "1 where metastatic is the most probable class"),
-                PROBABILITY: _tensor("float32", image, "probability of the metastatic class"),
+                MASK: _tensor("uint8", image, mask),
+                probability: _tensor("float32", image, meaning),
             },
         },
         DESCRIPTION_ENDPOINT: {
@@ -44,7 +59,7 @@ def describe_endpoints(image_shape: tuple[int, int], preparation: PreparationSet
             "inputs": {RAW_INPUT: _tensor("uint16", raw, views)},
             "outputs": {
                 MASK: _tensor("uint8", raw, "as above, in raw pixels; 0 outside the crop"),
-                PROBABILITY: _tensor("float32", raw, "as above, in raw pixels; 0 outside the crop"),
+                probability: _tensor("float32", raw, "as above, in raw pixels; 0 outside the crop"),
                 GAINS: _tensor("float32", [None, 2], "brightness gain of each view"),
                 BODY: _tensor("int32", [None, 2, 4], "first and last row, first and last column of the body; -1: none"),
                 STATUS: _tensor("uint8", [None], "0: done; else the scan is not segmented and its mask means nothing")

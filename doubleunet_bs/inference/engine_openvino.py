@@ -9,7 +9,7 @@ import openvino
 from openvino import opset13 as operations
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY
+from doubleunet_bs.inference.endpoints import INPUT, MASK, probability_name
 from doubleunet_bs.inference.engines import check_images, damaged_model
 
 CORE = openvino.Core()
@@ -73,7 +73,8 @@ class OpenVinoEngine:
             model = CORE.read_model(str(path))
             names = {name for output in model.outputs for name in output.names}
             shape = model.input(INPUT).partial_shape
-            if not {PROBABILITY, MASK} <= names or shape.rank.get_length() != 3:
+            self._probability = probability_name(names)
+            if not {self._probability, MASK} <= names or shape.rank.get_length() != 3:
                 raise RunError(f"{path}: a SavedModel, but not one of this package: other inputs or outputs")
             self.image_shape = (shape[1].get_length(), shape[2].get_length())
             split_convolutions(model)
@@ -95,4 +96,4 @@ class OpenVinoEngine:
             request = self._threads.request = self._model.create_infer_request()
         answer = request.infer({INPUT: np.ascontiguousarray(grey)})
         # The request writes its next answer over this one.
-        return answer[PROBABILITY].copy(), answer[MASK].copy()
+        return answer[self._probability].copy(), answer[MASK].copy()

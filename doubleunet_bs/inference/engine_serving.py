@@ -22,6 +22,7 @@ from doubleunet_bs.inference.endpoints import (
     INPUT,
     MASK,
     PROBABILITY,
+    REGION_PROBABILITY,
 )
 from doubleunet_bs.inference.engines import check_images, find_fault
 from doubleunet_bs.inference.model_description import ModelDescription, parse_description
@@ -122,15 +123,18 @@ class ServingEngine:
             ServerError: no answer, or one with impossible values.
         """
         check_images(grey, self.image_shape)
+        name = REGION_PROBABILITY if self.description.is_skeleton else PROBABILITY
         answers = []
         for start in range(0, len(grey), LARGEST_BATCH):
             batch = grey[start : start + LARGEST_BATCH]
-            expected = {PROBABILITY: (np.float32, batch.shape), MASK: (np.uint8, batch.shape)}
+            expected = {name: (np.float32, batch.shape), MASK: (np.uint8, batch.shape)}
             answer = self._ask(ENDPOINT, {INPUT: batch}, expected)
-            if (fault := find_fault(answer[PROBABILITY], answer[MASK], batch.shape)) is not None:
+            if (
+                fault := find_fault(answer[name], answer[MASK], batch.shape, self.description.largest_mask)
+            ) is not None:
                 raise self._error(fault)
             answers.append(answer)
-        probability, mask = (np.concatenate([answer[name] for answer in answers]) for name in (PROBABILITY, MASK))
+        probability, mask = (np.concatenate([answer[one] for answer in answers]) for one in (name, MASK))
         return probability, mask
 
     def _ask(

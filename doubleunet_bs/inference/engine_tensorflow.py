@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.inference.endpoints import ENDPOINT, INPUT, MASK, PROBABILITY
+from doubleunet_bs.inference.endpoints import ENDPOINT, INPUT, MASK, probability_name
 from doubleunet_bs.inference.engines import check_images, damaged_model
 
 _FLOAT32_OPERATIONS = "Softmax,Sigmoid"
@@ -55,15 +55,15 @@ class TensorFlowEngine:
         finally:
             logger.setLevel(level)
         signature = meta.signature_def[ENDPOINT]
-        image = signature.inputs[INPUT]
+        image, probability = signature.inputs[INPUT], probability_name(set(signature.outputs))
         if (
-            (set(signature.inputs), set(signature.outputs)) != ({INPUT}, {PROBABILITY, MASK})
+            (set(signature.inputs), set(signature.outputs)) != ({INPUT}, {probability, MASK})
             or image.dtype != tf.uint8.as_datatype_enum
             or len(image.tensor_shape.dim) != 3
         ):
             raise RunError(f"{path}: a SavedModel, but not one of this package: other inputs or outputs")
         self._run = session.make_callable(
-            [signature.outputs[name].name for name in (PROBABILITY, MASK)], feed_list=[image.name]
+            [signature.outputs[name].name for name in (probability, MASK)], feed_list=[image.name]
         )
         self._session = session  # Holds the variables.
         rows, columns = (int(dimension.size) for dimension in image.tensor_shape.dim[1:])

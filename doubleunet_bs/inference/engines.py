@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.inference.endpoints import MASK, PROBABILITY
+from doubleunet_bs.inference.endpoints import MASK, PROBABILITY, REGION_PROBABILITY
 
 ENGINES = ("auto", "tensorflow", "openvino", "serving")
 PRECISIONS = ("auto", "float32")
@@ -129,16 +129,19 @@ def check_images(grey: np.ndarray, image_shape: tuple[int, int]) -> None:
         )
 
 
-def find_fault(probability: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> str | None:
-    """What is impossible in the answer of an engine; None when it is what `Engine` promises. `shape` is the images'."""
+def find_fault(probability: np.ndarray, mask: np.ndarray, shape: tuple[int, ...], largest: int = 1) -> str | None:
+    """What is impossible in the answer of an engine; None when it is what `Engine` promises.
+
+    `shape` is the images', `largest` the greatest value of a mask: 1 for lesions, 12 for regions of the skeleton.
+    """
     for name, array, dtype in ((PROBABILITY, probability, np.float32), (MASK, mask, np.uint8)):
         if array.dtype != dtype or array.shape != shape:
             return f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}"
     # Written so that NaN fails: it compares as false.
     if not ((probability >= 0) & (probability <= 1 + ROUNDING)).all():
-        return f"{PROBABILITY} is not everywhere between 0 and 1"
-    if not (mask <= 1).all():
-        return f"{MASK} has other values than 0 and 1"
+        return f"{PROBABILITY if largest == 1 else REGION_PROBABILITY} is not everywhere between 0 and 1"
+    if not (mask <= largest).all():
+        return f"{MASK} has other values than 0 {'and 1' if largest == 1 else f'to {largest}'}"
     return None
 
 

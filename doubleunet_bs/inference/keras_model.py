@@ -17,9 +17,17 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY
+from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY, REGION_PROBABILITY, probability_name
 from doubleunet_bs.inference.engines import check_images, damaged_model
-from doubleunet_bs.network.metrics import predict_metastases, segmentation
+from doubleunet_bs.network.metrics import (
+    metastatic_mask,
+    metastatic_probability,
+    network_input,
+    region_mask,
+    region_probability,
+    segmentation,
+    segments_skeleton,
+)
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 Network = Callable[..., Any]
@@ -27,16 +35,19 @@ Network = Callable[..., Any]
 
 
 def segmentation_function(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """`predict_metastases` with named answers, for the live network and inside the exported one.
+    """Masks and probabilities with their names, for the live network and inside the exported one.
 
     Returns:
         A function of (n, rows, columns) uint8 images. It returns "metastatic_probability", (n, rows, columns) float32
         between 0 and 1, and "mask", uint8 of the same shape, 1 where metastatic is the most probable class of output 2.
+        For a network of the skeleton "region_probability", and "mask" with the numbers of the regions.
     """
 
     def segment(image):
-        probability, mask = predict_metastases(network, image)
-        return {PROBABILITY: probability, MASK: tf.cast(mask, tf.uint8)}
+        outputs = network(network_input(image), training=False)
+        if segments_skeleton(outputs):
+            return {REGION_PROBABILITY: region_probability(outputs), MASK: region_mask(outputs)}
+        return {PROBABILITY: metastatic_probability(outputs), MASK: tf.cast(metastatic_mask(outputs), tf.uint8)}
 
     return segment
 
@@ -82,7 +93,7 @@ class Segmenter:
         """See `engines.Engine`."""
         check_images(grey, self.image_shape)
         result = self._function(tf.constant(grey, tf.uint8))
-        return result[PROBABILITY].numpy(), result[MASK].numpy()
+        return result[probability_name(result)].numpy(), result[MASK].numpy()
 
 
 def load_keras_model(path: str | os.PathLike) -> keras.Model:

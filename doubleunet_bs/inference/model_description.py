@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
+from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import CANCERS, CLASS_NAMES
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.endpoints import describe_endpoints
 from doubleunet_bs.preparation.records import MIXED, NOT_STATED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
+from doubleunet_bs.training.experiments import EXPERIMENTS, SKELETON_CLASSES
 
 FORMAT = 1
 DESCRIPTION = Path("assets.extra") / "model.json"
@@ -26,6 +27,7 @@ INTENDED_USE = (
     "Its output has not been validated for clinical use and must not be used for diagnosis or treatment."
 )
 MASK_VALUES = {"0": "not metastatic", "1": "metastatic"}
+REGION_NAMES = ("not bone", *(region.name for region in REGIONS))
 USEFUL_F1 = 0.05
 """A fold with a lower F1 on its own validation scans finds nothing, or as good as nothing."""
 LONGEST_SIDE = 2048
@@ -98,8 +100,8 @@ class ModelDescription:
 
     @property
     def is_paper_row(self) -> bool:
-        """Whether the model was trained as a row of the paper's tables, with no setting changed."""
-        row = PAPER_EXPERIMENTS.get(self.experiment["name"])
+        """Whether the model was trained as a row of the paper's tables, or `skeleton`, with no setting changed."""
+        row = EXPERIMENTS.get(self.experiment["name"])
         same = row is not None and self.experiment.items() <= row.to_json().items()
         return same and not self.preparation.changes()
 
@@ -154,7 +156,8 @@ class ModelDescription:
             return None
         figures = ", ".join(f"fold {one.fold}: F1 {percent(one.validation_f1)}" for one in poor)
         almost = "almost " if any(one.validation_f1 for one in poor) else ""
-        return f"{almost}no metastasis on its own validation scans ({figures})"
+        searched = "bone" if self.is_skeleton else "metastasis"
+        return f"{almost}no {searched} on its own validation scans ({figures})"
 
     @property
     def served_name(self) -> str:
@@ -165,7 +168,19 @@ class ModelDescription:
     @property
     def class_names(self) -> list[str]:
         """The classes of the network's outputs in their order."""
+        if self.is_skeleton:
+            return list(REGION_NAMES)
         return list(CLASS_NAMES) if self.experiment["classes"] == len(CLASS_NAMES) else [CLASS_NAMES[-1]]
+
+    @property
+    def is_skeleton(self) -> bool:
+        """Whether it segments the regions of the skeleton instead of lesions."""
+        return self.experiment["classes"] == SKELETON_CLASSES
+
+    @property
+    def largest_mask(self) -> int:
+        """The greatest value of its masks: 1 for lesions, 12 for regions."""
+        return SKELETON_CLASSES - 1 if self.is_skeleton else 1
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object without paths, user names or patient data."""
@@ -191,8 +206,8 @@ class ModelDescription:
             "preparation": self.preparation.to_json(),
             "image_shape": list(self.image_shape),
             "class_names": self.class_names,
-            "mask_values": MASK_VALUES,
-            "endpoints": describe_endpoints(self.image_shape, self.preparation),
+            "mask_values": {str(k): name for k, name in enumerate(REGION_NAMES)} if self.is_skeleton else MASK_VALUES,
+            "endpoints": describe_endpoints(self.image_shape, self.preparation, self.is_skeleton),
         }
 
 
@@ -334,7 +349,7 @@ def _is_experiment(value: Any) -> bool:
         and isinstance(value.get("name"), str)
         and NAME.fullmatch(value["name"]) is not None
         and type(value.get("classes")) is int
-        and value["classes"] in (1, len(CLASS_NAMES))
+        and value["classes"] in (1, len(CLASS_NAMES), SKELETON_CLASSES)
         and len(str(value)) < 10_000
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, check_threshold, choose_local, find_fault
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.model_folder import ModelFolder, find_model
@@ -75,6 +75,8 @@ class Predictor:
         deadline: seconds within which a server must answer, retries included; None: `engines.DEADLINE`.
         threshold: call pixels metastatic from this probability on, between 0 and 1; None takes the most probable class,
             as the paper does.
+        skeleton: the model segments the regions of the skeleton: masks hold their numbers. A model of lesions is
+            refused, as one of the skeleton is without it.
 
     Attributes:
         description: the model's metadata.
@@ -103,6 +105,7 @@ class Predictor:
         precision: str = "auto",
         deadline: float | None = None,
         threshold: float | None = None,
+        skeleton: bool = False,
     ):
         check_choice(engine, precision, server, deadline)
         check_threshold(threshold)
@@ -119,6 +122,11 @@ class Predictor:
         else:
             found = find_model(Path(model))
             self.description, self._segmenter = found.description, open_engine(found, engine, precision)
+        if self.description.is_skeleton != skeleton:
+            kind, other = ("the skeleton", "lesions") if self.description.is_skeleton else ("lesions", "the skeleton")
+            raise RunError(f"{model}: a model of {kind}: give one of {other}")
+        if skeleton and threshold is not None:
+            raise SettingsError("a threshold is for lesions: leave it out for a model of the skeleton")
         if self._segmenter.image_shape != self.description.image_shape:
             raise RunError(f"{model}: the model and its description disagree about the size of an image")
         self.engine = self._segmenter.name
@@ -161,7 +169,7 @@ class Predictor:
             return []
         images = np.stack([case.grey for case in prepared])
         probability, mask = self._segmenter(images)
-        if (fault := find_fault(probability, mask, images.shape)) is not None:
+        if (fault := find_fault(probability, mask, images.shape, self.description.largest_mask)) is not None:
             raise RunError(f"the model computes impossible values, {fault}: do not use it")
         if self.threshold is not None:
             mask = (probability >= self.threshold).astype(np.uint8)

@@ -16,6 +16,9 @@ from doubleunet_bs.constants import METASTATIC, NON_METASTATIC
 # there.
 _LINEAR_BELOW = 1e-6
 
+_SEPARATE_CLASSES = 3
+"""Up to so many channels each class has a pass of its own, which keeps trainings on lesions equal to the last bit."""
+
 
 class OverlapLoss(keras.losses.Loss):
     """Base class: sums of true positives, false positives and false negatives per class, then a formula over the sums.
@@ -72,6 +75,8 @@ class OverlapLoss(keras.losses.Loss):
         channels = y_pred.shape[-1]
         dtype = keras.backend.result_type(y_pred.dtype, "float32")
         y_pred = ops.cast(y_pred, dtype)
+        if channels > _SEPARATE_CLASSES:
+            return self._sums_of_many(y_true, y_pred, weights)
         if channels <= 2:
             pairs = [(ops.expand_dims(ops.equal(y_true, METASTATIC), -1), y_pred)]
         else:
@@ -87,6 +92,15 @@ class OverlapLoss(keras.losses.Loss):
                 per_image = [term * ops.cast(weights, dtype) for term in per_image]
             rows.append(ops.stack([ops.sum(term) for term in per_image]))
         return ops.stack(rows)
+
+    def _sums_of_many(self, y_true, y_pred, weights):
+        """The same for many classes: all terms at once instead of a pass for each."""
+        p = ops.take(y_pred, self.classes, axis=-1)
+        y = ops.cast(ops.equal(ops.expand_dims(ops.cast(y_true, "int32"), -1), list(self.classes)), p.dtype)
+        terms = [ops.sum(term, axis=(1, 2)) for term in (y * p, (1.0 - y) * p, y * (1.0 - p))]
+        if weights is not None:
+            terms = [term * ops.expand_dims(ops.cast(weights, p.dtype), -1) for term in terms]
+        return ops.stack([ops.sum(term, axis=0) for term in terms], axis=-1)
 
     def formula(self, tp, fp, fn):
         """One value per term from its sums of true positives, false positives and false negatives."""

@@ -100,6 +100,64 @@ def metastatic_mask(outputs):
     return mask
 
 
+def segments_skeleton(outputs) -> bool:
+    """Whether the network has more classes than air, non-metastatic and metastatic."""
+    return segmentation(outputs).shape[-1] > METASTATIC + 1
+
+
+def region_mask(outputs):
+    """The most probable region in output 2 of a skeleton network; a tie goes to the smaller number.
+
+    Args:
+        outputs: see `segmentation`.
+
+    Returns:
+        (batch, rows, columns) uint8: 0 not bone, 1 to 12.
+
+    Example:
+        >>> import numpy as np
+        >>> outputs = {"output2": np.array([[[[0.4, 0.2, 0.4, 0.0], [0.1, 0.2, 0.3, 0.4]]]], "float32")}
+        >>> region_mask(outputs).numpy().tolist()
+        [[[0, 3]]]
+    """
+    probabilities = segmentation(outputs)
+    best = probabilities[..., 0]
+    number = ops.zeros_like(best, "uint8")
+    # By comparison, as in `metastatic_mask`.
+    for index in range(1, probabilities.shape[-1]):
+        own = probabilities[..., index]
+        number = ops.where(own > best, ops.cast(index, "uint8"), number)
+        best = ops.maximum(best, own)
+    return number
+
+
+def region_probability(outputs):
+    """(batch, rows, columns) float32 probability of the region in `region_mask`, where that is 0 of "not bone"."""
+    return ops.max(segmentation(outputs), axis=-1)
+
+
+def region_counts(labels, mask):
+    """Count bone pixels in each image, pooled over the regions.
+
+    Args:
+        labels, mask: (batch, rows, columns) numbers of regions, 0 not bone.
+
+    Returns:
+        (batch, 3) int32: pixels with the right region; predicted ones without; annotated ones without. A pixel in the
+        wrong region counts as false positive and as false negative.
+
+    Example:
+        >>> import numpy as np
+        >>> region_counts(np.array([[[0, 1, 1, 2]]]), np.array([[[3, 1, 2, 0]]])).numpy().tolist()
+        [[1, 2, 2]]
+    """
+    labels, mask = ops.cast(labels, "uint8"), ops.cast(mask, "uint8")
+    right, wrong = ops.equal(labels, mask), ops.not_equal(labels, mask)
+    bone, found = ops.not_equal(labels, 0), ops.not_equal(mask, 0)
+    pairs = ((right, bone), (wrong, found), (wrong, bone))
+    return ops.stack([ops.sum(ops.cast(ops.logical_and(a, b), "int32"), axis=(1, 2)) for a, b in pairs], axis=-1)
+
+
 def confusion_counts(labels, mask):
     """Count metastatic pixels in each image.
 

@@ -77,6 +77,7 @@ class ShardedDataset:
         fingerprint: SHA-256 of `dataset.json`, which in turn holds that of every shard file.
         key_mark: of the key that made the pseudonyms (`scans.pseudonyms`); None where it is not known. One person has
             the same pseudonym in two data sets only when their keys are the same.
+        shards: kind of a file -> the mapped arrays of all shards.
     """
 
     def __init__(
@@ -94,18 +95,18 @@ class ShardedDataset:
         self.image_shape = settings.image_shape
         self.fingerprint = fingerprint
         self.key_mark = key_mark
-        self._shards = shards
+        self.shards = shards
 
     def __len__(self) -> int:
         return len(self.cases)
 
     def counts(self, index: int) -> np.ndarray:
         """uint16 array of `image_shape`, a read-only view of the mapped file."""
-        return self._shards["counts"][self.cases[index].shard][self.cases[index].row]
+        return self.shards["counts"][self.cases[index].shard][self.cases[index].row]
 
     def labels(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape` of classes, a read-only view of the mapped file."""
-        return self._shards["labels"][self.cases[index].shard][self.cases[index].row]
+        return self.shards["labels"][self.cases[index].shard][self.cases[index].row]
 
     def regions(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape`: 0 not bone, 1 to 12. A read-only view of the mapped file.
@@ -116,7 +117,7 @@ class ShardedDataset:
         record = self.cases[index]
         if not record.has_regions:
             raise DatasetError(f"{self.path}: {record.case} has no annotated skeleton: run prepare with --regions")
-        return self._shards[REGIONS_KIND][record.shard][record.row]
+        return self.shards[REGIONS_KIND][record.shard][record.row]
 
     def grey(self, index: int) -> np.ndarray:
         """uint8 array of `image_shape`: the prepared image (`preparation.brightness.to_grey`)."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from doubleunet_bs.constants import KEPT_ROWS, RAW_SHAPE
-from doubleunet_bs.inference.endpoints import BODY, GAINS, MASK, PROBABILITY, RAW_INPUT, STATUS
+from doubleunet_bs.inference.endpoints import BODY, GAINS, RAW_INPUT, STATUS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.serving import preparation_graph
 from doubleunet_bs.serving.preparation_graph import Bodies
@@ -82,6 +82,7 @@ def raw_counts_function(
         - "mask", (n, 2, 1024, 256) uint8: 1 where metastatic is the most probable class, 0 elsewhere, outside the
           crop, and in a missing view.
         - "metastatic_probability", float32 of the same shape, between 0 and 1; 0 where nothing was computed.
+          A model of the skeleton answers with the numbers of regions, and "region_probability" instead.
         - "gains", (n, 2) float32: of the anterior and the posterior view.
         - "body", (n, 2, 4) int32: first and last row, first and last column of the body in each view, inclusive; -1 in
           a missing view.
@@ -100,7 +101,7 @@ def raw_counts_function(
                     preparation_graph.map_back(answer[name], prepared.bodies, settings.bin),
                     tf.zeros((), answer[name].dtype),
                 )
-                for name in (MASK, PROBABILITY)
+                for name in answer
             },
             GAINS: prepared.gains,
             BODY: prepared.bodies.boxes,

@@ -9,6 +9,7 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds, folds_to_json, load_folds
 from doubleunet_bs.dataset.joined_shards import parts_of
+from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text
 from doubleunet_bs.preparation.records import count_cohort, scans_are
@@ -70,6 +71,8 @@ def plan_run(
         path, experiment, dataset, pretrain, folds_file, other_patients, and errors: see `create_run`.
     """
     path = Path(path)
+    if experiment.is_skeleton != isinstance(dataset, SkeletonDataset):
+        raise SettingsError(f"{dataset.path}: wrap the shards as SkeletonDataset for skeleton, and only for it")
     old = open_run(path) if (path / EXPERIMENT).exists() else None
     # Confirmed once for a run, it need not be repeated for each fold.
     other_patients |= old is not None and old.disjoint_patients

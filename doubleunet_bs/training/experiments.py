@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.errors import RunError, SettingsError
+
+SKELETON_CLASSES = 1 + len(REGIONS)
+"""Not bone, and the twelve regions."""
 
 # The values of each setting: for the check, the message and `train --set help`.
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "classes": (1, 3),
+    "classes": (1, 3, SKELETON_CLASSES),
     "loss": ("dice", "focal-tversky"),
     "negatives": ("none", "otsu", "mining"),
     "mining_start": ("initial", "mined"),
@@ -28,8 +32,8 @@ _NUMBERS: dict[str, _Rule] = {
     "brightness_levels": (lambda value: 1 <= value <= 99 and value % 2 == 1, "an odd number, 1 to 99"),
     "brightness_reach": (lambda value: 0 < value <= 7, "above 0, at most 7"),
     "loss_classes": (
-        lambda value: bool(value) and set(value) <= {0, 1, 2} and len(set(value)) == len(value),
-        "some of 0, 1, 2, each once",
+        lambda value: bool(value) and set(value) <= set(range(SKELETON_CLASSES)) and len(set(value)) == len(value),
+        "some of 0, 1, 2, each once; of 0 to 12 for skeleton",
     ),
     "smooth": (lambda value: 0 < value < math.inf, "a finite number above 0"),
     "alpha": (lambda value: 0 <= value < math.inf, "a finite number, 0 or more"),
@@ -73,9 +77,9 @@ class Experiment:
     """Everything that decides what is trained. Defaults are the paper's, or this project's where the paper is silent.
 
     Attributes:
-        name: the row of the paper, or the user's own name.
+        name: the row of the paper, "skeleton", or the user's own name.
         classes: 1: the original one-class network with sigmoid heads (Table 1); 3: softmax over air, non-metastatic and
-            metastatic after background removal (Table 2).
+            metastatic after background removal (Table 2); 13: softmax over the regions of the skeleton.
         loss: "dice" (equation 1) or "focal-tversky" (equation 2).
         negatives: what normal scans do in training (section 2.5). "none": nothing; "otsu": they train with their Otsu
             mask as class 1; "mining": with the false positives of a model trained on the positive scans as class 1.
@@ -167,6 +171,10 @@ class Experiment:
         # False positives become class 1, which the network of one class does not have.
         if self.negatives == "mining" and self.classes != 3:
             raise SettingsError("negatives mining: needs the network of 3 classes")
+        if not self.is_skeleton and max(self.loss_classes) > 2:
+            raise SettingsError(f"loss classes {self.loss_classes}: some of 0, 1, 2, each once")
+        if self.is_skeleton:
+            self._check_skeleton()
         if self.alpha + self.beta <= 0:
             raise SettingsError(f"alpha {self.alpha} and beta {self.beta}: one of them above 0")
         if self.transfer and self.start_from:
@@ -177,6 +185,20 @@ class Experiment:
             )
         # The loss is the mean of their terms, in any order: 2,1 is no other experiment than 1,2.
         object.__setattr__(self, "loss_classes", tuple(sorted(self.loss_classes)))
+
+    def _check_skeleton(self) -> None:
+        if self.negatives != "none":
+            raise SettingsError(f"negatives {self.negatives}: the skeleton experiment has none")
+        if self.transfer:
+            raise SettingsError("transfer yes: the skeleton experiment does not pre-train on another cohort")
+        if self.flip == "merged":
+            # In the other half of the image it would learn a posterior view with the numbers of an anterior one.
+            raise SettingsError("flip merged swaps the views, and so their regions: use flip per_view")
+
+    @property
+    def is_skeleton(self) -> bool:
+        """Whether the network segments the regions of the skeleton instead of lesions."""
+        return self.classes == SKELETON_CLASSES
 
     @property
     def variants(self) -> int:
@@ -189,8 +211,8 @@ class Experiment:
         return PAPER_EXPERIMENTS.get(self.name) == self
 
     def changed_settings(self) -> dict[str, Any]:
-        """The settings that differ from the paper's row of the same name; all of them when there is no such row."""
-        row = PAPER_EXPERIMENTS.get(self.name)
+        """The settings that differ from the experiment of the same name; all of them when there is no such one."""
+        row = EXPERIMENTS.get(self.name)
         own = dataclasses.asdict(self)
         return (
             own
@@ -253,6 +275,10 @@ def _rows() -> dict[str, Experiment]:
 
 PAPER_EXPERIMENTS = _rows()
 """Name -> row: `baseline` is Table 1, `focal-tversky-otsu-transfer-augmented` Table 3, the ten others Table 2."""
+EXPERIMENTS = PAPER_EXPERIMENTS | {
+    "skeleton": Experiment("skeleton", classes=SKELETON_CLASSES, loss_classes=tuple(range(1, SKELETON_CLASSES)))
+}
+"""The paper's rows, and `skeleton`, which segments the regions that the Bone Scan Index needs."""
 _NOT_SET = ("name", "start_from")
 _TABLE_NOTES = (
     "The rows of --experiment set classes, loss, negatives, transfer, brightness_levels and flip.",
@@ -269,10 +295,12 @@ def paper_experiment(name: str, **changes: Any) -> Experiment:
         SettingsError: for a name that is no row, a setting out of its range, or one of the pre-training or the mining
             in an experiment without it. (A run that was made with such a setting can still be opened.)
     """
-    if name not in PAPER_EXPERIMENTS:
-        near = did_you_mean(name, PAPER_EXPERIMENTS) or f"; there are {', '.join(PAPER_EXPERIMENTS)}"
+    if name not in EXPERIMENTS:
+        near = did_you_mean(name, EXPERIMENTS) or f"; there are {', '.join(EXPERIMENTS)}"
         raise SettingsError(f"no experiment {name!r}{near}")
-    experiment = dataclasses.replace(PAPER_EXPERIMENTS[name], **changes)
+    experiment = dataclasses.replace(EXPERIMENTS[name], **changes)
+    if experiment.is_skeleton != EXPERIMENTS[name].is_skeleton:
+        raise SettingsError(f"{name} with {experiment.classes} classes: lesions and skeleton are two experiments")
     _check_effect(experiment)
     return experiment
 
@@ -286,7 +314,7 @@ def _check_effect(experiment: Experiment) -> None:
         without.append(("mining_start", "mining (negatives=mining)"))
     for field, what in without:
         value = getattr(experiment, field)
-        if value != getattr(PAPER_EXPERIMENTS[experiment.name], field):
+        if value != getattr(EXPERIMENTS[experiment.name], field):
             shown = "yes" if value is True else value
             raise SettingsError(f"{field}={shown} has no effect without {what}; leave it out")
 

@@ -246,7 +246,10 @@ def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
     """What is about to be trained, on what, in a few lines for the terminal."""
     experiment, changes = run.experiment, run.changed_settings()
     rows, columns = dataset.image_shape
-    changed = f"not the paper's row; changed: {', '.join(changes)}" if changes else "the paper's row"
+    if experiment.is_skeleton:
+        changed = f"changed: {', '.join(changes)}" if changes else "default settings"
+    else:
+        changed = f"not the paper's row; changed: {', '.join(changes)}" if changes else "the paper's row"
     share = f"{-(-experiment.batch_size // replicas.count)} on each"
     if experiment.accumulate > 1:
         share += f" in {experiment.accumulate} micro-batches"

@@ -13,7 +13,14 @@ import keras
 import tensorflow as tf
 
 from doubleunet_bs.network.losses import DiceLoss, FocalTverskyLoss, OverlapLoss
-from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
+from doubleunet_bs.network.metrics import (
+    confusion_counts,
+    metastatic_mask,
+    network_input,
+    region_counts,
+    region_mask,
+    segments_skeleton,
+)
 from doubleunet_bs.training.cpu_kernels import use_cpu_kernels
 from doubleunet_bs.training.devices import Replicas, sum_over_replicas
 from doubleunet_bs.training.experiments import Experiment
@@ -80,7 +87,7 @@ class Steps:
 
         Returns:
             The loss before the update; [true positives, false positives, false negatives] of output 2 in metastatic
-            pixels; the dataset indices of the images.
+            pixels, or bone pixels of all regions; the dataset indices of the images.
         """
         loss, counts, index = self._train[frozen](iterator)
         return float(loss), _rounded(counts), [int(value) for part in index for value in part.numpy()]
@@ -182,5 +189,8 @@ def _rounded(counts: tf.Tensor) -> list[int]:
 
 def _counts(outputs, labels, weights):
     """(3,) float64 weighted counts; exact, since weights are 1, 0 or the inverse of a small whole number."""
-    counts = tf.cast(confusion_counts(labels, metastatic_mask(outputs)), tf.float64)
+    if segments_skeleton(outputs):
+        counts = tf.cast(region_counts(labels, region_mask(outputs)), tf.float64)
+    else:
+        counts = tf.cast(confusion_counts(labels, metastatic_mask(outputs)), tf.float64)
     return tf.reduce_sum(counts * tf.cast(weights, tf.float64)[:, None], axis=0)

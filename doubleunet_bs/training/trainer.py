@@ -101,11 +101,12 @@ def starting_head_bias(experiment: Experiment, dataset: Dataset, cases: Sequence
     """The biases of the heads from the labels of the training cases. None for zeros, if the experiment says so."""
     if experiment.head_bias == "zeros":
         return None
-    pixels = np.zeros(3, np.int64)
+    classes = max(3, experiment.classes)
+    pixels = np.zeros(classes, np.int64)
     for index in cases:
         labels = dataset.labels(index)
         # A tenth of the time of np.bincount, which first makes eight bytes of each.
-        pixels += [np.count_nonzero(labels == number) for number in range(3)]
+        pixels += [np.count_nonzero(labels == number) for number in range(classes)]
     return prior_head_bias(pixels.tolist(), experiment.classes)
 
 
@@ -147,7 +148,8 @@ class Trainer:
         check_batch_size(self.experiment.batch_size, replicas.count, self.experiment.accumulate)
         for what, cases in (("training", self.train_cases), ("validation", self.validation_cases)):
             if not any(self.dataset.cases[index].metastatic_pixels for index in cases):
-                raise DatasetError(f"{self.path}: no metastatic pixel in the {what} scans")
+                looked_for = "bone" if self.experiment.is_skeleton else "metastatic"
+                raise DatasetError(f"{self.path}: no {looked_for} pixel in the {what} scans")
         self.augmentation = self._make_augmentation() if task.augmented and self.experiment.variants > 1 else None
         variants = self.augmentation.variants if self.augmentation else 1
         all_variants = self.experiment.variants_per_epoch == "all"
@@ -357,6 +359,8 @@ class Trainer:
         return self.path / f".best-{epoch:05d}.weights.h5"
 
     def _log_examples(self, epoch: int) -> None:
+        if self.experiment.is_skeleton:  # its errors have no colours
+            return
         # Called without a compiled function: tracing would cost more than it saves for a few scans.
         examples = self.validation_cases[:EXAMPLES]
         loaded = load_micro_batch(self.dataset, examples, [1.0] * len(examples))

@@ -150,3 +150,17 @@ def test_misspelt_arguments_are_refused(loss, typo):
 def test_focal_tversky_with_gamma_1_and_equal_weights_is_dice():
     tversky = FocalTverskyLoss(alpha=0.5, beta=0.5, gamma=1.0, smooth=0.5)
     assert float(tversky(TRUTH, GUESS)) == pytest.approx(float(DiceLoss(smooth=1.0)(TRUTH, GUESS)), rel=1e-6)
+
+
+def test_many_classes_at_once_give_the_sums_of_each_class_alone():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 13, (2, 6, 5)).astype(np.uint8)
+    probabilities = rng.random((2, 6, 5, 13)).astype(np.float32)
+    weights = np.array([1.0, 0.5], np.float32)
+    sums = np.array(DiceLoss(classes=range(1, 13)).sums(labels, probabilities, weights))
+    assert sums.shape == (12, 3)
+    for place, number in ((0, 1), (6, 7), (11, 12)):
+        y, p = labels == number, probabilities[..., number].astype(np.float64)
+        scale = weights[:, None, None]
+        expected = [(scale * term).sum() for term in (y * p, (1 - y) * p, y * (1 - p))]
+        assert sums[place] == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,170 @@
+"""The skeleton experiment: 13 classes, folds over all annotated skeletons, training, export, engines, evaluation."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_network import small_network
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.bsi import REGIONS
+from doubleunet_bs.dataset.augmentation import mirror
+from doubleunet_bs.dataset.skeleton import SkeletonDataset
+from doubleunet_bs.errors import DatasetError, RunError, SettingsError
+from doubleunet_bs.phantom import make_cohort
+from doubleunet_bs.preparation import PreparationSettings, open_shards
+from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
+from doubleunet_bs.training.experiments import Experiment, paper_experiment, parse_changes
+
+SHORT = {"epochs": 1, "folds": 3, "encoder_weights": "none", "batch_size": 2, "bn_momentum": 0.5}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Five phantoms with skeletons, of which one has no metastases, and their shards."""
+    folder = make_cohort(tmp_path_factory.mktemp("skeleton") / "phantoms", 5, positive_fraction=0.8, seed=9)
+    (folder / "regions" / "phantom_0002_anterior.png").unlink()
+    (folder / "regions" / "phantom_0002_posterior.png").unlink()
+    settings = PreparationSettings(bin=4)
+    job = CohortJob(folder / "scans", folder / "labels", folder / "shards", settings, regions=folder / "regions")
+    assert prepare_cohort(job).written
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(cohort):
+    """Fold 1 trained for one epoch with a small network, and exported."""
+    pytest.importorskip("tensorflow")
+    from doubleunet_bs.training import trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "double_unet", small_network)
+        arguments = ["--data", cohort / "shards", "--run", cohort / "run", "--experiment", "skeleton", "--fold", "1"]
+        options = [f"--set={name}={value}" for name, value in SHORT.items()]
+        assert main(["train", *map(str, arguments), *options, "--set=flip=per_view"]) == 0
+    return cohort / "run"
+
+
+def test_the_experiment_has_thirteen_classes_and_a_term_for_each_region():
+    skeleton = paper_experiment("skeleton", loss="focal-tversky")
+    assert (skeleton.classes, skeleton.loss_classes) == (13, tuple(range(1, 13))) and skeleton.is_skeleton
+    assert skeleton.changed_settings() == {"loss": "focal-tversky"} and not paper_experiment("skeleton").is_paper_row
+    assert Experiment.from_json(skeleton.to_json(), "file") == skeleton
+    for changes, message in (
+        ({"flip": "merged"}, "flip per_view"),
+        ({"negatives": "otsu"}, "has none"),
+        ({"transfer": True}, "does not pre-train"),
+        ({"classes": 3, "loss_classes": (1, 2)}, "two experiments"),
+        ({"loss_classes": (13,)}, "of 0 to 12 for skeleton"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            paper_experiment("skeleton", **changes)
+    with pytest.raises(SettingsError, match="some of 0, 1, 2, each once$"):
+        paper_experiment("dice", **parse_changes(["loss_classes=1,12"]))
+
+
+def test_the_labels_are_regions_and_every_skeleton_counts(cohort):
+    shards = open_shards(cohort / "shards")
+    skeletons = SkeletonDataset.of(shards)
+    assert [case.case for case in skeletons.cases] == [case.case for case in shards.cases if case.has_regions]
+    assert len(skeletons) == 4 and {case.group for case in skeletons.cases} == {"positive"}
+    # Index 1 of the skeletons is index 2 of the shards: the second scan has none.
+    assert np.array_equal(skeletons.labels(1), shards.regions(2)) and np.array_equal(skeletons.grey(1), shards.grey(2))
+    assert np.array_equal(skeletons.lesions(1), shards.labels(2))
+    assert skeletons.cases[1].metastatic_pixels == np.count_nonzero(shards.regions(2))
+    none = open_shards(cohort / "shards")
+    none.cases = tuple(dataclasses.replace(case, has_regions=False) for case in none.cases)
+    with pytest.raises(DatasetError, match="no skeleton is annotated"):
+        SkeletonDataset.of(none)
+
+
+def test_mirroring_each_view_leaves_the_sternum_in_front(cohort):
+    labels = np.asarray(open_shards(cohort / "shards").regions(0))
+    half = labels.shape[1] // 2
+    shown = mirror(labels, "per_view")
+    assert (shown[:, :half] == 5).any() and not (shown[:, half:] == 5).any()
+    assert (mirror(labels, "merged")[:, half:] == 5).any()  # why this one is refused
+
+
+def test_masks_and_counts_by_hand():
+    pytest.importorskip("tensorflow")
+    from doubleunet_bs.network.metrics import region_counts, region_mask, region_probability
+
+    probabilities = np.full((1, 1, 3, 13), 0.05, "float32")
+    probabilities[0, 0, 0, 7] = probabilities[0, 0, 0, 9] = 0.2  # a tie goes to the smaller number
+    probabilities[0, 0, 1, 12] = 0.4
+    outputs = {"output2": probabilities}
+    assert np.array(region_mask(outputs)).tolist() == [[[7, 12, 0]]]
+    assert np.array(region_probability(outputs))[0, 0] == pytest.approx([0.2, 0.4, 0.05])
+    labels = np.array([[[7, 0, 3]]], np.uint8)
+    assert np.array(region_counts(labels, np.array(region_mask(outputs)))).tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.slow
+def test_training_export_and_engines_give_the_same_regions(cohort, run):
+    from doubleunet_bs.inference import Predictor
+    from doubleunet_bs.scans import read_scan
+
+    scan = read_scan(cohort / "scans" / "phantom_0001.dcm")
+    tensorflow = Predictor(run / "fold_01", "tensorflow", precision="float32", skeleton=True)
+    described = tensorflow.description.to_json()
+    assert described["class_names"][12] == "femora" and described["mask_values"]["5"] == "sternum"
+    first = tensorflow.predict(scan)
+    assert first.masks["anterior"].shape == (1024, 256) and 0 < first.masks["anterior"].max() <= 12
+    second = Predictor(run / "fold_01" / "saved_model", "openvino", precision="float32", skeleton=True).predict(scan)
+    for view in first.masks:
+        assert (first.masks[view] != second.masks[view]).mean() < 1e-4
+        assert np.allclose(first.probabilities[view], second.probabilities[view], atol=1e-4)
+    # Neither kind of model passes for the other.
+    with pytest.raises(RunError, match="a model of the skeleton: give one of lesions"):
+        Predictor(run / "fold_01")
+    # The raw views at once.
+    import tensorflow as tf
+
+    served = tf.saved_model.load(run / "fold_01" / "saved_model").signatures["raw_counts"]
+    answer = served(counts=tf.constant(np.stack([scan.anterior, scan.posterior])[None]))
+    assert np.array_equal(answer["mask"][0, 0].numpy(), first.masks["anterior"])
+    assert set(answer) == {"mask", "region_probability", "gains", "body", "status"}
+
+
+@pytest.mark.slow
+def test_evaluation_gives_figures_of_every_region_and_view(cohort, run, capsys):
+    assert main(["evaluate", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert all(region.name in printed for region in REGIONS) and "mean of the regions" in printed
+    scores = json.loads((run / "fold_01" / "scores.json").read_text())
+    skeletons = SkeletonDataset.of(open_shards(cohort / "shards"))
+    numbers = [index for index, case in enumerate(skeletons.cases) if case.case in scores["cases"]]
+    truth = np.stack([skeletons.labels(index) for index in numbers])
+    kept = run / "fold_01" / "predictions"
+    masks = np.stack([np.array(Image.open(kept / f"{skeletons.cases[index].case}_regions.png")) for index in numbers])
+    for region, entry in zip(REGIONS, scores["regions"], strict=True):
+        for view, part in (("both", np.s_[:]), ("anterior", np.s_[:64]), ("posterior", np.s_[64:])):
+            annotated, found = truth[..., part] == region.number, masks[..., part] == region.number
+            expected = [int((a & b).sum()) for a, b in ((annotated, found), (~annotated, found), (annotated, ~found))]
+            assert [entry["views"][view][name] for name in ("tp", "fp", "fn")] == expected
+    page = (run / "report.html").read_text()
+    assert "humeri" in page and "synthetic phantom" in page and "data:image/png" in page
+    assert (kept / f"{scores['cases'][0]}.png").is_file()
+
+
+@pytest.mark.slow
+def test_lesion_figures_are_refused_for_it(cohort, run, capsys):
+    from doubleunet_bs.evaluation.evaluate import evaluate_run
+    from doubleunet_bs.training.create_run import create_run
+
+    with pytest.raises(RunError, match="a run of the skeleton experiment"):
+        evaluate_run(run)
+    (run.parent / "other").symlink_to(run)
+    assert main(["evaluate", str(run), str(run.parent / "other")]) in (1, 2)
+    assert main(["evaluate", str(run), "--ensemble", "--data", str(cohort / "shards")]) == 1
+    assert capsys.readouterr().err.count("run of the skeleton experiment") >= 1
+    for name, dataset in (
+        ("skeleton", open_shards(cohort / "shards")),
+        ("dice", SkeletonDataset.of(open_shards(cohort / "shards"))),
+    ):
+        with pytest.raises(SettingsError, match="as SkeletonDataset"):
+            create_run(cohort / "new", paper_experiment(name, folds=3), dataset)
+    assert not (cohort / "new").exists()
