@@ -43,6 +43,9 @@ Colour = tuple[int, int, int]
 
 PHANTOM_NOTE = "synthetic phantom, not a patient"
 
+SMALLEST_UPTAKE, MARGIN = 8.0, 8
+"""Of `shown_box`: smoothed grey levels below white, and the rows and columns of air around."""
+
 UPPER_PERCENTILE = 99.0
 """Of the pixels above zero: shown as black. An injection site or a full bladder is about 1 % of them, so it cannot turn
 the skeleton pale."""
@@ -94,6 +97,33 @@ def display_views(views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: clinical_display(counts, upper) for name, counts in views.items()}
 
 
+def shown_box(
+    greys: Collection[np.ndarray], inside: Collection[tuple[slice, slice] | np.ndarray] = ()
+) -> tuple[slice, slice]:
+    """The rows and columns of the views that a picture shows: all uptake, without most of the air around it.
+
+    Args:
+        greys: (rows, columns) uint8 from `clinical_display`, at least one.
+        inside: what is shown in any case: indices of rows and columns, or bool masks.
+
+    Returns:
+        One index for all views, so that they have one size.
+    """
+    shape = next(iter(greys)).shape
+    seen = np.zeros(shape, bool)
+    for grey in greys:
+        seen |= cv2.GaussianBlur(255 - grey.astype(np.float32), (0, 0), 3) > SMALLEST_UPTAKE
+    for part in inside:
+        seen[part] = True
+    if not seen.any():
+        return slice(0, shape[0]), slice(0, shape[1])
+    ends = []
+    for axis, length in enumerate(shape):
+        there = np.flatnonzero(seen.any(axis=1 - axis))
+        ends.append(slice(max(0, int(there[0]) - MARGIN), min(length, int(there[-1]) + 1 + MARGIN)))
+    return ends[0], ends[1]
+
+
 _SIDES = {"anterior": "RL", "posterior": "LR"}
 _DOUBTS = {
     MIRRORED_WARNING,
@@ -127,7 +157,8 @@ def place_names(width: float, warnings: Collection[str] = ()) -> list[tuple[floa
     """(x, text) of the names and sides of both views over a prepared image of this width, from the left."""
     names = []
     for centre, view in ((0.25, "anterior"), (0.75, "posterior")):
-        left, right = sides(view, warnings)
+        letters = sides(view, warnings)
+        left, right = letters[0], letters[1]
         names += [((centre + offset) * width, text) for offset, text in ((-0.22, left), (0.0, view), (0.22, right))]
     return names
 

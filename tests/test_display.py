@@ -20,6 +20,7 @@ from doubleunet_bs.display import (
     outline,
     paint_errors,
     png_bytes,
+    shown_box,
     upper_level,
 )
 from doubleunet_bs.results.lesion_list import find_areas
@@ -43,6 +44,19 @@ def test_both_views_have_one_upper_level():
         {"anterior": np.full((1, 100), 200), "posterior": np.full((1, 100), 100), "none": np.zeros(9)}
     )
     assert [int(view.ravel()[0]) for view in views.values()] == [0, 127, 255]
+
+
+def test_air_is_left_out_and_nothing_else():
+    """Eight rows and columns around what is shown; a mask or box is shown wherever it lies."""
+    grey = np.full((200, 100), 255, np.uint8)
+    assert shown_box([grey]) == np.s_[0:200, 0:100]
+    grey[100:120, 40:60] = 0
+    rows, columns = shown_box([grey, np.full_like(grey, 255)])
+    # Smoothing spreads the edge by 5 or 6 pixels.
+    assert rows.start in range(84, 92) and columns.stop in range(68, 78)
+    mask = np.zeros((200, 100), bool)
+    mask[5, 5] = True
+    assert shown_box([grey], [mask, np.s_[190:195, 40:50]]) == np.s_[0:200, 0 : columns.stop]
 
 
 def test_outline_by_hand():

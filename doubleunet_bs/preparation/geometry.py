@@ -52,6 +52,11 @@ class BodyBox:
     first_column: int
     last_column: int
 
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """The index of the box in an array of the view."""
+        return np.s_[self.first_row : self.last_row + 1, self.first_column : self.last_column + 1]
+
     def centred(self) -> Placement:
         """The crop with this body in its centre, half a pixel to the upper left where it cannot be exact.
 

@@ -150,7 +150,7 @@ def inspection_line(name: str, figures: dict[str, Any] | None = None) -> str:
         name: of the scan's file or files; in the head line that of their column.
         figures: from `inspection`.
     """
-    cells = ("anterior", "posterior", "body rows", "pixel mm", "gains", "warnings")
+    cells: tuple[str, ...] = ("anterior", "posterior", "body rows", "pixel mm", "gains", "warnings")
     if figures is not None:
         views = [view for view in figures["views"].values() if view]
         first, last = views[0]["body_rows"]
@@ -216,13 +216,12 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
         knee = top + scale * (place.top + KEPT_ROWS)
         draw.line((left, knee, left + scale * columns, knee), fill=KNEE, width=scale)
     x, knee_text = margin, f"row {KEPT_ROWS} of the crop"
-    legend = [("body", BODY), ("crop", CROP), (knee_text, KNEE), ("not used", UNUSED)]
-    for text, colour in [*legend, *([(PHANTOM_NOTE, None)] if scan.phantom else [])]:
-        if colour:
-            draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
-            x += 11 * scale
-        draw.text((x, 3 * scale), text, fill="black", font=font)
-        x += int(draw.textlength(text, font=font)) + 12 * scale
+    for text, colour in (("body", BODY), ("crop", CROP), (knee_text, KNEE), ("not used", UNUSED)):
+        draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
+        draw.text((x + 11 * scale, 3 * scale), text, fill="black", font=font)
+        x += 11 * scale + int(draw.textlength(text, font=font)) + 12 * scale
+    if scan.phantom:
+        draw.text((x, 3 * scale), PHANTOM_NOTE, fill="black", font=font)
     return picture
 
 

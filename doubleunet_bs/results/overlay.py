@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
-from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, display_views, enlarged, halo, outline, sides
+from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, display_views, enlarged, halo, outline, shown_box, sides
 from doubleunet_bs.errors import counted
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.predictor import Prediction
@@ -38,7 +38,7 @@ def overlay_picture(
     pictures: Mapping[str, np.ndarray],
     foci: Mapping[int, int | None] | None = None,
 ) -> np.ndarray:
-    """Both raw views with the predicted metastatic areas outlined and numbered.
+    """Both raw views, without the air around the body, with the predicted metastatic areas outlined and numbered.
 
     Every raw pixel is a block of 2 x 2 pixels. The picture carries the case pseudonym, the warnings and the intended
     use: it may be all that someone sees of a result.
@@ -49,12 +49,20 @@ def overlay_picture(
         foci: number of a lesion -> number of its focus, which is written beside it, instead of its own.
 
     Returns:
-        uint8 array of shape (rows, columns, 3): 2290 x 1108 for the usual matrix, and 22 rows more for each line of
-        warnings after the first.
+        uint8 array of shape (rows, columns, 3): at most 2290 x 1108 for the usual matrix, and 22 rows more
+        for each line of warnings after the first.
     """
-    height, width = (length * SCALE for length in scan.anterior.shape)
+    box = shown_box(
+        [pictures[view] for view in VIEWS if view not in scan.missing_views],
+        [
+            *(body.box for body in prediction.prepared.bodies.values()),
+            *(mask == 1 for mask in prediction.masks.values()),
+        ],
+    )
+    height, width = ((part.stop - part.start) * SCALE for part in box)
     page_width = 2 * _MARGIN + 2 * width + _GAP
-    lines = [line for warning in all_warnings(scan, prediction) for line in _wrapped(warning, page_width - 2 * _MARGIN)]
+    warnings = [*filter(None, [prediction.model.quality_warning]), *all_warnings(scan, prediction)]
+    lines = [line for warning in warnings for line in _wrapped(warning, page_width - 2 * _MARGIN)]
     top = _TOP + _LINE * max(len(lines) - 1, 0)
     page = Image.new("RGB", (page_width, top + height + _BOTTOM), "white")
     draw = ImageDraw.Draw(page)
@@ -69,7 +77,7 @@ def overlay_picture(
         found = [lesion for lesion in lesions if lesion.view == view]
         title = f"{view}: {counted(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
         draw.text((centre, top - 12), title, _TEXT, _font(21), anchor="ms")
-        page.paste(_draw_view(pictures[view], view, prediction, found, foci or {}), (left, top))
+        page.paste(_draw_view(pictures[view], view, box, prediction, found, foci or {}), (left, top))
     name = f"{prediction.case}   {PHANTOM_NOTE}" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     outlined = f"Outlined: predicted metastatic by {prediction.model.name}"
@@ -109,16 +117,18 @@ def thumbnail(pictures: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray
 def _draw_view(
     grey: np.ndarray,
     view: str,
+    box: tuple[slice, slice],
     prediction: Prediction,
     lesions: Sequence[PredictedLesion],
     foci: Mapping[int, int | None],
 ) -> Image.Image:
-    image = Image.fromarray(as_rgb(enlarged(grey, SCALE)))
+    image = Image.fromarray(as_rgb(enlarged(grey[box], SCALE)))
+    first_row, first_column = box[0].start, box[1].start
     draw = ImageDraw.Draw(image)
     letters = sides(view, prediction.warnings)
     for place, side, anchor in zip((8, image.width - 8), letters, ("la", "ra"), strict=True):
         draw.text((place, 8), side, _DIM, _font(20), anchor=anchor)
-    last = (prediction.prepared.placements[view].top + KEPT_ROWS) * SCALE
+    last = (prediction.prepared.placements[view].top + KEPT_ROWS - first_row) * SCALE
     if 0 <= last < image.height:
         for start in range(0, image.width, 12):
             draw.line((start, last, start + 5, last), fill=_DIM)
@@ -127,14 +137,21 @@ def _draw_view(
     for lesion in lesions:
         number = str(foci.get(lesion.number) or lesion.number)
         # At the edges the number is on the lesion, so that it is not cut off.
-        x, y, anchor = (lesion.last_column + 1) * SCALE + 5, max(lesion.first_row * SCALE - 5, 16), "ls"
+        x, y = (lesion.last_column - first_column + 1) * SCALE + 5, max((lesion.first_row - first_row) * SCALE - 5, 16)
+        anchor = "ls"
         if x > image.width - 30:
-            x, anchor = max(lesion.first_column * SCALE - 5, math.ceil(draw.textlength(number, _font(16))) + 3), "rs"
+            x, anchor = (
+                max(
+                    (lesion.first_column - first_column) * SCALE - 5, math.ceil(draw.textlength(number, _font(16))) + 3
+                ),
+                "rs",
+            )
         draw.text((x, y), number, _TEXT, _font(16), anchor=anchor, stroke_width=2, stroke_fill="white")
     picture = np.array(image)
     # Last, so that no number hides a part of an outline. The halo keeps it visible on black bone.
-    line = outline(prediction.masks[view], SCALE)
-    picture[halo(line | enlarged(prediction.masks[view] == 1, SCALE))] = 255
+    mask = prediction.masks[view][box]
+    line = outline(mask, SCALE)
+    picture[halo(line | enlarged(mask == 1, SCALE))] = 255
     picture[line] = CONTOUR
     return Image.fromarray(picture)
 

@@ -11,12 +11,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from doubleunet_bs import __version__
-from doubleunet_bs.constants import KEPT_ROWS, RAW_SHAPE, VIEWS
-from doubleunet_bs.display import clinical_display, edge_path, png_bytes, sides, upper_level
+from doubleunet_bs.constants import KEPT_ROWS, VIEWS
+from doubleunet_bs.display import clinical_display, edge_path, png_bytes, shown_box, sides, upper_level
 from doubleunet_bs.errors import counted
 from doubleunet_bs.inference.model_description import INTENDED_USE, percent
 from doubleunet_bs.results.lesion_changes import match_earlier
@@ -24,10 +23,6 @@ from doubleunet_bs.results.lesion_list import BODY_DEFINITION, LesionArea
 from doubleunet_bs.templates import render_page
 
 MATCHED, NEW, GONE = "matched", "new", "gone"
-_MARGIN = 8
-"""Rows and columns of air around what is shown of a view."""
-_SMALLEST_UPTAKE = 0.03
-"""Of the upper level: smoothed counts above it are shown, wherever they lie."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +98,12 @@ def _finding(result: Mapping[str, Any]) -> str:
 def _content(scan: ReportScan, title: str, prefix: str, upper: float, marks: Mapping[str, str]) -> dict[str, Any]:
     """What the template shows of a scan; `prefix` makes the ids of its outlines, `marks` stand before labels."""
     model, result = scan.result["model"], scan.result
-    box = _shown_box(scan, upper)
+    bodies = [result["views"][view]["body"] for view in scan.counts]
+    boxes = [
+        np.s_[one["first_row"] : one["last_row"] + 1, one["first_column"] : one["last_column"] + 1] for one in bodies
+    ]
+    boxes += [area.box for view in scan.counts for area in scan.areas[view]]
+    box = shown_box([clinical_display(counts, upper) for counts in scan.counts.values()], boxes)
     return {
         **result,
         "title": title,
@@ -116,22 +116,6 @@ def _content(scan: ReportScan, title: str, prefix: str, upper: float, marks: Map
         "training_summary": model.get("training_summary"),
         "views": [_view(scan, view, box, upper, marks) for view in VIEWS],
     }
-
-
-def _shown_box(scan: ReportScan, upper: float) -> tuple[slice, slice]:
-    """The rows and columns of both views that are shown: all uptake and every area, without the air around."""
-    seen = np.zeros(RAW_SHAPE, bool)
-    for view, counts in scan.counts.items():
-        seen |= cv2.GaussianBlur(counts.astype(np.float32), (0, 0), 3) > _SMALLEST_UPTAKE * upper
-        body = scan.result["views"][view]["body"]
-        seen[body["first_row"] : body["last_row"] + 1, body["first_column"] : body["last_column"] + 1] = True
-        for area in scan.areas[view]:
-            seen[area.box] = True
-    ends = []
-    for axis, length in enumerate(RAW_SHAPE):
-        there = np.flatnonzero(seen.any(axis=1 - axis))
-        ends.append(slice(max(0, int(there[0]) - _MARGIN), min(length, int(there[-1]) + 1 + _MARGIN)))
-    return ends[0], ends[1]
 
 
 def _view(
