@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError
-from doubleunet_bs.results.result_files import INDEX, RESULT, is_result
+from doubleunet_bs.results.result_files import COHORT, FILES_SUFFIX, INDEX, RESULT, is_result
 from doubleunet_bs.scans.layout import load_scan_header
 from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
@@ -51,7 +51,9 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
             scans += kept
             rejected += refused
             other = [PassedOver(f"{path}{join}{file.path}", file.kind) for file in found.passed_over]
-            beside = {os.path.join(os.path.dirname(folder), INDEX) for folder in within}
+            outs = {os.path.dirname(folder) for folder in within}
+            beside = {os.path.join(out, name) for out in outs for name in (INDEX, COHORT)}
+            beside |= {f"{out}{FILES_SUFFIX}" for out in outs}
             passed += [file for file in other if _folder(file.path) not in within and file.path not in beside]
             continue
         source = Source(path)

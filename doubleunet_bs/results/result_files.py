@@ -34,6 +34,10 @@ ANNOTATION, PICTURE, PROBABILITY = "annotation_{}.json", "view_{}.png", "probabi
 THUMBNAIL = "thumbnail.png"
 INDEX, COHORT = "index.html", "cohort.csv"
 """Beside the result folders: of all results in a folder."""
+FILES_SUFFIX = ".files.csv"
+"""Added to the name of that folder: the table case -> files."""
+MOST_BYTES = 16 << 20
+"""Of a file of a result: a `result.json` with some ten thousand lesions, a mask, a picture."""
 OUTPUTS = ("masks", "overlay", "dicom", "labelme", "report", "probability")
 """What can be left out; `result.json` is always written."""
 
@@ -65,7 +69,7 @@ class JobSettings:
     def files_file(self) -> Path:
         """The table case -> files beside the results: shared together with them it would name patients."""
         out = Path(os.path.abspath(self.out))
-        return out.with_name(f"{out.name}.files.csv")
+        return out.with_name(f"{out.name}{FILES_SUFFIX}")
 
 
 def file_names(outputs: Collection[str], present: Collection[str], identified: bool) -> set[str]:
@@ -112,8 +116,8 @@ def parse_outputs(text: str) -> tuple[str, ...]:
 def is_result(folder: Path) -> bool:
     """Whether a folder is the result of a prediction, of this version of the package or another."""
     try:
-        content = read_json(folder / RESULT)
-    except BoneScanError:
+        content = read_json(folder / RESULT) if (folder / RESULT).stat().st_size <= MOST_BYTES else None
+    except (BoneScanError, OSError):
         return False
     return isinstance(content, dict) and {"format", "case", "intended_use"} <= set(content)
 

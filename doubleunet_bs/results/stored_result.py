@@ -9,10 +9,8 @@ from typing import Any
 from doubleunet_bs.constants import CASE_NAME, VIEWS
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.results.result_files import FORMAT, RESULT
+from doubleunet_bs.results.result_files import FORMAT, MOST_BYTES, RESULT
 
-MOST_BYTES = 16 << 20
-"""Of a file of a result: a `result.json` with some ten thousand lesions, a mask, a picture."""
 LONGEST_TEXT = 2000
 _LESION = ("number", "row", "column", "pixels", "peak_probability", "mean_probability", "sum_counts", "max_counts")
 

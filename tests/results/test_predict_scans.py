@@ -201,6 +201,8 @@ def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_
     assert command(*arguments, out=folder / "predicted")[0] == 0
     code, out, err = command(*arguments, "--overwrite", "--keep-identity", out=folder / "predicted")
     assert (code, err) == (0, "") and "1 of 1 scans segmented" in out
+    # Neither are the index, the table and the table of files.
+    assert "passed over" not in out and (folder / "predicted.files.csv").exists()
     (case,) = (folder / "predicted").glob("case-*")
     assert pydicom.dcmread(case / "overlay.dcm").PatientID == pydicom.dcmread(folder / "scan.dcm").PatientID
     # Named themselves, results are read; a file of that name that is none of this package hides nothing.
