@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.results.input_scans import scan_name
@@ -85,6 +85,9 @@ class ScanReader:
             self._names |= dict.fromkeys((scan.case, scan.pixel_sha256), name)
             return None
         case_folder(settings.out, scan.case, settings.overwrite)
+        if settings.keep_identity and files.shared_uid:
+            message = f"{name}: has the SOP Instance UID of another file: leave out --keep-identity"
+            raise ScanError(message, "unreferable")
         study = read_source_study(files.sources) if settings.keep_identity else None
         labelme = None
         if settings.labelme is not None:

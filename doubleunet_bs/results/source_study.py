@@ -12,7 +12,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile, read_identifier, read_items, read_numbers
+from doubleunet_bs.scans.dicom_file import DicomFile, has_doubtful_text, read_identifier, read_items, read_numbers
 from doubleunet_bs.scans.layout import Layout, load_scan_header
 from doubleunet_bs.scans.pairing import describe_view, order_pair
 from doubleunet_bs.scans.sources import Source, prefix_errors
@@ -99,7 +99,11 @@ def read_source_study(sources: Sequence[Source]) -> SourceStudy:
     for source, (file, _) in zip(sources, files, strict=True):
         with prefix_errors(source):
             _check_identity(file.dataset)
+            _check_characters(file.dataset)
             _check_uids(file.dataset)
+    if len({read_identifier(file.dataset, "SOPInstanceUID") for file, _ in files}) < len(files):
+        message = "both views have one SOP Instance UID: leave out --keep-identity"
+        raise ScanError(f"{sources[0].label}: {message}", "unreferable")
     with prefix_errors(sources[0]):
         frames = _frames(sources, files)
         dataset = files[0][0].dataset
@@ -139,6 +143,14 @@ def _check_identity(dataset: Dataset) -> None:
             "the patient's identity has been removed from this file: leave out --keep-identity",
             "unreferable",
         )
+
+
+def _check_characters(dataset: Dataset) -> None:
+    """A name in another character set than declared would become another name in the results."""
+    for keyword in ("PatientName", "PatientID", "IssuerOfPatientID"):
+        if has_doubtful_text(dataset, keyword):
+            message = f"has a {keyword} that is not in its Specific Character Set: leave out --keep-identity"
+            raise ScanError(message, "unreferable")
 
 
 def _check_uids(dataset: Dataset) -> None:
@@ -206,7 +218,9 @@ def _value(dataset: Dataset, keyword: str) -> str:
     try:
         value = read_identifier(dataset, keyword)
     except ScanError:
-        # A damaged element counts as absent. UIDs are checked elsewhere.
+        # A damaged element counts as absent. UIDs and names are checked elsewhere.
+        return ""
+    if has_doubtful_text(dataset, keyword):
         return ""
     allowed = _ALLOWED.get(keyword)
     return value if allowed is None or allowed.match(value) else ""

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from doubleunet_bs.constants import ONE_VIEW_WARNING, SIDE_BY_SIDE_WARNING
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile, is_phantom, pydicom_silence, read_identifier
+from doubleunet_bs.scans.dicom_file import DicomFile, has_doubtful_text, is_phantom, pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import Layout, load_scan_file, pixel_spacing
 from doubleunet_bs.scans.pairing import Pair, describe_view, order_pair
 from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
@@ -73,10 +73,29 @@ class _Part:
         return self.file.dataset
 
 
+SHARED_UID_WARNING = "its SOP Instance UID is also that of another file: the scan is named by its counts"
+CHARACTER_SET_WARNING = (
+    "the Patient ID is not in the character set that the header declares: give the patient in patients.csv"
+)
+
+
+def hash_counts(source: Source) -> str:
+    """SHA-256 of the counts in one file. Raises `ScanError` without the file's name when they cannot be read."""
+    with pydicom_silence:
+        counts, _ = read_counts(*load_scan_file(source))
+    return hashlib.sha256(repr(counts.shape).encode() + counts.tobytes()).hexdigest()
+
+
 def read_sources(
-    sources: Sequence[Source], allow_missing_view: bool = False, pseudonyms: Pseudonyms | None = None
+    sources: Sequence[Source],
+    allow_missing_view: bool = False,
+    pseudonyms: Pseudonyms | None = None,
+    shared_uid: bool = False,
 ) -> BoneScan:
-    """Read one scan from one or two files; see `doubleunet_bs.scans.read_scan`, which takes paths."""
+    """Read one scan from one or two files; see `doubleunet_bs.scans.read_scan`, which takes paths.
+
+    With `shared_uid` the SOP Instance UID is not believed, since files with other counts have it, too.
+    """
     if len(sources) not in (1, 2):
         raise ScanError(f"{len(sources)} files given: a scan is one file, or two of one view each", "ambiguous-pair")
     with pydicom_silence:
@@ -90,7 +109,11 @@ def read_sources(
         else:
             counts, warnings, step = _one_view(parts[0], allow_missing_view)
         with prefix_errors(parts[0].source):
-            return _assemble(parts, counts, warnings, step, pseudonyms)
+            instances = [read_identifier(part.dataset, "SOPInstanceUID") for part in parts]
+            if shared_uid or (len(set(instances)) < len(instances) and all(instances)):
+                warnings.append(SHARED_UID_WARNING)
+                instances = []
+            return _assemble(parts, counts, warnings, step, pseudonyms, instances)
 
 
 def _read_part(source: Source) -> _Part:
@@ -146,8 +169,12 @@ def _assemble(
     warnings: list[str],
     step: str,
     pseudonyms: Pseudonyms | None,
+    instances: Sequence[str],
 ) -> BoneScan:
-    """Build the scan from its one file, or from the two in the order anterior, posterior."""
+    """Build the scan from its one file, or from the two in the order anterior, posterior.
+
+    `instances` are the identifiers of the files that name the scan; without them its counts do.
+    """
     layout, dataset = parts[0].layout, parts[0].dataset
     for view, frame in counts.items():
         if not frame.any():
@@ -167,11 +194,12 @@ def _assemble(
     fingerprint = pixel_hash(anterior, posterior)
     case, patient = "case-" + fingerprint[:12], None
     if pseudonyms is not None:
-        identifiers = [read_identifier(part.dataset, "SOPInstanceUID") for part in parts]
-        case = pseudonyms.case("\\".join(identifiers) if all(identifiers) else fingerprint)
+        case = pseudonyms.case("\\".join(instances) if instances and all(instances) else fingerprint)
         # An identifier is only unique at the institution that issued it.
         patient_id = [read_identifier(dataset, "PatientID"), read_identifier(dataset, "IssuerOfPatientID")]
         patient = pseudonyms.patient("\\".join(filter(None, patient_id))) if patient_id[0] else None
+        if any(has_doubtful_text(dataset, keyword) for keyword in ("PatientID", "IssuerOfPatientID")):
+            warnings.append(CHARACTER_SET_WARNING)
         if patient is not None:
             for part in parts:
                 birth, sex = (read_identifier(part.dataset, word) for word in ("PatientBirthDate", "PatientSex"))

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 import pydicom
+from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -359,6 +360,25 @@ def read_identifier(dataset: Dataset, keyword: str | int) -> str:
         ScanError: `damaged-header` when it cannot be read: two patients without identifiers are not one patient.
     """
     return "\\".join(_texts(dataset, keyword))
+
+
+def has_doubtful_text(dataset: Dataset, keyword: str) -> bool:
+    """Whether a text has letters outside of ASCII without a declared character set, or is UTF-8 against a declared one.
+
+    Such a text is another one than the hospital's programs show.
+    """
+    text = read_identifier(dataset, keyword)
+    if text.isascii():
+        return False
+    declared = read_texts(dataset, "SpecificCharacterSet")
+    if not declared or declared == ("ISO_IR 6",):
+        return True
+    if declared == ("ISO_IR 192",) or not declared[0].startswith("ISO_IR ") or len(declared) > 1:
+        return False
+    with contextlib.suppress(UnicodeError, LookupError):
+        text.encode(python_encoding.get(declared[0], "latin-1")).decode("utf-8")
+        return True
+    return False
 
 
 def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:

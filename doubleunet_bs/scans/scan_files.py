@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError, counted, os_reason
-from doubleunet_bs.scans.bone_scan import BoneScan, read_sources
+from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
 from doubleunet_bs.scans.dicom_file import pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import load_scan_header
 from doubleunet_bs.scans.other_files import (
@@ -46,10 +46,12 @@ class ScanFiles:
     Attributes:
         sources: one file, or two of one view each, anterior first.
         folder: the folder that was searched.
+        shared_uid: other files with other counts have the same SOP Instance UID.
     """
 
     sources: tuple[Source, ...]
     folder: str
+    shared_uid: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ class ScanFiles:
 
     def read(self, allow_missing_view: bool = False, pseudonyms: Pseudonyms | None = None) -> BoneScan:
         """As `read_scan`."""
-        return read_sources(self.sources, allow_missing_view, pseudonyms)
+        return read_sources(self.sources, allow_missing_view, pseudonyms, self.shared_uid)
 
     def rejection(self, error: ScanError) -> Rejection:
         """The error of `read` in the form of the files that `find_scans` refused."""
@@ -184,7 +186,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     passed: list[PassedOver] = []
     whole: list[Source] = []
     single: list[OneView] = []
-    seen: dict[str, Source] = {}
+    found: dict[str, list[tuple[Source, OneView | None]]] = {}
 
     def reject(source: Source, error: ScanError) -> None:
         rejected.append(Rejection(_relative(source, folder), error.reason, str(error)))
@@ -194,29 +196,32 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
 
     for source, archive in _walk(folder, reject, pass_over):
         try:
-            found = _look(source, archive, seen, folder)
+            instance, view = _look(source, archive)
         except OtherFileError as error:
             pass_over(source, error.kind)
             continue
         except ScanError as error:
             reject(source, error)
             continue
-        if found is None:
-            whole.append(source)
-        else:
-            single.append(found)
+        found.setdefault(instance or source.label, []).append((source, view))
+    shared: set[Source] = set()
+    for files in found.values():
+        own = _without_copies(files, folder, reject) if len(files) > 1 else files
+        whole += [source for source, view in own if view is None]
+        single += [view for _, view in own if view is not None]
+        shared.update(source for source, _ in own if len(own) > 1)
     pairs, alone, unclear = pair_views(single)
     for view, why in unclear:
         reject(view.source, ScanError(f"cannot be paired: {why}", "ambiguous-pair"))
-    scans = [ScanFiles((source,), folder) for source in whole]
-    scans += [ScanFiles((pair.anterior.source, pair.posterior.source), folder) for pair in pairs]
+    groups = [(source,) for source in whole] + [(pair.anterior.source, pair.posterior.source) for pair in pairs]
     for view in alone:
         if allow_missing_view:
-            scans.append(ScanFiles((view.source,), folder))
+            groups.append((view.source,))
         else:
             kind = f"the {view.view} view" if view.view else "one view"
             reason = ScanError(f"holds {kind} only: the other view of its study is missing", "missing-view")
             reject(view.source, reason)
+    scans = [ScanFiles(sources, folder, not shared.isdisjoint(sources)) for sources in groups]
     return ScanFolder(
         tuple(sorted(scans, key=lambda scan: scan.paths)),
         tuple(sorted(rejected, key=lambda file: file.path)),
@@ -262,8 +267,12 @@ def walk_folders(
         yield where, sorted(names)
 
 
-def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Source], folder: str) -> OneView | None:
-    """What is in a file: None for both views, otherwise the one view. Raises `ScanError` without the file's name."""
+def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView | None]:
+    """The SOP Instance UID of a file, and the one view in it or None for both.
+
+    Raises:
+        ScanError: without the file's name.
+    """
     with pydicom_silence:
         try:
             file, layout = load_scan_header(source, archive)
@@ -277,10 +286,23 @@ def _look(source: Source, archive: zipfile.ZipFile | None, seen: dict[str, Sourc
             raise
         instance = read_identifier(file.dataset, "SOPInstanceUID")
         view = describe_view(source, file.dataset, layout) if layout.views == 1 else None
-    first = seen.setdefault(instance or source.label, source)
-    if first is not source:
-        raise ScanError(f"is a copy of {_relative(first, folder)} (same SOP Instance UID)", "duplicate")
-    return view
+    return instance, view
+
+
+def _without_copies(
+    files: Sequence[tuple[Source, OneView | None]], folder: str, reject: Callable[[Source, ScanError], None]
+) -> list[tuple[Source, OneView | None]]:
+    """Of files with one SOP Instance UID the first of each kind: anonymisers give one UID to many scans."""
+    kept: dict[str, tuple[Source, OneView | None]] = {}
+    for source, view in files:
+        try:
+            first, _ = kept.setdefault(hash_counts(source), (source, view))
+            if first is not source:
+                raise ScanError(f"is a copy of {_relative(first, folder)} (same SOP Instance UID)", "duplicate")
+        except ScanError as error:
+            # A copy that is cut off must not stand in the way of the whole one.
+            reject(source, error)
+    return list(kept.values())
 
 
 def _walk(

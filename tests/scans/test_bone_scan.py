@@ -9,8 +9,11 @@ import pytest
 from dicom_headers import body, ge_discovery, ge_millennium, ge_names, image, put_pixels, strip, write
 
 from doubleunet_bs.errors import ScanError
+from doubleunet_bs.results.source_study import read_source_study
 from doubleunet_bs.scans import Pseudonyms, read_scan
+from doubleunet_bs.scans.bone_scan import CHARACTER_SET_WARNING
 from doubleunet_bs.scans.pixels import pixel_hash
+from doubleunet_bs.scans.sources import Source
 
 FRONT, BACK = body()
 
@@ -275,3 +278,33 @@ def test_nothing_of_the_header_reaches_the_scan(tmp_path):
         shown = "".join(str(getattr(scan, field.name)) for field in dataclasses.fields(scan))
         for private in (secret, number, "19991231"):
             assert private not in shown
+
+
+CHARACTERS = [
+    (None, "张三".encode("gbk"), True),
+    (None, "Müller".encode("latin-1"), True),
+    ("ISO_IR 6", "Müller".encode("latin-1"), True),
+    ("ISO_IR 100", "Müller".encode("latin-1"), False),
+    ("ISO_IR 100", "张三".encode(), True),
+    ("ISO_IR 192", "张三".encode(), False),
+    ("GB18030", "张三".encode("gb18030"), False),
+    (None, b"Doe", False),
+]
+
+
+@pytest.mark.parametrize(("declared", "raw", "doubtful"), CHARACTERS)
+def test_an_identifier_in_another_character_set_than_declared_is_said(tmp_path, declared, raw, doubtful):
+    """Exports with and without a declaration would make two patients of one."""
+    raw += b" " * (len(raw) % 2)
+    dataset = ge_discovery()
+    dataset.SpecificCharacterSet = declared
+    dataset.PatientName = dataset.PatientID = "~" * len(raw)
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(write(dataset).replace(b"~" * len(raw), raw))
+    scan = read_scan(path, pseudonyms=Pseudonyms(b"k" * 32))
+    assert scan.warnings == ((CHARACTER_SET_WARNING,) if doubtful else ())
+    assert read_scan(path).warnings == ()
+    try:
+        assert read_source_study([Source(str(path))]).values["PatientName"].encode() and not doubtful
+    except ScanError as error:
+        assert doubtful and error.reason == "unreferable" and "PatientName" in str(error)

@@ -9,10 +9,12 @@ import zlib
 
 import numpy as np
 import pytest
-from dicom_headers import body, ge_discovery, ge_millennium, put_pixels, write
+from dicom_headers import body, encode, ge_discovery, ge_millennium, put_pixels, write
+from pydicom.uid import RLELossless
 
 from doubleunet_bs.errors import ScanError, SettingsError
-from doubleunet_bs.scans import count_kinds, find_scans, sources
+from doubleunet_bs.scans import Pseudonyms, count_kinds, find_scans, read_scan, sources
+from doubleunet_bs.scans.bone_scan import SHARED_UID_WARNING
 
 FRONT, BACK = body()
 
@@ -192,6 +194,45 @@ def test_a_copy_is_refused_and_named(tmp_path):
     assert [scan.paths for scan in found.scans] == [("a.dcm",)]
     assert reasons(found) == {"copy/b.dcm": "duplicate"}
     assert found.rejected[0].message == "is a copy of a.dcm (same SOP Instance UID)"
+
+
+def test_one_uid_for_all_is_no_copy(tmp_path):
+    """As an anonymiser leaves it: three scans of one SOP Instance UID, one of them twice."""
+    for seed in range(3):
+        write(ge_discovery(seed=seed), tmp_path / f"{seed}.dcm")
+    write(ge_discovery(seed=1), tmp_path / "copy.dcm")
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("0.dcm",), ("1.dcm",), ("2.dcm",)]
+    assert [(file.path, file.message) for file in found.rejected] == [
+        ("copy.dcm", "is a copy of 1.dcm (same SOP Instance UID)")
+    ]
+    read = [scan.read(pseudonyms=Pseudonyms(b"k" * 32)) for scan in found.scans]
+    assert len({scan.case for scan in read}) == 3 and all(scan.warnings == (SHARED_UID_WARNING,) for scan in read)
+
+
+def test_a_copy_that_is_cut_off_does_not_keep_the_whole_one_out(tmp_path):
+    whole = write(ge_discovery())
+    (tmp_path / "a.dcm").write_bytes(whole[:-5000])
+    (tmp_path / "b.dcm").write_bytes(whole)
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("b.dcm",)] and reasons(found) == {"a.dcm": "truncated"}
+    assert found.scans[0].read().warnings == ()
+
+
+def test_a_copy_in_another_transfer_syntax_is_a_copy(tmp_path):
+    write(ge_discovery(), tmp_path / "a.dcm")
+    (tmp_path / "b.dcm").write_bytes(encode(ge_discovery(), RLELossless))
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("a.dcm",)] and reasons(found) == {"b.dcm": "duplicate"}
+
+
+def test_two_views_of_one_uid_are_a_pair(tmp_path):
+    for view in ("anterior", "posterior"):
+        write(millennium(view, number="9"), tmp_path / view)
+    (scan,) = find_scans(tmp_path).scans
+    assert scan.paths == ("anterior", "posterior")
+    for read in (scan.read, lambda: read_scan([tmp_path / "posterior", tmp_path / "anterior"])):
+        assert read().warnings == (SHARED_UID_WARNING,)
 
 
 def test_pixel_trouble_shows_when_the_scan_is_read_and_has_the_same_form(tmp_path):
