@@ -35,6 +35,7 @@ from doubleunet_bs.inference.keras_model import (
 from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_ensemble
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.inference.saved_model_check import FILES, GRAPH, check_graph, hash_files
+from doubleunet_bs.serving.model_card import write_model_card
 from doubleunet_bs.serving.raw_counts import counts_signature, raw_counts_function
 from doubleunet_bs.training.run_folder import SAVED_MODEL, Run
 
@@ -54,9 +55,10 @@ def export_fold(run: Run, fold: int) -> Path:
     """
     trained = open_fold(run, fold)
     path = trained.path / SAVED_MODEL
-    network = _load_network(trained)
+    network, description = _load_network(trained), trained.describe()
     with replaced_folder(path) as folder:
-        write_saved_model(folder, network, trained.describe())
+        write_saved_model(folder, network, description)
+        write_model_card(folder, description, run)
     return path
 
 
@@ -94,6 +96,7 @@ def export_ensemble(
     networks = [_load_network(member) for member in members]
     with replaced_folder(out) as folder:
         write_saved_model(folder, mean_of(networks), description)
+        write_model_card(folder, description, run)
     return description
 
 

@@ -34,6 +34,8 @@ from doubleunet_bs.inference.saved_model_check import check_saved_model
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.serving.export import export_fold
+from doubleunet_bs.serving.model_card import write_model_card
+from doubleunet_bs.training.run_folder import Run
 
 COMPOSE = "compose.yaml"
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -112,7 +114,7 @@ def package_model(
         raise SettingsError(f"{out}: is a file: give a folder with --out")
     if name is not None and not NAME.fullmatch(name):
         raise SettingsError(f"name {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first")
-    description, saved_model = _exported(Path(model))
+    description, saved_model, run = _exported(Path(model))
     if not force:
         description.check_quality(model, "train it further")
     name = name or description.served_name
@@ -134,6 +136,8 @@ def package_model(
     if same is None:
         with new_folder(folder / str(version)) as new:
             shutil.copytree(saved_model, new, dirs_exist_ok=True)
+            if run:  # The fold may have been evaluated since its export.
+                write_model_card(new, description, run)
             _write_records(new / WARMUP, [record.SerializeToString() for record in records])
     _write_configuration(out, mounted_at)
     return Package(folder / str(version), name, version, len(records), description)
@@ -207,15 +211,16 @@ def _find_version(folder: Path, description: ModelDescription) -> int | None:
     return None
 
 
-def _exported(path: Path) -> tuple[ModelDescription, Path]:
-    """The description and the SavedModel of a model folder, exported again where its export is missing or older."""
+def _exported(path: Path) -> tuple[ModelDescription, Path, Run | None]:
+    """Description, SavedModel and run of a model folder, exported again where its export is missing or older."""
     found = find_model(path)
     if found.saved_model and "endpoints" in read_json(found.saved_model / DESCRIPTION, RunError, "model description"):
         check_saved_model(found.saved_model)
-        return found.description, found.saved_model
+        return found.description, found.saved_model, found.trained.run if found.trained else None
     if not found.trained:
         raise RunError(f"{path}: exported by an older version of this package: package the fold in its run instead")
-    return found.description, export_fold(found.trained.run, found.trained.fold)
+    run = found.trained.run
+    return found.description, export_fold(run, found.trained.fold), run
 
 
 def _versions(folder: Path) -> list[int]:

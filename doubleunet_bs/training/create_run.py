@@ -16,7 +16,7 @@ from doubleunet_bs.preparation.records import count_cohort, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.training.cohorts import check_normal_scans, check_start, new_folds, pretrain_data
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.run_folder import EXPERIMENT, FOLDS, FORMAT, Run, open_run
+from doubleunet_bs.training.run_folder import ABOUT_DATA, EXPERIMENT, FOLDS, FORMAT, Run, open_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +150,8 @@ def _describe_data(dataset: ShardedDataset) -> dict[str, Any]:
 def _folds_of_new_run(
     path: Path, experiment: Experiment, dataset: ShardedDataset, folds_file: str | os.PathLike | None
 ) -> Folds:
-    # A folder with nothing but a folds.json holds the user's own folds. Hidden files are those of another process that
-    # creates the same run at this moment.
+    # A folder with nothing but a folds.json and about_data.txt holds what the user put there. Hidden files are those of
+    # another process that creates the same run at this moment.
     own = path / FOLDS
     if path.exists() and (not path.is_dir() or any(not _may_be_there(file) for file in path.iterdir())):
         if (path / EXPERIMENT).exists():  # Another process has created the run since, and begun to train.
@@ -167,7 +167,7 @@ def _folds_of_new_run(
 
 
 def _may_be_there(file: Path) -> bool:
-    return file.name in (FOLDS, EXPERIMENT) or file.name.startswith((".folds-", ".experiment-"))
+    return file.name in (FOLDS, EXPERIMENT, ABOUT_DATA) or file.name.startswith((".folds-", ".experiment-"))
 
 
 def _check_same(old: Run, new: Run) -> None:

@@ -21,6 +21,8 @@ from doubleunet_bs.training.experiments import Experiment, did_you_mean
 FORMAT = 1
 EXPERIMENT = "experiment.json"
 FOLDS = "folds.json"
+ABOUT_DATA = "about_data.txt"
+"""The user's own words on licence and citation of the data, for the model card."""
 PRETRAIN = "pretrain"
 MINING_MODEL = "mining_model"
 STAGES = "stages.json"

@@ -22,6 +22,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.serving import package
 from doubleunet_bs.serving.export import write_saved_model
@@ -132,7 +133,8 @@ def test_older_exports(trained_run, tmp_path):
         package_model(alone, tmp_path / "models")
     assert not (tmp_path / "models").exists()
     packaged = package_model(run / "fold_01", tmp_path / "models")
-    assert json.loads((packaged.path / "assets.extra" / "model.json").read_text()) == content
+    there = json.loads((packaged.path / "assets.extra" / "model.json").read_text())
+    assert there == content | {"files_sha256": hash_files(packaged.path)}
 
 
 def test_wrong_arguments(trained_run, tmp_path):
