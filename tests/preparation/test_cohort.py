@@ -10,6 +10,7 @@ from doubleunet_bs.errors import BoneScanError, SettingsError
 from doubleunet_bs.preparation import cohort as module
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.scans.bone_scan import SHARED_UID_WARNING
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, load_file_table
 
 
@@ -177,13 +178,13 @@ def test_when_nothing_is_left_nothing_is_written(cohort):
     assert not result.written and not cohort.out.exists()
 
 
-def test_two_headers_with_one_identity_and_other_counts_are_refused(cohort):
+def test_two_headers_with_one_identity_and_other_counts_are_two_cases(cohort):
     cohort.positive("a", 1)
     cohort.positive("b", 2)
     write_as(cohort, "b", 2, "2.25.2")
     result = prepare(cohort)
-    assert problems(result) == {("b.dcm", "duplicate")} and "copy of a.dcm" in result.rejected[0].message
-    assert not cohort.out.exists()
+    assert problems(result) == set() and len({record.case for record in result.records}) == 2
+    assert all(SHARED_UID_WARNING in record.warnings for record in result.records)
 
 
 def test_a_file_that_takes_the_identity_of_another_while_preparing_is_refused(cohort, monkeypatch):
