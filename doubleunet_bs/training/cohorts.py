@@ -6,11 +6,11 @@ that fold.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from doubleunet_bs.dataset.folds import Folds, Split, keep_parts, lesions_of_cases, make_folds
+from doubleunet_bs.dataset.folds import Folds, keep_parts, lesions_of_cases, make_folds
 from doubleunet_bs.dataset.joined_shards import (
     check_no_common_scan,
     check_prepared_alike,
@@ -19,7 +19,7 @@ from doubleunet_bs.dataset.joined_shards import (
     parts_of,
 )
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
-from doubleunet_bs.preparation.records import CaseRecord, count_cohort, scans_are
+from doubleunet_bs.preparation.records import count_cohort, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable
 from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.run_folder import BEST_WEIGHTS, EXPERIMENT, KERAS_MODEL, Run, fold_number, open_run
@@ -165,7 +165,7 @@ def check_start(experiment: Experiment, dataset: ShardedDataset, folds: Folds, f
     """Check that a fold may start from the weights of `experiment.start_from`.
 
     The network and the preparation must be the same. Nobody whom the fold tests or validates on may have trained those
-    weights, nor what they started from in turn.
+    weights, nor what they started from in turn. Who chose their epoch may validate again, but not test.
 
     Args:
         experiment: with or without `start_from`.
@@ -187,32 +187,40 @@ def check_start(experiment: Experiment, dataset: ShardedDataset, folds: Folds, f
             "choose another fold or --experiment"
         )
     split = folds.split(fold)
-    held_out = {*split.test, *split.validation}
-    if experiment.negatives == "none":
-        # The evaluation takes them for scans that the fold has not seen.
-        held_out |= set(folds.negatives)
-    own = [case for case in dataset.cases if case.case in held_out]
-    for seen, cases in seen_by_start(start, other_patients):
+    # Without training on them, the evaluation takes the normal scans for scans that the fold has not seen.
+    tested = {*split.test, *(folds.negatives if experiment.negatives == "none" else ())}
+    for seen, trained, validated in seen_by_start(start, other_patients):
         check_prepared_alike(dataset, seen)
         kinds = [scans_are(cohort.cases) for cohort in (seen, dataset)]
         if kinds[0] != kinds[1]:
             raise DatasetError(f"{start.path}: trained on {kinds[0]}, these are {kinds[1]}: start from the same kind")
         if patients_comparable(dataset, seen) is False and not other_patients:
             raise different_keys(dataset, seen)
-        for attribute in ("patient", "pixel_sha256", "source_sha256"):
-            known = {getattr(case, attribute) for case in cases} - {""}
-            for case in own:
-                if getattr(case, attribute) in known:
-                    raise DatasetError(
-                        f"{start.path}: trained on the patient of {case.case}, whom fold {fold} tests or validates: "
-                        f"give --from {start.run.path}, where each fold has one of its own"
-                    )
+        for held_out, by in ((tested, {*trained, *validated}), ({*split.validation}, trained)):
+            case = _common_patient(dataset, held_out, seen, by)
+            if case is not None:
+                raise DatasetError(
+                    f"{start.path}: trained on the patient of {case}, whom fold {fold} tests or validates: "
+                    f"give --from {start.run.path}, where each fold has one of its own"
+                )
+
+
+def _common_patient(
+    dataset: ShardedDataset, cases: Collection[str], other: ShardedDataset, of_other: Collection[str]
+) -> str | None:
+    """The first of some cases whose patient or scan is also among some cases of another data set."""
+    for attribute in ("patient", "pixel_sha256", "source_sha256"):
+        known = {getattr(case, attribute) for case in other.cases if case.case in of_other} - {""}
+        for case in dataset.cases:
+            if case.case in cases and getattr(case, attribute) in known:
+                return case.case
+    return None
 
 
 def seen_by_start(
     start: StartFold | None, other_patients: bool = False
-) -> Iterator[tuple[ShardedDataset, list[CaseRecord]]]:
-    """The data sets that trained or chose some weights, and which of their cases did.
+) -> Iterator[tuple[ShardedDataset, set[str], set[str]]]:
+    """The data sets that some weights come from, the cases that trained them, and those that chose their epoch.
 
     Args:
         start: the fold with the weights; None yields nothing.
@@ -223,16 +231,16 @@ def seen_by_start(
     """
     if start is None:
         return
-    run, split = start.run, None
+    run = start.run
     dataset = open_parts(run.parts, other_patients, run.path)
     if dataset is not None:
         split = run.folds(dataset).split(start.fold)
-        seen = {*split.train, *split.validation, *_trained_negatives(run.experiment, split)}
-        yield dataset, [case for case in dataset.cases if case.case in seen]
+        negatives = () if run.experiment.negatives == "none" else split.negatives
+        yield dataset, {*split.train, *negatives}, {*split.validation}
     if run.pretrain_data is not None:
         pretrained = open_parts([run.pretrain_data], other_patients, run.path)
         if pretrained is not None:
-            yield pretrained, list(pretrained.cases)
+            yield pretrained, {case.case for case in pretrained.cases}, set()
     yield from seen_by_start(start_fold(run.experiment, start.fold), other_patients)
 
 
@@ -244,10 +252,6 @@ def recorded_shards(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     if run.experiment.start_from:
         earlier, _ = _start_run(run.experiment.start_from)
         yield from (("earlier training", part) for _, part in recorded_shards(earlier))
-
-
-def _trained_negatives(experiment: Experiment, split: Split) -> tuple[str, ...]:
-    return () if experiment.negatives == "none" else split.negatives
 
 
 def open_parts(parts: list[dict[str, Any]], may_be_gone: bool, run_path: Path) -> ShardedDataset | None:
