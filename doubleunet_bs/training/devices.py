@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled  # TensorFlow has no public one
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.network.encoder_weights import check_encoder_weights
@@ -196,9 +197,6 @@ def _gpu_precision(replicas: Replicas) -> tuple[str, str]:
 
 def deterministic_kernels() -> bool:
     """Whether `tf.config.experimental.enable_op_determinism` was called in this process."""
-    # TensorFlow has no public function for it.
-    from tensorflow.python.framework.config import is_op_determinism_enabled
-
     return is_op_determinism_enabled()
 
 

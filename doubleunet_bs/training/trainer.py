@@ -37,8 +37,9 @@ from doubleunet_bs.stop_signals import Interrupted, StopSignals
 from doubleunet_bs.training.cpu_kernels import FusedAdam
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
 from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.history import EXAMPLES, Epoch, TensorBoardLog, draw_progress, epoch_line, write_history
+from doubleunet_bs.training.history import Epoch, Pace, epoch_line, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
+from doubleunet_bs.training.progress_picture import draw_progress
 from doubleunet_bs.training.run_folder import (
     BEST_WEIGHTS,
     ENVIRONMENT,
@@ -49,6 +50,7 @@ from doubleunet_bs.training.run_folder import (
     remove_temporary,
 )
 from doubleunet_bs.training.steps import Steps, make_loss
+from doubleunet_bs.training.tensorboard_log import EXAMPLES, TensorBoardLog
 from doubleunet_bs.training.training_state import TrainingState, load_state, save_state
 from doubleunet_bs.training.training_task import (
     TrainingTask,
@@ -187,7 +189,7 @@ class Trainer:
         self.path.mkdir(parents=True, exist_ok=True)
         environment = training_environment(self.task, self.replicas, self._fingerprint, self.state)
         write_json(self.path / ENVIRONMENT, environment)
-        self.board = TensorBoardLog(self.path)
+        self.board, self.compiles = TensorBoardLog(self.path), True
         try:
             with self.signals, self.reading_errors:
                 self._fit()
@@ -242,6 +244,9 @@ class Trainer:
             dynamic_ncols=True,
             smoothing=0.05,
         )
+        validation_steps = -(-len(self.validation_cases) // images_at_once(experiment))
+        self.pace = Pace(training=batches, validation=validation_steps)
+        bar.set_postfix_str("TensorFlow compiles the first batch")
         drawn = time.monotonic()
         with bar:
             while state.epoch < experiment.epochs and not self._stopped_early():
@@ -266,7 +271,13 @@ class Trainer:
             loss, counts, _ = self.steps.train(iterator, frozen)
             if not np.isfinite(loss):
                 self._save_bad_batch(loss)
-            state.add_batch(loss, counts, time.monotonic() - start)
+            seconds = time.monotonic() - start
+            state.add_batch(loss, counts, seconds)
+            self.pace.add("training", seconds)
+            if self.compiles:
+                # The time left of the bar does not count what is compiled once.
+                bar.unpause()
+                self.compiles = False
             bar.set_postfix_str(f"epoch {state.epoch + 1}/{self.experiment.epochs}, loss {loss:.4f}", refresh=False)
             bar.update()
 
@@ -311,7 +322,8 @@ class Trainer:
         write_history(self.path / HISTORY, state.history)
         self.board.epoch(row)
         if self.show_progress:
-            bar.write(epoch_line(state.history, experiment.epochs, best))
+            left = self.pace.seconds_left(experiment.epochs - row.epoch)
+            bar.write(epoch_line(row, experiment.epochs, left, best))
             sys.stdout.flush()
 
     def _validate(self) -> tuple[float, list[int]]:
@@ -323,7 +335,9 @@ class Trainer:
         total, counts = None, [0, 0, 0]
         iterator = iter(self._distribute(micro_batches))
         for _ in range(-(-len(cases) // images)):
+            start = time.monotonic()
             sums, batch_counts = self.steps.evaluate(iterator)
+            self.pace.add("validation", time.monotonic() - start)
             total = sums if total is None else total + sums
             counts = [a + b for a, b in zip(counts, batch_counts, strict=True)]
         return self.steps.loss_from_sums(total), counts

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.training.history import COLUMNS, Epoch, draw_progress, epoch_line, read_history, write_history
+from doubleunet_bs.training.history import COLUMNS, Epoch, Pace, epoch_line, read_history, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
+from doubleunet_bs.training.progress_picture import draw_progress
 from doubleunet_bs.training.training_state import TrainingState
 
 
@@ -91,12 +92,19 @@ def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatc
 
 
 def test_the_line_of_an_epoch():
-    rows = [
-        Epoch(1, 1.5, None, 0.0, None, 1.25, None, None, None, 1e-4, 50.0),
-        Epoch(2, 1.0, 0.5, 0.5, 0.5, 0.75, 0.25, 0.25, 0.25, 1e-4, 30.0),
-    ]
-    # Eight epochs of 40 seconds are left.
+    row = Epoch(2, 1.0, 0.5, 0.5, 0.5, 0.75, 0.25, 0.25, 0.25, 1e-4, 30.0)
     said = "epoch   2/10  loss 1.0000  F1  50.0 %  |  validation loss 0.7500  F1  25.0 %  |  30.0 s, 05:20 left"
-    assert epoch_line(rows, 10, best=False) == said
-    assert epoch_line(rows, 10, best=True) == f"{said}  best"
-    assert "F1   –     |" in epoch_line(rows[:1], 10, best=False)
+    assert epoch_line(row, 10, 320.0, best=False) == said
+    assert epoch_line(row, 10, 320.0, best=True) == f"{said}  best"
+    undefined = Epoch(1, 1.5, None, 0.0, None, 1.25, None, None, None, 1e-4, 50.0)
+    assert "F1   –     |" in epoch_line(undefined, 10, 0.0, best=False)
+
+
+def test_the_time_left_does_not_count_what_is_compiled_once():
+    pace = Pace(training=4, validation=2)
+    for kind, first, later in (("training", 60.0, 5.0), ("validation", 20.0, 1.0)):
+        for seconds in (first, later, later):
+            pace.add(kind, seconds)
+    # Four batches of 5 s and two of 1 s an epoch.
+    assert pace.seconds_left(epochs=10) == 220.0
+    assert Pace(training=4, validation=2).seconds_left(epochs=10) == 0.0

@@ -1,12 +1,16 @@
 """The event file is read back with TensorBoard's own reader. Without the package nothing is written."""
 
+import io
 import sys
 
 import numpy as np
+from PIL import Image
 from synthetic_shards import SyntheticShards
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from doubleunet_bs.training.history import Epoch, TensorBoardLog
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
+from doubleunet_bs.training.history import Epoch
+from doubleunet_bs.training.tensorboard_log import TensorBoardLog
 
 
 def test_figures_and_overlays_come_back(tmp_path):
@@ -18,28 +22,39 @@ def test_figures_and_overlays_come_back(tmp_path):
     grey, labels = (np.stack([part(index) for index in range(3)]) for part in (shards.grey, shards.labels))
     board.examples(2, grey, labels, labels == 1, shards.cases[:3])
     board.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
-    tags = events.Tags()["tensors"]
-    assert {"training/loss", "training/f1", "validation/loss", "validation/f1", "run/learning_rate"} <= set(tags)
-    values = {
-        tag: [
+    logs = {}
+    for series in ("training", "validation"):
+        logs[series] = EventAccumulator(str(tmp_path / "tensorboard" / series), size_guidance={"tensors": 0})
+        logs[series].Reload()
+    tags = {series: set(events.Tags()["tensors"]) for series, events in logs.items()}
+    figures = {f"figures/{name}" for name in ("loss", "precision", "sensitivity", "f1")}
+    # Equal names: one chart. And what is learnt comes before what is set.
+    assert tags == {
+        "training": {*figures, "run/learning_rate", "run/seconds"},
+        "validation": {*figures, "validation"},
+    }
+    assert sorted(tags["training"])[0] == "figures/f1"
+
+    def values(series, tag):
+        return [
             (
                 event.step,
                 float(np.frombuffer(event.tensor_proto.tensor_content, np.float32)[0])
                 if event.tensor_proto.tensor_content
                 else event.tensor_proto.float_val[0],
             )
-            for event in events.Tensors(tag)
+            for event in logs[series].Tensors(tag)
         ]
-        for tag in ("training/loss", "training/precision")
-    }
-    assert values == {"training/loss": [(1, 1.5), (2, 0.75)], "training/precision": [(2, 0.5)]}
-    [pictures] = events.Tensors("validation")
-    assert pictures.step == 2 and len(pictures.tensor_proto.string_val) == 2 + 3
-    assert pictures.tensor_proto.string_val[0] == b"32"
-    # Above the picture of 32 x 32 pixels stand the legend and the names.
-    assert int(pictures.tensor_proto.string_val[1]) > 32
+
+    assert values("training", "figures/loss") == [(1, 1.5), (2, 0.75)]
+    assert values("training", "figures/precision") == [(2, 0.5)]
+    assert [step for step, _ in values("validation", "figures/loss")] == [1, 2]
+    [pictures] = logs["validation"].Tensors("validation")
+    width, height, *pngs = pictures.tensor_proto.string_val
+    assert pictures.step == 2 and len(pngs) == 3 and int(width) == 32 and int(height) > 32
+    with Image.open(io.BytesIO(pngs[0])) as image:
+        found = image.convert("RGB").getcolors(1 << 20)
+    assert {TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE} <= {colour for _, colour in found}
 
 
 def test_without_the_package_nothing_is_written(tmp_path, monkeypatch):
