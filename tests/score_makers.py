@@ -1,5 +1,7 @@
 """Scores made from counts, without images."""
 
+from typing import NamedTuple
+
 from doubleunet_bs.evaluation.fold_scores import FoldScores, ThresholdScore
 from doubleunet_bs.evaluation.lesions import ScoredLesion
 from doubleunet_bs.evaluation.scores import ScanScore
@@ -42,3 +44,11 @@ def fold_of(number, precision, sensitivity, **others):
     """A fold of one scan with exactly this precision and sensitivity, given in % with two digits."""
     p, s = round(100 * precision), round(100 * sensitivity)
     return fold(number, scan(number, tp=p * s, fp=s * (10000 - p), fn=p * (10000 - s)), **others)
+
+
+class Scan(NamedTuple):
+    """Whose scan it is, for `score_scan`."""
+
+    case: str = "case-0"
+    patient: str = "patient-0"
+    group: str = "positive"

@@ -50,6 +50,7 @@ class EpochPlan:
         variants: of each case, see `dataset.augmentation`.
         all_variants: show every case in all of them, `variants` times as many images; otherwise in one, drawn again in
             each epoch by the case's number, so that it does not depend on the other cases.
+        no_single: leave no micro-batch of one image where the last batch is short but has two, see `split_into_pairs`.
 
     Example:
         >>> plan = EpochPlan(cases=[3, 8], batch_size=3, seed=0, variants=2)
@@ -64,6 +65,7 @@ class EpochPlan:
     seed: int
     variants: int = 1
     all_variants: bool = True
+    no_single: bool = False
 
     def __len__(self) -> int:
         """Images of one epoch."""
@@ -168,7 +170,6 @@ def training_micro_batches(
     first_batch: int = 0,
     augmentation: Augmentation | None = None,
     errors: ReadingErrors | None = None,
-    no_single: bool = False,
 ) -> tf.data.Dataset:
     """The micro-batches of all batches of some epochs, `replicas` for each batch.
 
@@ -180,14 +181,13 @@ def training_micro_batches(
         first_batch: batches of the first epoch to skip, for a run that is resumed within an epoch.
         augmentation: must know all cases of the plan and have as many variants; None shows them as prepared.
         errors: where an error of reading is kept.
-        no_single: no micro-batch of one image where the last batch is short but has two, see `split_into_pairs`.
     """
 
     def images() -> Iterator[tuple[list[int], list[float], list[int]]]:
         for epoch in epochs:
             for batch in plan.batches(epoch, first_batch if epoch == epochs[0] else 0):
                 # Split by position in the batch: two variants of a case are two images.
-                if no_single and replicas > 1 and 2 <= len(batch) < 2 * replicas:
+                if plan.no_single and replicas > 1 and 2 <= len(batch) < 2 * replicas:
                     parts = split_into_pairs(range(len(batch)), replicas)
                 else:
                     shares, weight = split_for_training(range(len(batch)), replicas)

@@ -64,7 +64,7 @@ def evaluate_predictions(
             mask = read_mask(where, case, dataset.image_shape) == METASTATIC
             area = scorer.unit.of_a_pixel(record)
             labels = np.asarray(dataset.labels(index))
-            scans.append(score_scan(case, record.patient, record.group, labels, mask, None, area, settings.overlap))
+            scans.append(score_scan(record, labels, mask, None, area, settings.overlap))
         about = {
             "version": __version__,
             "experiment": folder.name,

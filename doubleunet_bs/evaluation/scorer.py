@@ -178,6 +178,4 @@ class Scorer:
         if smallest is not None:
             mask = drop_small_lesions(mask, pixel_area, smallest)
         labels = np.asarray(self.dataset.labels(index))
-        return score_scan(
-            case, record.patient, record.group, labels, mask, probability, pixel_area, self.settings.overlap
-        )
+        return score_scan(record, labels, mask, probability, pixel_area, self.settings.overlap)

@@ -9,7 +9,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -105,10 +105,19 @@ class ScanScore:
         }
 
 
+class ScanOf(Protocol):
+    """Whose scan it is: a `CaseRecord`, for instance."""
+
+    @property
+    def case(self) -> str: ...
+    @property
+    def patient(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+
+
 def score_scan(
-    case: str,
-    patient: str,
-    group: str,
+    record: ScanOf,
     labels: np.ndarray,
     mask: np.ndarray,
     probability: np.ndarray | None = None,
@@ -118,7 +127,7 @@ def score_scan(
     """Compare a prediction with the labels of one scan.
 
     Args:
-        case, patient, group: as in `ScanScore`.
+        record: whose case, patient and group are taken over.
         labels: (rows, columns) uint8 classes of the merged image; only class 2, metastatic, counts as true.
         mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
         probability: (rows, columns) metastatic probability, 0 to 1; None takes 1 everywhere.
@@ -131,7 +140,7 @@ def score_scan(
         for name, part in zip(VIEWS, (np.s_[:, :half], np.s_[:, half:]), strict=True)
     }
     true, predicted = match_lesions(truth, found, pixel_area, overlap, probability)
-    return ScanScore(case, patient, group, views, tuple(true), tuple(predicted))
+    return ScanScore(record.case, record.patient, record.group, views, tuple(true), tuple(predicted))
 
 
 def scan_from_json(content: dict[str, Any]) -> ScanScore:

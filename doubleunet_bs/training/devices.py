@@ -219,17 +219,35 @@ def memory_needed(experiment: Experiment, image_shape: tuple[int, int], replicas
     return share if replicas.gpu_numbers else share * replicas.count
 
 
-def memory_advice(experiment: Experiment, replicas: Replicas) -> str:
-    """What to change when the memory does not suffice: "use --accumulate 2, a smaller --batch-size or ..."."""
-    changes = []
+def memory_advice(
+    experiment: Experiment, image_shape: tuple[int, int], replicas: Replicas, available: float | None = None
+) -> str:
+    """What to change when the memory does not suffice, each change enough by itself: "use --accumulate 2 or ...".
+
+    Args:
+        experiment, image_shape, replicas: see `open_devices`.
+        available: bytes there are. None: unknown, but fewer than were needed; then the images at once are halved.
+    """
+
+    def fits(images: int, precision: str = replicas.precision) -> bool:
+        changed = dataclasses.replace(experiment, batch_size=images * replicas.count, accumulate=1)
+        needed = memory_needed(changed, image_shape, dataclasses.replace(replicas, precision=precision))
+        return available is None or needed <= available
+
+    at_once = images_at_once(experiment, replicas.count)
     # At least two images in a micro-batch: the ASPP pooling branch would be normalised over a single value.
-    micro_batches = min(2 * experiment.accumulate, experiment.batch_size // max(2, replicas.count))
-    if micro_batches > experiment.accumulate:
-        changes.append(f"--accumulate {micro_batches}")
-    if replicas.precision == "float32":
+    fewer = next((images for images in range(at_once if available else at_once // 2, 1, -1) if fits(images)), 0)
+    changes = []
+    if fewer:
+        micro_batches = -(-experiment.batch_size // (fewer * replicas.count))
+        if experiment.batch_size // (micro_batches * replicas.count) >= 2:
+            changes.append(f"--accumulate {micro_batches}")
+        smaller = fewer * replicas.count * experiment.accumulate
+        changes += [f"--batch-size {smaller}"] if smaller < experiment.batch_size else []
+    if replicas.precision == "float32" and fits(at_once, "mixed_bfloat16"):
         changes.append("--precision mixed_bfloat16")
     last = "more devices" if replicas.gpu_numbers else "a coarser matrix (prepare --bin 2)"
-    return f"use {', '.join([*changes, 'a smaller --batch-size'])} or {last}"
+    return "use " + " or ".join(filter(None, [", ".join(changes), last]))
 
 
 def check_memory(
@@ -252,7 +270,7 @@ def check_memory(
         return f"about {needed / 1e9:.1f} GB needed on each"
     available = memory_limit() if available is None else available
     if needed > available:
-        advice = memory_advice(experiment, replicas)
+        advice = memory_advice(experiment, image_shape, replicas, available)
         raise SettingsError(
             f"training needs about {needed / 1e9:.1f} GB, this machine has {available / 1e9:.1f} GB: {advice}"
         )

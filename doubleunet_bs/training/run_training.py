@@ -227,7 +227,7 @@ def _advice_on_memory(run: Run, path: Path, replicas: Replicas) -> Iterator[None
     try:
         yield
     except tf.errors.ResourceExhaustedError:
-        advice = memory_advice(run.experiment, replicas)
+        advice = memory_advice(run.experiment, tuple(run.data["image_shape"]), replicas)
         raise RunError(f"{path}: out of memory with a batch of {run.experiment.batch_size}: {advice}") from None
 
 
@@ -271,6 +271,11 @@ def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
     if run.pretrain_data is not None:
         compared = _PATIENTS_COMPARED[run.pretrain_data.get("patients_compared")]
         lines.append(f"transfer    no scan is in both cohorts; {compared}")
+    train = len(run.folds(dataset).split(1).train)
+    if experiment.batch_size > train:
+        lines.append(
+            f"warning     a batch of {experiment.batch_size} is more than the {train} training scans of a fold"
+        )
     if experiment.batch_size // experiment.accumulate < 2:
         lines.append(
             "warning     one image at a time: the ASPP pooling branch learns nothing; "

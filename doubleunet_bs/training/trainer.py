@@ -156,7 +156,9 @@ class Trainer:
         variants = self.augmentation.variants if self.augmentation else 1
         all_variants = self.experiment.variants_per_epoch == "all"
         seed = self.experiment.seed
-        self.plan = EpochPlan(self.train_cases, self.experiment.batch_size, seed, variants, all_variants)
+        # Replicas normalise a micro-batch together, so that theirs never is a single image.
+        pairs = replicas.count == 1 and self.experiment.batch_size // self.experiment.accumulate >= 2
+        self.plan = EpochPlan(self.train_cases, self.experiment.batch_size, seed, variants, all_variants, pairs)
         self.signals, self.reading_errors = StopSignals(), ReadingErrors()
 
     def train(self, resume: bool = False) -> Path:
@@ -231,8 +233,6 @@ class Trainer:
             first_batch=state.batch,
             augmentation=self.augmentation,
             errors=self.reading_errors,
-            # Replicas normalise a micro-batch together, so that theirs never is a single image.
-            no_single=self.replicas.count == 1 and experiment.batch_size // experiment.accumulate >= 2,
         )
         iterator = iter(self._distribute(micro_batches))
         bar = tqdm(

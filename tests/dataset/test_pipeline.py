@@ -93,7 +93,7 @@ def test_a_short_batch_is_split_into_pairs(size, count):
 )
 def test_no_micro_batch_of_one_image_where_it_can_be_helped(synthetic_shards, cases, sizes):
     micro_batches = list(
-        training_micro_batches(synthetic_shards, EpochPlan(range(cases), 4, 0), range(1), 2, no_single=True)
+        training_micro_batches(synthetic_shards, EpochPlan(range(cases), 4, 0, no_single=True), range(1), 2)
     )
     assert [len(micro_batch["index"]) for micro_batch in micro_batches] == sizes
     weights = np.zeros(cases)

@@ -4,6 +4,7 @@ import operator
 
 import numpy as np
 import pytest
+from score_makers import Scan
 from skimage.measure import label, regionprops
 
 from doubleunet_bs.errors import SettingsError
@@ -145,7 +146,7 @@ def test_overlap_by_its_definition():
 def test_views_of_a_scan_add_up_and_read_back():
     labels = np.array([[2, 2, 0, 1], [0, 0, 2, 1]], np.uint8)
     found = np.array([[1, 0, 1, 0], [0, 1, 1, 1]], np.uint8)
-    scan = score_scan("case-0", "patient-0", "positive", labels, found, np.full((2, 4), 0.5), 3.0)
+    scan = score_scan(Scan(), labels, found, np.full((2, 4), 0.5), 3.0)
     counts = {name: (c.tp, c.fp, c.fn) for name, c in scan.views.items()}
     assert counts == {"anterior": (1, 1, 1), "posterior": (1, 2, 0)}
     assert (scan.counts.tp, scan.counts.fp, scan.counts.fn) == (2, 3, 1)
@@ -159,7 +160,7 @@ def test_views_of_a_scan_add_up_and_read_back():
 
 def test_a_scan_without_a_predicted_lesion_has_the_lowest_probability():
     labels = np.full((2, 4), 2, np.uint8)
-    scan = score_scan("case-0", "patient-0", "positive", labels, np.zeros((2, 4)), np.full((2, 4), 0.4))
+    scan = score_scan(Scan(), labels, np.zeros((2, 4)), np.full((2, 4), 0.4))
     assert scan.probability == 0.0
     assert scan.counts.precision is None and scan.dice == 0.0
 
@@ -188,4 +189,4 @@ def test_masks_across_the_middle_are_one_lesion_in_one_view():
     """`score_scan` has two views in an image, `score_masks` has one."""
     image = np.ones((2, 6), np.uint8)
     assert score_masks(image, image).lesions.true == 1
-    assert score_scan("case-0", "patient-0", "positive", 2 * image, image).lesions.true == 2
+    assert score_scan(Scan(), 2 * image, image).lesions.true == 2

@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 import pytest
-from score_makers import fold, lesion, scan
+from score_makers import Scan, fold, lesion, scan
 
 from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit, size_class, size_class_names
 from doubleunet_bs.evaluation.scores import MinimumSize, drop_small_lesions, learn_minimum_size, score_scan
@@ -50,7 +50,7 @@ def test_dropping_is_what_was_learnt():
     for row, column in ((2, 3), (12, 10), (20, 30)):
         labels[row : row + 5, column : column + 5] = 2
     mask = (rng.random((30, 40)) < 0.05) | ((labels == 2) & (rng.random((30, 40)) < 0.8))
-    found = score_scan("case-0", "patient-0", "positive", labels, mask, pixel_area=5.76)
+    found = score_scan(Scan(), labels, mask, pixel_area=5.76)
     learnt = learn_minimum_size([found], "mm2")
     assert learnt.smallest is not None
     kept = drop_small_lesions(mask, 5.76, learnt.smallest)

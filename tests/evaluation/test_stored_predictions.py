@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from score_makers import Scan
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.scores import score_patients, score_scan
@@ -78,7 +79,7 @@ def test_patients_are_ranked_the_same_from_kept_predictions(stored):
 
     def area(probability_of):
         scans = [
-            score_scan(case, f"patient of {case}", group, np.zeros(SHAPE, np.uint8), mask, probability_of(case))
+            score_scan(Scan(case, f"patient of {case}", group), np.zeros(SHAPE, np.uint8), mask, probability_of(case))
             for case, group in zip(pictures, ["negative", "positive"] * 3 + ["negative"], strict=True)
         ]
         return score_patients(

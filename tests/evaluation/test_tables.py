@@ -213,6 +213,14 @@ def test_what_phantoms_are_called_does_not_depend_on_their_cancer():
     assert not any("prostate" in note for note in notes)
 
 
+def test_an_ensemble_of_one_fold_is_called_so():
+    one = two_folds().folds[0]
+    for members in (1, 2):
+        ensemble = dataclasses.replace(one, fold=0, about={**one.about, "ensemble": [{"fold": 1}] * members})
+        summary = dataclasses.replace(two_folds(), folds=(ensemble,), total_folds=1)
+        assert ("Only one fold is trained" in format_summary(summary)) is (members == 1)
+
+
 def test_csv():
     rows = list(csv.DictReader(io.StringIO(summary_csv(two_folds()))))
     first = rows[0]

@@ -15,6 +15,7 @@ from doubleunet_bs.training.devices import (
     Replicas,
     check_memory,
     choose_precision,
+    images_at_once,
     memory_advice,
     memory_limit,
     memory_needed,
@@ -100,28 +101,55 @@ def test_memory_grows_with_the_images_that_are_in_a_device_at_once():
     assert needed(paper, devices("CPU:0", "CPU:1")) > needed(paper, CPU)
 
 
-def test_a_batch_that_does_not_fit_is_refused_with_what_to_change():
-    paper = paper_experiment("dice")
+@pytest.mark.parametrize("available", [4e9, 8e9, 25.3e9])
+@pytest.mark.parametrize("batch", [4, 5, 7, 64, 1000])
+@pytest.mark.parametrize("replicas", [CPU, devices("CPU:0", "CPU:1")])
+def test_a_batch_that_does_not_fit_is_refused_with_changes_that_fit(available, batch, replicas):
+    """Whatever is advised is followed here, one change at a time: it is accepted then."""
+    experiment = paper_experiment("dice", batch_size=batch)
+    try:
+        check_memory(experiment, (640, 512), replicas, available=available)
+    except SettingsError as refused:
+        message = str(refused)
+    else:
+        return
+    assert f"this machine has {available / 1e9:.1f} GB: use " in message and "prepare --bin 2" in message
+    for option, value in re.findall(r"--([a-z-]+) (\w+)", message.partition("(prepare")[0]):
+        if option == "precision":
+            changed, devices_then = experiment, dataclasses.replace(replicas, precision=value)
+        else:
+            changed = dataclasses.replace(experiment, **{option.replace("-", "_"): int(value)})
+            devices_then = replicas
+        check_memory(changed, (640, 512), devices_then, available=available)
+        assert images_at_once(changed, replicas.count) >= 2
+
+
+def test_advice_is_complete_where_there_is_some():
     with pytest.raises(SettingsError) as refused:
-        check_memory(paper, (640, 512), CPU, available=8e9)
-    message = str(refused.value)
-    assert "needs about 13.6 GB, this machine has 8.0 GB" in message and len(message.splitlines()) == 1
-    for change in ("--accumulate 2", "--precision mixed_bfloat16", "--batch-size", "--bin 2"):
-        assert change in message
-    # On a GPU the estimate is not measured: it is said, and the run goes on.
-    assert check_memory(paper, (640, 512), GPU, available=8e9) == "about 14.6 GB needed on each"
-    assert check_memory(paper, (160, 128), CPU, available=8e9).endswith(" of 8.0 GB")
-
-
-def test_only_what_helps_is_advised():
-    # No micro-batch of two images is left to split, and bfloat16 is on already.
-    for row in (paper_experiment("dice", accumulate=2), paper_experiment("dice", batch_size=2)):
-        assert "--accumulate" not in memory_advice(row, GPU)
-    assert "--accumulate 2," in memory_advice(paper_experiment("dice"), TWO_GPUS)
-    bfloat16 = dataclasses.replace(CPU, precision="mixed_bfloat16")
-    assert memory_advice(paper_experiment("dice", batch_size=1), bfloat16) == (
-        "use a smaller --batch-size or a coarser matrix (prepare --bin 2)"
+        check_memory(paper_experiment("dice"), (640, 512), CPU, available=8e9)
+    assert str(refused.value) == (
+        "training needs about 13.6 GB, this machine has 8.0 GB: use --accumulate 2, --batch-size 2, "
+        "--precision mixed_bfloat16 or a coarser matrix (prepare --bin 2)"
     )
+    # Not even two images: what would not help is not advised.
+    with pytest.raises(SettingsError, match=r"has 4.0 GB: use a coarser matrix \(prepare --bin 2\)$"):
+        check_memory(paper_experiment("dice"), (640, 512), CPU, available=4e9)
+    # On a GPU the estimate is not measured: it is said, and the run goes on.
+    assert check_memory(paper_experiment("dice"), (640, 512), GPU, available=8e9) == "about 14.6 GB needed on each"
+    assert check_memory(paper_experiment("dice"), (160, 128), CPU, available=8e9).endswith(" of 8.0 GB")
+
+
+def test_when_memory_has_run_out_the_images_at_once_are_halved():
+    def advice(replicas, **changes):
+        return memory_advice(paper_experiment("dice", **changes), (640, 512), replicas)
+
+    # No micro-batch of two images is left to split.
+    for changes in ({"accumulate": 2}, {"batch_size": 2}):
+        assert advice(GPU, **changes) == "use --precision mixed_bfloat16 or more devices"
+    assert advice(GPU) == "use --accumulate 2, --batch-size 2, --precision mixed_bfloat16 or more devices"
+    assert advice(TWO_GPUS, batch_size=8).startswith("use --accumulate 2, --batch-size 4,")
+    bfloat16 = dataclasses.replace(CPU, precision="mixed_bfloat16")
+    assert advice(bfloat16, batch_size=1) == "use a coarser matrix (prepare --bin 2)"
 
 
 def test_the_memory_of_this_machine_is_known():
