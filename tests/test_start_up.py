@@ -1,5 +1,9 @@
 """What is imported when: nothing heavy for `--help`, no pydicom for shards, of Keras' own imports only what is used."""
 
+import ast
+import configparser
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +83,29 @@ def test_what_was_imported_before_stays():
         "print(sys.modules['matplotlib'] is matplotlib)\n"
     )
     assert said.strip() == "True"
+
+
+def imported_packages() -> set[str]:
+    """First names of all modules from elsewhere that the package imports anywhere."""
+    names: set[str] = set()
+    for path in (ROOT / "doubleunet_bs").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module or "")
+    return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"doubleunet_bs"}
+
+
+def test_every_import_is_declared():
+    """Named by a requirement or an extra of users, not only brought along by another package."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = [text for name, text in setup["options.extras_require"].items() if name not in ("test", "dev")]
+    lines = "\n".join([setup["options"]["install_requires"], *extras]).splitlines()
+    declared = {re.split(r"[\s\[<>=;]", line)[0].lower() for line in lines if line and not line.startswith("#")}
+    providers = importlib.metadata.packages_distributions()
+    missing = {
+        name for name in imported_packages() if not declared & {one.lower() for one in providers.get(name, [name])}
+    }
+    assert missing == set()
