@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from doubleunet_bs import __version__
-from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError
+from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError, one_line
 from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.inference.engines import check_choice, check_threshold, choose_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescription
@@ -28,7 +28,7 @@ from doubleunet_bs.results.run_log import RunLog, check_log
 from doubleunet_bs.results.scan_reader import ScanReader
 from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.other_files import count_kinds
+from doubleunet_bs.scans.other_files import PassedOver, count_kinds
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, save_file_table
 from doubleunet_bs.scans.scan_files import ScanFiles, ScanFolder
 from doubleunet_bs.scans.sources import Source
@@ -94,8 +94,9 @@ class PredictionTask:
             raise ScanError(f"{', '.join(self.scans)}: no scan is in it{beside}: give the folder of the scans", "empty")
         if self.shard:
             found = choose_shard(found, self.shard)
-            if not found.scans and not found.rejected:
-                return found
+        found = _without_copies(found)
+        if self.shard and not found.scans and not found.rejected:
+            return found
         for file in found.rejected:
             _complain(f"{file.path}: {file.message}")
         if not found.scans:
@@ -103,6 +104,15 @@ class PredictionTask:
         if self.previous and len(found.scans) != 1:
             raise SettingsError(f"--previous belongs to one scan, and {len(found.scans)} are given")
         return found
+
+
+def _without_copies(found: ScanFolder) -> ScanFolder:
+    """Pass over copies of a file, which have the same counts: nothing of them is lost, and they are no failure."""
+    copies = [file for file in found.rejected if file.reason == "duplicate"]
+    for file in copies:
+        print(f"warning: {one_line(file.path)}: {file.message}", file=sys.stderr)
+    rejected = tuple(file for file in found.rejected if file not in copies)
+    return ScanFolder(found.scans, rejected, (*found.passed_over, *(PassedOver(file.path, "copy") for file in copies)))
 
 
 def predict_scans(task: PredictionTask) -> int:

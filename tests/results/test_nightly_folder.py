@@ -82,6 +82,14 @@ def test_every_night(command, night, phantoms, tmp_path):
     assert all(case in (command.out / "index.html").read_text() for case in cases)
 
 
+def test_a_copy_is_no_failure(command, night):
+    shutil.copy(night / "phantom_0001.dcm", night / "again.dcm")
+    code, out, err = command(night, "--outputs", "none")
+    assert code == 0 and "2 of 2 scans segmented" in out and "passed over: 1 CT, 1 copy, 1 not DICOM" in out
+    assert err.startswith("warning: ") and "phantom_0001.dcm: is a copy of again.dcm" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_from_a_case_back_to_its_file(command, night):
     assert command(night, "--outputs", "none")[0] == 0
     table = command.out.with_name("out.files.csv")
