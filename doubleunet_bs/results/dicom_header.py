@@ -143,7 +143,8 @@ def algorithm(model: ModelDescription, how: str = "") -> AlgorithmIdentification
 def add_equipment(dataset: Dataset, header: ResultHeader, *models: ModelDescription) -> None:
     """Name the models that made a result, in its Contributing Equipment Sequence as IHE AI Results (AIR) asks.
 
-    The Device UID is that of the weights: it changes whenever a model is trained again.
+    The Device UID is that of the weights: it changes whenever a model is trained again. A model that found nothing on
+    its own validation scans is called unreliable in the description of the series, too.
     """
     items = list(dataset.get("ContributingEquipmentSequence", []))
     for model in models:
@@ -156,8 +157,13 @@ def add_equipment(dataset: Dataset, header: ResultHeader, *models: ModelDescript
         item.SoftwareVersions = [__version__, f"weights {model.weights_sha256[:12]}"]
         item.DeviceUID = device_uid(model.weights_sha256)
         item.ContributionDateTime = header.date_time
-        item.ContributionDescription = f"{model.name}. {NOT_FOR_DIAGNOSIS}."
+        item.ContributionDescription = " ".join(
+            filter(None, (f"{model.name}. {NOT_FOR_DIAGNOSIS}.", model.quality_warning))
+        )
         items.append(item)
+        if model.quality_warning:
+            said = str(dataset.SeriesDescription).replace(f". {NOT_FOR_DIAGNOSIS}", ", not for diagnosis")
+            dataset.SeriesDescription = f"UNRELIABLE MODEL: {said}"[:64]
     dataset.ContributingEquipmentSequence = DicomSequence(items)
 
 

@@ -206,6 +206,23 @@ def test_the_model_is_contributing_equipment(trained_on, name, phantom, tmp_path
 CASES = [*((kind, LEVEL) for kind in KINDS), ("two-frames", 65535)]
 
 
+def test_a_model_that_found_nothing_is_called_unreliable(phantom):
+    scan = read_scan([phantom])
+    prediction = make_prediction(scan)
+    poor = dataclasses.replace(prediction, model=dataclasses.replace(prediction.model, validation_f1=0.0))
+    for one, marked in ((prediction, False), (poor, True)):
+        files = dicom_results(scan, one, np.zeros((20, 10, 3), np.uint8))
+        for name, content in files.items():
+            dataset = pydicom.dcmread(io.BytesIO(content))
+            if name == "scan.dcm":
+                continue
+            description = str(dataset.SeriesDescription)
+            assert description.startswith("UNRELIABLE MODEL: ") == marked and len(description) <= 64
+            assert description.endswith("not for diagnosis")
+            said = " ".join(item.ContributionDescription for item in dataset.ContributingEquipmentSequence)
+            assert ("found no metastasis on its own validation scans" in said) == marked
+
+
 @pytest.mark.parametrize("identified", [True, False])
 @pytest.mark.parametrize(("kind", "level"), CASES)
 def test_dciodvfy_finds_no_error(kind, level, identified, phantom, tmp_path):
