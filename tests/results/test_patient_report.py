@@ -191,6 +191,9 @@ def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
     settings = JobSettings(tmp_path, overwrite=True)
     page = Page(page_of(write_prediction(settings, scan, make_prediction(scan), previous=other)))
     assert "segmented by different models" in page.text
+    stricter = dataclasses.replace(make_prediction(scan), threshold=0.7)
+    page = Page(page_of(write_prediction(settings, scan, stricter, previous=previous)))
+    assert "different thresholds: probability of metastatic at least 0.7 here, metastatic is the most" in page.text
 
 
 def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
