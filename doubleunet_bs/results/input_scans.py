@@ -70,7 +70,9 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
     scans += [ScanFiles((pair.anterior.source, pair.posterior.source), ".") for pair in pairs]
     # A single view is left to `ScanFiles.read`, whose error names the option that allows it.
     scans += [ScanFiles((view.source,), ".") for view in alone]
-    rejected += [Rejection(view.source.path, "ambiguous-pair", f"cannot be paired: {why}") for view, why in unclear]
+    rejected += [
+        Rejection(view.source.path, "ambiguous-pair", f"cannot be paired, since {why}") for view, why in unclear
+    ]
     return ScanFolder(tuple(scans), tuple(rejected), tuple(passed))
 
 

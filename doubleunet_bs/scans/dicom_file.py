@@ -334,10 +334,12 @@ def _check_end(dataset: Dataset, complete: bool) -> None:
         raise ScanError("is not a DICOM file, or is cut off in its header", "truncated")
     with silence_pydicom():
         last = dataset.get_item(max(tags))
+    if tags != sorted(tags):
+        raise ScanError("has a header that is not understood: export the file again", "damaged-header")
     value = getattr(last, "value", None)
     length = getattr(last, "length", None)
     if length is not None and isinstance(value, bytes) and len(value) < length != _UNDEFINED_LENGTH:
-        raise ScanError("is cut off in its header", "truncated")
+        raise ScanError("is cut off or damaged in its header: export the file again", "truncated")
 
 
 def read_texts(dataset: Dataset, tag: str | int) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def pair_views(
             except ScanError as cause:
                 unclear += [(view, str(cause)) for view in group]
         elif group:
-            unclear += [(view, f"the study has {len(group)} single views, which cannot be paired") for view in group]
+            unclear += [(view, f"its study has {len(group)} single views") for view in group]
     return pairs, alone, unclear
 
 

@@ -212,7 +212,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
         shared.update(source for source, _ in own if len(own) > 1)
     pairs, alone, unclear = pair_views(single)
     for view, why in unclear:
-        reject(view.source, ScanError(f"cannot be paired: {why}", "ambiguous-pair"))
+        reject(view.source, ScanError(f"cannot be paired, since {why}", "ambiguous-pair"))
     groups = [(source,) for source in whole] + [(pair.anterior.source, pair.posterior.source) for pair in pairs]
     for view in alone:
         if allow_missing_view:

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 from dicom_headers import body, encode, ge_discovery, put_pixels, write
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import dicom_file, find_scans, layout, read_scan
@@ -156,3 +156,13 @@ def test_deflated_data_with_the_header_of_zlib_or_gzip(tmp_path, form):
     deflater = zlib.compressobj(6, zlib.DEFLATED, form)
     (tmp_path / "scan.dcm").write_bytes(data[:at] + deflater.compress(inflated) + deflater.flush(zlib.Z_SYNC_FLUSH))
     assert np.array_equal(read_scan(tmp_path / "scan.dcm").anterior, body()[0])
+
+
+@pytest.mark.parametrize("more", [2, 10, 300, 10**6, 10**8])
+def test_a_damaged_length_in_implicit_form_is_no_missing_image(tmp_path, more):
+    data = encode(ge_discovery(), ImplicitVRLittleEndian)
+    at = data.index(b"\x10\x00\x20\x00") + 4
+    length = int.from_bytes(data[at : at + 4], "little") + more
+    (tmp_path / "scan.dcm").write_bytes(data[:at] + length.to_bytes(4, "little") + data[at + 4 :])
+    with pytest.raises(ScanError, match="header that is not understood|cut off or damaged in its header"):
+        read_scan(tmp_path / "scan.dcm")
