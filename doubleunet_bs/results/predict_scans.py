@@ -278,18 +278,19 @@ def rehearse_prediction(task: PredictionTask) -> int:
         else:
             earlier = _names_of(previous.result)
     reader = ScanReader(settings, model.description, task.threshold, task.read_pseudonyms(), earlier)
-    ready = 0
+    ready = before = 0
     for files in found.scans:
         try:
             content = reader(files)
         except BoneScanError as error:
             _complain(_named(error, files.sources))
             continue
-        ready += 1
         print(f"\n{scan_name(files.sources)}")
         if content is None:
+            before += 1
             print(f"  done before         {settings.out / reader.cases[files]}")
             continue
+        ready += 1
         outputs = ", ".join(("result.json", *settings.outputs))
         print(f"  would be written    {settings.out / content.scan.case}: {outputs}")
         for path in (content.labelme or {}).values():
@@ -297,8 +298,9 @@ def rehearse_prediction(task: PredictionTask) -> int:
         for warning in content.prepared.warnings:
             print(f"  warning             {warning}")
     total = len(found.scans) + len(found.rejected)
-    print(f"\ndry run: {ready} of {total} scans would be segmented; nothing was written")
-    return 0 if ready == total else 1
+    skipped = f", {before} done before" if before else ""
+    print(f"\ndry run: {ready} of {total} scans would be segmented{skipped}; nothing was written")
+    return 0 if ready + before == total else 1
 
 
 def _summary(written: WrittenResult) -> str:

@@ -72,6 +72,10 @@ def test_every_night(command, night, phantoms, tmp_path):
     dataset.save_as(night / "new.dcm")
     code, out, err = command(*arguments)
     assert (code, err) == (0, "") and "1 of 3 scans segmented, 1 with findings, 2 done before in " in out
+    code, again, _ = command(*arguments[:-2], "--dry-run")
+    assert code == 0 and again.endswith(
+        "dry run: 0 of 3 scans would be segmented, 3 done before; nothing was written\n"
+    )
     assert before.items() <= {path: path.stat().st_mtime_ns for path in command.out.glob("case-*/*")}.items()
     log = (tmp_path / "log.txt").read_text()
     assert log.count(": done before, ") == 2 and "phantom" not in log.replace("phantoms", "")
