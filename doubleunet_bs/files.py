@@ -31,6 +31,10 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as cause:
+        # A full disk does not say where, or names the temporary file.
+        cause.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ import pytest
 
 from doubleunet_bs import files as module
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import replaced_folder
+from doubleunet_bs.files import replace_file, replaced_folder
 
 
 def content(folder) -> dict[str, str]:
@@ -82,3 +82,12 @@ def test_nothing_is_replaced_unless_asked(folder, tmp_path):
     assert os.listdir(tmp_path) == ["model"]
     write_new(tmp_path / "other", replace=False)
     assert content(tmp_path / "other") == {"new": "today"}
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
+    def write(_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError) as caught:
+        replace_file(tmp_path / "picture.png", write)
+    assert caught.value.filename == str(tmp_path / "picture.png") and not os.listdir(tmp_path)

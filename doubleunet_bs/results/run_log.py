@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.errors import RunError, SettingsError, os_reason
 from doubleunet_bs.files import nearest_existing
 
 
@@ -58,5 +58,8 @@ class RunLog:
     def line(self, text: str) -> None:
         """Append a line with the local time; it is in the file when this returns."""
         if self._file is not None:
-            self._file.write(f"{datetime.datetime.now().isoformat(timespec='seconds')} {text}\n")
-            self._file.flush()
+            try:
+                self._file.write(f"{datetime.datetime.now().isoformat(timespec='seconds')} {text}\n")
+                self._file.flush()
+            except OSError as cause:
+                raise RunError(f"{self._file.name}: the log cannot be written ({os_reason(cause)})") from None

@@ -164,5 +164,5 @@ def test_a_damaged_length_in_implicit_form_is_no_missing_image(tmp_path, more):
     at = data.index(b"\x10\x00\x20\x00") + 4
     length = int.from_bytes(data[at : at + 4], "little") + more
     (tmp_path / "scan.dcm").write_bytes(data[:at] + length.to_bytes(4, "little") + data[at + 4 :])
-    with pytest.raises(ScanError, match="header that is not understood|cut off or damaged in its header"):
+    with pytest.raises(ScanError, match="not understood|cut off or damaged in its header|no readable Rows"):
         read_scan(tmp_path / "scan.dcm")
