@@ -1,8 +1,9 @@
 """One process a fold: lock files in `RUN/locks`, for processes on any machines that share the run folder.
 
 A lock is a file that only one process can create. Its holder touches it every 15 seconds and removes it at the end. The
-next process removes the file of a killed one: at once when this machine has no process of that number, otherwise when
-the file was not touched for two minutes. Locks of the kernel are not used: over NFS they do not reach every machine.
+next process removes the file of a killed one: at once when this machine has no process of that number and start,
+otherwise when the file was not touched for two minutes. Locks of the kernel are not used: over NFS they do not reach
+every machine.
 
 The file names machine and process, no user. It never leaves the run folder.
 """
@@ -64,7 +65,8 @@ class Lock:
 
     def __enter__(self) -> Self:
         since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "since": since}
+        holder: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine()}
+        holder |= {"started": _started(os.getpid()), "since": since}
         self._text = json_text({**holder, "token": secrets.token_hex(8)})
         if not create_file(self.path, self._text):
             self._remove_abandoned()
@@ -104,7 +106,7 @@ class Lock:
             FileNotFoundError: the file is no longer there.
         """
         content = _parsed(text)
-        if _is_here(content) and not _is_running(content.get("pid")):
+        if _is_here(content) and not _is_running(content.get("pid"), content.get("started")):
             return True
         touched = self.path.stat().st_mtime
         # The time of the file system, which may live on a machine with another clock.
@@ -201,12 +203,26 @@ def _machine() -> str | None:
         return None
 
 
-def _is_running(pid: Any) -> bool:
-    """Whether a process of this machine has this number. True where that cannot be known."""
+def _is_running(pid: Any, started: Any = None) -> bool:
+    """Whether the process of this machine with this number is the one that was started then.
+
+    In a container that was started again a new process may have the number of the old one. True where that cannot be
+    known.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except (PermissionError, TypeError, OverflowError):  # A process of another user, or no number.
         pass
-    return True
+    now = _started(pid)
+    return started is None or now is None or started == now
+
+
+def _started(pid: Any) -> int | None:
+    """When a process was started, in clock ticks since the machine was; None outside Linux."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None

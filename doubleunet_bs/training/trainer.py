@@ -159,6 +159,11 @@ class Trainer:
         # Replicas normalise a micro-batch together, so that theirs never is a single image.
         pairs = replicas.count == 1 and self.experiment.batch_size // self.experiment.accumulate >= 2
         self.plan = EpochPlan(self.train_cases, self.experiment.batch_size, seed, variants, all_variants, pairs)
+        self.pace = Pace(
+            training=-(-len(self.plan) // self.experiment.batch_size),
+            validation=-(-len(self.validation_cases) // images_at_once(self.experiment)),
+        )
+        self.compiles = True
         self.signals, self.reading_errors = StopSignals(), ReadingErrors()
 
     def train(self, resume: bool = False) -> Path:
@@ -191,7 +196,7 @@ class Trainer:
         self.path.mkdir(parents=True, exist_ok=True)
         environment = training_environment(self.task, self.replicas, self._fingerprint, self.state)
         write_json(self.path / ENVIRONMENT, environment)
-        self.board, self.compiles = TensorBoardLog(self.path), True
+        self.board = TensorBoardLog(self.path)
         try:
             with self.signals, self.reading_errors:
                 self._fit()
@@ -244,8 +249,6 @@ class Trainer:
             dynamic_ncols=True,
             smoothing=0.05,
         )
-        validation_steps = -(-len(self.validation_cases) // images_at_once(experiment))
-        self.pace = Pace(training=batches, validation=validation_steps)
         bar.set_postfix_str("TensorFlow compiles the first batch")
         drawn = time.monotonic()
         with bar:

@@ -75,7 +75,7 @@ def test_it_is_held_once_and_free_afterwards(tmp_path):
 def test_the_file_names_machine_and_process_and_no_user(tmp_path):
     with Lock(tmp_path, "pretrain") as lock:
         content = json.loads(lock.path.read_text())
-    assert set(content) == {"host", "pid", "machine", "since", "token"} and content["pid"] == os.getpid()
+    assert set(content) == {"host", "pid", "machine", "started", "since", "token"} and content["pid"] == os.getpid()
 
 
 def test_another_process_holds_it_until_it_is_killed(tmp_path, holder):
@@ -132,14 +132,21 @@ def test_a_signal_ends_the_waiting_for_a_sign_of_life(tmp_path, monkeypatch):
 
 
 def test_a_process_that_has_the_number_of_a_killed_one_does_not_hold_its_lock(tmp_path):
+    """As in a container that was started again. The lock of a version that did not note the start waits for its age."""
     with Lock(tmp_path, "fold_01") as lock:
-        text = lock.path.read_text()
-    assert create_file(lock.path, text)
-    with pytest.raises(LockedError, match=f"process {os.getpid()}, since"):
-        Lock(tmp_path, "fold_01").__enter__()
-    os.utime(lock.path, (time.time() - 130,) * 2)
+        content = json.loads(lock.path.read_text())
+    assert content["started"] > 0
+    earlier = {**content, "started": content["started"] - 100}
+    assert create_file(lock.path, json.dumps(earlier))
     with Lock(tmp_path, "fold_01"):
         pass
+    for same in (content, {name: value for name, value in content.items() if name != "started"}):
+        assert create_file(lock.path, json.dumps(same))
+        with pytest.raises(LockedError, match=f"process {os.getpid()}, since"):
+            Lock(tmp_path, "fold_01").__enter__()
+        os.utime(lock.path, (time.time() - 130,) * 2)
+        with Lock(tmp_path, "fold_01"):
+            pass
 
 
 def test_a_damaged_lock_file_counts_until_it_is_old(tmp_path):
