@@ -102,7 +102,7 @@ def test_what_is_in_it(report):
         assert f"{100 * scored.pooled.f1:.2f}" in page
         for one in scored.scans:
             assert one.case in page
-    assert "encoder_weights" in page and "not for diagnosis" in page
+    assert "encoder_weights" in page and "Not for diagnosis." in page
     assert f"shards of these scans {open_run(path.parent).data['fingerprint'][:16]}…</p>" in page
     assert page.count("<figure>") == 6  # four scans, two maps of errors
 
