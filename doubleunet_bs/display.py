@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import (
     CONTRADICTION_WARNING,
     FALSE_NEGATIVE,
@@ -273,6 +274,13 @@ def paint_errors(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> np.n
     return paint(
         grey, (truth & found, TRUE_POSITIVE), (~truth & found, FALSE_POSITIVE), (truth & ~found, FALSE_NEGATIVE)
     )
+
+
+def region_picture(regions: np.ndarray) -> Image.Image:
+    """An index image of the skeleton: the numbers of the regions with their colours, 0 white."""
+    image = Image.fromarray(regions)
+    image.putpalette([255, 255, 255, *(value for region in REGIONS for value in region.colour)])
+    return image
 
 
 def png_bytes(picture: np.ndarray | Image.Image) -> bytes:

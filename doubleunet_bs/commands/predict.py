@@ -9,6 +9,7 @@ Examples:
   doubleunet-bs predict anterior.dcm posterior.dcm --model RUN/fold_01 --out predicted
   doubleunet-bs predict export/ --model saved_model --out predicted --allow-missing-view --overwrite
   doubleunet-bs predict scan.dcm --model saved_model --out predicted --previous predicted_2023/case-0123456789ab
+  doubleunet-bs predict scan.dcm --model RUN/fold_01 --skeleton SKELETON/fold_01 --out predicted
   doubleunet-bs predict scan.dcm --model saved_model --out for_archive --outputs dicom --keep-identity
   doubleunet-bs predict export/ --model saved_model --out predicted --skip-existing --log predict.log
   doubleunet-bs predict export/ --model saved_model --out predicted --shard 2/10
@@ -19,6 +20,7 @@ Writes a folder per scan into DIR, named by a pseudonym computed from the scan's
   result.json                       always: lesions, areas, model, warnings; nothing of the patient
   masks    mask_anterior.npy, mask_posterior.npy  masks in the pixels of the raw views, uint8, 1 where metastatic
            mask_anterior.png, mask_posterior.png  the same with 0 and 255, to look at
+           regions_anterior.npy, ...  with --skeleton: 0 not bone, 1 to 12 the regions; the same as PNG
   overlay  overlay.png              both raw views with the predicted lesions outlined
   dicom    segmentation.dcm         DICOM segmentation (SEG) of both views
            overlay.dcm              the overlay as a secondary capture, for viewers that do not show SEG
@@ -62,6 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a fold such as RUN/fold_01 or an exported saved_model folder; with --server also a name on the server: "
         "NAME, NAME@LABEL or NAME@VERSION",
+    )
+    parser.add_argument(
+        "--skeleton",
+        metavar="MODEL",
+        help="model of the skeleton: also compute the Bone Scan Index; prepared as --model, named like it",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("icrp110-male", "icrp110-female", "spiers1968"),
+        help="weight table of the Bone Scan Index (default: icrp110 by the sex in the header, female if unknown)",
     )
     parser.add_argument("--allow-missing-view", action="store_true", help="accept scans with only one view")
     parser.add_argument(
@@ -165,5 +177,7 @@ def run(args: argparse.Namespace) -> int:
         log=Path(args.log) if args.log else None,
         identities=Path(args.identities) if args.identities else None,
         shard=parse_shard(args.shard) if args.shard else None,
+        skeleton=args.skeleton,
+        weights=args.weights,
     )
     return rehearse_prediction(task) if args.dry_run else predict_scans(task)

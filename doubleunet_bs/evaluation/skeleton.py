@@ -18,7 +18,7 @@ from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dataset.joined_shards import Paths
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
-from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, clinical_display, enlarged, paint, save_png
+from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, clinical_display, enlarged, paint, region_picture, save_png
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import about_scores, open_run_data, read_folds
 from doubleunet_bs.evaluation.fold_scores import SCORES
@@ -186,7 +186,7 @@ def _score_fold(
     shown = None if settings.show_progress else True
     for one in tqdm(found, f"fold {fold}: test scans", len(numbers), unit="scan", disable=shown):
         record = dataset.cases[one.index]
-        save_png(mask_path(run, fold, record.case), _index_image(one.mask))
+        save_png(mask_path(run, fold, record.case), region_picture(one.mask))
         if settings.pictures:
             save_png(folder / f"{record.case}.png", draw_regions(one.grey, one.labels, one.mask))
         names.append(record.case)
@@ -197,12 +197,6 @@ def _score_fold(
 def mask_path(run: Run, fold: int, case: str) -> Path:
     """Where the predicted index mask of a test scan is kept."""
     return run.fold_path(fold) / PREDICTIONS / f"{case}_regions.png"
-
-
-def _index_image(mask: np.ndarray) -> Image.Image:
-    image = Image.fromarray(mask)
-    image.putpalette([255, 255, 255, *(value for region in REGIONS for value in region.colour)])
-    return image
 
 
 def draw_regions(grey: np.ndarray, *masks: np.ndarray) -> np.ndarray:

@@ -11,12 +11,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.bsi.weights import WEIGHT_TABLES
 from doubleunet_bs.constants import CANCERS, VIEWS
+from doubleunet_bs.display import region_picture, save_png
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.files import new_folder
 from doubleunet_bs.phantom.dicom import patient_id, write_dicom
@@ -144,9 +144,7 @@ def _write_scan(task: tuple[str, int, int, str, bool, float | None]) -> dict:
             text = json.dumps(to_labelme(scan, view, name), indent=2) + "\n"
             (Path(folder) / "labels" / f"{stem(index)}_{view}.json").write_text(text, encoding="utf-8")
     for view, mask in scan.regions().items():
-        image = Image.fromarray(mask)
-        image.putpalette([255, 255, 255, *(value for region in REGIONS for value in region.colour)])
-        image.save(Path(folder) / "regions" / f"{stem(index)}_{view}.png")
+        save_png(Path(folder) / "regions" / f"{stem(index)}_{view}.png", region_picture(mask))
     figures = {f"bsi {name}": scan.true_index(table) for name, table in WEIGHT_TABLES.items()}
     figures |= {f"fraction {name}": fraction for name, fraction in scan.involved.items()}
     return {"scan": stem(index), **{name: f"{value:.5g}" for name, value in figures.items()}}

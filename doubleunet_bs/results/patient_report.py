@@ -114,6 +114,7 @@ def _content(scan: ReportScan, title: str, prefix: str, upper: float, marks: Map
         "quality": model.get("quality") or f"validation F1 {percent(model.get('validation_f1'))}",
         "quality_warning": model.get("quality_warning"),
         "training_summary": model.get("training_summary"),
+        "bone_scan_index": result.get("bone_scan_index"),
         "views": [_view(scan, view, box, upper, marks) for view in VIEWS],
     }
 

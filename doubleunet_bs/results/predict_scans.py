@@ -1,6 +1,7 @@
 """The work of `predict`: the scans a user named are read, segmented and written one after the other, and printed."""
 
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from doubleunet_bs import __version__
+from doubleunet_bs.bsi import choose_table
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError, one_line
 from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.inference.engines import check_choice, check_threshold, choose_local
@@ -26,6 +28,7 @@ from doubleunet_bs.results.result_files import COHORT, INDEX, JobSettings
 from doubleunet_bs.results.result_folder import WrittenResult, report_scan, write_prediction
 from doubleunet_bs.results.run_log import RunLog, check_log
 from doubleunet_bs.results.scan_reader import ScanReader
+from doubleunet_bs.results.skeleton_result import check_same_preparation, find_index
 from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.other_files import PassedOver, count_kinds
@@ -48,6 +51,8 @@ class PredictionTask:
         log: file for a log; None for none.
         identities: file of a cohort's pseudonyms, from `prepare`; None for pseudonyms from the counts.
         shard: the part of the scans to segment, and the number of parts; None for all.
+        skeleton: model of the skeleton for the Bone Scan Index; None for none. weights: name of its weight table; None
+            chooses by the sex in the header.
     """
 
     scans: Sequence[str]
@@ -62,6 +67,8 @@ class PredictionTask:
     log: Path | None = None
     identities: Path | None = None
     shard: tuple[int, int] | None = None
+    skeleton: str | None = None
+    weights: str | None = None
 
     def read_pseudonyms(self) -> Pseudonyms | None:
         """What names the scans; None for a hash of their counts. BoneScanError for a file that cannot be used."""
@@ -77,6 +84,10 @@ class PredictionTask:
         settings = self.settings
         check_choice(self.engine, self.precision, self.server, self.deadline)
         check_threshold(self.threshold)
+        if self.weights is not None:
+            choose_table(self.weights)
+            if self.skeleton is None:
+                raise SettingsError("--weights needs --skeleton: there is no Bone Scan Index without it")
         for option, path in (("out", settings.out), ("labelme", settings.labelme)):
             if path is not None and not nearest_existing(path).is_dir():
                 raise SettingsError(f"{nearest_existing(path)}: is a file; --{option} names a folder")
@@ -104,6 +115,12 @@ class PredictionTask:
         if self.previous and len(found.scans) != 1:
             raise SettingsError(f"--previous belongs to one scan, and {len(found.scans)} are given")
         return found
+
+    def open_skeleton(self) -> Predictor | None:
+        """The model of the skeleton, computed as that of the lesions; None when there is none."""
+        if self.skeleton is None:
+            return None
+        return Predictor(self.skeleton, self.engine, self.server, self.precision, self.deadline, skeleton=True)
 
 
 def _without_copies(found: ScanFolder) -> ScanFolder:
@@ -135,6 +152,10 @@ def predict_scans(task: PredictionTask) -> int:
     with RunLog(task.log) as log:
         predictor = Predictor(task.model, task.engine, task.server, task.precision, task.deadline, task.threshold)
         model = predictor.description
+        skeleton = task.open_skeleton()
+        if skeleton:
+            check_same_preparation(model, skeleton.description)
+            print(f"skeleton {skeleton.description.name}, {skeleton.description.quality}")
         _introduce(model, predictor.engine, task.threshold)
         threshold = "" if task.threshold is None else f", threshold {task.threshold:g}"
         log.line(
@@ -146,7 +167,9 @@ def predict_scans(task: PredictionTask) -> int:
         if isinstance(previous, BoneScan):
             previous = report_scan(previous, predictor.predict(previous))
         earlier = _names_of(previous.result) if previous else ()
-        reader = ScanReader(settings, model, task.threshold, pseudonyms, earlier)
+        bones = skeleton.description if skeleton else None
+        reader = ScanReader(settings, model, task.threshold, pseudonyms, earlier, bones)
+        work = functools.partial(_predict_one, reader=reader, predictor=predictor, previous=previous)
         files_of: dict[str, Sequence[str]] = {}
         bar = tqdm(found.scans, desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
         try:
@@ -155,7 +178,7 @@ def predict_scans(task: PredictionTask) -> int:
                 for number, files in enumerate(bar, start=1):
                     started = time.perf_counter()
                     try:
-                        result = _predict_one(files, reader, predictor, previous)
+                        result = work(files, skeleton=skeleton, weights=task.weights)
                     except BoneScanError as error:
                         counts.failed += 1
                         name = reader.cases.get(files, f"scan {number} of {total}")
@@ -183,15 +206,26 @@ def predict_scans(task: PredictionTask) -> int:
 
 
 def _predict_one(
-    files: ScanFiles, reader: ScanReader, predictor: Predictor, previous: ReportScan | None
+    files: ScanFiles,
+    reader: ScanReader,
+    predictor: Predictor,
+    previous: ReportScan | None,
+    skeleton: Predictor | None,
+    weights: str | None,
 ) -> dict[str, Any] | None:
     """Segment a scan, write and print its result, which is returned; None when it was done before."""
     content = reader(files)
     if content is None:
         return None
     [prediction] = predictor.segment([content.prepared])
+    index = None
+    if skeleton:
+        [regions] = skeleton.segment([content.prepared])
+        index = find_index(content.scan, prediction, regions, weights)
     try:
-        written = write_prediction(reader.settings, content.scan, prediction, content.study, content.labelme, previous)
+        written = write_prediction(
+            reader.settings, content.scan, prediction, content.study, content.labelme, previous, index
+        )
     except RunError:
         # Another process may have been faster.
         if reader.settings.overwrite or not reader.is_done(content.scan):
@@ -269,6 +303,10 @@ def rehearse_prediction(task: PredictionTask) -> int:
     model.check_exported(task.engine)
     exported = model.saved_model or task.engine == "serving"
     _introduce(model.description, f"engine {choose_local(task.engine) if exported else 'tensorflow'}", task.threshold)
+    bones = None
+    if task.skeleton and not task.server:
+        bones = find_model(Path(task.skeleton)).description
+        check_same_preparation(model.description, bones)
     earlier: tuple[str, ...] = ()
     if task.previous:
         previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view)
@@ -277,7 +315,7 @@ def rehearse_prediction(task: PredictionTask) -> int:
             earlier = previous.case, previous.pixel_sha256
         else:
             earlier = _names_of(previous.result)
-    reader = ScanReader(settings, model.description, task.threshold, task.read_pseudonyms(), earlier)
+    reader = ScanReader(settings, model.description, task.threshold, task.read_pseudonyms(), earlier, bones)
     ready = before = 0
     for files in found.scans:
         try:
@@ -316,7 +354,12 @@ def _summary(written: WrittenResult) -> str:
     fraction = result["lesion_area"]["fraction_of_body"]
     if fraction is not None:
         lines.append(f"  {'share of body area':<20}{100 * fraction:.2f} % (not a bone scan index)")
-    lines += [f"  {'warning':<20}{warning}" for warning in result["warnings"]]
+    index = result["bone_scan_index"]
+    if index is not None:
+        views = ", ".join(f"{view} {value:.2f} %" for view, value in index["views"].items())
+        lines.append(f"  {'bone scan index':<20}{index['value']:.2f} % by {index['table']} ({views})")
+    warnings = [*result["warnings"], *(f"bone scan index: {line}" for line in (index or {}).get("warnings", ()))]
+    lines += [f"  {'warning':<20}{warning}" for warning in warnings]
     lines.append(f"  {'written':<20}{written.folder}")
     return "\n".join(lines)
 

@@ -3,6 +3,8 @@
 result.json                     always: lesions, areas, model, gains, warnings; nothing of the patient
 masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of the raw view
           mask_VIEW.png         the same with 0 and 255, to look at
+          regions_VIEW.npy      with a model of the skeleton: uint8 (1024, 256), 0 not bone, 1 to 12
+          regions_VIEW.png      the same as a coloured index image
 overlay   overlay.png           both raw views with the outlines of the prediction
 dicom     segmentation.dcm      DICOM segmentation of both views
           overlay.dcm           DICOM secondary capture of the overlay
@@ -30,6 +32,7 @@ RESULT, OVERLAY, REPORT = "result.json", "overlay.png", "report.html"
 SEGMENTATION, CAPTURE, SCAN_COPY = "segmentation.dcm", "overlay.dcm", "scan.dcm"
 # With the name of a view in place of the braces.
 MASK, MASK_PICTURE = "mask_{}.npy", "mask_{}.png"
+REGIONS, REGIONS_PICTURE = "regions_{}.npy", "regions_{}.png"
 ANNOTATION, PICTURE, PROBABILITY = "annotation_{}.json", "view_{}.png", "probability_{}.png"
 THUMBNAIL = "thumbnail.png"
 INDEX, COHORT = "index.html", "cohort.csv"
@@ -72,16 +75,20 @@ class JobSettings:
         return out.with_name(f"{out.name}{FILES_SUFFIX}")
 
 
-def file_names(outputs: Collection[str], present: Collection[str], identified: bool) -> set[str]:
+def file_names(
+    outputs: Collection[str], present: Collection[str], identified: bool, skeleton: bool = False
+) -> set[str]:
     """The files of a result folder.
 
     Args:
         outputs: members of OUTPUTS.
         present: the views that are not missing.
         identified: whether the DICOM files carry the patient's identity.
+        skeleton: whether a model of the skeleton takes part.
     """
+    masks = (MASK, MASK_PICTURE, REGIONS, REGIONS_PICTURE) if skeleton else (MASK, MASK_PICTURE)
     names = {
-        "masks": [name.format(view) for view in VIEWS for name in (MASK, MASK_PICTURE)],
+        "masks": [name.format(view) for view in VIEWS for name in masks],
         "overlay": [OVERLAY],
         "dicom": [SEGMENTATION, CAPTURE, *(() if identified else (SCAN_COPY,))],
         "labelme": [name.format(view) for view in present for name in (ANNOTATION, PICTURE)],

@@ -14,7 +14,7 @@ from PIL import Image
 from doubleunet_bs import __version__
 from doubleunet_bs.connected_components import CONNECTIVITY
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.display import png_bytes
+from doubleunet_bs.display import png_bytes, region_picture
 from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import json_text, replaced_folder, write_json
 from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES, device_uid
@@ -47,6 +47,8 @@ from doubleunet_bs.results.result_files import (
     OVERLAY,
     PICTURE,
     PROBABILITY,
+    REGIONS,
+    REGIONS_PICTURE,
     REPORT,
     RESULT,
     SCAN_COPY,
@@ -55,6 +57,7 @@ from doubleunet_bs.results.result_files import (
     JobSettings,
     case_folder,
 )
+from doubleunet_bs.results.skeleton_result import SkeletonResult
 from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 
@@ -74,6 +77,7 @@ def write_prediction(
     study: SourceStudy | None = None,
     labelme: Mapping[str, Path] | None = None,
     previous: ReportScan | None = None,
+    skeleton: SkeletonResult | None = None,
 ) -> WrittenResult:
     """Write a prediction into the folder `settings.out`/CASE. `result_files` lists the files.
 
@@ -83,6 +87,7 @@ def write_prediction(
         study: the patient's identity and the source frames, for the DICOM files alone; None leaves the patient out.
         labelme: from `annotation_paths`: further, self-contained Labelme files to write.
         previous: an earlier scan for the report.
+        skeleton: regions and Bone Scan Index, from a model of the skeleton.
 
     Raises:
         RunError: something is in the way, cannot be written, or the scan's header allows no DICOM result.
@@ -96,6 +101,7 @@ def write_prediction(
     shapes = {view: lesion_shapes(areas[view], label) for view in present}
     result = describe_prediction(scan, prediction, lesions, shapes, outputs, study is not None)
     result["previous"] = None if previous is None else previous.result["case"]
+    result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
 
     shown = view_pictures(scan)
     pictures: dict[str, bytes] = {}
@@ -108,6 +114,11 @@ def write_prediction(
             np.save(buffer, mask, allow_pickle=False)
             files[MASK.format(view)] = buffer.getvalue()
             files[MASK_PICTURE.format(view)] = png_bytes(mask * np.uint8(255))
+        for view, regions in (skeleton.regions if skeleton else {}).items():
+            buffer = io.BytesIO()
+            np.save(buffer, regions, allow_pickle=False)
+            files[REGIONS.format(view)] = buffer.getvalue()
+            files[REGIONS_PICTURE.format(view)] = png_bytes(region_picture(regions))
     if {"overlay", "dicom"} & set(outputs):
         foci = {lesion["number"]: lesion["focus"] for lesion in result["lesions"]}
         picture = overlay_picture(scan, prediction, lesions, shown, foci)

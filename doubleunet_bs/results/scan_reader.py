@@ -43,6 +43,7 @@ class ScanReader:
         threshold: see `Predictor`.
         pseudonyms: what names the scans; None names them after their counts.
         previous: pseudonym and hash of the counts of the scan given with --previous.
+        skeleton: the model of the skeleton, if one takes part.
 
     Attributes:
         cases: files of the scans read so far -> pseudonym, also of scans that were refused after reading.
@@ -55,9 +56,10 @@ class ScanReader:
         threshold: float | None = None,
         pseudonyms: Pseudonyms | None = None,
         previous: Collection[str] = (),
+        skeleton: ModelDescription | None = None,
     ):
         self.settings, self.model, self.threshold, self.pseudonyms = settings, model, threshold, pseudonyms
-        self.previous = previous
+        self.previous, self.skeleton = previous, skeleton
         self.cases: dict[ScanFiles, str] = {}
         self._names: dict[str, str] = {}
         self._annotations: dict[Path, str] = {}
@@ -132,7 +134,11 @@ class ScanReader:
             return f"by another model (weights {weights[:12]}, now {self.model.weights_sha256[:12]})"
         if result.get("threshold") != self.threshold:
             return f"with another threshold ({result.get('threshold') or 'none'})"
-        for name in file_names(settings.outputs, present, settings.keep_identity):
+        index = result.get("bone_scan_index")
+        wanted = None if self.skeleton is None else self.skeleton.weights_sha256
+        if (None if index is None else index["model"]["weights_sha256"]) != wanted:
+            return "by another model of the skeleton, or without one"
+        for name in file_names(settings.outputs, present, settings.keep_identity, wanted is not None):
             if not (folder / name).is_file() or not (folder / name).stat().st_size:
                 return f"without {name}"
         kept = "kept" if settings.keep_identity else "none"

@@ -43,6 +43,7 @@ class BoneScan:
         missing_views: the views the source does not have, filled with zeros because the caller allowed it.
         pixel_sha256: of the counts of both views (see `doubleunet_bs.scans.pixels.pixel_hash`).
         phantom: whether the source is marked as a synthetic scan of this package.
+        sex: "F" or "M" as in the header, "" for anything else. It chooses the weights of the Bone Scan Index.
     """
 
     anterior: np.ndarray
@@ -56,6 +57,7 @@ class BoneScan:
     missing_views: tuple[str, ...] = ()
     pixel_sha256: str = ""
     phantom: bool = False
+    sex: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -220,7 +222,13 @@ def _assemble(
         missing_views=missing,
         pixel_sha256=fingerprint,
         phantom=any(is_phantom(part.dataset) for part in parts),
+        sex=_sex(read_identifier(dataset, "PatientSex")),
     )
+
+
+def _sex(text: str) -> str:
+    text = text.strip().upper()
+    return text if text in ("F", "M") else ""
 
 
 def _check_halves(frame: np.ndarray) -> None:

@@ -168,3 +168,56 @@ def test_lesion_figures_are_refused_for_it(cohort, run, capsys):
         with pytest.raises(SettingsError, match="as SkeletonDataset"):
             create_run(cohort / "new", paper_experiment(name, folds=3), dataset)
     assert not (cohort / "new").exists()
+
+
+@pytest.mark.slow
+def test_predict_gives_the_bone_scan_index(cohort, run, tmp_path, capsys):
+    from intensity_run import make_run
+
+    from doubleunet_bs.bsi import WEIGHT_TABLES, bone_scan_index
+    from doubleunet_bs.preparation.geometry import KEPT_ROWS
+
+    lesions = make_run(tmp_path / "lesions", cohort / "shards", folds=(1,), experiment="dice")
+    arguments = [
+        str(cohort / "scans" / "phantom_0001.dcm"),
+        "--model",
+        str(lesions / "fold_01"),
+        "--engine",
+        "tensorflow",
+    ]
+    arguments += ["--skeleton", str(run / "fold_01"), "--outputs", "masks,report"]
+    assert main(["predict", *arguments, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    [folder] = (tmp_path / "out").glob("case-*")
+    result = json.loads((folder / "result.json").read_text())
+    index = result["bone_scan_index"]
+    assert index["table"] == "icrp110-female" and index["table_reason"] == "by the sex in the header"
+    assert f"{index['value']:.2f} % by icrp110-female" in printed
+    masks = {view: np.load(folder / f"mask_{view}.npy").astype(bool) for view in ("anterior", "posterior")}
+    regions = {view: np.load(folder / f"regions_{view}.npy") for view in masks}
+    for view in masks:
+        assert np.array_equal(np.array(Image.open(folder / f"regions_{view}.png")), regions[view])
+    rows = {view: result["views"][view]["window"]["top"] for view in masks}
+    expected = bone_scan_index(
+        masks,
+        regions,
+        WEIGHT_TABLES["icrp110-female"],
+        tuple(result["pixel_spacing_mm"]),
+        {view: (top, top + KEPT_ROWS) for view, top in rows.items()},
+    )
+    assert index["value"] == pytest.approx(expected.value, abs=1e-12) and index["views"] == expected.views
+    page = (folder / "report.html").read_text()
+    assert "Bone Scan Index by region" in page and "humeri" in page and "No cut-off" in page
+    # The same scan again is done; with another skeleton model, or none, it is not the same result.
+    again = ["predict", *arguments, "--out", str(tmp_path / "out"), "--skip-existing"]
+    assert main(again) == 0 and "done before" in capsys.readouterr().out
+    without = [word for word in again if word not in ("--skeleton", str(run / "fold_01"))]
+    assert main(without) == 1 and "another model of the skeleton" in capsys.readouterr().err
+    chosen = ["--out", str(tmp_path / "male"), "--weights", "icrp110-male"]
+    assert main(["predict", *arguments, *chosen]) == 0 and "by icrp110-male" in capsys.readouterr().out
+    # Neither model passes for the other, and a table needs a skeleton.
+    swapped = [str(run / "fold_01") if word == str(lesions / "fold_01") else word for word in arguments]
+    assert main(["predict", *swapped, "--out", str(tmp_path / "no")]) == 1
+    assert "a model of the skeleton: give one of lesions" in capsys.readouterr().err
+    wrong = [word for word in arguments if word not in ("--skeleton", str(run / "fold_01"))]
+    assert main(["predict", *wrong, "--out", str(tmp_path / "no"), "--weights", "spiers1968"]) == 2
