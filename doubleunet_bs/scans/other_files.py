@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from doubleunet_bs.errors import ScanError
+from doubleunet_bs.errors import ScanError, counted
 
 # Name endings that are no part of the name. Others stay, since UIDs are full of dots.
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".img", ".nm")
@@ -50,7 +50,7 @@ class PassedOver:
 
     Attributes:
         path: as in `Rejection`.
-        kind: "CT", "screen capture", "DICOMDIR", "not DICOM", "picture", "hidden"..., as `count_kinds` shows it.
+        kind: "CT", "screen capture", "DICOMDIR", "not DICOM", "picture"..., as `count_kinds` shows it.
     """
 
     path: str
@@ -58,9 +58,12 @@ class PassedOver:
 
 
 def count_kinds(files: Iterable[PassedOver]) -> str:
-    """The kinds with their numbers, the most frequent first: "12 CT, 3 not DICOM, 1 DICOMDIR"; "" without files."""
+    """The kinds with their numbers, the most frequent first: "12 CT, 3 pictures, 1 DICOMDIR"; "" without files."""
     kinds = Counter(file.kind for file in files).most_common()
-    return ", ".join(f"{number} {kind}" for kind, number in sorted(kinds, key=lambda each: (-each[1], each[0])))
+    return ", ".join(
+        counted(number, kind) if kind.islower() else f"{number} {kind}"
+        for kind, number in sorted(kinds, key=lambda each: (-each[1], each[0]))
+    )
 
 
 def kind_by_name(steps: Sequence[str]) -> str | None:
@@ -73,7 +76,7 @@ def kind_by_name(steps: Sequence[str]) -> str | None:
             return "system file"
         # "." and ".." are steps of a path, not hidden files: archives are full of "./name".
         if name.startswith(".") and name not in (".", ".."):
-            return "hidden"
+            return "hidden file"
     return None
 
 

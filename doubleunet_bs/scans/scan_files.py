@@ -342,7 +342,7 @@ def _files(
         reject(Source(str(error.filename)), ScanError(f"cannot be read ({os_reason(error)})", "unreadable"))
 
     def left_out(path: str) -> None:
-        pass_over(Source(path), kind_by_name([os.path.basename(path)]) or "hidden")
+        pass_over(Source(path), kind_by_name([os.path.basename(path)]) or "hidden file")
 
     for where, names in walk_folders(folder, unreadable, left_out):
         for name in names:

@@ -59,9 +59,9 @@ def test_every_file_is_a_scan_or_has_a_reason(tmp_path):
     assert reasons(found) == {"alone": "missing-view"}
     assert kinds(found) == {
         "README.txt": "not DICOM", "a/ct.dcm": "CT", "scan_anterior.json": "annotation", "patients.csv": "table",
-        ".hidden": "hidden", "Thumbs.db": "system file",
+        ".hidden": "hidden file", "Thumbs.db": "system file",
     }  # fmt: skip
-    assert count_kinds(found.passed_over) == "1 CT, 1 annotation, 1 hidden, 1 not DICOM, 1 system file, 1 table"
+    assert count_kinds(found.passed_over) == "1 CT, 1 annotation, 1 hidden file, 1 not DICOM, 1 system file, 1 table"
     pair = found.scans[2].read()
     assert np.array_equal(pair.anterior, FRONT) and np.array_equal(pair.posterior, BACK)
     with_leave = find_scans(tmp_path, allow_missing_view=True)
@@ -275,7 +275,7 @@ def test_members_of_an_archive_made_from_the_folder_it_lies_in(tmp_path):
         archive.writestr("./.DS_Store", b"x")
     found = find_scans(tmp_path)
     assert [(scan.paths, scan.names) for scan in found.scans] == [(("export.zip!./b.dcm",), ("b",))]
-    assert kinds(found) == {"export.zip!./x/../readme": "not DICOM", "export.zip!./.DS_Store": "hidden"}
+    assert kinds(found) == {"export.zip!./x/../readme": "not DICOM", "export.zip!./.DS_Store": "hidden file"}
     assert np.array_equal(found.scans[0].read().anterior, FRONT)
 
 
@@ -289,7 +289,7 @@ def test_an_archive_with_backslashes_as_some_windows_programs_write_it(tmp_path)
     found = find_scans(tmp_path)
     assert [(scan.paths, scan.names) for scan in found.scans] == [(("export.zip!export/a.dcm",), ("a",))]
     assert kinds(found) == {
-        "export.zip!export/.hidden/b.dcm": "hidden", "export.zip!export/Thumbs.db": "system file",
+        "export.zip!export/.hidden/b.dcm": "hidden file", "export.zip!export/Thumbs.db": "system file",
         "export.zip!export/readme": "not DICOM",
     }  # fmt: skip
     assert np.array_equal(found.scans[0].read().anterior, FRONT)
