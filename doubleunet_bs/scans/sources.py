@@ -146,8 +146,8 @@ def open_archive(path: str) -> zipfile.ZipFile:
         with open_file(path) as file:
             _check_directory(file)
         archive = zipfile.ZipFile(path)
-    except _ARCHIVE_ERRORS:
-        raise ScanError("is a damaged zip archive", "archive") from None
+    except _ARCHIVE_ERRORS as cause:
+        raise _archive_error(cause, "is a damaged zip archive") from None
     try:
         if sum(member.file_size for member in archive.infolist()) > MAX_ARCHIVE_BYTES:
             raise ScanError("unpacks to more than any export of scans does", "archive-bomb")
@@ -177,8 +177,8 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int = MAX_FILE_BYTES
     try:
         with archive.open(member) as file:
             return _read_bounded(file, limit)
-    except _ARCHIVE_ERRORS:
-        raise ScanError("cannot be unpacked from its archive", "archive") from None
+    except _ARCHIVE_ERRORS as cause:
+        raise _archive_error(cause, "cannot be unpacked from its archive") from None
 
 
 def list_members(archive: zipfile.ZipFile) -> list[str]:
@@ -186,6 +186,13 @@ def list_members(archive: zipfile.ZipFile) -> list[str]:
     files = {member.filename for member in archive.infolist() if not member.is_dir()}
     # Some programs on Windows separate folders by backslashes.
     return sorted(name for name in files if not name.endswith("\\") or archive.getinfo(name).file_size)
+
+
+def _archive_error(cause: Exception, message: str) -> ScanError:
+    # A failing disk is no damaged archive. Libraries of compression raise OSError, too, but without a reason.
+    if isinstance(cause, OSError) and cause.strerror:
+        return ScanError(f"cannot be read ({cause.strerror})", "unreadable")
+    return ScanError(message, "archive")
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:

@@ -380,6 +380,18 @@ def test_damaged_and_encrypted_archives(tmp_path):
     }  # fmt: skip
 
 
+def test_a_failing_disk_is_no_damaged_archive(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.writestr("scan", write(ge_discovery()))
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", fail)
+    (file,) = find_scans(tmp_path).rejected
+    assert (file.reason, file.message) == ("unreadable", "cannot be read (Input/output error)")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_pipes_and_dangling_links_are_listed(tmp_path):
     os.mkfifo(tmp_path / "pipe")
