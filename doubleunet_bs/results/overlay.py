@@ -96,11 +96,12 @@ def overlay_picture(
     return np.asarray(page)
 
 
-def thumbnail(pictures: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Both views side by side at a third of their size, with the predicted areas outlined.
+def thumbnail(scan: BoneScan, prediction: Prediction, pictures: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Both views side by side at a third of their size, with the predicted areas outlined and the sides marked.
 
     Args:
-        pictures: `view_pictures` of the scan. masks: view -> predicted mask.
+        scan, prediction: the scan and the prediction.
+        pictures: `view_pictures` of the scan.
 
     Returns:
         uint8 array of shape (rows, columns, 3): 341 x 180 for the usual matrix.
@@ -108,10 +109,23 @@ def thumbnail(pictures: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray
     views = []
     for view in VIEWS:
         picture = as_rgb(pictures[view])
-        picture[cv2.dilate(outline(masks[view], 1).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0] = CONTOUR
+        line = outline(prediction.masks[view], 1).astype(np.uint8)
+        picture[cv2.dilate(line, np.ones((3, 3), np.uint8)) > 0] = CONTOUR
         rows, columns = (length // 3 for length in picture.shape[:2])
         views.append(cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA))
-    return np.hstack([views[0], np.full((len(views[0]), 10, 3), 255, np.uint8), views[1]])
+    page = Image.fromarray(np.hstack([views[0], np.full((len(views[0]), 10, 3), 255, np.uint8), views[1]]))
+    draw = ImageDraw.Draw(page)
+    for number, view in enumerate(VIEWS):
+        if view in scan.missing_views:
+            continue
+        left = number * (views[0].shape[1] + 10)
+        for letter, place, anchor in zip(
+            sides(view, prediction.warnings), (2, views[0].shape[1] - 2), "lr", strict=True
+        ):
+            draw.text((left + place, 2), letter, _DIM, _font(11), anchor=f"{anchor}a")
+    if scan.phantom:
+        draw.text((page.width // 2, page.height - 4), PHANTOM_NOTE, _TEXT, _font(10), anchor="ms")
+    return np.asarray(page)
 
 
 def _draw_view(

@@ -137,7 +137,7 @@ def write_prediction(
     if "report" in outputs:
         counts = {view: getattr(scan, view) for view in present}
         files[REPORT] = report_page(ReportScan(result, areas, counts), previous).encode()
-        files[THUMBNAIL] = png_bytes(thumbnail(shown, prediction.masks))
+        files[THUMBNAIL] = png_bytes(thumbnail(scan, prediction, shown))
     if "probability" in outputs:
         for view, probability in prediction.probabilities.items():
             levels = np.rint(probability * 65535).astype(np.uint16)

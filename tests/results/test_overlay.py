@@ -6,7 +6,7 @@ import numpy as np
 from handmade_prediction import lesions_of, make_prediction
 
 from doubleunet_bs.inference.model_description import Member
-from doubleunet_bs.results.overlay import CONTOUR, overlay_picture, view_pictures
+from doubleunet_bs.results.overlay import CONTOUR, overlay_picture, thumbnail, view_pictures
 from doubleunet_bs.training.experiments import paper_experiment
 
 
@@ -43,3 +43,27 @@ def test_the_longest_name_of_a_model_fits_the_overlay(scan):
     written = (picture[50:84] == CONTOUR).all(axis=-1).any(axis=0)
     # The line reaches far to the right, and ends where the views do.
     assert written[-200:-30].any() and not written[-30:].any()
+
+
+def test_the_thumbnail_is_marked(scan):
+    """The phantom's note is in the last rows, the sides are in the first ones, and outlines are where lesions are."""
+    mask = np.zeros((1024, 256), np.uint8)
+    mask[300:330, 99:129] = 1
+    prediction = make_prediction(scan, {"posterior": mask})
+
+    def drawn(**changes):
+        other = dataclasses.replace(scan, **changes)
+        return thumbnail(other, prediction, view_pictures(other))
+
+    picture, patient = drawn(), drawn(phantom=False)
+    assert picture.shape == (341, 180, 3)
+    rows, _ = (picture != patient).any(axis=2).nonzero()
+    assert rows.min() > 320
+    reddish = picture[..., 0].astype(int) - picture[..., 2] > 60
+    rows, columns = reddish.nonzero()
+    assert abs(rows.min() - 100) <= 1 and abs(rows.max() - 110) <= 1
+    assert abs(columns.min() - (95 + 33)) <= 1 and abs(columns.max() - (95 + 43)) <= 1
+    letters = [patient[:14, left : left + 85].min() < 120 for left in (0, 95)]
+    blank = np.zeros_like(scan.posterior)
+    one = drawn(phantom=False, posterior=blank, missing_views=("posterior",))
+    assert letters == [True, True] and (one[:14, 95:] == 255).all()
