@@ -15,12 +15,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from intensity_run import intensity_model
+from PIL import Image
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.phantom import make_cohort
-from doubleunet_bs.scans import Pseudonyms
+from doubleunet_bs.scans import Pseudonyms, read_scan
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "assets" / "docs"
@@ -48,6 +50,10 @@ def desk(tmp_path_factory):
         shutil.move(cohort / "labels", folder / f"{name}labels")
         shutil.rmtree(cohort)
     shutil.copy(folder / "export" / "phantom_0001.dcm", folder / "scan.dcm")
+    scan = read_scan(folder / "scan.dcm")
+    for place, counts in (("ANT", scan.anterior), ("POST", scan.posterior)):
+        (folder / "pictures" / place).mkdir(parents=True)
+        Image.fromarray(np.minimum(counts, 254).astype(np.uint8)).save(folder / "pictures" / place / "phantom_0001.png")
     shutil.copytree(ROOT / "assets", folder / "assets")
     Pseudonyms(b"a key for documentation tests...").save(folder / "shards.identities.json")
     return folder

@@ -26,7 +26,11 @@ from doubleunet_bs.commands.prepare import add_preparation_options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `inspect`."""
     parser.add_argument(
-        "scan", type=Path, nargs="+", metavar="SCAN", help="DICOM file, two files of one view each, or folder"
+        "scan",
+        type=Path,
+        nargs="+",
+        metavar="SCAN",
+        help="DICOM file or picture, two of one view each, or folder",
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object instead of text; one a line of a folder"
@@ -62,7 +66,12 @@ def run(args: argparse.Namespace) -> int:
             raise SettingsError(f"--png belongs to one scan, and {args.scan[0]} is a folder")
         return _inspect_folder(args)
     scan = read_scan(args.scan, allow_missing_view=args.allow_missing_view)
-    settings = PreparationSettings(background=args.background, brightness=args.brightness, bin=args.bin)
+    settings = PreparationSettings(
+        background=args.background,
+        brightness=args.brightness,
+        bin=args.bin,
+        source="pictures" if scan.pictures else "counts",
+    )
     prepared = prepare_scan(scan, settings=settings)
     figures = inspection(scan, prepared)
     print(json.dumps(figures, indent=2) if args.json else inspection_text(figures))

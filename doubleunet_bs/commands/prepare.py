@@ -59,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--skip-invalid", action="store_true", help="leave out files with problems")
     what.add_argument("--allow-missing-view", action="store_true", help="accept scans with only one view")
+    what.add_argument(
+        "--pictures",
+        action="store_true",
+        help="the scans are grey PNG or JPEG pictures, paired by name (S_ant.png, S_post.png) or by folder (ANT, POST)",
+    )
     group = add_preparation_options(parser, backgrounds=("otsu", "log", "none"))
     group.add_argument(
         "--otsu-histogram",
@@ -130,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         brightness=args.brightness,
         bin=args.bin,
         otsu_histogram=args.otsu_histogram,
+        source="pictures" if args.pictures else "counts",
         **classes,
     )
     job = CohortJob(

@@ -121,7 +121,11 @@ def prepare_scan(
         warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
     crops = {name: np.minimum(cropped, LARGEST_COUNT).astype(np.uint16, copy=False) for name, cropped in crops.items()}
     gains, brightness = _find_gains(crops, settings.brightness)
-    if max(gains) > MANY_TIMES:
+    if scan.pictures != (settings.source == "pictures"):
+        kinds = ("display grey of pictures", "counts")
+        here, there = kinds if scan.pictures else kinds[::-1]
+        warnings.append(f"the scan has {here}, the model or the settings are for {there}: do not rely on the result")
+    if max(gains) > MANY_TIMES and not scan.pictures:
         warnings.append(f"few counts: a gain of {max(gains):.1f} is needed")
 
     rows, columns = KEPT_ROWS // settings.bin, CROP_SHAPE[1] // settings.bin

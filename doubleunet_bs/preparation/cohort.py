@@ -112,7 +112,7 @@ class CohortResult:
         rejected: every file that did not go in, and why, in the order of their paths.
         passed_over: files that are no bone scans.
         notes: on the folder and the table of patients, one line each.
-        files: case -> its file or files, relative to the folder.
+        files: case -> its file, or the first of two, relative to the folder.
     """
 
     records: tuple[CaseRecord, ...]
@@ -151,7 +151,13 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     try:
         with new_folder(job.out) as folder:
             inputs = find_inputs(
-                job.scans, job.labels, job.patients, job.classes_file, job.allow_missing_view, job.regions
+                job.scans,
+                job.labels,
+                job.patients,
+                job.classes_file,
+                job.allow_missing_view,
+                job.regions,
+                job.settings.source == "pictures",
             )
             result = _prepare(job, inputs, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
             if not result.written:
@@ -209,7 +215,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     writer.cases = warn_of_persons(writer.cases, sources, pseudonyms.persons)
     writer.cases = warn_of_mix_ups(writer.cases, annotations)
     writer.finish()
-    shown = {case: " + ".join(os.path.relpath(path, job.scans) for path in paths) for case, paths in files.items()}
+    shown = {case: os.path.relpath(paths[0], job.scans) for case, paths in files.items()}
     notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources)]))
     return CohortResult(tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown)
 

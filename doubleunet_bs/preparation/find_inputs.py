@@ -17,7 +17,7 @@ from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted
 from doubleunet_bs.preparation.annotations import ENDINGS, annotation_stem, index_labels, stems_of
 from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
-from doubleunet_bs.scans import find_scans
+from doubleunet_bs.scans import find_pictures, find_scans
 from doubleunet_bs.scans.labels import quoted
 from doubleunet_bs.scans.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, walk_folders
@@ -70,6 +70,7 @@ def find_inputs(
     classes_file: Path | None = None,
     allow_missing_view: bool = False,
     regions: Path | None = None,
+    pictures: bool = False,
 ) -> Inputs:
     """Search both folders. Headers are read, pixels are not.
 
@@ -79,6 +80,7 @@ def find_inputs(
         classes_file: the class map, which is no annotation where it lies in the labels folder.
         allow_missing_view: accept scans of one view.
         regions: folder of annotations of the skeleton, if any.
+        pictures: the scans are grey pictures instead of DICOM files.
 
     Raises:
         SettingsError: no such folder.
@@ -87,14 +89,17 @@ def find_inputs(
     for folder in (labels, regions):
         if folder is not None and not folder.is_dir():
             raise SettingsError(f"{folder}: no such folder")
+    if pictures and scans.is_dir() and os.path.samefile(scans, labels):
+        raise SettingsError(f"{labels}: pictures and annotations need two folders, masks are pictures, too")
     table = patients or _find_table(labels)
     read = read_patients(table) if table else PatientTable({})
     declared, notes = read.rows, list(read.notes)
-    found = find_scans(scans, allow_missing_view=allow_missing_view)
+    found = (find_pictures if pictures else find_scans)(scans, allow_missing_view)
     if not found.scans and not found.rejected:
         other = count_kinds(found.passed_over)
         beside = f", only {other}" if other else ""
-        raise DatasetError(f"{scans}: no scan is in it{beside}: give the folder of the scans")
+        option = ", or pass --pictures" if not pictures and "picture" in other else ""
+        raise DatasetError(f"{scans}: no scan is in it{beside}: give the folder of the scans{option}")
     if not found.scans:
         # Without a scan every annotation would be listed, too.
         return Inputs((), found.rejected, found.passed_over, tuple(notes))

@@ -70,6 +70,7 @@ VIEW_SOURCES = {
     "orientation": "ImageOrientationPatient",
     "detector-angle": "StartAngle of the detectors",
     "frame-order": "order of the frames only",
+    "picture-name": "names of the pictures",
 }
 
 

@@ -16,6 +16,7 @@ BRIGHTNESS_MARGIN = 1e-3
 BACKGROUNDS = ("otsu", "log", "none")
 BRIGHTNESSES = ("per_scan", "per_view")
 BINS = (1, 2, 4)
+SOURCES = ("counts", "pictures")
 HISTOGRAMS = ("non-metastatic", "all")
 
 
@@ -31,6 +32,7 @@ class PreparationSettings:
         classes: annotation label -> class 0, 1 or 2. Labels are compared without regard to case.
         otsu_histogram: the pixels in the histogram of Otsu's threshold. `"non-metastatic"`: all but the annotated
             metastases, as the paper says; or `"all"`, as in shards that were written without this entry.
+        source: `"counts"` of a gamma camera, or display grey of `"pictures"`.
 
     Raises:
         SettingsError: a value outside of these.
@@ -41,6 +43,7 @@ class PreparationSettings:
     bin: int = 1
     classes: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(DEFAULT_CLASS_MAP))
     otsu_histogram: str = "non-metastatic"
+    source: str = "counts"
 
     def __post_init__(self):
         for name, value, choices in (
@@ -48,6 +51,7 @@ class PreparationSettings:
             ("brightness", self.brightness, BRIGHTNESSES),
             ("bin", self.bin, BINS),
             ("otsu_histogram", self.otsu_histogram, HISTOGRAMS),
+            ("source", self.source, SOURCES),
         ):
             # By type as well: True == 1 and 2.0 == 2.
             if not any(type(value) is type(choice) and value == choice for choice in choices):
@@ -86,7 +90,7 @@ class PreparationSettings:
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if isinstance(content, dict):
-            content = {"otsu_histogram": "all", **content}
+            content = {"otsu_histogram": "all", "source": "counts", **content}
         if not isinstance(content, dict) or set(content) != names:
             raise DatasetError(f"preparation settings must be exactly {', '.join(sorted(names))}")
         try:

@@ -10,6 +10,7 @@ from doubleunet_bs.results.result_files import COHORT, FILES_SUFFIX, INDEX, RESU
 from doubleunet_bs.scans.layout import load_scan_header
 from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
+from doubleunet_bs.scans.picture_files import is_picture, view_of_path
 from doubleunet_bs.scans.pseudonyms import printable
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans, walk_folders
 from doubleunet_bs.scans.sources import Source, is_archive, prefix_errors
@@ -37,6 +38,7 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
     rejected: list[Rejection] = []
     passed: list[PassedOver] = []
     single: list[OneView] = []
+    pictures: dict[str, list[Source]] = {}
     for path in dict.fromkeys(map(os.path.normpath, paths)):
         if os.path.isdir(path) or is_archive(path):
             found = find_scans(path, allow_missing_view)
@@ -58,6 +60,9 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
             continue
         source = Source(path)
         try:
+            if is_picture(source):
+                pictures.setdefault(os.path.splitext(view_of_path(path)[1])[0], []).append(source)
+                continue
             view = _one_view(source)
         except ScanError as error:
             rejected.append(Rejection(path, error.reason, str(error).removeprefix(f"{path}: ")))
@@ -66,6 +71,8 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
             scans.append(ScanFiles((source,), "."))
         else:
             single.append(view)
+    # The views of a scan in pictures differ in the view only: S_ant.png and S_post.png.
+    scans += [ScanFiles(tuple(sources), ".") for sources in pictures.values()]
     pairs, alone, unclear = pair_views(single)
     scans += [ScanFiles((pair.anterior.source, pair.posterior.source), ".") for pair in pairs]
     # A single view is left to `ScanFiles.read`, whose error names the option that allows it.

@@ -6,7 +6,7 @@ masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of t
           regions_VIEW.npy      with a model of the skeleton: uint8 (1024, 256), 0 not bone, 1 to 12
           regions_VIEW.png      the same as a coloured index image
 overlay   overlay.png           both raw views with the outlines of the prediction
-dicom     segmentation.dcm      DICOM segmentation of both views
+dicom     segmentation.dcm      not of pictures: DICOM segmentation of both views
           overlay.dcm           DICOM secondary capture of the overlay
           scan.dcm              the de-identified scan that both refer to; not with the patient's identity
 labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view
@@ -18,12 +18,16 @@ probability probability_VIEW.png  probability of metastatic in the pixels of the
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import exists_already, read_json
+
+if TYPE_CHECKING:
+    from doubleunet_bs.scans.bone_scan import BoneScan
 
 FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
@@ -73,6 +77,11 @@ class JobSettings:
         """The table case -> files beside the results: shared together with them it would name patients."""
         out = Path(os.path.abspath(self.out))
         return out.with_name(f"{out.name}{FILES_SUFFIX}")
+
+
+def outputs_of(scan: "BoneScan", outputs: Sequence[str]) -> tuple[str, ...]:
+    """The outputs that a scan gets: of pictures none in DICOM, which would pass display grey off as counts."""
+    return tuple(output for output in outputs if output != "dicom" or not scan.pictures)
 
 
 def file_names(

@@ -56,6 +56,7 @@ from doubleunet_bs.results.result_files import (
     THUMBNAIL,
     JobSettings,
     case_folder,
+    outputs_of,
 )
 from doubleunet_bs.results.skeleton_result import SkeletonResult
 from doubleunet_bs.results.source_study import SourceStudy
@@ -93,7 +94,7 @@ def write_prediction(
         RunError: something is in the way, cannot be written, or the scan's header allows no DICOM result.
     """
     folder = case_folder(settings.out, prediction.case, settings.overwrite)
-    outputs = settings.outputs
+    outputs = outputs_of(scan, settings.outputs)
     present = [view for view in VIEWS if view not in scan.missing_views]
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
     lesions = find_lesions(scan, prediction, areas)

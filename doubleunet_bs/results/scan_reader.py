@@ -10,7 +10,7 @@ from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.results.input_scans import scan_name
 from doubleunet_bs.results.labelme_output import annotation_paths
-from doubleunet_bs.results.result_files import RESULT, JobSettings, case_folder, file_names
+from doubleunet_bs.results.result_files import RESULT, JobSettings, case_folder, file_names, outputs_of
 from doubleunet_bs.results.source_study import SourceStudy, read_source_study
 from doubleunet_bs.results.stored_result import load_result
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -138,10 +138,10 @@ class ScanReader:
         wanted = None if self.skeleton is None else self.skeleton.weights_sha256
         if (None if index is None else index["model"]["weights_sha256"]) != wanted:
             return "by another model of the skeleton, or without one"
-        for name in file_names(settings.outputs, present, settings.keep_identity, wanted is not None):
+        for name in file_names(outputs_of(scan, settings.outputs), present, settings.keep_identity, wanted is not None):
             if not (folder / name).is_file() or not (folder / name).stat().st_size:
                 return f"without {name}"
         kept = "kept" if settings.keep_identity else "none"
-        if "dicom" in settings.outputs and result["dicom"]["patient_identity"] != kept:
+        if "dicom" in outputs_of(scan, settings.outputs) and result["dicom"]["patient_identity"] != kept:
             return f"{'without' if settings.keep_identity else 'with'} the patient's identity"
         return None

@@ -3,9 +3,9 @@
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.other_files import PassedOver, count_kinds
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans, read_scan
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_pictures, find_scans, read_scan
 
 __all__ = [
-    "BoneScan", "PassedOver", "Pseudonyms", "Rejection", "ScanFiles", "ScanFolder", "count_kinds", "find_scans",
-    "read_scan",
+    "BoneScan", "PassedOver", "Pseudonyms", "Rejection", "ScanFiles", "ScanFolder", "count_kinds", "find_pictures",
+    "find_scans", "read_scan",
 ]  # fmt: skip

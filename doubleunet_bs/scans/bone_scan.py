@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.constants import ONE_VIEW_WARNING, SIDE_BY_SIDE_WARNING
+from doubleunet_bs.constants import ONE_VIEW_WARNING, RAW_SHAPE, SIDE_BY_SIDE_WARNING
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.dicom_file import DicomFile, has_doubtful_text, is_phantom, pydicom_silence, read_identifier
 from doubleunet_bs.scans.layout import Layout, load_scan_file, pixel_spacing
 from doubleunet_bs.scans.pairing import Pair, describe_view, order_pair
+from doubleunet_bs.scans.picture_files import is_picture, read_pictures
 from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import Source, prefix_errors
@@ -44,6 +45,7 @@ class BoneScan:
         pixel_sha256: of the counts of both views (see `doubleunet_bs.scans.pixels.pixel_hash`).
         phantom: whether the source is marked as a synthetic scan of this package.
         sex: "F" or "M" as in the header, "" for anything else. It chooses the weights of the Bone Scan Index.
+        pictures: whether the source are pictures, with display grey instead of counts.
     """
 
     anterior: np.ndarray
@@ -58,6 +60,7 @@ class BoneScan:
     pixel_sha256: str = ""
     phantom: bool = False
     sex: str = ""
+    pictures: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,6 +103,10 @@ def read_sources(
     """
     if len(sources) not in (1, 2):
         raise ScanError(f"{len(sources)} files given: a scan is one file, or two of one view each", "ambiguous-pair")
+    with prefix_errors(sources[0]):
+        pictures = is_picture(sources[0])
+    if pictures:
+        return _scan_of_pictures(sources, allow_missing_view, pseudonyms)
     with pydicom_silence:
         parts = [_read_part(source) for source in sources]
         if len(parts) == 2:
@@ -116,6 +123,36 @@ def read_sources(
                 warnings.append(SHARED_UID_WARNING)
                 instances = []
             return _assemble(parts, counts, warnings, step, pseudonyms, instances)
+
+
+def _scan_of_pictures(sources: Sequence[Source], allow_missing_view: bool, pseudonyms: Pseudonyms | None) -> BoneScan:
+    views, warnings = read_pictures(sources)
+    missing = tuple(view for view in (ANTERIOR, POSTERIOR) if view not in views)
+    if missing and not allow_missing_view:
+        message = f"the picture of the {missing[0]} view is missing: give both, or --allow-missing-view"
+        raise ScanError(f"{sources[0].label}: {message}", "missing-view")
+    if missing:
+        warnings.append(f"the {missing[0]} view is missing: it is all zero")
+    else:
+        warnings += check_views(views[ANTERIOR], views[POSTERIOR])
+    empty = np.zeros(RAW_SHAPE, np.uint16)
+    anterior, posterior = (np.ascontiguousarray(views.get(view, empty)) for view in (ANTERIOR, POSTERIOR))
+    fingerprint = pixel_hash(anterior, posterior)
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read()[0])
+    return BoneScan(
+        anterior=anterior,
+        posterior=posterior,
+        pixel_spacing_mm=None,
+        case=pseudonyms.case(fingerprint) if pseudonyms is not None else "case-" + fingerprint[:12],
+        warnings=tuple(warnings),
+        view_source="picture-name",
+        source_sha256=digest.hexdigest(),
+        missing_views=missing,
+        pixel_sha256=fingerprint,
+        pictures=True,
+    )
 
 
 def _read_part(source: Source) -> _Part:

@@ -20,8 +20,10 @@ from doubleunet_bs.scans.other_files import (
     kind_of_package,
 )
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
+from doubleunet_bs.scans.picture_files import SUFFIXES, view_of_path
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, Source, is_archive, list_members, open_archive
+from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +224,54 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
             reason = ScanError(f"holds {kind} only: the other view of its study is missing", "missing-view")
             reject(view.source, reason)
     scans = [ScanFiles(sources, folder, not shared.isdisjoint(sources)) for sources in groups]
+    return ScanFolder(
+        tuple(sorted(scans, key=lambda scan: scan.paths)),
+        tuple(sorted(rejected, key=lambda file: file.path)),
+        tuple(sorted(passed, key=lambda file: file.path)),
+    )
+
+
+def find_pictures(folder: str | os.PathLike, allow_missing_view: bool = False) -> ScanFolder:
+    """Find scans that are grey pictures (see `doubleunet_bs.scans.picture_files`) in a folder and its subfolders.
+
+    Args:
+        folder: the folder.
+        allow_missing_view: accept a view alone.
+
+    Raises:
+        SettingsError: when there is no such folder.
+    """
+    folder = str(folder)
+    if not os.path.isdir(folder):
+        raise SettingsError(f"{folder}: no such folder")
+    scans: list[ScanFiles] = []
+    passed: list[PassedOver] = []
+    rejected: list[Rejection] = []
+    views: dict[str, dict[str, Source]] = {}
+    for where, names in walk_folders(folder):
+        for name in names:
+            source = Source(os.path.join(where, name))
+            relative = _relative(source, folder)
+            if not name.lower().endswith(SUFFIXES):
+                passed.append(PassedOver(relative, kind_by_name([name]) or "no picture"))
+                continue
+            view, rest = view_of_path(relative)
+            if view is None:
+                scans.append(ScanFiles((source,), folder))
+            elif view in (found := views.setdefault(os.path.splitext(rest)[0], {})):
+                message = f"shows the {view} view, as does {_relative(found[view], folder)}: keep one of the two"
+                rejected.append(Rejection(relative, "ambiguous-pair", message))
+            else:
+                found[view] = source
+    for found in views.values():
+        if len(found) == 2:
+            scans.append(ScanFiles((found[ANTERIOR], found[POSTERIOR]), folder))
+        elif allow_missing_view:
+            scans.append(ScanFiles(tuple(found.values()), folder))
+        else:
+            [(view, source)] = found.items()
+            message = f"shows the {view} view only: the picture of the other view is missing"
+            rejected.append(Rejection(_relative(source, folder), "missing-view", message))
     return ScanFolder(
         tuple(sorted(scans, key=lambda scan: scan.paths)),
         tuple(sorted(rejected, key=lambda file: file.path)),

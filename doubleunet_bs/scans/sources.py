@@ -75,11 +75,14 @@ class Source:
 
     @property
     def stem(self) -> str:
-        """The file name without folders and DICOM suffix, accents composed: what label files are named after."""
+        """The file name without folders and suffix of DICOM or a picture, accents composed.
+
+        Label files are named after it.
+        """
         # A member may be called like a folder and hold something all the same.
         name = next(filter(None, reversed(self.steps)), "")
         name = unicodedata.normalize("NFC", name)
-        for suffix in DICOM_SUFFIXES:
+        for suffix in (*DICOM_SUFFIXES, ".png", ".jpg", ".jpeg"):
             if name.lower().endswith(suffix) and len(name) > len(suffix):
                 return name[: -len(suffix)]
         return name

@@ -191,6 +191,21 @@ def test_two_files_of_one_view_each(command, phantoms, tmp_path, scan):
     assert "--allow-missing-view" in err
 
 
+def test_pictures_get_results_without_dicom(command, tmp_path, scan):
+    paths = [tmp_path / f"S_{view}.png" for view in VIEWS]
+    for path, view in zip(paths, VIEWS, strict=True):
+        Image.fromarray(np.minimum(getattr(scan, view), 254).astype(np.uint8)).save(path)
+    code, out, _ = command(*paths[::-1])
+    [folder] = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    assert code == 0 and "do not rely on the result" in out
+    assert {path.name for path in folder.iterdir()} == {name for name in FILES if not name.endswith(".dcm")}
+    result = json.loads((folder / "result.json").read_text())
+    assert any("display grey instead of counts" in line for line in result["warnings"])
+    code, out, _ = command(*paths, "--skip-existing")
+    assert code == 0 and "0 of 1 scans segmented" in out or "done before" in out
+    assert command(*paths, "--keep-identity", "--overwrite")[0] == 1
+
+
 def test_real_scan_with_a_missing_view(command):
     """A real anterior scan in pydicom's own test data (JPEG lossy, GE Millennium)."""
     file = pydicom.data.get_testdata_file("JPGExtended.dcm", download=False)

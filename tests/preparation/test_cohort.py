@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 
 from doubleunet_bs.errors import BoneScanError, SettingsError
+from doubleunet_bs.preparation import PreparationSettings, prepare_scan
 from doubleunet_bs.preparation import cohort as module
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.bone_scan import SHARED_UID_WARNING
+from doubleunet_bs.scans.picture_files import PICTURE_WARNING
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, load_file_table
 
 
@@ -358,3 +361,27 @@ def test_two_files_of_one_view_each_have_an_annotation_each(cohort):
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
     assert result.records[0].cancer == "breast"
+
+
+def test_pictures_go_in_as_scans_and_leave_their_mark(cohort):
+    for number in (1, 2):
+        for view, counts in cohort.views(number).items():
+            (cohort.scans / view).mkdir(exist_ok=True)
+            Image.fromarray(np.minimum(counts, 254).astype(np.uint8)).save(cohort.scans / view / f"{number}.png")
+        mask = np.zeros((1024, 256), np.uint8)
+        mask[400:410, 120 + number : 130] = 2
+        Image.fromarray(mask).save(cohort.labels / f"{number}_anterior.png")
+    settings = PreparationSettings(source="pictures")
+    result = prepare(cohort, settings=settings)
+    assert result.rejected == () and [record.metastatic_pixels for record in result.records] == [90, 80]
+    dataset = open_shards(cohort.out)
+    assert dataset.settings.changes() == {"source": "pictures"} and dataset.cases[0].pixel_spacing_mm is None
+    assert all(PICTURE_WARNING in record.warnings for record in dataset.cases)
+    assert not [line for record in dataset.cases for line in record.warnings if "do not rely" in line]
+    # A model of pictures on counts, and the other way round.
+    cohort.dataset(3).save_as(cohort.root / "a.dcm", enforce_file_format=True)
+    pictures = read_scan([cohort.scans / view / "1.png" for view in ("anterior", "posterior")])
+    for scan, wrong in ((read_scan(cohort.root / "a.dcm"), settings), (pictures, PreparationSettings())):
+        assert [line for line in prepare_scan(scan, settings=wrong).warnings if "do not rely on the result" in line]
+    with pytest.raises(SettingsError, match="two folders"):
+        prepare_cohort(CohortJob(cohort.scans, cohort.scans, cohort.root / "x", settings))

@@ -1,0 +1,126 @@
+"""Grey pictures as scans."""
+
+import numpy as np
+import pytest
+from bodies import person
+from PIL import Image
+
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans import Pseudonyms, find_pictures, read_scan
+from doubleunet_bs.scans.picture_files import PICTURE_WARNING, view_of_path
+
+GREY = {view: np.minimum(person(number), 254).astype(np.uint8) for number, view in enumerate(("anterior", "posterior"))}
+
+
+def save(folder, **images):
+    paths = []
+    for name, image in images.items():
+        paths.append(folder / f"{name}.png")
+        Image.fromarray(image).save(paths[-1])
+    return paths
+
+
+def test_two_pictures_are_the_views_of_one_scan_in_any_order(tmp_path):
+    paths = save(tmp_path, S_ant=GREY["anterior"], S_post=GREY["posterior"])
+    for given in (paths, paths[::-1]):
+        scan = read_scan(given)
+        for view, grey in GREY.items():
+            np.testing.assert_array_equal(getattr(scan, view), grey)
+        assert scan.pictures and scan.pixel_spacing_mm is None and scan.patient is None
+        assert PICTURE_WARNING in scan.warnings and scan.anterior.dtype == np.uint16
+
+
+def test_sixteen_bits_both_views_in_one_picture_and_a_finer_matrix(tmp_path):
+    deep = {view: (grey.astype(np.uint16) * 200) for view, grey in GREY.items()}
+    [both] = save(tmp_path, both=np.hstack(list(deep.values())))
+    scan = read_scan(both)
+    np.testing.assert_array_equal(scan.posterior, deep["posterior"])
+    assert any("left half is taken as anterior" in line for line in scan.warnings)
+    fine = {f"S_{view}": np.kron(grey, np.ones((2, 2), np.uint8)) for view, grey in GREY.items()}
+    scan = read_scan(save(tmp_path, **fine))
+    np.testing.assert_array_equal(scan.anterior, GREY["anterior"].astype(np.uint16) * 4)
+
+
+def test_jpeg_saved_as_colour_is_grey_all_the_same(tmp_path):
+    for view, grey in GREY.items():
+        Image.fromarray(grey).convert("RGB").save(tmp_path / f"{view}.jpg")
+    scan = read_scan([tmp_path / "anterior.jpg", tmp_path / "posterior.jpg"])
+    assert np.abs(scan.anterior.astype(int) - GREY["anterior"]).mean() < 3
+
+
+def test_names_that_tell_nothing_go_by_order_and_say_so(tmp_path):
+    scan = read_scan(save(tmp_path, one=GREY["anterior"], two=GREY["posterior"]))
+    np.testing.assert_array_equal(scan.anterior, GREY["anterior"])
+    assert any("the first is taken as anterior" in line for line in scan.warnings)
+
+
+def test_saturated_pixels_are_said(tmp_path):
+    white = GREY["anterior"].copy()
+    white[400:440, 100:150] = 255
+    scan = read_scan(save(tmp_path, ant=white, post=GREY["posterior"]))
+    assert [line for line in scan.warnings if "of the anterior view are saturated" in line]
+    assert not [line for line in scan.warnings if "of the posterior view are saturated" in line]
+
+
+COLOUR = np.dstack([GREY["anterior"], GREY["posterior"], GREY["anterior"]])
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (COLOUR, "colour"), (np.dstack([GREY["anterior"]] * 4), "colour"), (255 - GREY["anterior"], "inverted"),
+        (np.zeros((1024, 256), np.uint8), "blank"), (GREY["anterior"][:, :200], "wrong-matrix"),
+        (np.zeros((256, 1024), np.uint8), "wrong-matrix"),
+    ],
+)  # fmt: skip
+def test_other_pictures_are_refused(tmp_path, image, reason):
+    with pytest.raises(ScanError, match=r"S_ant\.png: ") as caught:
+        read_scan(save(tmp_path, S_ant=image, S_post=GREY["posterior"]))
+    assert caught.value.reason == reason
+
+
+def test_damaged_pictures_the_same_view_twice_and_one_view_alone(tmp_path):
+    paths = save(tmp_path, S_ant=GREY["anterior"], S_anterior=GREY["anterior"])
+    with pytest.raises(ScanError, match="both pictures are named after the anterior view"):
+        read_scan(paths)
+    with pytest.raises(ScanError, match="picture of the posterior view is missing"):
+        read_scan(paths[0])
+    assert read_scan(paths[0], allow_missing_view=True).missing_views == ("posterior",)
+    paths[0].write_bytes(paths[0].read_bytes()[:2000])
+    with pytest.raises(ScanError, match="S_ant.png: is a damaged picture"):
+        read_scan(paths[0], allow_missing_view=True)
+
+
+def test_a_case_is_named_by_its_pixels(tmp_path):
+    paths = save(tmp_path, ant=GREY["anterior"], post=GREY["posterior"])
+    keyed = read_scan(paths, pseudonyms=Pseudonyms(bytes(32)))
+    assert keyed.case != read_scan(paths).case and keyed.pixel_sha256 == read_scan(paths).pixel_sha256
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("S_ant.png", "S_post.png"), ("S_ANT.jpg", "S_POST.jpg"), ("a/Anterior/A5.png", "a/Posterior/P5.png"),
+        ("wholeBodyANT/12.jpg", "wholeBodyPOST/12.jpg"), ("S-anterior.png", "S-posterior.png"),
+    ],
+)  # fmt: skip
+def test_pairs_by_name_or_folder(tmp_path, one, other):
+    assert view_of_path(one)[0] == "anterior" and view_of_path(other)[0] == "posterior"
+    assert view_of_path(one)[1] == view_of_path(other)[1]
+    for path in (one, other):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    found = find_pictures(tmp_path)
+    assert [scan.paths for scan in found.scans] == [(one, other)] and found.rejected == ()
+
+
+def test_what_is_no_pair_is_rejected_and_other_files_are_passed_over(tmp_path):
+    for name in ("S_ant.png", "T_ant.png", "T_anterior.png", "T_post.png", "santos.png", "notes.txt"):
+        (tmp_path / name).touch()
+    found = find_pictures(tmp_path)
+    assert {scan.paths for scan in found.scans} == {("santos.png",), ("T_ant.png", "T_post.png")}
+    assert {(file.path, file.reason) for file in found.rejected} == {
+        ("S_ant.png", "missing-view"),
+        ("T_anterior.png", "ambiguous-pair"),
+    }
+    assert [file.path for file in found.passed_over] == ["notes.txt"]
