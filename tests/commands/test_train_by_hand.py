@@ -53,6 +53,7 @@ def interrupted(epoch):
         yield
 
 
+@pytest.mark.slow
 def test_the_run_alone_is_enough_to_resume(tmp_path, shards, small_network, capsys):
     """Settings, shards, fold and devices are those of the run, and the interruption printed the command."""
     run = tmp_path / "my run"
@@ -84,6 +85,7 @@ def test_the_run_alone_is_enough_to_resume(tmp_path, shards, small_network, caps
     assert "nothing to resume (folds trained: 1, 2): start another with --fold" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_pretraining_that_was_interrupted_is_found_by_the_run_alone(tmp_path, shards, small_network, capsys):
     other = make_shards(tmp_path / "prostate", first=100)
     run = tmp_path / "run"
@@ -98,6 +100,7 @@ def test_a_pretraining_that_was_interrupted_is_found_by_the_run_alone(tmp_path, 
     assert (run / "fold_03" / "model.keras").is_file() and not (run / "fold_01").exists()
 
 
+@pytest.mark.slow
 def test_several_interrupted_folds_are_continued_in_turn(tmp_path, shards, small_network, capsys):
     run = tmp_path / "run"
     with interrupted(2):

@@ -140,6 +140,7 @@ def test_what_the_start_started_from_counts_as_well(folder, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_start_and_its_folds_stay_with_the_run(folder, tmp_path, small_training):
     """From the command line: the weights that train are those of the earlier fold, and the run is no paper row."""
     from doubleunet_bs.__main__ import main
