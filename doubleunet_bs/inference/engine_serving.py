@@ -106,7 +106,7 @@ class ServingEngine:
         )[DESCRIPTION_OUTPUT][0]
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._error(f"the description of model {self._model!r} is not JSON") from None
         self.description = parse_description(content, f"{self._server}, model {self._model}")
         if local and self.description.weights_sha256 != local.weights_sha256:

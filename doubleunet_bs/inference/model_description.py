@@ -157,7 +157,8 @@ class ModelDescription:
         figures = ", ".join(f"fold {one.fold}: F1 {percent(one.validation_f1)}" for one in poor)
         almost = "almost " if any(one.validation_f1 for one in poor) else ""
         searched = "bone" if self.is_skeleton else "metastasis"
-        return f"{almost}no {searched} on its own validation scans ({figures})"
+        of = " of phantoms" if self.trained_on == PHANTOMS else ""
+        return f"{almost}no {searched} on its own validation scans{of} ({figures})"
 
     @property
     def served_name(self) -> str:

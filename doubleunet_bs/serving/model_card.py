@@ -29,12 +29,14 @@ LONGEST_TEXT = 10_000
 """Characters of `about_data.txt` that go into a card."""
 
 PURPOSE = "Outlines areas on planar whole-body bone scans (Tc-99m, anterior and posterior) that may be bone metastases."
+PURPOSE_SKELETON = "Divides the skeleton on planar whole-body bone scans (Tc-99m, anterior and posterior) into regions."
 METHOD = (
     "Double U-Net in TensorFlow, after Chen et al. 2023, Bone Metastases Lesion Segmentation on Breast Cancer Bone "
     "Scan Images with Negative Sample Training, Diagnostics 13:3042, doi:10.3390/diagnostics13193042"
 )
+FAILURES = "Not validated for clinical use. It misses lesions and marks benign uptake."
+FAILURES_SKELETON = "Not validated for clinical use. Borders between regions are approximate, and uptake can move them."
 LIMITS = (
-    "Not validated for clinical use. It misses lesions and marks benign uptake.",
     "Probabilities are not calibrated. Small differences between them mean nothing.",
     f"Views of {RAW_SHAPE[0]} x {RAW_SHAPE[1]} pixels, {KEPT_ROWS} rows of which are used: down to below the knee.",
     "Scanners, tracers, protocols and cancers other than those of the training have not been tried.",
@@ -70,17 +72,22 @@ def model_card(description: ModelDescription, run: Run) -> dict[str, Any]:
         "format": FORMAT,
         "name": description.name,
         "version": description.version,
-        "purpose": PURPOSE,
+        "purpose": PURPOSE_SKELETON if description.is_skeleton else PURPOSE,
         "intended_use": INTENDED_USE,
         "method": METHOD,
         "quality_warning": description.quality_warning,
         "trained_on": trained_on,
         "cohorts": counts,
         "data": _about_data(run, trained_on),
-        "figures_by_fold": [_fold(one, run) for one in description.folds],
+        "figures_are": f"{'bone' if description.is_skeleton else 'metastatic'} pixels, pooled over the scans",
+        "figures_by_fold": [_fold(one, None if description.is_skeleton else run) for one in description.folds],
         "experiment": description.experiment,
         "preparation": description.preparation.to_json(),
-        "limits": [*([OF_PHANTOMS] if trained_on in (PHANTOMS, MIXED) else []), *LIMITS],
+        "limits": [
+            *([OF_PHANTOMS] if trained_on in (PHANTOMS, MIXED) else []),
+            FAILURES_SKELETON if description.is_skeleton else FAILURES,
+            *LIMITS,
+        ],
         "weights_sha256": description.weights_sha256,
         "data_fingerprint": description.data_fingerprint,
         "device_uid": device_uid(description.weights_sha256),
@@ -111,7 +118,7 @@ def card_page(card: dict[str, Any]) -> str:
         *_section("Intended use", [card["purpose"], "", f"**{card['intended_use']}**", "", f"{card['method']}."]),
         *_section("Training and validation", cohorts or ["The run does not say how many scans it was trained on."]),
         *_section("Licence and citation of the data", [card["data"]]),
-        *_section("Figures by fold", _figures(card["figures_by_fold"], on)),
+        *_section("Figures by fold", _figures(card, on)),
         *_section("Limits", [f"- {limit}" for limit in card["limits"]]),
         *_section("Preparation", [f"- {name}: {_text(value)}" for name, value in card["preparation"].items()]),
         *_section("Training settings", [f"- {name}: {_text(value)}" for name, value in card["experiment"].items()]),
@@ -133,10 +140,10 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
     return [f"## {title}", "", *lines, ""]
 
 
-def _figures(folds: list[dict[str, Any]], on: str) -> list[str]:
+def _figures(card: dict[str, Any], on: str) -> list[str]:
     kind = f" ({on.removeprefix(' on ')})" if on else ""
     rows = []
-    for fold in folds:
+    for fold in card["figures_by_fold"]:
         test = fold["test"]
         figures = (
             [f"{percent(test[name])}" for name in ("precision", "sensitivity", "f1")] if test else ["not evaluated"] * 3
@@ -149,16 +156,16 @@ def _figures(folds: list[dict[str, Any]], on: str) -> list[str]:
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"Metastatic pixels, pooled over the scans{kind}. The validation scans chose the epoch: their F1 is too high.",
+        f"{card['figures_are'].capitalize()}{kind}. The validation scans chose the epoch: their F1 is too high.",
         "Test scans had no part in the training. `evaluate` computes their figures, `serve-package` enters them here.",
     ]
 
 
-def _fold(member: Member, run: Run) -> dict[str, Any]:
-    """One fold with its test figures, where it was evaluated with these weights."""
-    path = run.fold_path(member.fold) / SCORES
+def _fold(member: Member, run: Run | None) -> dict[str, Any]:
+    """One fold with its test figures, where it was evaluated with these weights. None: of a skeleton, not entered."""
+    path = run and run.fold_path(member.fold) / SCORES
     test = None
-    if path.is_file():
+    if path and path.is_file():
         scores = read_scores(path)
         if (scores.about.get("model") or {}).get("weights_sha256") == member.weights_sha256:
             precision, sensitivity, f1 = scores.pooled.figures

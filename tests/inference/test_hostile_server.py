@@ -20,6 +20,7 @@ from doubleunet_bs.errors import ServerError
 from doubleunet_bs.inference.engine_serving import ServingEngine
 
 DEADLINE = 1.5
+SHAPES = ((10**9,), (10**6, 10**6), (), (1, 2**40))
 MEMORY = 200 * 2**20
 SETTINGS, HEADERS, DATA, PING, CONTINUATION = 4, 1, 0, 6, 9
 # ":status: 200" and "content-type: application/grpc" in HPACK.
@@ -119,9 +120,15 @@ def test_deadline_and_memory(behave, record_property):
     assert grown < MEMORY
 
 
-@pytest.mark.parametrize("shape", [(10**9,), (10**6, 10**6), (), (1, 2**40)])
-def test_a_shape_that_is_claimed(shape):
-    """One value that says it stands for many: it would be copied into all of them."""
+@pytest.mark.parametrize(
+    ("shape", "text", "message"),
+    [
+        *((shape, b"{}", r"description is string \(.*\), not string \(1,\)") for shape in SHAPES),
+        ((1,), b"[" * 10**6, "the description of model 'model' is not JSON"),
+    ],
+)
+def test_claimed_shapes_and_deep_json(shape, text, message):
+    """One value that says it stands for many would be copied into all of them; brackets would exhaust the stack."""
 
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):  # noqa: N802
@@ -130,7 +137,7 @@ def test_a_shape_that_is_claimed(shape):
             tensor.dtype = 7
             for size in shape:
                 tensor.tensor_shape.dim.add(size=size)
-            tensor.string_val.append(b"{}")
+            tensor.string_val.append(text)
             return response
 
     one = grpc.server(futures.ThreadPoolExecutor(1))
@@ -139,7 +146,7 @@ def test_a_shape_that_is_claimed(shape):
     one.start()
     before = peak()
     try:
-        with pytest.raises(ServerError, match=r"description is string \(.*\), not string \(1,\)"):
+        with pytest.raises(ServerError, match=message):
             ServingEngine(f"grpc://127.0.0.1:{port}", "model", DEADLINE)
     finally:
         one.stop(None)

@@ -151,6 +151,13 @@ def test_a_fold_that_found_nothing_is_marked(f1, said):
         assert model.to_json()["quality_warning"] == warning
 
 
+def test_the_warning_of_phantoms_says_so():
+    model = dataclasses.replace(description(), validation_f1=0.0, trained_on="phantoms")
+    assert "on its own validation scans of phantoms (fold 1: F1 0.0 %)" in model.quality_warning
+    with pytest.raises(RunError, match=r"RUN: found no metastasis .*: train it further, or use --force"):
+        model.check_quality("RUN", "train it further")
+
+
 def test_the_device_uid_follows_from_the_weights():
     uids = {device_uid(letter * 64) for letter in "0123456789abcdef"}
     assert len(uids) == 16 and all(UID(uid).is_valid and len(uid) <= 64 for uid in uids)

@@ -15,6 +15,7 @@ from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.serving.export import export_ensemble, export_fold
 from doubleunet_bs.serving.model_card import card_page, model_card, write_model_card
 from doubleunet_bs.training.create_run import create_run
+from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import open_run
 
 
@@ -64,6 +65,16 @@ def test_every_figure_of_phantoms_says_phantoms(fold):
     assert "patients" not in " ".join(quoted).replace("nothing about patients", "")
     mixed, _ = write_card(fold, trained_on="mixed")
     assert "of 2 patients and phantoms" in mixed
+
+
+def test_a_model_of_the_skeleton_promises_no_lesions(fold):
+    found = find_model(fold)
+    model = dataclasses.replace(found.description, experiment=paper_experiment("skeleton").to_json())
+    (fold / "scores.json").write_text("{}")  # Its scores have a form of their own.
+    card = model_card(model, found.trained.run)
+    page = card_page(card | {"files_sha256": {}})
+    assert "Divides the skeleton" in page and "Bone pixels, pooled over the scans" in page
+    assert "misses lesions" not in page and "may be bone metastases" not in page
 
 
 def test_a_model_that_found_nothing(fold):
