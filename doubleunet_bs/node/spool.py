@@ -27,6 +27,9 @@ WAITING, SENT, REFUSED = "waiting", "sent", "refused"
 RECEIVING, PREDICTING, SENDING, DONE, ASIDE = "receiving", "predicting", "sending", "done", "aside"
 """States of a study. Aside: no result can be made, for a reason that is kept; another file starts the study again."""
 
+CRASH_PAUSE = 20.0
+"""Seconds that a study waits for each time that it was being predicted when the node ended."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS study (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, state TEXT NOT NULL, due REAL NOT NULL,
@@ -106,7 +109,11 @@ class Spool:
         except (OSError, sqlite3.Error) as cause:
             raise RunError(f"{folder}: the spool cannot be opened ({cause})") from None
         with self._transaction() as database:
-            database.execute("UPDATE study SET state = ?, due = 0 WHERE state = ?", (RECEIVING, PREDICTING))
+            # The study that was being predicted when the node ended may be the reason: the others come first.
+            database.execute(
+                "UPDATE study SET state = ?, due = ? + ? * attempts WHERE state = ?",
+                (RECEIVING, time.time(), CRASH_PAUSE, PREDICTING),
+            )
             # A destination may have been repaired since.
             database.execute("UPDATE delivery SET state = ? WHERE state = ?", (WAITING, REFUSED))
 

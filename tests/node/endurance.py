@@ -17,7 +17,8 @@ from orthanc import Orthanc, free_port, running_orthanc
 class Figures:
     """Attributes: accepted, refused: files, by status. results: instances in Orthanc. lost: studies of bone scans with
     missing results. duplicated: results that are there more than once. answered: studies that are no bone scan and got
-    results all the same. kills, seconds, memory_mb (peak of any node process)."""
+    results all the same. kills, seconds, memory_mb (peak of any node process). reasons: why studies
+    were set aside, by number of times."""
 
     studies: int
     accepted: int = 0
@@ -30,6 +31,7 @@ class Figures:
     sent_again: int = 0
     seconds: float = 0.0
     memory_mb: float = 0.0
+    reasons: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def endure(
@@ -86,6 +88,8 @@ def endure(
         figures.seconds = time.monotonic() - begun
         figures.memory_mb = max(figures.memory_mb, node.memory_mb())
         assert node.stop() == 0
+        events = [line for line in node.log() if line["event"] == "set aside"]
+        figures.reasons = dict(collections.Counter(reason for line in events for reason in line["reasons"]))
         _compare(figures, server, kinds, files)
     for one in threads:
         figures.sent_again += one.again

@@ -77,11 +77,18 @@ def test_results_are_sent_once_and_survive(spool, study_files, reopen):
     assert len(spool.deliveries("b")) == 2 and spool.deliveries("a") == []
 
 
-def test_a_kill_during_the_prediction_repeats_it(spool, study_files, reopen):
+def test_a_kill_during_the_prediction_repeats_it_after_the_others(spool, study_files, reopen, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.node.spool.CRASH_PAUSE", 0.3)
     receive(spool, study_files())
-    assert spool.next_study().attempts == 0
+    receive(spool, study_files(seed="2"))
+    first = spool.next_study()
+    assert first.attempts == 0
     reopen()
-    assert spool.next_study().attempts == 1
+    second = spool.next_study()
+    assert second.number != first.number and spool.next_study() is None
+    time.sleep(0.3)
+    again = spool.next_study()
+    assert (again.number, again.attempts) == (first.number, 1)
 
 
 def test_a_file_that_comes_during_the_prediction(spool, study_files):
