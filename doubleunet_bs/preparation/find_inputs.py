@@ -108,6 +108,7 @@ def find_inputs(
     skeletons = index_labels(regions, names.known) if regions else {}
     strays = _find_strays(labels, files, names, found, classes_file)
     tasks, rejected = [], list(found.rejected)
+    named: set[Path] = set()
     for source in found.scans:
         try:
             own = _choose_files(source, names, files, declared, labels)
@@ -116,6 +117,7 @@ def find_inputs(
             _check_forgotten(source, own, row, [path for name in set(source.names) for path in strays.get(name, ())])
         except ScanError as error:
             rejected.append(source.rejection(error))
+            named.update(path for name in source.names for path in strays.get(name, ()))
             continue
         tasks.append(Task(source, own, row, bones))
     # When a table was named, there is no doubt about the others.
@@ -127,7 +129,8 @@ def find_inputs(
         if regions is not None and stem not in wanted
         for path in paths
     ]
-    unmatched = [str(path.relative_to(labels)) for stem, paths in files.items() if stem not in wanted for path in paths]
+    left = (path for stem, paths in files.items() if stem not in wanted for path in paths if path not in named)
+    unmatched = [str(path.relative_to(labels)) for path in left]
     if unmatched:
         notes.append(f"{counted(len(unmatched), 'annotation file')} without a scan: {first_of(unmatched)}")
     everybody = all(task.declared is not None for task in tasks)

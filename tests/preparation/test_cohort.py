@@ -145,8 +145,10 @@ def test_a_file_that_may_be_the_annotation_is_not_passed_over(cohort, name):
     cohort.positive("wb37", 1)
     cohort.positive("wb38", 2)
     (cohort.labels / "wb37_posterior.json").rename(cohort.labels / name)
-    [problem] = prepare(cohort).rejected
+    result = prepare(cohort)
+    [problem] = result.rejected
     assert (problem.path, problem.reason) == ("wb37.dcm", "label-name") and name in problem.message
+    assert result.notes == (), "said once"
     assert len(prepare(cohort, skip_invalid=True).records) == 1
 
 
