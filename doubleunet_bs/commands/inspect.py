@@ -10,7 +10,7 @@ Examples:
   doubleunet-bs inspect export
   doubleunet-bs inspect anterior.dcm posterior.dcm --png look.png
   doubleunet-bs inspect scan.dcm --json | jq .views.anterior.gain
-  doubleunet-bs inspect export --json > scans.jsonl
+  doubleunet-bs inspect export --json | jq .warnings
 
 Writes nothing, except the picture that --png asks for.
 
