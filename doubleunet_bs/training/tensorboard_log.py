@@ -1,6 +1,6 @@
 """What TensorBoard shows of a training while it runs.
 
-The package `tensorboard` is optional: without it (`pip install doubleunet-bs[tensorboard]`) nothing is written.
+The package `tensorboard` is optional: without it (`pip install tensorboard`) nothing is written.
 """
 
 import dataclasses
