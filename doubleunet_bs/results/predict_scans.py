@@ -358,8 +358,7 @@ def _summary(written: WrittenResult) -> str:
     if index is not None:
         views = ", ".join(f"{view} {value:.2f} %" for view, value in index["views"].items())
         lines.append(f"  {'bone scan index':<20}{index['value']:.2f} % by {index['table']} ({views})")
-    warnings = [*result["warnings"], *(f"bone scan index: {line}" for line in (index or {}).get("warnings", ()))]
-    lines += [f"  {'warning':<20}{warning}" for warning in warnings]
+    lines += [f"  {'warning':<20}{warning}" for warning in result["warnings"]]
     lines.append(f"  {'written':<20}{written.folder}")
     return "\n".join(lines)
 

@@ -103,6 +103,8 @@ def write_prediction(
     result = describe_prediction(scan, prediction, lesions, shapes, outputs, study is not None)
     result["previous"] = None if previous is None else previous.result["case"]
     result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
+    # Where every warning is shown: an index without its doubts would be taken for exact.
+    result["warnings"] += [f"Bone Scan Index: {line}" for line in (skeleton.warnings if skeleton else ())]
 
     shown = view_pictures(scan)
     pictures: dict[str, bytes] = {}
