@@ -1,6 +1,8 @@
 """Secrets in every element of a DICOM header, and the search for them in everything that was written."""
 
+import base64
 import io
+import re
 
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -182,5 +184,7 @@ def haystack(root, leave_out):
 def search(chunks, *also):
     needles = [SECRET.encode(), NUMBER.encode(), b"19290714", b"173519", b"099Y", *also]
     for chunk in chunks:
+        # Pixels in a page: four letters of base64 are some word by chance, what they stand for is searched instead.
+        chunk = re.sub(rb"[A-Za-z0-9+/]{1000,}=*", lambda run: base64.b64decode(run[0] + b"==="), chunk)
         for needle in needles:
             assert needle not in chunk and needle.lower() not in chunk.lower(), (needle, chunk[:200])
