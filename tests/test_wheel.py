@@ -76,6 +76,6 @@ def test_demo_and_prediction_in_an_empty_folder(programs, tmp_path):
     assert "</html>" in (tmp_path / "demo" / "run" / "report.html").read_text()
     scan = tmp_path / "demo" / "phantoms" / "scans" / "phantom_0001.dcm"
     assert "1 of 1 scans segmented" in call(command, "predict", scan, "--model", fold, "--out", "out", cwd=tmp_path)
-    [result] = (tmp_path / "out").iterdir()
+    [result] = (tmp_path / "out").glob("case-*")
     assert (result / "result.json").is_file() and "</html>" in (result / "report.html").read_text()
     assert "Double U-Net" in call(command, "evaluate", "demo/run", cwd=tmp_path)
