@@ -47,3 +47,13 @@ def make_prediction(scan, masks=None, settings: PreparationSettings = SETTINGS) 
 def lesions_of(scan, prediction: Prediction) -> tuple[PredictedLesion, ...]:
     """The lesions of both views, as `write_prediction` finds them."""
     return find_lesions(scan, prediction, {view: find_areas(prediction.masks[view]) for view in VIEWS})
+
+
+def reported(scan, prediction: Prediction, region=None) -> list:
+    """The lesions of both views as structured reports take them, all with the same bone."""
+    # highdicom takes a second to import; most users of this module do without.
+    from doubleunet_bs.results.dicom_report import ReportedLesion
+
+    areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
+    found = zip(find_lesions(scan, prediction, areas), (area for view in VIEWS for area in areas[view]), strict=True)
+    return [ReportedLesion(lesion, area, f"2.25.{1000 + lesion.number}", region) for lesion, area in found]

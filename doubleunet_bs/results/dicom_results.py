@@ -1,4 +1,4 @@
-"""The DICOM files of one result: segmentation, secondary capture, de-identified copy of the scan.
+"""The DICOM files of one result: segmentation, structured report, secondary capture, de-identified copy of the scan.
 
 highdicom takes more than a second to import: import this module where DICOM results are written.
 """
@@ -33,9 +33,10 @@ from doubleunet_bs.results.dicom_header import (
     header_without_identity,
     reference,
 )
+from doubleunet_bs.results.dicom_report import ReportedLesion, lesion_report
 from doubleunet_bs.results.dicom_segmentation import segmentation
 from doubleunet_bs.results.lesion_list import all_warnings
-from doubleunet_bs.results.result_files import CAPTURE, SCAN_COPY, SEGMENTATION
+from doubleunet_bs.results.result_files import CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
 from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom_file import pydicom_silence
@@ -48,13 +49,18 @@ _VIEW_CODES = {"anterior": ("399321004", "Anterior projection"), "posterior": ("
 
 
 def dicom_results(
-    scan: BoneScan, prediction: Prediction, picture: np.ndarray, study: SourceStudy | None = None
+    scan: BoneScan,
+    prediction: Prediction,
+    picture: np.ndarray,
+    lesions: Sequence[ReportedLesion],
+    study: SourceStudy | None = None,
 ) -> dict[str, bytes]:
-    """The segmentation, the secondary capture, and without identity the copy of the scan they refer to.
+    """Segmentation, report of the lesions, secondary capture, and without identity the copy of the scan they refer to.
 
     Args:
         scan, prediction: what was segmented, and the answer.
         picture: from `overlay_picture`.
+        lesions: of the prediction.
         study: patient, study and frames of the scan's files; None leaves the patient out.
 
     Returns:
@@ -67,10 +73,12 @@ def dicom_results(
     with pydicom_silence:
         if study is None:
             header = header_without_identity(scan, prediction)
-            return _files(scan, prediction, picture, header) | {SCAN_COPY: _encode(deidentified_scan(scan, header))}
+            return _files(scan, prediction, picture, lesions, header) | {
+                SCAN_COPY: _encode(deidentified_scan(scan, header))
+            }
         try:
             header = header_with_identity(study, scan, prediction, datetime.datetime.now())
-            return _files(scan, prediction, picture, header)
+            return _files(scan, prediction, picture, lesions, header)
         except (ValueError, TypeError) as cause:
             # The text may hold header values: only the kind of error is named.
             raise RunError(
@@ -79,10 +87,19 @@ def dicom_results(
             ) from None
 
 
-def _files(scan: BoneScan, prediction: Prediction, picture: np.ndarray, header: ResultHeader) -> dict[str, bytes]:
-    files = {SEGMENTATION: _encode(segmentation(prediction, header, scan.pixel_spacing_mm))}
+def _files(
+    scan: BoneScan,
+    prediction: Prediction,
+    picture: np.ndarray,
+    lesions: Sequence[ReportedLesion],
+    header: ResultHeader,
+) -> dict[str, bytes]:
     capture = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
-    return files | {CAPTURE: _encode(capture)}
+    return {
+        SEGMENTATION: _encode(segmentation(prediction, header, scan.pixel_spacing_mm)),
+        LESIONS: _encode(lesion_report(prediction, header, lesions)),
+        CAPTURE: _encode(capture),
+    }
 
 
 def _encode(dataset: Dataset) -> bytes:

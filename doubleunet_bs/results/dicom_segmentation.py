@@ -7,6 +7,7 @@ source frames say what belongs together. Patient Orientation, which would say wh
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -75,19 +76,20 @@ def segmentation(
     planes = _planes(header.frames)
     sources = [header.frames[views[0]] for views in planes]
     how = f"engine {prediction.engine}; {prediction.mask_rule}"
-    segments = [_segment(1, METASTASIS, (_ABNORMAL, _METASTATIC), algorithm(prediction.model, how), _RED)]
-    segments[0].AnatomicRegionSequence = DicomSequence([_BONE])
+    segments = [_segment(1, METASTASIS, (_ABNORMAL, _METASTATIC), algorithm(prediction.model, how), _RED, [_BONE])]
     layers = [_layer(planes, header.frames, prediction.masks)]
+    name = "segmentation"
     if regions is not None:
         check_regions(regions)
         assert skeleton is not None
         for region in REGIONS:
-            masks = {view: np.uint8(mask == region.number) for view, mask in regions.items()}
+            masks = {view: (mask == region.number).astype(np.uint8) for view, mask in regions.items()}
             layer = _layer(planes, header.frames, masks)
             if layer.any():
                 kind = _ANATOMICAL, CodedConcept(region.snomed, "SCT", region.name.capitalize())
                 segments.append(_segment(len(segments) + 1, region.name, kind, algorithm(skeleton), region.colour))
                 layers.append(layer)
+        name += f" {hashlib.sha256(np.stack(layers).tobytes()).hexdigest()} {skeleton.weights_sha256}"
     known = {frame.frame_of_reference for frame in sources}
     place = known.pop() if len(known) == 1 and "" not in known else header.uid("frame of reference")
     stand_ins = [_stand_in(frame, plane, pixel_spacing_mm, place, header) for plane, frame in enumerate(sources)]
@@ -99,7 +101,7 @@ def segmentation(
         segment_descriptions=segments,
         series_instance_uid=header.uid("segmentation series"),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=header.uid("segmentation"),
+        sop_instance_uid=header.uid(name),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=header.device,
@@ -162,6 +164,7 @@ def _segment(
     kind: tuple[CodedConcept, CodedConcept],
     made_by: AlgorithmIdentificationSequence,
     colour: tuple[int, int, int],
+    sites: Sequence[CodedConcept] = (),
 ) -> SegmentDescription:
     """A segment with its category and type."""
     return SegmentDescription(
@@ -171,6 +174,7 @@ def _segment(
         segmented_property_type=kind[1],
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=made_by,
+        anatomic_regions=list(sites) or None,
         display_color=CIELabColor.from_rgb(*colour),
     )
 
@@ -210,13 +214,17 @@ def _refer(dataset: Segmentation, stand_ins: Sequence[Dataset], sources: Sequenc
         # The segments of a plane share one item.
         if item.ReferencedSOPInstanceUID in true:
             item.update(reference(true[item.ReferencedSOPInstanceUID]))
-    dataset.SourceImageSequence = DicomSequence([reference(source) for source in sources])
     series: dict[str, dict[str, Dataset]] = {}
     for source in sources:
         instance = reference(dataclasses.replace(source, frame=None))
         series.setdefault(source.series_instance_uid, {})[source.sop_instance_uid] = instance
-    dataset.ReferencedSeriesSequence = DicomSequence()
+    items = []
     for uid, instances in series.items():
         item = Dataset()
         item.SeriesInstanceUID, item.ReferencedInstanceSequence = uid, DicomSequence(instances.values())
-        dataset.ReferencedSeriesSequence.append(item)
+        items.append(item)
+    for keyword, value in (
+        ("SourceImageSequence", [reference(source) for source in sources]),
+        ("ReferencedSeriesSequence", items),
+    ):
+        setattr(dataset, keyword, DicomSequence(value))

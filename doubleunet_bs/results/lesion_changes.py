@@ -6,6 +6,7 @@ are at most 25 mm apart, or the radius of the larger one if that is more.
 """
 
 import math
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ LARGEST_DISTANCE_MM = 25.0
 """About the distance between two ribs."""
 BODY_HEIGHT_MM = 1700.0
 """Stands for the height of the body where a pixel spacing is unknown."""
+_AREAS = uuid.UUID("0f6f1f0e-6b0c-5d38-8f4d-6a4e52d1a3b7")
 
 
 def match_earlier(result: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[int, int]:
@@ -37,6 +39,29 @@ def match_earlier(result: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict
         if now and before:
             found |= _pair(now, before)
     return found
+
+
+def tracking_uids(result: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> dict[int, str]:
+    """The identifiers by which structured reports follow an area from scan to scan.
+
+    Args:
+        result, earlier: contents of `result.json`; an earlier one of an older version has no identifiers yet.
+
+    Returns:
+        Number of an area in `result` -> its UID: that of the area at its place in `earlier`, otherwise one derived from
+        the counts of the scan and the box of the area.
+    """
+    found = {area["number"]: area.get("tracking_uid") or _tracking_uid(result, area) for area in result["lesions"]}
+    if earlier is not None:
+        before = tracking_uids(earlier)
+        found |= {number: before[other] for number, other in match_earlier(result, earlier).items()}
+    return found
+
+
+def _tracking_uid(result: Mapping[str, Any], area: Mapping[str, Any]) -> str:
+    box = (area.get(name) for name in ("first_row", "last_row", "first_column", "last_column"))
+    text = "/".join(map(str, (result.get("pixel_sha256", result["case"]), area["view"], area["number"], *box)))
+    return f"2.25.{uuid.uuid5(_AREAS, text).int}"
 
 
 def _places(result: Mapping[str, Any], view: str, in_mm: bool) -> dict[int, tuple[float, float, float]]:

@@ -93,8 +93,8 @@ class PredictionTask:
                 raise SettingsError(f"{nearest_existing(path)}: is a file; --{option} names a folder")
         if settings.keep_identity and "dicom" not in settings.outputs:
             raise SettingsError("--keep-identity needs the DICOM results: add dicom to --outputs")
-        if self.previous and "report" not in settings.outputs:
-            raise SettingsError("--previous needs the report: add report to --outputs")
+        if self.previous and not {"report", "dicom"} & set(settings.outputs):
+            raise SettingsError("--previous needs a report: add report or dicom to --outputs")
         parent = nearest_existing(settings.files_file.parent)
         if not os.access(parent, os.W_OK):
             raise SettingsError(f"{parent}: no permission for {settings.files_file.name}: give --out a folder in yours")

@@ -7,6 +7,7 @@ masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of t
           regions_VIEW.png      the same as a coloured index image
 overlay   overlay.png           both raw views with the outlines of the prediction
 dicom     segmentation.dcm      not of pictures: DICOM segmentation of both views
+          lesions.dcm           DICOM structured report of the lesions
           overlay.dcm           DICOM secondary capture of the overlay
           scan.dcm              the de-identified scan that both refer to; not with the patient's identity
 labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view
@@ -33,7 +34,7 @@ FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
 
 RESULT, OVERLAY, REPORT = "result.json", "overlay.png", "report.html"
-SEGMENTATION, CAPTURE, SCAN_COPY = "segmentation.dcm", "overlay.dcm", "scan.dcm"
+SEGMENTATION, LESIONS, CAPTURE, SCAN_COPY = "segmentation.dcm", "lesions.dcm", "overlay.dcm", "scan.dcm"
 # With the name of a view in place of the braces.
 MASK, MASK_PICTURE = "mask_{}.npy", "mask_{}.png"
 REGIONS, REGIONS_PICTURE = "regions_{}.npy", "regions_{}.png"

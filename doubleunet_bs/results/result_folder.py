@@ -27,6 +27,7 @@ from doubleunet_bs.results.labelme_output import (
     removed_on_error,
     write_annotations,
 )
+from doubleunet_bs.results.lesion_changes import tracking_uids
 from doubleunet_bs.results.lesion_list import (
     BODY_DEFINITION,
     PredictedLesion,
@@ -42,6 +43,7 @@ from doubleunet_bs.results.result_files import (
     ANNOTATION,
     CAPTURE,
     FORMAT,
+    LESIONS,
     MASK,
     MASK_PICTURE,
     OVERLAY,
@@ -105,6 +107,9 @@ def write_prediction(
     result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
     # Where every warning is shown: an index without its doubts would be taken for exact.
     result["warnings"] += [f"Bone Scan Index: {line}" for line in (skeleton.warnings if skeleton else ())]
+    tracking = tracking_uids(result, None if previous is None else previous.result)
+    for lesion in result["lesions"]:
+        lesion["tracking_uid"] = tracking[lesion["number"]]
 
     shown = view_pictures(scan)
     pictures: dict[str, bytes] = {}
@@ -129,9 +134,12 @@ def write_prediction(
             files[OVERLAY] = png_bytes(picture)
         if "dicom" in outputs:
             # Imported when it is needed: highdicom takes more than a second.
+            from doubleunet_bs.results.dicom_report import ReportedLesion
             from doubleunet_bs.results.dicom_results import dicom_results
 
-            files |= dicom_results(scan, prediction, picture, study)
+            found = zip(lesions, (area for view in VIEWS for area in areas[view]), result["lesions"], strict=True)
+            reported = [ReportedLesion(lesion, area, entry["tracking_uid"]) for lesion, area, entry in found]
+            files |= dicom_results(scan, prediction, picture, reported, study)
     if "labelme" in outputs:
         for view in present:
             annotation = labelme_file(shapes[view], scan.anterior.shape, PICTURE.format(view))
@@ -251,6 +259,7 @@ def describe_prediction(
         "thumbnail": file("report", THUMBNAIL),
         "dicom": {
             "segmentation": file("dicom", SEGMENTATION),
+            "lesions": file("dicom", LESIONS),
             "overlay": file("dicom", CAPTURE),
             "scan": file("dicom", SCAN_COPY, not identified),
             "patient_identity": "kept" if identified and "dicom" in outputs else "none",

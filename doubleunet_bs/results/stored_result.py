@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from doubleunet_bs.files import read_json
 from doubleunet_bs.results.result_files import FORMAT, MOST_BYTES, RESULT
 
 LONGEST_TEXT = 2000
+UID = re.compile(r"2\.25\.[1-9][0-9]{0,38}")
+"""Of a lesion, as this package makes them."""
 _LESION = ("number", "row", "column", "pixels", "peak_probability", "mean_probability", "sum_counts", "max_counts")
 
 
@@ -45,6 +48,7 @@ def _check(result: dict[str, Any]) -> None:
     _all(_or_none(_is_figure), *(area[name] for name in ("lesion_area_mm2", "body_pixels", "fraction_of_body")))
     _all(_or_none(_is_figure), *(lesion["area_mm2"] for lesion in lesions), result.get("threshold"))
     _all(_or_none(lambda value: type(value) is int), *(lesion.get("focus") for lesion in lesions))
+    _all(_or_none(lambda value: UID.fullmatch(value) is not None), *(lesion.get("tracking_uid") for lesion in lesions))
     _all(_or_none(_is_text), *(result.get(name) for name in ("mask_rule", "created", "focus_rule")))
     _all(_or_none(_is_text), *(model.get(name) for name in ("quality", "quality_warning", "training_summary")))
     _all(_or_none(_is_figure), model.get("validation_f1"))

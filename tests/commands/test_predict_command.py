@@ -29,6 +29,7 @@ FILES = {
     *(f"probability_{view}.png" for view in VIEWS),
     *(f"mask_{view}.{kind}" for view in VIEWS for kind in ("npy", "png")),
     "segmentation.dcm",
+    "lesions.dcm",
     *(f"annotation_{view}.json" for view in VIEWS),
     *(f"view_{view}.png" for view in VIEWS),
 }
@@ -80,7 +81,7 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
     assert "not a bone scan index" in area["body_definition"]
     assert (result["format"], result["previous"], result["dicom"]["patient_identity"]) == (2, None, "none")
     named = {result["overlay"], result["report"], result["thumbnail"], "result.json"}
-    named |= {result["dicom"][key] for key in ("segmentation", "overlay", "scan")}
+    named |= {result["dicom"][key] for key in ("segmentation", "lesions", "overlay", "scan")}
     for view in result["views"].values():
         named |= {view[key] for key in ("mask_npy", "mask_png", "probability", "annotation", "picture")}
     assert named == FILES

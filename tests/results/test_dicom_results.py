@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_variants import KINDS, VIEWS, write_variant
-from handmade_prediction import description, lesions_of, make_prediction
+from handmade_prediction import description, lesions_of, make_prediction, reported
 from pydicom.uid import NuclearMedicineImageStorage
 
 from doubleunet_bs.errors import RunError
@@ -47,7 +47,8 @@ def write_results(files, folder, identified: bool, level: int = LEVEL, drawn: bo
     study = read_source_study([Source(str(path)) for path in files]) if identified else None
     paths = {}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in dicom_results(scan, prediction, picture, study).items():
+    lesions = reported(scan, prediction)
+    for name, content in dicom_results(scan, prediction, picture, lesions, study).items():
         paths[name] = folder / name
         paths[name].write_bytes(content)
     return scan, paths
@@ -79,7 +80,7 @@ def test_the_segmentation_lies_on_its_source(kind, identified, phantom, tmp_path
     files = write_variant(phantom, kind, tmp_path / "source")
     scan, paths = write_results(files, tmp_path / "results", identified)
     present = [view for view in VIEWS if view not in scan.missing_views]
-    assert set(paths) == {"segmentation.dcm", "overlay.dcm"} | (set() if identified else {"scan.dcm"})
+    assert set(paths) == {"segmentation.dcm", "lesions.dcm", "overlay.dcm"} | (set() if identified else {"scan.dcm"})
     sources = [pydicom.dcmread(path) for path in (files if identified else [paths["scan.dcm"]])]
     segmentation = highdicom.seg.segread(paths["segmentation.dcm"])
     frames = [segmentation.get_stored_frame(number) for number in range(1, segmentation.NumberOfFrames + 1)]
@@ -156,7 +157,7 @@ def test_the_planes_are_those_that_viewers_assume(phantom, tmp_path):
 def test_nothing_states_a_side(phantom, tmp_path):
     """Both views are in one file, so no orientation of the patient is right for it."""
     _, paths = write_results([phantom], tmp_path, True)
-    for name in ("segmentation.dcm", "overlay.dcm"):
+    for name in ("segmentation.dcm", "lesions.dcm", "overlay.dcm"):
         assert not pydicom.dcmread(paths[name]).get("PatientOrientation")
 
 
@@ -191,9 +192,9 @@ def test_the_model_is_contributing_equipment(trained_on, name, phantom, tmp_path
     scan = read_scan([phantom])
     prediction = make_prediction(scan)
     prediction = dataclasses.replace(prediction, model=dataclasses.replace(prediction.model, trained_on=trained_on))
-    files = dicom_results(scan, prediction, np.zeros((20, 10, 3), np.uint8))
-    assert len(files) == 3
-    for file in ("segmentation.dcm", "overlay.dcm"):
+    files = dicom_results(scan, prediction, np.zeros((20, 10, 3), np.uint8), reported(scan, prediction))
+    assert len(files) == 4
+    for file in ("segmentation.dcm", "lesions.dcm", "overlay.dcm"):
         items = pydicom.dcmread(io.BytesIO(files[file])).ContributingEquipmentSequence
         (item,) = [one for one in items if one.PurposeOfReferenceCodeSequence[0].CodeValue == "Newcode1"]
         assert item.DeviceUID == device_uid("ab" * 32)
@@ -233,7 +234,7 @@ def test_dciodvfy_finds_no_error(kind, level, identified, phantom, tmp_path):
     for path in paths.values():
         done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True)
         said = done.stdout + done.stderr
-        assert any(kind in said for kind in ("Segmentation", "SCImage", "NMImage")), said
+        assert any(kind in said for kind in ("Segmentation", "Comprehensive3DSR", "SCImage", "NMImage")), said
         assert "Error" not in said, f"{path.name}: {said}"
 
 
@@ -402,7 +403,7 @@ def test_identity_is_that_of_the_header(phantom, tmp_path):
         assert "PatientIdentityRemoved" not in result
         assert result.SpecificCharacterSet == "ISO_IR 192"
         uids.add(result.SOPInstanceUID)
-    assert len(uids) == 2 and dataset.SOPInstanceUID not in uids
+    assert len(uids) == 3 and dataset.SOPInstanceUID not in uids
 
 
 def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
@@ -422,5 +423,5 @@ def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
     study.values["PatientName"] = "SECRET\udc80"
     prediction = make_prediction(scan)
     with pytest.raises(RunError) as error:
-        dicom_results(scan, prediction, overlay_picture(scan, prediction, (), view_pictures(scan)), study)
+        dicom_results(scan, prediction, overlay_picture(scan, prediction, (), view_pictures(scan)), (), study)
     assert "leave out --keep-identity" in str(error.value) and "SECRET" not in str(error.value)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from doubleunet_bs.results.lesion_changes import match_earlier
+from doubleunet_bs.results.lesion_changes import match_earlier, tracking_uids
 
 
 def result(*areas, top=100, left=30, spacing=(2.0, 2.0), view="anterior", rows=800):
@@ -50,3 +50,21 @@ def test_without_a_spacing_the_body_is_the_measure():
     half = result((100, 10, 5), rows=400, spacing=None)
     assert match_earlier(half, result((200, 20, 20))) == {1: 1}
     assert match_earlier(half, result((100, 10, 20))) == {}
+
+
+def test_an_area_keeps_its_tracking_uid_from_scan_to_scan():
+    first = result((50, 0, 20), (200, -30, 20)) | {"case": "a", "pixel_sha256": "0" * 64}
+    second = result((198, -28, 10), (52, 1, 40), (400, 0, 9)) | {"case": "b", "pixel_sha256": "1" * 64}
+    third = result((52, 1, 40)) | {"case": "c", "pixel_sha256": "2" * 64}
+    uids = tracking_uids(first)
+    assert tracking_uids(first) == uids and len(set(uids.values())) == 2
+    follow = tracking_uids(second, first)
+    assert (follow[1], follow[2]) == (uids[2], uids[1])
+    assert follow[3] == tracking_uids(second)[3] not in uids.values()
+    assert tracking_uids(second)[1] != follow[1]
+    # What a result has written down goes on to the third scan.
+    for area in second["lesions"]:
+        area["tracking_uid"] = follow[area["number"]]
+    assert tracking_uids(third, second) == {1: uids[1]}
+    del second["pixel_sha256"]
+    assert tracking_uids(third, second) == {1: uids[1]}

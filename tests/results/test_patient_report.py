@@ -20,6 +20,7 @@ from PIL import Image
 from doubleunet_bs.constants import MIRRORED_WARNING
 from doubleunet_bs.display import clinical_display
 from doubleunet_bs.inference.model_description import INTENDED_USE
+from doubleunet_bs.results.lesion_changes import match_earlier
 from doubleunet_bs.results.lesion_list import SPACING_WARNING
 from doubleunet_bs.results.patient_report import report_page
 from doubleunet_bs.results.previous_scan import read_result
@@ -176,6 +177,13 @@ def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
     both = write_prediction(JobSettings(tmp_path), scan, make_prediction(scan), previous=previous)
     page = Page(page_of(both))
     assert both.result["previous"] == previous.result["case"]
+    # The structured report follows the same lesions.
+    before = {lesion["number"]: lesion["tracking_uid"] for lesion in previous.result["lesions"]}
+    uids = {lesion["number"]: lesion["tracking_uid"] for lesion in both.result["lesions"]}
+    matched = match_earlier(both.result, previous.result)
+    assert matched and all(uids[number] == before[other] for number, other in matched.items())
+    report = (both.folder / "lesions.dcm").read_bytes()
+    assert all(uid.encode() in report for uid in uids.values())
     assert previous.result["case"] in page.text
     assert {f"earlier-{lesion['number']}" for lesion in previous.result["lesions"]} < set(page.ids)
     assert len(page.ids) == len(set(page.ids))

@@ -73,6 +73,7 @@ def test_outputs_to_choose(command, phantoms):
         "overlay.dcm",
         "scan.dcm",
         "segmentation.dcm",
+        "lesions.dcm",
     }
     (folder,) = command.out.glob("case-*")
     result = json.loads((folder / "result.json").read_text())
@@ -122,7 +123,7 @@ def test_identity_in_dicom_files_alone(command, secret_scan, tmp_path):
     assert (code, err) == (0, "")
     (folder,) = command.out.glob("case-*")
     dicom = sorted(folder.glob("*.dcm"))
-    assert [path.name for path in dicom] == ["overlay.dcm", "segmentation.dcm"]
+    assert [path.name for path in dicom] == ["lesions.dcm", "overlay.dcm", "segmentation.dcm"]
     search(haystack(command.out, leave_out=dicom))
     search([(tmp_path / "log.txt").read_bytes()])
     source = pydicom.dcmread(secret_scan)
@@ -397,7 +398,7 @@ def test_previous_scan_or_result(command, phantoms, tmp_path):
 
     for arguments, code, message in (
         ((phantoms, "--previous", earlier), 2, "belongs to one scan, and 2 are given"),
-        ((second, "--previous", earlier, "--outputs", "masks"), 2, "add report to --outputs"),
+        ((second, "--previous", earlier, "--outputs", "masks"), 2, "add report or dicom to --outputs"),
         ((second, "--previous", tmp_path / "nowhere"), 2, "no such file or folder"),
         ((second, "--previous", phantoms), 1, "holds 2 scans"),
         ((first, "--previous", first), 1, "is also the scan given with --previous"),
