@@ -209,7 +209,7 @@ def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_
     # Named themselves, results are read; a file of that name that is none of this package hides nothing.
     assert command(*arguments, "--overwrite", out=folder / "predicted")[0] == 0
     out = command(case, "--outputs", "none", out=tmp_path / "a")[1]
-    assert "passed over: 1 SEG, 1 annotation, 1 screen capture" in out and "1 of 1 scans" in out
+    assert "passed over: 1 SEG, 1 SR, 1 annotation, 1 screen capture" in out and "1 of 1 scans" in out
     assert command(case / "scan.dcm", "--outputs", "none", out=tmp_path / "b")[0] == 0
     code, _, err = command(folder / "predicted", "--outputs", "none", out=tmp_path / "c")
     assert code == 1 and "predicted: holds only results of earlier predictions: name a scan.dcm" in err
