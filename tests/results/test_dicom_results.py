@@ -213,7 +213,7 @@ def test_a_model_that_found_nothing_is_called_unreliable(phantom):
     prediction = make_prediction(scan)
     poor = dataclasses.replace(prediction, model=dataclasses.replace(prediction.model, validation_f1=0.0))
     for one, marked in ((prediction, False), (poor, True)):
-        files = dicom_results(scan, one, np.zeros((20, 10, 3), np.uint8))
+        files = dicom_results(scan, one, np.zeros((20, 10, 3), np.uint8), reported(scan, one)[:3])
         for name, content in files.items():
             dataset = pydicom.dcmread(io.BytesIO(content))
             if name == "scan.dcm":
