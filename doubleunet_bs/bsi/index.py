@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from doubleunet_bs.bsi.regions import FEMORA, NOT_BONE, REGIONS, check_regions
 from doubleunet_bs.bsi.weights import WeightTable
@@ -182,6 +181,9 @@ def _nearest_regions(
     number = np.zeros(int(outside.sum()), np.int64)
     if pixel_spacing_mm is None or not len(number) or not regions.any():
         return number
+    # Imported when it is needed: shards and runs need this room for the names of the regions only.
+    from scipy import ndimage
+
     distance, (row, column) = ndimage.distance_transform_edt(
         regions == NOT_BONE, sampling=pixel_spacing_mm, return_indices=True
     )
