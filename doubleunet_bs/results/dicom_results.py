@@ -95,11 +95,12 @@ def _files(
     header: ResultHeader,
 ) -> dict[str, bytes]:
     capture = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
-    return {
+    files = {
         SEGMENTATION: _encode(segmentation(prediction, header, scan.pixel_spacing_mm)),
-        LESIONS: _encode(lesion_report(prediction, header, lesions)),
         CAPTURE: _encode(capture),
     }
+    # A viewer (OHIF 3.13) stays black on a report without a lesion. The empty segmentation says the same.
+    return files | ({LESIONS: _encode(lesion_report(prediction, header, lesions))} if lesions else {})
 
 
 def _encode(dataset: Dataset) -> bytes:

@@ -7,7 +7,7 @@ masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of t
           regions_VIEW.png      the same as a coloured index image
 overlay   overlay.png           both raw views with the outlines of the prediction
 dicom     segmentation.dcm      not of pictures: DICOM segmentation of both views
-          lesions.dcm           DICOM structured report of the lesions
+          lesions.dcm           DICOM structured report of the lesions; none without a lesion
           overlay.dcm           DICOM secondary capture of the overlay
           scan.dcm              the de-identified scan that both refer to; not with the patient's identity
 labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view

@@ -259,7 +259,7 @@ def describe_prediction(
         "thumbnail": file("report", THUMBNAIL),
         "dicom": {
             "segmentation": file("dicom", SEGMENTATION),
-            "lesions": file("dicom", LESIONS),
+            "lesions": file("dicom", LESIONS, bool(lesions)),
             "overlay": file("dicom", CAPTURE),
             "scan": file("dicom", SCAN_COPY, not identified),
             "patient_identity": "kept" if identified and "dicom" in outputs else "none",

@@ -316,6 +316,8 @@ def test_nothing_predicted_gives_empty_frames(phantom, tmp_path):
     assert segmentation.pixel_array.shape == (2, 1024, 256)
     assert not segmentation.pixel_array.any()
     assert len(segmentation.SegmentSequence) == 1
+    # A report without a lesion would turn the viewer black.
+    assert "lesions.dcm" not in paths
 
 
 @pytest.mark.parametrize("identified", [True, False])
