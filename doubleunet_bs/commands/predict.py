@@ -23,7 +23,7 @@ Writes a folder per scan into DIR, named by a pseudonym computed from the scan's
            regions_anterior.npy, ...  with --skeleton: 0 not bone, 1 to 12 the regions; the same as PNG
   overlay  overlay.png              both raw views with the predicted lesions outlined
   dicom    segmentation.dcm         DICOM segmentation (SEG) of both views
-           lesions.dcm              structured report (SR) of each lesion: outline, area, counts, probability; none without
+           lesions.dcm              structured report (SR): outline, area, counts, probability of each lesion, if any
            overlay.dcm              the overlay as a secondary capture, for viewers that do not show SEG
            scan.dcm                 the scan without the patient, to which the others refer; not with --keep-identity
   labelme  annotation_anterior.json, annotation_posterior.json  outlines to correct in Labelme
