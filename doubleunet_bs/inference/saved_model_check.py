@@ -96,6 +96,10 @@ def _check_meta_graph(path: Path, meta: Any) -> None:
     functions: dict[str, list[Any]] = {}
     for one in meta.graph_def.library.function:
         functions.setdefault(one.signature.name, []).extend(one.node_def)
+    # TensorFlow calls a function also by a node whose operation has its name.
+    hidden = sorted((COMPUTING | SAVING | RESTORING) & functions.keys())
+    if hidden:
+        raise RunError(f"{path}: a function of it has the name of operation {hidden[0]!r}: do not use this model")
     save, restore = (_node_of(meta.saver_def, field) for field in ("save_tensor_name", "restore_op_name"))
     filename = _node_of(meta.saver_def, "filename_tensor_name")
     others = []
@@ -125,8 +129,7 @@ def _reached(nodes: Iterable[Any], functions: dict[str, list[Any]]) -> list[Any]
     while waiting:
         node = waiting.pop()
         found.append(node)
-        for attribute in node.attr:
-            name = attribute.value.func.name
+        for name in (node.op, *(attribute.value.func.name for attribute in node.attr)):
             if name in functions and name not in seen:
                 seen.add(name)
                 waiting.extend(functions[name])

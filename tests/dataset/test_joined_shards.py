@@ -19,11 +19,8 @@ def two(tmp_path):
 def test_every_case_keeps_its_images(two):
     joined, parts = open_all_shards(two), [open_shards(path) for path in two]
     assert isinstance(joined, JoinedShards) and len(joined) == 14 and joined.settings == SETTINGS
-    assert (
-        {part.path for part in parts_of(joined)} == set(two)
-        and "a + " in str(joined.path)
-        or "b + " in str(joined.path)
-    )
+    assert {part.path for part in parts_of(joined)} == set(two)
+    assert "a + " in str(joined.path) or "b + " in str(joined.path)
     for part in parts:
         for index, case in enumerate(part.cases):
             place = [one.case for one in joined.cases].index(case.case)

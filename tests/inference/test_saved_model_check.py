@@ -139,6 +139,27 @@ def change(path, alter):
     path.write_bytes(saved.SerializeToString())
 
 
+@pytest.mark.parametrize("name", ["Relu", "SaveV2", "RestoreV2"])
+def test_a_function_named_like_an_operation_is_refused(name, tmp_path, tensorflow):
+    """A node whose operation has the name of a function calls the function."""
+
+    def hide(meta, nodes):
+        library = meta.graph_def.library.function
+        [hidden] = [one.signature for one in library if any(node.op == "WriteFile" for node in one.node_def)]
+        calls = [*nodes.values(), *(node for one in library for node in one.node_def)]
+        calls = [node for node in calls if node.attr["f"].func.name == hidden.name]
+        assert calls
+        for node in calls:
+            node.op = name
+            node.attr.clear()
+        hidden.name = name
+
+    write_evil(tensorflow, tmp_path / "evil", write)
+    change(tmp_path / "evil" / "saved_model.pb", hide)
+    with pytest.raises(RunError, match=f"a function of it has the name of operation '{name}': do not use this model"):
+        check_graph(tmp_path / "evil" / "saved_model.pb")
+
+
 def use_the_saver(meta, nodes):
     """A computation waits for the saver."""
     nodes["StatefulPartitionedCall"].input.append("^" + meta.saver_def.save_tensor_name.partition(":")[0])
