@@ -86,7 +86,7 @@ def outputs_of(scan: "BoneScan", outputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def file_names(
-    outputs: Collection[str], present: Collection[str], identified: bool, skeleton: bool = False
+    outputs: Collection[str], present: Collection[str], identified: bool, lesions: bool, skeleton: bool = False
 ) -> set[str]:
     """The files of a result folder.
 
@@ -94,13 +94,14 @@ def file_names(
         outputs: members of OUTPUTS.
         present: the views that are not missing.
         identified: whether the DICOM files carry the patient's identity.
+        lesions: whether there is a lesion: without one there is no structured report.
         skeleton: whether a model of the skeleton takes part.
     """
     masks = (MASK, MASK_PICTURE, REGIONS, REGIONS_PICTURE) if skeleton else (MASK, MASK_PICTURE)
     names = {
         "masks": [name.format(view) for view in VIEWS for name in masks],
         "overlay": [OVERLAY],
-        "dicom": [SEGMENTATION, CAPTURE, *(() if identified else (SCAN_COPY,))],
+        "dicom": [SEGMENTATION, CAPTURE, *((LESIONS,) if lesions else ()), *(() if identified else (SCAN_COPY,))],
         "labelme": [name.format(view) for view in present for name in (ANNOTATION, PICTURE)],
         "report": [REPORT, THUMBNAIL],
         "probability": [PROBABILITY.format(view) for view in VIEWS],

@@ -138,10 +138,11 @@ class ScanReader:
         wanted = None if self.skeleton is None else self.skeleton.weights_sha256
         if (None if index is None else index["model"]["weights_sha256"]) != wanted:
             return "by another model of the skeleton, or without one"
-        for name in file_names(outputs_of(scan, settings.outputs), present, settings.keep_identity, wanted is not None):
+        outputs, lesions = outputs_of(scan, settings.outputs), bool(result["lesions"])
+        for name in file_names(outputs, present, settings.keep_identity, lesions, wanted is not None):
             if not (folder / name).is_file() or not (folder / name).stat().st_size:
                 return f"without {name}"
         kept = "kept" if settings.keep_identity else "none"
-        if "dicom" in outputs_of(scan, settings.outputs) and result["dicom"]["patient_identity"] != kept:
+        if "dicom" in outputs and result["dicom"]["patient_identity"] != kept:
             return f"{'without' if settings.keep_identity else 'with'} the patient's identity"
         return None

@@ -17,6 +17,7 @@ from handmade_prediction import description, make_prediction
 from PIL import Image
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.inference.predictor import Predictor
@@ -25,6 +26,7 @@ from doubleunet_bs.results.input_scans import choose_shard, list_scans, parse_sh
 from doubleunet_bs.results.result_files import OUTPUTS, JobSettings, file_names
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.results.scan_reader import ScanReader
+from doubleunet_bs.results.skeleton_result import find_index
 from doubleunet_bs.scans import Pseudonyms, read_scan
 from doubleunet_bs.scans.pseudonyms import load_file_table, save_file_table
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder
@@ -130,7 +132,21 @@ def reader(scan, tmp_path):
 
 
 def test_the_files_of_a_result_are_known(reader, scan):
-    assert {path.name for path in reader.folder.iterdir()} == file_names(OUTPUTS, ("anterior", "posterior"), False)
+    assert {path.name for path in reader.folder.iterdir()} == file_names(OUTPUTS, VIEWS, False, lesions=True)
+    assert reader.is_done(scan)
+
+
+@pytest.mark.parametrize("lesion", [True, False])
+@pytest.mark.parametrize("bones", [True, False])
+def test_the_files_without_a_lesion_and_with_a_skeleton(scan, tmp_path, lesion, bones):
+    settings = JobSettings(tmp_path / "out", OUTPUTS, skip_existing=True)
+    regions = np.full(scan.anterior.shape, 3)
+    prediction = make_prediction(scan, None if lesion else {})
+    index = find_index(scan, prediction, make_prediction(scan, dict.fromkeys(VIEWS, regions)), None) if bones else None
+    folder = write_prediction(settings, scan, prediction, skeleton=index).folder
+    written = {path.name for path in folder.iterdir()}
+    assert written == file_names(OUTPUTS, VIEWS, False, lesion, bones) and ("lesions.dcm" in written) == lesion
+    reader = ScanReader(settings, description(), skeleton=description() if bones else None)
     assert reader.is_done(scan)
 
 
@@ -155,7 +171,7 @@ def test_only_a_whole_result_of_the_same_model_is_skipped(reader, scan):
     refused("damaged or of another version", format=1)
     refused("damaged or of another version", lesions="none")
     refused("without the patient's identity", settings={"keep_identity": True})
-    for name in file_names(OUTPUTS, ("anterior", "posterior"), False) - {"result.json"}:
+    for name in file_names(OUTPUTS, VIEWS, False, lesions=True) - {"result.json"}:
         path = reader.folder / name
         content = path.read_bytes()
         path.write_bytes(b"")
