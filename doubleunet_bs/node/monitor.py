@@ -54,7 +54,7 @@ class Monitor:
                     content = json.dumps({"status": "error", "problem": wrong} if wrong else {"status": "ok"})
                     self._answer(503 if wrong else 200, "application/json", content + "\n")
                 else:
-                    self._answer(404, "text/plain; charset=utf-8", "there are /health and /metrics\n")
+                    self._answer(404, "text/plain; charset=utf-8", "not found: use /health or /metrics\n")
 
             def _answer(self, status: int, kind: str, text: str) -> None:
                 data = text.encode()

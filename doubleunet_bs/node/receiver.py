@@ -1,5 +1,6 @@
 """Where scans come in: C-STORE from the peers that the configuration lists, and a watch folder."""
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -48,8 +49,8 @@ class Receiver:
         assert settings.receive is not None
         self.settings, self.receive, self.spool, self.log = settings, settings.receive, spool, log
         # Files go to the disk of the spool as they come, and never wholly into memory.
-        _config.STORE_RECV_CHUNKED_DATASET = True
-        tempfile.tempdir = str(spool.incoming)
+        self._before = _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir
+        _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = True, str(spool.incoming)
         # pynetdicom logs headers.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
         entity = AE(self.receive.ae_title)
@@ -74,6 +75,7 @@ class Receiver:
     def stop(self) -> None:
         """Accept nothing more; what is being received is aborted and was not acknowledged."""
         self._entity.shutdown()
+        _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = self._before
 
     def _requested(self, event: evt.Event) -> None:
         """Reject who is not listed, by AE title and address together, and who asks for another AE title."""
@@ -87,14 +89,15 @@ class Receiver:
             reason = "calling AE title"
         else:
             return
-        self.spool.count("rejected_associations")
-        self.log("association rejected", reason=reason, address=caller[1])
+        # First: after an error in a handler pynetdicom goes on and accepts.
         event.assoc.acse.send_reject(*_REJECTED[reason])
         event.assoc.kill()
+        self.log("association rejected", reason=reason, address=caller[1])
+        self.spool.count("rejected_associations")
 
     def _store(self, event: evt.Event) -> int:
         spool, size = self.spool, event.dataset_path.stat().st_size
-        if spool.free_bytes() < self.settings.min_free_mb << 20:
+        if spool.is_full(self.settings.min_free_mb):
             status, reason = OUT_OF_RESOURCES, "disk-full"
         else:
             try:
@@ -107,11 +110,11 @@ class Receiver:
             except OSError as error:
                 status, reason = OUT_OF_RESOURCES, error.strerror or "not written"
             else:
-                spool.count("received" if new else "received_again")
-                self.log("received" if new else "received again", study=number, bytes=size)
+                _note(spool, self.log, number, new)
                 return STORED
-        spool.count(f"refused_{status:04X}")
         self.log("refused", status=f"{status:04X}", reason=reason, bytes=size)
+        with contextlib.suppress(OSError):
+            spool.count(f"refused_{status:04X}")
         return status
 
 
@@ -124,8 +127,13 @@ class WatchFolder:
         self._growing: dict[str, tuple[int, int]] = {}
 
     def look(self) -> None:
-        """Take every new file that has not changed since the look before."""
+        """Take every new file that has not changed since the look before.
+
+        Raises:
+            OSError: the folder is gone, for instance a share that is not mounted.
+        """
         growing = {}
+        os.listdir(self.folder)
         for where, names in walk_folders(self.folder):
             for name in names:
                 path = os.path.join(where, name)
@@ -138,8 +146,7 @@ class WatchFolder:
                     continue
                 if self._growing.get(path) != state:
                     growing[path] = state
-                elif self.spool.free_bytes() < self.settings.min_free_mb << 20:
-                    self.log("refused", reason="disk-full")
+                elif self.spool.is_full(self.settings.min_free_mb):
                     return
                 else:
                     self._take(path, state)
@@ -158,9 +165,15 @@ class WatchFolder:
             self.log("not read", reason=error.strerror or "unreadable")
             return
         else:
-            self.spool.count("received" if new else "received_again")
-            self.log("received" if new else "received again", study=number)
+            _note(self.spool, self.log, number, new)
         finally:
             if copy is not None:
                 copy.unlink(missing_ok=True)
         self.spool.mark_watched(path, *state)
+
+
+def _note(spool: Spool, log: Log, study: int, new: bool) -> None:
+    log("received" if new else "received again", study=study)
+    # The file is safe already: a counter that cannot be written must not take that back.
+    with contextlib.suppress(OSError):
+        spool.count("received" if new else "received_again")

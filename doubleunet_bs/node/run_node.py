@@ -31,6 +31,7 @@ ATTEMPTS = 5
 FIRST_PAUSE = 30.0
 """Seconds until a study is tried again, doubled each time."""
 LOOK_SECONDS = 1.0
+SERVER_AWAY = "model server unavailable"
 WATCH_SECONDS, CLEAN_SECONDS = 5.0, 3600.0
 
 
@@ -45,6 +46,8 @@ def run_node(settings: NodeSettings) -> int:
     """
     spool = Spool(settings.spool)
     node = _Node(settings, spool)
+    if number := spool.forget_destinations([one.name for one in settings.destinations]):
+        log_event("destination no longer configured", results_of_studies=number)
     stop = threading.Event()
     senders = [Sender(one, settings, spool, log_event, stop) for one in settings.destinations]
     receiver = monitor = None
@@ -92,6 +95,7 @@ class _Node:
         self.trouble = ""
         self._predictor: Predictor | None = None
         self._watch = WatchFolder(settings, spool, log_event) if settings.watch else None
+        self._next_watch = self._next_clean = 0.0
 
     def open_model(self) -> None:
         """Load the model. A model server may be started later: then it is asked again when a study waits.
@@ -103,7 +107,7 @@ class _Node:
         try:
             self._predictor = Predictor(chosen.model, chosen.engine, chosen.server, chosen.precision, chosen.deadline)
         except ServerError as error:
-            self.trouble = "model server unavailable"
+            self.trouble = SERVER_AWAY
             log_event(self.trouble, reason=str(error))
         else:
             self.trouble = ""
@@ -112,31 +116,49 @@ class _Node:
 
     def disk_is_full(self) -> bool:
         """Whether the spool has less free space than it must keep."""
-        return self.spool.free_bytes() < self.settings.min_free_mb << 20
+        return self.spool.is_full(self.settings.min_free_mb)
 
     def work(self, signals: StopSignals) -> None:
         """Segment studies as they become due, until a signal comes."""
-        watched = cleaned = 0.0
-        full = False
         while not signals.requested:
-            now = time.monotonic()
-            if self._watch and now - watched >= WATCH_SECONDS:
-                watched = now
-                self._watch.look()
-            if now - cleaned >= CLEAN_SECONDS:
-                cleaned = now
-                if number := self.spool.remove_old(self.settings.keep_days):
-                    log_event("removed old files", studies=number)
-            if self.disk_is_full():
-                if not full:
-                    log_event("disk full", free_bytes=self.spool.free_bytes())
-                full = True
-            else:
-                full = False
-                if (study := self.spool.next_study()) is not None:
-                    self.segment(study)
+            try:
+                if self.step():
                     continue
+            except OSError as error:
+                # A full disk, a share that is gone: the node waits until it is cured.
+                self._say_trouble(error.strerror or type(error).__name__)
             time.sleep(LOOK_SECONDS)
+
+    def step(self) -> bool:
+        """Look at the watch folder, remove old files and segment a study, each when it is due.
+
+        Returns:
+            Whether a study was segmented.
+        """
+        now, trouble = time.monotonic(), ""
+        if now >= self._next_clean:
+            self._next_clean = now + CLEAN_SECONDS
+            if number := self.spool.remove_old(self.settings.keep_days):
+                log_event("removed old files", studies=number)
+        if self._watch and now >= self._next_watch:
+            self._next_watch = now + WATCH_SECONDS
+            try:
+                self._watch.look()
+            except OSError as error:
+                trouble = f"watch folder: {error.strerror}"
+        study = None
+        if self.disk_is_full():
+            trouble = "disk-full"
+        elif (study := self.spool.next_study()) is not None:
+            self.segment(study)
+        if trouble or self.trouble != SERVER_AWAY:
+            self._say_trouble(trouble)
+        return study is not None
+
+    def _say_trouble(self, reason: str) -> None:
+        if reason and reason != self.trouble:
+            log_event("trouble", reason=reason)
+        self.trouble = reason
 
     def segment(self, study: Study) -> None:
         """Segment one study and note its results, or why it has none. No error of one study stops the node."""
@@ -155,7 +177,7 @@ class _Node:
             results, reasons, scans = self._predict(study, self._predictor)
         except ServerError as error:
             # Its text names the server only. A study is not to blame.
-            self.trouble = "model server unavailable"
+            self.trouble = SERVER_AWAY
             log_event(self.trouble, study=study.number, reason=str(error))
             self.spool.postpone(study, FIRST_PAUSE, count=False)
         except Exception as error:  # noqa: BLE001 - whatever a study causes, the others must get their results
@@ -177,7 +199,7 @@ class _Node:
         """SOP Instance UID -> file of the results, the reasons of what is not segmented, and the number of scans."""
         allow = self.settings.allow_missing_view
         found = list_scans([str(study.folder)], allow)
-        reasons = [file.reason for file in found.rejected]
+        reasons = [file.reason for file in found.rejected] + [file.kind for file in found.passed_over]
         settings = JobSettings(
             out=self.spool.results(study.number),
             outputs=("dicom",),
@@ -223,7 +245,7 @@ def startup_report(settings: NodeSettings) -> str:
         found = find_model(Path(model))
         model = f"{found.description.name}, weights {found.description.weights_sha256[:12]}"
     lines.append(f"segments  with {model}, engine {settings.engine}{f' at {settings.server}' * bool(settings.server)}")
-    lines.append(f"          studies that were quiet for {settings.quiet_seconds:g} s")
+    lines.append(f"          a study once no file of it has come for {settings.quiet_seconds:g} s")
     for one in settings.destinations:
         if one.url:
             lines.append(f"sends to  {one.name}: {one.url}; {_encrypted(one.url.startswith('https'))}")

@@ -37,30 +37,36 @@ class Sender(threading.Thread):
     def run(self) -> None:
         pause = 1.0
         while not self.stop.wait(pause):
-            waiting = self.spool.deliveries(self.destination.name)
-            if not waiting:
-                pause = 1.0
-                continue
             try:
+                waiting = self.spool.deliveries(self.destination.name)
+                if not waiting:
+                    pause = 1.0
+                    continue
                 (self._send_web if self.destination.url else self._send_dicom)(waiting)
-            except UnavailableError as error:
+            except Exception as error:  # noqa: BLE001 - whatever happens, the results of other studies must go on
+                reason = str(error) if isinstance(error, UnavailableError) else type(error).__name__
                 pause = min(FIRST_PAUSE * 2**self.failures, LONGEST_PAUSE)
                 self.failures += 1
-                self.log("destination unavailable", destination=self.destination.name, reason=str(error), pause=pause)
+                self.log("destination unavailable", destination=self.destination.name, reason=reason, pause=pause)
             else:
                 self.failures, pause = 0, 0.1
 
-    def _note(self, delivery: Delivery, status: int | None) -> None:
-        """Note the answer of the destination: a status of PS3.4 B.2.3, None for "stored"."""
+    def _note(self, delivery: Delivery, status: int | None) -> str:
+        """Note the answer of the destination: a status of PS3.4 B.2.3, None for "stored".
+
+        Returns:
+            Why the file must be sent again later; "" when it need not.
+        """
         if status in (None, 0) or status >> 12 == 0xB:
             self.spool.delivered(delivery, SENT)
             self.spool.count("sent")
             self.log("sent", study=delivery.study, destination=self.destination.name)
         elif status >> 8 == 0xA7:
-            raise UnavailableError(f"status {status:04X}")
+            return f"status {status:04X}"
         else:
             self.spool.delivered(delivery, REFUSED)
             self.log("not taken", study=delivery.study, destination=self.destination.name, status=f"{status:04X}")
+        return ""
 
     def _send_dicom(self, waiting: list[Delivery]) -> None:
         destination, receive = self.destination, self.settings.receive
@@ -84,9 +90,12 @@ class Sender(threading.Thread):
             raise UnavailableError("none of our SOP classes accepted" if association.rejected_contexts else reason)
         try:
             accepted = {(one.abstract_syntax, one.transfer_syntax[0]) for one in association.accepted_contexts}
+            later = ""
             for delivery, dataset in datasets:
                 if self.stop.is_set():
                     return
+                if not association.is_established:
+                    raise UnavailableError("connection lost")
                 syntax = dataset.file_meta.TransferSyntaxUID
                 if (dataset.SOPClassUID, syntax) not in accepted and syntax.is_compressed:
                     dataset.decompress(generate_instance_uid=False)
@@ -97,9 +106,13 @@ class Sender(threading.Thread):
                 status = association.send_c_store(dataset)
                 if "Status" not in status:
                     raise UnavailableError("connection lost")
-                self._note(delivery, int(status.Status))
+                # One file that is not taken now does not hold up the others.
+                later = self._note(delivery, int(status.Status)) or later
+            if later:
+                raise UnavailableError(later)
         finally:
-            association.release()
+            if association.is_established:
+                association.release()
 
     def _send_web(self, waiting: list[Delivery]) -> None:
         destination = self.destination
@@ -111,22 +124,26 @@ class Sender(threading.Thread):
             headers["Authorization"] = f"Bearer {os.environ[destination.token_variable]}"
         client = DICOMwebClient(destination.url, session=session, headers=headers)
         client.set_http_retry_params(retry=False)
+        later = ""
         for delivery in waiting:
             if self.stop.is_set():
                 return
             try:
                 answer = client.store_instances([pydicom.dcmread(delivery.path)])
             except requests.HTTPError as error:
-                # 409: stored nothing, for a reason that lies in the file. Others can be mended on the other side.
+                # These lie in the file. Others, such as a missing right, can be cured on the other side.
                 code = error.response.status_code if error.response is not None else 500
-                if code != 409:
+                if code not in (400, 409, 413, 415):
                     raise UnavailableError(f"HTTP {code}") from None
                 self._note(delivery, 0xC000)
                 continue
             except requests.RequestException as error:
                 raise UnavailableError(type(error).__name__) from None
             failed = answer.get("FailedSOPSequence") or []
-            self._note(delivery, int(failed[0].get("FailureReason") or 0xC000) if failed else None)
+            status = int(failed[0].get("FailureReason") or 0xC000) if failed else None
+            later = self._note(delivery, status) or later
+        if later:
+            raise UnavailableError(later)
 
 
 def _contexts(datasets: Iterable[Dataset]) -> list:

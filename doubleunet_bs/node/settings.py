@@ -149,7 +149,9 @@ class _Table:
         try:
             return kind(value)
         except SettingsError as error:
-            raise SettingsError(f"{label} = {value!r}: {error}") from None
+            # An address may hold a password.
+            shown = "" if key == "url" else f" = {value!r}"
+            raise SettingsError(f"{label}{shown} {error}") from None
 
     def tables(self, key: str) -> list["_Table"]:
         self.known.add(key)
@@ -214,8 +216,11 @@ def _settings(top: _Table, folder: Path) -> NodeSettings:
     if (table := tables["watch"]) is not None:
         watch = table.take("folder", local)
         table.end()
-        if watch.resolve() == spool.resolve() or spool.resolve() in watch.resolve().parents:
-            raise SettingsError("watch.folder lies in the spool: name another folder")
+        inner, outer = watch.resolve(), spool.resolve()
+        if inner == outer or outer in inner.parents or inner in outer.parents:
+            raise SettingsError("watch.folder and spool lie in one another: name another folder")
+        if not watch.is_dir():
+            raise SettingsError(f"watch.folder: no folder {watch}")
     if receive is None and watch is None:
         raise SettingsError("nothing would come in: add [receive] or [watch]")
     if (table := tables["monitor"]) is not None:
@@ -224,6 +229,8 @@ def _settings(top: _Table, folder: Path) -> NodeSettings:
     if (table := tables["tls"]) is not None:
         tls = Tls(*(table.take(key, local) for key in ("certificate", "key", "authority")))
         table.end()
+        for server_side in (True, False):
+            tls.context(server_side)
     destinations = tuple(_destination(one) for one in sends)
     names = [one.name for one in destinations]
     if len(set(names)) != len(names):
@@ -251,6 +258,12 @@ def _destination(table: _Table) -> Destination:
         )
         if found.token_variable and not os.environ.get(found.token_variable):
             raise SettingsError(f"send.token: the environment variable {found.token_variable} is not set")
+        if (
+            found.token_variable
+            and url.startswith("http:")
+            and urlsplit(url).hostname not in ("127.0.0.1", "localhost")
+        ):
+            raise SettingsError("send.token would travel unencrypted: use an https address")
     else:
         ae_title = table.take("ae_title", _ae_title)
         found = Destination(

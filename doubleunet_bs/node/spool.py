@@ -2,11 +2,12 @@
 
 A file counts as received once it and its row are on disk (fsync, then commit); only then is it acknowledged. Every
 state is one row of an SQLite database, so a node that was killed continues where it was. Names in here are hashes of
-UIDs; the folder is for its owner only, since the files hold patients.
+UIDs and paths. The folder is for its owner only, since the files hold patients.
 """
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import os
@@ -45,6 +46,7 @@ CREATE TABLE IF NOT EXISTS delivery (
     PRIMARY KEY (destination, uid)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS delivery_state ON delivery (destination, state, study);
+CREATE INDEX IF NOT EXISTS delivery_uid ON delivery (uid);
 CREATE TABLE IF NOT EXISTS watched (path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
@@ -115,7 +117,11 @@ class Spool:
                 (RECEIVING, time.time(), CRASH_PAUSE, PREDICTING),
             )
             # A destination may have been repaired since.
+            refused = database.execute("SELECT DISTINCT study FROM delivery WHERE state = ?", (REFUSED,)).fetchall()
             database.execute("UPDATE delivery SET state = ? WHERE state = ?", (WAITING, REFUSED))
+            database.executemany(
+                "UPDATE study SET state = ? WHERE id = ? AND state = ?", [(SENDING, one, DONE) for (one,) in refused]
+            )
 
     def close(self) -> None:
         """Leave the spool to another process."""
@@ -132,16 +138,29 @@ class Spool:
         """Free space of the spool's disk."""
         return shutil.disk_usage(self.folder).free
 
+    def is_full(self, min_free_mb: int) -> bool:
+        """Whether the disk has less free space than it must keep."""
+        return self.free_bytes() < min_free_mb << 20
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._reading():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+                self._database.execute("COMMIT")
+            finally:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """The database, for one thread at a time; its errors, such as a full disk, become an OSError."""
+        with self._lock:
+            try:
+                yield self._database
+            except sqlite3.Error as cause:
+                raise OSError(errno.EIO, f"queue: {cause}", str(self.folder)) from None
 
     def receive(self, path: Path, quiet_seconds: float, sop_class: str | None = None) -> tuple[int, bool]:
         """Take a whole DICOM file into its study. When this returns, it is safely on disk.
@@ -192,7 +211,7 @@ class Spool:
                 return known[0], False
             # A file that comes again with changes takes the place of the first, as in an archive.
             os.replace(path, folder / f"{instance}.dcm")
-            for place in (folder, folder.parent):
+            for place in (folder, folder.parent, self.folder):
                 _sync(place)
             database.execute(
                 "INSERT INTO study (key, state, due, changed) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
@@ -256,8 +275,8 @@ class Spool:
 
     def deliveries(self, destination: str, limit: int = 50) -> list[Delivery]:
         """What waits for a destination, oldest study first."""
-        with self._lock:
-            rows = self._database.execute(
+        with self._reading() as database:
+            rows = database.execute(
                 "SELECT uid, study, file FROM delivery WHERE destination = ? AND state = ? ORDER BY study LIMIT ?",
                 (destination, WAITING, limit),
             ).fetchall()
@@ -274,14 +293,14 @@ class Spool:
 
     def is_watched(self, path: str, size: int, modified: int) -> bool:
         """Whether this file of the watch folder, unchanged, has been taken."""
-        with self._lock:
-            row = self._database.execute("SELECT size, modified FROM watched WHERE path = ?", (path,)).fetchone()
+        with self._reading() as database:
+            row = database.execute("SELECT size, modified FROM watched WHERE path = ?", (_hashed(path),)).fetchone()
         return row == (size, modified)
 
     def mark_watched(self, path: str, size: int, modified: int) -> None:
         """Note that a file of the watch folder has been taken."""
         with self._transaction() as database:
-            database.execute("REPLACE INTO watched VALUES (?, ?, ?)", (path, size, modified))
+            database.execute("REPLACE INTO watched VALUES (?, ?, ?)", (_hashed(path), size, modified))
 
     def copy_in(self, path: str) -> Path:
         """Copy a file into `incoming`."""
@@ -303,10 +322,9 @@ class Spool:
             )
 
     def figures(self) -> dict[str, dict]:
-        """For the metrics: "counters" by name, "studies" by state, "deliveries" by (destination, state), and "aside":
-        number of a study -> reason."""
-        with self._lock:
-            read = self._database.execute
+        """For the metrics: "counters" by name, "studies" by state, "deliveries" by (destination, state)."""
+        with self._reading() as database:
+            read = database.execute
             return {
                 "counters": dict(read("SELECT name, value FROM counter ORDER BY name").fetchall()),
                 "studies": dict(read("SELECT state, COUNT(*) FROM study GROUP BY state").fetchall()),
@@ -316,7 +334,6 @@ class Spool:
                         "SELECT destination, state, COUNT(*) FROM delivery GROUP BY destination, state"
                     ).fetchall()
                 },
-                "aside": dict(read("SELECT id, reason FROM study WHERE state = ? ORDER BY id", (ASIDE,)).fetchall()),
             }
 
     def remove_old(self, days: float) -> int:
@@ -325,8 +342,8 @@ class Spool:
         Returns:
             The number of studies whose files went.
         """
-        with self._lock:
-            rows = self._database.execute(
+        with self._reading() as database:
+            rows = database.execute(
                 "SELECT id, key FROM study WHERE state IN (?, ?) AND changed < ? AND NOT removed",
                 (DONE, ASIDE, time.time() - days * 86400),
             ).fetchall()
@@ -337,9 +354,25 @@ class Spool:
                 ).rowcount
                 if changed:
                     database.execute("DELETE FROM instance WHERE study = ?", (number,))
+                    database.execute("DELETE FROM delivery WHERE study = ? AND state != ?", (number, SENT))
                     shutil.rmtree(self.folder / "received" / key, ignore_errors=True)
                     shutil.rmtree(self.results(number), ignore_errors=True)
         return len(rows)
+
+    def forget_destinations(self, known: list[str]) -> int:
+        """Drop what waits for destinations that the configuration no longer names; returns how much that is."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT DISTINCT destination, study FROM delivery WHERE state != ?", (SENT,)
+            ).fetchall()
+            gone = [row for row in rows if row[0] not in known]
+            for destination, study in gone:
+                database.execute(
+                    "DELETE FROM delivery WHERE destination = ? AND study = ? AND state != ?",
+                    (destination, study, SENT),
+                )
+                _settle(database, study)
+        return len(gone)
 
     def results(self, number: int) -> Path:
         """Folder of a study's results."""
@@ -353,6 +386,10 @@ def _settle(database: sqlite3.Connection, study: int) -> None:
         "(SELECT 1 FROM delivery WHERE study = ? AND state = ?)",
         (DONE, time.time(), study, SENDING, study, WAITING),
     )
+
+
+def _hashed(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
 def _sync(folder: Path) -> None:

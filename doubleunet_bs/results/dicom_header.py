@@ -120,7 +120,9 @@ def header_with_identity(
     """
     for value in study.values.values():
         value.encode("utf-8")
+    # The patient and the study count too: results of a scan that was corrected are other results.
     sources = "/".join(f"{view} {frame.sop_instance_uid} {frame.frame}" for view, frame in study.frames.items())
+    sources += "/".join(f"{name} {value}" for name, value in sorted(study.values.items()))
     return ResultHeader(study.values, study.frames, True, moment, _seed(scan, prediction, sources), scan.phantom)
 
 

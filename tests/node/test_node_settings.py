@@ -45,18 +45,22 @@ def test_what_a_file_means(tmp_path):
     [
         ('model = "model"', 'modell = "model"', "model is missing"),
         ("[receive]", "quiet_second = 3\n[receive]", "quiet_second is unknown: did you mean quiet_seconds?"),
-        ("port = 11112", "port = 0", "receive.port = 0: must be a port, 1 to 65535"),
+        ("port = 11112", "port = 0", "receive.port = 0 must be a port, 1 to 65535"),
         ("port = 11112", "port = true", "must be a port"),
         ("port = 11112", "prot = 11112", "receive.port is missing"),
         ('"CAMERA"', '"CAMERA\\\\1"', "must be an AE title"),
         ('"BONESCAN"', '"BONESCAN_OF_THE_WHOLE_CLINIC"', "must be an AE title"),
-        ('address = "10.0.0.5"', 'address = "camera1"', "receive.from.address = 'camera1': must be an IP address"),
+        ('address = "10.0.0.5"', 'address = "camera1"', "receive.from.address = 'camera1' must be an IP address"),
         ("[[receive.from]]", "[[receive.form]]", "[[receive.from]] is missing: list who may send"),
         ("https://", "ftp://", "must be an http or https address"),
-        ("https://", "https://user:secret@", "without a password"),
+        ("https://", "https://user:secret@", "send.url must be an http or https address without a password"),
+        ("[receive]", "[watch]\nfolder = '.'\n[receive]", "watch.folder and spool lie in one another"),
+        ("[receive]", "[watch]\nfolder = 'not_there'\n[receive]", "watch.folder: no folder"),
+        ("https://pacs.example/dicom-web/", 'http://pacs/dicom-web"\ntoken = "HOME', "would travel unencrypted"),
+        ("[receive]", "[tls]\ncertificate='a'\nkey='b'\nauthority='c'\n[receive]", "[tls]: No such file"),
         ('url = "https://pacs.example/dicom-web/"', 'ae_title = "PACS"\nhost = "h"\nport = 1', "the same name"),
         ("port = 104", "port = 104\ntls = true", "tls = true needs [tls]"),
-        ("[receive]", "[watch]\nfolder = 'spool/in'\n[receive]", "watch.folder lies in the spool"),
+        ("[receive]", "[watch]\nfolder = 'spool/in'\n[receive]", "watch.folder and spool lie in one another"),
         ("[receive]", 'engine = "gpu"\n[receive]', "gpu"),
         ("dicom-web/", 'dicom-web/"\ntoken = "NO_SUCH_VARIABLE_HERE', "NO_SUCH_VARIABLE_HERE is not set"),
         ("[receive]", "[receive", "not a readable TOML file"),
@@ -67,6 +71,7 @@ def test_what_is_refused(old, new, said, tmp_path):
     with pytest.raises(SettingsError) as caught:
         read(tmp_path, WHOLE.replace(old, new, 1))
     message = str(caught.value)
+    assert "secret" not in message
     assert said in message and "\n" not in message and message.startswith(str(tmp_path / "node.toml"))
 
 

@@ -1,16 +1,20 @@
 """Who may send, what is acknowledged and with which status, and the watch folder."""
 
 import dataclasses
+import os
+import subprocess
+import time
 
 import pydicom
 import pytest
-from hospital import send
+from hospital import send, tiny_disk
 from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
 from pynetdicom import AE
 
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.node.receiver import Receiver, WatchFolder
 from doubleunet_bs.node.settings import Peer
+from doubleunet_bs.node.spool import Spool
 
 
 @pytest.fixture
@@ -44,7 +48,51 @@ def test_what_is_stored_is_what_was_sent(receiver, settings, spool, study_files,
 @pytest.mark.parametrize(("caller", "called"), [("OTHER", "BONESCAN"), ("CAMERA", "OTHER"), ("CAMERA2", "BONESCAN")])
 def test_nobody_else_may_send(caller, called, receiver, settings, spool, study_files):
     assert send(study_files(), settings.receive.port, caller, called) == []
-    assert spool.figures()["counters"] == {"rejected_associations": 1} and spool.next_study() is None
+    assert spool.next_study() is None
+    # It is counted after the answer.
+    end = time.monotonic() + 20
+    while spool.figures()["counters"] != {"rejected_associations": 1}:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_nobody_else_may_send_while_the_queue_is_broken(receiver, settings, spool, study_files, monkeypatch):
+    monkeypatch.setattr(spool, "count", _full)
+    assert send(study_files(), settings.receive.port, "OTHER") == []
+
+
+def test_a_queue_that_cannot_be_written_is_out_of_resources(receiver, settings, spool, study_files):
+    spool._database.execute("PRAGMA max_page_count = 1")
+    spool._database.execute("PRAGMA query_only = 1")
+    assert send(study_files(), settings.receive.port) == [0xA700]
+    spool._database.execute("PRAGMA query_only = 0")
+    spool._database.execute("PRAGMA max_page_count = 100000")
+    assert send(study_files(), settings.receive.port) == [0]
+
+
+def _full(*_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(settings, events, study_files):
+    """A disk of 4 MB, of which 2 must stay free: scans of 1 MB are refused before it is full."""
+    if not tiny_disk(settings.spool, 4):
+        pytest.skip("no disk of 4 MB can be mounted (needs root)")
+    try:
+        spool = Spool(settings.spool)
+        tight = dataclasses.replace(settings, min_free_mb=2)
+        receiver = Receiver(tight, spool, events)
+        try:
+            answers = [send(study_files(seed=str(number)), tight.receive.port) for number in range(4)]
+        finally:
+            receiver.stop()
+        stored = answers.index([0xA700])
+        assert stored >= 1 and answers == [[0]] * stored + [[0xA700]] * (4 - stored)
+        assert len(list((settings.spool / "received").iterdir())) == stored
+        spool.close()
+    finally:
+        subprocess.run(["umount", str(settings.spool)], check=True)
 
 
 def test_a_listed_title_from_another_address(settings, spool, study_files, events):
@@ -88,8 +136,9 @@ def test_another_class_than_announced(receiver, settings, spool, study_files):
     spool.finish(spool.next_study(), {}, [])
     # pynetdicom sends by the class in the data set: a sender that contradicts itself is imitated in the spool's call.
     taken = spool.copy_in(str(path))
-    with pytest.raises(Exception, match="another SOP class"):
+    with pytest.raises(ScanError, match="another SOP class") as caught:
         spool.receive(taken, 0, str(CTImageStorage))
+    assert caught.value.reason == "sop-class"
 
 
 def test_a_full_disk_is_refused_in_time(settings, spool, study_files, events):
@@ -125,3 +174,20 @@ def test_the_watch_folder_waits_until_a_file_is_whole(settings, spool, study_fil
     assert growing.read_bytes() == data
     watch.look()
     assert spool.figures()["counters"] == {"passed_over": 1, "received": 1}
+
+
+def test_the_watch_folder_takes_any_file_name_and_keeps_none(settings, spool, study_files, events, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    watch = WatchFolder(dataclasses.replace(settings, watch=folder), spool, events)
+    data = study_files()[0].read_bytes()
+    with open(os.path.join(os.fsencode(folder), b"M\xfcller.dcm"), "wb") as file:
+        file.write(data)
+    watch.look()
+    watch.look()
+    assert spool.next_study() is not None
+    assert b"ller" not in b"".join(path.read_bytes() for path in spool.folder.glob("queue.sqlite*"))
+    (folder / "x").mkdir()
+    os.rename(folder, tmp_path / "gone")
+    with pytest.raises(OSError, match="No such file"):
+        watch.look()

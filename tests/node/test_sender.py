@@ -1,6 +1,8 @@
 """What destinations get, what they refuse, and what happens while they are away."""
 
 import threading
+import time
+from io import BytesIO
 
 import pydicom
 import pytest
@@ -33,16 +35,17 @@ class Pacs:
 
     def __init__(self, *syntaxes, status=0):
         self.port, self.status, self.stored = free_port(), status, []
+        self.statuses, self.abort = [], False
         entity = AE("PACS")
         entity.add_supported_context(SecondaryCaptureImageStorage, list(syntaxes))
         self.entity = entity
         entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
 
     def _store(self, event):
-        from io import BytesIO
-
+        if self.abort:
+            event.assoc.abort()
         self.stored.append(pydicom.dcmread(BytesIO(event.encoded_dataset())))
-        return self.status
+        return self.statuses.pop(0) if self.statuses else self.status
 
     def __enter__(self):
         return self
@@ -116,3 +119,58 @@ def test_stow_to_orthanc(settings, spool, result, events, tmp_path):
         assert server.get(f"/instances/{stored}/simplified-tags")["SOPInstanceUID"] == waiting[0].uid
     with pytest.raises(UnavailableError, match="ConnectionError"):
         one._send_web(waiting)
+
+
+def test_one_file_that_is_not_taken_now_does_not_hold_up_the_others(settings, spool, result, events):
+    dataset = pydicom.dcmread(result)
+    for number in (1, 2):
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{number}"
+        dataset.save_as(result.with_name(f"{number}.dcm"))
+        spool.receive(spool.copy_in(str(_other_scan(dataset, result, number))), 0)
+        study = spool.next_study()
+        spool.finish(study, {f"1.2.{number}": result.with_name(f"{number}.dcm")}, ["pacs"])
+    with Pacs(RLELossless) as pacs:
+        pacs.statuses = [0xA700, 0, 0]
+        one = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
+        with pytest.raises(UnavailableError, match="status A700"):
+            one._send_dicom(spool.deliveries("pacs"))
+    assert spool.figures()["deliveries"] == {("pacs", "waiting"): 1, ("pacs", "sent"): 2}
+
+
+def _other_scan(dataset, result, number):
+    from pydicom.uid import generate_uid
+
+    other = pydicom.dcmread(result)
+    other.StudyInstanceUID, other.SOPInstanceUID = generate_uid(), generate_uid()
+    other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
+    path = result.with_name(f"scan{number}.dcm")
+    other.save_as(path)
+    return path
+
+
+def test_a_sender_survives_whatever_a_pacs_does(settings, spool, result, events):
+    """The PACS aborts in the middle, then a result is missing for a moment: both are tried again."""
+    with Pacs(RLELossless) as pacs:
+        pacs.abort = True
+        one = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
+        one.start()
+        _wait(lambda: any(event["event"] == "destination unavailable" for event in events.seen))
+        assert one.is_alive() and spool.figures()["deliveries"] == {("pacs", "waiting"): 1}
+        one.stop.set()
+        one.join(10)
+    hidden = result.rename(result.with_suffix(".hidden"))
+    with Pacs(RLELossless) as pacs:
+        other = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
+        other.start()
+        _wait(lambda: events.seen[-1].get("reason") == "FileNotFoundError")
+        assert other.is_alive()
+        hidden.rename(result)
+        other.stop.set()
+        other.join(10)
+
+
+def _wait(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,13 +1,13 @@
 """The queue on disk: states of a study, what a kill leaves, what is known to have been sent."""
 
 import os
-import time
+import types
 
 import pydicom
 import pytest
 
 from doubleunet_bs.errors import RunError, ScanError
-from doubleunet_bs.node.spool import Spool, list_studies
+from doubleunet_bs.node.spool import CRASH_PAUSE, Spool, list_studies
 
 
 def receive(spool, paths, quiet=0.0):
@@ -20,16 +20,24 @@ def results(spool, study, *uids):
     return {uid: folder / f"{uid}.dcm" for uid in uids}
 
 
-def test_a_study_becomes_due_when_it_is_quiet(spool, study_files):
+@pytest.fixture
+def clock(monkeypatch):
+    """The spool's time, which passes only when a test says so."""
+    now = [1000.0]
+    monkeypatch.setattr("doubleunet_bs.node.spool.time", types.SimpleNamespace(time=lambda: now[0]))
+    return now
+
+
+def test_a_study_becomes_due_when_it_is_quiet(spool, study_files, clock):
     first, second = study_files("two-files")
-    receive(spool, [first], quiet=0.3)
+    receive(spool, [first], quiet=30)
+    clock[0] += 29
     assert spool.next_study() is None
-    time.sleep(0.2)
-    receive(spool, [second], quiet=0.3)
-    time.sleep(0.2)
+    receive(spool, [second], quiet=30)
+    clock[0] += 29
     # The second file began the wait anew.
     assert spool.next_study() is None
-    time.sleep(0.15)
+    clock[0] += 1
     study = spool.next_study()
     assert len(list(study.folder.iterdir())) == 2 and spool.next_study() is None
     assert list(spool.incoming.iterdir()) == []
@@ -77,8 +85,7 @@ def test_results_are_sent_once_and_survive(spool, study_files, reopen):
     assert len(spool.deliveries("b")) == 2 and spool.deliveries("a") == []
 
 
-def test_a_kill_during_the_prediction_repeats_it_after_the_others(spool, study_files, reopen, monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.node.spool.CRASH_PAUSE", 0.3)
+def test_a_kill_during_the_prediction_repeats_it_after_the_others(spool, study_files, reopen, clock):
     receive(spool, study_files())
     receive(spool, study_files(seed="2"))
     first = spool.next_study()
@@ -86,7 +93,7 @@ def test_a_kill_during_the_prediction_repeats_it_after_the_others(spool, study_f
     reopen()
     second = spool.next_study()
     assert second.number != first.number and spool.next_study() is None
-    time.sleep(0.3)
+    clock[0] += CRASH_PAUSE
     again = spool.next_study()
     assert (again.number, again.attempts) == (first.number, 1)
 
@@ -152,16 +159,17 @@ def _delete(path, keyword):
     dataset.save_as(path)
 
 
-def test_old_files_go_and_may_come_again(spool, study_files):
+def test_old_files_go_and_may_come_again(spool, study_files, clock):
     paths = study_files()
     receive(spool, paths)
     study = spool.next_study()
     found = results(spool, study, "1.2")
     spool.finish(study, found, ["a"])
-    assert spool.remove_old(0) == 0
+    clock[0] += 86400
+    assert spool.remove_old(0.5) == 0
     spool.delivered(spool.deliveries("a")[0], "sent")
-    time.sleep(0.01)
-    assert spool.remove_old(1) == 0 and spool.remove_old(0) == 1
+    clock[0] += 86400
+    assert spool.remove_old(2) == 0 and spool.remove_old(0.5) == 1
     assert not study.folder.exists() and not spool.results(study.number).exists()
     assert receive(spool, paths) == [(1, True)]
     study = spool.next_study()
@@ -169,6 +177,27 @@ def test_old_files_go_and_may_come_again(spool, study_files):
     spool.finish(study, found, ["a"])
     # What was sent before is not sent again.
     assert spool.deliveries("a") == [] and spool.figures()["studies"] == {"done": 1}
+
+
+def test_refused_results_that_were_removed_are_not_offered_again(spool, study_files, reopen, clock):
+    receive(spool, study_files())
+    study = spool.next_study()
+    spool.finish(study, results(spool, study, "1.2"), ["a"])
+    spool.delivered(spool.deliveries("a")[0], "refused")
+    clock[0] += 86400
+    assert spool.remove_old(0.5) == 1
+    reopen()
+    assert spool.deliveries("a") == [] and spool.figures()["studies"] == {"done": 1}
+
+
+def test_a_destination_that_is_no_longer_configured_holds_up_nothing(spool, study_files):
+    receive(spool, study_files())
+    study = spool.next_study()
+    spool.finish(study, results(spool, study, "1.2"), ["a", "b"])
+    spool.delivered(spool.deliveries("a")[0], "sent")
+    assert spool.forget_destinations(["a", "b"]) == 0 and spool.figures()["studies"] == {"sending": 1}
+    assert spool.forget_destinations(["a"]) == 1
+    assert spool.deliveries("b") == [] and spool.figures()["studies"] == {"done": 1}
 
 
 def test_the_spool_is_for_one_node_and_its_owner(spool, study_files):

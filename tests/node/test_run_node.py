@@ -1,0 +1,137 @@
+"""One study at a time: what gets results, what is set aside and why, what is tried again."""
+
+import dataclasses
+import json
+import shlex
+
+import pydicom
+import pytest
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.errors import ServerError
+from doubleunet_bs.node.run_node import ATTEMPTS, SERVER_AWAY, _Node, startup_report
+from doubleunet_bs.node.settings import Destination
+
+
+@pytest.fixture
+def node(settings, spool, trained_run):
+    pacs = Destination("pacs", "PACS", "127.0.0.1", 11999)
+    chosen = dataclasses.replace(settings, model=str(trained_run / "fold_01"), destinations=(pacs,))
+    return _Node(chosen, spool)
+
+
+def take(spool, paths):
+    for path in paths:
+        spool.receive(spool.copy_in(str(path)), 0)
+
+
+def events(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+
+
+def test_a_scan_gets_results_for_every_destination(node, spool, study_files, capsys):
+    [path] = study_files()
+    take(spool, [path])
+    assert node.step() and not node.step()
+    source = pydicom.dcmread(path)
+    sent = [pydicom.dcmread(one.path) for one in spool.deliveries("pacs")]
+    assert {"SEG", "OT"} <= {one.Modality for one in sent}
+    assert {(one.PatientID, one.StudyInstanceUID) for one in sent} == {(source.PatientID, source.StudyInstanceUID)}
+    said = str(events(capsys))
+    assert "predicted" in said and source.PatientID not in said and source.StudyInstanceUID not in said
+
+
+def test_a_corrected_patient_gets_results_of_their_own(node, spool, study_files):
+    [path] = study_files()
+    take(spool, [path])
+    node.step()
+    for one in spool.deliveries("pacs"):
+        spool.delivered(one, "sent")
+    dataset = pydicom.dcmread(path)
+    dataset.PatientID = "CORRECTED"
+    dataset.save_as(path)
+    take(spool, [path])
+    node.step()
+    again = spool.deliveries("pacs")
+    assert again and {pydicom.dcmread(one.path).PatientID for one in again} == {"CORRECTED"}
+
+
+def test_two_files_that_come_minutes_apart(node, spool, study_files):
+    first, second = study_files("two-files")
+    take(spool, [first])
+    node.step()
+    assert spool.figures()["studies"] == {"aside": 1} and spool.deliveries("pacs") == []
+    take(spool, [second])
+    node.step()
+    assert spool.figures()["studies"] == {"sending": 1}
+
+
+def test_what_is_no_bone_scan_is_set_aside_with_its_reason(node, spool, study_files, capsys):
+    take(spool, study_files("tomographic"))
+    [path] = study_files(seed="2")
+    dataset = pydicom.dcmread(path)
+    dataset.Modality = "OT"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = 512, 1024, 1
+    dataset.PixelData = dataset.PixelData[: 2 * 512 * 1024]
+    dataset.save_as(path)
+    take(spool, [path])
+    assert node.step() and node.step()
+    aside = [event for event in events(capsys) if event["event"] == "set aside"]
+    assert len(aside) == 2 and all(event["reasons"] and all(event["reasons"]) for event in aside)
+    assert aside[0]["reasons"] == ["tomographic"] and spool.deliveries("pacs") == []
+
+
+def test_a_study_that_fails_again_and_again_is_set_aside(node, spool, study_files, monkeypatch, capsys):
+    monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
+    take(spool, study_files())
+    node.open_model()
+    monkeypatch.setattr(node._predictor, "predict", lambda scan: 1 / 0)
+    for _ in range(ATTEMPTS):
+        assert node.step()
+    assert spool.figures()["studies"] == {"receiving": 1}
+    assert node.step() and spool.figures()["studies"] == {"aside": 1}
+    failed = [event for event in events(capsys) if event["event"] == "failed"]
+    assert len(failed) == ATTEMPTS and failed[0]["reason"] == "ZeroDivisionError"
+
+
+def test_a_model_server_that_is_away_costs_nothing(node, spool, study_files, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
+    take(spool, study_files())
+    node.open_model()
+    predict = node._predictor.predict
+
+    def away(scan):
+        raise ServerError("grpc://gpu:8500: no answer")
+
+    monkeypatch.setattr(node._predictor, "predict", away)
+    for _ in range(2 * ATTEMPTS):
+        node.step()
+    assert node.trouble == SERVER_AWAY and spool.figures()["studies"] == {"receiving": 1}
+    monkeypatch.setattr(node._predictor, "predict", predict)
+    node.step()
+    assert node.trouble == "" and spool.figures()["studies"] == {"sending": 1}
+
+
+def test_a_full_disk_stops_predictions_until_there_is_space(node, spool, study_files, monkeypatch):
+    take(spool, study_files())
+    monkeypatch.setattr(spool, "free_bytes", lambda: 0)
+    assert not node.step() and node.trouble == "disk-full"
+    monkeypatch.undo()
+    assert node.step() and node.trouble == ""
+
+
+def test_the_startup_report_and_the_list(node, spool, study_files, tmp_path, capsys):
+    said = startup_report(node.settings)
+    for line in ("BONESCAN, 127.0.0.1 port", "CAMERA at 127.0.0.1", "pacs: PACS, 127.0.0.1 port 11999; not encrypted"):
+        assert line in said
+    config = tmp_path / "node.toml"
+    receive = '[receive]\nae_title = "A"\nport = 11998\n[[receive.from]]\nae_title = "B"\naddress = "127.0.0.1"\n'
+    config.write_text(f'spool = "spool"\nmodel = "{node.settings.model}"\n{receive}')
+    take(spool, study_files("tomographic"))
+    node.step()
+    capsys.readouterr()
+    assert main(shlex.split(f"node {config} --list")) == 0
+    assert "tomographic" in capsys.readouterr().out
+    assert main(shlex.split(f"node {config} --check")) == 0
+    assert "sends     nothing" in capsys.readouterr().out
