@@ -1,6 +1,6 @@
 """The Bone Scan Index from masks: the sum over regions of (involved fraction x weight of the region).
 
-Defined by Imbriaco et al., Clin Cancer Res 1998;4:1765. How two projections become a fraction is decided here: see
+Defined by Imbriaco et al., Clin Cancer Res 1998;4:1765. How two projections become a fraction is our choice: see
 `bone_scan_index` and `assets/docs/bsi.md`.
 """
 

@@ -213,7 +213,7 @@ class ModelDescription:
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction in per cent with one decimal; None is "undefined"."""
+    """A fraction as a percentage with one decimal; None is "undefined"."""
     return "undefined" if fraction is None else f"{100 * fraction:.1f} %"
 
 

@@ -45,8 +45,7 @@ def find_previous(path: str, current: ScanFiles, allow_missing_view: bool = Fals
         raise RunError(f"{path}: holds {len(found.scans)} scans{reason}: give --previous one scan or its result folder")
     if same_patient(current.sources, found.scans[0].sources) is False:
         raise RunError(
-            f"{path}: Patient ID, its issuer or the birth date differs from the new scan: "
-            "if it is the same person, give --previous a result folder"
+            f"{path}: another Patient ID, issuer or birth date: for the same person give --previous a result folder"
         )
     return found.scans[0].read(allow_missing_view)
 

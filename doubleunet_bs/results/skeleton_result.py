@@ -93,7 +93,7 @@ def find_index(scan: BoneScan, prediction: Prediction, regions: Prediction, tabl
         {view: (top, top + KEPT_ROWS) for view, top in rows.items()},
     )
     if regions.model.quality_warning:
-        warnings.append(f"the model of the skeleton is of no use: {regions.model.quality_warning}")
+        warnings.append(f"unreliable model of the skeleton: {regions.model.quality_warning}")
     counts = sum(int(getattr(scan, view).sum(dtype=np.int64)) for view in present)
     if counts < FEW_COUNTS:
         warnings.append(f"{counts:,} counts: below {FEW_COUNTS:,} the index is unreliable")

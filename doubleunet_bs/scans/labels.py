@@ -114,8 +114,7 @@ def check_image_size(path: Path, rows: int, columns: int) -> None:
     """Refuse an annotation of any other size, with reason "label-frame"."""
     if (rows, columns) not in IMAGE_KINDS:
         raise LabelError(
-            f"{path}: drawn on an image of {rows} x {columns} pixels: draw on one raw view (1024 x 256), "
-            "both side by side (1024 x 512) or the prepared image (640 x 512)",
+            f"{path}: drawn on {rows} x {columns} pixels: draw on 1024 x 256, 1024 x 512 or 640 x 512",
             "label-frame",
         )
 

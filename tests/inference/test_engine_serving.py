@@ -127,7 +127,8 @@ def test_deadline(server):
     start = time.monotonic()
     with pytest.raises(ServerError, match=r"no answer within 0\.3 s: .*give a longer --deadline"):
         Predictor(NAME, engine="serving", server=server.grpc, deadline=0.3)
-    assert time.monotonic() - start < 2
+    assert len(server.requests) <= 1
+    assert time.monotonic() - start < 10  # Other processes may keep this one waiting.
 
 
 @ordered

@@ -2,12 +2,12 @@
 
 import contextlib
 import gzip
-import resource
 import socket
 import struct
 import threading
 import time
 from concurrent import futures
+from pathlib import Path
 
 import pytest
 
@@ -105,11 +105,19 @@ def server(behave):
 
 
 def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Most bytes of memory since `forget_peak`."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> None:
+    """Otherwise a larger test before this one in the process would hide what is used here."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 @pytest.mark.parametrize("behave", [silence, stall, ping, huge, growing, endless_headers])
 def test_deadline_and_memory(behave, record_property):
+    forget_peak()
     before, start = peak(), time.monotonic()
     with server(behave) as url, pytest.raises(ServerError) as caught:
         ServingEngine(url, "model", DEADLINE)

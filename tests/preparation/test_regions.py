@@ -65,7 +65,7 @@ def test_index_masks_of_both_views_side_by_side_or_of_the_prepared_image(tmp_pat
         (lambda path: png(path / "S_anterior.png", drawn(13)), "pixel value 13, which is no region"),
         (lambda path: png(path / "S_posterior.png", drawn(5)), "not seen from behind"),
         (lambda path: png(path / "S_anterior.png", drawn(0)), "anterior view has no regions: draw both"),
-        (lambda path: png(path / "S_anterior.png", drawn(1)[:1000]), "drawn on an image of 1000 x 256"),
+        (lambda path: png(path / "S_anterior.png", drawn(1)[:1000]), "drawn on 1000 x 256 pixels"),
     ],
 )
 def test_what_is_refused(tmp_path, make, message):

@@ -387,7 +387,7 @@ def test_previous_scan_or_result(command, phantoms, tmp_path):
     assert earlier.name in (folder / "report.html").read_text()
     # The phantoms are different patients, and a scan names its patient.
     code, _, err = command(second, "--previous", first, out=tmp_path / "c")
-    assert code == 1 and "Patient ID, its issuer or the birth date differs" in err
+    assert code == 1 and "another Patient ID, issuer or birth date: for the same person" in err
     dataset = pydicom.dcmread(first)
     dataset.PatientID = pydicom.dcmread(second).PatientID
     dataset.save_as(tmp_path / "earlier.dcm")

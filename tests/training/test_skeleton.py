@@ -194,7 +194,7 @@ def test_predict_gives_the_bone_scan_index(cohort, run, tmp_path, capsys):
     assert index["table"] == "icrp110-female" and index["table_reason"] == "by the sex in the header"
     assert f"{index['value']:.2f} % by icrp110-female" in printed
     # After one epoch the model of the skeleton finds hardly any bone, and the result says so where warnings are.
-    assert any("model of the skeleton is of no use" in line for line in result["warnings"])
+    assert any("unreliable model of the skeleton" in line for line in result["warnings"])
     masks = {view: np.load(folder / f"mask_{view}.npy").astype(bool) for view in ("anterior", "posterior")}
     regions = {view: np.load(folder / f"regions_{view}.npy") for view in masks}
     for view in masks:
