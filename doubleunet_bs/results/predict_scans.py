@@ -27,7 +27,7 @@ from doubleunet_bs.results.previous_scan import find_previous
 from doubleunet_bs.results.result_files import COHORT, INDEX, JobSettings
 from doubleunet_bs.results.result_folder import WrittenResult, report_scan, write_prediction
 from doubleunet_bs.results.run_log import RunLog, check_log
-from doubleunet_bs.results.scan_reader import ScanReader
+from doubleunet_bs.results.scan_reader import COPY, ScanReader
 from doubleunet_bs.results.skeleton_result import check_same_preparation, find_index
 from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -125,7 +125,7 @@ class PredictionTask:
 
 def _without_copies(found: ScanFolder) -> ScanFolder:
     """Pass over copies of a file, which have the same counts: nothing of them is lost, and they are no failure."""
-    copies = [file for file in found.rejected if file.reason == "duplicate"]
+    copies = [file for file in found.rejected if file.reason == COPY]
     for file in copies:
         print(f"warning: {one_line(file.path)}: {file.message}", file=sys.stderr)
     rejected = tuple(file for file in found.rejected if file not in copies)
@@ -168,9 +168,10 @@ def predict_scans(task: PredictionTask) -> int:
             previous = report_scan(previous, predictor.predict(previous))
         earlier = _names_of(previous.result) if previous else ()
         bones = skeleton.description if skeleton else None
-        reader = ScanReader(settings, model, task.threshold, pseudonyms, earlier, bones)
+        reader = ScanReader(settings, model, task.threshold, pseudonyms, earlier, bones, task.weights)
         work = functools.partial(_predict_one, reader=reader, predictor=predictor, previous=previous)
         files_of: dict[str, Sequence[str]] = {}
+        copies: list[PassedOver] = []
         bar = tqdm(found.scans, desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
         try:
             # A flag that is looked at: a signal that stops the work anywhere could leave a result unreported.
@@ -180,12 +181,16 @@ def predict_scans(task: PredictionTask) -> int:
                     try:
                         result = work(files, skeleton=skeleton, weights=task.weights)
                     except BoneScanError as error:
-                        counts.failed += 1
+                        copy = _is_copy(error)
+                        if copy:
+                            copies.append(PassedOver(scan_name(files.sources), "copy"))
+                        else:
+                            counts.failed += 1
                         name = reader.cases.get(files, f"scan {number} of {total}")
                         reason = error.reason if isinstance(error, ScanError) else type(error).__name__
                         log.line(f"{name}: not segmented ({reason})")
                         with tqdm.external_write_mode(file=sys.stderr):
-                            _complain(_named(error, files.sources))
+                            _complain(_named(error, files.sources), "warning" if copy else "error")
                     else:
                         files_of[reader.cases[files]] = files.full_paths
                         counts.add(result)
@@ -197,9 +202,10 @@ def predict_scans(task: PredictionTask) -> int:
             if files_of:
                 save_file_table(settings.files_file, files_of)
         seconds = time.perf_counter() - begun
+        total -= len(copies)
         log.line(f"end: {counts.text(total)}, {seconds:.2f} s")
     print(f"\n{counts.text(total)} in {seconds:.0f} s")
-    if other := count_kinds(found.passed_over):
+    if other := count_kinds((*found.passed_over, *copies)):
         print(f"passed over: {other}")
     print(_where(settings))
     return 1 if counts.failed else 0
@@ -315,13 +321,16 @@ def rehearse_prediction(task: PredictionTask) -> int:
             earlier = previous.case, previous.pixel_sha256
         else:
             earlier = _names_of(previous.result)
-    reader = ScanReader(settings, model.description, task.threshold, task.read_pseudonyms(), earlier, bones)
-    ready = before = 0
+    reader = ScanReader(
+        settings, model.description, task.threshold, task.read_pseudonyms(), earlier, bones, task.weights
+    )
+    ready = before = copies = 0
     for files in found.scans:
         try:
             content = reader(files)
         except BoneScanError as error:
-            _complain(_named(error, files.sources))
+            copies += _is_copy(error)
+            _complain(_named(error, files.sources), "warning" if _is_copy(error) else "error")
             continue
         print(f"\n{scan_name(files.sources)}")
         if content is None:
@@ -335,7 +344,7 @@ def rehearse_prediction(task: PredictionTask) -> int:
             print(f"  would be written    {path}")
         for warning in content.prepared.warnings:
             print(f"  warning             {warning}")
-    total = len(found.scans) + len(found.rejected)
+    total = len(found.scans) + len(found.rejected) - copies
     skipped = f", {before} done before" if before else ""
     print(f"\ndry run: {ready} of {total} scans would be segmented{skipped}; nothing was written")
     return 0 if ready + before == total else 1
@@ -381,5 +390,9 @@ def _named(error: BoneScanError, sources: Sequence[Source]) -> str:
     return message if message.startswith(names) else f"{name}: {message}"
 
 
-def _complain(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _is_copy(error: BoneScanError) -> bool:
+    return isinstance(error, ScanError) and error.reason == COPY
+
+
+def _complain(message: str, kind: str = "error") -> None:
+    print(f"{kind}: {message}", file=sys.stderr)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
+from doubleunet_bs.bsi import choose_table
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.inference.model_description import ModelDescription
@@ -16,6 +17,9 @@ from doubleunet_bs.results.stored_result import load_result
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.scan_files import ScanFiles
+
+COPY = "duplicate"
+"""Reason of a ScanError for the same counts once more, under another UID: nothing of them is lost, it is no failure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,7 @@ class ScanReader:
         pseudonyms: what names the scans; None names them after their counts.
         previous: pseudonym and hash of the counts of the scan given with --previous.
         skeleton: the model of the skeleton, if one takes part.
+        weights: name of the weight table of the Bone Scan Index; None chooses it by the sex in the header.
 
     Attributes:
         cases: files of the scans read so far -> pseudonym, also of scans that were refused after reading.
@@ -57,9 +62,10 @@ class ScanReader:
         pseudonyms: Pseudonyms | None = None,
         previous: Collection[str] = (),
         skeleton: ModelDescription | None = None,
+        weights: str | None = None,
     ):
         self.settings, self.model, self.threshold, self.pseudonyms = settings, model, threshold, pseudonyms
-        self.previous, self.skeleton = previous, skeleton
+        self.previous, self.skeleton, self.weights = previous, skeleton, weights
         self.cases: dict[ScanFiles, str] = {}
         self._names: dict[str, str] = {}
         self._annotations: dict[Path, str] = {}
@@ -68,15 +74,15 @@ class ScanReader:
         """Read and prepare a scan; None when --skip-existing finds its result.
 
         Raises:
-            ScanError: it cannot be read or prepared, or DICOM results cannot refer to it.
-            RunError: its result would overwrite something, another scan of this run has the same counts, or it is the
-                previous scan itself.
+            ScanError: it cannot be read or prepared, DICOM results cannot refer to it, or, with the reason `COPY`,
+                another scan of this run has the same counts.
+            RunError: its result would overwrite something, or it is the previous scan itself.
         """
         settings, name = self.settings, scan_name(files.sources)
         scan = files.read(settings.allow_missing_view, self.pseudonyms)
         self.cases[files] = scan.case
         if scan.pixel_sha256 in self._names:
-            raise RunError(f"{name}: has the same counts as {self._names[scan.pixel_sha256]}: leave one of them out")
+            raise ScanError(f"{name}: has the same counts as {self._names[scan.pixel_sha256]}", COPY)
         if scan.case in self._names:
             # Of one identifier that stands in several scans a keyed pseudonym cannot make two names.
             other = self._names[scan.case]
@@ -107,7 +113,7 @@ class ScanReader:
         return ReadScan(scan, prepared, study, labelme)
 
     def is_done(self, scan: BoneScan) -> bool:
-        """Whether --skip-existing finds the result of a scan: whole, of the same counts, model and threshold.
+        """Whether --skip-existing finds the result of a scan: whole, of the same counts and settings.
 
         Raises:
             RunError: there is one that is not, and --overwrite is not given as well.
@@ -127,17 +133,19 @@ class ScanReader:
         except RunError:
             return "is damaged or of another version"
         present = [view for view in VIEWS if view not in scan.missing_views]
-        settings, weights = self.settings, result["model"]["weights_sha256"]
+        settings, model_weights = self.settings, result["model"]["weights_sha256"]
         if result.get("pixel_sha256", scan.pixel_sha256) != scan.pixel_sha256:
             return "is that of a scan with other counts"
-        if weights != self.model.weights_sha256:
-            return f"by another model (weights {weights[:12]}, now {self.model.weights_sha256[:12]})"
+        if model_weights != self.model.weights_sha256:
+            return f"by another model (weights {model_weights[:12]}, now {self.model.weights_sha256[:12]})"
         if result.get("threshold") != self.threshold:
             return f"with another threshold ({result.get('threshold') or 'none'})"
         index = result.get("bone_scan_index")
         wanted = None if self.skeleton is None else self.skeleton.weights_sha256
         if (None if index is None else index["model"]["weights_sha256"]) != wanted:
             return "by another model of the skeleton, or without one"
+        if index is not None and index["table"] != (table := choose_table(self.weights, scan.sex)[0].name):
+            return f"with the weight table {index['table']} (now {table})"
         outputs, lesions = outputs_of(scan, settings.outputs), bool(result["lesions"])
         for name in file_names(outputs, present, settings.keep_identity, lesions, wanted is not None):
             if not (folder / name).is_file() or not (folder / name).stat().st_size:

@@ -97,6 +97,21 @@ def test_a_copy_is_no_failure(command, night):
     assert len(err.splitlines()) == 1
 
 
+def test_a_copy_under_another_uid_is_no_failure(command, night, phantoms):
+    dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.3"
+    dataset.save_as(night / "sent_again.dcm")
+    arguments = (night, "--outputs", "none", "--skip-existing")
+    for done in ("2 of 2 scans segmented", "0 of 2 scans segmented, 2 done before"):
+        code, out, err = command(*arguments)
+        assert code == 0 and done in out and "passed over: 1 CT, 1 copy, 1 not DICOM" in out
+        (line,) = err.splitlines()
+        assert line.startswith("warning: ") and "sent_again.dcm: has the same counts as " in line
+        assert "phantom_0001.dcm" in line
+    code, out, err = command(*arguments, "--dry-run")
+    assert code == 0 and "0 of 2 scans would be segmented, 2 done before" in out and err.startswith("warning: ")
+
+
 def test_from_a_case_back_to_its_file(command, night):
     assert command(night, "--outputs", "none")[0] == 0
     table = command.out.with_name("out.files.csv")
@@ -148,6 +163,10 @@ def test_the_files_without_a_lesion_and_with_a_skeleton(scan, tmp_path, lesion, 
     assert written == file_names(OUTPUTS, VIEWS, False, lesion, bones) and ("lesions.dcm" in written) == lesion
     reader = ScanReader(settings, description(), skeleton=description() if bones else None)
     assert reader.is_done(scan)
+    if bones:
+        reader.weights = "spiers1968"
+        with pytest.raises(RunError, match=r"with the weight table icrp110-.* \(now spiers1968\)"):
+            reader.is_done(scan)
 
 
 def test_only_a_whole_result_of_the_same_model_is_skipped(reader, scan):
