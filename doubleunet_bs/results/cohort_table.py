@@ -52,6 +52,8 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     **_of_view(VIEWS[1]),
     "area_mm2": lambda result: result["lesion_area"]["lesion_area_mm2"],
     "fraction_of_body": lambda result: result["lesion_area"]["fraction_of_body"],
+    "bone_scan_index": lambda result: (result.get("bone_scan_index") or {}).get("value"),
+    "bsi_table": lambda result: (result.get("bone_scan_index") or {}).get("table"),
     "warnings": lambda result: "; ".join(result["warnings"]),
     "model": lambda result: result["model"]["name"],
     "weights": lambda result: result["model"]["weights_sha256"][:12],

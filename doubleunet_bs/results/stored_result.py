@@ -46,7 +46,12 @@ def _check(result: dict[str, Any]) -> None:
     _all(lambda value: value in VIEWS, *(lesion["view"] for lesion in lesions))
     _all(_is_figure, area["lesion_pixels"], *(lesion[name] for lesion in lesions for name in _LESION))
     _all(_or_none(_is_figure), *(area[name] for name in ("lesion_area_mm2", "body_pixels", "fraction_of_body")))
-    _all(_or_none(_is_figure), *(lesion["area_mm2"] for lesion in lesions), result.get("threshold"))
+    spacing = result["pixel_spacing_mm"]
+    _all(lambda value: value is None or (isinstance(value, list) and len(value) == 2), spacing)
+    _all(_is_figure, *(spacing or ()))
+    # Areas are added up where the spacing is known.
+    _all(_or_none(_is_figure) if spacing is None else _is_figure, *(lesion["area_mm2"] for lesion in lesions))
+    _all(_or_none(_is_figure), result.get("threshold"))
     _all(_or_none(lambda value: type(value) is int), *(lesion.get("focus") for lesion in lesions))
     _all(_or_none(lambda value: UID.fullmatch(value) is not None), *(lesion.get("tracking_uid") for lesion in lesions))
     _all(_or_none(_is_text), *(result.get(name) for name in ("mask_rule", "created", "focus_rule")))
@@ -61,15 +66,26 @@ def _check(result: dict[str, Any]) -> None:
     _all(_or_none(_is_figure), *(views[view]["highest_probability"] for view in VIEWS))
     _all(_or_none(_is_figure), *(views[view].get("counts") for view in VIEWS))
     _all(lambda value: isinstance(value, str) and CASE_NAME.fullmatch(value) is not None, result["case"])
-    spacing = result["pixel_spacing_mm"]
-    _all(lambda value: value is None or (isinstance(value, list) and len(value) == 2), spacing)
-    _all(_is_figure, *(spacing or ()))
+    _all(lambda value: value in ("kept", "none"), result["dicom"]["patient_identity"])
+    if result.get("bone_scan_index") is not None:
+        _check_index(result["bone_scan_index"])
     numbers = {lesion["number"]: lesion["view"] for lesion in lesions}
     for focus in result.get("foci") or ():
         _all(_is_figure, focus["number"])
         for view in VIEWS:
             if focus[view] is not None and numbers[focus[view]] != view:
                 raise ValueError("an area of the other view")
+
+
+def _check_index(index: dict[str, Any]) -> None:
+    model, regions = index["model"], index["regions"]
+    _all(_is_text, index["table"], index["table_reason"], index["note"], *index["warnings"])
+    _all(_is_text, model["name"], model["quality"], *(region["name"] for region in regions))
+    _all(_is_hash, model["weights_sha256"])
+    _all(_is_figure, index["value"], *(region[name] for region in regions for name in ("weight", "index")))
+    _all(_or_none(_is_figure), *(region["fraction"] for region in regions))
+    _all(lambda view: view in VIEWS, *index["views"])
+    _all(_is_figure, *index["views"].values())
 
 
 def _all(is_possible: Callable[[Any], bool], *values: Any) -> None:

@@ -25,6 +25,13 @@ def spots(*boxes):
     return mask
 
 
+INDEX = {
+    "value": 1.25, "views": {"anterior": 1.0}, "table": "icrp110-male", "table_reason": "chosen", "note": "",
+    "warnings": [], "regions": [{"name": "ribs", "weight": 8.0, "index": 1.25, "fraction": None}],
+    "model": {"name": "bones", "quality": "unknown", "weights_sha256": "0" * 64},
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def result(scan, tmp_path_factory):
     """Three areas, of which one of each view is the same spot: columns 100 to 102 are 153 to 155 from behind."""
@@ -111,6 +118,12 @@ def test_what_cannot_be_believed_is_left_out(result, tmp_path, capsys):
             {"threshold": "0.5"},
             {"views": []},
             {"model": None},
+            {"bone_scan_index": {}},
+            {"bone_scan_index": {**INDEX, "value": None}},
+            {"bone_scan_index": {**INDEX, "model": {}}},
+            {"lesions": [{**lesions[0], "area_mm2": None}, *lesions[1:]]},
+            {"dicom": None},
+            {"dicom": {**result.result["dicom"], "patient_identity": "some"}},
         )
     ):
         changed(f"case-bad{number}", **values)
@@ -123,7 +136,16 @@ def test_what_cannot_be_believed_is_left_out(result, tmp_path, capsys):
     printed = capsys.readouterr()
     assert len(read(tmp_path / "table.csv")) == 1 and printed.out.startswith("1 scan in ")
     named = [line.split(": ")[1] for line in printed.err.splitlines()]
-    assert len(named) == 12 and all(name.startswith(str(out / "case-bad")) for name in named[:11])
+    assert len(named) == 18 and all(name.startswith(str(out / "case-bad")) for name in named[:17])
+
+
+def test_the_bone_scan_index_has_columns(result, tmp_path):
+    folder = shutil.copytree(result.folder, tmp_path / "out" / "case-bones")
+    write_json(folder / "result.json", {**result.result, "bone_scan_index": INDEX})
+    shutil.copytree(result.folder, tmp_path / "out" / "case-none")
+    assert main(["collect", str(tmp_path / "out"), "--out", str(tmp_path / "table.csv")]) == 0
+    lines = read(tmp_path / "table.csv")
+    assert [(line["bone_scan_index"], line["bsi_table"]) for line in lines] == [("1.25", "icrp110-male"), ("", "")]
 
 
 def test_results_of_earlier_versions_are_read(result, tmp_path):
