@@ -42,6 +42,8 @@ segmented every night use --skip-existing.
 Without --keep-identity, no name, ID, date or UID of the patient is in any of these files. With it, the DICOM files (and
 only they) carry the patient and the study and refer to the original instances, so that an archive can file them.
 Files that say that the patient's identity was removed are then rejected.
+With --skeleton and without --weights, result.json, report and cohort.csv name the weight table chosen by the patient's
+sex: the sex can then be read from them.
 
 To correct predictions and train on them, use --labelme LABELS: it writes STEM_anterior.json and STEM_posterior.json
 for the scan STEM.dcm, with their pictures. Correct them in Labelme, then run `prepare --scans ... --labels LABELS`.
