@@ -148,7 +148,8 @@ def test_the_tables_say_that_patients_could_not_be_compared(tmp_path, here, ther
     summary, folder = evaluate_ensemble(run, others, QUICK)
     sentence = "The shards of the training have pseudonyms of another key"
     assert (sentence in format_summary(summary)) is said
-    for name in ("summary.csv", "summary.json", "table.tex", "report.html"):
+    # The CSV file holds figures only, which spreadsheets and pandas read.
+    for name in ("summary.json", "table.tex", "report.html"):
         assert (sentence in (folder / name).read_text(encoding="utf-8")) is said
 
 
