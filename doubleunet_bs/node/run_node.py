@@ -244,6 +244,8 @@ def startup_report(settings: NodeSettings) -> str:
     if settings.server is None:
         found = find_model(Path(model))
         model = f"{found.description.name}, weights {found.description.weights_sha256[:12]}"
+        if found.description.quality_warning:
+            lines.append(f"WARNING   {found.description.quality_warning}")
     lines.append(f"segments  with {model}, engine {settings.engine}{f' at {settings.server}' * bool(settings.server)}")
     lines.append(f"          a study once no file of it has come for {settings.quiet_seconds:g} s")
     for one in settings.destinations:
