@@ -17,13 +17,14 @@ Examples:
   doubleunet-bs predict export/ --model RUN/fold_01 --out predicted --engine serving --server grpc://gpu:8500
 
 Writes a folder per scan into DIR, named by a pseudonym computed from the scan's counts:
-  result.json                       always: lesions, areas, model, warnings; nothing of the patient
+  result.json                       always: lesions, areas, model, warnings; no name, ID, date or UID
   masks    mask_anterior.npy, mask_posterior.npy  masks in the pixels of the raw views, uint8, 1 where metastatic
            mask_anterior.png, mask_posterior.png  the same with 0 and 255, to look at
            regions_anterior.npy, ...  with --skeleton: 0 not bone, 1 to 12 the regions; the same as PNG
   overlay  overlay.png              both raw views with the predicted lesions outlined
   dicom    segmentation.dcm         DICOM segmentation (SEG) of both views
            lesions.dcm              structured report (SR): outline, area, counts, probability of each lesion, if any
+           bsi.dcm                  structured report of the Bone Scan Index, with --skeleton
            overlay.dcm              the overlay as a secondary capture, for viewers that do not show SEG
            scan.dcm                 the scan without the patient, to which the others refer; not with --keep-identity
   labelme  annotation_anterior.json, annotation_posterior.json  outlines to correct in Labelme

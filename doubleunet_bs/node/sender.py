@@ -70,7 +70,10 @@ class Sender(threading.Thread):
 
     def _send_dicom(self, waiting: list[Delivery]) -> None:
         destination, receive = self.destination, self.settings.receive
-        datasets = [(delivery, pydicom.dcmread(delivery.path)) for delivery in waiting]
+        # A result that is just being replaced comes with the next turn.
+        datasets = [(one, pydicom.dcmread(one.path)) for one in waiting if one.path.is_file()]
+        if not datasets:
+            raise UnavailableError("results not there")
         entity = AE(receive.ae_title if receive else "DOUBLEUNET_BS")
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT
         entity.connection_timeout = _TIMEOUT
@@ -128,6 +131,9 @@ class Sender(threading.Thread):
         for delivery in waiting:
             if self.stop.is_set():
                 return
+            if not delivery.path.is_file():
+                later = "results not there"
+                continue
             try:
                 answer = client.store_instances([pydicom.dcmread(delivery.path)])
             except requests.HTTPError as error:

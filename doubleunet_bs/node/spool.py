@@ -273,7 +273,7 @@ class Spool:
                 (RECEIVING, time.time() + seconds, 0 if count else 1, study.number, PREDICTING),
             )
 
-    def deliveries(self, destination: str, limit: int = 50) -> list[Delivery]:
+    def deliveries(self, destination: str, limit: int = 12) -> list[Delivery]:
         """What waits for a destination, oldest study first."""
         with self._reading() as database:
             rows = database.execute(

@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 
 from doubleunet_bs import __version__
+from doubleunet_bs.bsi.regions import REGIONS, region_number
 from doubleunet_bs.display import sides
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.predictor import Prediction
@@ -33,10 +34,11 @@ from doubleunet_bs.results.dicom_header import (
     header_without_identity,
     reference,
 )
-from doubleunet_bs.results.dicom_report import ReportedLesion, lesion_report
+from doubleunet_bs.results.dicom_report import ReportedLesion, bsi_report, lesion_report
 from doubleunet_bs.results.dicom_segmentation import segmentation
 from doubleunet_bs.results.lesion_list import all_warnings
-from doubleunet_bs.results.result_files import CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
+from doubleunet_bs.results.result_files import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
+from doubleunet_bs.results.skeleton_result import SkeletonResult
 from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom_file import pydicom_silence
@@ -54,14 +56,16 @@ def dicom_results(
     picture: np.ndarray,
     lesions: Sequence[ReportedLesion],
     study: SourceStudy | None = None,
+    skeleton: SkeletonResult | None = None,
 ) -> dict[str, bytes]:
-    """Segmentation, report of the lesions, secondary capture, and without identity the copy of the scan they refer to.
+    """Segmentation, reports, secondary capture, and without identity the copy of the scan they refer to.
 
     Args:
         scan, prediction: what was segmented, and the answer.
         picture: from `overlay_picture`.
         lesions: of the prediction.
         study: patient, study and frames of the scan's files; None leaves the patient out.
+        skeleton: adds its regions to the segmentation, and a report of the Bone Scan Index.
 
     Returns:
         File name -> content.
@@ -73,12 +77,11 @@ def dicom_results(
     with pydicom_silence:
         if study is None:
             header = header_without_identity(scan, prediction)
-            return _files(scan, prediction, picture, lesions, header) | {
-                SCAN_COPY: _encode(deidentified_scan(scan, header))
-            }
+            files = _files(scan, prediction, picture, lesions, header, skeleton)
+            return files | {SCAN_COPY: _encode(deidentified_scan(scan, header))}
         try:
             header = header_with_identity(study, scan, prediction, datetime.datetime.now())
-            return _files(scan, prediction, picture, lesions, header)
+            return _files(scan, prediction, picture, lesions, header, skeleton)
         except (ValueError, TypeError) as cause:
             # The text may hold header values: only the kind of error is named.
             raise RunError(
@@ -93,14 +96,27 @@ def _files(
     picture: np.ndarray,
     lesions: Sequence[ReportedLesion],
     header: ResultHeader,
+    skeleton: SkeletonResult | None,
 ) -> dict[str, bytes]:
     capture = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
+    bones, model = (skeleton.regions, skeleton.model) if skeleton else (None, None)
     files = {
-        SEGMENTATION: _encode(segmentation(prediction, header, scan.pixel_spacing_mm)),
+        SEGMENTATION: _encode(segmentation(prediction, header, scan.pixel_spacing_mm, bones, model)),
         CAPTURE: _encode(capture),
     }
     # A viewer (OHIF 3.13) stays black on a report without a lesion. The empty segmentation says the same.
-    return files | ({LESIONS: _encode(lesion_report(prediction, header, lesions))} if lesions else {})
+    if lesions:
+        files[LESIONS] = _encode(lesion_report(prediction, header, lesions))
+    if skeleton:
+        index = skeleton.index
+        fractions = {
+            REGIONS[region_number(share.name) - 1]: share.fraction
+            for share in index.regions
+            if share.fraction is not None
+        }
+        report = bsi_report(header, index.value, fractions, index.table, [prediction.model, skeleton.model])
+        files[BSI] = _encode(report)
+    return files
 
 
 def _encode(dataset: Dataset) -> bytes:

@@ -2,9 +2,9 @@
 
 The views are taken from opposite sides at the same time: the posterior one, mirrored, lies on the anterior one. Two
 areas are one focus when their centres are then at most 15 mm apart, or the radius of the larger one if that is more,
-and one is at most four times as large as the other. A caller that knows the bones can keep areas of different bones
-apart; `predict` does not yet, even with `--skeleton`. Bone and soft tissue
-absorb: many foci are seen from one side only, and an area without a partner is a focus of its own.
+and one is at most four times as large as the other. Areas of different bones are kept apart where a skeleton was
+predicted. Bone and soft tissue absorb: many foci are seen from one side only, and an area without a partner is a focus
+of its own.
 """
 
 import dataclasses

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.display import sides
 from doubleunet_bs.files import write_text
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.results.cohort_table import write_cohort_table
-from doubleunet_bs.results.laterality import sides
 from doubleunet_bs.results.result_files import COHORT, INDEX, REPORT, THUMBNAIL
 from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.templates import render_page

@@ -1,6 +1,6 @@
 """The files of a result: their names, which of them a user can choose, and where they go.
 
-result.json                     always: lesions, areas, model, gains, warnings; nothing of the patient
+result.json                     always: lesions, areas, model, gains, warnings; no name, ID, date or UID of the patient
 masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of the raw view
           mask_VIEW.png         the same with 0 and 255, to look at
           regions_VIEW.npy      with a model of the skeleton: uint8 (1024, 256), 0 not bone, 1 to 12
@@ -8,6 +8,7 @@ masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of t
 overlay   overlay.png           both raw views with the outlines of the prediction
 dicom     segmentation.dcm      not of pictures: DICOM segmentation of both views
           lesions.dcm           DICOM structured report of the lesions; none without a lesion
+          bsi.dcm               DICOM structured report of the Bone Scan Index; with a skeleton
           overlay.dcm           DICOM secondary capture of the overlay
           scan.dcm              the de-identified scan that both refer to; not with the patient's identity
 labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view
@@ -34,10 +35,11 @@ FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
 
 RESULT, OVERLAY, REPORT = "result.json", "overlay.png", "report.html"
-SEGMENTATION, LESIONS, CAPTURE, SCAN_COPY = "segmentation.dcm", "lesions.dcm", "overlay.dcm", "scan.dcm"
+SEGMENTATION, LESIONS, BSI = "segmentation.dcm", "lesions.dcm", "bsi.dcm"
+CAPTURE, SCAN_COPY = "overlay.dcm", "scan.dcm"
 # With the name of a view in place of the braces.
 MASK, MASK_PICTURE = "mask_{}.npy", "mask_{}.png"
-REGIONS, REGIONS_PICTURE = "regions_{}.npy", "regions_{}.png"
+REGION_MASK, REGION_PICTURE = "regions_{}.npy", "regions_{}.png"
 ANNOTATION, PICTURE, PROBABILITY = "annotation_{}.json", "view_{}.png", "probability_{}.png"
 THUMBNAIL = "thumbnail.png"
 INDEX, COHORT = "index.html", "cohort.csv"
@@ -97,11 +99,17 @@ def file_names(
         lesions: whether there is a lesion: without one there is no structured report.
         skeleton: whether a model of the skeleton takes part.
     """
-    masks = (MASK, MASK_PICTURE, REGIONS, REGIONS_PICTURE) if skeleton else (MASK, MASK_PICTURE)
+    masks = (MASK, MASK_PICTURE, REGION_MASK, REGION_PICTURE) if skeleton else (MASK, MASK_PICTURE)
     names = {
         "masks": [name.format(view) for view in VIEWS for name in masks],
         "overlay": [OVERLAY],
-        "dicom": [SEGMENTATION, CAPTURE, *((LESIONS,) if lesions else ()), *(() if identified else (SCAN_COPY,))],
+        "dicom": [
+            SEGMENTATION,
+            CAPTURE,
+            *((LESIONS,) if lesions else ()),
+            *((BSI,) if skeleton else ()),
+            *(() if identified else (SCAN_COPY,)),
+        ],
         "labelme": [name.format(view) for view in present for name in (ANNOTATION, PICTURE)],
         "report": [REPORT, THUMBNAIL],
         "probability": [PROBABILITY.format(view) for view in VIEWS],

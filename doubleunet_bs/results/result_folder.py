@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs import __version__
+from doubleunet_bs.bsi.regions import REGIONS, Region
 from doubleunet_bs.connected_components import CONNECTIVITY
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.display import png_bytes, region_picture
@@ -30,6 +31,7 @@ from doubleunet_bs.results.labelme_output import (
 from doubleunet_bs.results.lesion_changes import tracking_uids
 from doubleunet_bs.results.lesion_list import (
     BODY_DEFINITION,
+    LesionArea,
     PredictedLesion,
     all_warnings,
     area_mm2,
@@ -41,6 +43,7 @@ from doubleunet_bs.results.overlay import overlay_picture, thumbnail, view_pictu
 from doubleunet_bs.results.patient_report import ReportScan, report_page
 from doubleunet_bs.results.result_files import (
     ANNOTATION,
+    BSI,
     CAPTURE,
     FORMAT,
     LESIONS,
@@ -49,8 +52,8 @@ from doubleunet_bs.results.result_files import (
     OVERLAY,
     PICTURE,
     PROBABILITY,
-    REGIONS,
-    REGIONS_PICTURE,
+    REGION_MASK,
+    REGION_PICTURE,
     REPORT,
     RESULT,
     SCAN_COPY,
@@ -102,7 +105,8 @@ def write_prediction(
     lesions = find_lesions(scan, prediction, areas)
     label = metastatic_label(prediction.model.preparation.classes)
     shapes = {view: lesion_shapes(areas[view], label) for view in present}
-    result = describe_prediction(scan, prediction, lesions, shapes, outputs, study is not None)
+    bones = None if skeleton is None else bones_of(lesions, areas, skeleton.regions)
+    result = describe_prediction(scan, prediction, lesions, shapes, outputs, study is not None, bones)
     result["previous"] = None if previous is None else previous.result["case"]
     result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
     # Where every warning is shown: an index without its doubts would be taken for exact.
@@ -125,8 +129,8 @@ def write_prediction(
         for view, regions in (skeleton.regions if skeleton else {}).items():
             buffer = io.BytesIO()
             np.save(buffer, regions, allow_pickle=False)
-            files[REGIONS.format(view)] = buffer.getvalue()
-            files[REGIONS_PICTURE.format(view)] = png_bytes(region_picture(regions))
+            files[REGION_MASK.format(view)] = buffer.getvalue()
+            files[REGION_PICTURE.format(view)] = png_bytes(region_picture(regions))
     if {"overlay", "dicom"} & set(outputs):
         foci = {lesion["number"]: lesion["focus"] for lesion in result["lesions"]}
         picture = overlay_picture(scan, prediction, lesions, shown, foci)
@@ -138,8 +142,11 @@ def write_prediction(
             from doubleunet_bs.results.dicom_results import dicom_results
 
             found = zip(lesions, (area for view in VIEWS for area in areas[view]), result["lesions"], strict=True)
-            reported = [ReportedLesion(lesion, area, entry["tracking_uid"]) for lesion, area, entry in found]
-            files |= dicom_results(scan, prediction, picture, reported, study)
+            reported = [
+                ReportedLesion(lesion, area, entry["tracking_uid"], (bones or {}).get(lesion.number))
+                for lesion, area, entry in found
+            ]
+            files |= dicom_results(scan, prediction, picture, reported, study, skeleton)
     if "labelme" in outputs:
         for view in present:
             annotation = labelme_file(shapes[view], scan.anterior.shape, PICTURE.format(view))
@@ -168,6 +175,26 @@ def write_prediction(
     return WrittenResult(folder, result)
 
 
+def bones_of(
+    lesions: Sequence[PredictedLesion],
+    areas: Mapping[str, Sequence[LesionArea]],
+    regions: Mapping[str, np.ndarray],
+) -> dict[int, Region]:
+    """Number of a lesion -> the region that most of its pixels lie in; lesions outside of all regions are left out.
+
+    Args:
+        lesions, areas: from `find_lesions` and `find_areas`, in one order.
+        regions: view -> uint8 region mask in the pixels of the raw view.
+    """
+    found = {}
+    for lesion, area in zip(lesions, (area for view in VIEWS for area in areas[view]), strict=True):
+        inside = regions[lesion.view][area.box][area.inside]
+        counts = np.bincount(inside, minlength=len(REGIONS) + 1)[1:]
+        if counts.any():
+            found[lesion.number] = REGIONS[int(counts.argmax())]
+    return found
+
+
 def report_scan(scan: BoneScan, prediction: Prediction) -> ReportScan:
     """What the report of another scan shows of this one; nothing is written."""
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
@@ -182,6 +209,7 @@ def describe_prediction(
     shapes: Mapping[str, list[dict[str, Any]]],
     outputs: Collection[str],
     identified: bool = False,
+    bones: Mapping[int, Region] | None = None,
 ) -> dict[str, Any]:
     """The content of `result.json`. The scan is named by its pseudonym alone; a file that is not written is null.
 
@@ -190,7 +218,9 @@ def describe_prediction(
         shapes: view -> Labelme shapes; not of a missing view. Empty when none are made.
         outputs: members of `result_files.OUTPUTS`.
         identified: whether the DICOM files carry the patient's identity.
+        bones: from `bones_of`; None where no skeleton was predicted.
     """
+    regions = {number: region.name for number, region in (bones or {}).items()}
     prepared, model = prediction.prepared, prediction.model
     bodies = body_pixels(scan, prediction)
 
@@ -214,7 +244,7 @@ def describe_prediction(
             "annotation": file("labelme", ANNOTATION.format(view), not missing),
             "picture": file("labelme", PICTURE.format(view), not missing),
         }
-    foci = find_foci(lesions, scan.pixel_spacing_mm, prediction.warnings)
+    foci = find_foci(lesions, scan.pixel_spacing_mm, prediction.warnings, regions)
     number_of_focus = focus_numbers(foci)
     kinds: list[str | None] = [shape["shape_type"] for view in VIEWS for shape in shapes.get(view, ())]
     kinds = kinds or [None] * len(lesions)
@@ -232,7 +262,12 @@ def describe_prediction(
         "mask_rule": prediction.mask_rule,
         "lesion_rule": f"connected areas of the mask of one view, {CONNECTIVITY} neighbours; foci match the views",
         "lesions": [
-            {**dataclasses.asdict(lesion), "annotation_shape": kind, "focus": number_of_focus.get(lesion.number)}
+            {
+                **dataclasses.asdict(lesion),
+                "annotation_shape": kind,
+                "focus": number_of_focus.get(lesion.number),
+                "region": regions.get(lesion.number),
+            }
             for lesion, kind in zip(lesions, kinds, strict=True)
         ],
         "foci": None if foci is None else [dataclasses.asdict(focus) for focus in foci],
@@ -260,6 +295,7 @@ def describe_prediction(
         "dicom": {
             "segmentation": file("dicom", SEGMENTATION),
             "lesions": file("dicom", LESIONS, bool(lesions)),
+            "bone_scan_index": file("dicom", BSI, bones is not None),
             "overlay": file("dicom", CAPTURE),
             "scan": file("dicom", SCAN_COPY, not identified),
             "patient_identity": "kept" if identified and "dicom" in outputs else "none",

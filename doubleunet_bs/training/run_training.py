@@ -304,5 +304,5 @@ def warn_without_findings(title: str, history: Sequence[Epoch]) -> str:
         return ""
     return (
         f"warning     {title}: no epoch found a metastatic pixel on the validation scans: "
-        "try more epochs, larger batches or another --seed\n"
+        "try more epochs, another --batch-size or --seed, and a lower --bn-momentum for few scans\n"
     )

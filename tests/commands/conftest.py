@@ -1,7 +1,9 @@
-"""What the tests of training commands share: a network of one convolution in place of the Double U-Net."""
+"""What the tests of commands share: a network of one convolution in place of the Double U-Net, and `predict`."""
 
 import pytest
 from intensity_run import intensity_model
+
+from doubleunet_bs.__main__ import main
 
 
 @pytest.fixture
@@ -10,3 +12,16 @@ def small_network(monkeypatch):
     monkeypatch.setattr(
         "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
+
+
+@pytest.fixture
+def command(trained_run, tmp_path, capsys):
+    """Run predict; returns exit code, standard output and standard error."""
+
+    def run(*arguments, out=tmp_path / "out"):
+        code = main(["predict", *map(str, arguments), "--model", str(trained_run / "fold_01"), "--out", str(out)])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    run.out = tmp_path / "out"
+    return run

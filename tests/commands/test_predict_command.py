@@ -35,19 +35,6 @@ FILES = {
 }
 
 
-@pytest.fixture
-def command(trained_run, tmp_path, capsys):
-    """Run predict; returns exit code, standard output and standard error."""
-
-    def run(*arguments, out=tmp_path / "out"):
-        code = main(["predict", *map(str, arguments), "--model", str(trained_run / "fold_01"), "--out", str(out)])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    run.out = tmp_path / "out"
-    return run
-
-
 def test_files_of_a_scan(command, phantoms, scan, trained_run):
     code, out, _ = command(phantoms / "phantom_0001.dcm")
     folder = command.out / scan.case

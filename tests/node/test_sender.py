@@ -162,7 +162,7 @@ def test_a_sender_survives_whatever_a_pacs_does(settings, spool, result, events)
     with Pacs(RLELossless) as pacs:
         other = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
         other.start()
-        _wait(lambda: events.seen[-1].get("reason") == "FileNotFoundError")
+        _wait(lambda: events.seen[-1].get("reason") == "results not there")
         assert other.is_alive()
         hidden.rename(result)
         other.stop.set()

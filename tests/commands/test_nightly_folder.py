@@ -17,7 +17,6 @@ from dicom_variants import write_variant
 from handmade_prediction import description, make_prediction
 from PIL import Image
 
-from doubleunet_bs.__main__ import main
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
@@ -33,19 +32,6 @@ from doubleunet_bs.scans.pseudonyms import load_file_table, save_file_table
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.scans.views import MIRRORED_WARNING
-
-
-@pytest.fixture
-def command(trained_run, tmp_path, capsys):
-    """Run predict; returns exit code, standard output and standard error."""
-
-    def run(*arguments, out=tmp_path / "out"):
-        code = main(["predict", *map(str, arguments), "--model", str(trained_run / "fold_01"), "--out", str(out)])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    run.out = tmp_path / "out"
-    return run
 
 
 @pytest.fixture
