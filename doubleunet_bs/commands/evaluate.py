@@ -14,7 +14,7 @@ Examples:
   doubleunet-bs evaluate RUN --fold 1
   doubleunet-bs evaluate RUN_A RUN_B --out comparison
   doubleunet-bs evaluate RUN --ensemble --data OTHER_SHARDS
-  doubleunet-bs evaluate RUN --predictions nnunet/predictions
+  doubleunet-bs evaluate RUN --predictions nnunet/nnU-Net
 
 Writes:
   RUN/fold_01/scores.json     figures per scan and pooled, as fractions

@@ -5,7 +5,7 @@ training scans of a fold train, its validation scans validate, its test scans li
 
 Examples:
   doubleunet-bs export-nnunet shards --run RUN --out nnunet
-  doubleunet-bs evaluate RUN --predictions nnunet/predictions
+  doubleunet-bs evaluate RUN --predictions nnunet/nnU-Net
 
 Writes into DIR, and prints the commands of nnU-Net that follow:
   nnUNet_raw/Dataset501_BoneScan/imagesTr, labelsTr      prepared grey images and class masks (PNG)

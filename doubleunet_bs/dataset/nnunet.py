@@ -100,7 +100,7 @@ def commands(out: str | os.PathLike, title: str, folds: Sequence[int]) -> str:
         f"nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity",
     ]
     for fold in folds:
-        images, masks = folder / RAW / title / TEST_IMAGES.format(fold), folder / "predictions" / f"fold_{fold:02d}"
+        images, masks = folder / RAW / title / TEST_IMAGES.format(fold), folder / "nnU-Net" / f"fold_{fold:02d}"
         lines.append(f"nnUNetv2_train {number} 2d {fold - 1}")
         lines.append(f"nnUNetv2_predict -d {number} -c 2d -f {fold - 1} -i {images} -o {masks}")
     return "\n".join(lines)

@@ -35,7 +35,8 @@ def evaluate_predictions(
 
     Args:
         path: the run, trained or not: its folds and its shards.
-        predictions: PNG files of the size of the prepared image, values 0 air, 1 non-metastatic, 2 metastatic.
+        predictions: folder, whose name is that of the method in the tables; PNG files of the size of the prepared image,
+            values 0 air, 1 non-metastatic, 2 metastatic.
         data: the shards, where they are no longer where they were during training.
         settings: `overlap` counts.
 
@@ -43,7 +44,7 @@ def evaluate_predictions(
         RunError: a mask is missing, has another size or other values; no fold is there.
 
     Example:
-        >>> evaluate_predictions("RUN", "nnunet/predictions").mean.f1_of_means  # doctest: +SKIP
+        >>> evaluate_predictions("RUN", "nnunet/nnU-Net").mean.f1_of_means  # doctest: +SKIP
         0.61
     """
     settings, folder = settings or EvaluationSettings(), Path(predictions)
@@ -67,7 +68,7 @@ def evaluate_predictions(
             scans.append(score_scan(record, labels, mask, None, area, settings.overlap))
         about = {
             "version": __version__,
-            "experiment": folder.name,
+            "experiment": folder.resolve().name,
             "scans_are": scans_are(dataset.cases),
             "data_fingerprint": dataset.fingerprint,
             "folds_sha256": folds.sha256(),
@@ -80,10 +81,11 @@ def evaluate_predictions(
             )
         )
     summary = Summary(
-        experiment=folder.name,
+        experiment=folder.resolve().name,
         changed_settings={},
         total_folds=len(folds),
         folds=tuple(scored),
+        method=folder.resolve().name,
         provenance=Provenance(scans_are(dataset.cases), dataset.settings.changes()),
     )
     for scores in scored:

@@ -111,6 +111,7 @@ class Summary:
         total_folds: number of folds of the cross-validation, scored or not.
         folds: scores in the order of the folds.
         provenance: of the scans.
+        method: what found the lesions, as the tables name it.
     """
 
     experiment: str
@@ -118,6 +119,7 @@ class Summary:
     total_folds: int
     folds: tuple[FoldScores, ...]
     provenance: Provenance = dataclasses.field(default_factory=Provenance)
+    method: str = "Double U-Net"
 
     @property
     def is_ensemble(self) -> bool:

@@ -180,9 +180,9 @@ def summary_csv(summary: Summary) -> str:
         scans_are = "" if row.kind == "paper" else summary.provenance.scans
         writer.writerow([method, name, row.scans or "", *figures, row.f1_is, scans_are])
 
-    methods = {"Double U-Net": "model", "intensity threshold": "threshold"}
+    methods = {summary.method: "model", "intensity threshold": "threshold"}
     if summary.postprocessed_mean:
-        methods = {"Double U-Net": "model", "Double U-Net, minimum lesion size": "minimum_size"} | methods
+        methods = {summary.method: "model", f"{summary.method}, minimum lesion size": "minimum_size"} | methods
     for method, name in methods.items():
         for row in rows:
             if row.kind in ("fold", "mean", "mean of F1", "standard deviation"):
@@ -267,7 +267,7 @@ def format_summary(summary: Summary) -> str:
     marks = {kind: f"   {mark}" for kind, mark in note_marks(summary).items()}
     marks["paper"] = "   other scans: see below"
     lines = [
-        f"{'':>6}{'test':>6}   {'Double U-Net':^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",
+        f"{'':>6}{'test':>6}   {summary.method:^{3 * _WIDTH}}   {'best intensity threshold':^{3 * _WIDTH + 8}}",
         f"{'fold':>6}{'scans':>6}   {_header()}   {'grey >=':>8}{_header()}",
     ]
     rule = "-" * len(lines[-1])

@@ -41,7 +41,11 @@ def test_the_same_masks_give_the_same_figures(scored):
 def test_the_command(scored, capsys):
     run, _, masks = scored
     assert main(["evaluate", str(run), "--predictions", str(masks)]) == 0
-    assert "predictions masks" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    # Under its own name, and never under that of our network.
+    assert "predictions masks" in said and "Double U-Net" not in said
+    for name in ("summary.csv", "table.tex", "summary.json"):
+        assert "Double U-Net" not in (masks / name).read_text()
     assert main(["evaluate", str(run), "--predictions", str(masks), "--fold", "1"]) == 2
 
 
