@@ -35,8 +35,8 @@ def evaluate_predictions(
 
     Args:
         path: the run, trained or not: its folds and its shards.
-        predictions: folder, whose name is that of the method in the tables; PNG files of the size of the prepared image,
-            values 0 air, 1 non-metastatic, 2 metastatic.
+        predictions: folder, whose name is that of the method in the tables. Its PNG files have the size of the prepared
+            image and the values 0 air, 1 non-metastatic, 2 metastatic.
         data: the shards, where they are no longer where they were during training.
         settings: `overlap` counts.
 
