@@ -11,7 +11,7 @@ from pathlib import Path
 import pydicom
 
 from doubleunet_bs import __version__
-from doubleunet_bs.errors import ScanError, ServerError
+from doubleunet_bs.errors import BoneScanError, RunError, ScanError, ServerError
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import Predictor
@@ -19,7 +19,7 @@ from doubleunet_bs.node.monitor import Monitor
 from doubleunet_bs.node.receiver import RECEIVED_CLASSES, Receiver, WatchFolder
 from doubleunet_bs.node.sender import Sender
 from doubleunet_bs.node.settings import NodeSettings
-from doubleunet_bs.node.spool import ASIDE, RECEIVING, Spool, Study
+from doubleunet_bs.node.spool import ASIDE, FAILED, RECEIVING, Spool, Study
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
@@ -27,11 +27,14 @@ from doubleunet_bs.results.source_study import read_source_study
 from doubleunet_bs.stop_signals import StopSignals
 
 ATTEMPTS = 5
-"""Of a study that fails, or ends the node, for another reason than its content; then it is set aside."""
+"""Of a study that ends the node, or fails for a reason that may heal, such as a disk; then it is set aside."""
 FIRST_PAUSE = 30.0
 """Seconds until a study is tried again, doubled each time."""
 LOOK_SECONDS = 1.0
-SERVER_AWAY = "model server unavailable"
+SERVER_AWAY, MODEL_UNUSABLE = "model server unavailable", "model cannot be used"
+HEALING_REASONS = {"unreadable", "decoder"}
+"""Of a `ScanError` that the machine is to blame for: a file could not be read, a decoder did not start."""
+_PROGRAM_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
 WATCH_SECONDS, CLEAN_SECONDS = 5.0, 3600.0
 
 
@@ -151,7 +154,7 @@ class _Node:
             trouble = "disk-full"
         elif (study := self.spool.next_study()) is not None:
             self.segment(study)
-        if trouble or self.trouble != SERVER_AWAY:
+        if trouble or self.trouble not in (SERVER_AWAY, MODEL_UNUSABLE):
             self._say_trouble(trouble)
         return study is not None
 
@@ -163,17 +166,15 @@ class _Node:
     def segment(self, study: Study) -> None:
         """Segment one study and note its results, or why it has none. No error of one study stops the node."""
         if study.attempts >= ATTEMPTS:
-            state = self.spool.finish(study, {}, [], "failed")
-            log_event("set aside" if state == ASIDE else state, study=study.number, reasons=["failed"])
+            self._give_up(study)
             return
-        pause = FIRST_PAUSE * 2**study.attempts
         begun = time.perf_counter()
+        if self._predictor is None and not self._reopen_model():
+            # A study is not to blame.
+            self.spool.postpone(study, FIRST_PAUSE, count=False)
+            return
+        assert self._predictor is not None
         try:
-            if self._predictor is None:
-                self.open_model()
-            if self._predictor is None:
-                self.spool.postpone(study, FIRST_PAUSE, count=False)
-                return
             results, reasons, scans = self._predict(study, self._predictor)
         except ServerError as error:
             # Its text names the server only. A study is not to blame.
@@ -181,10 +182,13 @@ class _Node:
             log_event(self.trouble, study=study.number, reason=str(error))
             self.spool.postpone(study, FIRST_PAUSE, count=False)
         except Exception as error:  # noqa: BLE001 - whatever a study causes, the others must get their results
-            kind = type(error).__name__
-            log_event("failed", study=study.number, reason=kind, again_in=pause, where=_where(error))
+            pause = FIRST_PAUSE * 2**study.attempts if _may_heal(error) else None
+            log_event("failed", study=study.number, reason=type(error).__name__, again_in=pause, where=_where(error))
             self.spool.count("failed")
-            self.spool.postpone(study, pause)
+            if pause is None:
+                self._give_up(study)
+            else:
+                self.spool.postpone(study, pause)
         else:
             self.trouble = ""
             names = [one.name for one in self.settings.destinations]
@@ -195,10 +199,31 @@ class _Node:
             event = "set aside" if state == ASIDE else "changed meanwhile" if state == RECEIVING else "predicted"
             log_event(event, study=study.number, scans=scans, reasons=sorted(set(reasons)), seconds=round(seconds, 2))
 
+    def _give_up(self, study: Study) -> None:
+        state = self.spool.finish(study, {}, [], FAILED)
+        log_event("set aside" if state == ASIDE else "changed meanwhile", study=study.number, reasons=[FAILED])
+
+    def _reopen_model(self) -> bool:
+        """Ask the model server again; False, and `trouble`, while it is away or has a model that cannot be used."""
+        try:
+            self.open_model()
+        except BoneScanError as error:
+            self.trouble = MODEL_UNUSABLE
+            log_event(self.trouble, reason=str(error))
+        return self._predictor is not None
+
     def _predict(self, study: Study, predictor: Predictor) -> tuple[dict[str, Path], list[str], int]:
-        """SOP Instance UID -> file of the results, the reasons of what is not segmented, and the number of scans."""
+        """SOP Instance UID -> file of the results, the reasons of what is not segmented, and the number of scans.
+
+        Raises:
+            ScanError: with one of HEALING_REASONS.
+            RunError: the results cannot be written, or the model computes impossible values.
+        """
         allow = self.settings.allow_missing_view
         found = list_scans([str(study.folder)], allow)
+        for file in found.rejected:
+            if file.reason in HEALING_REASONS:
+                raise ScanError(file.message, file.reason)
         reasons = [file.reason for file in found.rejected] + [file.kind for file in found.passed_over]
         settings = JobSettings(
             out=self.spool.results(study.number),
@@ -215,12 +240,13 @@ class _Node:
                 if scan.case in cases:
                     raise ScanError("has the same counts as another of the study", "duplicate")
                 source = read_source_study(files.sources)
-                prediction = predictor.predict(scan)
+                written = write_prediction(settings, scan, predictor.predict(scan), source)
             except ScanError as error:
+                if error.reason in HEALING_REASONS:
+                    raise
                 reasons.append(error.reason)
                 continue
             cases.add(scan.case)
-            written = write_prediction(settings, scan, prediction, source)
             for path in sorted(written.folder.glob("*.dcm")):
                 results[pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID] = path
         return results, reasons, len(cases)
@@ -275,6 +301,16 @@ def log_event(event: str, **fields: object) -> None:
 
 def _encrypted(tls: bool) -> str:
     return "TLS" if tls else "not encrypted"
+
+
+def _may_heal(error: BaseException) -> bool:
+    """Whether a study may do better later. What lies in its files or in the program happens again."""
+    if isinstance(error, ScanError):
+        return error.reason in HEALING_REASONS
+    if isinstance(error, RunError):
+        # Results that cannot be written, because of the disk.
+        return isinstance(error.__context__, OSError)
+    return not isinstance(error, _PROGRAM_ERRORS)
 
 
 def _where(error: BaseException) -> str:

@@ -28,6 +28,9 @@ WAITING, SENT, REFUSED = "waiting", "sent", "refused"
 RECEIVING, PREDICTING, SENDING, DONE, ASIDE = "receiving", "predicting", "sending", "done", "aside"
 """States of a study. Aside: no result can be made, for a reason that is kept; another file starts the study again."""
 
+FAILED = "failed"
+"""Reason of a study that could not be segmented though nothing is known against it. Sent again, it is tried again."""
+
 CRASH_PAUSE = 20.0
 """Seconds that a study waits for each time that it was being predicted when the node ended."""
 
@@ -171,8 +174,8 @@ class Spool:
             sop_class: that was announced for it; None: not checked.
 
         Returns:
-            The study's number, and whether the file is new: False for one that was received before, byte for byte, and
-            for a result of this node.
+            The study's number, and whether the file is new: False for one that was received before, byte for byte,
+            unless its study has failed, and for a result of this node.
 
         Raises:
             ScanError: not DICOM, too large, without the UIDs that every file has, or of another class (`sop-class`).
@@ -202,11 +205,11 @@ class Spool:
                 path.unlink()
                 return own[0], False
             known = database.execute(
-                "SELECT study.id, digest FROM study JOIN instance ON study.id = study WHERE study.key = ? AND "
-                "instance.key = ?",
-                (key, instance),
+                "SELECT study.id, digest, state = ? AND reason = ? FROM study JOIN instance ON study.id = study "
+                "WHERE study.key = ? AND instance.key = ?",
+                (ASIDE, FAILED, key, instance),
             ).fetchone()
-            if known and known[1] == digest:
+            if known and known[1] == digest and not known[2]:
                 path.unlink()
                 return known[0], False
             # A file that comes again with changes takes the place of the first, as in an archive.

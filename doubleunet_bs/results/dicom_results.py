@@ -23,7 +23,7 @@ from pydicom.uid import (
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, region_number
 from doubleunet_bs.display import sides
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.errors import ScanError
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.dicom_header import (
     MANUFACTURER,
@@ -71,7 +71,8 @@ def dicom_results(
         File name -> content.
 
     Raises:
-        RunError: a value of the scan's header is not allowed in a DICOM result. Without `study` no header is used.
+        ScanError: "unreferable": a value of the scan's header is not allowed in a DICOM result. Without `study` no
+            header is used.
     """
     # highdicom and pydicom warn with the values they find, which may be a patient's name.
     with pydicom_silence:
@@ -84,10 +85,8 @@ def dicom_results(
             return _files(scan, prediction, picture, lesions, header, skeleton)
         except (ValueError, TypeError) as cause:
             # The text may hold header values: only the kind of error is named.
-            raise RunError(
-                f"{prediction.case}: DICOM results cannot hold this header ({type(cause).__name__}): "
-                "leave out --keep-identity"
-            ) from None
+            message = f"DICOM results cannot hold this header ({type(cause).__name__}): leave out --keep-identity"
+            raise ScanError(f"{prediction.case}: {message}", "unreferable") from None
 
 
 def _files(

@@ -96,7 +96,8 @@ def write_prediction(
         skeleton: regions and Bone Scan Index, from a model of the skeleton.
 
     Raises:
-        RunError: something is in the way, cannot be written, or the scan's header allows no DICOM result.
+        RunError: something is in the way or cannot be written.
+        ScanError: "unreferable": the scan's header allows no DICOM result.
     """
     folder = case_folder(settings.out, prediction.case, settings.overwrite)
     outputs = outputs_of(scan, settings.outputs)

@@ -1,6 +1,7 @@
 """One study at a time: what gets results, what is set aside and why, what is tried again."""
 
 import dataclasses
+import errno
 import json
 import shlex
 
@@ -8,8 +9,8 @@ import pydicom
 import pytest
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.errors import ServerError
-from doubleunet_bs.node.run_node import ATTEMPTS, SERVER_AWAY, _Node, startup_report
+from doubleunet_bs.errors import RunError, ScanError, ServerError
+from doubleunet_bs.node.run_node import ATTEMPTS, MODEL_UNUSABLE, SERVER_AWAY, _Node, startup_report
 from doubleunet_bs.node.settings import Destination
 
 
@@ -86,13 +87,75 @@ def test_a_study_that_fails_again_and_again_is_set_aside(node, spool, study_file
     monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
     take(spool, study_files())
     node.open_model()
-    monkeypatch.setattr(node._predictor, "predict", lambda scan: 1 / 0)
+    monkeypatch.setattr(node._predictor, "predict", raising(MemoryError()))
     for _ in range(ATTEMPTS):
         assert node.step()
     assert spool.figures()["studies"] == {"receiving": 1}
     assert node.step() and spool.figures()["studies"] == {"aside": 1}
     failed = [event for event in events(capsys) if event["event"] == "failed"]
-    assert len(failed) == ATTEMPTS and failed[0]["reason"] == "ZeroDivisionError"
+    assert len(failed) == ATTEMPTS and failed[0]["reason"] == "MemoryError"
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "reason"),
+    [
+        # What a header holds that DICOM forbids.
+        ("doubleunet_bs.results.dicom_results.secondary_capture", ValueError("forbidden"), "unreferable"),
+        ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("is damaged", "damaged-pixels"), "damaged-pixels"),
+        ("doubleunet_bs.inference.predictor.Predictor.predict", RunError("impossible values"), "failed"),
+        ("doubleunet_bs.inference.predictor.Predictor.predict", IndexError(), "failed"),
+    ],
+)
+def test_what_cannot_heal_is_set_aside_at_once(function, error, reason, node, spool, study_files, monkeypatch, capsys):
+    paths = study_files()
+    take(spool, paths)
+    node.open_model()
+    monkeypatch.setattr(function, raising(error))
+    assert node.step() and spool.figures()["studies"] == {"aside": 1} and not node.step()
+    assert [event["reasons"] for event in events(capsys) if event["event"] == "set aside"] == [[reason]]
+    # Sent again, it is tried again where nothing is known against it.
+    monkeypatch.undo()
+    take(spool, paths)
+    assert node.step() == (reason == "failed")
+    assert spool.figures()["studies"] == ({"sending": 1} if reason == "failed" else {"aside": 1})
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("cannot be read (I/O error)", "unreadable")),
+        ("doubleunet_bs.scans.sources.open", OSError(errno.EIO, "I/O error")),
+        ("doubleunet_bs.results.result_folder.write_json", OSError(errno.ENOSPC, "No space left on device")),
+        ("doubleunet_bs.inference.predictor.Predictor.predict", RuntimeError("the device is lost")),
+    ],
+)
+def test_what_may_heal_is_tried_again(function, error, node, spool, study_files, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
+    take(spool, study_files())
+    node.open_model()
+    with monkeypatch.context() as broken:
+        broken.setattr(function, raising(error), raising=False)
+        assert node.step() and spool.figures()["studies"] == {"receiving": 1}
+    assert node.step() and spool.figures()["studies"] == {"sending": 1}
+
+
+def test_a_server_with_another_model_costs_no_study(node, spool, study_files, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
+    take(spool, study_files())
+    with monkeypatch.context() as broken:
+        broken.setattr("doubleunet_bs.node.run_node.Predictor", raising(RunError("grpc://gpu:8500: of another format")))
+        for _ in range(2 * ATTEMPTS):
+            node.step()
+        assert node.trouble == MODEL_UNUSABLE and spool.figures()["studies"] == {"receiving": 1}
+    node.step()
+    assert node.trouble == "" and spool.figures()["studies"] == {"sending": 1}
 
 
 def test_a_model_server_that_is_away_costs_nothing(node, spool, study_files, monkeypatch):

@@ -15,7 +15,7 @@ from dicom_variants import KINDS, VIEWS, write_variant
 from handmade_prediction import description, lesions_of, make_prediction, reported
 from pydicom.uid import NuclearMedicineImageStorage
 
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.errors import ScanError
 from doubleunet_bs.inference.model_description import device_uid
 from doubleunet_bs.results import dicom_segmentation
 from doubleunet_bs.results.dicom_header import header_without_identity
@@ -304,7 +304,7 @@ def test_an_error_is_blamed_on_the_header_only_when_it_is_used(phantom, tmp_path
         raise ValueError("no such value")
 
     monkeypatch.setattr(module, "secondary_capture", fail)
-    with pytest.raises(RunError, match=r"cannot hold this header \(ValueError\): leave out --keep-identity"):
+    with pytest.raises(ScanError, match=r"cannot hold this header \(ValueError\): leave out --keep-identity"):
         write_results([phantom], tmp_path, True)
     with pytest.raises(ValueError, match="no such value"):
         write_results([phantom], tmp_path, False)
@@ -425,6 +425,6 @@ def test_values_that_dicom_does_not_allow(phantom, tmp_path, recwarn):
     study = read_source_study([Source(str(phantom))])
     study.values["PatientName"] = "SECRET\udc80"
     prediction = make_prediction(scan)
-    with pytest.raises(RunError) as error:
+    with pytest.raises(ScanError) as error:
         dicom_results(scan, prediction, overlay_picture(scan, prediction, (), view_pictures(scan)), (), study)
     assert "leave out --keep-identity" in str(error.value) and "SECRET" not in str(error.value)
