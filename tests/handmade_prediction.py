@@ -4,11 +4,11 @@ import numpy as np
 from intensity_run import LEVEL, SETTINGS
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.findings.lesion_list import PredictedLesion, find_areas, find_lesions
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.results.lesion_list import PredictedLesion, find_areas, find_lesions
 
 
 def description(settings: PreparationSettings = SETTINGS) -> ModelDescription:
@@ -52,7 +52,7 @@ def lesions_of(scan, prediction: Prediction) -> tuple[PredictedLesion, ...]:
 def reported(scan, prediction: Prediction, region=None) -> list:
     """The lesions of both views as structured reports take them, all with the same bone."""
     # highdicom takes a second to import; most users of this module do without.
-    from doubleunet_bs.results.dicom_report import ReportedLesion
+    from doubleunet_bs.dicom_results.structured_report import ReportedLesion
 
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
     found = zip(find_lesions(scan, prediction, areas), (area for view in VIEWS for area in areas[view]), strict=True)

@@ -23,7 +23,7 @@ from doubleunet_bs.display import (
     shown_box,
     upper_level,
 )
-from doubleunet_bs.results.lesion_list import find_areas
+from doubleunet_bs.findings.lesion_list import find_areas
 
 
 def test_display_is_inverse_and_saturates():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom
 
 from doubleunet_bs import __version__
+from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, ServerError
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.model_folder import find_model
@@ -23,7 +24,6 @@ from doubleunet_bs.node.spool import ASIDE, FAILED, RECEIVING, Spool, Study
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
-from doubleunet_bs.results.source_study import read_source_study
 from doubleunet_bs.stop_signals import StopSignals
 
 ATTEMPTS = 5

@@ -1,1 +1,1 @@
-"""What `predict` writes of a scan: result.json, masks, pictures, DICOM, Labelme outlines and a report."""
+"""What `predict` writes of a scan: result.json, masks, pictures, Labelme outlines and a report."""

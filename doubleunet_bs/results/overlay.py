@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, display_views, enlarged, halo, outline, shown_box, sides
 from doubleunet_bs.errors import counted
+from doubleunet_bs.findings.lesion_list import PredictedLesion, all_warnings
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.results.lesion_list import PredictedLesion, all_warnings
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 CONTOUR = (225, 87, 0)

@@ -17,9 +17,9 @@ from doubleunet_bs import __version__
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.display import clinical_display, edge_path, png_bytes, shown_box, sides, upper_level
 from doubleunet_bs.errors import counted
+from doubleunet_bs.findings.lesion_changes import match_earlier
+from doubleunet_bs.findings.lesion_list import BODY_DEFINITION, LesionArea
 from doubleunet_bs.inference.model_description import INTENDED_USE, percent
-from doubleunet_bs.results.lesion_changes import match_earlier
-from doubleunet_bs.results.lesion_list import BODY_DEFINITION, LesionArea
 from doubleunet_bs.templates import render_page
 
 MATCHED, NEW, GONE = "matched", "new", "gone"

@@ -15,6 +15,7 @@ from doubleunet_bs import __version__
 from doubleunet_bs.bsi import choose_table
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError, one_line
 from doubleunet_bs.files import nearest_existing
+from doubleunet_bs.findings.skeleton_result import check_same_preparation, find_index
 from doubleunet_bs.inference.engines import check_choice, check_threshold, choose_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
@@ -28,7 +29,6 @@ from doubleunet_bs.results.result_files import COHORT, INDEX, JobSettings
 from doubleunet_bs.results.result_folder import WrittenResult, report_scan, write_prediction
 from doubleunet_bs.results.run_log import RunLog, check_log
 from doubleunet_bs.results.scan_reader import COPY, ScanReader
-from doubleunet_bs.results.skeleton_result import check_same_preparation, find_index
 from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.other_files import PassedOver, count_kinds

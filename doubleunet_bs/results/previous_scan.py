@@ -7,13 +7,14 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs.constants import RAW_SHAPE, VIEWS
+from doubleunet_bs.dicom_results import SCAN_COPY
+from doubleunet_bs.dicom_results.source_study import same_patient
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.findings.lesion_list import LesionArea, find_areas
 from doubleunet_bs.results.input_scans import list_scans
-from doubleunet_bs.results.lesion_list import LesionArea, find_areas
 from doubleunet_bs.results.overlay import view_pictures
 from doubleunet_bs.results.patient_report import ReportScan
-from doubleunet_bs.results.result_files import MASK, MOST_BYTES, PICTURE, RESULT, SCAN_COPY
-from doubleunet_bs.results.source_study import same_patient
+from doubleunet_bs.results.result_files import MASK, MOST_BYTES, PICTURE, RESULT
 from doubleunet_bs.results.stored_result import load_result
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.bone_scan import BoneScan

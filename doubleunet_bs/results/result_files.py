@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import exists_already, read_json
 
@@ -35,8 +36,6 @@ FORMAT = 2
 """Of `result.json`. 2 added lesions, the body area and the list of files."""
 
 RESULT, OVERLAY, REPORT = "result.json", "overlay.png", "report.html"
-SEGMENTATION, LESIONS, BSI = "segmentation.dcm", "lesions.dcm", "bsi.dcm"
-CAPTURE, SCAN_COPY = "overlay.dcm", "scan.dcm"
 # With the name of a view in place of the braces.
 MASK, MASK_PICTURE = "mask_{}.npy", "mask_{}.png"
 REGION_MASK, REGION_PICTURE = "regions_{}.npy", "regions_{}.png"

@@ -15,21 +15,14 @@ from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, Region
 from doubleunet_bs.connected_components import CONNECTIVITY
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
+from doubleunet_bs.dicom_results.source_study import SourceStudy
 from doubleunet_bs.display import png_bytes, region_picture
 from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import json_text, replaced_folder, write_json
-from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES, device_uid
-from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.results.foci import FOCUS_RULE, find_foci, focus_numbers
-from doubleunet_bs.results.labelme_output import (
-    labelme_file,
-    lesion_shapes,
-    metastatic_label,
-    removed_on_error,
-    write_annotations,
-)
-from doubleunet_bs.results.lesion_changes import tracking_uids
-from doubleunet_bs.results.lesion_list import (
+from doubleunet_bs.findings.foci import FOCUS_RULE, find_foci, focus_numbers
+from doubleunet_bs.findings.lesion_changes import tracking_uids
+from doubleunet_bs.findings.lesion_list import (
     BODY_DEFINITION,
     LesionArea,
     PredictedLesion,
@@ -39,14 +32,21 @@ from doubleunet_bs.results.lesion_list import (
     find_areas,
     find_lesions,
 )
+from doubleunet_bs.findings.skeleton_result import SkeletonResult
+from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES, device_uid
+from doubleunet_bs.inference.predictor import Prediction
+from doubleunet_bs.results.labelme_output import (
+    labelme_file,
+    lesion_shapes,
+    metastatic_label,
+    removed_on_error,
+    write_annotations,
+)
 from doubleunet_bs.results.overlay import overlay_picture, thumbnail, view_pictures
 from doubleunet_bs.results.patient_report import ReportScan, report_page
 from doubleunet_bs.results.result_files import (
     ANNOTATION,
-    BSI,
-    CAPTURE,
     FORMAT,
-    LESIONS,
     MASK,
     MASK_PICTURE,
     OVERLAY,
@@ -56,15 +56,11 @@ from doubleunet_bs.results.result_files import (
     REGION_PICTURE,
     REPORT,
     RESULT,
-    SCAN_COPY,
-    SEGMENTATION,
     THUMBNAIL,
     JobSettings,
     case_folder,
     outputs_of,
 )
-from doubleunet_bs.results.skeleton_result import SkeletonResult
-from doubleunet_bs.results.source_study import SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 
@@ -139,8 +135,8 @@ def write_prediction(
             files[OVERLAY] = png_bytes(picture)
         if "dicom" in outputs:
             # Imported when it is needed: highdicom takes more than a second.
-            from doubleunet_bs.results.dicom_report import ReportedLesion
-            from doubleunet_bs.results.dicom_results import dicom_results
+            from doubleunet_bs.dicom_results.make_results import dicom_results
+            from doubleunet_bs.dicom_results.structured_report import ReportedLesion
 
             found = zip(lesions, (area for view in VIEWS for area in areas[view]), result["lesions"], strict=True)
             reported = [

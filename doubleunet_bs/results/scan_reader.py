@@ -6,13 +6,13 @@ from pathlib import Path
 
 from doubleunet_bs.bsi import choose_table
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_results.source_study import SourceStudy, read_source_study
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.results.input_scans import scan_name
 from doubleunet_bs.results.labelme_output import annotation_paths
 from doubleunet_bs.results.result_files import RESULT, JobSettings, case_folder, file_names, outputs_of
-from doubleunet_bs.results.source_study import SourceStudy, read_source_study
 from doubleunet_bs.results.stored_result import load_result
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.pseudonyms import Pseudonyms

@@ -20,13 +20,13 @@ from PIL import Image
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.inference.predictor import Predictor
 from doubleunet_bs.results.index_page import write_overview
 from doubleunet_bs.results.input_scans import choose_shard, list_scans, parse_shard
 from doubleunet_bs.results.result_files import OUTPUTS, JobSettings, file_names
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.results.scan_reader import ScanReader
-from doubleunet_bs.results.skeleton_result import find_index
 from doubleunet_bs.scans import Pseudonyms, read_scan
 from doubleunet_bs.scans.pseudonyms import load_file_table, save_file_table
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder

@@ -107,7 +107,7 @@ def raising(error):
     ("function", "error", "reason"),
     [
         # What a header holds that DICOM forbids.
-        ("doubleunet_bs.results.dicom_results.secondary_capture", ValueError("forbidden"), "unreferable"),
+        ("doubleunet_bs.dicom_results.make_results.secondary_capture", ValueError("forbidden"), "unreferable"),
         ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("is damaged", "damaged-pixels"), "damaged-pixels"),
         ("doubleunet_bs.inference.predictor.Predictor.predict", RunError("impossible values"), "failed"),
         ("doubleunet_bs.inference.predictor.Predictor.predict", IndexError(), "failed"),

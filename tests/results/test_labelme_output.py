@@ -15,10 +15,10 @@ from PIL import Image
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.findings.lesion_list import find_areas
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.results.labelme_output import annotation_paths, lesion_shapes, metastatic_label
-from doubleunet_bs.results.lesion_list import find_areas
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.scans import read_scan

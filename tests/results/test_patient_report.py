@@ -19,9 +19,9 @@ from PIL import Image
 
 from doubleunet_bs.constants import MIRRORED_WARNING
 from doubleunet_bs.display import clinical_display
+from doubleunet_bs.findings.lesion_changes import match_earlier
+from doubleunet_bs.findings.lesion_list import SPACING_WARNING
 from doubleunet_bs.inference.model_description import INTENDED_USE
-from doubleunet_bs.results.lesion_changes import match_earlier
-from doubleunet_bs.results.lesion_list import SPACING_WARNING
 from doubleunet_bs.results.patient_report import report_page
 from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings

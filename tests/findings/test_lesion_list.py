@@ -7,7 +7,7 @@ import pytest
 from handmade_prediction import lesions_of, make_prediction
 from skimage.measure import label, regionprops
 
-from doubleunet_bs.results.lesion_list import area_mm2, body_mask, body_pixels, find_areas
+from doubleunet_bs.findings.lesion_list import area_mm2, body_mask, body_pixels, find_areas
 
 
 def test_figures_by_hand(scan):

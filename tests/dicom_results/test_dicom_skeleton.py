@@ -8,9 +8,9 @@ import pytest
 from handmade_prediction import make_prediction
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
-from doubleunet_bs.results.skeleton_result import find_index
 
 RIBS, PELVIS, BORDER = 4, 11, 400
 

@@ -22,10 +22,8 @@ from pydicom.uid import (
 
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, region_number
-from doubleunet_bs.display import sides
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.results.dicom_header import (
+from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
+from doubleunet_bs.dicom_results.result_header import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSIS,
     ResultHeader,
@@ -34,12 +32,14 @@ from doubleunet_bs.results.dicom_header import (
     header_without_identity,
     reference,
 )
-from doubleunet_bs.results.dicom_report import ReportedLesion, bsi_report, lesion_report
-from doubleunet_bs.results.dicom_segmentation import segmentation
-from doubleunet_bs.results.lesion_list import all_warnings
-from doubleunet_bs.results.result_files import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
-from doubleunet_bs.results.skeleton_result import SkeletonResult
-from doubleunet_bs.results.source_study import SourceStudy
+from doubleunet_bs.dicom_results.segmentation import segmentation
+from doubleunet_bs.dicom_results.source_study import SourceStudy
+from doubleunet_bs.dicom_results.structured_report import ReportedLesion, bsi_report, lesion_report
+from doubleunet_bs.display import sides
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.findings.lesion_list import all_warnings
+from doubleunet_bs.findings.skeleton_result import SkeletonResult
+from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.dicom_file import pydicom_silence
 

@@ -3,8 +3,8 @@
 import pytest
 
 from doubleunet_bs.constants import FRAME_ORDER_WARNING, MIRRORED_WARNING, SAME_WARNING
-from doubleunet_bs.results.foci import Focus, find_foci, focus_numbers
-from doubleunet_bs.results.lesion_list import PredictedLesion
+from doubleunet_bs.findings.foci import Focus, find_foci, focus_numbers
+from doubleunet_bs.findings.lesion_list import PredictedLesion
 
 
 def areas(*places):

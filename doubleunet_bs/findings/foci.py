@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from doubleunet_bs.constants import MIRRORED_WARNING, RAW_SHAPE, SAME_WARNING, VIEWS
-from doubleunet_bs.results.lesion_list import PredictedLesion
+from doubleunet_bs.findings.lesion_list import PredictedLesion
 
 LARGEST_DISTANCE_MM = 15.0
 LARGEST_SIZE_RATIO = 4.0

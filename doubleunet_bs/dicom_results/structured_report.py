@@ -16,9 +16,7 @@ from pydicom.sr.codedict import codes
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import Region
 from doubleunet_bs.constants import PHANTOM_MARK
-from doubleunet_bs.inference.model_description import ModelDescription, device_uid
-from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.results.dicom_header import (
+from doubleunet_bs.dicom_results.result_header import (
     MANUFACTURER,
     MODEL,
     NOT_FOR_DIAGNOSIS,
@@ -26,8 +24,10 @@ from doubleunet_bs.results.dicom_header import (
     add_equipment,
     short_name,
 )
-from doubleunet_bs.results.lesion_list import LesionArea, PredictedLesion
-from doubleunet_bs.results.source_study import SourceFrame
+from doubleunet_bs.dicom_results.source_study import SourceFrame
+from doubleunet_bs.findings.lesion_list import LesionArea, PredictedLesion
+from doubleunet_bs.inference.model_description import ModelDescription, device_uid
+from doubleunet_bs.inference.predictor import Prediction
 
 LESIONS_SERIES_NUMBER, BSI_SERIES_NUMBER = 9003, 9004
 SCHEME = "99DUBS"

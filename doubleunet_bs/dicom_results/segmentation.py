@@ -27,9 +27,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, check_regions
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.inference.model_description import ModelDescription
-from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.results.dicom_header import (
+from doubleunet_bs.dicom_results.result_header import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSIS,
     ResultHeader,
@@ -37,7 +35,9 @@ from doubleunet_bs.results.dicom_header import (
     algorithm,
     reference,
 )
-from doubleunet_bs.results.source_study import SourceFrame
+from doubleunet_bs.dicom_results.source_study import SourceFrame
+from doubleunet_bs.inference.model_description import ModelDescription
+from doubleunet_bs.inference.predictor import Prediction
 
 SERIES_NUMBER = 9001
 METASTASIS = "metastasis"

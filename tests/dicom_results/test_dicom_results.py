@@ -15,13 +15,13 @@ from dicom_variants import KINDS, VIEWS, write_variant
 from handmade_prediction import description, lesions_of, make_prediction, reported
 from pydicom.uid import NuclearMedicineImageStorage
 
+from doubleunet_bs.dicom_results import make_results, segmentation
+from doubleunet_bs.dicom_results.make_results import dicom_results
+from doubleunet_bs.dicom_results.result_header import header_without_identity
+from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.inference.model_description import device_uid
-from doubleunet_bs.results import dicom_segmentation
-from doubleunet_bs.results.dicom_header import header_without_identity
-from doubleunet_bs.results.dicom_results import dicom_results
 from doubleunet_bs.results.overlay import overlay_picture, view_pictures
-from doubleunet_bs.results.source_study import read_source_study
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.dicom_file import is_phantom
 from doubleunet_bs.scans.sources import Source
@@ -170,7 +170,7 @@ def test_regions_are_further_segments(phantom, tmp_path):
     regions["posterior"][100:300, 60:190] = 4
     header = header_without_identity(scan, prediction)
     skeleton = dataclasses.replace(description(), weights_sha256="cd" * 32)
-    made = dicom_segmentation.segmentation(prediction, header, scan.pixel_spacing_mm, regions, skeleton)
+    made = segmentation.segmentation(prediction, header, scan.pixel_spacing_mm, regions, skeleton)
     made.save_as(tmp_path / "regions.dcm")
     read = highdicom.seg.segread(tmp_path / "regions.dcm")
     assert [one.SegmentLabel for one in read.SegmentSequence] == ["metastasis", "ribs", "sternum"]
@@ -298,12 +298,10 @@ def test_what_results_must_say(identified, phantom, tmp_path):
 
 
 def test_an_error_is_blamed_on_the_header_only_when_it_is_used(phantom, tmp_path, monkeypatch):
-    from doubleunet_bs.results import dicom_results as module
-
     def fail(*_):
         raise ValueError("no such value")
 
-    monkeypatch.setattr(module, "secondary_capture", fail)
+    monkeypatch.setattr(make_results, "secondary_capture", fail)
     with pytest.raises(ScanError, match=r"cannot hold this header \(ValueError\): leave out --keep-identity"):
         write_results([phantom], tmp_path, True)
     with pytest.raises(ValueError, match="no such value"):

@@ -21,11 +21,11 @@ from pydicom.uid import NuclearMedicineImageStorage
 
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import PHANTOM_MARK, VIEWS
+from doubleunet_bs.dicom_results.source_study import PATIENT_AND_STUDY, SourceFrame, SourceStudy
+from doubleunet_bs.findings.lesion_list import all_warnings
 from doubleunet_bs.inference.model_description import ModelDescription, device_uid
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.preparation.records import MIXED, PHANTOMS
-from doubleunet_bs.results.lesion_list import all_warnings
-from doubleunet_bs.results.source_study import PATIENT_AND_STUDY, SourceFrame, SourceStudy
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 MANUFACTURER = MODEL = "doubleunet_bs"

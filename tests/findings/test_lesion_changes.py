@@ -2,7 +2,7 @@
 
 import pytest
 
-from doubleunet_bs.results.lesion_changes import match_earlier, tracking_uids
+from doubleunet_bs.findings.lesion_changes import match_earlier, tracking_uids
 
 
 def result(*areas, top=100, left=30, spacing=(2.0, 2.0), view="anterior", rows=800):

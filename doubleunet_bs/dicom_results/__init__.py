@@ -1,0 +1,7 @@
+"""The DICOM files of a result: segmentation, structured reports, secondary capture, de-identified copy of the scan.
+
+highdicom takes more than a second to import: import `make_results` where DICOM results are written.
+"""
+
+SEGMENTATION, LESIONS, BSI = "segmentation.dcm", "lesions.dcm", "bsi.dcm"
+CAPTURE, SCAN_COPY = "overlay.dcm", "scan.dcm"
