@@ -21,6 +21,7 @@ class SyntheticCase:
     brightness: float = 10.0
     phantom: bool | None = None
     cancer: str | None = None
+    part: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -37,6 +38,7 @@ class SyntheticShards:
         self.settings = PreparationSettings()
         self.fingerprint = f"synthetic-{scans}-{size}-{seed}-{patient}"
         self.key_mark = None
+        self.sources = ()
         self.path = Path(f"{patient}-shards")
         self._grey = rng.poisson(10, (scans, size, size)).astype(np.uint8)
         self._labels = np.zeros((scans, size, size), np.uint8)

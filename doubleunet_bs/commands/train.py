@@ -102,7 +102,13 @@ def add_settings(
     group.add_argument("--epochs", type=int, metavar="E", help="number of epochs (default 500)")
     group.add_argument("--batch-size", type=int, metavar="B", help="scans per batch over all devices (default 4)")
     group.add_argument("--learning-rate", type=float, metavar="R", help="Adam learning rate (default 1e-4)")
-    group.add_argument("--folds", type=int, metavar="N", help="number of folds of the cross-validation (default 10)")
+    group.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="number of folds of the cross-validation (default 10); 1: the published split of a public data set, the "
+        "default where there is one",
+    )
     group.add_argument(
         "--early-stopping", type=int, metavar="E", help="stop after E epochs without a better F1 (default: never)"
     )
@@ -207,6 +213,7 @@ def changed_settings(args: argparse.Namespace) -> dict:
 
 def run(args: argparse.Namespace) -> int:
     """Train, export, and print where the results are."""
+    from doubleunet_bs.dataset.folds import has_published_split
     from doubleunet_bs.tensorflow_setup import import_tensorflow
     from doubleunet_bs.training.create_run import plan_run
     from doubleunet_bs.training.resume import resume_command, to_resume
@@ -226,6 +233,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         todo = [args.fold]
     dataset, pretrain = _open_data(args, old, experiment)
+    chosen = old is not None or args.folds_file is not None or "folds" in changed_settings(args)
+    if not chosen and has_published_split(dataset.cases):
+        experiment = dataclasses.replace(experiment, folds=1)
     folds = list(range(1, experiment.folds + 1)) if "all" in todo else [fold for fold in todo if isinstance(fold, int)]
     plan = plan_run(args.run, experiment, dataset, folds, pretrain, args.folds_file, args.assume_disjoint_patients)
     todo = [fold for fold in todo if _is_left(plan, fold, args.resume)]

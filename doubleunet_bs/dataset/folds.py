@@ -2,6 +2,8 @@
 
 The patients with metastases are split into as many parts as there are folds. Fold k tests on part k, validates on the
 next part and trains on the rest. Normal scans are used for training only. With ten parts that is the paper's 8 : 1 : 1.
+A public data set brings its own division into training, validation and test: three parts, normal scans among them, of
+which fold 1 is the only fold.
 
 `Folds` is read once (`load_folds`) or made (`make_folds`) and passed on; `folds.split(k)` names the cases of fold k.
 """
@@ -10,7 +12,7 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,12 @@ from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.constants import CASE_NAME, METASTATIC
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.preparation.records import PARTS, CaseRecord
 from doubleunet_bs.preparation.shards import ShardedDataset
 
 FORMAT = 1
+RULE = "in fold k part k tests, the next part validates, the others train; negatives train in every fold"
+PUBLISHED_RULE = "published split: the first part tests, the second validates, the third trains"
 
 
 def count_lesions(labels: np.ndarray) -> int:
@@ -67,15 +71,23 @@ class Folds:
         negatives: the negative cases.
         patients: case -> patient pseudonym, for all of them.
         seed: the seed it was drawn with, None when a user wrote the file.
+        negative_parts: the negative cases of each of the three parts of a published split, which tests on its first
+            part, validates on the second and trains on the third; empty in a cross-validation.
     """
 
     parts: tuple[tuple[str, ...], ...]
     negatives: tuple[str, ...]
     patients: dict[str, str]
     seed: int | None
+    negative_parts: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return 1 if self.is_published else len(self.parts)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether this is a published split with one fold instead of a cross-validation."""
+        return bool(self.negative_parts)
 
     def split(self, fold: int) -> Split:
         """The cases of fold 1 ... len(self).
@@ -91,19 +103,21 @@ class Folds:
             >>> folds.split(3)
             Split(train=('case-1',), validation=('case-0',), test=('case-2',), negatives=('case-3',))
         """
-        if not 1 <= fold <= len(self.parts):
-            raise SettingsError(f"fold {fold} is out of range: there are folds 1 to {len(self.parts)}")
+        if not 1 <= fold <= len(self):
+            there = "the published split is fold 1" if self.is_published else f"there are folds 1 to {len(self)}"
+            raise SettingsError(f"fold {fold} is out of range: {there}")
         test = self.parts[fold - 1]
         validation = self.parts[fold % len(self.parts)]
         others = (fold - 1, fold % len(self.parts))
         train = tuple(case for index, part in enumerate(self.parts) if index not in others for case in part)
         held_out = {self.patients[case] for case in (*test, *validation)}
-        negatives = tuple(case for case in self.negatives if self.patients[case] not in held_out)
+        may_train = self.negative_parts[-1] if self.is_published else self.negatives
+        negatives = tuple(case for case in may_train if self.patients[case] not in held_out)
         return Split(train=train, validation=validation, test=test, negatives=negatives)
 
     def sha256(self) -> str:
         """Hash of the parts, whatever file they came from."""
-        text = repr((self.parts, self.negatives))
+        text = repr((self.parts, self.negatives, *([self.negative_parts] if self.is_published else [])))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -146,6 +160,38 @@ def make_folds(
         patients={case.case: case.patient for case in cases},
         seed=seed,
     )
+
+
+def has_published_split(cases: Iterable[CaseRecord]) -> bool:
+    """Whether all scans are of a public data set that has divided them into training, validation and test."""
+    known = [case for case in cases if case.group in ("positive", "negative")]
+    return all(case.part for case in known) and {case.part for case in known if case.group == "positive"} == set(PARTS)
+
+
+def published_folds(cases: Sequence[CaseRecord]) -> Folds:
+    """The published split of a public data set, as one fold.
+
+    Raises:
+        SettingsError: some part has no scan with metastases.
+    """
+    if not has_published_split(cases):
+        raise SettingsError("1 fold is the published split of a public data set, which these shards lack: set --folds")
+    parts, negative_parts = (
+        tuple(tuple(sorted(case.case for case in cases if (case.part, case.group) == (part, group))) for part in PARTS)
+        for group in ("positive", "negative")
+    )
+    return Folds(
+        parts=parts,
+        negatives=tuple(sorted(case for part in negative_parts for case in part)),
+        patients={case.case: case.patient for case in cases},
+        seed=None,
+        negative_parts=negative_parts,
+    )
+
+
+def in_training_part(cases: Iterable[CaseRecord]) -> list[CaseRecord]:
+    """The cases that a cross-validation may use: none of the validation and test part of a published split."""
+    return [case for case in cases if case.part in (None, "train")]
 
 
 def keep_parts(earlier: Folds, cases: Sequence[CaseRecord], lesions: Mapping[str, int] | None = None) -> Folds:
@@ -228,9 +274,10 @@ def folds_to_json(folds: Folds) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "seed": folds.seed,
-        "rule": "in fold k part k tests, the next part validates, the others train; negatives train in every fold",
+        "rule": PUBLISHED_RULE if folds.is_published else RULE,
         "parts": [list(part) for part in folds.parts],
         "negatives": list(folds.negatives),
+        **({"negative_parts": [list(part) for part in folds.negative_parts]} if folds.is_published else {}),
     }
 
 
@@ -250,13 +297,22 @@ def load_folds(path: str | os.PathLike, cases: Sequence[CaseRecord]) -> Folds:
         raise DatasetError(f"{path}: `parts` must be at least 3 lists of cases, none empty, and `negatives` one list")
     if not all(CASE_NAME.fullmatch(case) for part in (*parts, negatives) for case in part):
         raise DatasetError(f"{path}: a name in it is no name of a case: they look like case-0123456789ab")
-    groups = {case.case: case.group for case in cases}
+    negative_parts: Any = content.get("negative_parts", [])
+    if negative_parts != [] and not (
+        _lists_of_text(negative_parts)
+        and len(negative_parts) == len(parts) == 3
+        and sorted(case for part in negative_parts for case in part) == sorted(negatives)
+    ):
+        raise DatasetError(f"{path}: `negative_parts` must be three lists that make up `negatives`, beside 3 `parts`")
+    groups = {case.case: case.group for case in (cases if negative_parts else in_training_part(cases))}
+    if not negative_parts and not {name for part in (*parts, negatives) for name in part} <= set(groups):
+        groups = {case.case: case.group for case in cases}  # the user's own division, across the published one
     _check_group(path, [case for part in parts for case in part], "positive", groups)
     _check_group(path, negatives, "negative", groups)
     patients = {case.case: case.patient for case in cases}
     part_of: dict[str, int] = {}
     for number, part in enumerate(parts, start=1):
-        for case in part:
+        for case in (*part, *(negative_parts[number - 1] if negative_parts else ())):
             if part_of.setdefault(patients[case], number) != number:
                 places = f"parts {part_of[patients[case]]} and {number} share a patient (case {case})"
                 raise DatasetError(f"{path}: {places}: put all scans of a patient into one part")
@@ -265,6 +321,7 @@ def load_folds(path: str | os.PathLike, cases: Sequence[CaseRecord]) -> Folds:
         negatives=tuple(negatives),
         patients=patients,
         seed=content.get("seed"),
+        negative_parts=tuple(map(tuple, negative_parts)),
     )
 
 

@@ -40,6 +40,7 @@ class JoinedShards(ShardedDataset):
             shards={kind: [array for part in parts for array in part.shards[kind]] for kind in parts[0].shards},
             # Pseudonyms of several keys can be compared with those of no other data set.
             key_mark=None if None in marks else marks.pop() if len(marks) == 1 else fingerprint,
+            sources=tuple(dict.fromkeys(source for part in parts for source in part.sources)),
         )
         self.parts = tuple(parts)
 

@@ -41,7 +41,9 @@ class SkeletonDataset(ShardedDataset):
             for index in numbers
         ]
         shards = dataset.shards
-        view = cls(dataset.path, cases, dataset.settings, dataset.fingerprint, shards, dataset.key_mark)
+        view = cls(
+            dataset.path, cases, dataset.settings, dataset.fingerprint, shards, dataset.key_mark, dataset.sources
+        )
         view.parts = parts_of(dataset)
         return view
 

@@ -187,7 +187,7 @@ def about_scores(run: Run, dataset: ShardedDataset, precisions: Sequence[str | N
 
 def provenance_of_runs(runs: Sequence[Run], dataset: ShardedDataset) -> Provenance:
     """What the figures of runs on these shards can be compared with; the experiment is the first's."""
-    of = provenance(runs[0].experiment, dataset.cases, dataset.settings)
+    of = provenance(runs[0].experiment, dataset.cases, dataset.settings, dataset.sources)
     if any((run.pretrain_data or {}).get("patients_compared") is False for run in runs):
         return dataclasses.replace(of, trained_elsewhere="pre-training")
     return of

@@ -77,7 +77,7 @@ def evaluate_ensemble(
     folder = _folder(run, others)
     scores = _score(run, trained, join_shards(own), others, folder, settings)
     write_scores(folder / SCORES, scores)
-    of = provenance(run.experiment, others.cases, others.settings)
+    of = provenance(run.experiment, others.cases, others.settings, others.sources)
     # The first is named: a second would not change what the figures are worth.
     elsewhere = next(
         (stage for stage, own in seen.items() if any(patients_comparable(one, others) is False for one in own)), None

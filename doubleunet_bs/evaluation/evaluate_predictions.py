@@ -86,7 +86,11 @@ def evaluate_predictions(
         total_folds=len(folds),
         folds=tuple(scored),
         method=folder.resolve().name,
-        provenance=Provenance(scans_are(dataset.cases), dataset.settings.changes()),
+        provenance=Provenance(
+            scans_are(dataset.cases),
+            dataset.settings.changes(),
+            sources=tuple(source.text for source in dataset.sources),
+        ),
     )
     for scores in scored:
         write_scores(folder / f"fold_{scores.fold:02d}" / SCORES, scores)

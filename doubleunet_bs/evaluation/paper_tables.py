@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from doubleunet_bs.preparation.data_source import DataSource
 from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN, CaseRecord, scans_are
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import Experiment
@@ -68,6 +69,7 @@ class Provenance:
         other_cancers: recorded cancers that are not the paper's.
         trained_elsewhere: "training" or "pre-training" when its scans have pseudonyms of another key than these: shared
             patients could not be found. Else None.
+        sources: a paragraph for each public data set.
     """
 
     scans: str = UNKNOWN
@@ -75,6 +77,7 @@ class Provenance:
     row: PaperRow | None = None
     other_cancers: tuple[str, ...] = ()
     trained_elsewhere: str | None = None
+    sources: tuple[str, ...] = ()
 
     @property
     def paper(self) -> PaperRow | None:
@@ -84,7 +87,7 @@ class Provenance:
     @property
     def notes(self) -> list[str]:
         """Sentences that belong under every table of these figures."""
-        notes = [_NOTES[self.scans]]
+        notes = [_NOTES[self.scans], *self.sources]
         if self.changed_preparation:
             changed = ", ".join(f"{name} {value}" for name, value in self.changed_preparation.items())
             notes.append(f"The preparation is not the paper's ({changed}).")
@@ -119,13 +122,19 @@ class Provenance:
             "changed_preparation": dict(self.changed_preparation),
             "other_cancers": list(self.other_cancers),
             "trained_elsewhere": self.trained_elsewhere,
+            "sources": list(self.sources),
             "paper": {"source": SOURCE, "unit": "per cent", **dataclasses.asdict(self.paper)} if self.paper else None,
             "physicians_dice": PHYSICIANS_DICE if self.scans == PATIENTS else None,
             "notes": self.notes,
         }
 
 
-def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: PreparationSettings) -> Provenance:
+def provenance(
+    experiment: Experiment,
+    records: Iterable[CaseRecord],
+    settings: PreparationSettings,
+    sources: Iterable[DataSource] = (),
+) -> Provenance:
     """What the figures of `experiment` on these scans can be compared with.
 
     The paper's row goes with an unchanged experiment of the paper on scans prepared as in the paper. Whether it is
@@ -135,4 +144,5 @@ def provenance(experiment: Experiment, records: Iterable[CaseRecord], settings: 
     row = PAPER_ROWS.get(experiment.name) if experiment.is_paper_row and not changed else None
     records = list(records)
     other_cancers = {record.cancer for record in records if record.cancer} - {CANCER}
-    return Provenance(scans_are(records), changed, row, tuple(sorted(other_cancers)))
+    texts = tuple(source.text for source in sources)
+    return Provenance(scans_are(records), changed, row, tuple(sorted(other_cancers)), sources=texts)

@@ -46,6 +46,9 @@ def unseen_normals(experiment: Experiment, folds: Folds, fold: int) -> tuple[tup
     if not folds.negatives:
         return (), "the shards hold no normal scan"
     split = folds.split(fold)
+    if folds.is_published:
+        tested = folds.negative_parts[0]
+        return tested, None if tested else "the test part of the published split holds no normal scan"
     seen = {folds.patients[case] for case in (*split.train, *split.validation)}
     trained = set(split.negatives) if experiment.negatives != "none" else set()
     unseen = tuple(case for case in folds.negatives if case not in trained and folds.patients[case] not in seen)

@@ -16,6 +16,8 @@ from doubleunet_bs.preparation.geometry import BodyBox, Placement
 
 UNKNOWN_GROUP = "unknown"
 GROUPS = ("positive", "negative", UNKNOWN_GROUP)
+PARTS = ("test", "validation", "train")
+"""Of the published split of a public data set."""
 PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
 NOT_STATED = "not stated"
 # Empty for a scan that was made in memory.
@@ -45,6 +47,7 @@ class CaseRecord:
         source_sha256: of the source file(s). pixel_sha256: of the counts.
         phantom: whether it is a synthetic scan of this package; None in shards that were written before this was noted.
         has_regions: whether its skeleton is annotated.
+        part: "train", "validation" or "test" where a public data set has a published split, else None.
     """
 
     case: str
@@ -68,10 +71,12 @@ class CaseRecord:
     pixel_sha256: str
     phantom: bool | None = None
     has_regions: bool = False
+    part: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with an entry for each attribute."""
-        return dataclasses.asdict(self)
+        """A JSON object with an entry for each attribute, but for a part that there is none of."""
+        content = dataclasses.asdict(self)
+        return content if self.part else {name: content[name] for name in content if name != "part"}
 
 
 def make_record(
@@ -97,7 +102,7 @@ def parse_record(content: Any) -> CaseRecord:
     """
     if isinstance(content, dict):
         # Shards of this format version were first written without them: they still open, and do not know.
-        content = {"phantom": None, "has_regions": False, **content}
+        content = {"phantom": None, "has_regions": False, "part": None, **content}
     if not isinstance(content, dict) or content.keys() != _NAMES:
         different = _NAMES ^ set(content) if isinstance(content, dict) else _NAMES
         raise DatasetError(f"a case has missing or unknown entries: {', '.join(sorted(map(str, different)))[:200]}")
@@ -167,6 +172,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "pixel_sha256": _is_hash,
     "phantom": lambda value: value is None or type(value) is bool,
     "has_regions": lambda value: type(value) is bool,
+    "part": lambda value: value is None or value in PARTS,
 }
 
 

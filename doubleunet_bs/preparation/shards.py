@@ -26,6 +26,7 @@ import numpy as np
 from doubleunet_bs.errors import DatasetError, os_reason
 from doubleunet_bs.files import file_inside, write_json
 from doubleunet_bs.preparation.brightness import to_grey
+from doubleunet_bs.preparation.data_source import DataSource, parse_sources
 from doubleunet_bs.preparation.records import CaseRecord, parse_record
 from doubleunet_bs.preparation.settings import PreparationSettings
 
@@ -78,6 +79,7 @@ class ShardedDataset:
         key_mark: of the key that made the pseudonyms (`scans.pseudonyms`); None where it is not known. One person has
             the same pseudonym in two data sets only when their keys are the same.
         shards: kind of a file -> the mapped arrays of all shards.
+        sources: the public data sets that it was made from.
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class ShardedDataset:
         fingerprint: str,
         shards: Mapping[str, Sequence[np.ndarray]],
         key_mark: str | None = None,
+        sources: Sequence[DataSource] = (),
     ):
         self.path = path
+        self.sources = tuple(sources)
         self.cases = tuple(cases)
         self.settings = settings
         self.image_shape = settings.image_shape
@@ -157,6 +161,7 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     fingerprint, content = _read(file_inside(path, DATASET, DatasetError))
     settings, shards = _check_head(path / DATASET, content)
     try:
+        sources = parse_sources(content.get("sources"))
         cases = [parse_record(record) for record in content["cases"]]
     except DatasetError as error:
         raise DatasetError(f"{path / DATASET}: {error}") from None
@@ -178,7 +183,7 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
             if any(case.has_regions for case in cases if case.shard == number):
                 raise DatasetError(f"{path / DATASET}: regions of shard {number} are missing: prepare the scans again")
             arrays[REGIONS_KIND].append(np.empty(0, np.uint8))
-    return ShardedDataset(path, cases, settings, fingerprint, arrays, content.get("key_mark"))
+    return ShardedDataset(path, cases, settings, fingerprint, arrays, content.get("key_mark"), sources)
 
 
 def _kinds(shard: Mapping[str, Any]) -> dict[str, np.dtype]:
@@ -287,13 +292,21 @@ class ShardWriter:
         folder: an existing folder that is not yet a data set, such as the one of `files.new_folder`.
         settings: of the preparation.
         key_mark: `Pseudonyms.key_mark` of the key that made the pseudonyms; None where no key did.
+        sources: the public data sets that the scans are from.
 
     Attributes:
         cases: the records of all cases so far. Until `finish`, all but their places may be changed.
     """
 
-    def __init__(self, folder: Path, settings: PreparationSettings, key_mark: str | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        settings: PreparationSettings,
+        key_mark: str | None = None,
+        sources: Sequence[DataSource] = (),
+    ):
         self.folder = folder
+        self.sources = tuple(sources)
         self.settings = settings
         self.key_mark = key_mark
         self.cases: list[CaseRecord] = []
@@ -332,6 +345,7 @@ class ShardWriter:
             "settings": self.settings.to_json(),
             "image_shape": list(self.settings.image_shape),
             "key_mark": self.key_mark,
+            **({"sources": [source.to_json() for source in self.sources]} if self.sources else {}),
             "shards": self._shards,
             "cases": [case.to_json() for case in self.cases],
         }

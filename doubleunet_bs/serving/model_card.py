@@ -187,7 +187,9 @@ def _about_data(run: Run, trained_on: str) -> str:
         except (OSError, ValueError) as cause:
             raise RunError(f"{path}: not readable as UTF-8 text ({cause})") from None
         if text.strip():
-            return text.strip()[:LONGEST_TEXT]
+            return " ".join([text.strip()[:LONGEST_TEXT], *(source.text for source in run.sources)])
+    if run.sources:
+        return " ".join(source.text for source in run.sources)
     if trained_on == PHANTOMS:
         return "Phantoms computed by doubleunet_bs (Apache-2.0). No scan of a patient."
     return (

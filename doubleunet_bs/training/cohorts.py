@@ -10,7 +10,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from doubleunet_bs.dataset.folds import Folds, keep_parts, lesions_of_cases, make_folds
+from doubleunet_bs.dataset.folds import (
+    Folds,
+    in_training_part,
+    keep_parts,
+    lesions_of_cases,
+    make_folds,
+    published_folds,
+)
 from doubleunet_bs.dataset.joined_shards import (
     check_no_common_scan,
     check_prepared_alike,
@@ -271,11 +278,15 @@ def open_parts(parts: list[dict[str, Any]], may_be_gone: bool, run_path: Path) -
 
 
 def new_folds(experiment: Experiment, dataset: ShardedDataset) -> Folds:
-    """Folds for a new run: drawn by the seed. With `start_from` patients of the earlier run keep their parts.
+    """Folds for a new run: the published split for 1 fold, or drawn by the seed from what may train in it.
+
+    With `start_from` patients of the earlier run keep their parts.
 
     Raises:
         SettingsError: see `make_folds`; an earlier run with another number of folds.
     """
+    if experiment.folds == 1:
+        return published_folds(dataset.cases)
     lesions = lesions_of_cases(dataset)
     if experiment.start_from:
         run, _ = _start_run(experiment.start_from)
@@ -288,5 +299,5 @@ def new_folds(experiment: Experiment, dataset: ShardedDataset) -> Folds:
                     raise SettingsError(
                         f"{run.path}: has {len(folds)} folds of these patients: give --folds {len(folds)}"
                     )
-                return keep_parts(folds, dataset.cases, lesions)
-    return make_folds(dataset.cases, experiment.folds, experiment.seed, lesions)
+                return keep_parts(folds, in_training_part(dataset.cases), lesions)
+    return make_folds(in_training_part(dataset.cases), experiment.folds, experiment.seed, lesions)

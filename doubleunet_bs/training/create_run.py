@@ -144,6 +144,7 @@ def _describe_data(dataset: ShardedDataset) -> dict[str, Any]:
         "preparation": dataset.settings.to_json(),
         "scans": scans_are(dataset.cases),
         "cohort": count_cohort(dataset.cases),
+        **({"sources": [source.to_json() for source in dataset.sources]} if dataset.sources else {}),
     }
 
 

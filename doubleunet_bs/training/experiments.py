@@ -48,7 +48,7 @@ _NUMBERS: dict[str, _Rule] = {
     "freeze_encoder": (lambda value: value >= 0, "0 or more epochs"),
     "accumulate": (lambda value: value >= 1, "at least 1, at most one an image"),
     "bn_momentum": (lambda value: 0 < value < 1, "between 0 and 1"),
-    "folds": (lambda value: 3 <= value <= 99, "3 to 99"),
+    "folds": (lambda value: 3 <= value <= 99 or value == 1, "3 to 99, or 1 for a published split"),
     "seed": (lambda value: 0 <= value < 2**32, f"0 to {2**32 - 1}"),
 }
 
@@ -119,7 +119,7 @@ class Experiment:
         accumulate: micro-batches that a batch is taken in, to save memory. Losses and gradients are those of the
             whole batch; batch normalisation sees each micro-batch by itself.
         bn_momentum: of the moving averages of batch normalisation; 0.99 as in the original. Short runs need less.
-        folds: number of parts of the cross-validation (stated: 10).
+        folds: number of parts of the cross-validation (stated: 10); 1: the published split of a public data set.
         seed: governs folds, initial weights, and the order of the scans and of their variants.
         start_from: a fold of another run whose weights the folds start from, or a run: each fold from its fold of the
             same number. "": the start that the other settings name.

@@ -13,6 +13,7 @@ from typing import Any
 from doubleunet_bs.dataset.folds import Folds, load_folds
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import check_links, read_json
+from doubleunet_bs.preparation.data_source import DataSource, parse_sources
 from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
@@ -61,6 +62,11 @@ class Run:
     def parts(self) -> list[dict[str, Any]]:
         """{"path", "fingerprint"} of each of the shard folders it trains on."""
         return self.data.get("parts") or [{"path": self.data["path"], "fingerprint": self.data["fingerprint"]}]
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The public data sets it trains on."""
+        return parse_sources(self.data.get("sources"))
 
     def fold_path(self, fold: int) -> Path:
         """`RUN/fold_01` for fold 1."""
@@ -149,6 +155,10 @@ def open_run(path: str | os.PathLike) -> Run:
         isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and 0 < side <= 4096 for side in shape)
     ):
         raise RunError(f"{source}: the size of the images is damaged")
+    try:
+        parse_sources(data.get("sources"))
+    except DatasetError as error:
+        raise RunError(f"{source}: {error}") from None
     if data.get("scans", UNKNOWN) not in SCANS_ARE:
         raise RunError(f"{source}: the description of the data is damaged")
     experiment = Experiment.from_json(content.get("experiment") or {}, str(source))

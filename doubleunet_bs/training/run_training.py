@@ -258,10 +258,11 @@ def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
     encoder = "random start" if experiment.encoder_weights == "none" else f"{experiment.encoder_weights} weights"
     if experiment.freeze_encoder:
         encoder += f", frozen for {counted(experiment.freeze_encoder, 'epoch')}"
+    division = "the published split" if experiment.folds == 1 else f"{experiment.folds} folds"
     deterministic = ", deterministic kernels" if deterministic_kernels() else ""
     lines = [
         f"experiment  {experiment.name}  ({changed})",
-        f"scans       {len(dataset)} in {experiment.folds} folds; {rows} x {columns} pixels",
+        f"scans       {len(dataset)} in {division}; {rows} x {columns} pixels",
         f"devices     {', '.join(replicas.devices)}; {counted(replicas.count, 'replica')}, "
         f"batch {experiment.batch_size} ({share})",
         f"precision   {replicas.precision} ({replicas.reason}), XLA {'on' if replicas.xla else 'off'}{deterministic}",

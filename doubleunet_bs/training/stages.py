@@ -141,7 +141,8 @@ def pretraining_cases(experiment: Experiment, dataset: ShardedDataset) -> tuple[
         DatasetError: fewer than 3 patients with metastases, or no normal scan where normal scans should train.
     """
     try:
-        split = hold_out(dataset.cases, experiment.folds, experiment.seed, lesions_of_cases(dataset))
+        parts = experiment.folds if experiment.folds > 1 else Experiment.folds
+        split = hold_out(dataset.cases, parts, experiment.seed, lesions_of_cases(dataset))
     except SettingsError as error:
         raise DatasetError(f"{dataset.path}: cannot pre-train: {error}") from None
     if experiment.pretrain_negatives == "otsu" and not split.negatives:

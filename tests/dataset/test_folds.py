@@ -1,5 +1,6 @@
 """Folds: by patient, stratified, reproducible, honoured when a user writes them."""
 
+import dataclasses
 import json
 import time
 from collections import namedtuple
@@ -7,11 +8,20 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from doubleunet_bs.dataset.folds import count_lesions, folds_to_json, hold_out, load_folds, make_folds
+from doubleunet_bs.dataset.folds import (
+    count_lesions,
+    folds_to_json,
+    has_published_split,
+    hold_out,
+    in_training_part,
+    load_folds,
+    make_folds,
+    published_folds,
+)
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.files import write_json
 
-Case = namedtuple("Case", "case patient group metastatic_pixels")
+Case = namedtuple("Case", "case patient group metastatic_pixels part", defaults=[None])
 
 
 def cohort(patients=30, negatives=5, scans_per_patient=1):
@@ -200,3 +210,48 @@ def test_hold_out_keeps_one_part_by_patient():
     assert len(hold_out(cohort(4), 10).validation) == 1
     with pytest.raises(SettingsError, match="2 patients with metastases: at least 3"):
         hold_out(cohort(2, 5))
+
+
+def published_cases():
+    """Two with metastases and one normal in each part of a published split."""
+    return [
+        Case(f"case-{place}-{number}", f"patient-{place}{number}", group, 9 * (group == "positive"), part)
+        for place, part in enumerate(("train", "validation", "test"))
+        for number, group in enumerate(("positive", "positive", "negative"))
+    ]
+
+
+def test_a_published_split_is_one_fold_whose_normal_scans_keep_their_part(tmp_path):
+    cases = published_cases()
+    folds = published_folds(cases[::-1])
+    split = folds.split(1)
+    assert len(folds) == 1 and has_published_split(cases)
+    assert split.train == ("case-0-0", "case-0-1") and split.negatives == ("case-0-2",)
+    assert split.validation == ("case-1-0", "case-1-1") and split.test == ("case-2-0", "case-2-1")
+    assert folds.negative_parts[0] == ("case-2-2",)
+    with pytest.raises(SettingsError, match="the published split is fold 1"):
+        folds.split(2)
+    write_json(tmp_path / "folds.json", folds_to_json(folds))
+    again = load_folds(tmp_path / "folds.json", cases)
+    assert again == folds and again.sha256() == folds.sha256() != dataclasses.replace(folds, negative_parts=()).sha256()
+
+
+def test_a_cross_validation_on_request_leaves_the_published_test_alone(tmp_path):
+    cases = [*published_cases(), Case("case-0-3", "patient-03", "positive", 9, "train")]
+    folds = make_folds(in_training_part(cases), 3)
+    assert {case for part in folds.parts for case in part} == {"case-0-0", "case-0-1", "case-0-3"}
+    assert folds.negatives == ("case-0-2",) and not folds.is_published
+    write_json(tmp_path / "folds.json", folds_to_json(folds))
+    assert load_folds(tmp_path / "folds.json", cases).parts == folds.parts
+
+
+def test_a_published_split_must_be_of_all_scans_and_hold_no_patient_twice(tmp_path):
+    cases = published_cases()
+    other = Case("case-x", "patient-x", "positive", 9)
+    assert not has_published_split([*cases, other]) and not has_published_split(cases[:6])
+    with pytest.raises(SettingsError, match="set --folds"):
+        published_folds([*cases, other])
+    twice = [case._replace(patient="patient-00") if case.case == "case-2-2" else case for case in cases]
+    write_json(tmp_path / "folds.json", folds_to_json(published_folds(twice)))
+    with pytest.raises(DatasetError, match="parts 1 and 3 share a patient"):
+        load_folds(tmp_path / "folds.json", twice)

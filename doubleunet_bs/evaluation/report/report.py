@@ -128,7 +128,8 @@ def write_report(
     maps = ErrorMaps(dataset.image_shape)
     for fold, scan in scans:
         maps.add(*images(fold, scan.case)[:3], warnings(scan.case))
-    sentence = f"{len(trained)} of {run.experiment.folds} folds trained"
+    folds = run.experiment.folds
+    sentence = "trained and tested on the published split" if folds == 1 else f"{len(trained)} of {folds} folds trained"
     if folder:
         sentence += ", their class probabilities averaged; the scans are from outside of the cross-validation"
     chosen = chosen_scans(scans)
