@@ -1,6 +1,7 @@
 """Where scans come in: C-STORE from the peers that the configuration lists, and a watch folder."""
 
 import contextlib
+import functools
 import logging
 import os
 import tempfile
@@ -27,6 +28,8 @@ VERIFICATION = "1.2.840.10008.1.1"
 """SOP class of C-ECHO."""
 ASSOCIATIONS = 16
 """At the same time."""
+HANDSHAKE_SECONDS = 30.0
+"""Within which a peer must have shown its certificate."""
 _REJECTED = {"calling AE title": (1, 1, 3), "called AE title": (1, 1, 7)}
 
 Log = Callable[..., None]
@@ -62,8 +65,14 @@ class Receiver:
         if self.receive.tls:
             assert settings.tls is not None
             context = settings.tls.context(server=True)
+            # pynetdicom shakes hands in the thread that accepts: a peer that says nothing would keep out all others.
+            context.wrap_socket = functools.partial(  # type: ignore[method-assign]
+                context.wrap_socket, do_handshake_on_connect=False
+            )
         where = (self.receive.host, self.receive.port)
         handlers: list[Any] = [(evt.EVT_REQUESTED, self._requested), (evt.EVT_C_STORE, self._store)]
+        if context:
+            handlers.append((evt.EVT_CONN_OPEN, self._shake_hands))
         try:
             server = entity.start_server(where, block=False, ssl_context=context, evt_handlers=handlers)
         except OSError as cause:
@@ -76,6 +85,20 @@ class Receiver:
         """Accept nothing more; what is being received is aborted and was not acknowledged."""
         self._entity.shutdown()
         _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = self._before
+
+    def _shake_hands(self, event: evt.Event) -> None:
+        """Begin TLS in the thread of this connection; close one whose peer has no certificate of the authority."""
+        wrapped = event.assoc.dul.socket
+        assert wrapped is not None
+        connection: Any = wrapped.socket
+        try:
+            connection.settimeout(HANDSHAKE_SECONDS)
+            connection.do_handshake()
+            connection.settimeout(None)
+        except OSError as error:
+            wrapped.close()
+            reason = getattr(error, "reason", None) or type(error).__name__
+            self._rejected(f"TLS: {reason}", event.assoc.requestor.address)
 
     def _requested(self, event: evt.Event) -> None:
         """Reject who is not listed, by AE title and address together, and who asks for another AE title."""
@@ -92,7 +115,10 @@ class Receiver:
         # First: after an error in a handler pynetdicom goes on and accepts.
         event.assoc.acse.send_reject(*_REJECTED[reason])
         event.assoc.kill()
-        self.log("association rejected", reason=reason, address=caller[1])
+        self._rejected(reason, caller[1])
+
+    def _rejected(self, reason: str, address: str) -> None:
+        self.log("association rejected", reason=reason, address=address)
         self.spool.count("rejected_associations")
 
     def _store(self, event: evt.Event) -> int:

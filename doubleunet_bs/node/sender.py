@@ -89,7 +89,7 @@ class Sender(threading.Thread):
             tls_args=tls,  # type: ignore[arg-type]
         )
         if not association.is_established:
-            reason = "association rejected" if association.is_rejected else "no connection"
+            reason = "association rejected" if association.is_rejected else f"no {'TLS ' if tls else ''}connection"
             raise UnavailableError("none of our SOP classes accepted" if association.rejected_contexts else reason)
         try:
             accepted = {(one.abstract_syntax, one.transfer_syntax[0]) for one in association.accepted_contexts}
