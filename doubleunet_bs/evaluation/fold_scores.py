@@ -4,11 +4,13 @@ The figures are computed from the counts each time; the file has both.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable
 from typing import Any
 
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.evaluation.comparable_scores import ComparableScores, comparable_scores
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.scores import (
     Detection,
@@ -134,6 +136,11 @@ class FoldScores(_Pooled):
         """Figures by patient."""
         return score_patients(self.scans, self.normals, self.normals_reason)
 
+    @functools.cached_property
+    def comparable(self) -> ComparableScores:
+        """Figures as other publications give them, of the test scans and the normal scans."""
+        return comparable_scores((*self.scans, *self.normals))
+
     @property
     def postprocessed_detection(self) -> Detection | None:
         """`detection` with the minimum lesion size; None where there are no scans to learn it on."""
@@ -163,6 +170,7 @@ class FoldScores(_Pooled):
             "area_unit": self.unit,
             "lesions": self.lesions.to_json(),
             "detection": self.detection.to_json(),
+            "comparable": self.comparable.to_json(),
             "postprocessed": {**after.to_json(), "detection": after_detection.to_json()}
             if after and after_detection
             else None,

@@ -141,7 +141,9 @@ class Scorer:
     def postprocess(self, validation: Sequence[str], test: Sequence[str], raw: tuple[ScanScore, ...]) -> Postprocessed:
         """Learn the minimum lesion size on the validation scans and score the test scans with it; `raw` has none."""
         learnt = learn_minimum_size(self.score(validation), self.unit.name)
-        return Postprocessed(learnt, raw if learnt.smallest is None else self.score(test, learnt.smallest))
+        scans = raw if learnt.smallest is None else self.score(test, learnt.smallest)
+        # What follows from probabilities is that of the raw scans.
+        return Postprocessed(learnt, tuple(dataclasses.replace(scan, candidates=None, peaks=None) for scan in scans))
 
     def threshold(self, histograms: tuple[np.ndarray, np.ndarray], test: Sequence[str]) -> ThresholdScore:
         """The best single intensity threshold of `grey_histograms`, scored on the scans `test`."""
@@ -181,4 +183,6 @@ class Scorer:
         if smallest is not None:
             mask = drop_small_lesions(mask, pixel_area, smallest)
         labels = np.asarray(self.dataset.labels(index))
-        return score_scan(record, labels, mask, probability, pixel_area, self.settings.overlap)
+        scan = score_scan(record, labels, mask, probability, pixel_area, self.settings.overlap)
+        peaks = {view: peak for view, peak in (scan.peaks or {}).items() if view not in record.missing_views}
+        return dataclasses.replace(scan, peaks=peaks)

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.constants import CASE_NAME, METASTATIC, PATIENT_NAME, VIEWS
+from doubleunet_bs.evaluation.froc import Candidate, find_candidates
 from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, match_lesions, match_view
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 
@@ -61,7 +62,11 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
 
 @dataclasses.dataclass(frozen=True)
 class ScanScore:
-    """One scan: pseudonyms, "positive" or "negative" as the cohort says, pixels of each view, lesions of both."""
+    """One scan: pseudonyms, "positive" or "negative" as the cohort says, pixels of each view, lesions of both.
+
+    `candidates` (see `evaluation.froc`) and `peaks`, the largest probability of each view, are None where probabilities
+    are not known or not of interest.
+    """
 
     case: str
     patient: str
@@ -69,6 +74,8 @@ class ScanScore:
     views: dict[str, PixelCounts]
     true_lesions: tuple[ScoredLesion, ...] = ()
     predicted_lesions: tuple[ScoredLesion, ...] = ()
+    candidates: tuple[Candidate, ...] | None = None
+    peaks: dict[str, float] | None = None
 
     @property
     def counts(self) -> PixelCounts:
@@ -102,6 +109,8 @@ class ScanScore:
             "largest_lesion_probability": self.probability,
             "true_lesions": [lesion.to_json() for lesion in self.true_lesions],
             "predicted_lesions": [lesion.to_json() for lesion in self.predicted_lesions],
+            "candidates": None if self.candidates is None else [vars(one) for one in self.candidates],
+            "peaks": self.peaks,
         }
 
 
@@ -140,18 +149,27 @@ def score_scan(
         for name, part in zip(VIEWS, (np.s_[:, :half], np.s_[:, half:]), strict=True)
     }
     true, predicted = match_lesions(truth, found, pixel_area, overlap, probability)
-    return ScanScore(record.case, record.patient, record.group, views, tuple(true), tuple(predicted))
+    scan = ScanScore(record.case, record.patient, record.group, views, tuple(true), tuple(predicted))
+    if probability is None:
+        return scan
+    candidates, peaks = find_candidates(truth, probability)
+    return dataclasses.replace(scan, candidates=candidates, peaks=peaks)
 
 
 def scan_from_json(content: dict[str, Any]) -> ScanScore:
     """The inverse of `ScanScore.to_json`; KeyError, TypeError or ValueError where the content is damaged."""
     views = {name: counts_from_json(content["views"][name]) for name in VIEWS}
-    lesions = (
+    true, predicted = (
         tuple(ScoredLesion(**entry) for entry in content[name]) for name in ("true_lesions", "predicted_lesions")
     )
     if not CASE_NAME.fullmatch(content["case"]) or not PATIENT_NAME.fullmatch(content["patient"]):
         raise ValueError("a case or a patient has no name of this package")
-    scan = ScanScore(content["case"], content["patient"], content["group"], views, *lesions)
+    # Scores written earlier have no candidates.
+    candidates = peaks = None
+    if content.get("candidates") is not None:
+        candidates = tuple(Candidate(**entry) for entry in content["candidates"])
+        peaks = {view: float(peak) for view, peak in content["peaks"].items()}
+    scan = ScanScore(content["case"], content["patient"], content["group"], views, true, predicted, candidates, peaks)
     if scan.counts != counts_from_json(content):
         raise ValueError(f"the views of {scan.case} do not add up")
     return scan

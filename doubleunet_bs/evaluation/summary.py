@@ -13,6 +13,7 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import counted
+from doubleunet_bs.evaluation.comparable_scores import MEANING, ComparableFigure, comparable_figures
 from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
 from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, size_class, size_class_names
 from doubleunet_bs.evaluation.paper_tables import Provenance
@@ -173,6 +174,11 @@ class Summary:
         return _detection_mean([fold.detection for fold in self.folds])
 
     @property
+    def comparable(self) -> list[ComparableFigure]:
+        """Figures as other publications give them: means over the folds where each is defined."""
+        return comparable_figures([fold.comparable for fold in self.folds])
+
+    @property
     def filtered(self) -> bool:
         """Whether any fold keeps a minimum lesion size."""
         return any(fold.postprocessed and fold.postprocessed.filter.smallest is not None for fold in self.folds)
@@ -224,6 +230,7 @@ class Summary:
             ],
             "detection_mean": self.detection_mean,
             "postprocessed_detection_mean": self.postprocessed_detection_mean,
+            "comparable": {"meaning": MEANING, "figures": [dataclasses.asdict(one) for one in self.comparable]},
             "dice_per_scan": dataclasses.asdict(self.dice),
         }
 
@@ -263,6 +270,18 @@ def undefined_detection(summary: Summary) -> list[str]:
         where = f" in fold {', '.join(str(f.fold) for f in folds)}" if len(folds) < len(summary.folds) else ""
         lines.append(f"{what[0].upper()}{what[1:]} are undefined{where}: {reason}.")
     return lines
+
+
+def undefined_comparable(summary: Summary) -> list[str]:
+    """Which figures to compare are undefined, why, and in which folds: a sentence for each reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in dict.fromkeys(name for fold in summary.folds for name in fold.comparable.undefined):
+        where = [fold for fold in summary.folds if name in fold.comparable.undefined]
+        for reason in dict.fromkeys(fold.comparable.undefined[name] for fold in where):
+            folds = [str(fold.fold) for fold in where if fold.comparable.undefined[name] == reason]
+            place = f" (fold {', '.join(folds)})" if len(folds) < len(summary.folds) else ""
+            found.setdefault((reason, place), []).append(name)
+    return [f"Undefined{place}, {reason}: {'; '.join(names)}." for (reason, place), names in found.items()]
 
 
 def folds_in_mean(summary: Summary, key: str, minimum_size: bool = False) -> str:

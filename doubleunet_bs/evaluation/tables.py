@@ -22,6 +22,7 @@ from doubleunet_bs.evaluation.summary import (
     denominator,
     folds_in_mean,
     interval_note,
+    undefined_comparable,
     undefined_detection,
     undefined_note,
 )
@@ -287,7 +288,8 @@ def format_summary(summary: Summary) -> str:
 
 
 def format_details(summary: Summary) -> str:
-    """The figures beyond pixels as text: minimum lesion size, lesions, views, sizes, patients, Dice per scan."""
+    """The figures beyond pixels as text: minimum lesion size, lesions, views, sizes, patients, what others publish,
+    Dice per scan."""
     dice = summary.dice
     undefined = f" ({dice.undefined} undefined)" if dice.undefined else ""
     overlap = summary.folds[0].overlap if summary.folds else 0.0
@@ -308,6 +310,8 @@ def format_details(summary: Summary) -> str:
             *(f"{view:>18}{_row(pixels.figures)}" for view, (pixels, _) in by_view(summary.scans).items()),
             "",
             *_patient_lines(summary),
+            "",
+            *_comparable_lines(summary),
             "",
             f"Dice per scan, {counted(dice.scans, 'scan')}{undefined}: median {percent(dice.median)}, "
             f"quartiles {percent(dice.lower_quartile)} to {percent(dice.upper_quartile)}, "
@@ -354,6 +358,29 @@ def _patient_lines(summary: Summary) -> list[str]:
     if summary.filtered:
         lines.append(f"  with the minimum lesion size: {_patient_figures(summary, minimum_size=True)}")
     return lines + [f"  {line}" for line in undefined_detection(summary)]
+
+
+def comparable_rows(summary: Summary, undefined: str = "-") -> list[list[str]]:
+    """Name and value of each figure to compare, in % or as a number with three digits.
+
+    The number of folds is said where a mean leaves some out.
+    """
+    rows = []
+    for one in summary.comparable:
+        value = percent(one.mean, undefined=undefined)
+        if one.mean is not None:
+            value = f"{value} %" if one.percent else f"{one.mean:.3f}"
+        if 0 < one.folds < len(summary.folds):
+            value += f" ({one.folds} of {len(summary.folds)} folds)"
+        rows.append([one.name, value])
+    return rows
+
+
+def _comparable_lines(summary: Summary) -> list[str]:
+    several = ", means over the folds" if len(summary.folds) > 1 else ""
+    lines = [f"To compare with other publications, all unseen scans, an image is one view{several}:"]
+    lines += ["".join((f"{name:>52}", *(f"{cell:>13}" for cell in cells))) for name, *cells in comparable_rows(summary)]
+    return lines + [f"  {line}" for line in undefined_comparable(summary)]
 
 
 def _patient_figures(summary: Summary, minimum_size: bool = False) -> str:

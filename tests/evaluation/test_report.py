@@ -327,8 +327,8 @@ def test_figures_for_a_paper(report, tmp_path):
     evaluate_run(folder, pictures=False, show_progress=False, figures="svg")
     files = {path.name: path.read_text() for path in (folder / "figures").iterdir()}
     names = {name.removesuffix(".svg").partition("_case-")[0] for name in files}
-    charts = {"loss", "f1", "dice", "lesion_sizes"}
-    assert names == charts | {"best", "median", "worst", "false_positives", "false_negatives"} and len(files) == 10
+    charts = {"loss", "f1", "dice", "lesion_sizes", "froc"}
+    assert names == charts | {"best", "median", "worst", "false_positives", "false_negatives"} and len(files) == 11
     assert all("phantom" in content for content in files.values())
     assert "% of the scans</text>" in files["false_positives.svg"]
 
@@ -399,7 +399,7 @@ def test_it_fits_the_screen_without_a_complaint(show, report, width, height, pho
     assert page.title().startswith("Double U-Net")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     # Pictures are there: every one has pixels, and is as wide as its column.
-    assert page.locator("svg.layers").count() == 6 and page.locator("img.chart").count() == 4
+    assert page.locator("svg.layers").count() == 6 and page.locator("img.chart").count() == 5
     pictures = "[...document.querySelectorAll('svg, img')]"
     widths = page.evaluate(f"{pictures}.map(picture => picture.getBoundingClientRect().width)")
     assert min(widths) > 200 and max(widths) <= width

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import Colour, clinical_display, place_names
+from doubleunet_bs.evaluation.froc import LIMIT, Froc
 from doubleunet_bs.evaluation.lesions import LesionCounts
 from doubleunet_bs.evaluation.report.scan_figures import outline_points
 from doubleunet_bs.evaluation.scores import ScanScore
@@ -110,6 +111,25 @@ def size_chart(sizes: Mapping[str, LesionCounts]) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("lesions")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.22))
+    return figure
+
+
+def froc_chart(folds: Sequence[tuple[int, Froc | None]]) -> Figure:
+    """Sensitivity for lesions in % against false positives per scan, a line a fold."""
+    figure, axes = _figure(height=3.2)
+    for fold, curve in folds:
+        if curve is not None:
+            end = max(LIMIT, *curve.false_positives) if curve.false_positives else LIMIT
+            x = [0.0, *curve.false_positives, end]
+            y = [0.0, *curve.sensitivity, curve.sensitivity_at(end)]
+            axes.plot(x, 100 * np.array(y), alpha=0.8, linewidth=1.4, label=f"fold {fold}")
+    axes.set_xlim(0, LIMIT)
+    axes.set_ylim(0, 101)
+    axes.set_xlabel("false positives per scan")
+    axes.set_ylabel("lesion sensitivity (%)")
+    axes.grid(alpha=0.3)
+    if 1 < len(folds) < 11:
+        axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=1 + len(folds) // 6)
     return figure
 
 

@@ -11,10 +11,12 @@ from doubleunet_bs import __version__
 from doubleunet_bs.constants import TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import counted
+from doubleunet_bs.evaluation.froc import CANDIDATE_FROM, LIMIT
 from doubleunet_bs.evaluation.report.charts import (
     FIGURES,
     dice_chart,
     f1_chart,
+    froc_chart,
     hex_colour,
     loss_chart,
     map_chart,
@@ -34,9 +36,18 @@ from doubleunet_bs.evaluation.report.scan_figures import (
 from doubleunet_bs.evaluation.scores import ScanScore
 from doubleunet_bs.evaluation.statistics import Distribution, Interval
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
-from doubleunet_bs.evaluation.summary import Summary, by_size, by_view, denominator, folds_in_mean, undefined_detection
+from doubleunet_bs.evaluation.summary import (
+    Summary,
+    by_size,
+    by_view,
+    denominator,
+    folds_in_mean,
+    undefined_comparable,
+    undefined_detection,
+)
 from doubleunet_bs.evaluation.tables import (
     Cell,
+    comparable_rows,
     lesion_rows,
     note_marks,
     patient_figure,
@@ -122,6 +133,7 @@ def write_report(
         "f1": f1_chart(histories),
         "dice": dice_chart([(fold.fold, fold.scans) for fold in summary.folds]),
         "lesion_sizes": size_chart(by_size(summary.scans, summary.unit)),
+        "froc": froc_chart([(fold.fold, fold.comparable.froc) for fold in summary.folds]),
     }
     for chart in charts.values():
         mark_figure(chart, "phantoms" if mark else "")
@@ -150,6 +162,7 @@ def write_report(
         lesions=lesion_table(summary),
         views=view_table(summary),
         patients=patient_table(summary),
+        comparable=comparable_table(summary),
         maps=maps,
         mark=mark,
         **settings_section(run.experiment, run.data, dataset.fingerprint, summary.training_precision),
@@ -293,6 +306,22 @@ def patient_table(summary: Summary) -> Table:
         )
     head = ["", "sensitivity", "specificity", "AUC", "false-positive lesions per normal scan"]
     return Table(head, rows, notes=notes)
+
+
+def comparable_table(summary: Summary) -> Table:
+    """Figures as other publications give them."""
+    notes = [
+        "Of all scans the model has not seen, normal ones as well. An image is one view."
+        + (" Means over the folds, whose probabilities are not pooled." if len(summary.folds) > 1 else ""),
+        "Dice, mean over images: without images that have no true and no predicted pixel; one with predicted pixels "
+        "only has 0.",
+        f"FROC: a candidate is a connected area of a probability of at least {CANDIDATE_FROM:g}, ranked by its peak. "
+        "It detects the true lesion in which its peak lies; in none it is a false positive.",
+        f"FROC area (Bandos et al. 2009): mean sensitivity from 0 to {LIMIT:g} false positives per scan. AUC: area "
+        "under the ROC curve of the largest probability. An image is positive where it has a true lesion.",
+        *undefined_comparable(summary),
+    ]
+    return Table(["", "" if len(summary.folds) < 2 else "mean"], comparable_rows(summary, "–"), notes=notes)
 
 
 def scan_table(scans: Sequence[tuple[int, ScanScore]]) -> Table:

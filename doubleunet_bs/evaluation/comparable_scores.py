@@ -1,0 +1,154 @@
+"""Scores as other publications give them: Dice of images, the FROC curve, areas under the ROC curve.
+
+An image is one view of a scan. It is positive where it has a true metastatic pixel.
+
+All figures are of the test scans and of the normal scans that the model has not been trained on.
+
+- Dice: of the metastatic pixels, pooled over the images, and as the mean over images. An image without true and
+  predicted pixels has no Dice and is left out of the mean. One without true but with predicted pixels has 0.
+- FROC: see `evaluation.froc`.
+- AUC: `sklearn.metrics.roc_auc_score` of the largest metastatic probability of an image, and of a patient over all
+  images. It is undefined unless there are positive and negative ones. The AUC of `scores.score_patients` ranks by
+  predicted lesions instead.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from sklearn.metrics import roc_auc_score
+
+from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.evaluation.froc import AT, LIMIT, Froc, froc
+from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.pixel_counts import PixelCounts
+
+BOTH = "both views"
+ALL_VIEWS = (BOTH, *VIEWS)
+MEANING = (
+    "an image is one view of a scan; dice_mean: over images, without those that have no true and no predicted pixel; "
+    "froc: candidates are components of probability of at least 0.1, scored by their peak, which has to lie in a true "
+    "lesion; area: mean sensitivity from 0 to 4 false positives per scan; auc: by the largest probability; null where "
+    "undefined"
+)
+NO_PROBABILITIES = "no probabilities: masks of another program, or scores of an earlier version (evaluate again)"
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparableScores:
+    """The scores of one model.
+
+    Attributes:
+        dice_pooled, dice_mean: for both views together and for each view; fractions, None where undefined.
+        images: the same names -> images with a Dice.
+        froc: None without a true lesion or without probabilities.
+        image_auc: for both views together and for each view.
+        patient_auc: by patients.
+        undefined: name of what is None -> why.
+    """
+
+    dice_pooled: dict[str, float | None]
+    dice_mean: dict[str, float | None]
+    images: dict[str, int]
+    froc: Froc | None
+    image_auc: dict[str, float | None]
+    patient_auc: float | None
+    undefined: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {
+            "meaning": MEANING,
+            **dataclasses.asdict(self),
+            "froc": self.froc and self.froc.to_json(),
+        }
+
+
+def comparable_scores(scans: Sequence[ScanScore]) -> ComparableScores:
+    """The scores of one model on all scans that it has not seen, test scans and normal scans alike."""
+    undefined: dict[str, str] = {}
+    images = {
+        name: [
+            (scan.views[view], (scan.peaks or {}).get(view))
+            for scan in scans
+            for view in (VIEWS if name == BOTH else (name,))
+        ]
+        for name in ALL_VIEWS
+    }
+    dice = {name: [value for one, _ in own if (value := one.f1) is not None] for name, own in images.items()}
+    curve = patient_auc = None
+    image_auc: dict[str, float | None] = dict.fromkeys(ALL_VIEWS)
+    if any(scan.candidates is None for scan in scans):
+        undefined["FROC and AUC"] = NO_PROBABILITIES
+    elif scans:
+        curve = froc([(len(scan.true_lesions), scan.candidates or ()) for scan in scans])
+        if curve is None:
+            undefined["FROC"] = "there is no true lesion"
+        for name, own in images.items():
+            # A missing view has no peak: it is no image.
+            pairs = [(bool(one.tp + one.fn), peak) for one, peak in own if peak is not None]
+            image_auc[name] = _auc(pairs, f"AUC of images, {name}", undefined)
+        patients: dict[str, tuple[bool, float]] = {}
+        for scan in scans:
+            ill, peak = patients.get(scan.patient, (False, 0.0))
+            highest = max(peak, *(scan.peaks or {}).values())
+            patients[scan.patient] = ill or scan.group == "positive", highest
+        patient_auc = _auc(list(patients.values()), "AUC of patients", undefined)
+    return ComparableScores(
+        dice_pooled={name: sum((one for one, _ in own), PixelCounts()).f1 for name, own in images.items()},
+        dice_mean={name: statistics.fmean(own) if own else None for name, own in dice.items()},
+        images={name: len(own) for name, own in dice.items()},
+        froc=curve,
+        image_auc=image_auc,
+        patient_auc=patient_auc,
+        undefined=undefined,
+    )
+
+
+_KIND = {True: "with metastases", False: "without metastases"}
+
+
+def _auc(pairs: Sequence[tuple[bool, float]], what: str, undefined: dict[str, str]) -> float | None:
+    """The area for (positive, score); where it is undefined, None and the reason in `undefined`."""
+    positive = [one for one, _ in pairs]
+    if len(set(positive)) == 2:
+        return float(roc_auc_score(positive, [score for _, score in pairs]))
+    undefined[what] = f"all are {_KIND[positive[0]]}" if positive else "there are none"
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparableFigure:
+    """One row of the table of figures to compare.
+
+    Attributes:
+        name: of the figure. mean: over the folds that have it, None without.
+        folds: their number. percent: whether tables give it in %, as they do for Dice and sensitivity.
+    """
+
+    name: str
+    mean: float | None
+    folds: int
+    percent: bool = True
+
+
+def comparable_figures(scores: Sequence[ComparableScores]) -> list[ComparableFigure]:
+    """Means over the models of several folds. Their probabilities differ, so curves are never pooled."""
+    columns: list[tuple[str, bool, list[float | None]]] = []
+    for view in ALL_VIEWS:
+        columns.append((f"Dice, {view}: pooled", True, [one.dice_pooled[view] for one in scores]))
+        columns.append((f"Dice, {view}: mean over images", True, [one.dice_mean[view] for one in scores]))
+    curves = [one.froc for one in scores]
+    for at in AT:
+        found = [None if curve is None else curve.sensitivity_at(at) for curve in curves]
+        columns.append((f"Lesion sensitivity at {at:g} false positives per scan", True, found))
+    areas = [None if curve is None else curve.area for curve in curves]
+    columns.append((f"FROC area, 0 to {LIMIT:g} false positives", False, areas))
+    columns += [(f"AUC of images, {view}", False, [one.image_auc[view] for one in scores]) for view in ALL_VIEWS]
+    columns.append(("AUC of patients", False, [one.patient_auc for one in scores]))
+    figures = []
+    for name, percent, values in columns:
+        defined = [value for value in values if value is not None]
+        figures.append(ComparableFigure(name, statistics.fmean(defined) if defined else None, len(defined), percent))
+    return figures
