@@ -16,7 +16,7 @@ from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation.comparable_scores import MEANING, ComparableFigure, comparable_figures
 from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
 from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, size_class, size_class_names
-from doubleunet_bs.evaluation.paper_tables import Provenance
+from doubleunet_bs.evaluation.paper_tables import Provenance, PublishedScores
 from doubleunet_bs.evaluation.scores import Detection, ScanScore
 from doubleunet_bs.evaluation.statistics import Distribution, Intervals, bootstrap_means, distribution
 from doubleunet_bs.pixel_counts import Figures, PixelCounts
@@ -179,6 +179,28 @@ class Summary:
         return comparable_figures([fold.comparable for fold in self.folds])
 
     @property
+    def published(self) -> PublishedScores | None:
+        """What others reached on the same scans; None for other scans or a part of them."""
+        found = self.provenance.published
+        return found if found and found.scans == self._unseen else None
+
+    @property
+    def _unseen(self) -> int:
+        """Scans, normal ones as well, that were scored."""
+        return sum(len(fold.scans) + len(fold.normals) for fold in self.folds)
+
+    @property
+    def comparable_notes(self) -> list[str]:
+        """What is undefined among the figures to compare, and what the published ones are."""
+        notes = undefined_comparable(self)
+        found = self.provenance.published
+        if self.published:
+            notes.append(f"Published: {self.published.source}. {self.published.note}")
+        elif found:
+            notes.append(f"The published scores are left out: {self._unseen} of {found.scans} test scans are scored.")
+        return notes
+
+    @property
     def filtered(self) -> bool:
         """Whether any fold keeps a minimum lesion size."""
         return any(fold.postprocessed and fold.postprocessed.filter.smallest is not None for fold in self.folds)
@@ -230,7 +252,11 @@ class Summary:
             ],
             "detection_mean": self.detection_mean,
             "postprocessed_detection_mean": self.postprocessed_detection_mean,
-            "comparable": {"meaning": MEANING, "figures": [dataclasses.asdict(one) for one in self.comparable]},
+            "comparable": {
+                "meaning": MEANING,
+                "figures": [dataclasses.asdict(one) for one in self.comparable],
+                "published": self.published and dataclasses.asdict(self.published),
+            },
             "dice_per_scan": dataclasses.asdict(self.dice),
         }
 

@@ -22,7 +22,6 @@ from doubleunet_bs.evaluation.summary import (
     denominator,
     folds_in_mean,
     interval_note,
-    undefined_comparable,
     undefined_detection,
     undefined_note,
 )
@@ -361,7 +360,7 @@ def _patient_lines(summary: Summary) -> list[str]:
 
 
 def comparable_rows(summary: Summary, undefined: str = "-") -> list[list[str]]:
-    """Name and value of each figure to compare, in % or as a number with three digits.
+    """Name, value and, where it can be compared, published value of each figure to compare.
 
     The number of folds is said where a mean leaves some out.
     """
@@ -372,15 +371,18 @@ def comparable_rows(summary: Summary, undefined: str = "-") -> list[list[str]]:
             value = f"{value} %" if one.percent else f"{one.mean:.3f}"
         if 0 < one.folds < len(summary.folds):
             value += f" ({one.folds} of {len(summary.folds)} folds)"
-        rows.append([one.name, value])
+        published = [summary.published.figures.get(one.name, "")] if summary.published else []
+        rows.append([one.name, value, *published])
     return rows
 
 
 def _comparable_lines(summary: Summary) -> list[str]:
     several = ", means over the folds" if len(summary.folds) > 1 else ""
     lines = [f"To compare with other publications, all unseen scans, an image is one view{several}:"]
-    lines += ["".join((f"{name:>52}", *(f"{cell:>13}" for cell in cells))) for name, *cells in comparable_rows(summary)]
-    return lines + [f"  {line}" for line in undefined_comparable(summary)]
+    for name, value, *published in comparable_rows(summary):
+        known = f"   published: {published[0]}" if any(published) else ""
+        lines.append(f"{name:>52}{value:>13}{known}")
+    return lines + [f"  {line}" for line in summary.comparable_notes]
 
 
 def _patient_figures(summary: Summary, minimum_size: bool = False) -> str:

@@ -1,6 +1,7 @@
 """Figures that other publications give: Dice of images, AUC of images and patients, and where they are undefined."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -9,10 +10,15 @@ from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.evaluation.comparable_scores import comparable_figures, comparable_scores
 from doubleunet_bs.evaluation.froc import Candidate
+from doubleunet_bs.evaluation.paper_tables import PUBLISHED_SCORES, provenance
+from doubleunet_bs.evaluation.report.report import comparable_table
 from doubleunet_bs.evaluation.scores import scan_from_json
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import format_details
 from doubleunet_bs.pixel_counts import PixelCounts
+from doubleunet_bs.preparation.data_source import DataSource
+from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.training.experiments import paper_experiment
 
 
 def seen(one, anterior=0.0, posterior=0.0, candidates=(), of_posterior=None):
@@ -104,3 +110,47 @@ def test_means_over_folds_leave_out_what_is_undefined():
     assert "AUC of patients" in text and "1.000 (1 of 2 folds)" in text
     assert "Undefined (fold 2), no probabilities" in text
     assert "Undefined (fold 1), all are without metastases: AUC of images, posterior." in text
+
+
+MASKS = DataSource("bs80k-masks", "CC BY 4.0", "masks", whole=True)
+PICTURES = DataSource("bs80k", "none stated", "pictures", whole=True)
+
+
+def of_public(sources=(MASKS, PICTURES), folds=1, bin=1, normals=291, phantom=None):
+    record = types.SimpleNamespace(cancer=None, phantom=phantom)
+    experiment, settings = paper_experiment("dice", folds=folds), PreparationSettings(bin=bin)
+    of = provenance(experiment, [record], settings, sources)
+    scans = [seen(scan(number, tp=1), 0.9, 0.1) for number in range(2)]
+    own = [seen(scan(9, group="negative"), 0.2)] * normals
+    return Summary("dice", {}, 1, (fold(1, *scans, normals=tuple(own)),), of)
+
+
+def test_published_scores_stand_beside_figures_of_the_same_scans():
+    summary = of_public()
+    text = format_details(summary)
+    assert "AUC of images, both views        1.000   published: 0.81 to 0.84" in text
+    assert "doi:10.5281/zenodo.23190333" in text and "not stated" in text
+    assert comparable_table(summary).head == ["", "this run", "published"]
+    assert summary.to_json()["comparable"]["published"]["scans"] == 293
+    names = {one.name for one in summary.comparable}
+    assert all(set(one.figures) <= names for one in PUBLISHED_SCORES.values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sources": ()},
+        {"sources": (PICTURES,)},
+        {"sources": (MASKS, dataclasses.replace(PICTURES, whole=False))},
+        {"folds": 10},
+        {"bin": 2},
+        {"phantom": True},
+        {"normals": 290},
+    ],
+)
+def test_published_scores_are_left_out_for_other_scans(changes):
+    summary = of_public(**changes)
+    assert "published:" not in format_details(summary)
+    assert summary.published is None and comparable_table(summary).head == ["", ""]
+    left_out = "The published scores are left out: 292 of 293 test scans are scored." in summary.comparable_notes
+    assert left_out == ("normals" in changes)

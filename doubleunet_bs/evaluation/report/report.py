@@ -42,7 +42,6 @@ from doubleunet_bs.evaluation.summary import (
     by_view,
     denominator,
     folds_in_mean,
-    undefined_comparable,
     undefined_detection,
 )
 from doubleunet_bs.evaluation.tables import (
@@ -319,9 +318,10 @@ def comparable_table(summary: Summary) -> Table:
         "It detects the true lesion in which its peak lies; in none it is a false positive.",
         f"FROC area (Bandos et al. 2009): mean sensitivity from 0 to {LIMIT:g} false positives per scan. AUC: area "
         "under the ROC curve of the largest probability. An image is positive where it has a true lesion.",
-        *undefined_comparable(summary),
+        *summary.comparable_notes,
     ]
-    return Table(["", "" if len(summary.folds) < 2 else "mean"], comparable_rows(summary, "–"), notes=notes)
+    head = ["", "this run", "published"] if summary.published else ["", "mean" if len(summary.folds) > 1 else ""]
+    return Table(head, comparable_rows(summary, "–"), notes=notes)
 
 
 def scan_table(scans: Sequence[tuple[int, ScanScore]]) -> Table:
