@@ -177,8 +177,8 @@ def add_device_options(parser: argparse.ArgumentParser, precision: str) -> None:
     )
     group.add_argument(
         "--xla",
-        choices=("auto", "on", "off"),
-        help="compile the training step; auto: on a single GPU (default auto)",
+        choices=("on", "off"),
+        help="compile the training step, on one device in float32 (experimental; default off)",
     )
     group.add_argument("--devices", metavar="D", help="all, cpu, or GPU numbers such as 0,1 (default all)")
     group.add_argument(
@@ -194,7 +194,7 @@ def add_device_options(parser: argparse.ArgumentParser, precision: str) -> None:
     )
 
 
-DEVICE_DEFAULTS = {"devices": "all", "precision": "float32", "xla": "auto", "deterministic": False}
+DEVICE_DEFAULTS = {"devices": "all", "precision": "float32", "xla": "off", "deterministic": False}
 
 
 def device_options(args: argparse.Namespace, **defaults: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _FLOAT32_OPERATIONS = "Softmax,Sigmoid"
 
 
 class TensorFlowEngine:
-    """An `engines.Engine`. With a GPU the graph is compiled by XLA.
+    """An `engines.Engine`.
 
     Args:
         path: the SavedModel folder.
@@ -36,9 +36,7 @@ class TensorFlowEngine:
         gpu = bool(tf.config.list_physical_devices("GPU"))
         config = tf.compat.v1.ConfigProto()
         config.gpu_options.allow_growth = True
-        if gpu:
-            config.graph_options.optimizer_options.global_jit_level = tf.compat.v1.OptimizerOptions.ON_1
-        elif bfloat16:
+        if bfloat16 and not gpu:
             _keep_in_float32()
             rewriting = config.graph_options.rewrite_options
             rewriting.auto_mixed_precision_onednn_bfloat16 = type(rewriting).ON
@@ -69,7 +67,7 @@ class TensorFlowEngine:
         rows, columns = (int(dimension.size) for dimension in image.tensor_shape.dim[1:])
         self.image_shape = (rows, columns)
         self.name = f"tensorflow {tf.__version__}, " + (
-            "GPU, XLA" if gpu else "CPU, bfloat16" if bfloat16 else "CPU, float32"
+            "GPU, TensorFloat-32" if gpu else "CPU, bfloat16" if bfloat16 else "CPU, float32"
         )
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,9 +21,9 @@ from doubleunet_bs.network.metrics import (
     region_mask,
     segments_skeleton,
 )
-from doubleunet_bs.training.cpu_kernels import use_cpu_kernels
 from doubleunet_bs.training.devices import Replicas, sum_over_replicas
 from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.training.fast_kernels import use_fast_kernels
 
 
 def make_loss(experiment: Experiment) -> OverlapLoss:
@@ -48,7 +48,7 @@ class Steps:
         optimizer: built inside the strategy's scope as well.
         loss: see `make_loss`.
         replicas: the devices.
-        jit_compile: let XLA compile the training step of a replica; possible with one replica only.
+        jit_compile: let XLA compile the training step, under a strategy of one device (`choose_precision` gives it).
         accumulate: number of micro-batches of each replica, taken one after the other to save memory. The sums of
             the loss still run over the whole batch: with more than one micro-batch a first pass takes the sums, a
             second one the gradients. Batch normalisation sees each micro-batch by itself.
@@ -67,8 +67,9 @@ class Steps:
     ):
         self.model, self.optimizer, self.loss, self.replicas = model, optimizer, loss, replicas
         self.accumulate = accumulate
-        if all(device.startswith("CPU") for device in replicas.devices):
-            use_cpu_kernels(model)
+        # On several GPUs they have not been tried.
+        if replicas.count == 1 or not replicas.gpu_numbers:
+            use_fast_kernels(model, replicas.devices[0])
         everything = model.trainable_variables
         excluded = {id(variable) for variable in frozen}
         self._train = {False: self._training_function(everything, jit_compile)}

@@ -34,9 +34,9 @@ from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
 from doubleunet_bs.preparation.shards import Dataset
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
-from doubleunet_bs.training.cpu_kernels import FusedAdam
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
 from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.training.fast_kernels import FusedAdam
 from doubleunet_bs.training.history import Epoch, Pace, epoch_line, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.progress_picture import draw_progress

@@ -22,7 +22,7 @@ tf = import_tensorflow()
 import keras, numpy as np
 from doubleunet_bs.network import double_unet
 from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.cpu_kernels import FusedAdam
+from doubleunet_bs.training.fast_kernels import FusedAdam
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 experiment = paper_experiment("focal-tversky-otsu")

@@ -42,21 +42,23 @@ def new_network(rows: int, columns: int, precision: str):
         keras.config.set_dtype_policy("float32")
 
 
-def own_trainer(rows: int, columns: int, precision: str, xla: bool) -> Step:
+def own_trainer(rows: int, columns: int, precision: str, xla: bool, devices: str = "cpu") -> Step:
     """This project's step, fed as in training: by an iterator of a distributed dataset of uint8 arrays."""
     import tensorflow as tf
 
-    from doubleunet_bs.training.cpu_kernels import FusedAdam
-    from doubleunet_bs.training.devices import open_replicas
+    from doubleunet_bs.training.devices import choose_precision, open_replicas
     from doubleunet_bs.training.experiments import paper_experiment
+    from doubleunet_bs.training.fast_kernels import FusedAdam
     from doubleunet_bs.training.steps import Steps, make_loss
 
-    replicas = open_replicas("cpu")
+    replicas = choose_precision(open_replicas(devices), precision, "on" if xla else "off")
     with replicas.strategy.scope():
         model = new_network(rows, columns, precision)
         optimizer = FusedAdam(1e-4)
         optimizer.build(model.trainable_variables)
-    steps = Steps(model, optimizer, make_loss(paper_experiment("focal-tversky-otsu")), replicas, jit_compile=xla)
+    steps = Steps(
+        model, optimizer, make_loss(paper_experiment("focal-tversky-otsu")), replicas, jit_compile=replicas.xla
+    )
     iterators = {}
 
     def step(grey: np.ndarray, labels: np.ndarray) -> float:
@@ -95,7 +97,6 @@ WAYS: dict[str, tuple[str, Callable[[int, int], Step]]] = {
     "this project, float32": ("float32", lambda r, c: own_trainer(r, c, "float32", False)),
     "this project, float32, XLA": ("float32", lambda r, c: own_trainer(r, c, "float32", True)),
     "this project, bfloat16": ("mixed_bfloat16", lambda r, c: own_trainer(r, c, "mixed_bfloat16", False)),
-    "this project, bfloat16, XLA": ("mixed_bfloat16", lambda r, c: own_trainer(r, c, "mixed_bfloat16", True)),
     "torch, float32": ("float32", lambda r, c: torch_way(r, c, False)),
     "torch, bfloat16": ("mixed_bfloat16", lambda r, c: torch_way(r, c, True)),
 }

@@ -34,18 +34,18 @@ def plain_trainer(model: keras.Model, jit_compile: bool = False):
     return step
 
 
-def torch_trainer(model: keras.Model, bfloat16: bool):
+def torch_trainer(model: keras.Model, bfloat16: bool, device: str = "cpu"):
     """The same by the PyTorch twin with `torch.optim.Adam` (fused), autocast to bfloat16 if asked for."""
     from torch_twin import torch, twin_of
 
-    twin = twin_of(model).train()
+    twin = twin_of(model).train().to(device)
     optimizer = torch.optim.Adam(twin.parameters(), lr=1e-4, eps=1e-7, fused=True)
 
     def step(grey: np.ndarray, labels: np.ndarray) -> float:
-        image = torch.from_numpy(grey)[:, None].float().div_(255.0).expand(-1, 3, -1, -1)
+        image = torch.from_numpy(grey).to(device)[:, None].float().div_(255.0).expand(-1, 3, -1, -1)
         image = image.contiguous(memory_format=torch.channels_last)
-        target = torch.from_numpy(labels)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        target = torch.from_numpy(labels).to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             outputs = twin(image)
         loss = 0.0
         for output in outputs:

@@ -21,7 +21,7 @@ tf = import_tensorflow()
 import doubleunet_bs.training.trainer as build_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
-from doubleunet_bs.training.cpu_kernels import can_train_in
+from doubleunet_bs.training.fast_kernels import can_train_in
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.devices import DeviceSettings, deterministic_kernels, open_devices
 from doubleunet_bs.training.create_run import create_run

@@ -62,9 +62,8 @@ def test_auto_on_a_gpu(monkeypatch, capability, precision):
         tf.config.experimental, "get_device_details", lambda device: {"compute_capability": cards[device]}
     )
     found = choose_precision(GPU, "auto")
-    # XLA refuses mixed precision.
-    assert found.precision == precision and found.xla == (precision == "float32")
-    assert choose_precision(TWO_GPUS, "auto").precision == "float32" and not choose_precision(TWO_GPUS, "auto").xla
+    assert found.precision == precision and not found.xla and found.strategy is GPU.strategy
+    assert choose_precision(TWO_GPUS, "auto").precision == "float32"
 
 
 def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
@@ -74,7 +73,9 @@ def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
         choose_precision(CPU, "mixed_bfloat16")
     with pytest.raises(SettingsError, match="--precision float32, not mixed_float16: use --xla off"):
         choose_precision(CPU, "mixed_float16", "on")
-    assert choose_precision(CPU, xla="on").xla and not choose_precision(GPU, xla="off").xla
+    compiled = choose_precision(CPU, xla="on")
+    assert compiled.xla and isinstance(compiled.strategy, tf.distribute.OneDeviceStrategy) and compiled.count == 1
+    assert not choose_precision(GPU).xla
     with pytest.raises(SettingsError, match="--xla off or --devices 0"):
         choose_precision(TWO_GPUS, xla="on")
     with pytest.raises(SettingsError, match="precision float8"):
@@ -134,7 +135,7 @@ def test_advice_is_complete_where_there_is_some():
     # Not even two images: what would not help is not advised.
     with pytest.raises(SettingsError, match=r"has 4.0 GB: use a coarser matrix \(prepare --bin 2\)$"):
         check_memory(paper_experiment("dice"), (640, 512), CPU, available=4e9)
-    # On a GPU the estimate is not measured: it is said, and the run goes on.
+    # The memory of a GPU is not asked for: the estimate is said, and the run goes on.
     assert check_memory(paper_experiment("dice"), (640, 512), GPU, available=8e9) == "about 14.6 GB needed on each"
     assert check_memory(paper_experiment("dice"), (160, 128), CPU, available=8e9).endswith(" of 8.0 GB")
 

@@ -13,8 +13,8 @@ import tensorflow as tf
 from small_network import small_network
 
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.training import cpu_kernels
-from doubleunet_bs.training.cpu_kernels import FusedAdam, can_train_in, kernel_works, use_cpu_kernels
+from doubleunet_bs.training import fast_kernels
+from doubleunet_bs.training.fast_kernels import FusedAdam, can_train_in, kernel_works, use_fast_kernels
 
 IMAGES = np.random.default_rng(0).random((3, 48, 32, 3), np.float32)
 
@@ -27,7 +27,7 @@ def pair(policy="float32", **settings):
     finally:
         keras.config.set_dtype_policy("float32")
     fast.set_weights(plain.get_weights())
-    return plain, fast, use_cpu_kernels(fast)
+    return plain, fast, use_fast_kernels(fast)
 
 
 def step(model, images=IMAGES):
@@ -57,13 +57,13 @@ def distance(values, others):
 
 def test_the_layers_of_the_network_are_found():
     # 36 batch normalisations, 8 doublings, and per pyramid the rates 6, 12 and 18.
-    dilated = 6 if kernel_works(cpu_kernels._convolve, "float32") else 0
-    assert use_cpu_kernels(double_unet((32, 32, 3))) == 36 + 8 + dilated
+    dilated = 6 if kernel_works(fast_kernels._convolve, "float32") else 0
+    assert use_fast_kernels(double_unet((32, 32, 3))) == 36 + 8 + dilated
 
 
 def test_synchronised_normalisation_and_float64_stay_with_keras():
     model = small_network((48, 32, 3), synchronized=True)
-    use_cpu_kernels(model)
+    use_fast_kernels(model)
     kinds = {type(layer).__name__ for layer in model.layers if "call" in vars(layer)}
     assert kinds - {"Conv2D"} == {"UpSampling2D"}
     assert pair("float64")[2] == 0
@@ -71,9 +71,11 @@ def test_synchronised_normalisation_and_float64_stay_with_keras():
 
 def test_a_kernel_is_tried_in_the_precision_of_its_layer(monkeypatch):
     """On AVX2 the gradient of a dilated convolution exists in float32 and not in bfloat16."""
-    works = cpu_kernels.kernel_works
+    works = fast_kernels.kernel_works
     monkeypatch.setattr(
-        cpu_kernels, "kernel_works", lambda call, dtype: call is not cpu_kernels._convolve or dtype == "float32"
+        fast_kernels,
+        "kernel_works",
+        lambda call, dtype, device: call is not fast_kernels._convolve or dtype == "float32",
     )
     for policy, kinds in (("float32", {"Conv2D"}), ("mixed_bfloat16", set())):
         fast = pair(policy)[1]
@@ -89,11 +91,11 @@ def test_a_kernel_is_tried_in_the_precision_of_its_layer(monkeypatch):
                 found = tape.gradient(total, kernel) is not None
             except tf.errors.OpError:
                 found = False
-        assert works(cpu_kernels._convolve, dtype) == found
+        assert works(fast_kernels._convolve, dtype) == found
 
 
 def test_the_switch_keeps_the_layers_of_keras(monkeypatch):
-    monkeypatch.setenv("DOUBLEUNET_BS_CPU_KERNELS", "off")
+    monkeypatch.setenv("DOUBLEUNET_BS_FAST_KERNELS", "off")
     assert pair()[2] == 0
 
 
@@ -139,7 +141,7 @@ print(json.dumps(found))
 
 MASKS = {
     "as it is": {},
-    "switched off": {"DOUBLEUNET_BS_CPU_KERNELS": "off"},
+    "switched off": {"DOUBLEUNET_BS_FAST_KERNELS": "off"},
     "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
 }
@@ -215,7 +217,7 @@ def test_moving_averages_are_those_of_the_values():
     layer = keras.layers.BatchNormalization(momentum=0.0, name="bn")
     image = keras.Input((4, 4, 2))
     model = keras.Model(image, layer(image))
-    assert use_cpu_kernels(model) == 1
+    assert use_fast_kernels(model) == 1
     values = np.random.default_rng(1).random((3, 4, 4, 2), np.float32)
     model(values, training=True)
     np.testing.assert_allclose(layer.moving_mean, values.mean((0, 1, 2)), rtol=1e-5)
@@ -226,7 +228,7 @@ def test_a_single_image_of_one_pixel_has_finite_averages():
     layer = keras.layers.BatchNormalization()
     image = keras.Input((1, 1, 2))
     model = keras.Model(image, layer(image))
-    use_cpu_kernels(model)
+    use_fast_kernels(model)
     assert np.isfinite(model(np.ones((1, 1, 1, 2), np.float32), training=True)).all()
     assert np.isfinite(layer.moving_variance).all()
 

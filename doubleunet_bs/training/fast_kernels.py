@@ -1,12 +1,12 @@
-"""Experimental speed-ups on CPUs: faster TensorFlow kernels for some layers of the network, and a fused Adam.
+"""Experimental speed-ups: faster TensorFlow kernels for some layers of the network, and a fused Adam.
 
 Keras writes batch normalisation as a dozen elementwise operations on a float32 copy. It resizes through a clipped
 float32 copy, and it splits a dilated convolution into hundreds of small images. On a processor with fast matrix units
-these cost as much as the other convolutions. The kernels here compute the same in fewer passes over memory: results
-differ by rounding only, and a saved model does not know of them.
+these cost as much as the other convolutions, and on a GPU more. The kernels here compute the same in fewer passes over
+memory: results differ by rounding only, and a saved model does not know of them.
 
 Each kernel is tried out before it is used, in the precision that will run, because neither the processor nor the
-settings tell for certain which kernels TensorFlow has loaded. The environment variable DOUBLEUNET_BS_CPU_KERNELS=off
+settings tell for certain which kernels TensorFlow has loaded. The environment variable DOUBLEUNET_BS_FAST_KERNELS=off
 keeps the layers of Keras. The fused Adam does not depend on the processor and stays.
 """
 
@@ -17,38 +17,43 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-SWITCH = "DOUBLEUNET_BS_CPU_KERNELS"
+SWITCH = "DOUBLEUNET_BS_FAST_KERNELS"
 _DTYPES = ("float32", "bfloat16")
 
 
-def use_cpu_kernels(model: keras.Model) -> int:
-    """Give the layers of a model on the CPU their faster kernels, from its next call on.
+def use_fast_kernels(model: keras.Model, device: str = "CPU:0") -> int:
+    """Give the layers of a model their faster kernels, from its next call on.
 
     Replaced are batch normalisation in training that is not synchronised, bilinear doubling and dilated convolutions,
     where the layer computes in float32 or bfloat16 and the kernel and its gradient work in that precision here.
     Float64, in which runs are compared beyond rounding, keeps the layers of Keras.
 
+    Args:
+        model: the network.
+        device: where it computes, and where the kernels are tried.
+
     Returns:
-        The number of layers that were changed; 0 where DOUBLEUNET_BS_CPU_KERNELS is "off".
+        The number of layers that were changed; 0 where DOUBLEUNET_BS_FAST_KERNELS is "off".
     """
     if os.environ.get(SWITCH, "on") == "off":
         return 0
     changed = 0
     for layer in model.layers:
         call = _kernel(layer)
-        if call is not None and layer.compute_dtype in _DTYPES and kernel_works(call, layer.compute_dtype):
+        if call is not None and layer.compute_dtype in _DTYPES and kernel_works(call, layer.compute_dtype, device):
             layer.call = functools.partial(call, layer, type(layer).call)
             changed += 1
     return changed
 
 
 @functools.cache
-def kernel_works(call: Callable, dtype: str) -> bool:
-    """Whether TensorFlow computes a kernel of this file and its gradient on this CPU, found by trying.
+def kernel_works(call: Callable, dtype: str, device: str = "CPU:0") -> bool:
+    """Whether TensorFlow computes a kernel of this file and its gradient on a device, found by trying.
 
     Args:
         call: the kernel, a function of this file.
         dtype: precision of its input, "float32" or "bfloat16" for instance.
+        device: "CPU:0" or "GPU:0" for instance.
     """
     settings = {"dtype": _policy(dtype), "name": "trial"}
     if call is _normalise:
@@ -58,7 +63,7 @@ def kernel_works(call: Callable, dtype: str) -> bool:
     else:
         layer = keras.layers.Conv2D(16, 3, padding="same", dilation_rate=2, kernel_initializer="ones", **settings)
     training = {} if call is _resize else {"training": True}
-    return _computes(layer, lambda image: call(layer, type(layer).call, image, **training), dtype)
+    return _computes(layer, lambda image: call(layer, type(layer).call, image, **training), dtype, device)
 
 
 @functools.cache
@@ -77,7 +82,7 @@ def can_train_in(dtype: str) -> bool:
     layer = keras.layers.Conv2D(
         16, 3, padding="same", kernel_initializer="ones", dtype=_policy(dtype), name="trial_of_precision"
     )
-    return _computes(layer, layer, dtype)
+    return _computes(layer, layer, dtype, "CPU:0")
 
 
 def _policy(dtype: str) -> str:
@@ -85,8 +90,8 @@ def _policy(dtype: str) -> str:
     return dtype if dtype == "float32" else f"mixed_{dtype}"
 
 
-def _computes(layer: keras.layers.Layer, function: Callable, dtype: str) -> bool:
-    """Try a function of an image that uses a layer, with all its gradients, as a part of a graph on the CPU."""
+def _computes(layer: keras.layers.Layer, function: Callable, dtype: str, device: str) -> bool:
+    """Try a function of an image that uses a layer, with all its gradients, as a part of a graph on a device."""
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((1, 8, 8, 16), dtype)])
     def gradients(image):
@@ -96,7 +101,7 @@ def _computes(layer: keras.layers.Layer, function: Callable, dtype: str) -> bool
         return tape.gradient(total, [image, *(variable.value for variable in layer.trainable_variables)])
 
     try:
-        with tf.device("CPU:0"):
+        with tf.device(device):
             layer.build((1, 8, 8, 16))
             gradients.get_concrete_function()(tf.ones((1, 8, 8, 16), dtype))
     except (tf.errors.OpError, ValueError):
