@@ -16,6 +16,7 @@ Examples:
   doubleunet-bs prepare --scans export/ --labels labels/ --out breast
   doubleunet-bs prepare --scans export/ --labels labels/ --out breast --skip-invalid --workers 8 --write-png
   doubleunet-bs prepare --scans export/ --labels labels/ --regions regions/ --out breast
+  doubleunet-bs prepare --dataset bs80k-masks --scans BS-80K --labels masks --out bs80k
 
 Writes:
   SHARDS/                   the prepared scans; appears whole or not at all
@@ -37,8 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--scans", type=Path, required=True, metavar="DIR", help="folder of DICOM files, searched with its subfolders"
     )
+    what.add_argument("--labels", type=Path, metavar="DIR", help="folder of annotations and patients.csv")
     what.add_argument(
-        "--labels", type=Path, required=True, metavar="DIR", help="folder of annotations and patients.csv"
+        "--dataset",
+        choices=("bs80k-masks",),
+        help="the folders are those of a public data set, as they came out of its archive: see "
+        "assets/docs/public_data.md",
     )
     what.add_argument(
         "--regions",
@@ -122,25 +127,30 @@ def add_preparation_options(parser: argparse.ArgumentParser, backgrounds: tuple[
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, print the problems and the summary; 1 when there are problems and nothing was written."""
-    from doubleunet_bs.errors import DatasetError, counted
+    from doubleunet_bs.errors import DatasetError, SettingsError, counted
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
     from doubleunet_bs.preparation.summary import rejection_table, summary_text
     from doubleunet_bs.scans import count_kinds
     from doubleunet_bs.scans.labels import load_class_map
 
+    if args.dataset is None and args.labels is None:
+        raise SettingsError("--labels is missing: name the folder of annotations and patients.csv")
+    for option in ("classes", "patients", "regions", "allow_missing_view"):
+        if args.dataset and getattr(args, option):
+            raise SettingsError(f"--{option.replace('_', '-')} does not go with --dataset: leave it out")
     classes = {"classes": load_class_map(args.classes)} if args.classes else {}
     settings = PreparationSettings(
         background=args.background,
         brightness=args.brightness,
         bin=args.bin,
         otsu_histogram=args.otsu_histogram,
-        source="pictures" if args.pictures else "counts",
+        source="pictures" if args.pictures or args.dataset else "counts",
         **classes,
     )
     job = CohortJob(
         scans=args.scans,
-        labels=args.labels,
+        labels=args.labels or args.scans,
         out=args.out,
         settings=settings,
         classes_file=args.classes,
@@ -151,10 +161,11 @@ def run(args: argparse.Namespace) -> int:
         allow_missing_view=args.allow_missing_view,
         pictures=args.write_png,
         regions=args.regions,
+        public=args.dataset,
     )
     result = prepare_cohort(job)
-    if result.rejected:
-        print(rejection_table(result.rejected))
+    if listed := (*result.rejected, *result.left_out):
+        print(rejection_table(listed))
         print()
     if result.passed_over:
         print(f"passed over      {count_kinds(result.passed_over)}")

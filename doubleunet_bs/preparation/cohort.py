@@ -35,7 +35,8 @@ from doubleunet_bs.preparation.annotations import (
 )
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
-from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
+from doubleunet_bs.preparation.data_source import DataSource
+from doubleunet_bs.preparation.find_inputs import Task, find_inputs
 from doubleunet_bs.preparation.inspection import write_pictures
 from doubleunet_bs.preparation.patients import (
     PatientSource,
@@ -44,6 +45,7 @@ from doubleunet_bs.preparation.patients import (
     warn_of_issuers,
     warn_of_persons,
 )
+from doubleunet_bs.preparation.public_datasets import PublicInputs, find_public
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, make_record
 from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -72,6 +74,7 @@ class CohortJob:
         skip_invalid: leave out scans with a problem instead of writing nothing.
         allow_missing_view: accept scans of one view.
         pictures: also write PNGs into `out/png`.
+        public: name of a public data set whose folders these are.
     """
 
     scans: Path
@@ -86,6 +89,7 @@ class CohortJob:
     allow_missing_view: bool = False
     pictures: bool = False
     regions: Path | None = None
+    public: str | None = None
 
     @property
     def rejected_file(self) -> Path:
@@ -113,6 +117,8 @@ class CohortResult:
         passed_over: files that are no bone scans.
         notes: on the folder and the table of patients, one line each.
         files: case -> its file, or the first of two, relative to the folder.
+        left_out: files of a public data set that are known to be damaged or double. They stand in nobody's way.
+        sources: the public data sets it was made from.
     """
 
     records: tuple[CaseRecord, ...]
@@ -120,6 +126,8 @@ class CohortResult:
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    left_out: tuple[Rejection, ...] = ()
+    sources: tuple[DataSource, ...] = ()
 
     @property
     def written(self) -> bool:
@@ -150,16 +158,8 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     _check_places(job)
     try:
         with new_folder(job.out) as folder:
-            inputs = find_inputs(
-                job.scans,
-                job.labels,
-                job.patients,
-                job.classes_file,
-                job.allow_missing_view,
-                job.regions,
-                job.settings.source == "pictures",
-            )
-            result = _prepare(job, inputs, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
+            found = _find(job)
+            result = _prepare(job, found, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
             if not result.written:
                 shutil.rmtree(folder)
         if result.rejected:
@@ -171,6 +171,21 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     return result
 
 
+def _find(job: CohortJob) -> PublicInputs:
+    if job.public is not None:
+        return find_public(job.public, job.scans, job.labels)
+    inputs = find_inputs(
+        job.scans,
+        job.labels,
+        job.patients,
+        job.classes_file,
+        job.allow_missing_view,
+        job.regions,
+        job.settings.source == "pictures",
+    )
+    return PublicInputs(inputs, (), ())
+
+
 def _check_places(job: CohortJob) -> None:
     """Nothing is written among what is read, and the way back to the patients not among what is handed on."""
     scans, labels, out, key = (Path(os.path.realpath(path)) for path in (job.scans, job.labels, job.out, job.key_file))
@@ -180,8 +195,9 @@ def _check_places(job: CohortJob) -> None:
             raise SettingsError(f"{place}: lies inside {folder}: choose a place outside of it")
 
 
-def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Path) -> CohortResult:
+def _prepare(job: CohortJob, found: PublicInputs, pseudonyms: Pseudonyms, folder: Path) -> CohortResult:
     """Fill the folder with shards. It is to be removed when the result has no records."""
+    inputs = found.inputs
     writer = ShardWriter(folder, job.settings, pseudonyms.key_mark)
     rejected = list(inputs.rejected)
     sources: list[PatientSource] = []
@@ -206,7 +222,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
                     write_pictures(folder / "png", outcome.record, grey, outcome.labels)
     rejected.sort(key=dataclasses.astuple)
     if not sources or (rejected and not job.skip_invalid):
-        return CohortResult((), tuple(rejected), inputs.passed_over, inputs.notes)
+        return CohortResult((), tuple(rejected), inputs.passed_over, inputs.notes, left_out=found.left_out)
     # The lookup tables first: a case without its entry could never be traced back to its patient.
     pseudonyms.save(job.key_file)
     job.files_file.unlink(missing_ok=True)
@@ -214,10 +230,13 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
     writer.cases = warn_of_persons(writer.cases, sources, pseudonyms.persons)
     writer.cases = warn_of_mix_ups(writer.cases, annotations)
+    writer.sources = tuple(dataclasses.replace(one, whole=one.whole and not rejected) for one in found.sources)
     writer.finish()
     shown = {case: os.path.relpath(paths[0], job.scans) for case, paths in files.items()}
     notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources)]))
-    return CohortResult(tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown)
+    return CohortResult(
+        tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown, found.left_out, writer.sources
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,16 +264,20 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
     pseudonyms = _without_table(pseudonyms)
     try:
         scan = task.source.read(allow_missing_view=job.allow_missing_view, pseudonyms=pseudonyms)
-        annotation = read_annotation(task.source.names, task.labels, job.settings.classes, scan.missing_views)
-        regions = read_regions(task.source.names, task.regions, scan.missing_views)
-        undecided = not task.labels and (task.declared is None or task.declared.metastases is None)
-        group = UNKNOWN_GROUP if regions is not None and undecided else decide_group(annotation, task.declared)
+        if task.public is not None:
+            annotation, group = task.public.read()
+            regions = None
+        else:
+            annotation = read_annotation(task.source.names, task.labels, job.settings.classes, scan.missing_views)
+            regions = read_regions(task.source.names, task.regions, scan.missing_views)
+            undecided = not task.labels and (task.declared is None or task.declared.metastases is None)
+            group = UNKNOWN_GROUP if regions is not None and undecided else decide_group(annotation, task.declared)
         prepared = prepare_scan(scan, annotation.lesions, job.settings)
     except ScanError as error:
         rejection = task.source.rejection(error)
         return dataclasses.replace(rejection, message=rejection.message.replace(f"{job.labels}/", ""))
     views = {view: getattr(scan, view) for view in VIEWS if view not in scan.missing_views}
-    warnings = [*annotation.warnings, *warn_of_other_view(annotation.shown, views)]
+    warnings = [*task.warnings, *annotation.warnings, *warn_of_other_view(annotation.shown, views)]
     if task.declared and task.declared.patient:
         patient = pseudonyms.patient(task.declared.patient)
     elif scan.patient is not None:
@@ -266,8 +289,9 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
         warnings.append("no metastatic pixel is left in the prepared image")
     pixel_sha256 = scan.pixel_sha256 or hashlib.sha256(scan.anterior.tobytes() + scan.posterior.tobytes()).hexdigest()
     cancer = task.declared.cancer if task.declared else None
+    record = make_record(prepared, patient, group, cancer, pixel_sha256, tuple(warnings))
     return Prepared(
-        record=make_record(prepared, patient, group, cancer, pixel_sha256, tuple(warnings)),
+        record=dataclasses.replace(record, part=task.part),
         counts=prepared.counts,
         labels=prepared.labels,
         regions=None if regions is None else prepare_regions(prepared, regions),

@@ -11,10 +11,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, one_line
-from doubleunet_bs.preparation.annotations import ENDINGS, annotation_stem, index_labels, stems_of
+from doubleunet_bs.preparation.annotations import ENDINGS, Annotation, annotation_stem, index_labels, stems_of
 from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
 from doubleunet_bs.scans import find_pictures, find_scans
@@ -28,6 +29,12 @@ _NO_ANNOTATION = {*ENDINGS, *DICOM_SUFFIXES, ".zip", ".csv", ".tsv", ".xlsx", ".
                   ".bmp", ".tif", ".tiff", ".webp"}  # fmt: skip
 
 
+class PublicLabels(Protocol):
+    """The labels of a scan of a public data set."""
+
+    def read(self) -> tuple[Annotation, str]: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One scan to prepare.
@@ -37,12 +44,18 @@ class Task:
         labels: its annotation files.
         declared: its row of patients.csv, or None.
         regions: its annotation files of the skeleton.
+        public: the labels of a scan of a public data set, in place of all these files.
+        part: of its published split.
+        warnings: on the scan.
     """
 
     source: ScanFiles
     labels: tuple[Path, ...]
     declared: Declaration | None
     regions: tuple[Path, ...] = ()
+    public: "PublicLabels | None" = None
+    part: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from doubleunet_bs.errors import counted
 from doubleunet_bs.preparation.find_inputs import first_of
-from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.preparation.records import PARTS, CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.pseudonyms import printable
 from doubleunet_bs.scans.scan_files import Rejection
@@ -52,6 +52,10 @@ def summary_text(result: "CohortResult", settings: PreparationSettings) -> str:
     if settings.background != "none":
         kept = _spread([record.uptake_fraction for record in records], ".1%")
         lines.append(f"uptake kept      {kept} by {settings.background}")
+    if parts := Counter((record.part, record.group) for record in records if record.part):
+        said = (f"{parts[part, 'positive']} + {parts[part, 'negative']} {part}" for part in reversed(PARTS))
+        lines.append(f"published split  {', '.join(said)} (with metastases + normal)")
+    lines += [f"data             {source.text.removeprefix('Data: ')}" for source in result.sources]
     if skeletons := sum(record.has_regions for record in records):
         lines.append(f"skeletons        {skeletons} annotated")
     lines += [f"warning          {note}" for note in result.notes]

@@ -1,0 +1,168 @@
+"""Public data sets, from the folders of their archives to shards."""
+
+import dataclasses
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from public_layouts import PATIENTS, mask, write_masks, write_pictures
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.dataset.folds import published_folds
+from doubleunet_bs.errors import DatasetError
+from doubleunet_bs.preparation import open_shards, public_datasets
+from doubleunet_bs.preparation.public_datasets import find_public
+from doubleunet_bs.scans.pseudonyms import Pseudonyms
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    root = tmp_path_factory.mktemp("archives")
+    return write_pictures(root / "pictures"), write_masks(root / "masks")
+
+
+def prepare(archives, out, *options):
+    pictures, masks = archives
+    return main(
+        ["prepare", "--dataset", "bs80k-masks", "--scans", str(pictures), "--labels", str(masks), "--out", str(out),
+         "--bin", "4", *options]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(archives, tmp_path_factory):
+    out = tmp_path_factory.mktemp("prepared") / "shards"
+    assert prepare(archives, out) == 0
+    return out
+
+
+def by_number(shards):
+    """Number of a patient -> the record of the case."""
+    files = Pseudonyms.open(shards.parent / "shards.identities.json").files
+    records = {record.case: record for record in open_shards(shards).cases}
+    return {int(paths[0].rpartition("/")[2].split(".")[0]): records[case] for case, paths in files.items()}
+
+
+def test_every_usable_scan_has_its_part_and_its_group(shards):
+    found = {number: (record.part, record.group) for number, record in by_number(shards).items()}
+    left_out = {11: "in no part", 722: "damaged", 312: "a patient of the test part", 2244: "828 of the test part"}
+    expected = {patient.number: patient.part for patient in PATIENTS if patient.number not in left_out}
+    assert {number: part for number, (part, _) in found.items()} == expected
+    assert {number for number, (_, group) in found.items() if group == "negative"} == {4, 7, 10}
+    assert {number for number, (_, group) in found.items() if group == "unknown"} == {5}
+
+
+def test_warnings_say_what_the_data_set_leaves_open(shards):
+    records = by_number(shards)
+    assert "the scan of a child" in records[1240].warnings
+    assert "no mask of the posterior view: treated as free of hot spots" in records[3].warnings
+    assert any("called abnormal, but no malignant pixel" in line for line in records[5].warnings)
+
+
+def test_labels_are_those_of_the_masks(shards):
+    dataset = open_shards(shards)
+    record = by_number(shards)[8]
+    index = [case.case for case in dataset.cases].index(record.case)
+    patient = next(patient for patient in PATIENTS if patient.number == 8)
+    drawn = sum(np.count_nonzero(mask(patient, view) == 2) for view in ("anterior", "posterior"))
+    # A block of 4 x 4 pixels is metastatic where most of it is.
+    assert 0.5 < 16 * np.count_nonzero(dataset.labels(index) == 2) / drawn < 1.5
+    assert dataset.settings.source == "pictures" and record.pixel_spacing_mm is None
+
+
+def test_the_shards_carry_licence_citation_and_weak_labels(shards):
+    masks, pictures = open_shards(shards).sources
+    assert masks.licence == "CC BY 4.0" and "zenodo.23190333" in masks.citation and pictures.licence == "none stated"
+    assert any("Weak labels" in line for line in masks.remarks) and "2 manual" in masks.remarks[-1]
+    assert not masks.whole and "not all of it" in masks.text
+
+
+def test_the_published_split_becomes_the_only_fold(shards):
+    numbers = {record.case: number for number, record in by_number(shards).items()}
+    split = published_folds(open_shards(shards).cases).split(1)
+    assert {numbers[case] for case in split.test} == {8, 9, 570, 828}
+    assert {numbers[case] for case in split.validation} == {6}
+    assert {numbers[case] for case in split.train} == {1, 2, 3, 1240}
+    assert {numbers[case] for case in split.negatives} == {4}
+
+
+def test_the_table_lists_damage_and_double_patients(archives, tmp_path, capsys):
+    assert prepare(archives, tmp_path / "shards") == 0
+    said = capsys.readouterr().out
+    for line in ("722.jpg", "is the same scan as 828", "is the patient of 570 in the test part"):
+        assert line in said
+    assert "published split  4 + 1 train, 1 + 1 validation, 4 + 1 test" in said
+    assert "bs80k has 3,247 patients, 17 are in pictures" in said
+    assert "Licence: CC BY 4.0." in said
+
+
+def test_a_whole_data_set_says_so(archives, monkeypatch):
+    parts = Counter(patient.part for patient in PATIENTS)
+    monkeypatch.setattr(public_datasets, "BS80K_MASKS", dataclasses.replace(public_datasets.BS80K_MASKS, parts=parts))
+    monkeypatch.setattr(public_datasets, "BS80K", dataclasses.replace(public_datasets.BS80K, patients=17))
+    found = find_public("bs80k-masks", *archives)
+    assert all(source.whole for source in found.sources)
+    assert found.inputs.notes == ("1 patient abnormal in one view alone", "1 case of no part of the split left out")
+
+
+def test_missing_and_changed_files_stand_in_the_way(archives, tmp_path, capsys):
+    copies = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in archives)
+    (copies[0] / "BS-80K" / "wholeBodyPOST" / "1.jpg").unlink()
+    (copies[1] / "hotspot_masks" / "patient_00006" / "study_6" / "anterior.png").unlink()
+    changed = copies[1] / "hotspot_masks" / "patient_00008" / "study_8" / "anterior.png"
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    assert prepare(copies, tmp_path / "shards") == 1
+    said = capsys.readouterr().out
+    for reason in ("missing-view", "missing-file", "checksum"):
+        assert reason in said
+    assert not (tmp_path / "shards").exists()
+    assert prepare(copies, tmp_path / "shards", "--skip-invalid") == 0
+    assert not {1, 6, 8} & set(by_number(tmp_path / "shards"))
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "message"),
+    [
+        ("masks/manifest.csv", lambda text: text.replace(",test,", ",exam,"), "not as SHA256SUMS.txt describes it"),
+        ("masks/manifest.csv", None, "has no manifest.csv"),
+        ("pictures/BS-80K/wholeBodyANT/wholeBodyANT.txt", None, "wholeBodyANT.txt is missing"),
+        ("pictures/BS-80K/wholeBodyANT/wholeBodyANT.txt", lambda text: text.replace("\t", " "), "line 1 is not NAME"),
+    ],
+)
+def test_damaged_tables_are_named(archives, tmp_path, file, edit, message):
+    copies = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in archives)
+    path = tmp_path / file
+    if edit is None:
+        path.unlink()
+    else:
+        path.write_text(edit(path.read_text()))
+    with pytest.raises(DatasetError, match=message):
+        find_public("bs80k-masks", *copies)
+
+
+def test_options_of_other_data_do_not_go_with_it(archives, tmp_path, capsys):
+    assert prepare(archives, tmp_path / "shards", "--patients", "patients.csv") == 2
+    assert "--patients does not go with --dataset" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_from_folder_to_report_in_two_commands(shards, tmp_path, monkeypatch, capsys):
+    from intensity_run import intensity_model
+
+    from doubleunet_bs.files import read_json
+
+    monkeypatch.setattr(
+        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+    )
+    run = tmp_path / "run"
+    train = ["train", "--data", str(shards), "--run", str(run), "--experiment", "focal-tversky-otsu", "--fold", "1"]
+    assert main([*train, "--epochs", "1", "--batch-size", "2", "--encoder-weights", "none"]) == 0
+    assert "in the published split" in capsys.readouterr().out
+    assert main(["evaluate", str(run)]) == 0
+    said = capsys.readouterr().out
+    scores = read_json(run / "fold_01" / "scores.json", DatasetError, "scores")
+    assert len(scores["scans"]) == 4 and len(scores["normals"]["scans"]) == 1
+    card = (run / "fold_01" / "saved_model" / "model_card.md").read_text()
+    for text in (said, (run / "report.html").read_text(), card, (run / "experiment.json").read_text()):
+        assert "CC BY 4.0" in text and "Weak labels" in text and "zenodo.23190333" in text

@@ -1,0 +1,124 @@
+"""Public data sets in miniature: the folders as they come out of the archives, with phantoms for patients.
+
+With the traps of the real ones: a patient under two numbers, a picture that does not open, views that differ in class,
+views without a mask, endings in capitals, lines that end with CR LF, folders that are not needed.
+"""
+
+import csv
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from doubleunet_bs.phantom import make_phantom
+
+VIEWS = ("anterior", "posterior")
+FOLDERS = {"anterior": "wholeBodyANT", "posterior": "wholeBodyPOST"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Patient:
+    """One number of the data set.
+
+    Attributes:
+        number, part: of the published split.
+        classes: 0 or 1 of each view in the tables.
+        malignant: views whose mask has malignant pixels.
+        like: the number of another patient whose very pictures these are.
+    """
+
+    number: int
+    part: str
+    classes: tuple[int, int] = (1, 1)
+    malignant: tuple[str, ...] = VIEWS
+    like: int | None = None
+
+
+PATIENTS = (
+    *(Patient(number, "train") for number in (1, 2)),
+    Patient(3, "train", (1, 0), ("anterior",)),
+    Patient(4, "train", (0, 0), ()),
+    Patient(5, "train", (1, 1), ()),
+    Patient(6, "validation"),
+    Patient(7, "validation", (0, 0), ()),
+    *(Patient(number, "test") for number in (8, 9)),
+    Patient(10, "test", (0, 0), ()),
+    Patient(11, "unused", (0, 0), ()),
+    Patient(312, "train"),
+    Patient(570, "test"),
+    Patient(722, "train"),
+    Patient(828, "test"),
+    Patient(1240, "train"),
+    Patient(2244, "validation", like=828),
+)
+
+
+@functools.cache
+def _phantom():
+    return make_phantom(0, 0)
+
+
+@functools.cache
+def grey(number: int, view: str) -> np.ndarray:
+    """uint8 (1024, 256): the phantom as a faster scan of it would show, another one for each number."""
+    random = np.random.default_rng(number)
+    counts = random.binomial(getattr(_phantom(), view), 0.5 + 0.4 * random.random())
+    return np.minimum(counts * (250 / np.quantile(counts, 0.9995)), 254).astype(np.uint8)
+
+
+def mask(patient: Patient, view: str) -> np.ndarray:
+    """uint8 (1024, 256): 1 benign, 2 malignant. Some is benign where something is drawn at all."""
+    drawn = _phantom().lesions[view].copy() if view in patient.malignant else np.zeros((1024, 256), np.uint8)
+    drawn[300:306, 120:126] = np.maximum(drawn[300:306, 120:126], 1)
+    return drawn
+
+
+def write_pictures(root: Path, patients=PATIENTS) -> Path:
+    """The pictures of BS-80K, below a folder of the archive's own."""
+    top = root / "BS-80K"
+    (top / "headANT").mkdir(parents=True)
+    (top / "headANT" / "1.jpg").write_bytes(b"no scan")
+    for place, view in enumerate(VIEWS):
+        folder = top / FOLDERS[view]
+        folder.mkdir()
+        for patient in patients:
+            path = folder / (f"{patient.number}.JPG" if patient.number == 2 else f"{patient.number}.jpg")
+            Image.fromarray(grey(patient.like or patient.number, view)).save(path, quality=95, format="JPEG")
+            if patient.number == 722:
+                path.write_bytes(path.read_bytes()[:500])
+        lines = [f"{patient.number}.jpg\t{patient.classes[place]}" for patient in patients]
+        (folder / f"{FOLDERS[view]}.txt").write_bytes(("\r\n".join(lines) + "\r\n").encode())
+    return root
+
+
+def write_masks(root: Path, patients=PATIENTS) -> Path:
+    """The masks for BS-80K."""
+    rows = []
+    for patient in patients:
+        name = f"patient_{patient.number:05d}"
+        for kind in ("hotspot_masks", "skeleton_masks"):
+            for view, said in zip(VIEWS, patient.classes, strict=True):
+                # A view without a box has no mask of hot spots.
+                if kind == "hotspot_masks" and (patient.part == "unused" or (not said and patient.number == 3)):
+                    continue
+                ending = "PNG" if patient.number == 2 else "png"
+                path = root / kind / name / f"study_{patient.number}" / f"{view}.{ending}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask(patient, view)).save(path, format="PNG")
+                data = path.read_bytes()
+                file = path.relative_to(root).as_posix().replace(".PNG", ".png")
+                source = "manual" if patient.number == 1 else "thresholded"
+                digest = hashlib.sha256(data).hexdigest()
+                rows.append((kind, name, path.parent.name, view, file, source, patient.part, digest, len(data)))
+    with open(root / "manifest.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\r\n")
+        writer.writerow(
+            ["mask_set", "patient_id", "study_id", "view", "file", "source", "split", "sha256", "size_bytes"]
+        )
+        writer.writerows(rows)
+    digest = hashlib.sha256((root / "manifest.csv").read_bytes()).hexdigest()
+    (root / "SHA256SUMS.txt").write_text(f"{digest}  manifest.csv\n")
+    return root
