@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import replace_file
@@ -38,6 +39,23 @@ def _of_view(view: str) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
     }
 
 
+def _of_regions(view: str) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    """Areas of one view by the region of the skeleton they lie in; empty cells where no skeleton was predicted."""
+
+    def areas_in(region: str | None) -> Callable[[Mapping[str, Any]], Any]:
+        def count(result: Mapping[str, Any]) -> int | None:
+            areas = _areas(result, view)
+            # Results of earlier versions with an index, but without the bones of their areas.
+            if not result.get("bone_scan_index") or not all("region" in area for area in areas):
+                return None
+            return None if result["views"][view]["missing"] else sum(area["region"] == region for area in areas)
+
+        return count
+
+    named = {f"areas_{view}_{region.name.replace(' ', '_')}": areas_in(region.name) for region in REGIONS}
+    return named | {f"areas_{view}_no_region": areas_in(None)}
+
+
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "case": lambda result: result["case"],
     "phantom": lambda result: {True: "yes", False: "no", None: None}[result["phantom"]],
@@ -61,6 +79,8 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "threshold": lambda result: result.get("threshold"),
     "engine": lambda result: result["engine"],
     "version": lambda result: result["version"],
+    **_of_regions(VIEWS[0]),
+    **_of_regions(VIEWS[1]),
 }
 """Name of a column -> its value in a `result.json`. None is an empty cell."""
 

@@ -69,6 +69,7 @@ def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
         rows=rows,
         upper=upper,
         one_scale=one_scale,
+        bones=any(one["bone_scan_index"] for one in scans),
         finding=_finding(scan.result),
         changes={name: sum(row["change"] == name for row in rows) for name in (MATCHED, NEW, GONE)},
         made=scan.result.get("created", datetime.date.today().isoformat())[:10],
@@ -199,6 +200,8 @@ def _row(prefix: str, label: str, now: Mapping[str, Any], before: Mapping[str, A
     return {
         "label": label,
         "target": f"{prefix}-{first['number']}",
+        # Areas of one focus lie in one region, or one of them in none.
+        "bone": next((area["region"] for area in (first, *others) if area.get("region")), None),
         "views": [{"now": now.get(view), "before": before.get(view)} for view in VIEWS],
         "change": change,
         "probability": max(area["mean_probability"] for area in (first, *others)),

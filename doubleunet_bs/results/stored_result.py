@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import CASE_NAME, VIEWS
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json
@@ -15,6 +16,7 @@ from doubleunet_bs.results.result_files import FORMAT, MOST_BYTES, RESULT
 LONGEST_TEXT = 2000
 UID = re.compile(r"2\.25\.[1-9][0-9]{0,38}")
 """Of a lesion, as this package makes them."""
+_REGION_NAMES = {region.name for region in REGIONS}
 _LESION = ("number", "row", "column", "pixels", "peak_probability", "mean_probability", "sum_counts", "max_counts")
 
 
@@ -53,6 +55,7 @@ def _check(result: dict[str, Any]) -> None:
     _all(_or_none(_is_figure) if spacing is None else _is_figure, *(lesion["area_mm2"] for lesion in lesions))
     _all(_or_none(_is_figure), result.get("threshold"))
     _all(_or_none(lambda value: type(value) is int), *(lesion.get("focus") for lesion in lesions))
+    _all(_or_none(lambda value: value in _REGION_NAMES), *(lesion.get("region") for lesion in lesions))
     _all(_or_none(lambda value: UID.fullmatch(value) is not None), *(lesion.get("tracking_uid") for lesion in lesions))
     _all(_or_none(_is_text), *(result.get(name) for name in ("mask_rule", "created", "focus_rule")))
     _all(_or_none(_is_text), *(model.get(name) for name in ("quality", "quality_warning", "training_summary")))

@@ -10,8 +10,11 @@ import pytest
 from handmade_prediction import make_prediction
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.bsi.regions import REGIONS, region_number
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.results.cohort_table import COLUMNS, _cell
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
@@ -122,6 +125,7 @@ def test_what_cannot_be_believed_is_left_out(result, tmp_path, capsys):
             {"bone_scan_index": {**INDEX, "value": None}},
             {"bone_scan_index": {**INDEX, "model": {}}},
             {"lesions": [{**lesions[0], "area_mm2": None}, *lesions[1:]]},
+            {"lesions": [{**lesions[0], "region": "=ribs"}, *lesions[1:]]},
             {"dicom": None},
             {"dicom": {**result.result["dicom"], "patient_identity": "some"}},
         )
@@ -136,7 +140,7 @@ def test_what_cannot_be_believed_is_left_out(result, tmp_path, capsys):
     printed = capsys.readouterr()
     assert len(read(tmp_path / "table.csv")) == 1 and printed.out.startswith("1 scan in ")
     named = [line.split(": ")[1] for line in printed.err.splitlines()]
-    assert len(named) == 18 and all(name.startswith(str(out / "case-bad")) for name in named[:17])
+    assert len(named) == 19 and all(name.startswith(str(out / "case-bad")) for name in named[:18])
 
 
 def test_the_bone_scan_index_has_columns(result, tmp_path):
@@ -146,6 +150,39 @@ def test_the_bone_scan_index_has_columns(result, tmp_path):
     assert main(["collect", str(tmp_path / "out"), "--out", str(tmp_path / "table.csv")]) == 0
     lines = read(tmp_path / "table.csv")
     assert [(line["bone_scan_index"], line["bsi_table"]) for line in lines] == [("1.25", "icrp110-male"), ("", "")]
+
+
+def test_areas_are_counted_by_view_and_region(scan, result, tmp_path):
+    """Ribs above row 250, nothing below it from the front, a pelvis from behind."""
+    masks = {
+        "anterior": spots((slice(300, 303), slice(100, 103)), (slice(200, 202), slice(120, 122))),
+        "posterior": spots((slice(301, 304), slice(20, 23)), (slice(400, 402), slice(20, 22))),
+    }
+    regions = {view: np.zeros(scan.anterior.shape, np.uint8) for view in VIEWS}
+    regions["anterior"][:250] = region_number("ribs")
+    regions["posterior"][250:] = region_number("pelvis")
+    prediction = make_prediction(scan, masks)
+    index = find_index(scan, prediction, make_prediction(scan, regions), "icrp110-female")
+    folder = write_prediction(JobSettings(tmp_path / "out", ()), scan, prediction, skeleton=index).folder
+    # Without a skeleton, and from a version that had an index but no bones of areas.
+    none = shutil.copytree(result.folder, tmp_path / "out" / "case-none")
+    write_json(none / "result.json", {**result.result, "case": "case-none"})
+    old = read_json(folder / "result.json")
+    for lesion in old["lesions"]:
+        del lesion["region"]
+    write_json(shutil.copytree(folder, tmp_path / "out" / "case-old") / "result.json", {**old, "case": "case-old"})
+    assert main(["collect", str(tmp_path / "out"), "--out", str(tmp_path / "table.csv")]) == 0
+    lines = {line["case"]: line for line in read(tmp_path / "table.csv")}
+    columns = [f"areas_{view}_{name.replace(' ', '_')}" for view in VIEWS for name in [*names(), "no region"]]
+    assert len(columns) == 26 and "areas_anterior_thoracic_spine" in columns
+    line = lines.pop(scan.case)
+    figures = {column: line[column] for column in columns if line[column] != "0"}
+    assert figures == {"areas_anterior_ribs": "1", "areas_anterior_no_region": "1", "areas_posterior_pelvis": "2"}
+    assert all(other[column] == "" for other in lines.values() for column in columns) and len(lines) == 2
+
+
+def names():
+    return [region.name for region in REGIONS]
 
 
 def test_results_of_earlier_versions_are_read(result, tmp_path):

@@ -17,10 +17,12 @@ import pytest
 from handmade_prediction import make_prediction
 from PIL import Image
 
-from doubleunet_bs.constants import MIRRORED_WARNING
+from doubleunet_bs.bsi.regions import region_number
+from doubleunet_bs.constants import MIRRORED_WARNING, VIEWS
 from doubleunet_bs.display import clinical_display
 from doubleunet_bs.findings.lesion_changes import match_earlier
 from doubleunet_bs.findings.lesion_list import SPACING_WARNING
+from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.results.patient_report import report_page
 from doubleunet_bs.results.previous_scan import read_result
@@ -202,6 +204,41 @@ def test_previous_scan_stands_beside_it(scan, earlier, tmp_path):
     stricter = dataclasses.replace(make_prediction(scan), threshold=0.7)
     page = Page(page_of(write_prediction(settings, scan, stricter, previous=previous)))
     assert "different thresholds: probability of metastatic at least 0.7 here, metastatic is the most" in page.text
+
+
+@pytest.fixture(scope="module")
+def with_bones(scan, tmp_path_factory):
+    """Thoracic spine above row 400 in the anterior view, ribs above it in the posterior one, no bone below."""
+    regions = {view: np.zeros(scan.anterior.shape, np.uint8) for view in VIEWS}
+    regions["anterior"][:400], regions["posterior"][:400] = region_number("thoracic spine"), region_number("ribs")
+    prediction = make_prediction(scan)
+    index = find_index(scan, prediction, make_prediction(scan, regions), "icrp110-female")
+    return write_prediction(JobSettings(tmp_path_factory.mktemp("bones")), scan, prediction, skeleton=index)
+
+
+def test_the_table_names_bones(with_bones, written):
+    """Every focus and every area, where a skeleton was predicted; without one there is no such column."""
+    text = page_of(with_bones)
+    Page(text)
+    cells = [cell.replace("–", "None") for cell in re.findall(r'<td class="word">(.*?)</td>', text)]
+    lesions = with_bones.result["lesions"]
+    found = {str(lesion["focus"]): lesion["region"] for lesion in reversed(lesions) if lesion["region"]}
+    foci = re.findall(r'<td><a href="#lesion-\d+">(\d+)</a></td>', text)[: len(with_bones.result["foci"])]
+    assert cells[: len(foci)] == [str(found.get(focus)) for focus in foci]
+    assert cells[len(foci) :] == [str(lesion["region"]) for lesion in lesions]
+    assert {"thoracic spine", "ribs", "None"} <= set(cells)
+    assert 'class="word"' not in page_of(written)
+
+
+def test_the_table_of_bones_sorts_and_fits_a_phone(show, with_bones):
+    page = show(with_bones.folder / "report.html", 390, 844, phone=True)
+    page.wait_for_selector("body.scripted")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.click("th button >> nth=0")
+    rows = page.locator(".lesions >> nth=0").locator("tbody tr")
+    cells = [text.replace(",", "") for text in rows.locator("td:nth-child(3)").all_inner_texts()]
+    sizes = [int(text) for text in cells if text]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 1
 
 
 def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
