@@ -83,7 +83,7 @@ def trained_desk(desk, tmp_path_factory, tensorflow):
 @contextlib.contextmanager
 def small_networks():
     """Training builds a network of one convolution: its scores are known, and it takes no time."""
-    import doubleunet_bs.training.trainer  # noqa: F401 - it must be there to be changed
+    import doubleunet_bs.training.build_network  # noqa: F401 - it must be there to be changed
 
     with pytest.MonkeyPatch.context() as patch:
         for module in [module for name, module in sys.modules.items() if name.startswith("doubleunet_bs.training")]:

@@ -13,7 +13,7 @@ from doubleunet_bs.phantom import make_cohort
 
 @pytest.mark.slow
 def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
-    cohort = make_cohort(tmp_path / "hospital", 3, positive_fraction=1.0, progress=False)
+    cohort = make_cohort(tmp_path / "hospital", 3, positive_fraction=1.0)
     for number, path in enumerate(sorted(cohort.glob("scans/*.dcm")), start=1):
         dataset = pydicom.dcmread(path)
         plant_everywhere(dataset, number)
@@ -34,7 +34,7 @@ def test_no_secret_beyond_the_reader(tmp_path, monkeypatch, capfd):
     assert main(["prepare", *map(str, arguments), "--bin", "4", "--write-png", "--skip-invalid"]) == 0
     # The real training loop on a network of one convolution: what is written is the same, in a hundredth of the time.
     monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.build_network.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     command = ["train.py", "--data", f"/home/{SECRET}/shards/", f"--run=/home/{SECRET}/run/", f"/home/{SECRET}=2/x//"]
     monkeypatch.setattr("sys.argv", [*command, "--seed=3", "--set", f"encoder_weights=/home/{SECRET}/vgg19.h5", "/"])

@@ -15,7 +15,7 @@ negatives of a class. The training loop adds the sums up over devices and micro-
 Then name it in `training.steps.make_loss`, and in `loss` of `training.experiments.Experiment`.
 
 To add a network, write a function with the arguments and outputs of `double_unet`, out of the blocks in `layers` for
-instance, and call it in `training.trainer.build_network`. `tests/small_network.py` is a short one.
+instance, and call it in `training.build_network`. `tests/small_network.py` is a short one.
 """
 
 from doubleunet_bs.network.double_unet import double_unet

@@ -6,7 +6,7 @@ The public API, from shards to a trained fold, is in the example of `train_fold`
 To extend it:
 
 - a loss: a subclass of `network.losses.OverlapLoss`, its name in `Experiment.loss` and in `steps.make_loss`;
-- a network: a function with the arguments and outputs of `network.double_unet`, called in `trainer.build_network`;
+- a network: a function with the arguments and outputs of `network.double_unet`, called in `training/build_network.py`;
 - an augmentation: a variant in `dataset.augmentation.Augmentation`, switched by a setting of `Experiment`.
 """
 

@@ -7,7 +7,6 @@ validate epoch by epoch, keep the best weights, save the model. One step on the 
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,12 @@ from doubleunet_bs.dataset.pipeline import (
 )
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import replace_file, write_json
-from doubleunet_bs.network import double_unet
-from doubleunet_bs.network.double_unet import prior_head_bias
-from doubleunet_bs.network.encoder_weights import CONV_LAYERS
 from doubleunet_bs.network.metrics import metastatic_mask, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
-from doubleunet_bs.preparation.shards import Dataset
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
+from doubleunet_bs.training.build_network import build_network, encoder_variables, plain_network
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
-from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.fast_kernels import FusedAdam
 from doubleunet_bs.training.history import Epoch, Pace, epoch_line, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.progress_picture import draw_progress
@@ -59,75 +53,6 @@ from doubleunet_bs.training.training_task import (
 )
 
 PROGRESS_PICTURE_SECONDS = 15.0
-
-
-def build_network(task: TrainingTask, replicas: Replicas) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    """The network at its start, and Adam with its variables.
-
-    Args:
-        task: what will be trained.
-        replicas: the devices. With the precision "mixed_float16" the optimiser scales the loss.
-
-    Raises:
-        RunError: initial weights that do not fit.
-    """
-    experiment = task.experiment
-    keras.utils.set_random_seed(experiment.seed)
-    keras.config.set_dtype_policy(replicas.precision)
-    try:
-        with replicas.strategy.scope():
-            model = double_unet(
-                (*task.dataset.image_shape, 3),
-                experiment.classes,
-                experiment.encoder_weights if task.initial_weights is None else None,
-                starting_head_bias(experiment, task.dataset, task.train_cases),
-                synchronized=replicas.count > 1,
-                bn_momentum=experiment.bn_momentum,
-            )
-            if task.initial_weights is not None:
-                load_initial_weights(model, task.initial_weights)
-            optimizer = FusedAdam(
-                experiment.learning_rate,
-                late=encoder_variables(model) if experiment.freeze_encoder else (),
-                name="adam",
-            )
-            if replicas.precision == "mixed_float16":
-                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
-            optimizer.build(model.trainable_variables)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    return model, optimizer
-
-
-def starting_head_bias(experiment: Experiment, dataset: Dataset, cases: Sequence[int]) -> list[float] | None:
-    """The biases of the heads from the labels of the training cases. None for zeros, if the experiment says so."""
-    if experiment.head_bias == "zeros":
-        return None
-    classes = max(3, experiment.classes)
-    pixels = np.zeros(classes, np.int64)
-    for index in cases:
-        labels = dataset.labels(index)
-        # A tenth of the time of np.bincount, which first makes eight bytes of each.
-        pixels += [np.count_nonzero(labels == number) for number in range(classes)]
-    return prior_head_bias(pixels.tolist(), experiment.classes)
-
-
-def load_initial_weights(model: keras.Model, path: Path) -> None:
-    """Start a network from the weights of another one of the same kind.
-
-    Raises:
-        RunError: the file is missing, damaged, or of another network.
-    """
-    try:
-        model.load_weights(path)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as cause:
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]
-        raise RunError(f"{path}: not weights of this network ({reason})") from None
-
-
-def encoder_variables(model: keras.Model) -> list[keras.Variable]:
-    """Kernels and biases of the VGG19 encoder."""
-    return [variable for name in CONV_LAYERS for variable in model.get_layer(name).trainable_variables]
 
 
 class Trainer:
@@ -202,7 +127,7 @@ class Trainer:
                 self._fit()
         finally:
             self.board.close()
-        self._save_model()
+        replace_file(self.path / KERAS_MODEL, plain_network(self.task, self.path / BEST_WEIGHTS).save)
         state_file.unlink(missing_ok=True)
         self.signals.check()
         return self.path
@@ -384,12 +309,6 @@ class Trainer:
         mask = metastatic_mask(self.model(network_input(loaded["grey"]), training=False))
         records = [self.dataset.cases[index] for index in examples]
         self.board.examples(epoch, loaded["grey"], loaded["labels"], keras.ops.convert_to_numpy(mask), records)
-
-    def _save_model(self) -> None:
-        """Save a plain float32 network with the best weights, which any single device can open."""
-        model = double_unet((*self.dataset.image_shape, 3), self.experiment.classes)
-        model.load_weights(self.path / BEST_WEIGHTS)
-        replace_file(self.path / KERAS_MODEL, model.save)
 
     def _save_bad_batch(self, loss: float) -> None:
         batch = next(self.plan.batches(self.state.epoch, first=self.state.batch))

@@ -10,7 +10,7 @@ from doubleunet_bs.__main__ import main
 def small_network(monkeypatch):
     """Trainings of this test use a network of one convolution: the rest is the same, in a hundredth of the time."""
     monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.build_network.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
 
 

@@ -98,7 +98,7 @@ def test_demo_refuses_the_impossible_before_it_makes_anything(tmp_path, capsys, 
 def test_demo_counts_the_patients_with_metastases_as_the_cohort_does(monkeypatch, tmp_path):
     monkeypatch.setattr("doubleunet_bs.phantom.cohort._write_scan", lambda task: {})
     for patients in (9, 10, 16, 19, 25, 130):
-        make_cohort(tmp_path / str(patients), patients, positive_fraction=POSITIVE_FRACTION, progress=False)
+        make_cohort(tmp_path / str(patients), patients, positive_fraction=POSITIVE_FRACTION)
         table = (tmp_path / str(patients) / "labels" / "patients.csv").read_text().splitlines()[1:]
         assert len(table) == patients and count_positives(patients, POSITIVE_FRACTION) == sum(
             row.endswith(",yes") for row in table

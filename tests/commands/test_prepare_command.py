@@ -11,7 +11,7 @@ from doubleunet_bs.preparation.shards import open_shards
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_cohort(tmp_path_factory.mktemp("cohort") / "phantoms", 3, positive_fraction=0.5, progress=False)
+    return make_cohort(tmp_path_factory.mktemp("cohort") / "phantoms", 3, positive_fraction=0.5)
 
 
 def prepare(folder, out, *options):

@@ -46,7 +46,7 @@ def test_a_training_that_finds_nothing_says_so(tmp_path, cohorts, monkeypatch, c
     found = {}
     for name, options in (("seeing", {}), ("blind", {"level": 1000})):
         monkeypatch.setattr(
-            "doubleunet_bs.training.trainer.double_unet",
+            "doubleunet_bs.training.build_network.double_unet",
             lambda shape, *args, options=options, **kwargs: intensity_model(*shape[:2], **options),
         )
         assert run(*run_with, "--run", tmp_path / name, "--fold", 1) == 0

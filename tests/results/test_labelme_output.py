@@ -85,7 +85,7 @@ def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
     """The circle: predict, correct an outline by hand, prepare with the outlines, train on the shards."""
     from doubleunet_bs.phantom import make_cohort
 
-    scans = make_cohort(tmp_path / "cohort", 3, positive_fraction=1.0, seed=5, progress=False) / "scans"
+    scans = make_cohort(tmp_path / "cohort", 3, positive_fraction=1.0, seed=5) / "scans"
     labels, out = tmp_path / "labels", tmp_path / "out"
     model = str(trained_run / "fold_01")
     arguments = ["predict", str(scans), "--model", model, "--out", str(out), "--labelme", str(labels)]
@@ -139,7 +139,7 @@ def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
         assert expected[int(row - place.top) // 4, int(column - place.left) // 4]
 
     monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.build_network.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     arguments = ["--data", shards, "--run", tmp_path / "run", "--experiment", "focal-tversky", "--fold", 1]
     arguments += ["--folds", 3, "--epochs", 1, "--encoder-weights", "none"]

@@ -18,7 +18,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
-import doubleunet_bs.training.trainer as build_module
+import doubleunet_bs.training.build_network as build_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.fast_kernels import can_train_in

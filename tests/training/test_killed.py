@@ -27,7 +27,7 @@ from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras
 import numpy as np
-import doubleunet_bs.training.trainer as build_module
+import doubleunet_bs.training.build_network as build_module
 import doubleunet_bs.training.trainer as trainer_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards

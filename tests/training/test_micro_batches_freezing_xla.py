@@ -14,8 +14,7 @@ from tensorflow.python.distribute import mirrored_run, mirrored_strategy
 
 from doubleunet_bs.dataset.pipeline import EpochPlan, evaluation_micro_batches, training_micro_batches
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.training import trainer as build_module
-from doubleunet_bs.training import trainer as start_module
+from doubleunet_bs.training import build_network as build_module
 from doubleunet_bs.training.devices import check_batch_size, choose_precision, images_at_once, open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fast_kernels import FusedAdam
@@ -115,7 +114,7 @@ def test_micro_batches_without_an_image_are_refused():
 @pytest.mark.slow
 def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "double_unet", small_network)
-    monkeypatch.setattr(start_module, "CONV_LAYERS", ("encoder_conv1",))
+    monkeypatch.setattr(build_module, "CONV_LAYERS", ("encoder_conv1",))
     experiment = paper_experiment("dice", epochs=2, freeze_encoder=1, learning_rate=1e-2, encoder_weights="none")
     task = TrainingTask(tmp_path / "run", "t", experiment, SHARDS, [0, 1, 2, 3], [6, 7])
     trainer = Trainer(task, open_replicas("cpu"), show_progress=False)
@@ -166,7 +165,7 @@ def test_what_joins_adam_late_begins_as_the_others_did(scaled):
 
 def test_encoder_variables_are_the_sixteen_convolutions_of_vgg19():
     from doubleunet_bs.network import double_unet
-    from doubleunet_bs.training.trainer import encoder_variables
+    from doubleunet_bs.training.build_network import encoder_variables
 
     variables = encoder_variables(double_unet((32, 32, 3)))
     assert len(variables) == 32 and sum(int(np.prod(v.shape)) for v in variables) == 20_024_384

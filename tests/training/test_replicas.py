@@ -77,16 +77,17 @@ EPOCHS = (
     + """
 import dataclasses
 from pathlib import Path
-import doubleunet_bs.training.trainer as trainer_module
+import doubleunet_bs.training.build_network as build_module
 from small_network import small_network
 from doubleunet_bs.training.history import read_history
+from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.training_task import TrainingTask
-trainer_module.double_unet = small_network
+build_module.double_unet = small_network
 experiment = paper_experiment(
     "focal-tversky-otsu", epochs=6, learning_rate=1e-2, encoder_weights="none", bn_momentum=0.9)
 task = TrainingTask(Path(sys.argv[3]).with_suffix(""), "replicas", experiment, SyntheticShards(scans=20),
                     list(range(10)), [12, 13, 14, 15, 18])
-trainer = trainer_module.Trainer(task, dataclasses.replace(replicas, precision=sys.argv[4]), show_progress=False)
+trainer = Trainer(task, dataclasses.replace(replicas, precision=sys.argv[4]), show_progress=False)
 path = trainer.train()
 values = [list(vars(row).values())[:-1] for row in read_history(path / "history.csv")]
 rows = np.array([[np.nan if value is None else value for value in row] for row in values], float)

@@ -27,7 +27,7 @@ SHARDS = SyntheticShards(scans=18)
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
 
 
@@ -96,7 +96,7 @@ def result(path):
 def uninterrupted(tmp_path_factory):
     """Results of whole runs, by schedule."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
         patch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
         return {
             schedule: result(trainer_in(tmp_path_factory.mktemp(schedule), schedule=schedule).train())
@@ -169,7 +169,7 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_f1(tmp_path):
 
 def test_resuming_after_a_frozen_encoder_is_bit_identical(tmp_path, monkeypatch):
     """Interrupted two batches after it has begun to train: its own count of steps is part of the state."""
-    monkeypatch.setattr("doubleunet_bs.training.trainer.CONV_LAYERS", ("conv",))
+    monkeypatch.setattr("doubleunet_bs.training.build_network.CONV_LAYERS", ("conv",))
     expected = result(trainer_in(tmp_path / "whole", freeze_encoder=2).train())
     trainer = trainer_in(tmp_path / "run", freeze_encoder=2)
     interrupt_after(trainer, 2 * all_steps(trainer) // trainer.experiment.epochs + 2)

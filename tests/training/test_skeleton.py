@@ -37,10 +37,10 @@ def cohort(tmp_path_factory):
 def run(cohort):
     """Fold 1 trained for one epoch with a small network, and exported."""
     pytest.importorskip("tensorflow")
-    from doubleunet_bs.training import trainer
+    from doubleunet_bs.training import build_network
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "double_unet", small_network)
+        patch.setattr(build_network, "double_unet", small_network)
         arguments = ["--data", cohort / "shards", "--run", cohort / "run", "--experiment", "skeleton", "--fold", "1"]
         options = [f"--set={name}={value}" for name, value in SHORT.items()]
         assert main(["train", *map(str, arguments), *options, "--set=flip=per_view"]) == 0

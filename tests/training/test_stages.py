@@ -55,7 +55,7 @@ def write_mark(run, fold):
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
 
 
@@ -93,7 +93,7 @@ def assert_same(found, expected):
 def trained(tmp_path_factory):
     """A whole run of transfer and mining, two folds of it trained."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
         path = tmp_path_factory.mktemp("trained") / "run"
         patch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
         train(path)

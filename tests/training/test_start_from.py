@@ -167,5 +167,5 @@ def small_training(monkeypatch):
     from intensity_run import intensity_model
 
     monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.build_network.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )

@@ -14,11 +14,11 @@ from doubleunet_bs.dataset.pipeline import load_micro_batch
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
+from doubleunet_bs.training.build_network import starting_head_bias
 from doubleunet_bs.training.create_run import create_run
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.trainer import starting_head_bias
 
 SHARDS = SyntheticShards(scans=18)
 SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-2, "bn_momentum": 0.8, "encoder_weights": "none"}
@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     """With a small network of the same layers; `test_learning` trains the Double U-Net."""
     run = create_run(tmp_path_factory.mktemp("run"), paper_experiment("focal-tversky-otsu", **SETTINGS), SHARDS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.trainer.double_unet", small_network)
+        patch.setattr("doubleunet_bs.training.build_network.double_unet", small_network)
         path = fold_trainer(run, SHARDS, 2).train()
     return run, path
 
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, m
 @pytest.mark.parametrize("where", ["training", "validation"])
 def test_an_error_of_reading_arrives_as_it_was_raised(tmp_path, monkeypatch, where):
     """Not as TensorFlow's, with its traceback: the line says which file it is and what to do."""
-    monkeypatch.setattr("doubleunet_bs.training.trainer.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
     run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), SHARDS)
     trainer = fold_trainer(run, SHARDS, 1)
     damaged = trainer.train_cases[1] if where == "training" else trainer.validation_cases[-1]
