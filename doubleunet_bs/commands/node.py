@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = read_settings(args.config)
     if args.list:
-        from doubleunet_bs.node.spool import list_studies
+        from doubleunet_bs.node.monitor import list_studies
 
         print(list_studies(settings.spool))
         return 0

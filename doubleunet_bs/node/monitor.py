@@ -1,9 +1,12 @@
-"""/health and /metrics of a node, on a local port."""
+"""What a node tells of itself: /health and /metrics on a local port, and the table of its studies."""
 
+import contextlib
 import json
+import sqlite3
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.node.spool import Spool
@@ -77,3 +80,21 @@ class Monitor:
         """Close the port."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def list_studies(folder: Path) -> str:
+    """The studies of a spool as a table: number in the log, state, reason, folder of the received files.
+
+    Raises:
+        RunError: there is no spool.
+    """
+    path = folder / "queue.sqlite"
+    if not path.is_file():
+        raise RunError(f"{folder}: no spool of a node")
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT id, state, reason, key, removed FROM study ORDER BY id").fetchall()
+    lines = [f"{'study':>6}  {'state':<10}  {'reason':<24}  received files"]
+    for number, state, reason, key, removed in rows:
+        where = "removed" if removed else str(folder / "received" / key)
+        lines.append(f"{number:>6}  {state:<10}  {reason or '-':<24}  {where}")
+    return "\n".join(lines)

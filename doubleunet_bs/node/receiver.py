@@ -16,7 +16,7 @@ from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.node.settings import NodeSettings
 from doubleunet_bs.node.spool import Spool
 from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES
-from doubleunet_bs.scans.scan_files import walk_folders
+from doubleunet_bs.scans.sources import walk_folders
 
 STORED, OUT_OF_RESOURCES, WRONG_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 """Status of a C-STORE answer (PS3.4, B.2.3)."""

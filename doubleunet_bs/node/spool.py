@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from doubleunet_bs.errors import RunError, ScanError
-from doubleunet_bs.scans.dicom_file import load_header, pydicom_silence, read_identifier
+from doubleunet_bs.scans.dicom_file import load_header, pydicom_silence
+from doubleunet_bs.scans.header_values import read_identifier
 from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
 
 WAITING, SENT, REFUSED = "waiting", "sent", "refused"
@@ -74,14 +75,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Delivery:
-    """A result to send.
-
-    Attributes:
-        destination: its name.
-        uid: SOP Instance UID of the result.
-        study: number.
-        path: the file.
-    """
+    """A result to send: the name of its destination, its SOP Instance UID, its study's number, its file."""
 
     destination: str
     uid: str
@@ -401,21 +395,3 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def list_studies(folder: Path) -> str:
-    """The studies of a spool as a table: number in the log, state, reason, folder of the received files.
-
-    Raises:
-        RunError: there is no spool.
-    """
-    path = folder / "queue.sqlite"
-    if not path.is_file():
-        raise RunError(f"{folder}: no spool of a node")
-    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        rows = database.execute("SELECT id, state, reason, key, removed FROM study ORDER BY id").fetchall()
-    lines = [f"{'study':>6}  {'state':<10}  {'reason':<24}  received files"]
-    for number, state, reason, key, removed in rows:
-        where = "removed" if removed else str(folder / "received" / key)
-        lines.append(f"{number:>6}  {state:<10}  {reason or '-':<24}  {where}")
-    return "\n".join(lines)

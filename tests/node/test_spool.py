@@ -7,7 +7,8 @@ import pydicom
 import pytest
 
 from doubleunet_bs.errors import RunError, ScanError
-from doubleunet_bs.node.spool import CRASH_PAUSE, Spool, list_studies
+from doubleunet_bs.node.monitor import list_studies
+from doubleunet_bs.node.spool import CRASH_PAUSE, Spool
 
 
 def receive(spool, paths, quiet=0.0):
