@@ -50,7 +50,7 @@ def test_a_file_name_that_is_not_utf8_comes_back_from_json(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_a_name_that_the_terminal_cannot_show_stops_nothing(tmp_path, monkeypatch, encoding):
-    folder = make_cohort(tmp_path / "cohort", patients=1, progress=False) / "scans"
+    folder = make_cohort(tmp_path / "cohort", patients=1) / "scans"
     (folder / "phantom_0001.dcm").rename(folder / "张三.dcm")
     printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", printed)

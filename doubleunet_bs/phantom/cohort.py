@@ -36,7 +36,6 @@ def make_cohort(
     positive_fraction: float = 0.9,
     seed: int = 0,
     workers: int = 1,
-    progress: bool = True,
     wanted_index: tuple[float, float] | None = None,
 ) -> Path:
     """Write `patients` synthetic scans, one per patient. `out` appears whole or not at all.
@@ -58,7 +57,6 @@ def make_cohort(
         positive_fraction: share of scans with metastases, 0-1 (paper, section 2.1: 90 of 100).
         seed: 0 or more.
         workers: processes; the files are the same whatever their number.
-        progress: show a progress bar on standard error.
         wanted_index: true Bone Scan Index in percent of the first and the last scan with metastases. Those between are
             spaced evenly on a logarithmic scale. None draws lesions as they are reported.
 
@@ -85,8 +83,8 @@ def make_cohort(
             (str(folder), seed, index, cancer, positive, next(wanted) if positive else None)
             for index, positive in enumerate(positives)
         ]
-        # The progress bar goes on as results are taken.
-        bar = tqdm(_run(tasks, min(workers, patients)), "phantoms", patients, unit="scan", disable=not progress)
+        # The progress bar goes on as results are taken; None: on terminals only.
+        bar = tqdm(_run(tasks, min(workers, patients)), "phantoms", patients, unit="scan", disable=None)
         with open(folder / "truth.csv", "w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, TRUTH, lineterminator="\n")
             table.writeheader()

@@ -26,7 +26,7 @@ SHOWN_WHITE = 100
 
 def main(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        cohort = make_cohort(Path(folder) / "phantoms", 1, positive_fraction=1.0, seed=8, progress=False)
+        cohort = make_cohort(Path(folder) / "phantoms", 1, positive_fraction=1.0, seed=8)
         shards = Path(folder) / "shards"
         prepare_cohort(CohortJob(scans=cohort / "scans", labels=cohort / "labels", out=shards, pictures=False))
         draw(path, open_shards(shards), 0)

@@ -18,7 +18,7 @@ from doubleunet_bs.phantom.scan import draw_polygons
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_cohort(tmp_path_factory.mktemp("cohort") / "out", 3, positive_fraction=0.6, seed=4, progress=False)
+    return make_cohort(tmp_path_factory.mktemp("cohort") / "out", 3, positive_fraction=0.6, seed=4)
 
 
 def digests(folder):
@@ -49,7 +49,7 @@ def test_layout(folder):
 
 
 def test_bytes_do_not_depend_on_workers_or_cohort_size(folder, tmp_path):
-    larger = digests(make_cohort(tmp_path / "out", 4, positive_fraction=0.6, seed=4, workers=2, progress=False))
+    larger = digests(make_cohort(tmp_path / "out", 4, positive_fraction=0.6, seed=4, workers=2))
     smaller = digests(folder)
     assert set(larger) - set(smaller) == {
         "scans/phantom_0004.dcm",
@@ -155,14 +155,14 @@ def test_positives_are_spread_over_the_cohort(fraction, expected):
 )
 def test_wrong_arguments_write_nothing(wrong, tmp_path):
     with pytest.raises(SettingsError):
-        make_cohort(tmp_path / "out", **{"patients": 1, "progress": False, **wrong})
+        make_cohort(tmp_path / "out", **{"patients": 1, **wrong})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(BoneScanError, match="exists already"):
-        make_cohort(tmp_path, 1, progress=False)
+        make_cohort(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -193,7 +193,7 @@ def test_nobody_is_in_two_cohorts(tmp_path):
     """Numbers start at 1 in all; prepared with one key, equal identifiers would be the same patient."""
     ids = {}
     for cancer, seed in (("breast", 0), ("prostate", 0), ("breast", 7), ("prostate", 7)):
-        folder = make_cohort(tmp_path / f"{cancer}{seed}", 2, cancer, seed=seed, progress=False)
+        folder = make_cohort(tmp_path / f"{cancer}{seed}", 2, cancer, seed=seed)
         with open(folder / "labels" / "patients.csv", newline="") as file:
             listed = [row["patient"] for row in csv.DictReader(file)]
         headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("scans/*.dcm"))]

@@ -136,7 +136,7 @@ def test_vertebrae_and_hips_lie_in_their_regions(scan, bones):
 
 
 def test_a_cohort_holds_regions_and_truth(tmp_path):
-    folder = make_cohort(tmp_path / "out", 4, seed=6, positive_fraction=0.75, wanted_index=(0.5, 2.0), progress=False)
+    folder = make_cohort(tmp_path / "out", 4, seed=6, positive_fraction=0.75, wanted_index=(0.5, 2.0))
     with open(folder / "truth.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     scans = [make_phantom(6, k, wanted_index=wanted) for k, wanted in ((0, 0.5), (1, 1.0), (2, 2.0))]
@@ -154,5 +154,5 @@ def test_a_cohort_holds_regions_and_truth(tmp_path):
     assert len(list((folder / "regions").iterdir())) == 8
     for limits in ((2.0, 1.0), (0.0, 1.0), (1.0, 21.0), (float("nan"), 1.0)):
         with pytest.raises(SettingsError, match="two values above 0"):
-            make_cohort(tmp_path / "no", 2, wanted_index=limits, progress=False)
+            make_cohort(tmp_path / "no", 2, wanted_index=limits)
     assert not (tmp_path / "no").exists()

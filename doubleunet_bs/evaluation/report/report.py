@@ -156,7 +156,7 @@ def write_report(
         colours=COLOURS,
         outline_transform=OUTLINE_TRANSFORM,
         chosen=[
-            scan_figure(what, fold, scan, *images(fold, scan.case), warnings(scan.case)) for what, fold, scan in chosen
+            scan_figure(what, fold, scan, images(fold, scan.case), warnings(scan.case)) for what, fold, scan in chosen
         ],
         lesions=lesion_table(summary),
         views=view_table(summary),

@@ -75,19 +75,17 @@ def scan_figure(
     what: str,
     fold: int,
     score: ScanScore,
-    grey: np.ndarray,
-    labels: np.ndarray,
-    mask: np.ndarray,
-    probability: np.ndarray,
+    images: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     warnings: Collection[str] = (),
 ) -> LayeredFigure:
     """One scan whose layers can be switched by the boxes of the page.
 
     Args:
         what: "best", "median" or "worst". fold: 0 for an ensemble. score: of the scan.
-        grey, labels, mask, probability: (rows, columns): uint8 image and classes, bool, 0 to 1.
+        images: each (rows, columns): grey uint8, classes uint8, predicted mask bool, probability 0 to 1.
         warnings: of the scan: they may put the sides in doubt.
     """
+    grey, labels, mask, probability = images
     lesions = score.lesions
     caption = (
         f"Dice {with_unit(score.dice)}: precision {with_unit(score.counts.precision)}, sensitivity "
