@@ -12,7 +12,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile, has_doubtful_text, read_identifier, read_items, read_numbers
+from doubleunet_bs.scans.dicom_file import DicomFile
+from doubleunet_bs.scans.header_values import (
+    has_doubtful_text,
+    read_identifier,
+    read_items,
+    read_numbers,
+)
 from doubleunet_bs.scans.layout import Layout, load_scan_header
 from doubleunet_bs.scans.pairing import describe_view, order_pair
 from doubleunet_bs.scans.sources import Source, prefix_errors

@@ -24,7 +24,8 @@ from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.scans.labelme import Drawing, read_labelme
 from doubleunet_bs.scans.labels import IMAGE_KINDS, read_mask
-from doubleunet_bs.scans.scan_files import ScanFiles, walk_folders
+from doubleunet_bs.scans.scan_files import ScanFiles
+from doubleunet_bs.scans.sources import walk_folders
 
 ENDINGS = (".json", ".png")
 OTHER_PICTURE = "its annotation was drawn on the picture of another scan: check that it is its own"

@@ -21,8 +21,8 @@ from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, 
 from doubleunet_bs.scans import find_pictures, find_scans
 from doubleunet_bs.scans.labels import quoted
 from doubleunet_bs.scans.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
-from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, walk_folders
-from doubleunet_bs.scans.sources import Source
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder
+from doubleunet_bs.scans.sources import Source, walk_folders
 
 # Endings of what may lie beside annotations under the name of a scan. The others may be annotations of another format.
 _NO_ANNOTATION = {*ENDINGS, *DICOM_SUFFIXES, ".zip", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".jpg", ".jpeg", ".gif",

@@ -12,8 +12,8 @@ from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.picture_files import is_picture, view_of_path
 from doubleunet_bs.scans.pseudonyms import printable
-from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans, walk_folders
-from doubleunet_bs.scans.sources import Source, is_archive, prefix_errors
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans
+from doubleunet_bs.scans.sources import Source, is_archive, prefix_errors, walk_folders
 
 
 def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFolder:

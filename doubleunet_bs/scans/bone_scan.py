@@ -9,7 +9,8 @@ from pydicom.dataset import Dataset
 
 from doubleunet_bs.constants import ONE_VIEW_WARNING, RAW_SHAPE, SIDE_BY_SIDE_WARNING
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile, has_doubtful_text, is_phantom, pydicom_silence, read_identifier
+from doubleunet_bs.scans.dicom_file import DicomFile, pydicom_silence
+from doubleunet_bs.scans.header_values import has_doubtful_text, is_phantom, read_identifier
 from doubleunet_bs.scans.layout import Layout, load_scan_file, pixel_spacing
 from doubleunet_bs.scans.pairing import Pair, describe_view, order_pair
 from doubleunet_bs.scans.picture_files import is_picture, read_pictures

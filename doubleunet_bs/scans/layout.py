@@ -14,6 +14,8 @@ from doubleunet_bs.scans.dicom_file import (
     load_file,
     load_header,
     pydicom_silence,
+)
+from doubleunet_bs.scans.header_values import (
     read_integer,
     read_items,
     read_numbers,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import read_identifier, read_numbers, read_text
+from doubleunet_bs.scans.header_values import read_identifier, read_numbers, read_text
 from doubleunet_bs.scans.layout import Layout, differ, energy_window
 from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.scans.views import (

@@ -9,8 +9,9 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, Codestream, decode
-from doubleunet_bs.scans.dicom_file import DicomFile, PixelElement, read_integer, read_numbers, read_text
+from doubleunet_bs.scans.dicom_file import DicomFile, PixelElement
 from doubleunet_bs.scans.encapsulated import split_frames
+from doubleunet_bs.scans.header_values import read_integer, read_numbers, read_text
 from doubleunet_bs.scans.layout import Layout
 from doubleunet_bs.scans.scaling import COUNT_TOLERANCE, find_padding, scale_to_counts
 from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES, MEBIBYTE

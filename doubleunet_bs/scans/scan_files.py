@@ -9,7 +9,8 @@ from pathlib import Path
 
 from doubleunet_bs.errors import ScanError, SettingsError, counted, os_reason
 from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
-from doubleunet_bs.scans.dicom_file import pydicom_silence, read_identifier
+from doubleunet_bs.scans.dicom_file import pydicom_silence
+from doubleunet_bs.scans.header_values import read_identifier
 from doubleunet_bs.scans.layout import load_scan_header
 from doubleunet_bs.scans.other_files import (
     OtherFileError,
@@ -22,7 +23,7 @@ from doubleunet_bs.scans.other_files import (
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.picture_files import SUFFIXES, view_of_path
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, Source, is_archive, list_members, open_archive
+from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, Source, is_archive, list_members, open_archive, walk_folders
 from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR
 
 
@@ -133,7 +134,7 @@ def read_scan(
     Example:
         >>> import tempfile
         >>> from doubleunet_bs.phantom import make_cohort
-        >>> folder = make_cohort(tempfile.mkdtemp(), patients=1, progress=False)
+        >>> folder = make_cohort(tempfile.mkdtemp(), patients=1)
         >>> scan = read_scan(folder / "scans" / "phantom_0001.dcm")
         >>> scan.anterior.shape, scan.anterior.dtype.name, scan.pixel_spacing_mm is not None
         ((1024, 256), 'uint16', True)
@@ -177,7 +178,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     Example:
         >>> import tempfile
         >>> from doubleunet_bs.phantom import make_cohort
-        >>> found = find_scans(make_cohort(tempfile.mkdtemp(), patients=2, progress=False) / "scans")
+        >>> found = find_scans(make_cohort(tempfile.mkdtemp(), patients=2) / "scans")
         >>> [scan.names for scan in found.scans], found.rejected
         ([('phantom_0001',), ('phantom_0002',)], ())
     """
@@ -277,44 +278,6 @@ def find_pictures(folder: str | os.PathLike, allow_missing_view: bool = False) -
         tuple(sorted(rejected, key=lambda file: file.path)),
         tuple(sorted(passed, key=lambda file: file.path)),
     )
-
-
-def walk_folders(
-    folder: str | os.PathLike[str],
-    unreadable: Callable[[OSError], None] | None = None,
-    left_out: Callable[[str], None] | None = None,
-) -> Iterator[tuple[str, list[str]]]:
-    """The folder and all folders below it, also those that are linked, each once, except hidden ones and bins.
-
-    Args:
-        folder: where to begin.
-        unreadable: told of folders that cannot be listed; without it they are passed over.
-        left_out: told of folders that are hidden, or a recycle bin.
-
-    Yields:
-        The path of a folder, which begins with `folder`, and the sorted names in it that are not folders.
-    """
-    # A link may lead back to what has been searched, or round in circles.
-    seen: set[tuple[int, int]] = set()
-    for where, folders, names in os.walk(os.fspath(folder), onerror=unreadable, followlinks=True):
-        try:
-            status = os.stat(where)
-        except OSError as gone:
-            folders.clear()
-            if unreadable is not None:
-                unreadable(gone)
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        kept = [name for name in folders if kind_by_name([name]) is None]
-        if left_out is not None:
-            for name in set(folders) - set(kept):
-                left_out(os.path.join(where, name))
-        # Links last: of two ways to a folder its own name is the one to report.
-        folders[:] = sorted(kept, key=lambda name: (os.path.islink(os.path.join(where, name)), name))
-        yield where, sorted(names)
 
 
 def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView | None]:

@@ -10,11 +10,11 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, BinaryIO
 
 from doubleunet_bs.errors import ScanError, one_line, os_reason
-from doubleunet_bs.scans.other_files import DICOM_SUFFIXES
+from doubleunet_bs.scans.other_files import DICOM_SUFFIXES, kind_by_name
 
 MEBIBYTE = 1024 * 1024
 
@@ -250,3 +250,41 @@ def _check_directory(file: BinaryIO) -> None:
         members, size = struct.unpack_from("<QQ", record, 32)
     if members > MAX_ARCHIVE_MEMBERS or size > MAX_ARCHIVE_DIRECTORY_BYTES:
         raise ScanError(f"has more than {MAX_ARCHIVE_MEMBERS:,} files: unpack it first", "archive-bomb")
+
+
+def walk_folders(
+    folder: str | os.PathLike[str],
+    unreadable: Callable[[OSError], None] | None = None,
+    left_out: Callable[[str], None] | None = None,
+) -> Iterator[tuple[str, list[str]]]:
+    """The folder and all folders below it, also those that are linked, each once, except hidden ones and bins.
+
+    Args:
+        folder: where to begin.
+        unreadable: told of folders that cannot be listed; without it they are passed over.
+        left_out: told of folders that are hidden, or a recycle bin.
+
+    Yields:
+        The path of a folder, which begins with `folder`, and the sorted names in it that are not folders.
+    """
+    # A link may lead back to what has been searched, or round in circles.
+    seen: set[tuple[int, int]] = set()
+    for where, folders, names in os.walk(os.fspath(folder), onerror=unreadable, followlinks=True):
+        try:
+            status = os.stat(where)
+        except OSError as gone:
+            folders.clear()
+            if unreadable is not None:
+                unreadable(gone)
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        kept = [name for name in folders if kind_by_name([name]) is None]
+        if left_out is not None:
+            for name in set(folders) - set(kept):
+                left_out(os.path.join(where, name))
+        # Links last: of two ways to a folder its own name is the one to report.
+        folders[:] = sorted(kept, key=lambda name: (os.path.islink(os.path.join(where, name)), name))
+        yield where, sorted(names)

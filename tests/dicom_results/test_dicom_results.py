@@ -23,7 +23,7 @@ from doubleunet_bs.errors import ScanError
 from doubleunet_bs.inference.model_description import device_uid
 from doubleunet_bs.results.overlay import overlay_picture, view_pictures
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.dicom_file import is_phantom
+from doubleunet_bs.scans.header_values import is_phantom
 from doubleunet_bs.scans.sources import Source
 
 LEVEL = 60
