@@ -21,8 +21,8 @@ from doubleunet_bs.preparation.find_inputs import Inputs, Task
 from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.preparation.records import PARTS, UNKNOWN_GROUP
 from doubleunet_bs.scans.labels import decode_text, read_mask
-from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, read_scan, walk_folders
-from doubleunet_bs.scans.sources import Source
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, read_scan
+from doubleunet_bs.scans.sources import Source, walk_folders
 
 WEAK = "Weak labels: the masks were made from boxes by a rule, not drawn, so a score says how well that rule is met."
 UNUSED = "unused"

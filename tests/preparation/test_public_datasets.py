@@ -153,7 +153,7 @@ def test_from_folder_to_report_in_two_commands(shards, tmp_path, monkeypatch, ca
     from doubleunet_bs.files import read_json
 
     monkeypatch.setattr(
-        "doubleunet_bs.training.trainer.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
+        "doubleunet_bs.training.build_network.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     run = tmp_path / "run"
     train = ["train", "--data", str(shards), "--run", str(run), "--experiment", "focal-tversky-otsu", "--fold", "1"]
