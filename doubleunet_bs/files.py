@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from doubleunet_bs.errors import BoneScanError, RunError
+from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 
 
 def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode: int | None = None) -> None:
@@ -175,6 +175,11 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def no_folder(path: str | os.PathLike) -> SettingsError:
+    """The error for a path that should be a folder: nothing is there, or a file."""
+    return SettingsError(f"{path}: {'is a file: give its folder' if os.path.exists(path) else 'no such folder'}")
 
 
 def exists_already(folder: Path) -> RunError:

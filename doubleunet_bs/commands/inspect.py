@@ -3,7 +3,8 @@
 Prints how the views were distinguished, their counts, the body bounding box, the crop, the gain, what Otsu's threshold
 keeps, and every warning. Name one file, or the two files of a scan with one view each. No patient data is printed.
 
-Of a folder it prints one line a scan: counts of both views, rows of the body, pixel spacing, gains and warnings.
+Of a folder it prints one line a scan: counts of both views, rows of the body, pixel spacing, gains and warnings. Grey
+pictures in a folder are taken as scans, paired by their names, if no DICOM file of a scan is in it.
 
 Examples:
   doubleunet-bs inspect scan.dcm
@@ -19,8 +20,13 @@ Exit codes: 0 done, 1 a scan cannot be used, 2 wrong arguments.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from doubleunet_bs.commands.prepare import add_preparation_options
+
+if TYPE_CHECKING:
+    from doubleunet_bs.preparation import PreparationSettings
+    from doubleunet_bs.scans import BoneScan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     from doubleunet_bs.display import save_png
     from doubleunet_bs.errors import SettingsError
-    from doubleunet_bs.preparation import PreparationSettings, prepare_scan
+    from doubleunet_bs.preparation import prepare_scan
     from doubleunet_bs.preparation.inspection import inspection, inspection_picture, inspection_text
     from doubleunet_bs.scans import read_scan
 
@@ -66,13 +72,7 @@ def run(args: argparse.Namespace) -> int:
             raise SettingsError(f"--png belongs to one scan, and {args.scan[0]} is a folder")
         return _inspect_folder(args)
     scan = read_scan(args.scan, allow_missing_view=args.allow_missing_view)
-    settings = PreparationSettings(
-        background=args.background,
-        brightness=args.brightness,
-        bin=args.bin,
-        source="pictures" if scan.pictures else "counts",
-    )
-    prepared = prepare_scan(scan, settings=settings)
+    prepared = prepare_scan(scan, settings=_settings(args, scan))
     figures = inspection(scan, prepared)
     print(json.dumps(figures, indent=2) if args.json else inspection_text(figures))
     if args.png:
@@ -82,28 +82,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _settings(args: argparse.Namespace, scan: "BoneScan") -> "PreparationSettings":
+    from doubleunet_bs.preparation import PreparationSettings
+
+    source = "pictures" if scan.pictures else "counts"
+    return PreparationSettings(background=args.background, brightness=args.brightness, bin=args.bin, source=source)
+
+
 def _inspect_folder(args: argparse.Namespace) -> int:
     """One line for each scan of a folder, as it is read; what cannot be used goes to standard error."""
     import json
     import sys
 
     from doubleunet_bs.errors import RunError, ScanError, one_line
-    from doubleunet_bs.preparation import PreparationSettings, prepare_scan
+    from doubleunet_bs.preparation import prepare_scan
     from doubleunet_bs.preparation.inspection import inspection, inspection_line
-    from doubleunet_bs.scans import count_kinds, find_scans
+    from doubleunet_bs.scans import count_kinds, find_pictures, find_scans
 
     found = find_scans(args.scan[0], args.allow_missing_view)
+    if found.only_pictures:
+        found = find_pictures(args.scan[0], args.allow_missing_view)
     other = count_kinds(found.passed_over)
     if not found.scans and not found.rejected:
         raise RunError(f"{args.scan[0]}: no scan is in it{f', only {other}' if other else ''}")
     rejected = list(found.rejected)
-    settings = PreparationSettings(background=args.background, brightness=args.brightness, bin=args.bin)
     if not args.json and found.scans:
         print(inspection_line("scan"))
     for files in found.scans:
         try:
             scan = files.read(args.allow_missing_view)
-            figures = inspection(scan, prepare_scan(scan, settings=settings))
+            figures = inspection(scan, prepare_scan(scan, settings=_settings(args, scan)))
         except ScanError as error:
             rejected.append(files.rejection(error))
             continue

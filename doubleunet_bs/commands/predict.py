@@ -1,7 +1,8 @@
 """Segment bone scans with a trained fold.
 
 SCAN is a DICOM file, a folder (searched with its subfolders) or a zip archive. If each view is in a file of its own,
-name the two files side by side, or their folder. Scans are prepared exactly as those the model was trained on.
+name the two files side by side, or their folder. A folder of grey pictures without DICOM scans is taken, too, with the
+views paired by name (S_ant.png, S_post.png). Scans are prepared exactly as those the model was trained on.
 Results of earlier predictions below a folder are skipped.
 
 Examples:

@@ -104,7 +104,8 @@ class Folds:
             Split(train=('case-1',), validation=('case-0',), test=('case-2',), negatives=('case-3',))
         """
         if not 1 <= fold <= len(self):
-            there = "the published split is fold 1" if self.is_published else f"there are folds 1 to {len(self)}"
+            there = f"there are folds 1 to {len(self)} (--folds {len(self)})"
+            there = "the published split is fold 1" if self.is_published else there
             raise SettingsError(f"fold {fold} is out of range: {there}")
         test = self.parts[fold - 1]
         validation = self.parts[fold % len(self.parts)]
@@ -143,7 +144,7 @@ def make_folds(
     burden, scans = _burden(cases, lesions)
     if len(burden) < folds:
         found = f"{len(burden)} patients with metastases cannot fill {folds} folds"
-        raise SettingsError(f"{found}: prepare more scans or use fewer folds")
+        raise SettingsError(f"{found}: prepare more scans, or lower --folds")
     ordered = sorted(burden, key=lambda patient: (burden[patient], patient))
     rng = np.random.default_rng(seed)
     parts: list[list[str]] = [[] for _ in range(folds)]

@@ -26,6 +26,7 @@ from doubleunet_bs.evaluation.summary import (
     undefined_note,
 )
 from doubleunet_bs.files import write_json, write_text
+from doubleunet_bs.inference.model_description import USEFUL_F1
 
 CSV, TEX = "summary.csv", "table.tex"
 COLUMNS = ("method", "row", "scans", "precision", "sensitivity", "f1", "f1_is", "scans_are")
@@ -107,6 +108,17 @@ def _mean_cells(mean: Mean | None) -> tuple[Cells, Cells, Cells]:
         (BLANK, BLANK, mean.f1_mean),
         (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd),
     )
+
+
+def quality_warning(summary: Summary) -> str:
+    """A sentence where nothing, or as good as nothing, is right on the test scans of a fold; else empty."""
+    weak = [fold for fold in summary.folds if fold.pooled.f1 is not None and fold.pooled.f1 < USEFUL_F1]
+    if not weak:
+        return ""
+    names = ", ".join(
+        f"{f'fold {fold.fold}' if fold.fold else 'ensemble'}: F1 {percent(fold.pooled.f1)} %" for fold in weak
+    )
+    return f"Of no use on the test scans ({names}). Do not rely on its results."
 
 
 def percent(value: Cell, digits: int = 2, undefined: str = "-") -> str:
@@ -283,7 +295,8 @@ def format_summary(summary: Summary) -> str:
         if row.threshold != (BLANK, BLANK, BLANK):
             line += f"   {level:>8}{_row(row.threshold)}"
         lines.append(line + marks.get(row.kind, ""))
-    return "\n".join([*lines, "", *table_notes(summary)])
+    warning = quality_warning(summary)
+    return "\n".join([*lines, "", *table_notes(summary), *([f"Warning: {warning}"] if warning else [])])
 
 
 def format_details(summary: Summary) -> str:

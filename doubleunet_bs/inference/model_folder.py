@@ -149,12 +149,20 @@ class ModelFolder:
             raise RunError(f"{self.path}: has no saved_model of its present weights: export it with serve-package")
 
 
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (run_folder.KERAS_MODEL, "saved_model.pb"))
+
+
 def find_model(path: Path) -> ModelFolder:
     """Find out what a folder named with --model is.
 
     Raises:
         RunError: it has no model, or one whose description is damaged or of another format.
     """
+    if path.is_file():
+        # A file of a model, of a fold or of its export.
+        within = next((place for place in path.parents[:3] if _is_model(place)), None)
+        raise RunError(f"{path}: is a file: {f'give its folder {within}' if within else _ADVICE}")
     if not path.is_dir():
         raise RunError(f"{path}: no such model folder: {_ADVICE}")
     exported = path if (path / "saved_model.pb").is_file() else path / SAVED_MODEL

@@ -97,4 +97,11 @@ def list_studies(folder: Path) -> str:
     for number, state, reason, key, removed in rows:
         where = "removed" if removed else str(folder / "received" / key)
         lines.append(f"{number:>6}  {state:<10}  {reason or '-':<24}  {where}")
+    reasons = [reason for _, _, reason, _, _ in rows if reason]
+    if reasons:
+        lines += ["", "`doubleunet-bs inspect FOLDER` says in words why a scan cannot be used."]
+    if any("unreferable" in reason for reason in reasons):
+        lines.append(
+            "unreferable: results cannot refer to the scan: it was de-identified, or a UID or name is not valid"
+        )
     return "\n".join(lines)

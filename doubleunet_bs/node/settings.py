@@ -283,25 +283,34 @@ def _text(value: Any) -> str:
     return value
 
 
+def _no_text(value: Any) -> None:
+    if isinstance(value, str):
+        raise SettingsError("is a text: write it without quotes")
+
+
 def _flag(value: Any) -> bool:
+    _no_text(value)
     if not isinstance(value, bool):
         raise SettingsError("must be true or false")
     return value
 
 
 def _positive(value: Any) -> float:
+    _no_text(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise SettingsError("must be a number above 0")
     return float(value)
 
 
 def _count(value: Any) -> int:
+    _no_text(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise SettingsError("must be a whole number, 0 or more")
     return value
 
 
 def _port(value: Any) -> int:
+    _no_text(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
         raise SettingsError("must be a port, 1 to 65535")
     return value

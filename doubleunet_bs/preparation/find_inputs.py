@@ -15,6 +15,7 @@ from typing import Protocol
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, one_line
+from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.annotations import ENDINGS, Annotation, annotation_stem, index_labels, stems_of
 from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
@@ -101,7 +102,7 @@ def find_inputs(
     """
     for folder in (labels, regions):
         if folder is not None and not folder.is_dir():
-            raise SettingsError(f"{folder}: no such folder")
+            raise no_folder(folder)
     if pictures and scans.is_dir() and os.path.samefile(scans, labels):
         raise SettingsError(f"{labels}: pictures and annotations need two folders, masks are pictures, too")
     table = patients or _find_table(labels)
@@ -133,6 +134,11 @@ def find_inputs(
             named.update(path for name in source.names for path in strays.get(name, ()))
             continue
         tasks.append(Task(source, own, row, bones))
+    normal = any(row.metastases is False for row in declared.values())
+    if len(found.scans) > 1 and not (files or strays or skeletons or normal):
+        raise DatasetError(
+            f"{labels}: no annotation is in it (.json or .png): give their folder, or declare normal scans in {FILE}"
+        )
     # When a table was named, there is no doubt about the others.
     rejected += [] if patients else _unread_tables(scans, labels, table)
     wanted = set(stems_of(list(names.known)))

@@ -12,7 +12,7 @@ from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.picture_files import is_picture, view_of_path
 from doubleunet_bs.scans.pseudonyms import printable
-from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_pictures, find_scans
 from doubleunet_bs.scans.sources import Source, is_archive, prefix_errors, walk_folders
 
 
@@ -23,6 +23,7 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
 
     Args:
         paths: in any mixture; a folder is searched with all its subfolders. A result that is named itself is read.
+            Grey pictures in a folder are scans if no DICOM file of a scan is in it.
         allow_missing_view: accept a study with one view only.
 
     Returns:
@@ -41,22 +42,16 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
     pictures: dict[str, list[Source]] = {}
     for path in dict.fromkeys(map(os.path.normpath, paths)):
         if os.path.isdir(path) or is_archive(path):
-            found = find_scans(path, allow_missing_view)
-            join = "!" if is_archive(path) else os.sep
-            refused = [Rejection(f"{path}{join}{file.path}", file.reason, file.message) for file in found.rejected]
             within = _results(path)
-            kept = [scan for scan in found.scans if _folder(scan.sources[0].path) not in within]
-            refused = [file for file in refused if _folder(file.path) not in within]
-            if within and not kept and not refused:
+            found = _without(find_scans(path, allow_missing_view), path, within)
+            if found.only_pictures and not is_archive(path):
+                found = _without(find_pictures(path, allow_missing_view), path, within)
+            scans += found.scans
+            rejected += found.rejected
+            passed += found.passed_over
+            if within and not found.scans and not found.rejected:
                 message = "holds only results of earlier predictions: name a scan.dcm in them to segment it again"
-                refused = [Rejection(path, "results", message)]
-            scans += kept
-            rejected += refused
-            other = [PassedOver(f"{path}{join}{file.path}", file.kind) for file in found.passed_over]
-            outs = {os.path.dirname(folder) for folder in within}
-            beside = {os.path.join(out, name) for out in outs for name in (INDEX, COHORT)}
-            beside |= {f"{out}{FILES_SUFFIX}" for out in outs}
-            passed += [file for file in other if _folder(file.path) not in within and file.path not in beside]
+                rejected.append(Rejection(path, "results", message))
             continue
         source = Source(path)
         try:
@@ -125,6 +120,21 @@ def _results(path: str) -> set[str]:
         for where, names in walk_folders(path)
         if RESULT in names and where != path and is_result(Path(where))
     }
+
+
+def _without(found: ScanFolder, path: str, within: set[str]) -> ScanFolder:
+    """What lies outside of the result folders `within`, with paths as the user gave them."""
+    join = "!" if is_archive(path) else os.sep
+    rejected = [Rejection(f"{path}{join}{file.path}", file.reason, file.message) for file in found.rejected]
+    other = [PassedOver(f"{path}{join}{file.path}", file.kind) for file in found.passed_over]
+    outs = {os.path.dirname(folder) for folder in within}
+    beside = {os.path.join(out, name) for out in outs for name in (INDEX, COHORT)}
+    beside |= {f"{out}{FILES_SUFFIX}" for out in outs}
+    return ScanFolder(
+        tuple(scan for scan in found.scans if _folder(scan.sources[0].path) not in within),
+        tuple(file for file in rejected if _folder(file.path) not in within),
+        tuple(file for file in other if _folder(file.path) not in within and file.path not in beside),
+    )
 
 
 def _folder(path: str) -> str:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
-from doubleunet_bs.files import exists_already, read_json
+from doubleunet_bs.files import read_json
 
 if TYPE_CHECKING:
     from doubleunet_bs.scans.bone_scan import BoneScan
@@ -156,7 +156,7 @@ def case_folder(out: str | os.PathLike, case: str, overwrite: bool = False) -> P
     folder = Path(out) / case
     if folder.exists():
         if not overwrite:
-            raise exists_already(folder)
+            raise RunError(f"{folder}: exists already: give --skip-existing, --overwrite or another --out folder")
         if not (folder / RESULT).is_file():
             raise RunError(f"{folder}: exists and is no result of this package: choose another --out folder")
     return folder

@@ -9,8 +9,8 @@ from typing import Any
 
 from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import CASE_NAME, VIEWS
-from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.files import read_json
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import no_folder, read_json
 from doubleunet_bs.results.result_files import FORMAT, MOST_BYTES, RESULT
 
 LONGEST_TEXT = 2000
@@ -125,7 +125,7 @@ def find_results(folders: Sequence[str | os.PathLike]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, folders):
         if not path.is_dir():
-            raise SettingsError(f"{path}: no such folder")
+            raise no_folder(path)
         found |= dict.fromkeys(_within(path))
     return sorted(found, key=lambda folder: (folder.name, folder))
 

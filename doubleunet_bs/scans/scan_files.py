@@ -7,7 +7,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from doubleunet_bs.errors import ScanError, SettingsError, counted, os_reason
+from doubleunet_bs.errors import ScanError, counted, os_reason
+from doubleunet_bs.files import no_folder
 from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
 from doubleunet_bs.scans.dicom_file import pydicom_silence
 from doubleunet_bs.scans.header_values import read_identifier
@@ -109,6 +110,11 @@ class ScanFolder:
     rejected: tuple[Rejection, ...]
     passed_over: tuple[PassedOver, ...] = ()
 
+    @property
+    def only_pictures(self) -> bool:
+        """Whether the files of DICOM scans are missing, and pictures are there that may be scans: `find_pictures`."""
+        return not self.scans and not self.rejected and any(file.kind == "picture" for file in self.passed_over)
+
 
 def read_scan(
     paths: str | os.PathLike | Sequence[str | os.PathLike],
@@ -184,7 +190,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     """
     folder = str(folder)
     if not os.path.isdir(folder) and not is_archive(folder):
-        raise SettingsError(f"{folder}: no such folder or zip archive")
+        raise no_folder(folder)
     rejected: list[Rejection] = []
     passed: list[PassedOver] = []
     whole: list[Source] = []
@@ -244,7 +250,7 @@ def find_pictures(folder: str | os.PathLike, allow_missing_view: bool = False) -
     """
     folder = str(folder)
     if not os.path.isdir(folder):
-        raise SettingsError(f"{folder}: no such folder")
+        raise no_folder(folder)
     scans: list[ScanFiles] = []
     passed: list[PassedOver] = []
     rejected: list[Rejection] = []
@@ -254,7 +260,7 @@ def find_pictures(folder: str | os.PathLike, allow_missing_view: bool = False) -
             source = Source(os.path.join(where, name))
             relative = _relative(source, folder)
             if not name.lower().endswith(SUFFIXES):
-                passed.append(PassedOver(relative, kind_by_name([name]) or "no picture"))
+                passed.append(PassedOver(relative, kind_by_name([name]) or "other file"))
                 continue
             view, rest = view_of_path(relative)
             if view is None:

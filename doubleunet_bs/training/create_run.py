@@ -180,7 +180,10 @@ def _check_same(old: Run, new: Run) -> None:
         if there.get(key) != here.get(key)
     ]
     if differences:
-        raise RunError(f"{old.path}: a run with other settings ({'; '.join(differences)}): choose another --run folder")
+        advice = "choose another --run folder"
+        if trained := old.trained_folds():
+            advice += f", with --from {old.fold_path(trained[0])} to start from its weights"
+        raise RunError(f"{old.path}: a run with other settings ({'; '.join(differences)}): {advice}")
     if new.data["fingerprint"] != old.data["fingerprint"]:
         paths = " ".join(part["path"] for part in new.parts)
         raise RunError(f"{paths}: not the shards that {old.path} was trained on: name those with --data")

@@ -27,10 +27,12 @@ def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) 
         right.plot(x, y, label=label, color=colour, marker=marker)
     if epochs:
         best = max(epochs, key=lambda epoch: epoch.score)
-        # An epoch that found nothing is no best one.
-        height = 100 * best.val_f1 if best.val_f1 else float("nan")
-        label = f"best: epoch {best.epoch}" if best.val_f1 else f"nothing found; kept: epoch {best.epoch}"
-        right.plot(best.epoch, height, "*", color="#117733", markersize=11, label=label)
+        if best.val_f1:
+            label = f"best: epoch {best.epoch}"
+            right.plot(best.epoch, 100 * best.val_f1, "*", color="#117733", markersize=11, label=label)
+        else:
+            # An epoch that found nothing is no best one: a line in the legend, without a mark.
+            right.plot([], [], " ", label=f"nothing found; kept: epoch {best.epoch}")
     right.set_ylabel("metastatic F1 (%)")
     right.set_ylim(0, 100)
     for axes in (left, right):

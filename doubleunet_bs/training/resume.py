@@ -21,7 +21,9 @@ def already_begun(run: Run, fold: int) -> RunError:
     """The error for a fold that would be trained twice."""
     path = run.fold_path(fold)
     if run.is_finished(fold):
-        return RunError(f"{path}: is trained already: choose another --fold or --run")
+        return RunError(
+            f"{path}: is trained already: choose another --fold, or a new --run with --from {path} to train further"
+        )
     return RunError(f"{path}: has results already: continue with `{resume_command(run, fold)}`")
 
 

@@ -17,6 +17,7 @@ from dicom_variants import write_variant
 from handmade_prediction import description, make_prediction
 from PIL import Image
 
+from doubleunet_bs.__main__ import main
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
@@ -359,3 +360,29 @@ def test_the_overview_of_results_is_small_in_memory(reader, tmp_path):
     ]
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 2001
     assert peak[1] - peak[0] < 4096  # kB
+
+
+def test_a_folder_of_pictures(command, tmp_path, phantoms, capsys):
+    """Paired by name as `prepare --pictures` does; the results in the same folder are no scans."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, path in enumerate(sorted(phantoms.glob("*.dcm"))[:2]):
+        scan = read_scan(path)
+        for view in ("anterior", "posterior"):
+            grey = np.minimum(getattr(scan, view), 254).astype(np.uint8)
+            Image.fromarray(grey).save(folder / f"S{number}_{view}.png")
+    (folder / "S7_anterior.png").write_bytes((folder / "S0_anterior.png").read_bytes())
+    (folder / "notes.txt").write_text("of the export")
+    assert main(["inspect", str(folder)]) == 1
+    said = capsys.readouterr()
+    assert "S0_anterior.png + S0_posterior.png" in said.out and "2 of 3 scans can be used" in said.out
+    assert said.err.startswith("error: S7_anterior.png: shows the anterior view only: ")
+    (folder / "S7_anterior.png").unlink()
+    code, out, err = command(folder, out=folder / "out")
+    assert (code, err) == (0, "") and "2 of 2 scans segmented" in out and "passed over: 1 other file" in out
+    code, out, err = command(folder, "--skip-existing", out=folder / "out")
+    assert (code, err) == (0, "") and "0 of 2 scans segmented, 2 done before" in out
+    # Beside DICOM scans a picture is a screen shot, and passed over.
+    shutil.copy(sorted(phantoms.glob("*.dcm"))[1], folder / "scan.dcm")
+    code, out, err = command(folder)
+    assert code == 0 and "1 of 1 scans segmented" in out and "4 pictures" in out

@@ -11,7 +11,9 @@ from doubleunet_bs.preparation.shards import open_shards
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_cohort(tmp_path_factory.mktemp("cohort") / "phantoms", 3, positive_fraction=0.5)
+    made = make_cohort(tmp_path_factory.mktemp("cohort") / "phantoms", 3, positive_fraction=0.5)
+    (made / "empty").mkdir()
+    return made
 
 
 def prepare(folder, out, *options):
@@ -71,9 +73,13 @@ def test_a_class_map_adds_to_the_known_labels_and_may_change_them(folder, tmp_pa
         (["--patients", "/nowhere/patients.csv"], 1, "no such table"),
         (["--labels", "/nowhere"], 2, "/nowhere: no such folder"),
         (["--scans", "/nowhere"], 2, "/nowhere: no such folder"),
+        (["--scans", "{folder}/scans/phantom_0001.dcm"], 2, "phantom_0001.dcm: is a file: give its folder"),
+        (["--labels", "{folder}/labels/patients.csv"], 2, "patients.csv: is a file: give its folder"),
+        (["--labels", "{folder}/empty"], 1, "empty: no annotation is in it (.json or .png)"),
     ],
 )
 def test_wrong_arguments_are_one_line(folder, tmp_path, capfd, options, code, text):
+    options = [str(option).format(folder=folder) for option in options]
     assert prepare(folder, tmp_path / "shards", *options) == code
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and text in lines[0]

@@ -78,7 +78,7 @@ def test_the_run_alone_is_enough_to_resume(tmp_path, shards, small_network, caps
     capsys.readouterr()
     # A finished fold says so.
     assert train("--run", run, "--fold", 1) == 1
-    assert "fold_01: is trained already: choose another --fold or --run" in capsys.readouterr().err
+    assert "fold_01: is trained already: choose another --fold, or a new --run" in capsys.readouterr().err
     assert train("--run", run, "--fold", 1, "--resume") == 0
     assert capsys.readouterr().out == "fold 1 is trained\n"
     assert train("--run", run, "--resume") == 1
@@ -134,6 +134,8 @@ def answers(tmp_path_factory, shards, trained):
     new = ["train", "--data", shards, "--run", folder / "new", "--experiment", "dice", "--folds", 3]
     commands = {
         "fold": [*new, "--fold", 11],
+        "fold 0": [*new, "--fold", 0],
+        "more epochs": ["train", "--run", trained, "--fold", 1, "--epochs", 7],
         "folds": [*new, "--fold", 1, "--folds", 60],
         "devices": [*new, "--fold", 1, "--devices", "0"],
         "shards": [*new, "--fold", 1, "--data", folder / "gone"],
@@ -191,8 +193,9 @@ def answers(tmp_path_factory, shards, trained):
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
-        ("fold", 2, "fold 11 is out of range: there are folds 1 to 3"),
-        ("folds", 2, "cannot fill 60 folds"),
+        ("fold", 2, "fold 11 is out of range: there are folds 1 to 3 (--folds 3)"),
+        ("fold 0", 2, "fold 0 is out of range: there are folds 1 to 3 (--folds 3)"),
+        ("folds", 2, "cannot fill 60 folds: prepare more scans, or lower --folds"),
         ("devices", 2, "--devices 0: this machine has 0 GPU(s)"),
         ("shards", 1, "gone: not a shard folder"),
         ("pretrain-data", 2, "name its shards with --pretrain-data"),
@@ -206,8 +209,9 @@ def answers(tmp_path_factory, shards, trained):
         ("resume unbegun", 1, "nothing to resume, fold 3 has not begun"),
         ("no fold", 2, "give --fold"),
         ("other settings", 1, "epochs 500 there, 7 here"),
+        ("more epochs", 1, "run/fold_01 to start from its weights"),
         ("other experiment", 1, "name focal-tversky-otsu there, dice here"),
-        ("trained", 1, "is trained already"),
+        ("trained", 1, "or a new --run with --from "),
         ("evaluate gone", 1, "gone: no such folder"),
         ("evaluate near", 1, "did you mean run?"),
         ("evaluate fold", 1, "a fold, not a run: give "),

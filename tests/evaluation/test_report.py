@@ -76,6 +76,20 @@ def test_footnotes_begin_with_one_and_none_is_missing(folds):
     assert set(re.findall(r"\[(\d)\]", lines[0])) == {str(number) for number in used}
 
 
+def test_a_fold_that_found_nothing_is_said(report):
+    """In a red box of the page and under the table; the star of the charts is spoken of where it is drawn only."""
+    useless = fold(2, scan(2, 0, 0, 9), scan(3, 1, 50, 9))
+    nothing = fold(3, scan(4, 0, 0, 0), scan(5, 0, 0, 0))
+    summary = Summary("dice", {}, 3, (fold(1, scan(0, 5, 1, 1)), useless, nothing))
+    said = "Of no use on the test scans (fold 2: F1 2.86 %). Do not rely on its results."
+    assert format_summary(summary).splitlines()[-1] == f"Warning: {said}"
+    assert head(summary, (160, 128), "")["quality_warning"] == said
+    path, good = report
+    assert head(good, (160, 128), "")["quality_warning"] == "" and "Warning" not in format_summary(good)
+    page = path.read_text(encoding="utf-8")
+    assert "One pair of lines per fold. The star marks the tested epoch.</p>" in page and "Of no use" not in page
+
+
 def test_an_ensemble_has_no_fold_and_no_validation_scans():
     notes = " ".join(pixel_table(Summary("dice", {}, 1, (fold(0, scan(0, 10, 0, 0), scan(1, 0, 1, 1)),))).notes)
     assert "pooled over the test scans." in notes and "of a fold" not in notes

@@ -119,6 +119,14 @@ def test_models_that_are_refused(trained_run, tmp_path):
         Predictor(tmp_path / "nowhere")
     with pytest.raises(RunError, match="not a model folder"):
         Predictor(tmp_path)
+    fold = trained_run / "fold_01"
+    for path, folder in (
+        (fold / "best.weights.h5", fold),
+        (fold / "saved_model" / "saved_model.pb", fold / "saved_model"),
+        (fold / "saved_model" / "variables" / "variables.index", fold / "saved_model"),
+    ):
+        with pytest.raises(RunError, match=f": is a file: give its folder {folder}$"):
+            Predictor(path)
     with pytest.raises(RunError, match="a run, not a fold"):
         Predictor(trained_run)
     with pytest.raises(SettingsError, match="engine 'abacus'"):

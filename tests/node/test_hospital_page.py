@@ -43,9 +43,11 @@ def test_the_page_works(trained_run, tmp_path, browser, record_property):
     viewer = Path(os.environ.get("OHIF_DIST", "nowhere"))
     if not (viewer / "app-config.js").is_file():
         pytest.skip("OHIF is not here: name its dist folder in OHIF_DIST (npm pack @ohif/app@3.13.2)")
-    shutil.copytree(viewer, tmp_path / "package" / "dist")
-    shutil.copytree(ROOT / "assets" / "hospital", tmp_path / "assets" / "hospital")
-    (tmp_path / "RUN").symlink_to(trained_run)
+    folder = tmp_path / "home" / "bonescan"
+    shutil.copytree(viewer, folder / "package" / "dist")
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "assets" / "hospital", clone / "assets" / "hospital")
+    (folder / "RUN").symlink_to(trained_run)
     ports = {port: str(free_port()) for port in ("4242", "8042", "11112", "9090", "3000")}
 
     def with_free_ports(text: str) -> str:
@@ -53,7 +55,7 @@ def test_the_page_works(trained_run, tmp_path, browser, record_property):
             text = re.sub(rf"\b{port}\b", free, text)
         return text
 
-    for path in (tmp_path / "assets" / "hospital").iterdir():
+    for path in (clone / "assets" / "hospital").iterdir():
         path.write_text(with_free_ports(path.read_text()))
     [block] = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     lines = [with_free_ports(line) for line in block.splitlines() if not line.startswith(INSTALLS)]
@@ -65,7 +67,12 @@ def test_the_page_works(trained_run, tmp_path, browser, record_property):
     script.write_text("set -e\n" + "\n".join(lines) + "\nwait\n")
     with open(tmp_path / "walk.log", "w") as log:
         walk = subprocess.Popen(
-            ["bash", str(script)], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            ["bash", str(script)],
+            cwd=clone,
+            env={**os.environ, "HOME": str(tmp_path / "home")},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         server = Orthanc(f"http://127.0.0.1:{ports['8042']}", int(ports["4242"]))
@@ -76,9 +83,11 @@ def test_the_page_works(trained_run, tmp_path, browser, record_property):
         _look(browser, f"http://127.0.0.1:{ports['3000']}", studies[0])
     finally:
         os.killpg(walk.pid, signal.SIGTERM)
-        if (tmp_path / "nginx.pid").exists():
-            os.kill(int((tmp_path / "nginx.pid").read_text()), signal.SIGTERM)
+        if (folder / "nginx.pid").exists():
+            os.kill(int((folder / "nginx.pid").read_text()), signal.SIGTERM)
         walk.wait(30)
+    # A reader works in a clone: nothing of it may be left there.
+    assert [path.name for path in clone.iterdir()] == ["assets"]
     record_property("note", "hospital.md: run with Orthanc, OHIF in Chromium, DCMTK and nginx")
 
 

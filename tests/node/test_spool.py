@@ -212,3 +212,11 @@ def test_the_spool_is_for_one_node_and_its_owner(spool, study_files):
     assert "receiving" in list_studies(spool.folder)
     with pytest.raises(RunError, match="no spool of a node"):
         list_studies(spool.folder / "elsewhere")
+
+
+def test_reasons_are_explained_below_the_list(spool, study_files):
+    receive(spool, study_files("two-files"))
+    assert "inspect" not in list_studies(spool.folder)
+    spool.finish(spool.next_study(), {}, [], "unreferable")
+    *_, general, own = list_studies(spool.folder).splitlines()
+    assert general.startswith("`doubleunet-bs inspect FOLDER` says") and own.startswith("unreferable: results cannot")

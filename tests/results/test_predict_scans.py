@@ -292,7 +292,7 @@ def test_dry_run_tells_what_would_fail(command, phantoms, trained_run, tmp_path)
     assert command(file, "--outputs", "none")[0] == 0
     code, out, err = command(file, phantoms / "phantom_0002.dcm", "--dry-run")
     assert code == 1
-    assert "exists already: give --overwrite" in err
+    assert "exists already: give --skip-existing, --overwrite" in err
     assert "1 of 2 scans would be segmented" in out
     assert command(file, "--dry-run", model=tmp_path)[0] == 1
     assert command(file, "--dry-run", "--overwrite", model=trained_run / "fold_01" / "saved_model")[0] == 0
@@ -494,7 +494,7 @@ def test_a_result_of_another_process_is_replaced_only_with_overwrite(scan, tmp_p
     if overwrite:
         result_folder.write_prediction(settings, scan, second)
     else:
-        with pytest.raises(RunError, match="exists already: give --overwrite"):
+        with pytest.raises(RunError, match="exists already: give "):
             result_folder.write_prediction(settings, scan, second)
     assert os.listdir(tmp_path) == [scan.case]
     assert read_json(tmp_path / scan.case / "result.json")["engine"] == ("second" if overwrite else "first")

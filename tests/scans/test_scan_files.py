@@ -120,8 +120,11 @@ def test_a_spect_is_passed_over_but_not_one_with_the_matrix_of_a_whole_body_scan
 def test_an_empty_folder_and_no_folder(tmp_path):
     found = find_scans(tmp_path)
     assert found.scans == () and found.rejected == ()
-    for path in (tmp_path / "nothing", write(ge_discovery(), tmp_path / "file")):
-        with pytest.raises(SettingsError, match="no such folder"):
+    for path, message in (
+        (tmp_path / "nothing", "no such folder"),
+        (write(ge_discovery(), tmp_path / "file"), "is a file: give its folder"),
+    ):
+        with pytest.raises(SettingsError, match=message):
             find_scans(path)
 
 

@@ -43,7 +43,7 @@ def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Figure:
 
 
 def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Figure:
-    """Training and validation F1 of the metastatic class in %; a star marks the epoch that is tested."""
+    """Training and validation F1 of the metastatic class in %; a star marks the tested epoch, if it found anything."""
     return _curves(histories, ("f1", "val_f1"), "metastatic F1 (%)", 100.0)
 
 

@@ -51,6 +51,7 @@ from doubleunet_bs.evaluation.tables import (
     note_marks,
     patient_figure,
     percent,
+    quality_warning,
     summary_rows,
     table_notes,
 )
@@ -149,6 +150,7 @@ def write_report(
         "report.html",
         **head(summary, dataset.image_shape, sentence),
         pixels=pixel_table(summary),
+        starred=any(epoch.val_f1 for _, epochs in histories for epoch in epochs),
         charts={name: svg_uri(chart, name) for name, chart in charts.items()},
         dice=dice_sentence(summary.dice),
         scans=scan_table(scans),
@@ -197,6 +199,7 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, An
             f"had not seen, {image[0]} x {image[1]} pixels; {trained}. {kind}"
         ),
         "warning": summary.provenance.notes[0] if summary.provenance.scans != PATIENTS else "",
+        "quality_warning": quality_warning(summary),
         "tiles": [
             ("F1, pixels", with_unit(mean.f1_of_means), _interval_text(found.f1_of_means)),
             ("precision, pixels", with_unit(mean.precision), _interval_text(found.precision)),
