@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from doubleunet_bs.phantom import make_phantom
 
@@ -90,8 +91,27 @@ def write_pictures(root: Path, patients=PATIENTS) -> Path:
             if patient.number == 722:
                 path.write_bytes(path.read_bytes()[:500])
         lines = [f"{patient.number}.jpg\t{patient.classes[place]}" for patient in patients]
+        boxes = folder / {"anterior": "ant", "posterior": "post"}[view]
+        boxes.mkdir()
+        for patient in patients:
+            # The table calls the picture of patient 4 normal, and it has no file of boxes.
+            if patient.number != 4:
+                (boxes / f"{patient.number}.xml").write_text(_voc(mask(patient, view)))
         (folder / f"{FOLDERS[view]}.txt").write_bytes(("\r\n".join(lines) + "\r\n").encode())
     return root
+
+
+def _voc(drawn: np.ndarray) -> str:
+    """Boxes around the hot spots of a mask, a few pixels wider than they are."""
+    text = "<annotation><size><width>256</width><height>1024</height></size>"
+    for value, name in ((1, "Normal"), (2, "Abnormal")):
+        for rows, columns in ndimage.find_objects(ndimage.label(drawn == value)[0]):
+            sides = (columns.start - 3, rows.start - 3, columns.stop + 3, rows.stop + 3)
+            tags = "".join(
+                f"<{tag}>{side}</{tag}>" for tag, side in zip(("xmin", "ymin", "xmax", "ymax"), sides, strict=True)
+            )
+            text += f"\r\n<object><name>{name}</name><bndbox>{tags}</bndbox></object>"
+    return text + "</annotation>"
 
 
 def write_masks(root: Path, patients=PATIENTS) -> Path:

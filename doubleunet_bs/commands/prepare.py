@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--labels", type=Path, metavar="DIR", help="folder of annotations and patients.csv")
     what.add_argument(
         "--dataset",
-        choices=("bs80k-masks",),
+        choices=("bs80k-masks", "bs80k"),
         help="the folders are those of a public data set, as they came out of its archive: see "
         "assets/docs/public_data.md",
     )
@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help='JSON file with more labels, such as {"lesion": "metastatic", "spur": "non-metastatic", "255": 2}; '
         "known are metastasis, metastatic, non-metastatic; a number is a value of PNG masks",
+    )
+    what.add_argument(
+        "--boxes",
+        choices=("masks", "rectangles"),
+        help="with --dataset bs80k: make masks from the boxes by the published rule, or take the boxes themselves "
+        "(default masks)",
     )
     what.add_argument("--skip-invalid", action="store_true", help="leave out files with problems")
     what.add_argument("--allow-missing-view", action="store_true", help="accept scans with only one view")
@@ -136,6 +142,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dataset is None and args.labels is None:
         raise SettingsError("--labels is missing: name the folder of annotations and patients.csv")
+    if args.boxes and args.dataset != "bs80k":
+        raise SettingsError("--boxes goes with --dataset bs80k alone: leave it out")
+    if args.dataset == "bs80k" and args.labels:
+        raise SettingsError("--labels does not go with --dataset bs80k: its boxes lie beside the pictures")
     for option in ("classes", "patients", "regions", "allow_missing_view"):
         if args.dataset and getattr(args, option):
             raise SettingsError(f"--{option.replace('_', '-')} does not go with --dataset: leave it out")
@@ -162,6 +172,7 @@ def run(args: argparse.Namespace) -> int:
         pictures=args.write_png,
         regions=args.regions,
         public=args.dataset,
+        boxes=args.boxes or "masks",
     )
     result = prepare_cohort(job)
     if listed := (*result.rejected, *result.left_out):

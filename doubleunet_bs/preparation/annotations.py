@@ -76,6 +76,7 @@ class Annotation:
         shown: those pictures by place, as `lesions`: uint8 grey levels, where the files hold them.
         outlines: hash of the outlined pixels of each file that has any.
         non_metastatic_png: whether a PNG mask has outlines and none of them is metastatic.
+        box_paths: how many boxes became masks by each way of `box_masks.PATHS`.
     """
 
     lesions: dict[str, np.ndarray]
@@ -85,6 +86,7 @@ class Annotation:
     shown: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     outlines: tuple[str, ...] = ()
     non_metastatic_png: bool = False
+    box_paths: tuple[int, ...] = ()
 
 
 def read_annotation(

@@ -46,6 +46,7 @@ from doubleunet_bs.preparation.patients import (
     warn_of_persons,
 )
 from doubleunet_bs.preparation.public_datasets import PublicInputs, find_public
+from doubleunet_bs.preparation.public_labels import boxes_remark
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, make_record
 from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -75,6 +76,7 @@ class CohortJob:
         allow_missing_view: accept scans of one view.
         pictures: also write PNGs into `out/png`.
         public: name of a public data set whose folders these are.
+        boxes: "masks" or "rectangles": what the boxes of a public data set become.
     """
 
     scans: Path
@@ -90,6 +92,7 @@ class CohortJob:
     pictures: bool = False
     regions: Path | None = None
     public: str | None = None
+    boxes: str = "masks"
 
     @property
     def rejected_file(self) -> Path:
@@ -173,7 +176,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
 
 def _find(job: CohortJob) -> PublicInputs:
     if job.public is not None:
-        return find_public(job.public, job.scans, job.labels)
+        return find_public(job.public, job.scans, job.labels, job.boxes)
     inputs = find_inputs(
         job.scans,
         job.labels,
@@ -230,7 +233,11 @@ def _prepare(job: CohortJob, found: PublicInputs, pseudonyms: Pseudonyms, folder
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
     writer.cases = warn_of_persons(writer.cases, sources, pseudonyms.persons)
     writer.cases = warn_of_mix_ups(writer.cases, annotations)
-    writer.sources = tuple(dataclasses.replace(one, whole=one.whole and not rejected) for one in found.sources)
+    counted_boxes = boxes_remark([annotation.box_paths for _, annotation in annotations])
+    writer.sources = tuple(
+        dataclasses.replace(one, whole=one.whole and not rejected, remarks=(*one.remarks, *counted_boxes))
+        for one in found.sources
+    )
     writer.finish()
     shown = {case: os.path.relpath(paths[0], job.scans) for case, paths in files.items()}
     notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources)]))
@@ -265,7 +272,7 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
     try:
         scan = task.source.read(allow_missing_view=job.allow_missing_view, pseudonyms=pseudonyms)
         if task.public is not None:
-            annotation, group = task.public.read()
+            annotation, group = task.public.read(scan)
             regions = None
         else:
             annotation = read_annotation(task.source.names, task.labels, job.settings.classes, scan.missing_views)

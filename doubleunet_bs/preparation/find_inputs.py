@@ -19,7 +19,7 @@ from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.annotations import ENDINGS, Annotation, annotation_stem, index_labels, stems_of
 from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
-from doubleunet_bs.scans import find_pictures, find_scans
+from doubleunet_bs.scans import BoneScan, find_pictures, find_scans
 from doubleunet_bs.scans.labels import quoted
 from doubleunet_bs.scans.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder
@@ -33,7 +33,7 @@ _NO_ANNOTATION = {*ENDINGS, *DICOM_SUFFIXES, ".zip", ".csv", ".tsv", ".xlsx", ".
 class PublicLabels(Protocol):
     """The labels of a scan of a public data set."""
 
-    def read(self) -> tuple[Annotation, str]: ...
+    def read(self, scan: BoneScan) -> tuple[Annotation, str]: ...
 
 
 @dataclasses.dataclass(frozen=True)

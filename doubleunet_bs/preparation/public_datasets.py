@@ -13,20 +13,22 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from doubleunet_bs.constants import METASTATIC, RAW_SHAPE, VIEWS
-from doubleunet_bs.errors import DatasetError, LabelError, ScanError, SettingsError, counted, os_reason
-from doubleunet_bs.preparation.annotations import Annotation
+from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, os_reason
 from doubleunet_bs.preparation.data_source import DataSource
-from doubleunet_bs.preparation.find_inputs import Inputs, Task
+from doubleunet_bs.preparation.find_inputs import Inputs, PublicLabels, Task
 from doubleunet_bs.preparation.patients import Declaration
-from doubleunet_bs.preparation.records import PARTS, UNKNOWN_GROUP
-from doubleunet_bs.scans.labels import decode_text, read_mask
+from doubleunet_bs.preparation.public_labels import BoxLabels, MaskLabels
+from doubleunet_bs.preparation.records import PARTS
+from doubleunet_bs.scans.labels import decode_text
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, read_scan
 from doubleunet_bs.scans.sources import Source, walk_folders
 
 WEAK = "Weak labels: the masks were made from boxes by a rule, not drawn, so a score says how well that rule is met."
+RECTANGLES = "Weak labels: the masks are boxes around the hot spots, so no score on them is a score of outlines."
 UNUSED = "unused"
 _NUMBERED = re.compile(r"0*([1-9]\d*)\.jpe?g", re.IGNORECASE)
+_XML = re.compile(r"0*([1-9]\d*)\.xml", re.IGNORECASE)
 _COLUMNS = {"mask_set", "patient_id", "view", "file", "source", "split", "sha256"}
 
 
@@ -78,44 +80,8 @@ BS80K_MASKS = PublicDataset(
     remarks=(WEAK,),
     parts={"train": 2340, "validation": 292, "test": 293, UNUSED: 322},
 )
-DATASETS = {one.name: one for one in (BS80K_MASKS,)}
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskLabels:
-    """The masks of one scan: 0 nothing, 1 benign, 2 malignant.
-
-    Attributes:
-        files: "anterior" and "posterior" -> its PNG; a view without one has no hot spot.
-        abnormal: whether the data set calls the scan abnormal; None when it does not say.
-    """
-
-    files: Mapping[str, Path]
-    abnormal: bool | None
-
-    def read(self) -> tuple[Annotation, str]:
-        """The annotation and the group of the scan.
-
-        Raises:
-            LabelError: not such a PNG of 1024 x 256 pixels.
-        """
-        lesions = {}
-        for view, path in self.files.items():
-            lesions[view] = read_mask(path, {})
-            if lesions[view].shape != RAW_SHAPE:
-                raise LabelError(f"{path}: a mask of another size than 1024 x 256", "label-frame")
-        metastatic = any((mask == METASTATIC).any() for mask in lesions.values())
-        group = "positive" if metastatic else "negative" if self.abnormal is False else UNKNOWN_GROUP
-        warnings = []
-        if metastatic and self.abnormal is False:
-            warnings.append("called normal, but malignant pixels are in its mask")
-        elif group == UNKNOWN_GROUP:
-            said = "called abnormal" if self.abnormal else "not called normal in both views"
-            warnings.append(f"{said}, but no malignant pixel is in its masks: neither trains nor tests")
-        absent = [view for view in VIEWS if view not in lesions]
-        if absent:
-            warnings.append(f"no mask of the {' and '.join(absent)} view: treated as free of hot spots")
-        return Annotation(lesions, metastatic, tuple(warnings)), group
+DATASETS = {one.name: one for one in (BS80K_MASKS, BS80K)}
+BOX_FOLDERS = {"anterior": "ant", "posterior": "post"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,13 +99,14 @@ class PublicInputs:
     sources: tuple[DataSource, ...]
 
 
-def find_public(name: str, scans: Path, labels: Path) -> PublicInputs:
+def find_public(name: str, scans: Path, labels: Path, boxes: str = "masks") -> PublicInputs:
     """Search the folders of a public data set and check what is in them.
 
     Args:
         name: of the data set.
         scans: folder of the pictures, as it came out of its archive.
-        labels: folder of the masks.
+        labels: folder of the masks; not looked at for "bs80k".
+        boxes: "masks" or "rectangles".
 
     Raises:
         SettingsError: no such data set or folder.
@@ -150,7 +117,7 @@ def find_public(name: str, scans: Path, labels: Path) -> PublicInputs:
     for folder in (scans, labels):
         if not folder.is_dir():
             raise SettingsError(f"{folder}: no such folder")
-    return _bs80k_masks(scans, labels)
+    return _bs80k_masks(scans, labels) if name == BS80K_MASKS.name else _bs80k(scans, boxes)
 
 
 # --- the pictures of BS-80K
@@ -255,7 +222,7 @@ def _without_doubles(pictures: _Pictures, part_of: Mapping[int, str | None]) -> 
 
 
 def _tasks(
-    pictures: _Pictures, labels: Mapping[int, MaskLabels], part_of: Mapping[int, str | None]
+    pictures: _Pictures, labels: Mapping[int, PublicLabels], part_of: Mapping[int, str | None]
 ) -> tuple[list[Task], list[Rejection], list[Rejection]]:
     """Tasks in the order of the numbers, what is missing, and what is left out."""
     rejected: list[Rejection] = []
@@ -280,6 +247,29 @@ def _tasks(
         source = pictures.files_of(number)
         tasks.append(Task(source, (), declared, (), labels[number], usable[number], warnings))
     return tasks, rejected, [*left_out, *doubles]
+
+
+def _bs80k(scans: Path, boxes: str) -> PublicInputs:
+    pictures = _bs80k_pictures(scans)
+    files: defaultdict[int, dict[str, Path]] = defaultdict(dict)
+    for view, wanted in BS80K.folders.items():
+        folder = _subfolder(_subfolder(scans, wanted), BOX_FOLDERS[view])
+        for name in sorted(os.listdir(folder)):
+            if found := _XML.fullmatch(name):
+                files[int(found[1])][view] = folder / name
+    numbers = set(pictures.files) | set(files)
+    labels = {
+        number: BoxLabels(files.get(number, {}), pictures.called_abnormal(number), boxes == "rectangles")
+        for number in numbers
+    }
+    tasks, rejected, left_out = _tasks(pictures, labels, dict.fromkeys(numbers))
+    whole = len(pictures.files) >= BS80K.patients
+    remarks = (WEAK,) if boxes == "masks" else (RECTANGLES,)
+    return PublicInputs(
+        Inputs(tuple(tasks), tuple(sorted(rejected, key=dataclasses.astuple)), (), tuple(pictures.notes)),
+        tuple(left_out),
+        (BS80K.source(whole, *remarks),),
+    )
 
 
 # --- the masks for BS-80K

@@ -10,9 +10,10 @@ from public_layouts import PATIENTS, mask, write_masks, write_pictures
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.dataset.folds import published_folds
-from doubleunet_bs.errors import DatasetError
+from doubleunet_bs.errors import DatasetError, LabelError
 from doubleunet_bs.preparation import open_shards, public_datasets
 from doubleunet_bs.preparation.public_datasets import find_public
+from doubleunet_bs.preparation.public_labels import read_boxes
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 
@@ -144,6 +145,47 @@ def test_damaged_tables_are_named(archives, tmp_path, file, edit, message):
 def test_options_of_other_data_do_not_go_with_it(archives, tmp_path, capsys):
     assert prepare(archives, tmp_path / "shards", "--patients", "patients.csv") == 2
     assert "--patients does not go with --dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("boxes", ["masks", "rectangles"])
+def test_boxes_become_masks_by_the_rule_or_rectangles(archives, tmp_path, boxes, capsys):
+    out = tmp_path / "shards"
+    arguments = ["prepare", "--dataset", "bs80k", "--scans", str(archives[0]), "--out", str(out), "--bin", "4"]
+    assert main([*arguments, "--boxes", boxes]) == 0
+    found = by_number(out)
+    # Without a split nobody is left out but the same scan under another number and what does not open.
+    assert set(found) == {patient.number for patient in PATIENTS} - {722, 2244}
+    assert found[312].patient == found[570].patient and {record.part for record in found.values()} == {None}
+    assert {number for number, record in found.items() if record.group == "negative"} == {4, 7, 10, 11}
+    assert {number for number, record in found.items() if record.group == "unknown"} == {5}
+    [source] = open_shards(out).sources
+    assert "Weak labels" in source.text and source.licence == "none stated"
+    assert ("by Otsu's threshold" in source.text) == (boxes == "masks")
+    pixels = found[8].metastatic_pixels
+    patient = next(patient for patient in PATIENTS if patient.number == 8)
+    drawn = sum(np.count_nonzero(mask(patient, view) == 2) for view in ("anterior", "posterior")) / 16
+    assert pixels > 2 * drawn if boxes == "rectangles" else 0.3 * drawn < pixels < 3 * drawn
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<annotation>", "label-file"),
+        ("<a><object><name>Cold</name></object></a>", "label-unknown"),
+        ("<a><size><height>512</height><width>256</width></size></a>", "label-frame"),
+        ("<a><object><name>Normal</name><bndbox><xmin>9</xmin></bndbox></object></a>", "label-file"),
+        (
+            "<a><object><name>Normal</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>300</xmax><ymax>20</ymax>"
+            "</bndbox></object></a>",
+            "label-frame",
+        ),
+    ],
+)
+def test_damaged_boxes_are_refused(tmp_path, text, reason):
+    (tmp_path / "1.xml").write_text(text)
+    with pytest.raises(LabelError, match=r"1\.xml: ") as caught:
+        read_boxes(tmp_path / "1.xml")
+    assert caught.value.reason == reason
 
 
 @pytest.mark.slow

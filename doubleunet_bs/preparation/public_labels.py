@@ -1,0 +1,133 @@
+"""The labels of one scan of a public data set: PNG masks, or boxes in Pascal VOC files."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from doubleunet_bs.constants import METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
+from doubleunet_bs.errors import LabelError
+from doubleunet_bs.preparation.annotations import Annotation
+from doubleunet_bs.preparation.box_masks import PATHS, Box, masks_of_boxes, rectangles_of_boxes
+from doubleunet_bs.preparation.records import UNKNOWN_GROUP
+from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.labels import read_mask
+
+BOX_CLASSES = {"normal": NON_METASTATIC, "abnormal": METASTATIC}
+LARGEST_XML = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskLabels:
+    """The masks of one scan: 0 nothing, 1 benign, 2 malignant.
+
+    Attributes:
+        files: "anterior" and "posterior" -> its PNG; a view without one has no hot spot.
+        abnormal: whether the data set calls the scan abnormal; None when it does not say.
+    """
+
+    files: Mapping[str, Path]
+    abnormal: bool | None
+
+    def read(self, scan: BoneScan) -> tuple[Annotation, str]:
+        """The annotation and the group of the scan.
+
+        Raises:
+            LabelError: not such a PNG of 1024 x 256 pixels.
+        """
+        lesions = {}
+        for view, path in self.files.items():
+            lesions[view] = read_mask(path, {})
+            if lesions[view].shape != RAW_SHAPE:
+                raise LabelError(f"{path}: a mask of another size than 1024 x 256", "label-frame")
+        return _annotation(lesions, self.abnormal)
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxLabels:
+    """The boxes of one scan in Pascal VOC files: "Normal" ones are benign, "Abnormal" ones malignant.
+
+    Attributes:
+        files: "anterior" and "posterior" -> its XML; a view without one has no box.
+        abnormal: see `MaskLabels`.
+        rectangles: the boxes themselves are the masks.
+    """
+
+    files: Mapping[str, Path]
+    abnormal: bool | None
+    rectangles: bool = False
+
+    def read(self, scan: BoneScan) -> tuple[Annotation, str]:
+        """The annotation and the group of the scan.
+
+        Raises:
+            LabelError: not such an XML, or a box outside of the picture.
+        """
+        lesions, taken = {}, np.zeros(len(PATHS), int)
+        for view, path in self.files.items():
+            boxes = read_boxes(path)
+            if self.rectangles:
+                lesions[view] = rectangles_of_boxes(RAW_SHAPE, boxes)
+            else:
+                lesions[view], paths = masks_of_boxes(np.minimum(getattr(scan, view), 255).astype(np.uint8), boxes)
+                taken += paths
+        annotation, group = _annotation(lesions, self.abnormal)
+        return dataclasses.replace(annotation, box_paths=() if self.rectangles else tuple(map(int, taken))), group
+
+
+def boxes_remark(taken: Sequence[tuple[int, ...]]) -> list[str]:
+    """A sentence on how the boxes of all scans became masks; none without such boxes."""
+    counts = np.sum([paths for paths in taken if paths], axis=0) if any(taken) else None
+    if counts is None:
+        return []
+    ways = ", ".join(f"{number:,} by {path}" for path, number in zip(PATHS, counts, strict=True))
+    return [f"Masks of {int(np.sum(counts)):,} boxes: {ways}."]
+
+
+def read_boxes(path: Path) -> list[Box]:
+    """Read a Pascal VOC file of a picture of 1024 x 256 pixels.
+
+    Raises:
+        LabelError: not such a file, of another size, another name than Normal and Abnormal, or a box outside.
+    """
+    try:
+        if path.stat().st_size > LARGEST_XML:
+            raise LabelError(f"{path}: too large for a file of boxes", "label-file")
+        root = ElementTree.fromstring(path.read_bytes())
+    except (OSError, ElementTree.ParseError, ValueError) as cause:
+        raise LabelError(f"{path}: not a readable XML ({type(cause).__name__})", "label-file") from None
+    size = [root.findtext(f"size/{side}") for side in ("height", "width")]
+    if None not in size and size != list(map(str, RAW_SHAPE)):
+        raise LabelError(f"{path}: drawn on {size[0]} x {size[1]} pixels instead of 1024 x 256"[:200], "label-frame")
+    boxes = []
+    for thing in root.iter("object"):
+        number = BOX_CLASSES.get((thing.findtext("name") or "").strip().lower())
+        if number is None:
+            raise LabelError(f"{path}: a box is neither Normal nor Abnormal", "label-unknown")
+        try:
+            sides = [int(thing.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")]
+        except ValueError:
+            raise LabelError(f"{path}: a box has no whole numbers for its sides", "label-file") from None
+        left, top, right, bottom = sides
+        if not (0 <= left < right <= RAW_SHAPE[1] and 0 <= top < bottom <= RAW_SHAPE[0]):
+            raise LabelError(f"{path}: a box is empty or reaches out of the picture", "label-frame")
+        boxes.append(Box(left, top, right, bottom, number))
+    return boxes
+
+
+def _annotation(lesions: dict[str, np.ndarray], abnormal: bool | None) -> tuple[Annotation, str]:
+    """The annotation with what is to be said of it, and the group."""
+    metastatic = any((mask == METASTATIC).any() for mask in lesions.values())
+    group = "positive" if metastatic else "negative" if abnormal is False else UNKNOWN_GROUP
+    warnings = []
+    if metastatic and abnormal is False:
+        warnings.append("called normal, but malignant pixels are in its mask")
+    elif group == UNKNOWN_GROUP:
+        said = "called abnormal" if abnormal else "not called normal in both views"
+        warnings.append(f"{said}, but no malignant pixel is in its masks: neither trains nor tests")
+    absent = [view for view in VIEWS if view not in lesions]
+    if absent:
+        warnings.append(f"no mask of the {' and '.join(absent)} view: treated as free of hot spots")
+    return Annotation(lesions, metastatic, tuple(warnings)), group
