@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.display import sides
 from doubleunet_bs.files import write_text
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.results.cohort_table import write_cohort_table
@@ -55,6 +54,7 @@ def index_page(entries: list[dict[str, Any]]) -> str:
         phantoms=sum(entry["phantom"] is True for entry in entries),
         models=list(dict.fromkeys(entry["model"] for entry in entries)),
         quality_warnings=list(dict.fromkeys(filter(None, (entry["quality_warning"] for entry in entries)))),
+        unreliable=sum(bool(entry["quality_warning"]) for entry in entries),
         intended_use=INTENDED_USE,
     )
 
@@ -76,7 +76,6 @@ def _entry(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
                 "name": view,
                 "missing": result["views"][view]["missing"],
                 "areas": sum(lesion["view"] == view for lesion in result["lesions"]),
-                "sides": sides(view, result["warnings"]),
             }
             for view in VIEWS
         ],

@@ -80,13 +80,14 @@ def overlay_picture(
         page.paste(_draw_view(pictures[view], view, box, prediction, found, foci or {}), (left, top))
     name = f"{prediction.case}   {PHANTOM_NOTE}" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
-    outlined = f"Outlined: predicted metastatic by {prediction.model.name}"
+    outlined = "Outlined: predicted metastatic" if lesions else "Nothing is predicted to be metastatic"
+    outlined += f" by {prediction.model.name}"
     if prediction.threshold is not None:
         outlined += f", {prediction.mask_rule}"
     size = 20
     while draw.textlength(outlined, _font(size)) > page.width - 2 * _MARGIN:  # An ensemble has a long name.
         size -= 1
-    draw.text((_MARGIN, 58), outlined, CONTOUR, _font(size))
+    draw.text((_MARGIN, 58), outlined, CONTOUR if lesions else _TEXT, _font(size))
     for place, line in enumerate(lines):
         draw.text((_MARGIN, 88 + _LINE * place), line, _TEXT, _font(_SMALL))
     draw.text((_MARGIN, page.height - _BOTTOM + 12), "NOT FOR DIAGNOSIS", _TEXT, _font(22))

@@ -23,6 +23,8 @@ from doubleunet_bs.inference.model_description import INTENDED_USE, percent
 from doubleunet_bs.templates import render_page
 
 MATCHED, NEW, GONE = "matched", "new", "gone"
+NUMBER_WIDTH, NUMBER_HEIGHT = 9, 12
+"""Of a digit beside an outline on a phone, where it is largest, in pixels of the scan."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,13 +133,15 @@ def _view(
     top, left = box[0].start, box[1].start
     last_row = scan.result["views"][view]["window"]["top"] + KEPT_ROWS - top
     columns = counts.shape[1]
+    areas = [
+        _area(lesion["number"], marks.get(_label(lesion), "") + _label(lesion), area, (top, left), columns)
+        for lesion, area in zip(lesions, scan.areas[view], strict=True)
+    ]
+    _part_numbers(areas)
     return {
         "name": view,
         "present": True,
-        "areas": [
-            _area(lesion["number"], marks.get(_label(lesion), "") + _label(lesion), area, (top, left), columns)
-            for lesion, area in zip(lesions, scan.areas[view], strict=True)
-        ],
+        "areas": areas,
         "picture": base64.b64encode(png_bytes(clinical_display(counts, upper))).decode("ascii"),
         "counts": base64.b64encode(zlib.compress(counts.astype("<u2").tobytes(), 9)).decode("ascii"),
         "left": letters[0],
@@ -160,6 +164,20 @@ def _area(number: int, label: str, area: LesionArea, corner: tuple[int, int], co
         "number_x": max(first - 3, 8 * len(label)) if left else last + 4,
         "number_y": max(9, row),
     }
+
+
+def _part_numbers(areas: Sequence[dict[str, Any]]) -> None:
+    """Move the numbers of areas that are close to each other down, until none lies on another."""
+    placed: list[tuple[float, float, float]] = []
+    for area in sorted(areas, key=lambda area: (area["number_y"], area["number_x"])):
+        width = NUMBER_WIDTH * len(area["label"])
+        first = area["number_x"] - (width if area["number_left"] else 0)
+        last, row = first + width, area["number_y"]
+        for begin, end, taken in sorted(placed, key=lambda one: one[2]):
+            if first < end and begin < last and abs(row - taken) < NUMBER_HEIGHT:
+                row = taken + NUMBER_HEIGHT
+        area["number_y"] = row
+        placed.append((first, last, row))
 
 
 # --- the table: one row a focus

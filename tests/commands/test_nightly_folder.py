@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import multiprocessing
 import os
 import re
@@ -324,12 +325,26 @@ def test_the_index_in_a_browser(reader, show, scan, tmp_path):
         widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
         assert widths == [180, 180]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-    marks = page.locator(".mark").all_inner_texts()
-    assert marks == [*"RLLR", *"????"] or marks == [*"????", *"RLLR"]
-    assert page.locator(".phantom").count() == 2 and "All of these are synthetic phantoms" in page.inner_text("header")
+    # What is true of all is said once, at the top; the sides are in the pictures.
+    assert page.locator(".phantom").count() == 0
+    assert "Synthetic phantoms, not patients: all of these." in page.inner_text("header")
+    assert not {"R", "L"} & set(page.inner_text("main ul.cards").split())
     assert MIRRORED_WARNING in page.locator("details li").all_text_contents()
     page.locator("h3 a").first.click()
     assert page.url.endswith("/report.html")
+
+
+def test_the_index_says_what_is_true_of_some_scans_on_their_cards(reader, scan):
+    out = reader.settings.out
+    other = dataclasses.replace(scan, case="case-other", phantom=False)
+    prediction = make_prediction(other)
+    useless = dataclasses.replace(prediction, model=dataclasses.replace(prediction.model, validation_f1=0.0))
+    write_prediction(JobSettings(out), other, useless)
+    write_overview(out)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    head, cards = page.split("</header>")
+    assert "Synthetic phantoms, not patients: 1 of 2." in head and useless.model.quality_warning in html.unescape(head)
+    assert cards.count('<p class="phantom">') == cards.count('<p class="warning">') == 1
 
 
 def test_a_table_that_is_none_of_ours_is_not_touched(tmp_path):

@@ -39,10 +39,21 @@ def test_the_longest_name_of_a_model_fits_the_overlay(scan):
         members=members,
         trained_on="mixed",
     )
-    picture = overlay_picture(scan, dataclasses.replace(prediction, model=model), (), view_pictures(scan))
+    lesions = lesions_of(scan, prediction)
+    picture = overlay_picture(scan, dataclasses.replace(prediction, model=model), lesions, view_pictures(scan))
     written = (picture[50:84] == CONTOUR).all(axis=-1).any(axis=0)
     # The line reaches far to the right, and ends where the views do.
     assert written[-200:-30].any() and not written[-30:].any()
+
+
+def test_without_a_lesion_nothing_is_called_outlined(scan):
+    """The line that names the colour of the outlines is in that colour, and another one stands in its place."""
+    found, nothing = make_prediction(scan), make_prediction(scan, {})
+    for prediction, coloured in ((found, True), (nothing, False)):
+        lesions = lesions_of(scan, prediction)
+        assert bool(lesions) == coloured
+        titles = overlay_picture(scan, prediction, lesions, view_pictures(scan))[50:84]
+        assert (titles == CONTOUR).all(axis=-1).any() == coloured and (titles < 100).all(axis=-1).any() != coloured
 
 
 def test_the_thumbnail_is_marked(scan):

@@ -424,6 +424,30 @@ def test_in_a_browser(show, written):
     assert not page.complaints and not [url for url in page.requests[1:] if not url.startswith("data:")]
 
 
+def test_numbers_do_not_lie_on_each_other(show, scan, tmp_path):
+    """Twelve small areas beside each other, on the narrowest screen."""
+    masks = {view: np.zeros((1024, 256), np.uint8) for view in ("anterior", "posterior")}
+    for mask in masks.values():
+        for number in range(12):
+            row, column = 300 + 9 * (number // 3), 110 + 8 * (number % 3) + (120 if number > 9 else 0)
+            mask[row : row + 4, column : column + 4] = 1
+    written = write_prediction(JobSettings(tmp_path / "out"), scan, make_prediction(scan, masks))
+    page = show(written.folder / "report.html", 390, 844, phone=True)
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('figure')].map(figure => [...figure.querySelectorAll('.numbers text')]"
+        ".map(text => { const box = text.getBoundingClientRect(); return [box.left, box.right, box.bottom]; }))"
+    )
+    assert [len(view) for view in boxes] == [12, 12]
+    # A box is as high as a line; the digits are lower.
+    size = page.evaluate("parseFloat(getComputedStyle(document.querySelector('.numbers text')).fontSize)")
+    scale = page.evaluate("document.querySelector('svg').getScreenCTM().a")
+    for view in boxes:
+        for place, (left, right, bottom) in enumerate(view):
+            for other_left, other_right, other_bottom in view[:place]:
+                apart = abs(bottom - other_bottom) > 0.72 * size * scale
+                assert apart or right <= other_left or other_right <= left
+
+
 def test_on_a_phone_and_on_paper(show, written):
     page = show(written.folder / "report.html", 390, 844, phone=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
