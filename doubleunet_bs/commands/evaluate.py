@@ -15,6 +15,7 @@ Examples:
   doubleunet-bs evaluate RUN_A RUN_B --out comparison
   doubleunet-bs evaluate RUN --ensemble --data OTHER_SHARDS
   doubleunet-bs evaluate RUN --predictions nnunet/nnU-Net
+  doubleunet-bs evaluate RUN --skeleton SKELETON_RUN
 
 Writes:
   RUN/fold_01/scores.json     figures per scan and pooled, as fractions
@@ -23,6 +24,7 @@ Writes:
   RUN/summary.json            figures over all scored folds; also summary.csv, table.tex
   RUN/report.html             tables, charts and scans on one page
   RUN/figures/                with --figures: each figure of the report as a file
+  RUN/bsi_agreement.csv       with --skeleton: agreement of the Bone Scan Index; also .json, .png, and bsi_scans.csv
 With --predictions, scores.json and the summaries go into DIR.
 With several runs only comparison.txt, .json, .csv, .svg and .png in --out, and the kept predictions of each run.
 
@@ -58,7 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="score masks of another program instead: DIR/fold_01/CASE.png, classes 0, 1, 2, as `export-nnunet` tells",
     )
+    what.add_argument(
+        "--skeleton",
+        metavar="RUN",
+        help="run of the skeleton experiment: compare the Bone Scan Index of predicted with that of annotated masks",
+    )
     how = parser.add_argument_group("how to score")
+    how.add_argument(
+        "--weights", metavar="TABLE", help="with --skeleton: weight table of the index (default icrp110-female)"
+    )
     how.add_argument(
         "--overlap",
         type=float,
@@ -121,6 +131,10 @@ def _check(args: argparse.Namespace) -> None:
         raise SettingsError(
             "--predictions takes one run, no --fold and no --ensemble: it scores the folds that are in DIR"
         )
+    if args.skeleton and (len(args.run_paths) > 1 or args.ensemble or args.predictions):
+        raise SettingsError("--skeleton takes one run of lesions, without --ensemble and --predictions")
+    if args.weights and not args.skeleton:
+        raise SettingsError("--weights needs --skeleton: it is the weight table of the Bone Scan Index")
     if args.out and len(args.run_paths) < 2:
         raise SettingsError("--out needs several runs: the results of one run are written into its folder")
 
@@ -130,7 +144,8 @@ def _score(args: argparse.Namespace, settings) -> int:
     from doubleunet_bs.training.run_folder import open_run
 
     [path] = args.run_paths
-    if open_run(path).experiment.is_skeleton and not args.ensemble:
+    found = None
+    if open_run(path).experiment.is_skeleton and not args.ensemble and not args.skeleton:
         from doubleunet_bs.evaluation.skeleton import evaluate_skeleton, format_scores
 
         scores = evaluate_skeleton(path, args.fold, args.data, settings, not args.no_report)
@@ -142,6 +157,13 @@ def _score(args: argparse.Namespace, settings) -> int:
         from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 
         summary, folder = evaluate_ensemble(path, args.data, settings, args.trained_on, not args.no_report)
+    elif args.skeleton:
+        from doubleunet_bs.evaluation.bsi_agreement import evaluate_with_skeleton
+
+        summary, found = evaluate_with_skeleton(
+            path, args.skeleton, args.fold, args.data, settings, not args.no_report, args.weights
+        )
+        folder = path
     else:
         from doubleunet_bs.evaluation.evaluate import evaluate_run
 
@@ -149,9 +171,14 @@ def _score(args: argparse.Namespace, settings) -> int:
     changed = f", changed: {', '.join(summary.changed_settings)}" if summary.changed_settings else ""
     print(f"experiment {summary.experiment}{changed}\n")
     print(f"{format_summary(summary)}\n\n{format_details(summary)}\n")
+    if found is not None:
+        from doubleunet_bs.evaluation.bsi_agreement import format_agreement
+
+        print(f"{format_agreement(found)}\n")
     written = ["summary.json", "summary.csv", "table.tex"] + ([] if args.no_report else ["report.html"])
     place = "" if args.ensemble else "in each fold's folder "
     written += ["figures/"] if args.figures else []
+    written += ["bsi_agreement.csv, .json, .png", "bsi_scans.csv"] if found is not None else []
     print(f"written in {folder}: {', '.join(written)}; {place}scores.json and predictions/")
     return 0
 

@@ -6,9 +6,9 @@ gets `summary.json` and `report.html`.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,9 @@ from doubleunet_bs.preparation.records import PHANTOMS, scans_are
 from doubleunet_bs.templates import render_page
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 from doubleunet_bs.training.run_folder import Run, open_run
+
+if TYPE_CHECKING:
+    from doubleunet_bs.inference.keras_model import CasePrediction
 
 ALL_VIEWS = ("both", *VIEWS)
 FORMAT = "skeleton scores 1"
@@ -166,10 +169,14 @@ def evaluate_skeleton(
     return scores
 
 
-def _score_fold(
-    run: Run, dataset: SkeletonDataset, fold: int, settings: EvaluationSettings
-) -> tuple[list[str], list[np.ndarray]]:
-    """Predict the test scans of a fold; keep their masks and draw them."""
+def predict_regions(
+    run: Run, dataset: SkeletonDataset, fold: int, numbers: Sequence[int], settings: EvaluationSettings
+) -> "Iterator[CasePrediction]":
+    """Predict scans of the dataset, by their indices, with a fold of a run of the skeleton experiment.
+
+    Raises:
+        RunError: the fold was trained on another split.
+    """
     trained, folds = open_fold(run, fold), read_folds(run, dataset)
     if trained.folds_sha256 not in (None, folds.sha256()):
         raise RunError(f"{run.path / 'folds.json'}: not the split that fold {fold} was trained with: restore the file")
@@ -177,14 +184,21 @@ def _score_fold(
     # Imported here: wrong commands are answered without TensorFlow.
     from doubleunet_bs.inference.keras_model import Segmenter, predict_cases
 
-    test = set(folds.split(fold).test)
+    found = predict_cases(Segmenter.from_keras(trained.model_path), dataset, numbers, settings.batch_size)
+    shown = None if settings.show_progress else True
+    yield from tqdm(found, f"skeleton, fold {fold}: test scans", len(numbers), unit="scan", disable=shown)
+
+
+def _score_fold(
+    run: Run, dataset: SkeletonDataset, fold: int, settings: EvaluationSettings
+) -> tuple[list[str], list[np.ndarray]]:
+    """Predict the test scans of a fold; keep their masks and draw them."""
+    test = set(read_folds(run, dataset).split(fold).test)
     numbers = [index for index, case in enumerate(dataset.cases) if case.case in test]
     folder = run.fold_path(fold) / PREDICTIONS
     folder.mkdir(exist_ok=True)
     names, counts = [], []
-    found = predict_cases(Segmenter.from_keras(trained.model_path), dataset, numbers, settings.batch_size)
-    shown = None if settings.show_progress else True
-    for one in tqdm(found, f"fold {fold}: test scans", len(numbers), unit="scan", disable=shown):
+    for one in predict_regions(run, dataset, fold, numbers, settings):
         record = dataset.cases[one.index]
         save_png(mask_path(run, fold, record.case), region_picture(one.mask))
         if settings.pictures:

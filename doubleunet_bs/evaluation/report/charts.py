@@ -15,6 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import Colour, clinical_display, place_names
 from doubleunet_bs.evaluation.froc import LIMIT, Froc
@@ -130,6 +131,41 @@ def froc_chart(folds: Sequence[tuple[int, Froc | None]]) -> Figure:
     axes.grid(alpha=0.3)
     if 1 < len(folds) < 11:
         axes.legend(frameon=False, fontsize=8, loc="lower right", ncols=1 + len(folds) // 6)
+    return figure
+
+
+def agreement_chart(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Scatter and Bland-Altman plot of the Bone Scan Index of predicted masks, a row for each reference.
+
+    Args:
+        pairs: name of the reference -> its values and the measured ones, in percent.
+    """
+    figure = Figure(figsize=(8.8, 3.6 * len(pairs)), layout="constrained")
+    FigureCanvasSVG(figure)
+    green, grey = hex_colour(TRUE_POSITIVE), "#4d575b"
+    for row, (name, (reference, measured)) in enumerate(pairs.items()):
+        scatter, bland = (figure.add_subplot(len(pairs), 2, 2 * row + place) for place in (1, 2))
+        top = 1.05 * max(*reference, *measured, 0.1)
+        scatter.plot([0, top], [0, top], color=grey, linewidth=0.9, linestyle="--", label="equal")
+        scatter.plot(reference, measured, "o", color=green, alpha=0.7, markersize=4.5, markeredgewidth=0)
+        scatter.set(xlim=(0, top), ylim=(0, top), xlabel=f"{name} BSI (%)", ylabel="predicted BSI (%)")
+        scatter.set_aspect("equal")
+        scatter.legend(frameon=False, fontsize=8, loc="upper left")
+        mean, difference = np.mean([reference, measured], axis=0), np.subtract(measured, reference)
+        bland.plot(mean, difference, "o", color=green, alpha=0.7, markersize=4.5, markeredgewidth=0)
+        bland.axhline(0, color=grey, linewidth=0.6)
+        found = agreement(reference, measured)
+        if found.bias is not None and found.limits:
+            for value, style in ((found.bias, "-"), *((limit, "--") for limit in found.limits)):
+                bland.axhline(value, color="#1c2326", linewidth=1.1, linestyle=style)
+                bland.annotate(
+                    f"{value:+.2f}", (1, value), xycoords=("axes fraction", "data"), fontsize=8, va="bottom", ha="right"
+                )
+        bland.set_xlabel("mean of both (%)")
+        bland.set_ylabel(f"predicted - {name} (points)")
+        for axes in (scatter, bland):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.3)
     return figure
 
 

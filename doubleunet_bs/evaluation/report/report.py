@@ -97,7 +97,12 @@ class Table:
 
 
 def write_report(
-    run: Run, dataset: ShardedDataset, summary: Summary, folder: Path | None = None, figures: str | None = None
+    run: Run,
+    dataset: ShardedDataset,
+    summary: Summary,
+    folder: Path | None = None,
+    figures: str | None = None,
+    agreement: tuple[Table, str] | None = None,
 ) -> Path:
     """Write the report of a run, or of its ensemble, as one file from kept predictions; nothing is predicted.
 
@@ -107,6 +112,7 @@ def write_report(
         summary: at least one scored fold.
         folder: where the ensemble's scores and predictions are; None for the run's folds.
         figures: also write each figure as a file of this kind, "pdf", "svg" or "png", into `figures/`.
+        agreement: table and picture (data URI) of the Bone Scan Index; None where it was not asked for.
 
     Returns:
         The file.
@@ -164,6 +170,7 @@ def write_report(
         views=view_table(summary),
         patients=patient_table(summary),
         comparable=comparable_table(summary),
+        agreement=agreement,
         maps=maps,
         mark=mark,
         **settings_section(run.experiment, run.data, dataset.fingerprint, summary.training_precision),

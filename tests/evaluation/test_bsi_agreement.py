@@ -1,0 +1,166 @@
+"""Agreement of the Bone Scan Index: what is compared, against which truth, and what is left out."""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from intensity_run import LEVEL, make_run, write_fold
+
+from doubleunet_bs.__main__ import main
+from doubleunet_bs.bsi import WEIGHT_TABLES, bone_scan_index
+from doubleunet_bs.bsi.agreement import agreement
+from doubleunet_bs.dataset.skeleton import SkeletonDataset
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.evaluation.bsi_agreement import evaluate_with_skeleton, format_agreement
+from doubleunet_bs.phantom import make_cohort
+from doubleunet_bs.preparation import PreparationSettings, open_shards
+from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
+
+pytestmark = pytest.mark.slow
+BODY, SKULL, STERNUM = 30, 1, 5
+
+
+def body_model(rows, columns, region):
+    """A network that calls every pixel above grey level 30 the same region."""
+    import keras
+
+    image = keras.Input((rows, columns, 3), name="image")
+    weights, bias = np.zeros((1, 1, 3, 13), np.float32), np.full(13, -1000, np.float32)
+    weights[0, 0, 0, region], bias[region], bias[0] = 255, -BODY - 0.5, 0
+    outputs = {}
+    for name in ("output1", "output2"):
+        head = keras.layers.Conv2D(13, 1, name=f"{name}_logits")
+        outputs[name] = keras.layers.Activation("softmax", name=name)(head(image))
+        head.set_weights([weights, bias])
+    return keras.Model(image, outputs)
+
+
+def make_skeleton_run(path, shards, region=SKULL, folds=(1, 2, 3)):
+    from doubleunet_bs.training.create_run import create_run
+    from doubleunet_bs.training.experiments import paper_experiment
+
+    dataset = SkeletonDataset.of(open_shards(shards))
+    run = create_run(path, paper_experiment("skeleton", folds=3, encoder_weights="none"), dataset)
+    for fold in folds:
+        write_fold(run, dataset, fold, body_model(*dataset.image_shape, region))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory, tensorflow):
+    """Four phantoms with metastases and skeletons, a run of lesions and one of the skeleton."""
+    folder = make_cohort(tmp_path_factory.mktemp("agreement") / "phantoms", 4, positive_fraction=1, seed=5)
+    job = CohortJob(
+        folder / "scans",
+        folder / "labels",
+        folder / "shards",
+        PreparationSettings(bin=4),
+        regions=folder / "regions",
+    )
+    assert prepare_cohort(job).written
+    make_run(folder / "lesions", folder / "shards", folds=(1, 2, 3), experiment="dice")
+    make_skeleton_run(folder / "skeleton", folder / "shards")
+    return folder
+
+
+def compare(cohort, tmp_path, skeleton="skeleton", **others):
+    run = shutil.copytree(cohort / "lesions", tmp_path / "run")
+    others = {"report": False, "settings": None} | others
+    return run, evaluate_with_skeleton(run, cohort / skeleton, **others)[1]
+
+
+def expected(dataset, index, lesions, regions):
+    half = lesions.shape[1] // 2
+    parts = {"anterior": np.s_[:, :half], "posterior": np.s_[:, half:]}
+    spacing = tuple(4 * side for side in dataset.cases[index].pixel_spacing_mm)
+    masks = {view: lesions[part] for view, part in parts.items()}
+    bones = {view: np.ascontiguousarray(regions[part]) for view, part in parts.items()}
+    return bone_scan_index(masks, bones, WEIGHT_TABLES["icrp110-female"], spacing).value
+
+
+def test_indices_tables_and_report(cohort, tmp_path, capsys):
+    run = shutil.copytree(cohort / "lesions", tmp_path / "run")
+    assert main(["evaluate", str(run), "--skeleton", str(cohort / "skeleton"), "--no-pictures"]) == 0
+    printed = capsys.readouterr().out
+    dataset = open_shards(cohort / "shards")
+    with open(run / "bsi_scans.csv") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    with open(cohort / "truth.csv") as file:
+        truth = {float(row["bsi icrp110-female"]) for row in csv.DictReader(file)}
+    assert len(rows) == len(dataset) == 4
+    for index, record in enumerate(dataset.cases):
+        grey, row = dataset.grey(index), rows[record.case]
+        regions = np.asarray(dataset.regions(index))
+        body = np.where(grey > BODY, SKULL, 0).astype(np.uint8)
+        annotated = expected(dataset, index, np.asarray(dataset.labels(index)) == 2, regions)
+        assert float(row["annotated"]) == pytest.approx(annotated, abs=1e-9) and annotated > 0
+        assert float(row["predicted"]) == pytest.approx(expected(dataset, index, grey > LEVEL, body), abs=1e-9)
+    assert {float(row["true"]) for row in rows.values()} == truth and len(truth) == 4
+    content = json.loads((run / "bsi_agreement.json").read_text())
+    values = [[float(row[name]) for row in rows.values()] for name in ("true", "predicted")]
+    known = agreement(*values)
+    assert content["agreement"]["predicted masks against the truth"] == json.loads(json.dumps(known.to_json()))
+    assert f"{known.pearson:.3f}" in printed and "icrp110-female" in printed
+    assert f"{known.bias:+.2f}" in (run / "report.html").read_text()
+    assert (run / "bsi_agreement.png").stat().st_size > 10_000
+    with open(run / "bsi_agreement.csv") as file:
+        assert [row["scans"] for row in csv.DictReader(file)] == ["4", "4", "4"]
+
+
+def test_a_sternum_seen_from_behind_is_not_bone(cohort, tmp_path):
+    make_skeleton_run(tmp_path / "sternum", cohort / "shards", STERNUM, folds=(1,))
+    _, found = compare(cohort, tmp_path, tmp_path / "sternum")
+    assert all(0 <= one.predicted <= 0.69 for one in found.scans)
+
+
+def test_scans_that_no_fold_tests_are_left_out_and_too_few_have_no_agreement(cohort, tmp_path):
+    make_skeleton_run(tmp_path / "one", cohort / "shards", folds=(1,))
+    _, found = compare(cohort, tmp_path, tmp_path / "one")
+    scans = len(found.scans)
+    assert 0 < scans < 3
+    text = format_agreement(found)
+    assert f"{4 - scans} scans of 4 left out: no trained fold of the skeleton run tests them." in text
+    assert f"{scans} of at least 3 scans: agreement is undefined" in text
+    row = next(line for line in text.splitlines() if line.startswith("predicted against annotated"))
+    assert row.split()[4:] == [str(scans), *"-----"]
+
+
+def test_a_truth_of_other_scans_is_not_used(cohort, tmp_path):
+    """Phantoms are all called phantom_0001 and so on: the file itself must be the one that was prepared."""
+    scan = cohort / "scans" / "phantom_0002.dcm"
+    before = scan.read_bytes()
+    scan.write_bytes(before + b"\0\0")
+    try:
+        _, found = compare(cohort, tmp_path)
+    finally:
+        scan.write_bytes(before)
+    assert sum(one.true is None for one in found.scans) == 1
+    assert any("gone or changed" in note for note in found.notes)
+    assert found.comparisons["predicted masks against the truth"].scans == 3
+    patients = dataclasses.replace(found, scans=tuple(dataclasses.replace(one, true=None) for one in found.scans))
+    assert list(patients.comparisons) == ["predicted against annotated masks"]
+
+
+def test_what_cannot_be_compared_is_one_line(cohort, tmp_path, capsys):
+    run = cohort / "lesions"
+    with pytest.raises(RunError, match="not a run of the skeleton experiment: name one with --skeleton"):
+        evaluate_with_skeleton(run, run)
+    with pytest.raises(RunError, match="evaluate it alone"):
+        evaluate_with_skeleton(cohort / "skeleton", cohort / "skeleton")
+    with pytest.raises(SettingsError, match="no weight table 'none'"):
+        evaluate_with_skeleton(run, cohort / "skeleton", weights="none")
+    assert main(["evaluate", str(run), "--weights", "spiers1968"]) == 2
+    assert main(["evaluate", str(run), str(run), "--skeleton", str(run)]) == 2
+    assert "--weights needs --skeleton" in capsys.readouterr().err
+    # Other scans altogether: none has an annotated skeleton there.
+    other = make_cohort(tmp_path / "other", 3, positive_fraction=1, seed=6)
+    settings = PreparationSettings(bin=4)
+    assert prepare_cohort(
+        CohortJob(other / "scans", other / "labels", other / "shards", settings, regions=other / "regions")
+    ).written
+    make_skeleton_run(tmp_path / "strange", other / "shards", folds=(1,))
+    with pytest.raises(RunError, match="none of 4 test scans of the run has an annotated skeleton there"):
+        compare(cohort, tmp_path, tmp_path / "strange")
