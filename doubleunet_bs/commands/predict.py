@@ -24,6 +24,7 @@ Writes a folder per scan into DIR, named by a pseudonym computed from the scan's
            regions_anterior.npy, ...  with --skeleton: 0 not bone, 1 to 12 the regions; the same as PNG
   overlay  overlay.png              both raw views with the predicted lesions outlined
   dicom    segmentation.dcm         DICOM segmentation (SEG) of both views
+           segmentation_2.dcm       the second view, with --keep-identity and views in files of two series
            lesions.dcm              structured report (SR): outline, area, counts, probability of each lesion, if any
            bsi.dcm                  structured report of the Bone Scan Index, with --skeleton
            overlay.dcm              the overlay as a secondary capture, for viewers that do not show SEG

@@ -4,4 +4,6 @@ highdicom takes more than a second to import: import `make_results` where DICOM 
 """
 
 SEGMENTATION, LESIONS, BSI = "segmentation.dcm", "lesions.dcm", "bsi.dcm"
+SECOND_SEGMENTATION = "segmentation_2.dcm"
+"""Of the other view, where the views are files of two series."""
 CAPTURE, SCAN_COPY = "overlay.dcm", "scan.dcm"

@@ -3,6 +3,7 @@
 highdicom takes more than a second to import: import this module where DICOM results are written.
 """
 
+import dataclasses
 import datetime
 import io
 import textwrap
@@ -22,7 +23,7 @@ from pydicom.uid import (
 
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, region_number
-from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
+from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SECOND_SEGMENTATION, SEGMENTATION
 from doubleunet_bs.dicom_results.result_header import (
     MANUFACTURER,
     NOT_FOR_DIAGNOSIS,
@@ -99,10 +100,14 @@ def _files(
 ) -> dict[str, bytes]:
     capture = secondary_capture(picture, prediction, header, all_warnings(scan, prediction))
     bones, model = (skeleton.regions, skeleton.model) if skeleton else (None, None)
-    files = {
-        SEGMENTATION: _encode(segmentation(prediction, header, scan.pixel_spacing_mm, bones, model)),
-        CAPTURE: _encode(capture),
-    }
+    files = {CAPTURE: _encode(capture)}
+    # A viewer (OHIF 3.13) paints a segmentation of two series on the first of them only.
+    series = dict.fromkeys(frame.series_instance_uid for frame in header.frames.values())
+    for number, (name, uid) in enumerate(zip((SEGMENTATION, SECOND_SEGMENTATION), series, strict=False), start=1):
+        frames = {view: frame for view, frame in header.frames.items() if frame.series_instance_uid == uid}
+        part = dataclasses.replace(header, frames=frames)
+        place = (number, len(series))
+        files[name] = _encode(segmentation(prediction, part, scan.pixel_spacing_mm, bones, model, place))
     # A viewer (OHIF 3.13) stays black on a report without a lesion. The empty segmentation says the same.
     if lesions:
         files[LESIONS] = _encode(lesion_report(prediction, header, lesions))

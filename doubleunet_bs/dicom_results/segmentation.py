@@ -1,4 +1,6 @@
-"""The predicted pixels as one DICOM segmentation (SEG) a scan, which viewers lay over the frames it was made from.
+"""The predicted pixels as a DICOM segmentation (SEG), which viewers lay over the frames it was made from.
+
+There is one a scan, or one for each view where the views are of two series.
 
 A planar view has no place in the patient's coordinates, and the standard wants none in a segmentation of it. Every
 viewer that was tried asks for one. So each frame gets a plane of a nominal grid: the orientation that viewers assume
@@ -39,7 +41,7 @@ from doubleunet_bs.dicom_results.source_study import SourceFrame
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.predictor import Prediction
 
-SERIES_NUMBER = 9001
+SERIES_NUMBERS = 9001, 9005
 METASTASIS = "metastasis"
 # SNOMED CT, as DICOM writes it.
 _ABNORMAL = CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -57,6 +59,7 @@ def segmentation(
     pixel_spacing_mm: tuple[float, float] | None,
     regions: Mapping[str, np.ndarray] | None = None,
     skeleton: ModelDescription | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> Segmentation:
     """A binary segmentation (DICOM PS3.3, A.51) with a frame for each source frame and segment.
 
@@ -69,6 +72,7 @@ def segmentation(
         pixel_spacing_mm: of the views; None when it is unknown.
         regions: view -> uint8 array of the shape of the view, 0 not bone, 1 to 12 a region of the skeleton.
         skeleton: the model that predicted them.
+        part: number of this segmentation, and how many the scan has. `header` has the frames of this one.
 
     Returns:
         A data set ready to be saved.
@@ -78,7 +82,11 @@ def segmentation(
     how = f"engine {prediction.engine}; {prediction.mask_rule}"
     segments = [_segment(1, METASTASIS, (_ABNORMAL, _METASTATIC), algorithm(prediction.model, how), _RED, [_BONE])]
     layers = [_layer(planes, header.frames, prediction.masks)]
-    name = "segmentation"
+    number, parts = part
+    of_part = f" {number}" if parts > 1 else ""
+    name = f"segmentation{of_part}"
+    # The number only: which view it is may be in doubt.
+    title = f"segmentation, view{of_part} of {parts}" if parts > 1 else "doubleunet_bs segmentation"
     if regions is not None:
         check_regions(regions)
         assert skeleton is not None
@@ -91,7 +99,7 @@ def segmentation(
                 layers.append(layer)
         name += f" {hashlib.sha256(np.stack(layers).tobytes()).hexdigest()} {skeleton.weights_sha256}"
     known = {frame.frame_of_reference for frame in sources}
-    place = known.pop() if len(known) == 1 and "" not in known else header.uid("frame of reference")
+    place = known.pop() if len(known) == 1 and "" not in known else header.uid(f"frame of reference{of_part}")
     stand_ins = [_stand_in(frame, plane, pixel_spacing_mm, place, header) for plane, frame in enumerate(sources)]
     views = "both views" if len(header.frames) == 2 else "one view"
     dataset = Segmentation(
@@ -99,8 +107,8 @@ def segmentation(
         pixel_array=np.stack(layers, axis=-1),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
-        series_instance_uid=header.uid("segmentation series"),
-        series_number=SERIES_NUMBER,
+        series_instance_uid=header.uid(f"segmentation series{of_part}"),
+        series_number=SERIES_NUMBERS[number - 1],
         sop_instance_uid=header.uid(name),
         instance_number=1,
         manufacturer=MANUFACTURER,
@@ -110,7 +118,7 @@ def segmentation(
         content_label="METASTASIS",
         # At most 64 characters.
         content_description=f"{'Phantom: p' if header.phantom else 'P'}redicted pixels, {views}; not for diagnosis",
-        series_description=f"doubleunet_bs segmentation. {NOT_FOR_DIAGNOSIS}",
+        series_description=f"{title}. {NOT_FOR_DIAGNOSIS}",
         omit_empty_frames=False,
     )
     dataset.ContentCreatorName = None

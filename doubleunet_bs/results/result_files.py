@@ -7,6 +7,7 @@ masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of t
           regions_VIEW.png      the same as a coloured index image
 overlay   overlay.png           both raw views with the outlines of the prediction
 dicom     segmentation.dcm      not of pictures: DICOM segmentation of both views
+          segmentation_2.dcm    the second view, where the views are files of two series
           lesions.dcm           DICOM structured report of the lesions; none without a lesion
           bsi.dcm               DICOM structured report of the Bone Scan Index; with a skeleton
           overlay.dcm           DICOM secondary capture of the overlay

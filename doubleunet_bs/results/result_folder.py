@@ -15,7 +15,7 @@ from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, Region
 from doubleunet_bs.connected_components import CONNECTIVITY
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
+from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SECOND_SEGMENTATION, SEGMENTATION
 from doubleunet_bs.dicom_results.source_study import SourceStudy
 from doubleunet_bs.display import png_bytes, region_picture
 from doubleunet_bs.errors import RunError, os_reason
@@ -144,6 +144,7 @@ def write_prediction(
                 for lesion, area, entry in found
             ]
             files |= dicom_results(scan, prediction, picture, reported, study, skeleton)
+            result["dicom"]["second_segmentation"] = SECOND_SEGMENTATION if SECOND_SEGMENTATION in files else None
     if "labelme" in outputs:
         for view in present:
             annotation = labelme_file(shapes[view], scan.anterior.shape, PICTURE.format(view))
@@ -291,6 +292,7 @@ def describe_prediction(
         "thumbnail": file("report", THUMBNAIL),
         "dicom": {
             "segmentation": file("dicom", SEGMENTATION),
+            "second_segmentation": None,
             "lesions": file("dicom", LESIONS, bool(lesions)),
             "bone_scan_index": file("dicom", BSI, bones is not None),
             "overlay": file("dicom", CAPTURE),

@@ -20,6 +20,7 @@ from PIL import Image
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.findings.skeleton_result import find_index
@@ -137,6 +138,23 @@ def reader(scan, tmp_path):
 def test_the_files_of_a_result_are_known(reader, scan):
     assert {path.name for path in reader.folder.iterdir()} == file_names(OUTPUTS, VIEWS, False, lesions=True)
     assert reader.is_done(scan)
+
+
+def test_a_second_segmentation_belongs_to_a_whole_result(phantoms, tmp_path):
+    """The views are files of two series."""
+    files = write_variant(phantoms / "phantom_0001.dcm", "two-files", tmp_path / "scan")
+    second = pydicom.dcmread(files[1])
+    second.SeriesInstanceUID += ".2"
+    second.save_as(files[1])
+    scan, study = read_scan(files), read_source_study([Source(str(path)) for path in files])
+    settings = JobSettings(tmp_path / "out", ("dicom",), keep_identity=True, skip_existing=True)
+    written = write_prediction(settings, scan, make_prediction(scan), study)
+    assert written.result["dicom"]["second_segmentation"] == "segmentation_2.dcm"
+    reader = ScanReader(settings, description())
+    assert reader.is_done(scan)
+    (written.folder / "segmentation_2.dcm").unlink()
+    with pytest.raises(RunError, match="without segmentation_2.dcm"):
+        reader.is_done(scan)
 
 
 @pytest.mark.parametrize("lesion", [True, False])

@@ -68,8 +68,10 @@ def write_layout(phantom, layout: str, folder) -> list:
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
             setattr(dataset, keyword, f"2.25.{1 + sum(map(ord, layout + keyword))}")
         dataset.SOPInstanceUID += f".{number}"
-        if layout == "two-files-two-series":
+        if layout.startswith("two-files-two-series"):
             dataset.SeriesInstanceUID += f".{number}"
+        if layout.endswith("without-place"):
+            del dataset.FrameOfReferenceUID
         dataset.PatientID, dataset.InstanceNumber = layout, number + 1
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         if layout == "filled-orientation":
@@ -188,5 +190,23 @@ def test_ohif_paints_the_mask_on_its_frame(layout, peers, opened, phantoms, tmp_
         found.append(best_overlap(page, mask))
     record_property("note", f"OHIF, {layout}: overlap with the mask {', '.join(f'{one:.3f}' for one in found)}")
     page.screenshot(path=tmp_path / "ohif.png")
+    assert min(found) > 0.9, (found, tmp_path)
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("layout", ["two-files-two-series", "two-files-two-series-without-place"])
+def test_ohif_paints_each_of_two_series(layout, peers, opened, phantoms, tmp_path, record_property):
+    """The views are files of two series: a segmentation each, which opens on the image of its own series."""
+    orthanc, address = peers
+    study, masks = store(orthanc, phantoms / "phantom_0001.dcm", layout, tmp_path)
+    page, found = opened(f"{address}/segmentation?StudyInstanceUIDs={study}"), []
+    for number, mask in enumerate(masks, start=1):
+        shown = page.locator('[data-cy="study-browser-thumbnail-no-image"]').filter(has_text=f"view {number} of 2")
+        shown.dblclick()
+        page.get_by_text("LOAD", exact=True).first.click()
+        page.get_by_text("metastasis", exact=True).first.wait_for()
+        found.append(best_overlap(page, mask))
+        page.screenshot(path=tmp_path / f"ohif{number}.png")
+    record_property("note", f"OHIF, {layout}: overlap with the mask {', '.join(f'{one:.3f}' for one in found)}")
     assert min(found) > 0.9, (found, tmp_path)
     assert page.errors == []

