@@ -117,6 +117,8 @@ def test_a_threshold_decides_instead_of_the_class(predictor, trained_run, scan):
 def test_models_that_are_refused(trained_run, tmp_path):
     with pytest.raises(RunError, match="no such model folder"):
         Predictor(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=f"fold_1: no such model folder: trained folds are {trained_run / 'fold_01'}"):
+        Predictor(trained_run / "fold_1")
     with pytest.raises(RunError, match="not a model folder"):
         Predictor(tmp_path)
     fold = trained_run / "fold_01"
