@@ -3,14 +3,10 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from intensity_run import FALSE_PIXELS, intensity_model, make_run, make_shards, write_fold
 
-from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import evaluate_fold, evaluate_run
 from doubleunet_bs.evaluation.fold_scores import read_scores
@@ -23,8 +19,6 @@ from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.run_folder import open_run
-
-SCRIPT = Path(__file__).resolve().parents[2] / "evaluate.py"
 
 
 def wrong_pixels(case):
@@ -374,62 +368,3 @@ def test_damaged_score_file(tmp_path, content):
     (tmp_path / "scores.json").write_text(content)
     with pytest.raises(RunError, match="scores.json"):
         read_scores(tmp_path / "scores.json")
-
-
-def script(*arguments):
-    return main(["evaluate", *map(str, arguments)])
-
-
-def test_script_prints_the_scores(own_run, capsys):
-    assert script(own_run, "--fold", 1, "--no-pictures") == 0
-    row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:2] == ["1", "2"])
-    content = json.loads((own_run / "fold_01" / "scores.json").read_text())
-    model, threshold = content["pooled"], content["threshold"]
-    figures = [part[name] for part in (model, threshold) for name in ("precision", "sensitivity", "f1")]
-    printed = [float(word) / 100 for word in (*row[2:5], *row[6:])]
-    assert printed == pytest.approx(figures, abs=0.0001)
-    assert row[5] == str(threshold["value"])
-
-
-def test_script_exit_codes(trained_run, tmp_path, capsys):
-    assert script(tmp_path) == 1
-    assert script(trained_run, "--fold", 4) == 2
-    assert script(trained_run, "--batch-size", 0) == 2
-    assert capsys.readouterr().err.count("error: ") == 3
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["run", "--overlap", "1"],
-        ["run", "--threads", "0"],
-        ["run", "--ensemble"],
-        ["a", "b", "--ensemble", "--data", "shards"],
-        ["run", "--trained-on", "shards"],
-        ["run", "--out", "folder"],
-    ],
-)
-def test_wrong_arguments(capsys, arguments):
-    assert script(*arguments) == 2
-    assert capsys.readouterr().err.startswith("error: --")
-
-
-@pytest.mark.slow
-def test_threads(own_run):
-    """In a process of its own: TensorFlow takes the number of threads once."""
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = sys.argv[1:]\n"
-        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit as end:\n    assert end.code == 0, end.code\n"
-        "import tensorflow as tf\n"
-        "threading = tf.config.threading\n"
-        "print(threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())"
-    )
-    options = ["--threads", "1", "--fold", "1", "--no-pictures", "--no-report"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, SCRIPT, own_run, *options], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "1 1"
-    assert (own_run / "fold_01" / "scores.json").exists()

@@ -1,48 +1,24 @@
 """What a hospital expects of predict: outputs to choose, identity only on request, a log, a dry run, a clean stop."""
 
-import dataclasses
 import gc
 import json
 import os
-import pydoc
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
 import weakref
 
 import pydicom
 import pytest
-from handmade_prediction import description, make_prediction
+from handmade_prediction import description
 from planted_secrets import NUMBER, SECRET, UID, haystack, plant_everywhere, search
 
-from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.inference.engines import choose_local
-from doubleunet_bs.results import predict_scans, result_folder
+from doubleunet_bs.results import predict_scans
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.predict_scans import ScanReader
 from doubleunet_bs.results.result_files import JobSettings
-
-
-@pytest.fixture
-def command(trained_run, tmp_path, capsys):
-    """Run predict; returns exit code, standard output and standard error."""
-
-    def run(*arguments, out=tmp_path / "out", model=trained_run / "fold_01"):
-        try:
-            code = main(["predict", *map(str, arguments), "--model", str(model), "--out", str(out)])
-        except SystemExit as stopped:
-            code = stopped.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    run.out = tmp_path / "out"
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -268,64 +244,6 @@ def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
     assert command(tmp_path / "Jane_Doe.dcm", "--log", tmp_path)[0] == 2
 
 
-def test_dry_run_writes_nothing_and_loads_no_network(phantoms, trained_run, tmp_path, scan):
-    before = sorted(tmp_path.rglob("*"))
-    arguments = ["predict", phantoms, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]
-    arguments += ["--labelme", tmp_path / "labels", "--log", tmp_path / "log.txt", "--keep-identity", "--dry-run"]
-    code = (
-        "import sys; from doubleunet_bs.__main__ import main; code = main(sys.argv[1:]);"
-        "print(sorted({'tensorflow', 'keras', 'highdicom', 'openvino', 'grpc'} & set(sys.modules))); sys.exit(code)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    *said, modules = done.stdout.splitlines()
-    assert modules == "[]"
-    assert said[0].endswith(f"engine {choose_local('auto')}")
-    assert said[-1] == "dry run: 2 of 2 scans would be segmented; nothing was written"
-    assert any(str(tmp_path / "out" / scan.case) in line for line in said)
-    assert any("phantom_0001_anterior.json" in line for line in said)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_dry_run_tells_what_would_fail(command, phantoms, trained_run, tmp_path):
-    file = phantoms / "phantom_0001.dcm"
-    assert command(file, "--outputs", "none")[0] == 0
-    code, out, err = command(file, phantoms / "phantom_0002.dcm", "--dry-run")
-    assert code == 1
-    assert "exists already: give --skip-existing, --overwrite" in err
-    assert "1 of 2 scans would be segmented" in out
-    assert command(file, "--dry-run", model=tmp_path)[0] == 1
-    assert command(file, "--dry-run", "--overwrite", model=trained_run / "fold_01" / "saved_model")[0] == 0
-
-
-def test_dry_run_refuses_what_a_run_would(command, phantoms, trained_run, tmp_path):
-    """Exit code and message of both."""
-    file = phantoms / "phantom_0001.dcm"
-    (tmp_path / "file").touch()
-    assert command(file, "--outputs", "masks,labelme", out=tmp_path / "earlier")[0] == 0
-    (earlier,) = (tmp_path / "earlier").glob("case-*")
-    for arguments, expected, message in (
-        (("--previous", file), 1, "is also the scan given with --previous"),
-        (("--previous", earlier), 1, "is also the scan given with --previous"),
-        (("--log", tmp_path), 2, "the log cannot be written (Is a directory): give --log another file"),
-        (("--log", tmp_path / "file" / "log"), 2, "the log cannot be written (Not a directory)"),
-        (("--labelme", tmp_path / "file" / "labels"), 2, f"{tmp_path / 'file'}: is a file; --labelme names a folder"),
-    ):
-        for dry_run in ((), ("--dry-run",)):
-            code, _, err = command(file, *arguments, *dry_run)
-            assert code == expected and message in err, (arguments, dry_run, err)
-    assert list(command.out.glob("*")) == []
-
-
-def test_dry_run_names_the_engine_of_the_run(command, phantoms, trained_run, tmp_path):
-    run = shutil.copytree(trained_run, tmp_path / "run")
-    shutil.rmtree(run / "fold_01" / "saved_model")
-    file = phantoms / "phantom_0001.dcm"
-    for arguments, engine in (((), "tensorflow"), (("--engine", "serving", "--server", "grpc://host:1"), "serving")):
-        code, out, _ = command(file, *arguments, "--dry-run", model=run / "fold_01")
-        assert code == 0 and out.splitlines()[0].endswith(f", engine {engine}")
-
-
 def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, monkeypatch):
     (tmp_path / "broken.dcm").write_text("no scan")
     code, _, err = command(tmp_path / "broken.dcm", "--previous", phantoms / "phantom_0001.dcm")
@@ -343,38 +261,6 @@ def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, mo
     code, out, err = command("1", "2", "--outputs", "dicom", "--overwrite", "--keep-identity")
     assert code == 1 and "1 of 2 scans segmented" in out
     assert err.count("error: ") == 1 and "1: has no valid StudyInstanceUID" in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--engine", "serving"), "give both or neither"),
-        (("--server", "grpc://host:8500"), "give both or neither"),
-        (("--engine", "tensorflow", "--server", "grpc://host:8500"), "give both or neither"),
-        (("--engine", "serving", "--server", "grpc://host"), "give it as grpc://HOST:PORT"),
-        (("--engine", "serving", "--server", "grpc://host:1", "--deadline", "0"), "a deadline of 0 s"),
-        (("--engine", "serving", "--server", "grpc://host:1", "--deadline", "nan"), "a deadline of nan s"),
-        (("--engine", "serving", "--server", "grpc://host:1", "--precision", "float32"), "precision float32"),
-        (("--deadline", "5"), "--deadline is only for --engine serving"),
-        (("--engine", "openvino"), "engine openvino is not installed"),
-    ],
-)
-def test_engine_settings_are_refused_also_in_a_dry_run(command, phantoms, monkeypatch, arguments, message):
-    monkeypatch.setattr("doubleunet_bs.inference.engines.has_openvino", lambda: False)
-    for dry_run in ((), ("--dry-run",)):
-        code, out, err = command(phantoms / "phantom_0001.dcm", *arguments, *dry_run)
-        assert (code, out) == (2, "") and message in err and err.count("\n") == 1
-    assert not command.out.exists()
-
-
-def test_a_dry_run_sees_that_openvino_has_no_export(command, phantoms, trained_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.inference.engines.has_openvino", lambda: True)
-    run = shutil.copytree(trained_run, tmp_path / "run")
-    shutil.rmtree(run / "fold_01" / "saved_model")
-    for dry_run in ((), ("--dry-run",)):
-        arguments = (phantoms / "phantom_0001.dcm", "--engine", "openvino", *dry_run)
-        code, _, err = command(*arguments, model=run / "fold_01")
-        assert code == 1 and "has no saved_model of its present weights" in err
 
 
 def test_previous_scan_or_result(command, phantoms, tmp_path):
@@ -427,79 +313,6 @@ def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_
     assert len(list((tmp_path / "labels").iterdir())) == 2
 
 
-@pytest.mark.parametrize(
-    ("function", "failing_call", "named"),
-    [
-        ("results.result_folder.write_json", 1, "case-"),
-        ("results.labelme_output.create_file", 2, "phantom_0001_posterior.json"),
-        # The last step: the renaming of the folder.
-        ("files.os.rename", 1, "case-"),
-    ],
-)
-def test_nothing_is_left_of_a_failed_write(command, phantoms, tmp_path, monkeypatch, function, failing_call, named):
-    """Neither a result nor annotations: the next run finds nothing in its way."""
-    module, name = function.rsplit(".", 1)
-    owner = pydoc.locate(f"doubleunet_bs.{module}")
-    real, calls = getattr(owner, name), []
-
-    def fail(*arguments):
-        calls.append(arguments)
-        if len(calls) == failing_call:
-            raise OSError(28, "No space left on device")
-        return real(*arguments)
-
-    arguments = (phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, fail)
-        code, _, err = command(*arguments)
-    assert code == 1 and named in err and "cannot be written" in err and "(No space left on device)" in err
-    assert not list(command.out.glob("case-*")) and not list(tmp_path.glob("labels/*"))
-    assert command(*arguments)[0] == 0
-    assert len(list((tmp_path / "labels").iterdir())) == 2
-
-
-def test_an_annotation_of_another_process_is_not_overwritten(command, phantoms, tmp_path, monkeypatch):
-    """It appears after this process has looked whether it is there."""
-    from doubleunet_bs.results import labelme_output
-
-    labels, real = tmp_path / "labels", labelme_output.labelme_file
-
-    def meanwhile(annotation, shape, image_path, *embedded):
-        if image_path == "phantom_0001_posterior.png":
-            (labels / "phantom_0001_posterior.json").write_text("corrected")
-        return real(annotation, shape, image_path, *embedded)
-
-    monkeypatch.setattr(labelme_output, "labelme_file", meanwhile)
-    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", labels)
-    assert code == 1 and "phantom_0001_posterior.json: exists already and may hold corrections" in err
-    assert [path.name for path in labels.iterdir()] == ["phantom_0001_posterior.json"]
-    assert (labels / "phantom_0001_posterior.json").read_text() == "corrected"
-    assert list(command.out.glob("case-*")) == []
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_result_of_another_process_is_replaced_only_with_overwrite(scan, tmp_path, monkeypatch, overwrite):
-    """It is finished while this process writes, after it has looked whether one is there."""
-    prediction, real = make_prediction(scan), result_folder.report_page
-
-    def meanwhile(*arguments):
-        monkeypatch.setattr(result_folder, "report_page", real)
-        first = dataclasses.replace(prediction, engine="first")
-        result_folder.write_prediction(JobSettings(tmp_path, ("masks",)), scan, first)
-        return real(*arguments)
-
-    monkeypatch.setattr(result_folder, "report_page", meanwhile)
-    second = dataclasses.replace(prediction, engine="second")
-    settings = JobSettings(tmp_path, ("report",), overwrite=overwrite)
-    if overwrite:
-        result_folder.write_prediction(settings, scan, second)
-    else:
-        with pytest.raises(RunError, match="exists already: give "):
-            result_folder.write_prediction(settings, scan, second)
-    assert os.listdir(tmp_path) == [scan.case]
-    assert read_json(tmp_path / scan.case / "result.json")["engine"] == ("second" if overwrite else "first")
-
-
 def test_no_network_is_used(command, phantoms, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("predict opened a connection")
@@ -507,43 +320,3 @@ def test_no_network_is_used(command, phantoms, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert command(phantoms / "phantom_0001.dcm", "--keep-identity")[0] == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_leaves_whole_results_only(phantoms, trained_run, tmp_path, number):
-    """Ctrl-C or SIGTERM in the middle of a folder: exit code 130, every result complete, nothing hidden beside them."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    for count in range(40):
-        dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
-        frames = dataset.pixel_array.copy()
-        frames[0, 500, 128] += count
-        dataset.PixelData = frames.tobytes()
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{count + 1}"
-        dataset.save_as(folder / f"{count:02d}.dcm")
-    arguments = ["predict", folder, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]
-    arguments += ["--log", tmp_path / "log.txt"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "doubleunet_bs", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    deadline = time.monotonic() + 90
-    while len(list((tmp_path / "out").glob("case-*"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in err and "Traceback" not in err
-    results = list((tmp_path / "out").glob("case-*"))
-    assert 2 <= len(results) < 40
-    # What is there has been printed and logged.
-    log = (tmp_path / "log.txt").read_text()
-    assert all(f"  {result}\n" in out and f" {result.name}: " in log for result in results)
-    assert log.endswith(" stopped: KeyboardInterrupt\n")
-    for result in results:
-        assert result.name.startswith("case-")
-        assert {"result.json", "report.html", "overlay.dcm"} <= {path.name for path in result.iterdir()}

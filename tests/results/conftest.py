@@ -1,0 +1,21 @@
+"""What the tests of results share."""
+
+import pytest
+
+from doubleunet_bs.__main__ import main
+
+
+@pytest.fixture
+def command(trained_run, tmp_path, capsys):
+    """Run predict; returns exit code, standard output and standard error."""
+
+    def run(*arguments, out=tmp_path / "out", model=trained_run / "fold_01"):
+        try:
+            code = main(["predict", *map(str, arguments), "--model", str(model), "--out", str(out)])
+        except SystemExit as stopped:
+            code = stopped.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    run.out = tmp_path / "out"
+    return run
