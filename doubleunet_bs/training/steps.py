@@ -76,7 +76,7 @@ class Steps:
         if frozen:
             rest = [variable for variable in everything if id(variable) not in excluded]
             self._train[True] = self._training_function(rest, jit_compile)
-        self._evaluate = tf.function(self._run_evaluate)
+        self._evaluate = tf.function(self._run_evaluate, autograph=False)
 
     def train(self, iterator, frozen: bool = False) -> tuple[float, list[int], list[int]]:
         """Take the next batch and update the weights with it.
@@ -107,7 +107,7 @@ class Steps:
             return self._train_replica(micro_batches, variables)
 
         # XLA cannot take the batch out of the iterator: only what a replica computes is given to it.
-        compiled = tf.function(replica, jit_compile=True) if jit_compile else replica
+        compiled = tf.function(replica, jit_compile=True, autograph=False) if jit_compile else replica
 
         def run(iterator):
             micro_batches = [next(iterator) for _ in range(self.accumulate)]
@@ -115,7 +115,7 @@ class Steps:
             indices = [part for micro_batch in micro_batches for part in self._local(micro_batch["index"])]
             return self._local(losses)[0], self._sum(counts), indices
 
-        return tf.function(run)
+        return tf.function(run, autograph=False)
 
     def _run_evaluate(self, iterator):
         sums, counts = self.replicas.strategy.run(self._evaluate_replica, args=(next(iterator),))

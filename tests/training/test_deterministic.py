@@ -1,20 +1,16 @@
 """`--deterministic`: two runs in two processes give equal bytes. The seed governs weights and order."""
 
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).resolve().parents[1]
-
 TRAIN = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
@@ -28,13 +24,13 @@ from doubleunet_bs.training.create_run import create_run
 from doubleunet_bs.training.run_training import train_fold
 build_module.double_unet = small_network
 experiment = paper_experiment(
-    "focal-tversky-otsu", folds=3, epochs=2, learning_rate=1e-2, encoder_weights="none", seed=int(sys.argv[3])
+    "focal-tversky-otsu", folds=3, epochs=2, learning_rate=1e-2, encoder_weights="none", seed=int(sys.argv[2])
 )
 shards = SyntheticShards(scans=12)
 precision = "mixed_bfloat16" if can_train_in("bfloat16") else "float32"
 settings = DeviceSettings(precision=precision, deterministic=True)
 replicas = open_devices(experiment, shards.image_shape, settings)
-train_fold(create_run(Path(sys.argv[2]), experiment, shards), shards, 1, replicas)
+train_fold(create_run(Path(sys.argv[1]), experiment, shards), shards, 1, replicas)
 assert deterministic_kernels()
 """
 
@@ -54,13 +50,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 def test_two_runs_give_equal_bytes_and_another_seed_others(tmp_path):
     folders = [tmp_path / name for name in ("one", "again", "other")]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", TRAIN, TESTS, folder, seed], stderr=subprocess.PIPE, text=True)
-        for folder, seed in zip(folders, ("3", "3", "4"), strict=True)
-    ]
-    for process in processes:
-        errors = process.communicate()[1]
-        assert process.returncode == 0, errors[-2000:]
+    run_forked(TRAIN, list(zip(folders, (3, 3, 4), strict=True)))
     one, again, other = (contents(folder / "fold_01") for folder in folders)
     assert one.keys() == again.keys() >= {"history", "best", "model.weights.h5", "config.json"}
     assert [name for name in one if one[name] != again[name]] == []

@@ -29,12 +29,12 @@ import keras
 import numpy as np
 import doubleunet_bs.training.build_network as build_module
 import doubleunet_bs.training.trainer as trainer_module
-from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.create_run import create_run
 from trainers import fold_trainer
-build_module.double_unet = small_network
+from two_convolutions import two_convolutions
+build_module.double_unet = two_convolutions
 out, kills, seed = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 rng = random.Random(seed)
 shards = SyntheticShards(scans=18)

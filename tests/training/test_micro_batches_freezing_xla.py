@@ -1,13 +1,12 @@
 """A batch in micro-batches gives the gradient of the whole batch; a frozen encoder stays as it is and then trains."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from forked import run_forked
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from tensorflow.python.distribute import mirrored_run, mirrored_strategy
@@ -205,13 +204,12 @@ def test_a_compiled_step_gives_the_same_as_a_plain_one(monkeypatch):
 
 PEAK = """
 import re, sys
-sys.path.insert(0, sys.argv[1])
 
 def peak():
     # Not ru_maxrss: that is inherited from the process that started this one.
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1))
 
-accumulate = int(sys.argv[2])
+accumulate = int(sys.argv[1])
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras, numpy as np
@@ -222,12 +220,12 @@ from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 replicas = open_replicas("cpu")
 with replicas.strategy.scope():
-    model = small_network((320, 320, 3))
+    model = small_network((224, 224, 3))
     optimizer = keras.optimizers.SGD(1e-3)
     optimizer.build(model.trainable_variables)
 steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas, accumulate=accumulate)
 n = 8 // accumulate
-micro_batch = {"grey": np.zeros((n, 320, 320), np.uint8), "labels": np.ones((n, 320, 320), np.uint8),
+micro_batch = {"grey": np.zeros((n, 224, 224), np.uint8), "labels": np.ones((n, 224, 224), np.uint8),
          "weights": np.ones(n, np.float32), "index": np.arange(n, dtype=np.int32)}
 data = tf.data.Dataset.from_tensors(micro_batch).repeat()
 before = peak()
@@ -240,15 +238,7 @@ print(peak() - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux' /proc")
 def test_micro_batches_save_memory():
     """What they are there for: nothing but an order among them keeps a graph from holding all of them at once."""
-    tests = Path(__file__).resolve().parents[1]
-    grown = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", PEAK, tests, str(n)], capture_output=True, text=True, check=True
-            ).stdout
-        )
-        for n in (1, 4)
-    ]
+    grown = [int(line) for line in run_forked(PEAK, [(1,), (4,)], at_once=1)]
     print(
         f"peak memory over the start: {grown[0] / 1024:.0f} MB at once, {grown[1] / 1024:.0f} MB in four micro-batches"
     )

@@ -3,20 +3,16 @@
 One number of replicas per process: collective operations of another group size cannot follow in the same one.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_forked
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).resolve().parents[1]
-
 START = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 tf.config.set_logical_device_configuration(
@@ -25,12 +21,12 @@ import keras, numpy as np
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.devices import open_replicas
-count = int(sys.argv[2])
+count = int(sys.argv[1])
 replicas = open_replicas("cpu:" + ",".join(map(str, range(count))))
 
 def save(found, weights):
     found |= {weight.path: keras.ops.convert_to_numpy(weight.value) for weight in weights}
-    np.savez(sys.argv[3], **{key.replace("/", ":"): value for key, value in found.items()})
+    np.savez(sys.argv[2], **{key.replace("/", ":"): value for key, value in found.items()})
 """
 
 # Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches divide evenly, unevenly and
@@ -40,7 +36,7 @@ GRADIENTS = (
     + """
 import doubleunet_bs.training.steps as steps_module
 from doubleunet_bs.dataset.pipeline import EpochPlan, training_micro_batches
-guard = sys.argv[4]
+guard = sys.argv[3]
 if guard == "no sum over replicas":
     steps_module.sum_over_replicas = lambda sums: sums
 shards = SyntheticShards(scans=12)
@@ -85,9 +81,9 @@ from doubleunet_bs.training.training_task import TrainingTask
 build_module.double_unet = small_network
 experiment = paper_experiment(
     "focal-tversky-otsu", epochs=6, learning_rate=1e-2, encoder_weights="none", bn_momentum=0.9)
-task = TrainingTask(Path(sys.argv[3]).with_suffix(""), "replicas", experiment, SyntheticShards(scans=20),
+task = TrainingTask(Path(sys.argv[2]).with_suffix(""), "replicas", experiment, SyntheticShards(scans=20),
                     list(range(10)), [12, 13, 14, 15, 18])
-trainer = Trainer(task, dataclasses.replace(replicas, precision=sys.argv[4]), show_progress=False)
+trainer = Trainer(task, dataclasses.replace(replicas, precision=sys.argv[3]), show_progress=False)
 path = trainer.train()
 values = [list(vars(row).values())[:-1] for row in read_history(path / "history.csv")]
 rows = np.array([[np.nan if value is None else value for value in row] for row in values], float)
@@ -96,51 +92,46 @@ save({"history": rows}, trainer.model.weights)
 )
 
 
-def run(code: str, replicas: list[int], folder: Path, argument: str) -> list[dict[str, np.ndarray]]:
-    """What each number of replicas saved; the processes run side by side."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, TESTS, str(count), folder / f"{argument} {count}.npz", argument],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for count in replicas
-    ]
+def run(code: str, folder: Path, programs: list[tuple[int, str]]) -> list[dict[str, np.ndarray]]:
+    """What `code` saved for each number of replicas and argument."""
+    paths = [folder / f"{argument} {count}.npz" for count, argument in programs]
+    run_forked(code, [(count, path, argument) for (count, argument), path in zip(programs, paths, strict=True)])
     results = []
-    for count, process in zip(replicas, processes, strict=True):
-        errors = process.communicate()[1]
-        assert process.returncode == 0, errors[-2000:]
-        with np.load(folder / f"{argument} {count}.npz") as arrays:
+    for path in paths:
+        with np.load(path) as arrays:
             results.append({key: arrays[key] for key in arrays.files})
     return results
 
 
+GUARDS = ("no sum over replicas", "no synchronisation")
+
+
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gradients")
-    return run(GRADIENTS, [1, 2, 4], folder, "guarded"), folder
+    """Of one, two and four replicas, and of two without each of the guards."""
+    programs = [(count, "guarded") for count in (1, 2, 4)] + [(2, guard) for guard in GUARDS]
+    return run(GRADIENTS, tmp_path_factory.mktemp("gradients"), programs)
 
 
 def test_gradients_of_one_two_and_four_replicas_are_equal(gradients):
-    one, *others = gradients[0]
+    one, *others = gradients[:3]
     assert len(one) == 3 * (2 + 10)
     for other in others:
         for key, value in one.items():
             np.testing.assert_allclose(other[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
-@pytest.mark.parametrize("guard", ["no sum over replicas", "no synchronisation"])
+@pytest.mark.parametrize("guard", GUARDS)
 def test_without_its_guard_a_gradient_differs(gradients, guard):
     """What the test above is worth: it would notice either omission."""
-    (one, *_), folder = gradients
-    [two] = run(GRADIENTS, [2], folder, guard)
+    one, two = gradients[0], gradients[3 + GUARDS.index(guard)]
     differing = [key for key, value in one.items() if not np.allclose(two[key], value, rtol=1e-3, atol=1e-5)]
     assert any("conv" in key for key in differing)
 
 
 def test_epochs_of_one_two_and_four_replicas_are_equal(tmp_path):
     """In float64: float32 sums in another order differ in the last digit, and Adam makes that grow."""
-    one, *others = run(EPOCHS, [1, 2, 4], tmp_path, "float64")
+    one, *others = run(EPOCHS, tmp_path, [(count, "float64") for count in (1, 2, 4)])
     history = one["history"]
     assert history.shape == (6, 10)
     assert history[-1, 1] < 0.8 * history[0, 1] and history[-1, 4] > 0.5, "it must have learnt something"
