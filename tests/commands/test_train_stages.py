@@ -41,6 +41,7 @@ def run(*arguments):
     return main(["train", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_a_training_that_finds_nothing_says_so(tmp_path, cohorts, monkeypatch, capsys):
     run_with = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
     found = {}

@@ -66,9 +66,9 @@ def test_after_a_crash_the_next_frame_is_decoded():
     assert np.array_equal(decode_one(FRAME)[0], FRONT)
 
 
-def replace_process(monkeypatch, code: str) -> None:
+def replace_process(monkeypatch, code: str, seconds: float = 5) -> None:
     """Let this code stand for the decoding process."""
-    monkeypatch.setattr(decoders, "DECODER_SECONDS", 5)
+    monkeypatch.setattr(decoders, "DECODER_SECONDS", seconds)
     monkeypatch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
 
 
@@ -100,7 +100,7 @@ def test_a_codec_that_hangs_aborts_or_writes_nonsense_is_a_damaged_file(monkeypa
     ],
 )
 def test_a_process_that_fails_before_its_decoder_is_loaded_is_no_damaged_file(monkeypatch, code):
-    replace_process(monkeypatch, code)
+    replace_process(monkeypatch, code, seconds=0.5 if "sleep" in code else 5)
     assert reason(FRAME) == "decoder"
 
 
@@ -120,11 +120,11 @@ def test_a_process_that_does_not_start_is_no_damaged_file(monkeypatch):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited on Linux")
 def test_the_process_has_bounded_memory(monkeypatch):
-    """Within 1 MiB no image of 32 MiB is decoded."""
-    frame = encode_jpeg_lossless(np.zeros((4096, 4096), np.uint16))
-    decode_one(frame, JPEGLosslessSV1, (4096, 4096))
+    """Within 1 MiB no image of 8 MiB is decoded."""
+    frame = encode_jpeg_lossless(np.zeros((2048, 2048), np.uint16))
+    decode_one(frame, JPEGLosslessSV1, (2048, 2048))
     monkeypatch.setattr(decoders, "DECODER_BYTES", 1 << 20)
-    assert reason(frame, JPEGLosslessSV1, (4096, 4096)) == "damaged-pixels"
+    assert reason(frame, JPEGLosslessSV1, (2048, 2048)) == "damaged-pixels"
 
 
 def test_files_beside_the_script_or_in_the_working_folder_replace_no_module(monkeypatch, tmp_path):
