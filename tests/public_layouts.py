@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.preparation.public_labels import COLOURS
 
 VIEWS = ("anterior", "posterior")
 FOLDERS = {"anterior": "wholeBodyANT", "posterior": "wholeBodyPOST"}
@@ -141,4 +142,34 @@ def write_masks(root: Path, patients=PATIENTS) -> Path:
         writer.writerows(rows)
     digest = hashlib.sha256((root / "manifest.csv").read_bytes()).hexdigest()
     (root / "SHA256SUMS.txt").write_text(f"{digest}  manifest.csv\n")
+    return root
+
+
+def write_skeletons(root: Path, patients=PATIENTS) -> Path:
+    """The skeletons for BS-80K: index masks, coloured ones beside them, and splits that differ between the views.
+
+    Patient 11 has one view, 3 trains in the anterior view and tests in the posterior one.
+    """
+    palette = np.zeros((256, 3), np.uint8)
+    palette[1:13] = COLOURS
+    for view in VIEWS:
+        lists: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+        for kind in (view, f"{view}_colored"):
+            (root / "masks" / kind).mkdir(parents=True)
+        (root / "splits" / view).mkdir(parents=True)
+        for patient in patients:
+            part = {"validation": "val", "unused": "train"}.get(patient.part, patient.part)
+            lists["test" if (patient.number, view) == (3, "posterior") else part].append(patient.number)
+            if (patient.number, view) == (11, "posterior"):
+                continue
+            drawn = np.zeros((1024, 256), np.uint8)
+            for number in range(1, 13):
+                if (number, view) != (5, "posterior"):
+                    drawn[150 + 50 * number : 190 + 50 * number, 100:150] = number
+            image = Image.fromarray(drawn)
+            image.putpalette(palette.ravel().tolist())
+            image.save(root / "masks" / view / f"{patient.number}.png")
+            Image.fromarray(palette[drawn]).save(root / "masks" / f"{view}_colored" / f"{patient.number}.png")
+        for name, numbers in lists.items():
+            (root / "splits" / view / f"{name}.txt").write_bytes("\r\n".join(map(str, numbers)).encode())
     return root

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--labels", type=Path, metavar="DIR", help="folder of annotations and patients.csv")
     what.add_argument(
         "--dataset",
-        choices=("bs80k-masks", "bs80k"),
+        choices=("bs80k-masks", "bs80k", "bs80k-skeleton"),
         help="the folders are those of a public data set, as they came out of its archive: see "
         "assets/docs/public_data.md",
     )

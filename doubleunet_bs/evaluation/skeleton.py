@@ -262,5 +262,6 @@ def _write_report(run: Run, dataset: SkeletonDataset, scores: SkeletonScores) ->
         rows=_rows(scores),
         legend=[(region.name, "#{:02x}{:02x}{:02x}".format(*region.colour)) for region in REGIONS],
         pictures=pictures,
+        sources=[source.text for source in dataset.sources],
     )
     write_text(run.path / "report.html", page)

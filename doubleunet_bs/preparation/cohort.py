@@ -46,7 +46,7 @@ from doubleunet_bs.preparation.patients import (
     warn_of_persons,
 )
 from doubleunet_bs.preparation.public_datasets import PublicInputs, find_public
-from doubleunet_bs.preparation.public_labels import boxes_remark
+from doubleunet_bs.preparation.public_labels import SkeletonLabels, boxes_remark
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, make_record
 from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -273,7 +273,7 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
         scan = task.source.read(allow_missing_view=job.allow_missing_view, pseudonyms=pseudonyms)
         if task.public is not None:
             annotation, group = task.public.read(scan)
-            regions = None
+            regions = task.public.regions() if isinstance(task.public, SkeletonLabels) else None
         else:
             annotation = read_annotation(task.source.names, task.labels, job.settings.classes, scan.missing_views)
             regions = read_regions(task.source.names, task.regions, scan.missing_views)

@@ -18,7 +18,7 @@ from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted
 from doubleunet_bs.preparation.data_source import DataSource
 from doubleunet_bs.preparation.find_inputs import Inputs, PublicLabels, Task
 from doubleunet_bs.preparation.patients import Declaration
-from doubleunet_bs.preparation.public_labels import BoxLabels, MaskLabels
+from doubleunet_bs.preparation.public_labels import BoxLabels, MaskLabels, SkeletonLabels
 from doubleunet_bs.preparation.records import PARTS
 from doubleunet_bs.scans.labels import decode_text
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, read_scan
@@ -29,6 +29,7 @@ RECTANGLES = "Weak labels: the masks are boxes around the hot spots, so no score
 UNUSED = "unused"
 _NUMBERED = re.compile(r"0*([1-9]\d*)\.jpe?g", re.IGNORECASE)
 _XML = re.compile(r"0*([1-9]\d*)\.xml", re.IGNORECASE)
+_PNG = re.compile(r"0*([1-9]\d*)\.png", re.IGNORECASE)
 _COLUMNS = {"mask_set", "patient_id", "view", "file", "source", "split", "sha256"}
 
 
@@ -80,7 +81,13 @@ BS80K_MASKS = PublicDataset(
     remarks=(WEAK,),
     parts={"train": 2340, "validation": 292, "test": 293, UNUSED: 322},
 )
-DATASETS = {one.name: one for one in (BS80K_MASKS, BS80K)}
+BS80K_SKELETON = PublicDataset(
+    "bs80k-skeleton",
+    licence="CC BY-SA 4.0",
+    citation="skeletons for BS-80K, doi:10.5281/zenodo.20342310",
+)
+SKELETONS = {"anterior": 1841, "posterior": 1752}
+DATASETS = {one.name: one for one in (BS80K_MASKS, BS80K, BS80K_SKELETON)}
 BOX_FOLDERS = {"anterior": "ant", "posterior": "post"}
 
 
@@ -117,7 +124,9 @@ def find_public(name: str, scans: Path, labels: Path, boxes: str = "masks") -> P
     for folder in (scans, labels):
         if not folder.is_dir():
             raise SettingsError(f"{folder}: no such folder")
-    return _bs80k_masks(scans, labels) if name == BS80K_MASKS.name else _bs80k(scans, boxes)
+    if name == BS80K.name:
+        return _bs80k(scans, boxes)
+    return _bs80k_masks(scans, labels) if name == BS80K_MASKS.name else _bs80k_skeleton(scans, labels)
 
 
 # --- the pictures of BS-80K
@@ -257,7 +266,7 @@ def _bs80k(scans: Path, boxes: str) -> PublicInputs:
         for name in sorted(os.listdir(folder)):
             if found := _XML.fullmatch(name):
                 files[int(found[1])][view] = folder / name
-    numbers = set(pictures.files) | set(files)
+    numbers = {*pictures.files, *files, *pictures.abnormal}
     labels = {
         number: BoxLabels(files.get(number, {}), pictures.called_abnormal(number), boxes == "rectangles")
         for number in numbers
@@ -269,6 +278,50 @@ def _bs80k(scans: Path, boxes: str) -> PublicInputs:
         Inputs(tuple(tasks), tuple(sorted(rejected, key=dataclasses.astuple)), (), tuple(pictures.notes)),
         tuple(left_out),
         (BS80K.source(whole, *remarks),),
+    )
+
+
+# --- the skeletons for BS-80K
+
+
+def _bs80k_skeleton(scans: Path, folder: Path) -> PublicInputs:
+    """Scans whose skeleton is drawn in both views. One that is tested in either view never trains."""
+    pictures = _bs80k_pictures(scans)
+    notes = [*pictures.notes]
+    files: defaultdict[int, dict[str, Path]] = defaultdict(dict)
+    parts: defaultdict[int, set[str]] = defaultdict(set)
+    for view in VIEWS:
+        place = _subfolder(_subfolder(folder, "masks"), view)
+        for name in sorted(os.listdir(place)):
+            if found := _PNG.fullmatch(name):
+                files[int(found[1])][view] = place / name
+        number = sum(view in views for views in files.values())
+        if number != SKELETONS[view]:
+            notes.append(f"{SKELETONS[view]:,} skeletons of the {view} view expected, {number:,} are in {place}")
+        lists = _subfolder(_subfolder(folder, "splits"), view)
+        for part, name in (("train", "train.txt"), ("validation", "val.txt"), ("test", "test.txt")):
+            for word in _read_text(lists / name).split():
+                if not (found := _PNG.fullmatch(f"{word.removesuffix('.png')}.png")):
+                    raise DatasetError(f"{lists / name}: {word[:20]!r} is no number of a patient")
+                parts[int(found[1])].add(part)
+    several = sum(len(own) > 1 for own in parts.values())
+    if several:
+        notes.append(f"{counted(several, 'patient')} in other parts by view: test goes before validation and training")
+    part_of = {
+        number: next(part for part in PARTS if part in parts[number])
+        for number, views in files.items()
+        if len(views) == len(VIEWS) and parts.get(number)
+    }
+    if len(part_of) < len(files):
+        notes.append(f"{counted(len(files) - len(part_of), 'skeleton')} of one view alone or of no part left out")
+    tasks, rejected, left_out = _tasks(pictures, {number: SkeletonLabels(files[number]) for number in part_of}, part_of)
+    whole = len(pictures.files) >= BS80K.patients and all(
+        sum(view in views for views in files.values()) == number for view, number in SKELETONS.items()
+    )
+    return PublicInputs(
+        Inputs(tuple(tasks), tuple(sorted(rejected, key=dataclasses.astuple)), (), tuple(notes)),
+        tuple(left_out),
+        (BS80K_SKELETON.source(whole), BS80K.source(whole)),
     )
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
+from doubleunet_bs.bsi.regions import check_regions
 from doubleunet_bs.constants import METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.annotations import Annotation
@@ -17,6 +19,11 @@ from doubleunet_bs.scans.labels import read_mask
 
 BOX_CLASSES = {"normal": NON_METASTATIC, "abnormal": METASTATIC}
 LARGEST_XML = 1 << 20
+COLOURS = (
+    (176, 230, 13), (0, 151, 219), (126, 230, 225), (166, 55, 167), (230, 157, 180), (167, 110, 77),
+    (121, 0, 24), (56, 65, 184), (230, 218, 0), (230, 114, 35), (12, 187, 62), (230, 182, 22),
+)  # fmt: skip
+"""Of regions 1 to 12 in the coloured skeletons."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +82,46 @@ class BoxLabels:
                 taken += paths
         annotation, group = _annotation(lesions, self.abnormal)
         return dataclasses.replace(annotation, box_paths=() if self.rectangles else tuple(map(int, taken))), group
+
+
+@dataclasses.dataclass(frozen=True)
+class SkeletonLabels:
+    """The regions of the skeleton of one scan, and no lesions.
+
+    Attributes:
+        files: "anterior" and "posterior" -> its PNG, whose values are the numbers of the regions.
+    """
+
+    files: Mapping[str, Path]
+
+    def read(self, scan: BoneScan) -> tuple[Annotation, str]:
+        """No annotation of lesions."""
+        return Annotation({}, False, ()), UNKNOWN_GROUP
+
+    def regions(self) -> dict[str, np.ndarray]:
+        """ "anterior" and "posterior" -> uint8 regions of shape (1024, 256).
+
+        Raises:
+            LabelError: not such a PNG, or one whose colours are those of other numbers.
+        """
+        regions = {}
+        for view, path in self.files.items():
+            regions[view] = read_mask(path, {str(number): number for number in range(len(COLOURS) + 1)})
+            if regions[view].shape != RAW_SHAPE:
+                raise LabelError(f"{path}: a mask of another size than 1024 x 256", "label-frame")
+            with Image.open(path, formats=("PNG",)) as image:
+                palette = np.array(image.getpalette() or [], int).reshape(-1, 3)
+            used = [number for number in np.unique(regions[view]) if 0 < number < len(palette)]
+            named = [tuple(palette[number]) for number in used]
+            if any(
+                colour in COLOURS and COLOURS.index(colour) + 1 != number
+                for number, colour in zip(used, named, strict=True)
+            ):
+                raise LabelError(
+                    f"{path}: its colours are those of other regions: use the index masks", "region-unknown"
+                )
+        check_regions(regions)
+        return regions
 
 
 def boxes_remark(taken: Sequence[tuple[int, ...]]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from doubleunet_bs.errors import counted
 from doubleunet_bs.preparation.find_inputs import first_of
-from doubleunet_bs.preparation.records import PARTS, CaseRecord
+from doubleunet_bs.preparation.records import PARTS, UNKNOWN_GROUP, CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.pseudonyms import printable
 from doubleunet_bs.scans.scan_files import Rejection
@@ -53,8 +53,11 @@ def summary_text(result: "CohortResult", settings: PreparationSettings) -> str:
         kept = _spread([record.uptake_fraction for record in records], ".1%")
         lines.append(f"uptake kept      {kept} by {settings.background}")
     if parts := Counter((record.part, record.group) for record in records if record.part):
-        said = (f"{parts[part, 'positive']} + {parts[part, 'negative']} {part}" for part in reversed(PARTS))
-        lines.append(f"published split  {', '.join(said)} (with metastases + normal)")
+        names = {"positive": "with metastases", "negative": "normal", UNKNOWN_GROUP: "without a class"}
+        groups_there = [group for group in names if any(parts[part, group] for part in PARTS)]
+        said = (" + ".join(str(parts[part, group]) for group in groups_there) + f" {part}" for part in reversed(PARTS))
+        meaning = " + ".join(names[group] for group in groups_there)
+        lines.append(f"published split  {', '.join(said)} ({meaning})")
     lines += [f"data             {source.text.removeprefix('Data: ')}" for source in result.sources]
     if skeletons := sum(record.has_regions for record in records):
         lines.append(f"skeletons        {skeletons} annotated")

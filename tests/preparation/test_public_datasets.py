@@ -6,14 +6,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from public_layouts import PATIENTS, mask, write_masks, write_pictures
+from PIL import Image
+from public_layouts import PATIENTS, mask, write_masks, write_pictures, write_skeletons
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.dataset.folds import published_folds
 from doubleunet_bs.errors import DatasetError, LabelError
 from doubleunet_bs.preparation import open_shards, public_datasets
 from doubleunet_bs.preparation.public_datasets import find_public
-from doubleunet_bs.preparation.public_labels import read_boxes
+from doubleunet_bs.preparation.public_labels import SkeletonLabels, read_boxes
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 
@@ -93,7 +94,7 @@ def test_the_table_lists_damage_and_double_patients(archives, tmp_path, capsys):
     said = capsys.readouterr().out
     for line in ("722.jpg", "is the same scan as 828", "is the patient of 570 in the test part"):
         assert line in said
-    assert "published split  4 + 1 train, 1 + 1 validation, 4 + 1 test" in said
+    assert "published split  4 + 1 + 1 train, 1 + 1 + 0 validation, 4 + 1 + 0 test (with metastases + normal +" in said
     assert "bs80k has 3,247 patients, 17 are in pictures" in said
     assert "Licence: CC BY 4.0." in said
 
@@ -188,6 +189,37 @@ def test_damaged_boxes_are_refused(tmp_path, text, reason):
     assert caught.value.reason == reason
 
 
+@pytest.fixture(scope="module")
+def skeletons(archives, tmp_path_factory):
+    root = tmp_path_factory.mktemp("skeletons")
+    folder, out = write_skeletons(root / "archive"), root / "shards"
+    arguments = ["--dataset", "bs80k-skeleton", "--scans", str(archives[0]), "--labels", str(folder), "--out", str(out)]
+    assert main(["prepare", *arguments, "--bin", "4"]) == 0
+    return folder, out
+
+
+def test_skeletons_of_both_views_keep_the_part_in_which_they_are_tested(skeletons):
+    found = by_number(skeletons[1])
+    assert {number for number, record in found.items() if record.part == "test"} == {3, 8, 9, 10, 570, 828}
+    assert found[1].part == "train" and 11 not in found and found[1].has_regions
+    dataset = open_shards(skeletons[1])
+    index = [case.case for case in dataset.cases].index(found[1].case)
+    anterior, posterior = np.hsplit(dataset.regions(index), 2)
+    # The others lie below the last row of the image.
+    assert set(np.unique(anterior)) >= set(range(1, 9)) and 5 not in posterior
+    assert dataset.sources[0].licence == "CC BY-SA 4.0"
+
+
+def test_index_masks_in_another_order_are_refused(skeletons, tmp_path):
+    with Image.open(skeletons[0] / "masks" / "anterior" / "1.png") as image:
+        palette = np.reshape(image.getpalette(), (-1, 3))
+        palette[1:3] = palette[2:0:-1].copy()
+        image.putpalette(palette.ravel().tolist())
+        image.save(tmp_path / "1.png")
+    with pytest.raises(LabelError, match="its colours are those of other regions"):
+        SkeletonLabels({"anterior": tmp_path / "1.png"}).regions()
+
+
 @pytest.mark.slow
 def test_from_folder_to_report_in_two_commands(shards, tmp_path, monkeypatch, capsys):
     from intensity_run import intensity_model
@@ -208,3 +240,17 @@ def test_from_folder_to_report_in_two_commands(shards, tmp_path, monkeypatch, ca
     card = (run / "fold_01" / "saved_model" / "model_card.md").read_text()
     for text in (said, (run / "report.html").read_text(), card, (run / "experiment.json").read_text()):
         assert "CC BY 4.0" in text and "Weak labels" in text and "zenodo.23190333" in text
+
+
+@pytest.mark.slow
+def test_skeletons_from_folder_to_report(skeletons, tmp_path, monkeypatch):
+    from small_network import small_network
+
+    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", small_network)
+    run = tmp_path / "run"
+    train = ["train", "--data", str(skeletons[1]), "--run", str(run), "--experiment", "skeleton", "--fold", "1"]
+    assert main([*train, "--epochs", "1", "--encoder-weights", "none"]) == 0
+    assert main(["evaluate", str(run)]) == 0
+    card = (run / "fold_01" / "saved_model" / "model_card.md").read_text()
+    for text in ((run / "report.html").read_text(), card):
+        assert "CC BY-SA 4.0" in text and "zenodo.20342310" in text
