@@ -164,8 +164,8 @@ def find_model(path: Path) -> ModelFolder:
         within = next((place for place in path.parents[:3] if _is_model(place)), None)
         raise RunError(f"{path}: is a file: {f'give its folder {within}' if within else _ADVICE}")
     if not path.is_dir():
-        trained = [one for one in sorted(path.parent.glob("fold_*")) if _is_model(one)]
-        there = f"trained folds are {', '.join(map(str, trained))}" if trained else _ADVICE
+        folds = [one for one in sorted(path.parent.glob("fold_*")) if _is_model(one)]
+        there = f"trained folds are {', '.join(map(str, folds))}" if folds else _ADVICE
         raise RunError(f"{path}: no such model folder: {there}")
     exported = path if (path / "saved_model.pb").is_file() else path / SAVED_MODEL
     named = path if path.name else path.resolve()  # "." has no name
