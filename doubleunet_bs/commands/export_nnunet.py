@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", metavar="RUN", help="take the folds of this run (default: those that `train` would make)"
     )
-    parser.add_argument("--folds", type=int, metavar="N", help="without --run: number of folds (default 10)")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="without --run: number of folds (default 10); 1, the default there: the published split of a public data set",
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="without --run: random seed of the folds (default 0)")
     parser.add_argument("--no-normals", action="store_true", help="leave out scans without metastases")
     parser.add_argument("--name", default="BoneScan", metavar="NAME", help="name of the data set (default %(default)s)")
@@ -38,15 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the shards and print what to do next."""
-    from doubleunet_bs.dataset.folds import lesions_of_cases, make_folds
+    from doubleunet_bs.dataset.folds import (
+        has_published_split,
+        in_training_part,
+        lesions_of_cases,
+        make_folds,
+        published_folds,
+    )
     from doubleunet_bs.dataset.nnunet import commands, export_nnunet
     from doubleunet_bs.errors import SettingsError
     from doubleunet_bs.preparation.shards import open_shards
 
     dataset = open_shards(args.shards, verify=True)
-    if args.run is None:
+    if args.run is None and (args.folds == 1 or (args.folds is None and has_published_split(dataset.cases))):
+        folds = published_folds(dataset.cases)
+    elif args.run is None:
         folds = make_folds(
-            dataset.cases,
+            in_training_part(dataset.cases),
             10 if args.folds is None else args.folds,
             0 if args.seed is None else args.seed,
             lesions_of_cases(dataset),
@@ -60,5 +73,6 @@ def run(args: argparse.Namespace) -> int:
         found.check_data(dataset, args.shards)
         folds = found.folds(dataset)
     title = export_nnunet(dataset, folds, args.out, args.name, args.number, not args.no_normals)
-    print(f"written {args.out}: {title}, {len(folds)} folds\n\n{commands(args.out, title, [1])}")
+    where = "the published split" if folds.is_published else f"{len(folds)} folds"
+    print(f"written {args.out}: {title}, {where}\n\n{commands(args.out, title, [1])}")
     return 0

@@ -4,7 +4,7 @@
         dataset.json                 channel, labels, number of cases
         imagesTr/CASE_0000.png       prepared grey image, uint8; anterior view on the left
         labelsTr/CASE.png            0 air, 1 non-metastatic, 2 metastatic
-        imagesTs_fold_01/ ...        test scans of each fold, to predict
+        imagesTs_fold_01/ ...        test scans of each fold, to predict; those of a published split are nowhere else
     DIR/nnUNet_preprocessed/Dataset501_BoneScan/splits_final.json
 
 nnU-Net reads the split from there. Its fold 0 is fold 1 of the run.
@@ -66,8 +66,12 @@ def export_nnunet(
     title = f"Dataset{number:03d}_{name}"
     indices = {case.case: index for index, case in enumerate(dataset.cases)}
     splits = [folds.split(fold) for fold in range(1, len(folds) + 1)]
-    positive = [case for part in folds.parts for case in part]
-    cases = [*positive, *(folds.negatives if normals else ())]
+    content = [
+        {"train": [*split.train, *(split.negatives if normals else ())], "val": list(split.validation)}
+        for split in splits
+    ]
+    # nnU-Net plans by all that lies in imagesTr, and trains its fold "all" on it.
+    cases = list(dict.fromkeys(case for fold in content for case in (*fold["train"], *fold["val"])))
     with new_folder(out) as new:
         raw = new / RAW / title
         for sub in (IMAGES, LABELS, *(TEST_IMAGES.format(fold) for fold in range(1, len(folds) + 1))):
@@ -80,12 +84,12 @@ def export_nnunet(
             (raw / LABELS / f"{case}.png").write_bytes(png_bytes(np.asarray(dataset.labels(indices[case]))))
         for fold, split in enumerate(splits, start=1):
             for case in split.test:
-                os.link(raw / IMAGES / _image(case), raw / TEST_IMAGES.format(fold) / _image(case))
+                image, in_training = (raw / sub / _image(case) for sub in (TEST_IMAGES.format(fold), IMAGES))
+                if in_training.exists():
+                    os.link(in_training, image)
+                else:
+                    image.write_bytes(png_bytes(dataset.grey(indices[case])))
         (raw / "dataset.json").write_text(json_text(_description(len(cases))), encoding="utf-8")
-        content = [
-            {"train": [*split.train, *(split.negatives if normals else ())], "val": list(split.validation)}
-            for split in splits
-        ]
         (new / PREPROCESSED / title).mkdir(parents=True)
         (new / PREPROCESSED / title / "splits_final.json").write_text(json_text(content), encoding="utf-8")
     return title

@@ -195,7 +195,8 @@ def check_start(experiment: Experiment, dataset: ShardedDataset, folds: Folds, f
         )
     split = folds.split(fold)
     # Without training on them, the evaluation takes the normal scans for scans that the fold has not seen.
-    tested = {*split.test, *(folds.negatives if experiment.negatives == "none" else ())}
+    unseen = folds.negatives if experiment.negatives == "none" else ()
+    tested = {*split.test, *(folds.negative_parts[0] if folds.is_published else unseen)}
     for seen, trained, validated in seen_by_start(start, other_patients):
         check_prepared_alike(dataset, seen)
         kinds = [scans_are(cohort.cases) for cohort in (seen, dataset)]

@@ -12,6 +12,7 @@ from public_layouts import PATIENTS, mask, write_masks, write_pictures, write_sk
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.dataset.folds import published_folds
 from doubleunet_bs.errors import DatasetError, LabelError
+from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation import open_shards, public_datasets
 from doubleunet_bs.preparation.public_datasets import find_public
 from doubleunet_bs.preparation.public_labels import SkeletonLabels, read_boxes
@@ -87,6 +88,28 @@ def test_the_published_split_becomes_the_only_fold(shards):
     assert {numbers[case] for case in split.validation} == {6}
     assert {numbers[case] for case in split.train} == {1, 2, 3, 1240}
     assert {numbers[case] for case in split.negatives} == {4}
+
+
+@pytest.mark.parametrize("folds", [None, "3"])
+def test_nnunet_never_trains_on_the_published_test_part(shards, tmp_path, folds, capsys):
+    """Not in its cross-validation either, and no test scan lies where nnU-Net plans or trains its fold "all"."""
+    assert main(["export-nnunet", str(shards), "--out", str(tmp_path), *(["--folds", folds] if folds else [])]) == 0
+    assert ("the published split" in capsys.readouterr().out) == (folds is None)
+    parts = {record.case: record.part for record in open_shards(shards).cases}
+    raw = tmp_path / "nnUNet_raw" / "Dataset501_BoneScan"
+    there = {parts[path.name.removesuffix("_0000.png")] for path in (raw / "imagesTr").iterdir()}
+    assert there == ({"train"} if folds else {"train", "validation"})
+    assert {path.name for path in (raw / "labelsTr").iterdir()} == {
+        path.name.replace("_0000", "") for path in (raw / "imagesTr").iterdir()
+    }
+    if not folds:
+        split = published_folds(open_shards(shards).cases).split(1)
+        path = tmp_path / "nnUNet_preprocessed" / "Dataset501_BoneScan" / "splits_final.json"
+        [own] = read_json(path, DatasetError, "splits")
+        assert set(own["train"]) == {*split.train, *split.negatives} and set(own["val"]) == {*split.validation}
+        assert {path.name for path in (raw / "imagesTs_fold_01").iterdir()} == {
+            f"{case}_0000.png" for case in split.test
+        }
 
 
 def test_the_table_lists_damage_and_double_patients(archives, tmp_path, capsys):
@@ -223,8 +246,6 @@ def test_index_masks_in_another_order_are_refused(skeletons, tmp_path):
 @pytest.mark.slow
 def test_from_folder_to_report_in_two_commands(shards, tmp_path, monkeypatch, capsys):
     from intensity_run import intensity_model
-
-    from doubleunet_bs.files import read_json
 
     monkeypatch.setattr(
         "doubleunet_bs.training.build_network.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])

@@ -94,6 +94,29 @@ def test_normal_scans_that_trained_the_start_are_not_tested_as_unseen(folder, tm
         plan(tmp_path / "run", folder / "run", shards, negatives="none")
 
 
+def of_public_data(folder, part):
+    """New patients in the three parts of a published split; the normal scan of the earlier run is in `part`, too."""
+    [known] = [case.patient for case in open_shards(folder / "shards").cases if case.group == "negative"]
+    shards = open_shards(folder / "new")
+    *positive, other, normal = shards.cases
+    cases = [
+        dataclasses.replace(case, part=own)
+        for case, own in zip(positive, ("train", "train", "train", "validation", "test"), strict=True)
+    ]
+    other = dataclasses.replace(other, group="negative", part="train")
+    shards.cases = (*cases, other, dataclasses.replace(normal, patient=known, part=part))
+    return shards
+
+
+@pytest.mark.parametrize("negatives", ["none", "otsu"])
+def test_a_published_split_tests_the_normal_scans_of_its_test_part(folder, tmp_path, negatives):
+    start = folder / "run" / "fold_01"
+    plan(tmp_path / "run", start, of_public_data(folder, "train"), folds=1, negatives=negatives)
+    tested = of_public_data(folder, "test")
+    with pytest.raises(DatasetError, match=f"trained on the patient of {tested.cases[-1].case}, whom fold 1 tests"):
+        plan(tmp_path / "run", start, tested, folds=1, negatives=negatives)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
