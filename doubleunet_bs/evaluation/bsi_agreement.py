@@ -225,8 +225,7 @@ def measure_agreement(
             predicted = _index(mask, one.mask, record, table, dataset.settings.bin)
             annotated = _index(labels == METASTATIC, np.asarray(one.labels), record, table, dataset.settings.bin)
             scans.append(ScanIndex(case, predicted, annotated, truths.of(record)))
-    if truths.note and any(record.phantom for record in dataset.cases):
-        notes.append(truths.note)
+    notes += sorted(truths.notes)
     return IndexAgreement(tuple(sorted(scans, key=lambda one: one.case)), table.name, tuple(notes))
 
 
@@ -251,7 +250,8 @@ class _Truths:
 
     def __init__(self, dataset: ShardedDataset, table: WeightTable):
         self.column = f"bsi {table.name}"
-        self.note = ""
+        self.notes: set[str] = set()
+        self.tables: dict[Path, list[dict[str, str]]] = {}
         self.paths: dict[str, Path] = {}
         for part in parts_of(dataset):
             for row in _read_rows(part.path.parent / f"{part.path.name}.files.csv"):
@@ -268,15 +268,20 @@ class _Truths:
         except OSError:
             same = False
         if path is None or not same:
-            self.note = "Some phantoms have no true index here: the files they were prepared from are gone or changed."
+            self.notes.add("Some phantoms have no true index: the files they were prepared from are gone or changed.")
             return None
-        for row in _read_rows(path.parent.parent / TRUTH_FILE):
+        table = path.parent.parent / TRUTH_FILE
+        if table not in self.tables:
+            self.tables[table] = _read_rows(table)
+        for row in self.tables[table]:
             if row.get("scan") == path.stem:
                 try:
                     return float(row[self.column])
                 except (KeyError, ValueError):
                     break
-        self.note = f"Some phantoms have no true index: {TRUTH_FILE} beside the folder of the scans does not give it."
+        self.notes.add(
+            f"Some phantoms have no true index: {TRUTH_FILE} beside the folder of the scans does not give it."
+        )
         return None
 
 

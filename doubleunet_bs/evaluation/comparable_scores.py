@@ -142,7 +142,7 @@ def comparable_figures(scores: Sequence[ComparableScores]) -> list[ComparableFig
     curves = [one.froc for one in scores]
     for at in AT:
         found = [None if curve is None else curve.sensitivity_at(at) for curve in curves]
-        columns.append((f"Lesion sensitivity at {at:g} false positives per scan", True, found))
+        columns.append((f"Lesion sensitivity at {at:g} false positive{'' if at == 1 else 's'} per scan", True, found))
     areas = [None if curve is None else curve.area for curve in curves]
     columns.append((f"FROC area, 0 to {LIMIT:g} false positives", False, areas))
     columns += [(f"AUC of images, {view}", False, [one.image_auc[view] for one in scores]) for view in ALL_VIEWS]

@@ -74,7 +74,7 @@ PUBLISHED_SCORES = {
         {
             "Dice, both views: pooled": _DICE,
             "Dice, both views: mean over images": _DICE,
-            "Lesion sensitivity at 1 false positives per scan": "54 to 69 % at 0.64 to 1.75",
+            "Lesion sensitivity at 1 false positive per scan": "54 to 69 % at 0.64 to 1.75",
             "AUC of images, both views": "0.81 to 0.84",
         },
         "Dice: nnU-Net 41.2 %, trained with the skeleton, too, 43.6 %, with attention 47.7 %. Whether pooled or a mean "

@@ -111,14 +111,14 @@ def _mean_cells(mean: Mean | None) -> tuple[Cells, Cells, Cells]:
 
 
 def quality_warning(summary: Summary) -> str:
-    """A sentence where nothing, or as good as nothing, is right on the test scans of a fold; else empty."""
+    """A sentence where a fold has an F1 below `USEFUL_F1` on its test scans; else empty."""
     weak = [fold for fold in summary.folds if fold.pooled.f1 is not None and fold.pooled.f1 < USEFUL_F1]
     if not weak:
         return ""
     names = ", ".join(
         f"{f'fold {fold.fold}' if fold.fold else 'ensemble'}: F1 {percent(fold.pooled.f1)} %" for fold in weak
     )
-    return f"Of no use on the test scans ({names}). Do not rely on its results."
+    return f"Model not usable: F1 on the test scans is too low ({names}). Do not rely on its results."
 
 
 def percent(value: Cell, digits: int = 2, undefined: str = "-") -> str:

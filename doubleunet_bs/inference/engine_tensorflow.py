@@ -67,7 +67,7 @@ class TensorFlowEngine:
         rows, columns = (int(dimension.size) for dimension in image.tensor_shape.dim[1:])
         self.image_shape = (rows, columns)
         self.name = f"tensorflow {tf.__version__}, " + (
-            "GPU, TensorFloat-32" if gpu else "CPU, bfloat16" if bfloat16 else "CPU, float32"
+            "GPU, float32" if gpu else "CPU, bfloat16" if bfloat16 else "CPU, float32"
         )
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

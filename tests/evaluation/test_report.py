@@ -81,7 +81,7 @@ def test_a_fold_that_found_nothing_is_said(report):
     useless = fold(2, scan(2, 0, 0, 9), scan(3, 1, 50, 9))
     nothing = fold(3, scan(4, 0, 0, 0), scan(5, 0, 0, 0))
     summary = Summary("dice", {}, 3, (fold(1, scan(0, 5, 1, 1)), useless, nothing))
-    said = "Of no use on the test scans (fold 2: F1 2.86 %). Do not rely on its results."
+    said = "Model not usable: F1 on the test scans is too low (fold 2: F1 2.86 %). Do not rely on its results."
     assert format_summary(summary).splitlines()[-1] == f"Warning: {said}"
     assert head(summary, (160, 128), "")["quality_warning"] == said
     path, good = report
