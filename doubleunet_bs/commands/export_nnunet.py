@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folds",
         type=int,
         metavar="N",
-        help="without --run: number of folds (default 10); 1, the default there: the published split of a public data set",
+        help="without --run: number of folds (default 10); 1: the published split, the default for public data",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="without --run: random seed of the folds (default 0)")
     parser.add_argument("--no-normals", action="store_true", help="leave out scans without metastases")
