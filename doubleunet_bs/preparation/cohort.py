@@ -120,7 +120,7 @@ class CohortResult:
         passed_over: files that are no bone scans.
         notes: on the folder and the table of patients, one line each.
         files: case -> its file, or the first of two, relative to the folder.
-        left_out: files of a public data set that are known to be damaged or double. They stand in nobody's way.
+        left_out: files of a public data set that are known to be damaged or double. They do not block the run.
         sources: the public data sets it was made from.
     """
 

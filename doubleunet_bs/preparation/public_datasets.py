@@ -15,6 +15,7 @@ from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, os_reason
+from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.data_source import DataSource
 from doubleunet_bs.preparation.find_inputs import Inputs, PublicLabels, Task
 from doubleunet_bs.preparation.patients import Declaration
@@ -123,7 +124,7 @@ def find_public(name: str, scans: Path, labels: Path, boxes: str = "masks") -> P
         raise SettingsError(f"--dataset {name}: must be one of {', '.join(DATASETS)}")
     for folder in (scans, labels):
         if not folder.is_dir():
-            raise SettingsError(f"{folder}: no such folder")
+            raise no_folder(folder)
     if name == BS80K.name:
         return _bs80k(scans, boxes)
     return _bs80k_masks(scans, labels) if name == BS80K_MASKS.name else _bs80k_skeleton(scans, labels)
@@ -147,6 +148,11 @@ class _Pictures:
     def called_abnormal(self, number: int) -> bool | None:
         said = self.abnormal.get(number, {})
         return True if any(said.values()) else False if set(said) == set(VIEWS) else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every patient is there; who is known to be damaged need not have pictures."""
+        return len({*self.files, *(BS80K.damaged & set(self.abnormal))}) >= BS80K.patients
 
     def pixels(self, number: int) -> str | None:
         """Hash of the pixels; None when the pictures do not open."""
@@ -272,12 +278,11 @@ def _bs80k(scans: Path, boxes: str) -> PublicInputs:
         for number in numbers
     }
     tasks, rejected, left_out = _tasks(pictures, labels, dict.fromkeys(numbers))
-    whole = len(pictures.files) >= BS80K.patients
     remarks = (WEAK,) if boxes == "masks" else (RECTANGLES,)
     return PublicInputs(
         Inputs(tuple(tasks), tuple(sorted(rejected, key=dataclasses.astuple)), (), tuple(pictures.notes)),
         tuple(left_out),
-        (BS80K.source(whole, *remarks),),
+        (BS80K.source(pictures.whole, *remarks),),
     )
 
 
@@ -315,7 +320,7 @@ def _bs80k_skeleton(scans: Path, folder: Path) -> PublicInputs:
     if len(part_of) < len(files):
         notes.append(f"{counted(len(files) - len(part_of), 'skeleton')} of one view alone or of no part left out")
     tasks, rejected, left_out = _tasks(pictures, {number: SkeletonLabels(files[number]) for number in part_of}, part_of)
-    whole = len(pictures.files) >= BS80K.patients and all(
+    whole = pictures.whole and all(
         sum(view in views for views in files.values()) == number for view, number in SKELETONS.items()
     )
     return PublicInputs(
@@ -333,7 +338,20 @@ def _bs80k_masks(scans: Path, folder: Path) -> PublicInputs:
     rows = _read_manifest(folder)
     split = _split_of(rows, folder)
     files, rejected = _check_files(folder, rows)
-    bad = {number for number, _ in (key for key, path in files.items() if path is None)}
+    masked = {number for number, _ in files}
+    # Who is called abnormal has a hot spot: without any mask it would count as free of hot spots.
+    unmasked = {
+        number
+        for number in {*split} - masked - BS80K.damaged
+        if split[number] != UNUSED and pictures.called_abnormal(number)
+    }
+    rejected += [
+        Rejection(
+            f"patient {number}", "missing-file", "is called abnormal, but manifest.csv has no hot-spot mask of it"
+        )
+        for number in sorted(unmasked)
+    ]
+    bad = unmasked | {number for (number, _), path in files.items() if path is None}
     labels = {
         number: MaskLabels(
             {view: path for view in VIEWS if (path := files.get((number, view))) is not None},
@@ -346,13 +364,12 @@ def _bs80k_masks(scans: Path, folder: Path) -> PublicInputs:
     tasks, missing, left_out = _tasks(pictures, labels, part_of)
     notes = [*pictures.notes]
     counts = Counter(split.values())
-    known = BS80K.damaged & set(split)
     for part, number in BS80K_MASKS.parts.items():
         if counts[part] != number:
             notes.append(f"the {part} part has {number:,} cases, {counts[part]:,} are in manifest.csv")
     if counts[UNUSED]:
         notes.append(f"{counted(counts[UNUSED], 'case')} of no part of the split left out")
-    whole = counts == Counter(BS80K_MASKS.parts) and len(pictures.files) + len(known) >= BS80K.patients
+    whole = counts == Counter(BS80K_MASKS.parts) and pictures.whole
     used = Counter(row["source"] for row in rows if _number(row) in part_of and _is_hotspot(row))
     made = "Hot-spot masks by their source: " + ", ".join(f"{used[name]:,} {name}" for name in sorted(used)) + "."
     return PublicInputs(
@@ -381,6 +398,9 @@ def _read_manifest(folder: Path) -> list[dict[str, str]]:
     for line, row in enumerate(rows, start=2):
         if not re.search(r"\d+$", row["patient_id"]) or row["view"].lower() not in VIEWS:
             raise DatasetError(f"{path}: line {line} names no patient or view")
+    if not any(map(_is_hotspot, rows)):
+        found = ", ".join(sorted({repr(row["mask_set"][:20]) for row in rows})[:5])
+        raise DatasetError(f"{path}: has no hot-spot mask: mask_set must be 'hotspot_masks', found {found}")
     return rows
 
 
@@ -394,7 +414,7 @@ def _number(row: Mapping[str, str]) -> int:
 
 
 def _is_hotspot(row: Mapping[str, str]) -> bool:
-    return "hotspot" in row["mask_set"].lower().replace("_", "").replace("-", "")
+    return "hotspot" in re.sub(r"[\W_]", "", row["mask_set"].lower())
 
 
 def _split_of(rows: Sequence[Mapping[str, str]], folder: Path) -> dict[int, str]:

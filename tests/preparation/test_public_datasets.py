@@ -1,6 +1,7 @@
 """Public data sets, from the folders of their archives to shards."""
 
 import dataclasses
+import os
 import shutil
 from collections import Counter
 
@@ -11,7 +12,7 @@ from public_layouts import PATIENTS, mask, write_masks, write_pictures, write_sk
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.dataset.folds import published_folds
-from doubleunet_bs.errors import DatasetError, LabelError
+from doubleunet_bs.errors import DatasetError, LabelError, SettingsError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation import open_shards, public_datasets
 from doubleunet_bs.preparation.public_datasets import find_public
@@ -129,6 +130,58 @@ def test_a_whole_data_set_says_so(archives, monkeypatch):
     found = find_public("bs80k-masks", *archives)
     assert all(source.whole for source in found.sources)
     assert found.inputs.notes == ("1 patient abnormal in one view alone", "1 case of no part of the split left out")
+
+
+@pytest.mark.parametrize("name", ["bs80k-masks", "bs80k", "bs80k-skeleton"])
+def test_damaged_pictures_count_once(archives, skeletons, monkeypatch, name):
+    """Those of 722 are there, too: 17 patients, not 18."""
+    parts = Counter(patient.part for patient in PATIENTS)
+    monkeypatch.setattr(public_datasets, "BS80K_MASKS", dataclasses.replace(public_datasets.BS80K_MASKS, parts=parts))
+    monkeypatch.setattr(public_datasets, "SKELETONS", {"anterior": 17, "posterior": 16})
+    labels = skeletons[0] if name == "bs80k-skeleton" else archives[1]
+    for patients in (17, 18):
+        monkeypatch.setattr(public_datasets, "BS80K", dataclasses.replace(public_datasets.BS80K, patients=patients))
+        assert {source.whole for source in find_public(name, archives[0], labels).sources} == {patients == 17}
+
+
+def edited_manifest(archives, root, edit):
+    """A copy of the masks whose manifest.csv is another one, with no hash of it."""
+    masks = shutil.copytree(archives[1], root / "masks")
+    text = (masks / "manifest.csv").read_text()
+    (masks / "manifest.csv").write_text(edit(text))
+    (masks / "SHA256SUMS.txt").unlink()
+    return masks
+
+
+@pytest.mark.parametrize(("spelled", "known"), [("Hot-Spot Masks", True), ("lesions", False)])
+def test_a_manifest_without_hot_spots_is_no_scan_without_them(archives, tmp_path, spelled, known):
+    masks = edited_manifest(archives, tmp_path, lambda text: text.replace("\nhotspot_masks,", f"\n{spelled},"))
+    if known:
+        assert not find_public("bs80k-masks", archives[0], masks).inputs.rejected
+        return
+    with pytest.raises(DatasetError, match="has no hot-spot mask: .*found 'lesions', 'skeleton_masks'"):
+        find_public("bs80k-masks", archives[0], masks)
+
+
+def test_an_abnormal_case_without_any_mask_is_missing(archives, tmp_path):
+    """A normal one (4) is free of hot spots."""
+
+    def without(text):
+        rows = text.splitlines(keepends=True)
+        gone = ("hotspot_masks,patient_00004,", "hotspot_masks,patient_00008,")
+        return "".join(row for row in rows if not row.startswith(gone))
+
+    found = find_public("bs80k-masks", archives[0], edited_manifest(archives, tmp_path, without))
+    [missing] = found.inputs.rejected
+    assert (missing.path, missing.reason) == ("patient 8", "missing-file") and "called abnormal" in missing.message
+    names = {os.path.basename(path) for task in found.inputs.tasks for path in task.source.paths}
+    assert "4.jpg" in names and "8.jpg" not in names
+
+
+def test_folders_that_are_files_are_named(archives, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="file: is a file: give its folder"):
+        find_public("bs80k-masks", archives[0], tmp_path / "file")
 
 
 def test_missing_and_changed_files_stand_in_the_way(archives, tmp_path, capsys):
