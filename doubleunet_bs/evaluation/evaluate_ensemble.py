@@ -87,7 +87,7 @@ def evaluate_ensemble(
         changed_settings=run.public_changes(),
         total_folds=1,
         folds=(scores,),
-        provenance=dataclasses.replace(of, row=None, trained_elsewhere=elsewhere),
+        provenance=dataclasses.replace(of, row=None, published=None, trained_elsewhere=elsewhere),
     )
     write_summary(folder, summary)
     if report:

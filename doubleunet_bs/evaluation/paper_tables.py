@@ -10,7 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from doubleunet_bs.preparation.data_source import DataSource
-from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN, CaseRecord, scans_are
+from doubleunet_bs.preparation.records import (
+    MIXED,
+    PATIENTS,
+    PHANTOMS,
+    UNKNOWN,
+    UNKNOWN_GROUP,
+    CaseRecord,
+    scans_are,
+)
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import Experiment
 
@@ -104,7 +112,8 @@ class Provenance:
         trained_elsewhere: "training" or "pre-training" when its scans have pseudonyms of another key than these: shared
             patients could not be found. Else None.
         sources: a paragraph for each public data set.
-        published: scores of others on the same test part, if all of it is scored; None for other data or another split.
+        published: scores of others on the test part of this data set; None for other data or split, or a part of it.
+        test_scans: how many scans of that test part `prepare` has kept.
     """
 
     scans: str = UNKNOWN
@@ -114,6 +123,7 @@ class Provenance:
     trained_elsewhere: str | None = None
     sources: tuple[str, ...] = ()
     published: PublishedScores | None = None
+    test_scans: int = 0
 
     @property
     def paper(self) -> PaperRow | None:
@@ -187,4 +197,6 @@ def provenance(
     # Nothing but this data set, all of it, in its own split and its own pixels.
     same = all(one.whole for one in sources) and experiment.folds == 1 and settings.bin == 1
     published = known[0] if same and known and scans not in (PHANTOMS, MIXED) else None
-    return Provenance(scans, changed, row, tuple(sorted(other_cancers)), sources=texts, published=published)
+    kept = sum(record.part == "test" and record.group != UNKNOWN_GROUP for record in records)
+    cancers = tuple(sorted(other_cancers))
+    return Provenance(scans, changed, row, cancers, sources=texts, published=published, test_scans=kept)

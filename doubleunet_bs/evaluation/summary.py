@@ -180,9 +180,8 @@ class Summary:
 
     @property
     def published(self) -> PublishedScores | None:
-        """What others reached on the same scans; None for other scans or a part of them."""
-        found = self.provenance.published
-        return found if found and found.scans == self._unseen else None
+        """What others reached on the same test part; None for other scans, or where not all kept scans are scored."""
+        return self.provenance.published if self._unseen == self.provenance.test_scans else None
 
     @property
     def _unseen(self) -> int:
@@ -196,8 +195,14 @@ class Summary:
         found = self.provenance.published
         if self.published:
             notes.append(f"Published: {self.published.source}. {self.published.note}")
+            if self._unseen != self.published.scans:
+                notes.append(
+                    f"{self._unseen} of {self.published.scans} published test scans are scored here; the others were "
+                    "left out by prepare."
+                )
         elif found:
-            notes.append(f"The published scores are left out: {self._unseen} of {found.scans} test scans are scored.")
+            of = f"{self._unseen} of the {self.provenance.test_scans} test scans of these shards"
+            notes.append(f"The published scores are left out: {of} are scored.")
         return notes
 
     @property
@@ -255,7 +260,7 @@ class Summary:
             "comparable": {
                 "meaning": MEANING,
                 "figures": [dataclasses.asdict(one) for one in self.comparable],
-                "published": self.published and dataclasses.asdict(self.published),
+                "published": self.published and {**dataclasses.asdict(self.published), "scored": self._unseen},
             },
             "dice_per_scan": dataclasses.asdict(self.dice),
         }

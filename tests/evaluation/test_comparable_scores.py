@@ -126,10 +126,13 @@ MASKS = DataSource("bs80k-masks", "CC BY 4.0", "masks", whole=True)
 PICTURES = DataSource("bs80k", "none stated", "pictures", whole=True)
 
 
-def of_public(sources=(MASKS, PICTURES), folds=1, bin=1, normals=291, phantom=None):
-    record = types.SimpleNamespace(cancer=None, phantom=phantom)
+def of_public(sources=(MASKS, PICTURES), folds=1, bin=1, normals=291, phantom=None, kept=293):
+    """Two scans with metastases and `normals` normal ones are scored; the shards have `kept` test scans, and others."""
+    record = types.SimpleNamespace(cancer=None, phantom=phantom, part="test", group="negative")
+    others = [{"part": "train"}, {"group": "unknown"}, {"part": None}]
+    records = [record] * kept + [types.SimpleNamespace(**vars(record) | other) for other in others]
     experiment, settings = paper_experiment("dice", folds=folds), PreparationSettings(bin=bin)
-    of = provenance(experiment, [record], settings, sources)
+    of = provenance(experiment, records, settings, sources)
     scans = [seen(scan(number, tp=1), 0.9, 0.1) for number in range(2)]
     own = [seen(scan(9, group="negative"), 0.2)] * normals
     return Summary("dice", {}, 1, (fold(1, *scans, normals=tuple(own)),), of)
@@ -141,7 +144,7 @@ def test_published_scores_stand_beside_figures_of_the_same_scans():
     assert "AUC of images, both views        1.000   published: 0.81 to 0.84" in text
     assert "doi:10.5281/zenodo.23190333" in text and "not stated" in text
     assert comparable_table(summary).head == ["", "this run", "published"]
-    assert summary.to_json()["comparable"]["published"]["scans"] == 293
+    assert summary.to_json()["comparable"]["published"]["scans"] == 293 and "left out by prepare" not in text
     names = {one.name for one in summary.comparable}
     assert all(set(one.figures) <= names for one in PUBLISHED_SCORES.values())
 
@@ -162,5 +165,15 @@ def test_published_scores_are_left_out_for_other_scans(changes):
     summary = of_public(**changes)
     assert "published:" not in format_details(summary)
     assert summary.published is None and comparable_table(summary).head == ["", ""]
-    left_out = "The published scores are left out: 292 of 293 test scans are scored." in summary.comparable_notes
-    assert left_out == ("normals" in changes)
+    left_out = "The published scores are left out: 292 of the 293 test scans of these shards are scored."
+    assert (left_out in summary.comparable_notes) == ("normals" in changes)
+
+
+def test_published_scores_say_how_many_of_their_scans_are_scored():
+    """`prepare` leaves out damaged and double scans and those without a class: the data set is whole all the same."""
+    summary = of_public(normals=288, kept=290)
+    text = format_details(summary)
+    assert "published: 0.81 to 0.84" in text
+    assert "290 of 293 published test scans are scored here; the others were left out by prepare." in text
+    said = summary.to_json()["comparable"]["published"]
+    assert (said["scans"], said["scored"]) == (293, 290)

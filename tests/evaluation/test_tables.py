@@ -191,7 +191,7 @@ def test_no_row_of_the_paper_beside_a_changed_run():
     ("cancers", "others"), [((None, "breast"), []), (("breast", "prostate", None), ["prostate"]), ((), [])]
 )
 def test_no_row_of_the_paper_beside_another_cancer(cancers, others):
-    records = (types.SimpleNamespace(phantom=False, cancer=cancer) for cancer in cancers)
+    records = (types.SimpleNamespace(phantom=False, cancer=cancer, part=None) for cancer in cancers)
     found = provenance(paper_experiment("dice"), records, PreparationSettings())
     assert found.row == PAPER_ROWS["dice"] and found.to_json()["other_cancers"] == others
     shown = bool(cancers) and not others
