@@ -285,7 +285,7 @@ def _text(value: Any) -> str:
 
 def _no_text(value: Any) -> None:
     if isinstance(value, str):
-        raise SettingsError("is a text: write it without quotes")
+        raise SettingsError("is a string: remove the quotes")
 
 
 def _flag(value: Any) -> bool:
