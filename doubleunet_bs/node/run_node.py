@@ -169,24 +169,27 @@ class _Node:
             self._give_up(study)
             return
         begun = time.perf_counter()
-        if self._predictor is None and not self._reopen_model():
+        predictor = self._predictor or self._reopen_model()
+        if predictor is None:
             # A study is not to blame.
             self.spool.postpone(study, FIRST_PAUSE, count=False)
             return
-        assert self._predictor is not None
         try:
-            results, reasons, scans = self._predict(study, self._predictor)
+            results, reasons, scans = self._predict(study, predictor)
         except ServerError as error:
             # Its text names the server only. A study is not to blame.
             self.trouble = SERVER_AWAY
             log_event(self.trouble, study=study.number, reason=str(error))
             self.spool.postpone(study, FIRST_PAUSE, count=False)
         except Exception as error:  # noqa: BLE001 - whatever a study causes, the others must get their results
-            pause = FIRST_PAUSE * 2**study.attempts if _may_heal(error) else None
-            log_event("failed", study=study.number, reason=type(error).__name__, again_in=pause, where=_where(error))
+            last = study.attempts + 1 >= ATTEMPTS or not _may_heal(error)
+            pause = None if last else FIRST_PAUSE * 2**study.attempts
+            known = error.reason if isinstance(error, ScanError) else None
+            reason = known or type(error).__name__
+            log_event("failed", study=study.number, reason=reason, again_in=pause, where=_where(error))
             self.spool.count("failed")
             if pause is None:
-                self._give_up(study)
+                self._give_up(study, known or FAILED)
             else:
                 self.spool.postpone(study, pause)
         else:
@@ -199,31 +202,33 @@ class _Node:
             event = "set aside" if state == ASIDE else "changed meanwhile" if state == RECEIVING else "predicted"
             log_event(event, study=study.number, scans=scans, reasons=sorted(set(reasons)), seconds=round(seconds, 2))
 
-    def _give_up(self, study: Study) -> None:
-        state = self.spool.finish(study, {}, [], FAILED)
-        log_event("set aside" if state == ASIDE else "changed meanwhile", study=study.number, reasons=[FAILED])
+    def _give_up(self, study: Study, reason: str = FAILED) -> None:
+        state = self.spool.finish(study, {}, [], reason)
+        log_event("set aside" if state == ASIDE else "changed meanwhile", study=study.number, reasons=[reason])
 
-    def _reopen_model(self) -> bool:
-        """Ask the model server again; False, and `trouble`, while it is away or has a model that cannot be used."""
+    def _reopen_model(self) -> Predictor | None:
+        """Ask the model server again; None, and `trouble`, while it is away or has a model that cannot be used."""
         try:
             self.open_model()
-        except BoneScanError as error:
+        except Exception as error:  # noqa: BLE001 - the node outlives whatever a model causes, as in `segment`
             self.trouble = MODEL_UNUSABLE
-            log_event(self.trouble, reason=str(error))
-        return self._predictor is not None
+            known = isinstance(error, BoneScanError)
+            log_event(self.trouble, reason=str(error) if known else type(error).__name__, where=_where(error))
+        return self._predictor
 
     def _predict(self, study: Study, predictor: Predictor) -> tuple[dict[str, Path], list[str], int]:
         """SOP Instance UID -> file of the results, the reasons of what is not segmented, and the number of scans.
 
         Raises:
-            ScanError: with one of HEALING_REASONS.
+            ScanError: with one of HEALING_REASONS, and no other scan could be read.
             RunError: the results cannot be written, or the model computes impossible values.
         """
         allow = self.settings.allow_missing_view
         found = list_scans([str(study.folder)], allow)
-        for file in found.rejected:
-            if file.reason in HEALING_REASONS:
-                raise ScanError(file.message, file.reason)
+        unread = [ScanError(file.message, file.reason) for file in found.rejected if file.reason in HEALING_REASONS]
+        if unread and allow:
+            # It may be the other view.
+            allow, found = False, list_scans([str(study.folder)])
         reasons = [file.reason for file in found.rejected] + [file.kind for file in found.passed_over]
         settings = JobSettings(
             out=self.spool.results(study.number),
@@ -243,12 +248,14 @@ class _Node:
                 written = write_prediction(settings, scan, predictor.predict(scan), source)
             except ScanError as error:
                 if error.reason in HEALING_REASONS:
-                    raise
+                    unread.append(error)
                 reasons.append(error.reason)
                 continue
             cases.add(scan.case)
             for path in sorted(written.folder.glob("*.dcm")):
                 results[pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID] = path
+        if unread and not cases:
+            raise unread[0]
         return results, reasons, len(cases)
 
 

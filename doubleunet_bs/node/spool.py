@@ -30,7 +30,9 @@ RECEIVING, PREDICTING, SENDING, DONE, ASIDE = "receiving", "predicting", "sendin
 """States of a study. Aside: no result can be made, for a reason that is kept; another file starts the study again."""
 
 FAILED = "failed"
-"""Reason of a study that could not be segmented though nothing is known against it. Sent again, it is tried again."""
+"""Reason of a study that could not be segmented though nothing is known against it."""
+TRIED_AGAIN = {FAILED, "unreadable", "decoder", "missing-decoder"}
+"""Reasons that lie in this machine. A file of such a study is taken when it is sent again without a change."""
 
 CRASH_PAUSE = 20.0
 """Seconds that a study waits for each time that it was being predicted when the node ended."""
@@ -169,7 +171,7 @@ class Spool:
 
         Returns:
             The study's number, and whether the file is new: False for one that was received before, byte for byte,
-            unless its study has failed, and for a result of this node.
+            unless its study has a reason of TRIED_AGAIN, and for a result of this node.
 
         Raises:
             ScanError: not DICOM, too large, without the UIDs that every file has, or of another class (`sop-class`).
@@ -199,11 +201,11 @@ class Spool:
                 path.unlink()
                 return own[0], False
             known = database.execute(
-                "SELECT study.id, digest, state = ? AND reason = ? FROM study JOIN instance ON study.id = study "
+                "SELECT study.id, digest, reason FROM study JOIN instance ON study.id = study "
                 "WHERE study.key = ? AND instance.key = ?",
-                (ASIDE, FAILED, key, instance),
+                (key, instance),
             ).fetchone()
-            if known and known[1] == digest and not known[2]:
+            if known and known[1] == digest and TRIED_AGAIN.isdisjoint(known[2].split(", ")):
                 path.unlink()
                 return known[0], False
             # A file that comes again with changes takes the place of the first, as in an archive.

@@ -165,7 +165,7 @@ def decode(
 
     Raises:
         ScanError: `decompression-bomb` when a stream holds another image size than the header says, `colour`,
-            or `damaged-pixels`; `decoder` when the decoder itself does not run.
+            or `damaged-pixels`; `decoder` or `missing-decoder` when the decoder itself does not run.
     """
     frames, rows, columns = shape
     streams = set() if uid == RLELossless else {describe_frame(frame) for frame in compressed}
@@ -202,7 +202,8 @@ def _run(data: bytes, uid: str, options: dict) -> bytes:
     """The samples of the decoding process; empty when the data make it fail, die or take too long.
 
     Raises:
-        ScanError: `decoder` when the process does not start or ends before its decoder is loaded.
+        ScanError: before its decoder is loaded, the process ends with an error, `missing-decoder`, or is killed, too
+            slow or not started, `decoder`, which may heal.
     """
     # pydicom refuses 12-bit JPEG Extended with GDCM, which reads it, and by the stream alone: name it a baseline JPEG.
     named = JPEGBaseline8Bit if uid == JPEGExtended12Bit else uid
@@ -222,5 +223,8 @@ def _run(data: bytes, uid: str, options: dict) -> bytes:
     except OSError as cause:
         raise ScanError(f"needs a decoding process, which does not start ({os_reason(cause)})", "decoder") from None
     if not output.startswith(READY):
-        raise ScanError(f"needs a decoder that cannot run: reinstall {DECODERS[uid].package} and pydicom", "decoder")
+        if status is None or status < 0:
+            raise ScanError("needs a decoding process, which was killed or too slow: try again", "decoder")
+        message = f"needs a decoder that cannot run: reinstall {DECODERS[uid].package} and pydicom"
+        raise ScanError(message, "missing-decoder")
     return output[len(READY) :] if status == 0 else b""

@@ -12,6 +12,7 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, ScanError, ServerError
 from doubleunet_bs.node.run_node import ATTEMPTS, MODEL_UNUSABLE, SERVER_AWAY, _Node, startup_report
 from doubleunet_bs.node.settings import Destination
+from doubleunet_bs.scans.scan_files import ScanFiles
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_study_that_fails_again_and_again_is_set_aside(node, spool, study_file
     take(spool, study_files())
     node.open_model()
     monkeypatch.setattr(node._predictor, "predict", raising(MemoryError()))
-    for _ in range(ATTEMPTS):
+    for _ in range(ATTEMPTS - 1):
         assert node.step()
     assert spool.figures()["studies"] == {"receiving": 1}
     assert node.step() and spool.figures()["studies"] == {"aside": 1}
@@ -109,6 +110,7 @@ def raising(error):
         # What a header holds that DICOM forbids.
         ("doubleunet_bs.dicom_results.make_results.secondary_capture", ValueError("forbidden"), "unreferable"),
         ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("is damaged", "damaged-pixels"), "damaged-pixels"),
+        ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("reinstall", "missing-decoder"), "missing-decoder"),
         ("doubleunet_bs.inference.predictor.Predictor.predict", RunError("impossible values"), "failed"),
         ("doubleunet_bs.inference.predictor.Predictor.predict", IndexError(), "failed"),
     ],
@@ -123,8 +125,9 @@ def test_what_cannot_heal_is_set_aside_at_once(function, error, reason, node, sp
     # Sent again, it is tried again where nothing is known against it.
     monkeypatch.undo()
     take(spool, paths)
-    assert node.step() == (reason == "failed")
-    assert spool.figures()["studies"] == ({"sending": 1} if reason == "failed" else {"aside": 1})
+    again = reason in ("failed", "missing-decoder")
+    assert node.step() == again
+    assert spool.figures()["studies"] == ({"sending": 1} if again else {"aside": 1})
 
 
 @pytest.mark.parametrize(
@@ -146,11 +149,86 @@ def test_what_may_heal_is_tried_again(function, error, node, spool, study_files,
     assert node.step() and spool.figures()["studies"] == {"sending": 1}
 
 
-def test_a_server_with_another_model_costs_no_study(node, spool, study_files, monkeypatch):
+def lose(spool, path):
+    """Make the received copy of a file unreadable."""
+    uid = pydicom.dcmread(path).SOPInstanceUID
+    [copy] = [one for one in spool.folder.glob("received/*/*.dcm") if pydicom.dcmread(one).SOPInstanceUID == uid]
+    copy.unlink()
+    copy.symlink_to("gone")
+
+
+def one_study(first, second):
+    """Give the file `second` the study of `first`, and other counts."""
+    dataset, other = pydicom.dcmread(second), pydicom.dcmread(first)
+    dataset.StudyInstanceUID, dataset.PatientID = other.StudyInstanceUID, other.PatientID
+    counts = dataset.pixel_array.copy()
+    counts[counts == counts.max()] -= 1
+    dataset.PixelData = counts.tobytes()
+    dataset.save_as(second)
+
+
+def reasons_of(event, capsys):
+    return [one["reasons"] for one in events(capsys) if one["event"] == event]
+
+
+def test_one_bad_file_beside_one_good_scan(node, spool, study_files, capsys):
+    """The good scan is answered at once; the other is taken when it is sent again."""
+    [good], [bad] = study_files(), study_files(seed="2")
+    one_study(good, bad)
+    take(spool, [good, bad])
+    lose(spool, bad)
+    assert node.step() and spool.figures()["studies"] == {"sending": 1}
+    first = {one.uid for one in spool.deliveries("pacs")}
+    assert first and reasons_of("predicted", capsys) == [["unreadable"]]
+    take(spool, [bad])
+    assert node.step() and reasons_of("predicted", capsys) == [[]]
+    assert len(spool.deliveries("pacs")) > len(first)
+
+
+def test_a_decoder_that_fails_beside_a_good_scan(node, spool, study_files, monkeypatch, capsys):
+    [good], [bad] = study_files(), study_files(seed="2")
+    one_study(good, bad)
+    take(spool, [good, bad])
+    uid, read = pydicom.dcmread(bad).SOPInstanceUID, ScanFiles.read
+
+    def failing(files, *args):
+        if pydicom.dcmread(files.sources[0].path).SOPInstanceUID == uid:
+            raise ScanError("needs a decoding process", "decoder")
+        return read(files, *args)
+
+    monkeypatch.setattr(ScanFiles, "read", failing)
+    assert node.step() and reasons_of("predicted", capsys) == [["decoder"]] and spool.deliveries("pacs")
+
+
+def test_a_study_that_stays_unreadable_keeps_its_reason(node, spool, study_files, monkeypatch, capsys):
+    monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
+    paths = study_files()
+    take(spool, paths)
+    lose(spool, paths[0])
+    for _ in range(ATTEMPTS):
+        assert node.step()
+    assert not node.step() and reasons_of("set aside", capsys) == [["unreadable"]]
+    take(spool, paths)
+    assert node.step() and spool.figures()["studies"] == {"sending": 1}
+
+
+def test_a_view_that_cannot_be_read_is_not_taken_as_missing(node, spool, study_files, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
+    node.settings = dataclasses.replace(node.settings, allow_missing_view=True)
+    first, second = study_files("two-files")
+    take(spool, [first, second])
+    lose(spool, second)
+    assert node.step() and spool.figures()["studies"] == {"receiving": 1}
+
+
+@pytest.mark.parametrize(
+    "error", [RunError("grpc://gpu:8500: of another format"), RuntimeError("no device"), KeyError()]
+)
+def test_a_server_with_another_model_costs_no_study(error, node, spool, study_files, monkeypatch):
     monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
     take(spool, study_files())
     with monkeypatch.context() as broken:
-        broken.setattr("doubleunet_bs.node.run_node.Predictor", raising(RunError("grpc://gpu:8500: of another format")))
+        broken.setattr("doubleunet_bs.node.run_node.Predictor", raising(error))
         for _ in range(2 * ATTEMPTS):
             node.step()
         assert node.trouble == MODEL_UNUSABLE and spool.figures()["studies"] == {"receiving": 1}

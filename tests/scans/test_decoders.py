@@ -101,7 +101,8 @@ def test_a_codec_that_hangs_aborts_or_writes_nonsense_is_a_damaged_file(monkeypa
 )
 def test_a_process_that_fails_before_its_decoder_is_loaded_is_no_damaged_file(monkeypatch, code):
     replace_process(monkeypatch, code, seconds=0.5 if "sleep" in code else 5)
-    assert reason(FRAME) == "decoder"
+    # What was killed or too slow may do better the next time.
+    assert reason(FRAME) == ("decoder" if "sleep" in code or "abort" in code else "missing-decoder")
 
 
 @pytest.mark.parametrize("module", ["pydicom", "gdcm"])
@@ -110,7 +111,7 @@ def test_a_library_that_does_not_load_is_no_damaged_file(monkeypatch, tmp_path, 
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ScanError, match="cannot run: reinstall python-gdcm") as caught:
         decode_one(FRAME)
-    assert caught.value.reason == "decoder"
+    assert caught.value.reason == "missing-decoder"
 
 
 def test_a_process_that_does_not_start_is_no_damaged_file(monkeypatch):
