@@ -101,7 +101,7 @@ def _inspect_folder(args: argparse.Namespace) -> int:
 
     found = find_scans(args.scan[0], args.allow_missing_view)
     if found.only_pictures:
-        found = find_pictures(args.scan[0], args.allow_missing_view)
+        found = find_pictures(args.scan[0], args.allow_missing_view, others_beside=True)
     other = count_kinds(found.passed_over)
     if not found.scans and not found.rejected:
         raise RunError(f"{args.scan[0]}: no scan is in it{f', only {other}' if other else ''}")

@@ -23,7 +23,7 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
 
     Args:
         paths: in any mixture; a folder is searched with all its subfolders. A result that is named itself is read.
-            Grey pictures in a folder are scans if no DICOM file of a scan is in it.
+            Grey pictures in a folder, not in an archive, are scans if no DICOM file of a scan is in it.
         allow_missing_view: accept a study with one view only.
 
     Returns:
@@ -44,8 +44,8 @@ def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFo
         if os.path.isdir(path) or is_archive(path):
             within = _results(path)
             found = _without(find_scans(path, allow_missing_view), path, within)
-            if found.only_pictures and not is_archive(path):
-                found = _without(find_pictures(path, allow_missing_view), path, within)
+            if found.only_pictures and os.path.isdir(path):
+                found = _without(find_pictures(path, allow_missing_view, others_beside=True), path, within)
             scans += found.scans
             rejected += found.rejected
             passed += found.passed_over

@@ -25,6 +25,8 @@ LEAST_SATURATED = 1e-3
 """Part of the pixels that are not black; more white ones than this are said."""
 
 _MARKS = (b"\x89PNG", b"\xff\xd8\xff")
+# (height, width) -> how many pixels of a view side by side become one; both views may lie side by side.
+_SIZES = {(RAW_SHAPE[0] * n, RAW_SHAPE[1] * m * n): n for n in (1, 2) for m in (1, 2)}
 _ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
 # As a word, or in capitals at the end of one: S_ant, Anterior, wholeBodyANT. Not: giant, Santos.
 _WORDS = {
@@ -37,6 +39,23 @@ _LETTERS = {ANTERIOR: re.compile(r"[aA](?=\d+\.\w+$)"), POSTERIOR: re.compile(r"
 def is_picture(source: Source) -> bool:
     """Whether the file begins as a PNG or JPEG does."""
     return source.read(4)[0].startswith(_MARKS)
+
+
+def views_by_size(source: Source) -> int:
+    """How many views a picture of this size holds, 1 or 2; 0 for a picture that is no scan, or damaged.
+
+    Raises:
+        ScanError: "unreadable".
+    """
+    data, _ = source.read()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+                height, width = picture.height, picture.width
+    except _ERRORS:
+        return 0
+    return 0 if (height, width) not in _SIZES else 1 if 4 * width == height else 2
 
 
 def view_of_path(path: str) -> tuple[str | None, str]:
@@ -112,8 +131,7 @@ def _read_grey(source: Source) -> np.ndarray:
             picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         with picture:
             shape = picture.height, picture.width
-            sizes = {(RAW_SHAPE[0] * n, RAW_SHAPE[1] * m * n): n for n in (1, 2) for m in (1, 2)}
-            if shape not in sizes:
+            if shape not in _SIZES:
                 message = f"is a picture of {shape[0]} x {shape[1]} pixels: a view has 1024 x 256"
                 raise ScanError(message, "wrong-matrix")
             if picture.mode == "RGB":
@@ -135,4 +153,4 @@ def _read_grey(source: Source) -> np.ndarray:
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if np.median(border) > int(grey.max()) / 2:
         raise ScanError("is dark on white: invert the picture, hot must be bright", "inverted")
-    return bin_counts(grey, sizes[shape])
+    return bin_counts(grey, _SIZES[shape])

@@ -22,7 +22,7 @@ from doubleunet_bs.scans.other_files import (
     kind_of_package,
 )
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
-from doubleunet_bs.scans.picture_files import SUFFIXES, view_of_path
+from doubleunet_bs.scans.picture_files import SUFFIXES, view_of_path, views_by_size
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, Source, is_archive, list_members, open_archive, walk_folders
 from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR
@@ -238,12 +238,15 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     )
 
 
-def find_pictures(folder: str | os.PathLike, allow_missing_view: bool = False) -> ScanFolder:
+def find_pictures(
+    folder: str | os.PathLike, allow_missing_view: bool = False, others_beside: bool = False
+) -> ScanFolder:
     """Find scans that are grey pictures (see `doubleunet_bs.scans.picture_files`) in a folder and its subfolders.
 
     Args:
         folder: the folder.
         allow_missing_view: accept a view alone.
+        others_beside: pass over what is no pair by name, no view by name and size, and has not the size of two views.
 
     Raises:
         SettingsError: when there is no such folder.
@@ -255,28 +258,45 @@ def find_pictures(folder: str | os.PathLike, allow_missing_view: bool = False) -
     passed: list[PassedOver] = []
     rejected: list[Rejection] = []
     views: dict[str, dict[str, Source]] = {}
+
+    def is_other(source: Source, least: int) -> bool:
+        """Note a picture that holds fewer views than a scan; True when it, or its error, is noted."""
+        relative = _relative(source, folder)
+        try:
+            if not others_beside or views_by_size(source) >= least:
+                return False
+            passed.append(PassedOver(relative, "picture"))
+        except ScanError as error:
+            rejected.append(Rejection(relative, error.reason, str(error)))
+        return True
+
     for where, names in walk_folders(folder):
         for name in names:
             source = Source(os.path.join(where, name))
             relative = _relative(source, folder)
             if not name.lower().endswith(SUFFIXES):
-                passed.append(PassedOver(relative, kind_by_name([name]) or "other file"))
+                kind = kind_by_name([name]) or ("zip archive" if name.lower().endswith(".zip") else "other file")
+                passed.append(PassedOver(relative, kind))
                 continue
             view, rest = view_of_path(relative)
             if view is None:
-                scans.append(ScanFiles((source,), folder))
-            elif view in (found := views.setdefault(os.path.splitext(rest)[0], {})):
+                if not is_other(source, 2):
+                    scans.append(ScanFiles((source,), folder))
+            elif view not in (found := views.setdefault(os.path.splitext(rest)[0], {})):
+                found[view] = source
+            elif not is_other(source, 1):
                 message = f"shows the {view} view, as does {_relative(found[view], folder)}: keep one of the two"
                 rejected.append(Rejection(relative, "ambiguous-pair", message))
-            else:
-                found[view] = source
     for found in views.values():
         if len(found) == 2:
             scans.append(ScanFiles((found[ANTERIOR], found[POSTERIOR]), folder))
-        elif allow_missing_view:
-            scans.append(ScanFiles(tuple(found.values()), folder))
+            continue
+        [(view, source)] = found.items()
+        if is_other(source, 1):
+            continue
+        if allow_missing_view:
+            scans.append(ScanFiles((source,), folder))
         else:
-            [(view, source)] = found.items()
             message = f"shows the {view} view only: the picture of the other view is missing"
             rejected.append(Rejection(_relative(source, folder), "missing-view", message))
     return ScanFolder(

@@ -1,12 +1,16 @@
 """Grey pictures as scans."""
 
+import zipfile
+
 import numpy as np
 import pytest
 from bodies import person
 from PIL import Image
 
+from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import Pseudonyms, find_pictures, read_scan
+from doubleunet_bs.results.input_scans import list_scans
+from doubleunet_bs.scans import Pseudonyms, count_kinds, find_pictures, read_scan
 from doubleunet_bs.scans.picture_files import PICTURE_WARNING, view_of_path
 
 GREY = {view: np.minimum(person(number), 254).astype(np.uint8) for number, view in enumerate(("anterior", "posterior"))}
@@ -124,3 +128,30 @@ def test_what_is_no_pair_is_rejected_and_other_files_are_passed_over(tmp_path):
         ("T_anterior.png", "ambiguous-pair"),
     }
     assert [file.path for file in found.passed_over] == ["notes.txt"]
+
+
+def test_other_pictures_beside_scans_are_passed_over(tmp_path):
+    """A logo, a screenshot, a mask; pairs by name and what has the size of a scan stay."""
+    both = np.hstack([GREY["anterior"], GREY["posterior"]])
+    save(tmp_path, logo=np.zeros((64, 64), np.uint8), anterior_note=np.zeros((64, 64), np.uint8), both=both)
+    save(tmp_path, mask=GREY["anterior"], S_ant=GREY["anterior"], S_post=GREY["posterior"], T_ant=GREY["anterior"])
+    (tmp_path / "damaged.png").write_bytes(b"no picture")
+    (tmp_path / "old.zip").touch()
+    found = find_pictures(tmp_path, others_beside=True)
+    assert [scan.paths for scan in found.scans] == [("S_ant.png", "S_post.png"), ("both.png",)]
+    assert [(file.path, file.reason) for file in found.rejected] == [("T_ant.png", "missing-view")]
+    assert count_kinds(found.passed_over) == "4 pictures, 1 zip archive"
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    assert "unreadable" in [file.reason for file in find_pictures(tmp_path, others_beside=True).rejected]
+    assert len(find_pictures(tmp_path).scans) == 6
+
+
+def test_pictures_in_an_archive_are_passed_over(tmp_path, capsys):
+    for path in save(tmp_path, S_ant=GREY["anterior"], S_post=GREY["posterior"]):
+        with zipfile.ZipFile(tmp_path / "old.zip", "a") as archive:
+            archive.write(path, path.name)
+        path.unlink()
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "no scan is in it, only 1 zip archive" in capsys.readouterr().err
+    assert count_kinds(list_scans([str(tmp_path / "old.zip")]).passed_over) == "2 pictures"
+    assert count_kinds(list_scans([str(tmp_path)]).passed_over) == "1 zip archive"
