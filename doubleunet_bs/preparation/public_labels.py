@@ -173,7 +173,7 @@ def _annotation(lesions: dict[str, np.ndarray], abnormal: bool | None) -> tuple[
         warnings.append("called normal, but malignant pixels are in its mask")
     elif group == UNKNOWN_GROUP:
         said = "called abnormal" if abnormal else "not called normal in both views"
-        warnings.append(f"{said}, but no malignant pixel is in its masks: neither trains nor tests")
+        warnings.append(f"{said}, but no malignant pixel is in its masks: used for neither training nor testing")
     absent = [view for view in VIEWS if view not in lesions]
     if absent:
         warnings.append(f"no mask of the {' and '.join(absent)} view: treated as free of hot spots")
