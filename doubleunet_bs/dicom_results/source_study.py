@@ -90,6 +90,11 @@ class SourceStudy:
     values: dict[str, str]
     frames: dict[str, SourceFrame]
 
+    @property
+    def two_series(self) -> bool:
+        """Whether the views are files of two series: each then has a segmentation of its own."""
+        return len({frame.series_instance_uid for frame in self.frames.values()}) > 1
+
 
 def read_source_study(sources: Sequence[Source]) -> SourceStudy:
     """Read the headers of a scan's files again.

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SEGMENTATION
+from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SECOND_SEGMENTATION, SEGMENTATION
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import read_json
 
@@ -88,7 +88,12 @@ def outputs_of(scan: "BoneScan", outputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def file_names(
-    outputs: Collection[str], present: Collection[str], identified: bool, lesions: bool, skeleton: bool = False
+    outputs: Collection[str],
+    present: Collection[str],
+    identified: bool,
+    lesions: bool,
+    skeleton: bool = False,
+    two_series: bool = False,
 ) -> set[str]:
     """The files of a result folder.
 
@@ -98,6 +103,7 @@ def file_names(
         identified: whether the DICOM files carry the patient's identity.
         lesions: whether there is a lesion: without one there is no structured report.
         skeleton: whether a model of the skeleton takes part.
+        two_series: whether the views are files of two series.
     """
     masks = (MASK, MASK_PICTURE, REGION_MASK, REGION_PICTURE) if skeleton else (MASK, MASK_PICTURE)
     names = {
@@ -106,6 +112,7 @@ def file_names(
         "dicom": [
             SEGMENTATION,
             CAPTURE,
+            *((SECOND_SEGMENTATION,) if two_series else ()),
             *((LESIONS,) if lesions else ()),
             *((BSI,) if skeleton else ()),
             *(() if identified else (SCAN_COPY,)),

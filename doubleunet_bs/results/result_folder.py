@@ -103,7 +103,7 @@ def write_prediction(
     label = metastatic_label(prediction.model.preparation.classes)
     shapes = {view: lesion_shapes(areas[view], label) for view in present}
     bones = None if skeleton is None else bones_of(lesions, areas, skeleton.regions)
-    result = describe_prediction(scan, prediction, lesions, shapes, outputs, study is not None, bones)
+    result = describe_prediction(scan, prediction, lesions, shapes, outputs, study, bones)
     result["previous"] = None if previous is None else previous.result["case"]
     result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
     # Where every warning is shown: an index without its doubts would be taken for exact.
@@ -144,7 +144,6 @@ def write_prediction(
                 for lesion, area, entry in found
             ]
             files |= dicom_results(scan, prediction, picture, reported, study, skeleton)
-            result["dicom"]["second_segmentation"] = SECOND_SEGMENTATION if SECOND_SEGMENTATION in files else None
     if "labelme" in outputs:
         for view in present:
             annotation = labelme_file(shapes[view], scan.anterior.shape, PICTURE.format(view))
@@ -206,7 +205,7 @@ def describe_prediction(
     lesions: Sequence[PredictedLesion],
     shapes: Mapping[str, list[dict[str, Any]]],
     outputs: Collection[str],
-    identified: bool = False,
+    study: SourceStudy | None = None,
     bones: Mapping[int, Region] | None = None,
 ) -> dict[str, Any]:
     """The content of `result.json`. The scan is named by its pseudonym alone; a file that is not written is null.
@@ -215,7 +214,7 @@ def describe_prediction(
         scan, prediction, lesions: the scan, the prediction, and `find_lesions` of both.
         shapes: view -> Labelme shapes; not of a missing view. Empty when none are made.
         outputs: members of `result_files.OUTPUTS`.
-        identified: whether the DICOM files carry the patient's identity.
+        study: the patient's identity, where the DICOM files carry it.
         bones: from `bones_of`; None where no skeleton was predicted.
     """
     regions = {number: region.name for number, region in (bones or {}).items()}
@@ -292,12 +291,12 @@ def describe_prediction(
         "thumbnail": file("report", THUMBNAIL),
         "dicom": {
             "segmentation": file("dicom", SEGMENTATION),
-            "second_segmentation": None,
+            "second_segmentation": file("dicom", SECOND_SEGMENTATION, study is not None and study.two_series),
             "lesions": file("dicom", LESIONS, bool(lesions)),
             "bone_scan_index": file("dicom", BSI, bones is not None),
             "overlay": file("dicom", CAPTURE),
-            "scan": file("dicom", SCAN_COPY, not identified),
-            "patient_identity": "kept" if identified and "dicom" in outputs else "none",
+            "scan": file("dicom", SCAN_COPY, study is None),
+            "patient_identity": "kept" if study and "dicom" in outputs else "none",
         },
         "model": {
             "name": model.name,

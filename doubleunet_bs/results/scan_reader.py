@@ -6,7 +6,6 @@ from pathlib import Path
 
 from doubleunet_bs.bsi import choose_table
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.dicom_results import SECOND_SEGMENTATION
 from doubleunet_bs.dicom_results.source_study import SourceStudy, read_source_study
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.inference.model_description import ModelDescription
@@ -148,10 +147,8 @@ class ScanReader:
         if index is not None and index["table"] != (table := choose_table(self.weights, scan.sex)[0].name):
             return f"with the weight table {index['table']} (now {table})"
         outputs, lesions = outputs_of(scan, settings.outputs), bool(result["lesions"])
-        names = file_names(outputs, present, settings.keep_identity, lesions, wanted is not None)
-        if "dicom" in outputs and result["dicom"].get("second_segmentation"):
-            names.add(SECOND_SEGMENTATION)
-        for name in names:
+        second = bool(result["dicom"].get("second_segmentation"))
+        for name in file_names(outputs, present, settings.keep_identity, lesions, wanted is not None, second):
             if not (folder / name).is_file() or not (folder / name).stat().st_size:
                 return f"without {name}"
         kept = "kept" if settings.keep_identity else "none"

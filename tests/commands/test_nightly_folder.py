@@ -150,6 +150,9 @@ def test_a_second_segmentation_belongs_to_a_whole_result(phantoms, tmp_path):
     settings = JobSettings(tmp_path / "out", ("dicom",), keep_identity=True, skip_existing=True)
     written = write_prediction(settings, scan, make_prediction(scan), study)
     assert written.result["dicom"]["second_segmentation"] == "segmentation_2.dcm"
+    lesions = bool(written.result["lesions"])
+    known = file_names(("dicom",), VIEWS, True, lesions, two_series=True)
+    assert {path.name for path in written.folder.iterdir()} == known
     reader = ScanReader(settings, description())
     assert reader.is_done(scan)
     (written.folder / "segmentation_2.dcm").unlink()
