@@ -145,6 +145,8 @@ def predict_scans(task: PredictionTask) -> int:
     begun = time.perf_counter()
     found, settings, pseudonyms = task.find_scans(), task.settings, task.read_pseudonyms()
     if not found.scans and not found.rejected:
+        if task.server is None:
+            find_model(Path(task.model))  # A wrong name fails in every part, also in an empty one.
         print(f"0 scans are in part {task.shard[0]} of {task.shard[1]}" if task.shard else "0 scans")
         return 0
     previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None

@@ -293,6 +293,14 @@ def test_parts_from_the_command_line(command, phantoms, tmp_path):
     assert sum(map(len, load_file_table(command.out.with_name("out.files.csv")).values())) == 3
 
 
+def test_an_empty_part_does_not_hide_a_wrong_model(phantoms, tmp_path, capsys):
+    scan = phantoms / "phantom_0001.dcm"
+    for part in (1, 2, 3):
+        arguments = [str(scan), "--model", str(tmp_path / "nosuch"), "--out", str(tmp_path / "out")]
+        assert main(["predict", *arguments, "--shard", f"{part}/3"]) == 1
+        assert "nosuch: no such model folder" in capsys.readouterr().err
+
+
 def _overview_again(out, table, number, times):
     for place in range(times):
         save_file_table(table, {f"case-{number}-{place}": (f"/scans/{number}",)})
@@ -343,8 +351,9 @@ def test_the_index_in_a_browser(reader, show, scan, tmp_path):
     for width in (1280, 768, 390):
         page = show(reader.settings.out / "index.html", width=width, phone=width == 390)
         assert page.complaints == [] and all(url.startswith("file:") for url in page.requests)
-        widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
-        assert widths == [180, 180]
+        # Pictures may come after the page, on a busy machine.
+        page.wait_for_function("[...document.images].every(image => image.naturalWidth)")
+        assert page.evaluate("[...document.images].map(image => image.naturalWidth)") == [180, 180]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     # What is true of all is said once, at the top; the sides are in the pictures.
     assert page.locator(".phantom").count() == 0
