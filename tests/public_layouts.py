@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from doubleunet_bs.phantom import make_phantom
-from doubleunet_bs.preparation.public_labels import COLOURS
+from doubleunet_bs.preparation.public_data.labels import COLOURS
 
 VIEWS = ("anterior", "posterior")
 FOLDERS = {"anterior": "wholeBodyANT", "posterior": "wholeBodyPOST"}

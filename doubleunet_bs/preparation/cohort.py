@@ -45,8 +45,8 @@ from doubleunet_bs.preparation.patients import (
     warn_of_issuers,
     warn_of_persons,
 )
-from doubleunet_bs.preparation.public_datasets import PublicInputs, find_public
-from doubleunet_bs.preparation.public_labels import SkeletonLabels, boxes_remark
+from doubleunet_bs.preparation.public_data.find_public import PublicInputs, find_public
+from doubleunet_bs.preparation.public_data.labels import SkeletonLabels, boxes_remark
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, make_record
 from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings

@@ -54,7 +54,7 @@ class Task:
     labels: tuple[Path, ...]
     declared: Declaration | None
     regions: tuple[Path, ...] = ()
-    public: "PublicLabels | None" = None
+    public: PublicLabels | None = None
     part: str | None = None
     warnings: tuple[str, ...] = ()
 

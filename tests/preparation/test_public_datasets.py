@@ -14,9 +14,10 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.dataset.folds import published_folds
 from doubleunet_bs.errors import DatasetError, LabelError, SettingsError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.preparation import open_shards, public_datasets
-from doubleunet_bs.preparation.public_datasets import find_public
-from doubleunet_bs.preparation.public_labels import SkeletonLabels, read_boxes
+from doubleunet_bs.preparation import open_shards
+from doubleunet_bs.preparation.public_data import data_sets
+from doubleunet_bs.preparation.public_data.find_public import find_public
+from doubleunet_bs.preparation.public_data.labels import SkeletonLabels, read_boxes
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 
@@ -125,8 +126,8 @@ def test_the_table_lists_damage_and_double_patients(archives, tmp_path, capsys):
 
 def test_a_whole_data_set_says_so(archives, monkeypatch):
     parts = Counter(patient.part for patient in PATIENTS)
-    monkeypatch.setattr(public_datasets, "BS80K_MASKS", dataclasses.replace(public_datasets.BS80K_MASKS, parts=parts))
-    monkeypatch.setattr(public_datasets, "BS80K", dataclasses.replace(public_datasets.BS80K, patients=17))
+    monkeypatch.setattr(data_sets, "BS80K_MASKS", dataclasses.replace(data_sets.BS80K_MASKS, parts=parts))
+    monkeypatch.setattr(data_sets, "BS80K", dataclasses.replace(data_sets.BS80K, patients=17))
     found = find_public("bs80k-masks", *archives)
     assert all(source.whole for source in found.sources)
     assert found.inputs.notes == ("1 patient abnormal in one view alone", "1 case of no part of the split left out")
@@ -136,11 +137,11 @@ def test_a_whole_data_set_says_so(archives, monkeypatch):
 def test_damaged_pictures_count_once(archives, skeletons, monkeypatch, name):
     """Those of 722 are there, too: 17 patients, not 18."""
     parts = Counter(patient.part for patient in PATIENTS)
-    monkeypatch.setattr(public_datasets, "BS80K_MASKS", dataclasses.replace(public_datasets.BS80K_MASKS, parts=parts))
-    monkeypatch.setattr(public_datasets, "SKELETONS", {"anterior": 17, "posterior": 16})
+    monkeypatch.setattr(data_sets, "BS80K_MASKS", dataclasses.replace(data_sets.BS80K_MASKS, parts=parts))
+    monkeypatch.setattr(data_sets, "SKELETONS", {"anterior": 17, "posterior": 16})
     labels = skeletons[0] if name == "bs80k-skeleton" else archives[1]
     for patients in (17, 18):
-        monkeypatch.setattr(public_datasets, "BS80K", dataclasses.replace(public_datasets.BS80K, patients=patients))
+        monkeypatch.setattr(data_sets, "BS80K", dataclasses.replace(data_sets.BS80K, patients=patients))
         assert {source.whole for source in find_public(name, archives[0], labels).sources} == {patients == 17}
 
 

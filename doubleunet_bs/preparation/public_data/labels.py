@@ -12,7 +12,7 @@ from doubleunet_bs.bsi.regions import check_regions
 from doubleunet_bs.constants import METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.annotations import Annotation
-from doubleunet_bs.preparation.box_masks import PATHS, Box, masks_of_boxes, rectangles_of_boxes
+from doubleunet_bs.preparation.public_data.box_masks import PATHS, Box, masks_of_boxes, rectangles_of_boxes
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.labels import read_mask
