@@ -67,6 +67,15 @@ def region_number(name: str) -> int:
     return number
 
 
+def without_posterior_sternum(regions: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
+    """Predicted regions by view, with a sternum that a network sees from behind as not bone, and its pixels."""
+    kept, pixels = dict(regions), 0
+    if "posterior" in kept:
+        wrong = kept["posterior"] == STERNUM
+        kept["posterior"], pixels = np.where(wrong, np.uint8(NOT_BONE), kept["posterior"]), int(wrong.sum())
+    return kept, pixels
+
+
 def check_regions(regions: Mapping[str, np.ndarray]) -> None:
     """Check the region masks of one scan.
 

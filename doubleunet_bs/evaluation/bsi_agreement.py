@@ -16,7 +16,7 @@ import numpy as np
 
 from doubleunet_bs.bsi import WeightTable, bone_scan_index, choose_table
 from doubleunet_bs.bsi.agreement import Agreement, agreement
-from doubleunet_bs.bsi.regions import NOT_BONE, STERNUM
+from doubleunet_bs.bsi.regions import without_posterior_sternum
 from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.dataset.joined_shards import Paths, parts_of
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
@@ -33,6 +33,7 @@ from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS, CaseRecord
 from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.scans.pseudonyms import load_file_table
 from doubleunet_bs.training.run_folder import Run, open_run
 
 JSON, CSV, SCANS_CSV = "bsi_agreement.json", "bsi_agreement.csv", "bsi_scans.csv"
@@ -235,9 +236,7 @@ def _index(lesions: np.ndarray, regions: np.ndarray, record: CaseRecord, table: 
     parts = {view: part for view, part in zip(VIEWS, (np.s_[:, :half], np.s_[:, half:]), strict=True)}
     present = [view for view in VIEWS if view not in record.missing_views]
     bones = {view: regions[parts[view]].astype(np.uint8) for view in present}
-    if "posterior" in bones:
-        # A sternum that the network sees from behind is none.
-        bones["posterior"] = np.where(bones["posterior"] == STERNUM, np.uint8(NOT_BONE), bones["posterior"])
+    bones, _ = without_posterior_sternum(bones)
     spacing = record.pixel_spacing_mm and (record.pixel_spacing_mm[0] * bin, record.pixel_spacing_mm[1] * bin)
     return bone_scan_index({view: lesions[parts[view]] for view in present}, bones, table, spacing).value
 
@@ -254,9 +253,9 @@ class _Truths:
         self.tables: dict[Path, list[dict[str, str]]] = {}
         self.paths: dict[str, Path] = {}
         for part in parts_of(dataset):
-            for row in _read_rows(part.path.parent / f"{part.path.name}.files.csv"):
-                if row.get("case") and row.get("path"):
-                    self.paths[row["case"]] = Path(row["path"])
+            table_of_files = part.path.parent / f"{part.path.name}.files.csv"
+            if table_of_files.is_file():
+                self.paths |= {case: Path(own[0]) for case, own in load_file_table(table_of_files).items()}
 
     def of(self, record: CaseRecord) -> float | None:
         """The true index of a case in percent; None for a patient, and where no truth is found."""

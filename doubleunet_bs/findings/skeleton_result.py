@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs.bsi import BoneScanIndex, bone_scan_index, choose_table
-from doubleunet_bs.bsi.regions import NOT_BONE, STERNUM
+from doubleunet_bs.bsi.regions import without_posterior_sternum
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.model_description import ModelDescription
@@ -78,13 +78,8 @@ def find_index(scan: BoneScan, prediction: Prediction, regions: Prediction, tabl
     weights, reason = choose_table(table, scan.sex)
     present = [view for view in VIEWS if view not in scan.missing_views]
     rows = {view: prediction.prepared.placements[view].top for view in present}
-    # A sternum that the network sees from behind is none.
-    masks = {view: regions.masks[view].copy() for view in present}
-    warnings = []
-    if "posterior" in masks and (masks["posterior"] == STERNUM).any():
-        wrong = masks["posterior"] == STERNUM
-        masks["posterior"][wrong] = NOT_BONE
-        warnings.append(f"{int(wrong.sum())} pixels of sternum in the posterior view count as not bone")
+    masks, wrong = without_posterior_sternum({view: regions.masks[view] for view in present})
+    warnings = [f"{wrong} pixels of sternum in the posterior view count as not bone"] if wrong else []
     index = bone_scan_index(
         {view: prediction.masks[view].astype(bool) for view in present},
         masks,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.bsi import REGIONS, WEIGHT_TABLES, WeightTable, bone_scan_index, choose_table, region_number
+from doubleunet_bs.bsi.regions import without_posterior_sternum
 from doubleunet_bs.errors import LabelError, SettingsError
 
 FEMALE = WEIGHT_TABLES["icrp110-female"]
@@ -172,3 +173,11 @@ def test_names_of_regions():
     assert [region_number(name) for name in ("skull", " Ribs ", "collarbone", "FEMUR", "lumbar")] == [1, 4, 6, 12, 9]
     with pytest.raises(LabelError, match="no region is called 'coccyx'"):
         region_number("coccyx")
+
+
+def test_a_predicted_sternum_is_kept_in_front_and_not_bone_behind():
+    predicted = {view: np.array([[5, 3, 5]], np.uint8) for view in ("anterior", "posterior")}
+    kept, pixels = without_posterior_sternum(predicted)
+    assert pixels == 2 and kept["posterior"].tolist() == [[0, 3, 0]] and kept["anterior"].tolist() == [[5, 3, 5]]
+    assert predicted["posterior"].tolist() == [[5, 3, 5]], "the prediction itself stays"
+    assert without_posterior_sternum({"anterior": predicted["anterior"]})[1] == 0
