@@ -5,7 +5,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 from tqdm import tqdm
 
@@ -91,8 +91,16 @@ class Pace:
         """Add a step of a kind."""
         self._taken[kind].append(seconds)
 
-    def seconds_left(self, epochs: int) -> float:
-        """Estimate for so many epochs."""
+    def seconds_left(self, epochs: int, earlier: Sequence[float] = ()) -> float:
+        """Estimate for so many epochs.
+
+        Args:
+            epochs: how many.
+            earlier: seconds of earlier epochs, which have to do where a training that was resumed near the end of an
+                epoch has taken only the step in which TensorFlow compiles.
+        """
+        if earlier and any(len(self._taken[kind]) < 2 <= steps for kind, steps in self._steps.items()):
+            return epochs * median(earlier)
         means = {kind: fmean(taken[1:] or taken or [0.0]) for kind, taken in self._taken.items()}
         return epochs * sum(means[kind] * steps for kind, steps in self._steps.items())
 

@@ -250,7 +250,7 @@ class Trainer:
         write_history(self.path / HISTORY, state.history)
         self.board.epoch(row)
         if self.show_progress:
-            left = self.pace.seconds_left(experiment.epochs - row.epoch)
+            left = self.pace.seconds_left(experiment.epochs - row.epoch, [one.seconds for one in state.history])
             bar.write(epoch_line(row, experiment.epochs, left, best))
             sys.stdout.flush()
 

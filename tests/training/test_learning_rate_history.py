@@ -108,3 +108,10 @@ def test_the_time_left_does_not_count_what_is_compiled_once():
     # Four batches of 5 s and two of 1 s an epoch.
     assert pace.seconds_left(epochs=10) == 220.0
     assert Pace(training=4, validation=2).seconds_left(epochs=10) == 0.0
+    resumed = Pace(training=4, validation=2)
+    resumed.add("training", 40.0)
+    for seconds in (9.0, 1.0):
+        resumed.add("validation", seconds)
+    assert resumed.seconds_left(2, earlier=[50.0, 10.0, 12.0]) == 24.0, "40 s are the compiler's"
+    resumed.add("training", 2.0)
+    assert resumed.seconds_left(2, earlier=[50.0, 10.0, 12.0]) == 2 * (4 * 2.0 + 2 * 1.0)
