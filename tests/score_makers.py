@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from doubleunet_bs.evaluation.fold_scores import FoldScores, ThresholdScore
-from doubleunet_bs.evaluation.lesions import ScoredLesion
-from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, ThresholdScore
+from doubleunet_bs.evaluation.scores.lesions import ScoredLesion
+from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
 
 

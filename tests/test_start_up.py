@@ -52,7 +52,7 @@ def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydi
         "import doubleunet_bs.preparation.shards, doubleunet_bs.training.history, doubleunet_bs.training.run_folder\n"
         "names = ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy')\n"
         "print([name for name in names if name in sys.modules])\n"
-        "import doubleunet_bs.evaluation.fold_scores, doubleunet_bs.evaluation.statistics\n"
+        "import doubleunet_bs.evaluation.scores.fold_scores, doubleunet_bs.evaluation.scores.statistics\n"
         "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"
     )
     assert said.splitlines() == ["[]", "[]", "[]"]

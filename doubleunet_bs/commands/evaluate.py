@@ -140,7 +140,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace, settings) -> int:
-    from doubleunet_bs.evaluation.tables import format_details, format_summary
+    from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
     from doubleunet_bs.training.run_folder import open_run
 
     [path] = args.run_paths
@@ -186,7 +186,7 @@ def _score(args: argparse.Namespace, settings) -> int:
 def _score_predictions(args: argparse.Namespace) -> int:
     from doubleunet_bs.evaluation.evaluate_predictions import evaluate_predictions
     from doubleunet_bs.evaluation.scorer import EvaluationSettings
-    from doubleunet_bs.evaluation.tables import format_details, format_summary
+    from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
 
     settings = EvaluationSettings(overlap=args.overlap)
     summary = evaluate_predictions(args.run_paths[0], args.predictions, args.data, settings)

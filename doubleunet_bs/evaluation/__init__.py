@@ -6,7 +6,7 @@ From Python: `score_masks` compares two masks, `evaluate_run` scores the folds o
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from doubleunet_bs.evaluation.scores import MaskScore, score_masks
+from doubleunet_bs.evaluation.scores.scan_scores import MaskScore, score_masks
 
 if TYPE_CHECKING:
     from doubleunet_bs.evaluation.evaluate import evaluate_run

@@ -15,10 +15,10 @@ from doubleunet_bs.dataset.joined_shards import Paths
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import check_lesions, open_run_data, provenance_of_runs, read_folds, score_fold
-from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
-from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, holm_corrected
+from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, precision_entry
+from doubleunet_bs.evaluation.scores.statistics import Comparison, compare_scans, holm_corrected
 from doubleunet_bs.evaluation.summary import Mean, mean_of_folds
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import write_json, write_text

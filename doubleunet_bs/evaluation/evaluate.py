@@ -11,10 +11,10 @@ from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.dataset.joined_shards import Paths, as_paths, open_all_shards
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, precision_entry, read_scores, write_scores
 from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
 from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms, unseen_normals
+from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, precision_entry, read_scores, write_scores
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from doubleunet_bs.dataset.joined_shards import Paths, as_paths, join_shards, open_all_shards, parts_of
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import about_scores, check_lesions, read_folds
-from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, write_scores
 from doubleunet_bs.evaluation.paper_tables import provenance
 from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
+from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, write_scores
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary

@@ -10,10 +10,10 @@ from doubleunet_bs import __version__
 from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds
-from doubleunet_bs.evaluation.fold_scores import SCORES, FoldScores, write_scores
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
-from doubleunet_bs.evaluation.scores import score_scan
+from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, write_scores
+from doubleunet_bs.evaluation.scores.scan_scores import score_scan
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary

@@ -12,9 +12,9 @@ from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.evaluation.figures import draw_case
-from doubleunet_bs.evaluation.fold_scores import Postprocessed, ThresholdScore
-from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit
-from doubleunet_bs.evaluation.scores import (
+from doubleunet_bs.evaluation.scores.fold_scores import Postprocessed, ThresholdScore
+from doubleunet_bs.evaluation.scores.lesions import AreaUnit, area_unit
+from doubleunet_bs.evaluation.scores.scan_scores import (
     LEVELS,
     ScanScore,
     best_threshold,
@@ -69,7 +69,7 @@ class EvaluationSettings:
 
     Attributes:
         batch_size: images predicted at once, at least 1.
-        overlap: least overlap of matching lesions, see `evaluation.lesions`.
+        overlap: least overlap of matching lesions, see `scores.lesions`.
         normals: also score the normal scans that the model has not been trained on.
         pictures: draw an overlay of each test scan.
         recompute: ignore kept predictions.

@@ -21,9 +21,9 @@ from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, clinical_display, enlarged, paint, region_picture, save_png
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import about_scores, open_run_data, read_folds
-from doubleunet_bs.evaluation.fold_scores import SCORES
 from doubleunet_bs.evaluation.report.scan_figures import png_uri
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
+from doubleunet_bs.evaluation.scores.fold_scores import SCORES
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import write_json, write_text

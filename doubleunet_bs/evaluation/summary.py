@@ -13,12 +13,12 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import counted
-from doubleunet_bs.evaluation.comparable_scores import MEANING, ComparableFigure, comparable_figures
-from doubleunet_bs.evaluation.fold_scores import FoldScores, precision_entry
-from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, size_class, size_class_names
 from doubleunet_bs.evaluation.paper_tables import Provenance, PublishedScores
-from doubleunet_bs.evaluation.scores import Detection, ScanScore
-from doubleunet_bs.evaluation.statistics import Distribution, Intervals, bootstrap_means, distribution
+from doubleunet_bs.evaluation.scores.comparable_scores import MEANING, ComparableFigure, comparable_figures
+from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, precision_entry
+from doubleunet_bs.evaluation.scores.lesions import LesionCounts, ScoredLesion, size_class, size_class_names
+from doubleunet_bs.evaluation.scores.scan_scores import Detection, ScanScore
+from doubleunet_bs.evaluation.scores.statistics import Distribution, Intervals, bootstrap_means, distribution
 from doubleunet_bs.pixel_counts import Figures, PixelCounts
 
 FORMAT = 2

@@ -9,7 +9,7 @@ from typing import Any
 
 from doubleunet_bs.constants import KEPT_ROWS, RAW_SHAPE
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.fold_scores import SCORES, read_scores
+from doubleunet_bs.evaluation.scores.fold_scores import SCORES, read_scores
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.inference.model_description import (
     INTENDED_USE,

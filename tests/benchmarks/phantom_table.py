@@ -14,8 +14,8 @@ import statistics
 from pathlib import Path
 from types import SimpleNamespace
 
-from doubleunet_bs.evaluation.fold_scores import FoldScores, read_scores
-from doubleunet_bs.evaluation.statistics import Comparison, compare_scans, holm_corrected
+from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, read_scores
+from doubleunet_bs.evaluation.scores.statistics import Comparison, compare_scans, holm_corrected
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 

@@ -14,7 +14,7 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
-from doubleunet_bs.evaluation.tables import format_summary
+from doubleunet_bs.evaluation.terminal_text import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 from doubleunet_bs.training import devices

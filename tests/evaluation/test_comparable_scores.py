@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from score_makers import fold, scan
 
-from doubleunet_bs.evaluation.comparable_scores import comparable_figures, comparable_scores
-from doubleunet_bs.evaluation.froc import Candidate
 from doubleunet_bs.evaluation.paper_tables import PUBLISHED_SCORES, provenance
-from doubleunet_bs.evaluation.report.report import comparable_table
-from doubleunet_bs.evaluation.scores import scan_from_json
+from doubleunet_bs.evaluation.report.sections import comparable_table
+from doubleunet_bs.evaluation.scores.comparable_scores import comparable_figures, comparable_scores
+from doubleunet_bs.evaluation.scores.froc import Candidate
+from doubleunet_bs.evaluation.scores.scan_scores import scan_from_json
 from doubleunet_bs.evaluation.summary import Summary
-from doubleunet_bs.evaluation.tables import format_details
+from doubleunet_bs.evaluation.terminal_text import format_details
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.data_source import DataSource
 from doubleunet_bs.preparation.settings import PreparationSettings

@@ -15,7 +15,7 @@ from score_makers import scan
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.compare_runs import compare_runs, format_comparison, write_comparison
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
-from doubleunet_bs.evaluation.statistics import SEED, Comparison, compare_scans, holm_corrected
+from doubleunet_bs.evaluation.scores.statistics import SEED, Comparison, compare_scans, holm_corrected
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.training.run_folder import open_run

@@ -9,9 +9,9 @@ from intensity_run import FALSE_PIXELS, intensity_model, make_run, make_shards, 
 
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate import evaluate_fold, evaluate_run
-from doubleunet_bs.evaluation.fold_scores import read_scores
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, provenance
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
+from doubleunet_bs.evaluation.scores.fold_scores import read_scores
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.inference.keras_model import Segmenter
 from doubleunet_bs.pixel_counts import PixelCounts

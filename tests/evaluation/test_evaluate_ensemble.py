@@ -10,9 +10,9 @@ from intensity_run import SETTINGS, intensity_model, make_run, make_shards, writ
 
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate_ensemble import check_unseen, ensemble_of, evaluate_ensemble, open_seen
-from doubleunet_bs.evaluation.fold_scores import read_scores
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
-from doubleunet_bs.evaluation.tables import format_summary
+from doubleunet_bs.evaluation.scores.fold_scores import read_scores
+from doubleunet_bs.evaluation.terminal_text import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import auc
 
-from doubleunet_bs.evaluation.froc import Candidate, Froc, find_candidates, froc
+from doubleunet_bs.evaluation.scores.froc import Candidate, Froc, find_candidates, froc
 
 
 def candidate(peak, lesion=None):

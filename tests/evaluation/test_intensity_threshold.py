@@ -2,7 +2,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from doubleunet_bs.evaluation.scorer import grey_histograms
-from doubleunet_bs.evaluation.scores import best_threshold
+from doubleunet_bs.evaluation.scores.scan_scores import best_threshold
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import open_shards
 

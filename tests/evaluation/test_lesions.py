@@ -9,9 +9,9 @@ from skimage.measure import label, regionprops
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.evaluation import score_masks
-from doubleunet_bs.evaluation.lesions import LesionCounts, match_lesions
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
-from doubleunet_bs.evaluation.scores import scan_from_json, score_scan
+from doubleunet_bs.evaluation.scores.lesions import LesionCounts, match_lesions
+from doubleunet_bs.evaluation.scores.scan_scores import scan_from_json, score_scan
 from doubleunet_bs.pixel_counts import PixelCounts
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from score_makers import Scan, fold, lesion, scan
 
-from doubleunet_bs.evaluation.lesions import AreaUnit, area_unit, size_class, size_class_names
-from doubleunet_bs.evaluation.scores import MinimumSize, drop_small_lesions, learn_minimum_size, score_scan
+from doubleunet_bs.evaluation.scores.lesions import AreaUnit, area_unit, size_class, size_class_names
+from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize, drop_small_lesions, learn_minimum_size, score_scan
 from doubleunet_bs.evaluation.summary import Summary, by_size, by_view
 from doubleunet_bs.pixel_counts import count_pixels
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from doubleunet_bs.evaluation.fold_scores import FoldScores, ThresholdScore, write_scores
-from doubleunet_bs.evaluation.lesions import ScoredLesion
-from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, ThresholdScore, write_scores
+from doubleunet_bs.evaluation.scores.lesions import ScoredLesion
+from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
 

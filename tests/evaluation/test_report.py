@@ -16,15 +16,16 @@ from score_makers import fold, lesion, scan
 from doubleunet_bs.errors import BoneScanError
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
-from doubleunet_bs.evaluation.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
 from doubleunet_bs.evaluation.report.charts import f1_chart, write_figures
-from doubleunet_bs.evaluation.report.report import PACKAGE, head, patient_table, pixel_table
+from doubleunet_bs.evaluation.report.report import PACKAGE
 from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, inner_outline, tinted
+from doubleunet_bs.evaluation.report.sections import head, patient_table, pixel_table
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
-from doubleunet_bs.evaluation.scores import MinimumSize
+from doubleunet_bs.evaluation.scores.fold_scores import Postprocessed
+from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize
 from doubleunet_bs.evaluation.summary import Summary
-from doubleunet_bs.evaluation.tables import format_summary
+from doubleunet_bs.evaluation.terminal_text import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.templates import render_page
 from doubleunet_bs.training.history import Epoch

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from score_makers import scan
 
-from doubleunet_bs.evaluation.statistics import Distribution, bootstrap_means, distribution
+from doubleunet_bs.evaluation.scores.statistics import Distribution, bootstrap_means, distribution
 from doubleunet_bs.evaluation.summary import mean_of_folds
 from doubleunet_bs.pixel_counts import PixelCounts
 

@@ -7,7 +7,7 @@ import pytest
 from score_makers import Scan
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.scores import score_patients, score_scan
+from doubleunet_bs.evaluation.scores.scan_scores import score_patients, score_scan
 from doubleunet_bs.evaluation.stored_predictions import (
     StoredPredictions,
     complete,

@@ -9,13 +9,14 @@ import types
 import pytest
 from score_makers import fold, fold_of, lesion, scan
 
-from doubleunet_bs.evaluation.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, Provenance, provenance
-from doubleunet_bs.evaluation.report.report import pixel_table
-from doubleunet_bs.evaluation.scores import MinimumSize
-from doubleunet_bs.evaluation.statistics import bootstrap_means
+from doubleunet_bs.evaluation.report.sections import pixel_table
+from doubleunet_bs.evaluation.scores.fold_scores import Postprocessed
+from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize
+from doubleunet_bs.evaluation.scores.statistics import bootstrap_means
 from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
-from doubleunet_bs.evaluation.tables import format_details, format_summary, summary_csv, summary_tex
+from doubleunet_bs.evaluation.tables import summary_csv, summary_tex
+from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.training.experiments import paper_experiment
 

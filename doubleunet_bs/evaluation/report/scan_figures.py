@@ -9,7 +9,7 @@ import numpy as np
 
 from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.display import Colour, clinical_display, place_names, png_bytes
-from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.evaluation.tables import percent
 
 PROBABILITY_COLOUR = (230, 130, 0)

@@ -3,7 +3,7 @@
 Candidates are the 8-connected components of a view where the metastatic probability is at least `CANDIDATE_FROM`. The
 score of a candidate is its largest probability (its peak). A candidate marks the true lesion in which its peak pixel
 lies. If it lies in none, the candidate is a false positive. The score of a lesion is that of its best candidate;
-further candidates of the same lesion count for nothing. One common pixel, the rule of `evaluation.lesions`, does not
+further candidates of the same lesion count for nothing. One common pixel, the rule of `scores.lesions`, does not
 suffice here: a candidate that covers the whole body would mark all lesions.
 
 A point of the curve is the share of the lesions with a score of at least t, and the number of false positives of at

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.constants import CASE_NAME, METASTATIC, PATIENT_NAME, VIEWS
-from doubleunet_bs.evaluation.froc import Candidate, find_candidates
-from doubleunet_bs.evaluation.lesions import LesionCounts, ScoredLesion, match_lesions, match_view
+from doubleunet_bs.evaluation.scores.froc import Candidate, find_candidates
+from doubleunet_bs.evaluation.scores.lesions import LesionCounts, ScoredLesion, match_lesions, match_view
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 
 LEVELS = 256
@@ -64,7 +64,7 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
 class ScanScore:
     """One scan: pseudonyms, "positive" or "negative" as the cohort says, pixels of each view, lesions of both.
 
-    `candidates` (see `evaluation.froc`) and `peaks`, the largest probability of each view, are None where probabilities
+    `candidates` (see `scores.froc`) and `peaks`, the largest probability of each view, are None where probabilities
     are not known or not of interest.
     """
 
@@ -140,7 +140,7 @@ def score_scan(
         labels: (rows, columns) uint8 classes of the merged image; only class 2, metastatic, counts as true.
         mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
         probability: (rows, columns) metastatic probability, 0 to 1; None takes 1 everywhere.
-        pixel_area, overlap: of one pixel, and the least overlap of a match, see `evaluation.lesions`.
+        pixel_area, overlap: of one pixel, and the least overlap of a match, see `scores.lesions`.
     """
     labels, found = np.asarray(labels), np.asarray(mask, bool)
     truth, half = labels == METASTATIC, labels.shape[1] // 2

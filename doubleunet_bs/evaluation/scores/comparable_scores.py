@@ -6,9 +6,9 @@ All figures are of the test scans and of the normal scans that the model has not
 
 - Dice: of the metastatic pixels, pooled over the images, and as the mean over images. An image without true and
   predicted pixels has no Dice and is left out of the mean. One without true but with predicted pixels has 0.
-- FROC: see `evaluation.froc`.
+- FROC: see `scores.froc`.
 - AUC: `sklearn.metrics.roc_auc_score` of the largest metastatic probability of an image, and of a patient over all
-  images. It is undefined unless there are positive and negative ones. The AUC of `scores.score_patients` ranks by
+  images. It is undefined unless there are positive and negative ones. The AUC of `scan_scores.score_patients` ranks by
   predicted lesions instead.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.evaluation.froc import AT, LIMIT, Froc, froc
-from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.evaluation.scores.froc import AT, LIMIT, Froc, froc
+from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
 
 BOTH = "both views"

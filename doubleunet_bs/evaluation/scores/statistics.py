@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import rankdata, wilcoxon
 
-from doubleunet_bs.evaluation.scores import ScanScore
+from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 
 RESAMPLES = 2000
 SEED = 0

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.comparable_scores import ComparableScores, comparable_scores
-from doubleunet_bs.evaluation.lesions import LesionCounts
-from doubleunet_bs.evaluation.scores import (
+from doubleunet_bs.evaluation.scores.comparable_scores import ComparableScores, comparable_scores
+from doubleunet_bs.evaluation.scores.lesions import LesionCounts
+from doubleunet_bs.evaluation.scores.scan_scores import (
     Detection,
     MinimumSize,
     ScanScore,
@@ -111,7 +111,7 @@ class FoldScores(_Pooled):
         threshold: the intensity threshold beside the model.
         about: what the figures belong to: version, experiment, image size and binning, weights, data.
         unit: of all areas, "mm2" or "pixels" (of the camera).
-        overlap: least overlap of matching lesions, see `evaluation.lesions`.
+        overlap: least overlap of matching lesions, see `scores.lesions`.
         normals, normals_reason: normal scans that the model has not been trained on, or why there are none.
         postprocessed: with the minimum lesion size; None where there are no validation scans to learn it on.
     """

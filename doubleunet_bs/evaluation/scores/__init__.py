@@ -1,0 +1,1 @@
+"""Figures from masks and probabilities: pixels, lesions, curves, patients, and their distributions."""
