@@ -55,7 +55,7 @@ def test_auc_by_hand():
     assert found.patient_auc == pytest.approx(1 / 2)  # 0.9 and 0.6 against 0.7
     assert found.undefined == {
         "FROC": "there is no true lesion",
-        "AUC of images, posterior": "all are without metastases",
+        "AUC of images, posterior": "none has metastases",
     }
 
 
@@ -119,7 +119,7 @@ def test_means_over_folds_leave_out_what_is_undefined():
     text = format_details(Summary("dice", {}, 10, (first, second)))
     assert "AUC of patients" in text and "1.000 (1 of 2 folds)" in text
     assert "Undefined (fold 2), no probabilities" in text
-    assert "Undefined (fold 1), all are without metastases: AUC of images, posterior." in text
+    assert "Undefined (fold 1), none has metastases: AUC of images, posterior." in text
 
 
 MASKS = DataSource("bs80k-masks", "CC BY 4.0", "masks", whole=True)

@@ -185,18 +185,22 @@ def patient_table(summary: Summary) -> Table:
 def comparable_table(summary: Summary) -> Table:
     """Figures as other publications give them."""
     notes = [
-        "Of all scans the model has not seen, normal ones as well. An image is one view."
+        "All scans that the model has not seen, normal ones included. An image is one view."
         + (" Means over the folds, whose probabilities are not pooled." if len(summary.folds) > 1 else ""),
-        "Dice, mean over images: without images that have no true and no predicted pixel; one with predicted pixels "
-        "only has 0.",
+        "Dice, mean over images: images without true and predicted pixels are left out. An image with predicted but no "
+        "true pixels counts as 0.",
         f"FROC: a candidate is a connected area of a probability of at least {CANDIDATE_FROM:g}, ranked by its peak. "
-        "It detects the true lesion in which its peak lies; in none it is a false positive.",
+        "It detects the true lesion in which its peak lies. If it lies in none, it is a false positive.",
         f"FROC area (Bandos et al. 2009): mean sensitivity from 0 to {LIMIT:g} false positives per scan. AUC: area "
         "under the ROC curve of the largest probability. An image is positive where it has a true lesion.",
         *summary.comparable_notes,
     ]
     head = ["", "this run", "published"] if summary.published else ["", "mean" if len(summary.folds) > 1 else ""]
-    return Table(head, comparable_rows(summary, "–"), notes=notes)
+    # A figure and its unit stay on one line of a phone.
+    rows = [
+        [name, *(cell.replace(" %", "\u00a0%") for cell in cells)] for name, *cells in comparable_rows(summary, "–")
+    ]
+    return Table(head, rows, notes=notes)
 
 
 def scan_table(scans: Sequence[tuple[int, ScanScore]]) -> Table:

@@ -106,7 +106,7 @@ def comparable_scores(scans: Sequence[ScanScore]) -> ComparableScores:
     )
 
 
-_KIND = {True: "with metastases", False: "without metastases"}
+_KIND = {True: "all have metastases", False: "none has metastases"}
 
 
 def _auc(pairs: Sequence[tuple[bool, float]], what: str, undefined: dict[str, str]) -> float | None:
@@ -114,7 +114,7 @@ def _auc(pairs: Sequence[tuple[bool, float]], what: str, undefined: dict[str, st
     positive = [one for one, _ in pairs]
     if len(set(positive)) == 2:
         return float(roc_auc_score(positive, [score for _, score in pairs]))
-    undefined[what] = f"all are {_KIND[positive[0]]}" if positive else "there are none"
+    undefined[what] = _KIND[positive[0]] if positive else "there are none"
     return None
 
 
