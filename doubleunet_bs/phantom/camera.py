@@ -189,3 +189,11 @@ def draw_acquisition(rng: np.random.Generator, height_cm: float) -> Acquisition:
         background=float(np.clip(0.05 + 0.22 * (counts / 3e6) * rng.uniform(0.3, 1.6), 0.05, 0.6)),
         motion=motion,
     )
+
+
+def displaced(camera: Camera, rng: np.random.Generator) -> Camera:
+    """The camera above a patient who lay down again: some 10 mm further up or down, some 5 mm to a side."""
+    rows, columns = rng.normal(0, (10 / camera.spacing_mm, 5 / camera.spacing_mm))
+    return dataclasses.replace(
+        camera, top_row=camera.top_row + float(rows), middle_column=camera.middle_column + float(columns)
+    )

@@ -47,6 +47,8 @@ def to_dicom(scan: PhantomScan) -> FileDataset:
     identity: tuple = (scan.seed, scan.index, scan.cancer, scan.metastatic)
     if scan.wanted_index is not None:
         identity = (*identity, scan.wanted_index)
+    if scan.repeat:
+        identity = (*identity, "repeat", scan.repeat)
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = NuclearMedicineImageStorage

@@ -18,6 +18,7 @@ from doubleunet_bs.phantom.camera import (
     Acquisition,
     Camera,
     Patch,
+    displaced,
     draw_acquisition,
     project,
     scatter,
@@ -64,7 +65,7 @@ class PhantomScan:
         lesions: view -> uint8 (1024, 256), 2 where a physician would outline a metastasis, else 0.
         lesion_list: one entry per metastasis, seen or not.
         involved: name of a region of the skeleton -> fraction of its bone that lies within a metastasis, in three
-            dimensions. wanted_index: the Bone Scan Index that was asked for, if any.
+            dimensions. wanted_index: the Bone Scan Index that was asked for, if any. repeat: see `make_phantom`.
         mimics: names of what is hot without being a metastasis, sorted, each once.
         benign_foci: (kind, site) of every benign focus.
         patient, acquisition: how it was drawn.
@@ -81,6 +82,7 @@ class PhantomScan:
     lesion_list: tuple[Lesion, ...]
     involved: dict[str, float]
     wanted_index: float | None
+    repeat: int
     mimics: tuple[str, ...]
     benign_foci: tuple[tuple[str, str], ...]
     patient: Patient
@@ -106,7 +108,12 @@ class PhantomScan:
 
 
 def make_phantom(
-    seed: int, index: int = 0, cancer: str = "breast", metastatic: bool = True, wanted_index: float | None = None
+    seed: int,
+    index: int = 0,
+    cancer: str = "breast",
+    metastatic: bool = True,
+    wanted_index: float | None = None,
+    repeat: int = 0,
 ) -> PhantomScan:
     """Make one synthetic whole-body bone scan.
 
@@ -117,6 +124,8 @@ def make_phantom(
         metastatic: with lesions (at least one of them visible in a view) or without any.
         wanted_index: true Bone Scan Index in percent, above 0 and at most 20, by the ICRP 110 table of the patient's
             sex; None draws lesions as they are reported.
+        repeat: number of the scan of this patient: 0 is the first, 1 and on are the same patient and lesions, laid a
+            little elsewhere under the camera, with new noise.
 
     Returns:
         The scan. Views are uint16 of shape (1024, 256).
@@ -129,7 +138,7 @@ def make_phantom(
         >>> scan.anterior.shape, scan.anterior.dtype.name
         ((1024, 256), 'uint16')
     """
-    seed, index = check_whole(seed, "seed"), check_whole(index, "index")
+    seed, index, repeat = check_whole(seed, "seed"), check_whole(index, "index"), check_whole(repeat, "repeat")
     if cancer not in CANCERS:
         raise SettingsError(f"unknown cancer {cancer!r}: choose one of {', '.join(CANCERS)}")
     if wanted_index is not None and not (metastatic and 0 < wanted_index <= LARGEST_INDEX):
@@ -144,6 +153,9 @@ def make_phantom(
     bones = pose_skeleton(skeleton, patient)
     parts = build_parts(patient)
     acquisition = draw_acquisition(camera_rng, max(float(part.y[-1]) for part in parts))
+    if repeat:
+        noise_rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, len(streams) + repeat)))
+        acquisition = dataclasses.replace(acquisition, camera=displaced(acquisition.camera, noise_rng))
     camera = acquisition.camera
     body = surfaces(parts, patient, camera.row_y, camera.column_x)
 
@@ -207,6 +219,7 @@ def make_phantom(
         lesion_list=tuple(lesion_list),
         involved=involved_fractions(involved),
         wanted_index=wanted_index,
+        repeat=repeat,
         mimics=tuple(sorted({focus.kind for focus in benign} | set(mimics) | set(named))),
         benign_foci=tuple((focus.kind, focus.site) for focus in benign),
         patient=patient,

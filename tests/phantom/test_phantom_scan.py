@@ -158,6 +158,20 @@ def test_same_arguments_same_scan_and_nothing_else():
         assert other.anterior.tobytes() != first.anterior.tobytes()
 
 
+def test_a_repeated_scan_is_the_same_patient_elsewhere_with_new_noise():
+    first, second, third = (make_phantom(5, 2, repeat=number) for number in range(3))
+    assert first.patient.uptake == second.patient.uptake and first.involved == second.involved
+    assert [lesion.site for lesion in first.lesion_list] == [lesion.site for lesion in second.lesion_list]
+    cameras = [scan.acquisition.camera for scan in (first, second, third)]
+    shift = [(one.top_row - cameras[0].top_row, one.middle_column - cameras[0].middle_column) for one in cameras[1:]]
+    assert all(0 < abs(value) < 20 for pair in shift for value in pair) and shift[0] != shift[1]
+    middles = [np.average(np.arange(1024), weights=scan.anterior.sum(axis=1)) for scan in (first, second)]
+    assert middles[1] - middles[0] == pytest.approx(shift[0][0], abs=1)
+    # The same expectation, so that only noise and position differ.
+    assert second.total_counts == pytest.approx(first.total_counts, rel=0.01)
+    assert make_phantom(5, 2, repeat=1).anterior.tobytes() == second.anterior.tobytes()
+
+
 def test_normal_scans_have_no_lesions_but_what_imitates_them(cohort):
     normal = [scan for scan in cohort if not scan.metastatic]
     assert len(normal) == 3
@@ -235,7 +249,15 @@ def test_number_and_sites_of_lesions(cancer):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"seed": -1}, {"seed": 1.5}, {"seed": 0, "index": -2}, {"seed": 0, "cancer": "lung"}, {"seed": "a"}]
+    "wrong",
+    [
+        {"seed": -1},
+        {"seed": 1.5},
+        {"seed": 0, "index": -2},
+        {"seed": 0, "cancer": "lung"},
+        {"seed": "a"},
+        {"seed": 0, "repeat": -1},
+    ],
 )
 def test_wrong_arguments_are_refused(wrong):
     with pytest.raises(SettingsError):
