@@ -24,8 +24,8 @@ def synthetic_shards():
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, tensorflow):
+    from doubleunet_bs.runs.run_folder import open_run
     from doubleunet_bs.serving.export import export_fold
-    from doubleunet_bs.training.run_folder import open_run
 
     folder = tmp_path_factory.mktemp("trained")
     run = make_run(folder / "run", make_shards(folder / "shards"), folds=(1,))

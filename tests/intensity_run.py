@@ -55,8 +55,8 @@ def make_run(
     """A run of `folds_of` folds on `shards`, of which `folds` are trained to call grey above `level` metastatic."""
     import keras
 
-    from doubleunet_bs.training.create_run import create_run
-    from doubleunet_bs.training.experiments import paper_experiment
+    from doubleunet_bs.runs.create_run import create_run
+    from doubleunet_bs.runs.experiments import paper_experiment
 
     dataset = open_shards(shards)
     settings = {"folds": folds_of, "encoder_weights": "none"} | changes
@@ -69,7 +69,7 @@ def make_run(
 
 def write_fold(run, dataset, fold: int, model, f1: float | None = 0.6) -> Path:
     """The folder that training leaves, with `model` in it; its best epoch is the third, with the validation F1 `f1`."""
-    from doubleunet_bs.training.history import Epoch, write_history
+    from doubleunet_bs.runs.history import Epoch, write_history
 
     folder = run.fold_path(fold)
     folder.mkdir()

@@ -49,7 +49,7 @@ def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydi
     said = run(
         "import sys, doubleunet_bs\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
-        "import doubleunet_bs.preparation.shards, doubleunet_bs.training.history, doubleunet_bs.training.run_folder\n"
+        "import doubleunet_bs.preparation.shards, doubleunet_bs.runs.history, doubleunet_bs.runs.run_folder\n"
         "names = ('tensorflow', 'keras', 'pydicom', 'gdcm', 'matplotlib', 'scipy')\n"
         "print([name for name in names if name in sys.modules])\n"
         "import doubleunet_bs.evaluation.scores.fold_scores, doubleunet_bs.evaluation.scores.statistics\n"

@@ -26,7 +26,7 @@ from doubleunet_bs.errors import DatasetError, SettingsError, counted
 from doubleunet_bs.files import read_json
 
 if TYPE_CHECKING:
-    from doubleunet_bs.training.experiments import Experiment
+    from doubleunet_bs.runs.experiments import Experiment
 
 EXPERIMENT = "focal-tversky-otsu"
 PATIENTS = 130
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
+    from doubleunet_bs.runs.create_run import create_run
     from doubleunet_bs.serving.export import export_fold
-    from doubleunet_bs.training.create_run import create_run
     from doubleunet_bs.training.devices import DeviceSettings, open_devices
     from doubleunet_bs.training.run_training import describe_run, train_fold
 
@@ -111,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _demo_experiment(changes: dict[str, Any], precision: str) -> "Experiment":
+    from doubleunet_bs.runs.experiments import paper_experiment
     from doubleunet_bs.tensorflow_setup import bfloat16_instruction
-    from doubleunet_bs.training.experiments import paper_experiment
 
     fast = precision in ("auto", "mixed_bfloat16") and bfloat16_instruction() is not None
     experiment = paper_experiment(EXPERIMENT, **{"epochs": EPOCHS_FAST if fast else EPOCHS, **SETTINGS, **changes})

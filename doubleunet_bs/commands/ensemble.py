@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the ensemble and print what is in it."""
+    from doubleunet_bs.runs.run_folder import open_run
     from doubleunet_bs.tensorflow_setup import import_tensorflow
-    from doubleunet_bs.training.run_folder import open_run
 
     opened = open_run(args.run_path)
     import_tensorflow()

@@ -141,7 +141,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _score(args: argparse.Namespace, settings) -> int:
     from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
-    from doubleunet_bs.training.run_folder import open_run
+    from doubleunet_bs.runs.run_folder import open_run
 
     [path] = args.run_paths
     found = None

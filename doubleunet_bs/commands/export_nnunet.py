@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.folds is not None or args.seed is not None:
         raise SettingsError("--folds and --seed are those of --run: leave them out")
     else:
-        from doubleunet_bs.training.run_folder import open_run
+        from doubleunet_bs.runs.run_folder import open_run
 
         found = open_run(args.run)
         found.check_data(dataset, args.shards)

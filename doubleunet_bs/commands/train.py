@@ -30,9 +30,9 @@ from doubleunet_bs.stop_signals import Interrupted, StopSignals
 
 if TYPE_CHECKING:
     from doubleunet_bs.preparation.shards import ShardedDataset
-    from doubleunet_bs.training.create_run import PlannedRun
-    from doubleunet_bs.training.experiments import Experiment
-    from doubleunet_bs.training.run_folder import Run
+    from doubleunet_bs.runs.create_run import PlannedRun
+    from doubleunet_bs.runs.experiments import Experiment
+    from doubleunet_bs.runs.run_folder import Run
 
 # Options that are settings of the experiment; the name of the option is that of the setting.
 SETTINGS = (
@@ -159,7 +159,7 @@ class _SetAction(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         if values == "help":
-            from doubleunet_bs.training.experiments import settings_table
+            from doubleunet_bs.runs.experiments import settings_table
 
             print(settings_table())
             parser.exit()
@@ -205,7 +205,7 @@ def device_options(args: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
 
 def changed_settings(args: argparse.Namespace) -> dict:
     """The settings of the experiment that the options of `add_settings` change, checked and with their types."""
-    from doubleunet_bs.training.experiments import parse_changes
+    from doubleunet_bs.runs.experiments import parse_changes
 
     given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     return parse_changes([*args.set, *(f"{name}={value}" for name, value in given.items())])
@@ -214,10 +214,10 @@ def changed_settings(args: argparse.Namespace) -> dict:
 def run(args: argparse.Namespace) -> int:
     """Train, export, and print where the results are."""
     from doubleunet_bs.dataset.folds import has_published_split
+    from doubleunet_bs.runs.create_run import plan_run
+    from doubleunet_bs.runs.resume import resume_command, to_resume
+    from doubleunet_bs.runs.run_folder import EXPERIMENT, open_run
     from doubleunet_bs.tensorflow_setup import import_tensorflow
-    from doubleunet_bs.training.create_run import plan_run
-    from doubleunet_bs.training.resume import resume_command, to_resume
-    from doubleunet_bs.training.run_folder import EXPERIMENT, open_run
 
     # Everything up to the import of TensorFlow answers within a second or two, and writes nothing.
     old = open_run(args.run) if (Path(args.run) / EXPERIMENT).exists() else None
@@ -266,7 +266,7 @@ def run(args: argparse.Namespace) -> int:
 def _experiment(args: argparse.Namespace, old: "Run | None") -> "Experiment":
     """What is asked for: the row with the changes, or the settings of the run with them."""
     from doubleunet_bs.imagenet_file import known_source
-    from doubleunet_bs.training.experiments import paper_experiment
+    from doubleunet_bs.runs.experiments import paper_experiment
 
     changes = changed_settings(args)
     if args.start_from:
@@ -309,7 +309,7 @@ def _open_data(
 
 def _is_left(plan: "PlannedRun", fold: "int | str", resume: bool) -> bool:
     """Whether something is left to do. Finished folds are named; without `resume` one that has begun is an error."""
-    from doubleunet_bs.training.resume import already_begun, has_results
+    from doubleunet_bs.runs.resume import already_begun, has_results
 
     if not isinstance(fold, int) or not plan.exists:
         return True
@@ -331,8 +331,8 @@ def _check_devices(args: argparse.Namespace) -> None:
 
 
 def _open_devices(args: argparse.Namespace, plan: "PlannedRun", fold: "int | str"):
+    from doubleunet_bs.runs.resume import earlier_devices
     from doubleunet_bs.training.devices import DeviceSettings, open_devices
-    from doubleunet_bs.training.resume import earlier_devices
 
     earlier = earlier_devices(plan.run, fold) if args.resume else {}
     image_shape = tuple(plan.run.data["image_shape"])

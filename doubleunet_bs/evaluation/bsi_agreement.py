@@ -34,8 +34,8 @@ from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS, CaseRecord
 from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.runs.run_folder import Run, open_run
 from doubleunet_bs.scans.pseudonyms import load_file_table
-from doubleunet_bs.training.run_folder import Run, open_run
 
 JSON, CSV, SCANS_CSV = "bsi_agreement.json", "bsi_agreement.csv", "bsi_scans.csv"
 PICTURE = "bsi_agreement"

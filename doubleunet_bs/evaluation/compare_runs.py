@@ -24,7 +24,7 @@ from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.training.run_folder import Run, open_run
+from doubleunet_bs.runs.run_folder import Run, open_run
 
 METHOD = (
     "Dice per scan, second minus first; two-sided Wilcoxon signed-rank test without the scans that do not differ, p "

@@ -21,8 +21,8 @@ from doubleunet_bs.evaluation.tables import write_summary
 from doubleunet_bs.inference.model_folder import open_fold
 from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.runs.run_folder import Run, open_run
 from doubleunet_bs.tensorflow_setup import import_tensorflow
-from doubleunet_bs.training.run_folder import Run, open_run
 
 if TYPE_CHECKING:
     from doubleunet_bs.inference.keras_model import Segment

@@ -28,9 +28,9 @@ from doubleunet_bs.evaluation.tables import write_summary
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
+from doubleunet_bs.runs.cohorts import recorded_shards
+from doubleunet_bs.runs.run_folder import Run, open_run
 from doubleunet_bs.tensorflow_setup import import_tensorflow
-from doubleunet_bs.training.cohorts import recorded_shards
-from doubleunet_bs.training.run_folder import Run, open_run
 
 if TYPE_CHECKING:
     from doubleunet_bs.inference.keras_model import Segment

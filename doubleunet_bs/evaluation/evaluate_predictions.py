@@ -19,7 +19,7 @@ from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
 from doubleunet_bs.files import file_inside
 from doubleunet_bs.preparation.records import scans_are
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs.run_folder import open_run
 
 
 def evaluate_predictions(

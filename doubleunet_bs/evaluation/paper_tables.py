@@ -20,7 +20,7 @@ from doubleunet_bs.preparation.records import (
     scans_are,
 )
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.runs.experiments import Experiment
 
 SOURCE = "Chen et al. 2023, doi:10.20944/preprints202307.0674.v1"
 CANCER = "breast"

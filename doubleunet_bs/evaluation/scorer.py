@@ -25,7 +25,7 @@ from doubleunet_bs.evaluation.scores.scan_scores import (
 from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete, read_prediction
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.runs.experiments import Experiment
 
 if TYPE_CHECKING:
     from doubleunet_bs.inference.keras_model import Segment

@@ -30,9 +30,9 @@ from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.inference.model_folder import open_fold
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
+from doubleunet_bs.runs.run_folder import Run, open_run
 from doubleunet_bs.templates import render_page
 from doubleunet_bs.tensorflow_setup import import_tensorflow
-from doubleunet_bs.training.run_folder import Run, open_run
 
 if TYPE_CHECKING:
     from doubleunet_bs.inference.keras_model import CasePrediction

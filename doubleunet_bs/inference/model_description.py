@@ -17,7 +17,7 @@ from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.endpoints import describe_endpoints
 from doubleunet_bs.preparation.records import MIXED, NOT_STATED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.experiments import EXPERIMENTS, SKELETON_CLASSES
+from doubleunet_bs.runs.experiments import EXPERIMENTS, SKELETON_CLASSES
 
 FORMAT = 1
 DESCRIPTION = Path("assets.extra") / "model.json"

@@ -18,9 +18,9 @@ from doubleunet_bs.inference.model_description import (
 from doubleunet_bs.preparation.records import UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import file_sha256
-from doubleunet_bs.training import run_folder
-from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.run_folder import SAVED_MODEL, Run, open_run
+from doubleunet_bs.runs import run_folder
+from doubleunet_bs.runs.history import read_history
+from doubleunet_bs.runs.run_folder import SAVED_MODEL, Run, open_run
 
 _ADVICE = "give a fold such as RUN/fold_01, or an exported saved_model folder"
 

@@ -12,7 +12,7 @@ negatives of a class. The training loop adds the sums up over devices and micro-
     >>> float(JaccardLoss()(labels, np.eye(3, dtype="float32")[[[[1, 1, 2]]]]))
     0.3333333432674408
 
-Then name it in `training.steps.make_loss`, and in `loss` of `training.experiments.Experiment`.
+Then name it in `training.steps.make_loss`, and in `loss` of `runs.experiments.Experiment`.
 
 To add a network, write a function with the arguments and outputs of `double_unet`, out of the blocks in `layers` for
 instance, and call it in `training.build_network`. `tests/small_network.py` is a short one.

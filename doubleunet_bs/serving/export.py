@@ -35,9 +35,9 @@ from doubleunet_bs.inference.keras_model import (
 from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_ensemble
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.inference.saved_model_check import FILES, GRAPH, check_graph, hash_files
+from doubleunet_bs.runs.run_folder import SAVED_MODEL, Run
 from doubleunet_bs.serving.model_card import write_model_card
 from doubleunet_bs.serving.raw_counts import counts_signature, raw_counts_function
-from doubleunet_bs.training.run_folder import SAVED_MODEL, Run
 
 
 def export_fold(run: Run, fold: int) -> Path:

@@ -21,7 +21,7 @@ from doubleunet_bs.inference.model_description import (
 )
 from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.preparation.records import MIXED, PHANTOMS, UNKNOWN
-from doubleunet_bs.training.run_folder import ABOUT_DATA, Run
+from doubleunet_bs.runs.run_folder import ABOUT_DATA, Run
 
 CARD, CARD_JSON = "model_card.md", "model_card.json"
 FORMAT = 1

@@ -32,10 +32,10 @@ from doubleunet_bs.inference.model_description import DESCRIPTION, NAME, ModelDe
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.saved_model_check import check_saved_model
 from doubleunet_bs.preparation.case import prepare_scan
+from doubleunet_bs.runs.run_folder import Run
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.serving.export import export_fold
 from doubleunet_bs.serving.model_card import write_model_card
-from doubleunet_bs.training.run_folder import Run
 
 COMPOSE = "compose.yaml"
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"

@@ -1,4 +1,4 @@
-"""Experiments, stages, the training loop and negative mining (paper, sections 2.5, 2.6 and 3).
+"""Stages, the training loop and negative mining (paper, sections 2.5, 2.6 and 3).
 
 The public API, from shards to a trained fold, is in the example of `train_fold`. How a command reaches the gradient:
 `commands.train` -> `run_training` (folds of a run) -> `stages` (trainings of a fold) -> `trainer` (epochs) -> `steps`.
@@ -10,41 +10,15 @@ To extend it:
 - an augmentation: a variant in `dataset.augmentation.Augmentation`, switched by a setting of `Experiment`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from doubleunet_bs.runs import Experiment, Run, create_run, open_run, paper_experiment
+from doubleunet_bs.tensorflow_setup import import_tensorflow
 
-from doubleunet_bs.training.create_run import create_run
-from doubleunet_bs.training.experiments import Experiment, paper_experiment
-from doubleunet_bs.training.run_folder import Run, open_run
+import_tensorflow()  # before any module below does it with all of its chatter
 
-if TYPE_CHECKING:
-    from doubleunet_bs.training.devices import DeviceSettings, open_devices
-    from doubleunet_bs.training.run_training import train_all_folds, train_fold
+from doubleunet_bs.training.devices import DeviceSettings, open_devices  # noqa: E402
+from doubleunet_bs.training.run_training import train_all_folds, train_fold  # noqa: E402
 
 __all__ = [
-    "DeviceSettings",
-    "Experiment",
-    "Run",
-    "create_run",
-    "open_devices",
-    "open_run",
-    "paper_experiment",
-    "train_all_folds",
-    "train_fold",
-]
-_NEED_TENSORFLOW = {
-    "DeviceSettings": "devices",
-    "open_devices": "devices",
-    "train_all_folds": "run_training",
-    "train_fold": "run_training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: what reads a run needs no TensorFlow.
-    if name not in _NEED_TENSORFLOW:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-    import_tensorflow()
-    return getattr(importlib.import_module(f"{__name__}.{_NEED_TENSORFLOW[name]}"), name)
+    "DeviceSettings", "Experiment", "Run", "create_run", "open_devices", "open_run", "paper_experiment",
+    "train_all_folds", "train_fold",
+]  # fmt: skip

@@ -11,8 +11,8 @@ from doubleunet_bs.network import double_unet
 from doubleunet_bs.network.double_unet import prior_head_bias
 from doubleunet_bs.network.encoder_weights import CONV_LAYERS
 from doubleunet_bs.preparation.shards import Dataset
+from doubleunet_bs.runs.experiments import Experiment
 from doubleunet_bs.training.devices import Replicas
-from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fast_kernels import FusedAdam
 from doubleunet_bs.training.training_task import TrainingTask
 

@@ -9,8 +9,8 @@ from tensorflow.python.framework.config import is_op_determinism_enabled  # Tens
 
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.network.encoder_weights import check_encoder_weights
+from doubleunet_bs.runs.experiments import Experiment
 from doubleunet_bs.tensorflow_setup import bfloat16_instruction
-from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fast_kernels import can_train_in, has_bfloat16_kernels
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from doubleunet_bs.files import replace_file
-from doubleunet_bs.training.history import Epoch
+from doubleunet_bs.runs.history import Epoch
 
 
 def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) -> None:

@@ -1,7 +1,7 @@
 """Train the folds of a run through all stages of its experiment: what `doubleunet-bs train` does.
 
 Several processes, on any machines that share the run folder, may train at the same time. A fold is trained by one
-process (`training.locks`). The pre-training of a run is done by one process while the others wait.
+process (`runs.locks`). The pre-training of a run is done by one process while the others wait.
 """
 
 import contextlib
@@ -14,12 +14,10 @@ import tensorflow as tf
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import RunError, SettingsError, counted
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.stop_signals import StopSignals
-from doubleunet_bs.training.devices import Replicas, check_memory, deterministic_kernels, memory_advice
-from doubleunet_bs.training.history import Epoch, read_history
-from doubleunet_bs.training.locks import Lock, LockedError, lock_or_wait, pause
-from doubleunet_bs.training.resume import already_begun, has_results
-from doubleunet_bs.training.run_folder import (
+from doubleunet_bs.runs.history import Epoch, read_history
+from doubleunet_bs.runs.locks import Lock, LockedError, lock_or_wait, pause
+from doubleunet_bs.runs.resume import already_begun, has_results
+from doubleunet_bs.runs.run_folder import (
     HISTORY,
     KERAS_MODEL,
     MINING_MODEL,
@@ -28,6 +26,8 @@ from doubleunet_bs.training.run_folder import (
     Run,
     remove_temporary,
 )
+from doubleunet_bs.stop_signals import StopSignals
+from doubleunet_bs.training.devices import Replicas, check_memory, deterministic_kernels, memory_advice
 from doubleunet_bs.training.stages import (
     FOLD,
     FoldStages,

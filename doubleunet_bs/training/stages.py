@@ -21,18 +21,9 @@ from doubleunet_bs.dataset.folds import Folds, hold_out, lesions_of_cases
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import Dataset, ShardedDataset, file_sha256
-from doubleunet_bs.training.cohorts import check_start, start_fold
-from doubleunet_bs.training.devices import Replicas, images_at_once
-from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.negative_mining import (
-    DESCRIPTION,
-    MinedDataset,
-    check_unseen,
-    load_mined,
-    mine_negatives,
-    save_mined,
-)
-from doubleunet_bs.training.run_folder import (
+from doubleunet_bs.runs.cohorts import check_start, start_fold
+from doubleunet_bs.runs.experiments import Experiment
+from doubleunet_bs.runs.run_folder import (
     BEST_WEIGHTS,
     ENVIRONMENT,
     KERAS_MODEL,
@@ -40,6 +31,15 @@ from doubleunet_bs.training.run_folder import (
     PRETRAIN,
     STAGES,
     Run,
+)
+from doubleunet_bs.training.devices import Replicas, images_at_once
+from doubleunet_bs.training.negative_mining import (
+    DESCRIPTION,
+    MinedDataset,
+    check_unseen,
+    load_mined,
+    mine_negatives,
+    save_mined,
 )
 from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.training_task import TrainingTask, check_made_from, read_environment
@@ -51,7 +51,7 @@ FORMAT = 1
 def stage_names(experiment: Experiment) -> tuple[str, ...]:
     """The stages that an experiment has, in their order.
 
-    >>> from doubleunet_bs.training.experiments import paper_experiment
+    >>> from doubleunet_bs.runs.experiments import paper_experiment
     >>> stage_names(paper_experiment("dice-mining"))
     ('mining_model', 'mined_negatives', 'fold')
     """

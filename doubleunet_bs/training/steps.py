@@ -21,8 +21,8 @@ from doubleunet_bs.network.metrics import (
     region_mask,
     segments_skeleton,
 )
+from doubleunet_bs.runs.experiments import Experiment
 from doubleunet_bs.training.devices import Replicas, sum_over_replicas
-from doubleunet_bs.training.experiments import Experiment
 from doubleunet_bs.training.fast_kernels import use_fast_kernels
 
 

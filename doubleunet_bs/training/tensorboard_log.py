@@ -14,7 +14,7 @@ import tensorflow as tf
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 from doubleunet_bs.display import clinical_display, paint_errors, with_names
 from doubleunet_bs.preparation.records import CaseRecord
-from doubleunet_bs.training.history import Epoch
+from doubleunet_bs.runs.history import Epoch
 
 EXAMPLES = 3
 """Validation scans shown at every epoch that is the best so far."""

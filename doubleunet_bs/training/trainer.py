@@ -28,13 +28,8 @@ from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network.metrics import metastatic_mask, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
-from doubleunet_bs.stop_signals import Interrupted, StopSignals
-from doubleunet_bs.training.build_network import build_network, encoder_variables, plain_network
-from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
-from doubleunet_bs.training.history import Epoch, Pace, epoch_line, write_history
-from doubleunet_bs.training.learning_rate import Plateau, cosine
-from doubleunet_bs.training.progress_picture import draw_progress
-from doubleunet_bs.training.run_folder import (
+from doubleunet_bs.runs.history import Epoch, Pace, epoch_line, write_history
+from doubleunet_bs.runs.run_folder import (
     BEST_WEIGHTS,
     ENVIRONMENT,
     HISTORY,
@@ -43,6 +38,11 @@ from doubleunet_bs.training.run_folder import (
     STATE,
     remove_temporary,
 )
+from doubleunet_bs.stop_signals import Interrupted, StopSignals
+from doubleunet_bs.training.build_network import build_network, encoder_variables, plain_network
+from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
+from doubleunet_bs.training.learning_rate import Plateau, cosine
+from doubleunet_bs.training.progress_picture import draw_progress
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.tensorboard_log import EXAMPLES, TensorBoardLog
 from doubleunet_bs.training.training_state import TrainingState, load_state, save_state

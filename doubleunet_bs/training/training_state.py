@@ -18,7 +18,7 @@ import numpy as np
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import replace_file
-from doubleunet_bs.training.history import Epoch
+from doubleunet_bs.runs.history import Epoch
 
 FORMAT = 1
 DAMAGED_ARCHIVE = (

@@ -13,9 +13,9 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.records import count_cohort
 from doubleunet_bs.preparation.shards import Dataset, file_sha256
+from doubleunet_bs.runs.experiments import Experiment
+from doubleunet_bs.runs.run_folder import ENVIRONMENT
 from doubleunet_bs.training.devices import Replicas, deterministic_kernels
-from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.run_folder import ENVIRONMENT
 from doubleunet_bs.training.training_state import TrainingState
 
 PACKAGES = ("doubleunet-bs", "tensorflow", "keras", "numpy", "pydicom", "opencv-python-headless", "scikit-learn")

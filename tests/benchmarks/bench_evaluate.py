@@ -32,9 +32,9 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
     from doubleunet_bs.files import write_json
     from doubleunet_bs.network import double_unet
     from doubleunet_bs.preparation.shards import open_shards
-    from doubleunet_bs.training.create_run import create_run
-    from doubleunet_bs.training.experiments import paper_experiment
-    from doubleunet_bs.training.history import Epoch, write_history
+    from doubleunet_bs.runs.create_run import create_run
+    from doubleunet_bs.runs.experiments import paper_experiment
+    from doubleunet_bs.runs.history import Epoch, write_history
 
     dataset = open_shards(folder / "shards")
     experiment = paper_experiment("focal-tversky-otsu", folds=folds, encoder_weights="none")

@@ -21,7 +21,7 @@ from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras, numpy as np
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.training.fast_kernels import FusedAdam
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss

@@ -46,8 +46,8 @@ def own_trainer(rows: int, columns: int, precision: str, xla: bool, devices: str
     """This project's step, fed as in training: by an iterator of a distributed dataset of uint8 arrays."""
     import tensorflow as tf
 
+    from doubleunet_bs.runs.experiments import paper_experiment
     from doubleunet_bs.training.devices import choose_precision, open_replicas
-    from doubleunet_bs.training.experiments import paper_experiment
     from doubleunet_bs.training.fast_kernels import FusedAdam
     from doubleunet_bs.training.steps import Steps, make_loss
 

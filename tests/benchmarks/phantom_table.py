@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, read_scores
 from doubleunet_bs.evaluation.scores.statistics import Comparison, compare_scans, holm_corrected
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
+from doubleunet_bs.runs.experiments import PAPER_EXPERIMENTS
 
 UNSEEN = "unseen"  # the cohort's name, and so that of its folder under RUN/ensemble
 PRECISIONS = ("float32", "mixed_bfloat16")

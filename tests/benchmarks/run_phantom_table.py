@@ -29,7 +29,7 @@ from measuring import print_environment
 from phantom_table import PRECISIONS, UNSEEN, table
 
 from doubleunet_bs.commands.demo import PHANTOM_KEY, SETTINGS
-from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
+from doubleunet_bs.runs.experiments import PAPER_EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 # Name -> cancer, patients, part with metastases (paper, sections 2.1 and 2.6), seed. The demo, on which settings were

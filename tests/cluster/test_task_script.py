@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from doubleunet_bs.commands import train
-from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
+from doubleunet_bs.runs.experiments import PAPER_EXPERIMENTS
 
 CLUSTER = Path(__file__).resolve().parents[2] / "assets" / "cluster"
 PRINT_ARGUMENTS = "#!/bin/bash\nprintf 'argument %s\\n' \"$@\"\n"

@@ -17,8 +17,8 @@ from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.terminal_text import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
+from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.training import devices
-from doubleunet_bs.training.run_folder import open_run
 
 
 @pytest.fixture(scope="module")

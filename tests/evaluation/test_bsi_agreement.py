@@ -39,8 +39,8 @@ def body_model(rows, columns, region):
 
 
 def make_skeleton_run(path, shards, region=SKULL, folds=(1, 2, 3)):
-    from doubleunet_bs.training.create_run import create_run
-    from doubleunet_bs.training.experiments import paper_experiment
+    from doubleunet_bs.runs.create_run import create_run
+    from doubleunet_bs.runs.experiments import paper_experiment
 
     dataset = SkeletonDataset.of(open_shards(shards))
     run = create_run(path, paper_experiment("skeleton", folds=3, encoder_weights="none"), dataset)

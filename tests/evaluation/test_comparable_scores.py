@@ -17,7 +17,7 @@ from doubleunet_bs.evaluation.terminal_text import format_details
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.data_source import DataSource
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 
 
 def seen(one, anterior=0.0, posterior=0.0, candidates=(), of_posterior=None):

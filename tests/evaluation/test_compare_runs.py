@@ -18,7 +18,7 @@ from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores.statistics import SEED, Comparison, compare_scans, holm_corrected
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs.run_folder import open_run
 
 QUICK = EvaluationSettings(pictures=False, show_progress=False)
 

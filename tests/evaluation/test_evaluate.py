@@ -17,8 +17,8 @@ from doubleunet_bs.inference.keras_model import Segmenter
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.run_folder import open_run
 
 
 def wrong_pixels(case):

@@ -16,7 +16,7 @@ from doubleunet_bs.evaluation.terminal_text import format_summary
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs.run_folder import open_run
 
 QUICK = EvaluationSettings(pictures=False, show_progress=False)
 

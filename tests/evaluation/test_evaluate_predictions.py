@@ -12,7 +12,7 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.evaluate_predictions import evaluate_predictions
 from doubleunet_bs.evaluation.stored_predictions import read_prediction
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs.run_folder import open_run
 
 
 @pytest.fixture(scope="module")

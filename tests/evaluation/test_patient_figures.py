@@ -8,7 +8,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.evaluation.scorer import unseen_normals
 from doubleunet_bs.evaluation.scores.scan_scores import score_patients
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 
 
 def test_by_hand():

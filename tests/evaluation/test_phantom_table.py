@@ -10,7 +10,7 @@ from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, ThresholdSco
 from doubleunet_bs.evaluation.scores.lesions import ScoredLesion
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
-from doubleunet_bs.training.experiments import PAPER_EXPERIMENTS
+from doubleunet_bs.runs.experiments import PAPER_EXPERIMENTS
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

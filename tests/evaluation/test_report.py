@@ -27,9 +27,9 @@ from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.terminal_text import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.runs.history import Epoch
+from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.templates import render_page
-from doubleunet_bs.training.history import Epoch
-from doubleunet_bs.training.run_folder import open_run
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
 from doubleunet_bs.evaluation.tables import summary_csv, summary_tex
 from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 
 # Precision, sensitivity and F1 of each fold, as the paper printed them: the baseline, and with augmentation.
 TABLE_1_FOLDS = (

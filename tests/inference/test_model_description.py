@@ -9,7 +9,7 @@ from pydicom.uid import UID
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.model_description import describe_ensemble, device_uid, parse_description
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 
 COUNTS = {"patients": 8, "scans": 9, "normal_scans": 1, "cancers": {"breast": 7, "not stated": 1}}
 

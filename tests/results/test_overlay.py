@@ -7,7 +7,7 @@ from handmade_prediction import lesions_of, make_prediction
 
 from doubleunet_bs.inference.model_description import Member
 from doubleunet_bs.results.overlay import CONTOUR, overlay_picture, thumbnail, view_pictures
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 
 
 def test_a_number_is_never_cut_off(scan):

@@ -14,7 +14,7 @@ from doubleunet_bs.inference.model_description import read_description
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs.run_folder import open_run
 
 LEVELS = {1: 120, 2: 150, 3: 190}
 

@@ -12,11 +12,11 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.saved_model_check import hash_files
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.serving.export import export_ensemble, export_fold
 from doubleunet_bs.serving.model_card import card_page, model_card, write_model_card
-from doubleunet_bs.training.create_run import create_run
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.run_folder import open_run
 
 
 @pytest.fixture

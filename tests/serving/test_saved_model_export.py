@@ -20,7 +20,7 @@ from doubleunet_bs.inference.model_folder import find_model, open_fold
 from doubleunet_bs.inference.predictor import open_engine
 from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs.run_folder import open_run
 
 
 def test_any_number_of_images_of_one_size(trained_run):

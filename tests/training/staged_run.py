@@ -5,8 +5,8 @@ import numpy as np
 from synthetic_shards import SyntheticShards
 from trainers import train_run
 
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.history import read_history
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.history import read_history
 
 BREAST = SyntheticShards(scans=18)
 PROSTATE = SyntheticShards(scans=12, seed=1, patient="other")

@@ -18,9 +18,9 @@ import doubleunet_bs.training.build_network as build_module
 from small_network import small_network
 from synthetic_shards import SyntheticShards
 from doubleunet_bs.training.fast_kernels import can_train_in
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.training.devices import DeviceSettings, deterministic_kernels, open_devices
-from doubleunet_bs.training.create_run import create_run
+from doubleunet_bs.runs.create_run import create_run
 from doubleunet_bs.training.run_training import train_fold
 build_module.double_unet = small_network
 experiment = paper_experiment(

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from doubleunet_bs import tensorflow_setup
 from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.tensorflow_setup import processor_flags
 from doubleunet_bs.training import devices as devices_module
 from doubleunet_bs.training.devices import (
@@ -20,7 +21,6 @@ from doubleunet_bs.training.devices import (
     memory_limit,
     memory_needed,
 )
-from doubleunet_bs.training.experiments import paper_experiment
 
 
 def devices(*names):

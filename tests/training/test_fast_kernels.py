@@ -110,7 +110,7 @@ import keras, numpy as np
 from small_network import small_network
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.training.devices import choose_precision, open_replicas
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.training.steps import Steps, make_loss
 
 replicas, found = open_replicas("cpu"), {}

@@ -14,12 +14,13 @@ from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import DatasetError
 from doubleunet_bs.files import create_file
-from doubleunet_bs.training import locks, run_training
-from doubleunet_bs.training.create_run import create_run
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.locks import FOLDER, Lock, LockedError
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs import locks
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.history import read_history
+from doubleunet_bs.runs.locks import FOLDER, Lock, LockedError
+from doubleunet_bs.runs.run_folder import open_run
+from doubleunet_bs.training import run_training
 from doubleunet_bs.training.trainer import Interrupted
 
 pytestmark = pytest.mark.slow

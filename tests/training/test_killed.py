@@ -30,8 +30,8 @@ import numpy as np
 import doubleunet_bs.training.build_network as build_module
 import doubleunet_bs.training.trainer as trainer_module
 from synthetic_shards import SyntheticShards
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.create_run import create_run
 from trainers import fold_trainer
 from two_convolutions import two_convolutions
 build_module.double_unet = two_convolutions

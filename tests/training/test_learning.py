@@ -28,9 +28,9 @@ from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.training.devices import choose_precision, open_replicas
-from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.training_task import TrainingTask
 

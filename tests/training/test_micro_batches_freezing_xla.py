@@ -13,11 +13,11 @@ from tensorflow.python.distribute import mirrored_run, mirrored_strategy
 
 from doubleunet_bs.dataset.pipeline import EpochPlan, evaluation_micro_batches, training_micro_batches
 from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.history import read_history
 from doubleunet_bs.training import build_network as build_module
 from doubleunet_bs.training.devices import check_batch_size, choose_precision, images_at_once, open_replicas
-from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fast_kernels import FusedAdam
-from doubleunet_bs.training.history import read_history
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.training_task import TrainingTask
@@ -214,7 +214,7 @@ from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras, numpy as np
 from small_network import small_network
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.training.devices import images_at_once
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss

@@ -19,7 +19,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4)
 import keras, numpy as np
 from synthetic_shards import SyntheticShards
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.training.devices import open_replicas
 count = int(sys.argv[1])
 replicas = open_replicas("cpu:" + ",".join(map(str, range(count))))
@@ -75,7 +75,7 @@ import dataclasses
 from pathlib import Path
 import doubleunet_bs.training.build_network as build_module
 from small_network import small_network
-from doubleunet_bs.training.history import read_history
+from doubleunet_bs.runs.history import read_history
 from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.training_task import TrainingTask
 build_module.double_unet = small_network

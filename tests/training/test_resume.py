@@ -14,10 +14,10 @@ from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.training.create_run import create_run
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.run_folder import STATE
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.history import read_history
+from doubleunet_bs.runs.run_folder import STATE
 from doubleunet_bs.training.trainer import Interrupted
 
 pytestmark = pytest.mark.slow

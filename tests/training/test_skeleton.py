@@ -16,7 +16,7 @@ from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.preparation import PreparationSettings, open_shards
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
-from doubleunet_bs.training.experiments import Experiment, paper_experiment, parse_changes
+from doubleunet_bs.runs.experiments import Experiment, paper_experiment, parse_changes
 
 SHORT = {"epochs": 1, "folds": 3, "encoder_weights": "none", "batch_size": 2, "bn_momentum": 0.5}
 
@@ -153,7 +153,7 @@ def test_evaluation_gives_figures_of_every_region_and_view(cohort, run, capsys):
 @pytest.mark.slow
 def test_lesion_figures_are_refused_for_it(cohort, run, capsys):
     from doubleunet_bs.evaluation.evaluate import evaluate_run
-    from doubleunet_bs.training.create_run import create_run
+    from doubleunet_bs.runs.create_run import create_run
 
     with pytest.raises(RunError, match="a run of the skeleton experiment"):
         evaluate_run(run)

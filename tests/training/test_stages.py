@@ -15,12 +15,12 @@ from staged_run import BREAST, PROSTATE, SETTINGS, assert_same, result, train, w
 from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.locks import FOLDER, Lock
+from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.training import stages
 from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.devices import open_replicas
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.locks import FOLDER, Lock
-from doubleunet_bs.training.run_folder import open_run
 from doubleunet_bs.training.stages import FoldStages, stage_names
 from doubleunet_bs.training.steps import Steps
 from doubleunet_bs.training.trainer import Interrupted, Trainer

@@ -10,9 +10,9 @@ from synthetic_shards import SyntheticShards
 from trainers import fold_trainer
 
 from doubleunet_bs.dataset.pipeline import EpochPlan, training_micro_batches
-from doubleunet_bs.training.create_run import create_run
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.training.devices import open_replicas
-from doubleunet_bs.training.experiments import paper_experiment
 from doubleunet_bs.training.fast_kernels import can_train_in
 
 SHARDS = SyntheticShards(scans=12)

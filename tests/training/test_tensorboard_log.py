@@ -9,7 +9,7 @@ from synthetic_shards import SyntheticShards
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
-from doubleunet_bs.training.history import Epoch
+from doubleunet_bs.runs.history import Epoch
 from doubleunet_bs.training.tensorboard_log import TensorBoardLog
 
 

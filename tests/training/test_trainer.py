@@ -14,11 +14,11 @@ from doubleunet_bs.dataset.pipeline import load_micro_batch
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.history import read_history
 from doubleunet_bs.training.build_network import starting_head_bias
-from doubleunet_bs.training.create_run import create_run
 from doubleunet_bs.training.devices import open_replicas
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.history import read_history
 
 SHARDS = SyntheticShards(scans=18)
 SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-2, "bn_momentum": 0.8, "encoder_weights": "none"}

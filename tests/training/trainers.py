@@ -1,8 +1,8 @@
 """Trainers and trained folds on the CPU, for tests."""
 
-from doubleunet_bs.training.create_run import create_run
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.run_folder import Run
 from doubleunet_bs.training.devices import Replicas, open_replicas
-from doubleunet_bs.training.run_folder import Run
 from doubleunet_bs.training.run_training import describe_run, train_all_folds, train_fold, train_pretraining
 from doubleunet_bs.training.stages import FoldStages
 from doubleunet_bs.training.trainer import Trainer

@@ -23,7 +23,7 @@ from doubleunet_bs.evaluation.scores.froc import LIMIT, Froc
 from doubleunet_bs.evaluation.scores.lesions import LesionCounts
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.files import replace_file
-from doubleunet_bs.training.history import Epoch
+from doubleunet_bs.runs.history import Epoch
 
 FIGURES = "figures"
 TRAINING, VALIDATION = "#4477aa", "#cc6677"

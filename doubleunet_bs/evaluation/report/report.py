@@ -47,9 +47,9 @@ from doubleunet_bs.evaluation.summary import (
 from doubleunet_bs.files import write_text
 from doubleunet_bs.preparation.records import PHANTOMS
 from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.runs.history import read_history
+from doubleunet_bs.runs.run_folder import HISTORY, Run
 from doubleunet_bs.templates import render_page
-from doubleunet_bs.training.history import read_history
-from doubleunet_bs.training.run_folder import HISTORY, Run
 
 REPORT = "report.html"
 PACKAGE = "doubleunet_bs.evaluation.report"

@@ -32,7 +32,7 @@ from doubleunet_bs.evaluation.tables import (
 )
 from doubleunet_bs.preparation.records import PATIENTS
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.experiments import Experiment
+from doubleunet_bs.runs.experiments import Experiment
 
 _THRESHOLD_OF_FOLDS = (
     "Threshold: the best single grey level, chosen on the validation scans. Minimum size: predicted lesions under an "

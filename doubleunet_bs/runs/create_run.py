@@ -14,9 +14,9 @@ from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text
 from doubleunet_bs.preparation.records import count_cohort, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.training.cohorts import check_normal_scans, check_start, new_folds, pretrain_data
-from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.run_folder import ABOUT_DATA, EXPERIMENT, FOLDS, FORMAT, Run, open_run
+from doubleunet_bs.runs.cohorts import check_normal_scans, check_start, new_folds, pretrain_data
+from doubleunet_bs.runs.experiments import Experiment
+from doubleunet_bs.runs.run_folder import ABOUT_DATA, EXPERIMENT, FOLDS, FORMAT, Run, open_run
 
 
 @dataclasses.dataclass(frozen=True)

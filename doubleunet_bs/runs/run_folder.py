@@ -17,7 +17,7 @@ from doubleunet_bs.preparation.data_source import DataSource, parse_sources
 from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.training.experiments import Experiment, did_you_mean
+from doubleunet_bs.runs.experiments import Experiment, did_you_mean
 
 FORMAT = 1
 EXPERIMENT = "experiment.json"

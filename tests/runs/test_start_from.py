@@ -12,9 +12,9 @@ from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.evaluation.evaluate_ensemble import open_seen
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.training.create_run import create_run, plan_run
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.run_folder import open_run
+from doubleunet_bs.runs.create_run import create_run, plan_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.run_folder import open_run
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import DatasetError
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.cohorts import check_cohorts
-from doubleunet_bs.training.experiments import paper_experiment
+from doubleunet_bs.runs.cohorts import check_cohorts
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.training.stages import pretraining_cases
 
 

@@ -15,13 +15,13 @@ import pytest
 
 from doubleunet_bs import files
 from doubleunet_bs.files import create_file
+from doubleunet_bs.runs import locks
+from doubleunet_bs.runs.locks import FOLDER, Lock, LockedError, lock_or_wait
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
-from doubleunet_bs.training import locks
-from doubleunet_bs.training.locks import FOLDER, Lock, LockedError, lock_or_wait
 
 HOLD = """
 import sys, time
-from doubleunet_bs.training import locks
+from doubleunet_bs.runs import locks
 locks.BEAT_SECONDS = 0.2
 with locks.Lock(sys.argv[1], "fold_01"):
     print("held", flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.training.run_folder import ENVIRONMENT, KERAS_MODEL, MINING_MODEL, PRETRAIN, STAGES, Run
+from doubleunet_bs.runs.run_folder import ENVIRONMENT, KERAS_MODEL, MINING_MODEL, PRETRAIN, STAGES, Run
 
 
 def has_results(path: Path) -> bool:

@@ -28,8 +28,8 @@ from doubleunet_bs.dataset.joined_shards import (
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.preparation.records import count_cohort, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable
-from doubleunet_bs.training.experiments import Experiment
-from doubleunet_bs.training.run_folder import BEST_WEIGHTS, EXPERIMENT, KERAS_MODEL, Run, fold_number, open_run
+from doubleunet_bs.runs.experiments import Experiment
+from doubleunet_bs.runs.run_folder import BEST_WEIGHTS, EXPERIMENT, KERAS_MODEL, Run, fold_number, open_run
 
 
 def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients: bool = False) -> None:

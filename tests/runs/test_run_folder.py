@@ -10,9 +10,9 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.training.create_run import create_run
-from doubleunet_bs.training.experiments import paper_experiment
-from doubleunet_bs.training.run_folder import KERAS_MODEL, open_run
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.runs.run_folder import KERAS_MODEL, open_run
 from doubleunet_bs.training.stages import pretraining_cases
 
 

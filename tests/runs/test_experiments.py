@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.training.experiments import (
+from doubleunet_bs.runs.experiments import (
     CHOICES,
     PAPER_EXPERIMENTS,
     Experiment,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from doubleunet_bs.training.run_folder import remove_temporary
+from doubleunet_bs.runs.run_folder import remove_temporary
 
 # Real processes that end without any clean-up, at the place that is named.
 KILLED = """
