@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, region_number
+from doubleunet_bs.dicom_files.dicom_file import pydicom_silence
 from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SECOND_SEGMENTATION, SEGMENTATION
 from doubleunet_bs.dicom_results.result_header import (
     MANUFACTURER,
@@ -42,7 +43,6 @@ from doubleunet_bs.findings.lesion_list import all_warnings
 from doubleunet_bs.findings.skeleton_result import SkeletonResult
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.dicom_file import pydicom_silence
 
 CAPTURE_SERIES_NUMBER = 9002
 LONGEST_DESCRIPTION = 1024

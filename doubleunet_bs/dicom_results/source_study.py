@@ -11,18 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile
-from doubleunet_bs.scans.header_values import (
+from doubleunet_bs.dicom_files.dicom_file import DicomFile
+from doubleunet_bs.dicom_files.header_values import (
     has_doubtful_text,
     read_identifier,
     read_items,
     read_numbers,
 )
-from doubleunet_bs.scans.layout import Layout, load_scan_header
+from doubleunet_bs.dicom_files.layout import Layout, load_scan_header
+from doubleunet_bs.dicom_files.sources import Source, prefix_errors
+from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR, clues_of_frames, distinguish
+from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans.pairing import describe_view, order_pair
-from doubleunet_bs.scans.sources import Source, prefix_errors
-from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR, clues_of_frames, distinguish
 
 # Type 2 elements of the modules Patient and General Study, and the issuer of the ID: written as the header has them.
 PATIENT_AND_STUDY = (

@@ -12,11 +12,11 @@ from pydicom.uid import NuclearMedicineImageStorage, SecondaryCaptureImageStorag
 from pynetdicom import AE, _config, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
+from doubleunet_bs.dicom_files.decoders import DECODERS, NATIVE_SYNTAXES
+from doubleunet_bs.dicom_files.sources import walk_folders
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.node.settings import NodeSettings
 from doubleunet_bs.node.spool import Spool
-from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES
-from doubleunet_bs.scans.sources import walk_folders
 
 STORED, OUT_OF_RESOURCES, WRONG_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 """Status of a C-STORE answer (PS3.4, B.2.3)."""

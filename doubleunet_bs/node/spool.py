@@ -19,10 +19,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from doubleunet_bs.dicom_files.dicom_file import load_header, pydicom_silence
+from doubleunet_bs.dicom_files.header_values import read_identifier
+from doubleunet_bs.dicom_files.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
 from doubleunet_bs.errors import RunError, ScanError
-from doubleunet_bs.scans.dicom_file import load_header, pydicom_silence
-from doubleunet_bs.scans.header_values import read_identifier
-from doubleunet_bs.scans.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
 
 WAITING, SENT, REFUSED = "waiting", "sent", "refused"
 """States of a delivery. Refused: the destination said that it will not take this file."""

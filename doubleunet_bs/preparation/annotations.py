@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from doubleunet_bs.constants import METASTATIC, NON_METASTATIC, VIEWS
+from doubleunet_bs.dicom_files.sources import walk_folders
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import Declaration
@@ -25,7 +26,6 @@ from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.scans.labelme import Drawing, read_labelme
 from doubleunet_bs.scans.labels import IMAGE_KINDS, read_mask
 from doubleunet_bs.scans.scan_files import ScanFiles
-from doubleunet_bs.scans.sources import walk_folders
 
 ENDINGS = (".json", ".png")
 OTHER_PICTURE = "its annotation was drawn on the picture of another scan: check that it is its own"

@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_files.other_files import PassedOver
 from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError, os_reason
 from doubleunet_bs.files import new_folder, write_json
 from doubleunet_bs.preparation.annotations import (
@@ -51,7 +52,6 @@ from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, make_re
 from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter
-from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, printable, save_file_table
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
+from doubleunet_bs.dicom_files.sources import Source, walk_folders
 from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, one_line
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.annotations import ENDINGS, Annotation, annotation_stem, index_labels, stems_of
@@ -21,9 +23,7 @@ from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
 from doubleunet_bs.scans import BoneScan, find_pictures, find_scans
 from doubleunet_bs.scans.labels import quoted
-from doubleunet_bs.scans.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder
-from doubleunet_bs.scans.sources import Source, walk_folders
 
 # Endings of what may lie beside annotations under the name of a scan. The others may be annotations of another format.
 _NO_ANNOTATION = {*ENDINGS, *DICOM_SUFFIXES, ".zip", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".jpg", ".jpeg", ".gif",

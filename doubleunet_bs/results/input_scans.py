@@ -5,15 +5,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from doubleunet_bs.dicom_files.layout import load_scan_header
+from doubleunet_bs.dicom_files.other_files import PassedOver
+from doubleunet_bs.dicom_files.sources import Source, is_archive, prefix_errors, walk_folders
 from doubleunet_bs.errors import ScanError, SettingsError
 from doubleunet_bs.results.result_files import COHORT, FILES_SUFFIX, INDEX, RESULT, is_result
-from doubleunet_bs.scans.layout import load_scan_header
-from doubleunet_bs.scans.other_files import PassedOver
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.picture_files import is_picture, view_of_path
 from doubleunet_bs.scans.pseudonyms import printable
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_pictures, find_scans
-from doubleunet_bs.scans.sources import Source, is_archive, prefix_errors, walk_folders
 
 
 def list_scans(paths: Sequence[str], allow_missing_view: bool = False) -> ScanFolder:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs.constants import METASTATIC, VIEWS
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.display import exact_polygon, png_bytes
 from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import create_file, json_text
 from doubleunet_bs.findings.lesion_list import LesionArea
-from doubleunet_bs.scans.sources import Source
 
 VERSION = "5.5.0"
 LABEL = "metastasis"

@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi import choose_table
+from doubleunet_bs.dicom_files.other_files import PassedOver, count_kinds
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError, one_line
 from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.findings.skeleton_result import check_same_preparation, find_index
@@ -31,10 +33,8 @@ from doubleunet_bs.results.run_log import RunLog, check_log
 from doubleunet_bs.results.scan_reader import COPY, ScanReader
 from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.scans.bone_scan import BoneScan
-from doubleunet_bs.scans.other_files import PassedOver, count_kinds
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, save_file_table
 from doubleunet_bs.scans.scan_files import ScanFiles, ScanFolder
-from doubleunet_bs.scans.sources import Source
 from doubleunet_bs.stop_signals import StopSignals
 
 

@@ -8,16 +8,12 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.constants import ONE_VIEW_WARNING, RAW_SHAPE, SIDE_BY_SIDE_WARNING
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import DicomFile, pydicom_silence
-from doubleunet_bs.scans.header_values import has_doubtful_text, is_phantom, read_identifier
-from doubleunet_bs.scans.layout import Layout, load_scan_file, pixel_spacing
-from doubleunet_bs.scans.pairing import Pair, describe_view, order_pair
-from doubleunet_bs.scans.picture_files import is_picture, read_pictures
-from doubleunet_bs.scans.pixels import bin_counts, pixel_hash, read_counts
-from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.sources import Source, prefix_errors
-from doubleunet_bs.scans.views import (
+from doubleunet_bs.dicom_files.dicom_file import DicomFile, pydicom_silence
+from doubleunet_bs.dicom_files.header_values import has_doubtful_text, is_phantom, read_identifier
+from doubleunet_bs.dicom_files.layout import Layout, load_scan_file, pixel_spacing
+from doubleunet_bs.dicom_files.pixels import bin_counts, pixel_hash, read_counts
+from doubleunet_bs.dicom_files.sources import Source, prefix_errors
+from doubleunet_bs.dicom_files.views import (
     ANTERIOR,
     FRAME_ORDER,
     POSTERIOR,
@@ -26,6 +22,10 @@ from doubleunet_bs.scans.views import (
     distinguish,
     view_of_clues,
 )
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.pairing import Pair, describe_view, order_pair
+from doubleunet_bs.scans.picture_files import is_picture, read_pictures
+from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,10 @@ class BoneScan:
         case: pseudonym of the scan.
         patient: pseudonym of the patient, or None when the header has no Patient ID or no pseudonyms were asked for.
         warnings: one line each, for a technician, without patient data.
-        view_source: what distinguished the views (see `doubleunet_bs.scans.views`).
+        view_source: what distinguished the views (see `doubleunet_bs.dicom_files.views`).
         source_sha256: SHA-256 of the bytes of the source file; of two files, anterior first.
         missing_views: the views the source does not have, filled with zeros because the caller allowed it.
-        pixel_sha256: of the counts of both views (see `doubleunet_bs.scans.pixels.pixel_hash`).
+        pixel_sha256: of the counts of both views (see `doubleunet_bs.dicom_files.pixels.pixel_hash`).
         phantom: whether the source is marked as a synthetic scan of this package.
         sex: "F" or "M" as in the header, "" for anything else. It chooses the weights of the Bone Scan Index.
         pictures: whether the source are pictures, with display grey instead of counts.

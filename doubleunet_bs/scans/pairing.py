@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.header_values import read_identifier, read_numbers, read_text
-from doubleunet_bs.scans.layout import Layout, differ, energy_window
-from doubleunet_bs.scans.sources import Source
-from doubleunet_bs.scans.views import (
+from doubleunet_bs.dicom_files.header_values import read_identifier, read_numbers, read_text
+from doubleunet_bs.dicom_files.layout import Layout, differ, energy_window
+from doubleunet_bs.dicom_files.sources import Source
+from doubleunet_bs.dicom_files.views import (
     ANTERIOR,
     FRAME_ORDER,
     POSTERIOR,
@@ -22,6 +21,7 @@ from doubleunet_bs.scans.views import (
     distinguish,
     view_of_clues,
 )
+from doubleunet_bs.errors import ScanError
 
 _IDENTITY = {
     "study": "StudyInstanceUID", "series": "SeriesInstanceUID", "patient": "PatientID", "issuer": "IssuerOfPatientID",

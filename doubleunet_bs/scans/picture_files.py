@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs.constants import RAW_SHAPE
+from doubleunet_bs.dicom_files.pixels import bin_counts
+from doubleunet_bs.dicom_files.sources import Source, prefix_errors
+from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.pixels import bin_counts
-from doubleunet_bs.scans.sources import Source, prefix_errors
-from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 PICTURE_WARNING = "made of pictures: display grey instead of counts, areas in pixels only"

@@ -7,13 +7,10 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from doubleunet_bs.errors import ScanError, counted, os_reason
-from doubleunet_bs.files import no_folder
-from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
-from doubleunet_bs.scans.dicom_file import pydicom_silence
-from doubleunet_bs.scans.header_values import read_identifier
-from doubleunet_bs.scans.layout import load_scan_header
-from doubleunet_bs.scans.other_files import (
+from doubleunet_bs.dicom_files.dicom_file import pydicom_silence
+from doubleunet_bs.dicom_files.header_values import read_identifier
+from doubleunet_bs.dicom_files.layout import load_scan_header
+from doubleunet_bs.dicom_files.other_files import (
     OtherFileError,
     PassedOver,
     count_kinds,
@@ -21,11 +18,21 @@ from doubleunet_bs.scans.other_files import (
     kind_of_other,
     kind_of_package,
 )
+from doubleunet_bs.dicom_files.sources import (
+    FIRST_LOOK_BYTES,
+    Source,
+    is_archive,
+    list_members,
+    open_archive,
+    walk_folders,
+)
+from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR
+from doubleunet_bs.errors import ScanError, counted, os_reason
+from doubleunet_bs.files import no_folder
+from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.picture_files import SUFFIXES, view_of_path, views_by_size
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, Source, is_archive, list_members, open_archive, walk_folders
-from doubleunet_bs.scans.views import ANTERIOR, POSTERIOR
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,8 @@ from PIL import Image
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_files.sources import Source
+from doubleunet_bs.dicom_files.views import MIRRORED_WARNING
 from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
@@ -33,8 +35,6 @@ from doubleunet_bs.results.scan_reader import ScanReader
 from doubleunet_bs.scans import Pseudonyms, read_scan
 from doubleunet_bs.scans.pseudonyms import load_file_table, save_file_table
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder
-from doubleunet_bs.scans.sources import Source
-from doubleunet_bs.scans.views import MIRRORED_WARNING
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from ohif import serving_ohif, viewer_folder
 from orthanc import running_orthanc
 from PIL import Image
 
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results.make_results import dicom_results
 from doubleunet_bs.dicom_results.segmentation import map_to_frame
 from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.sources import Source
 
 pytestmark = pytest.mark.slow
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]

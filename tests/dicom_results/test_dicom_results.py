@@ -13,6 +13,8 @@ from handmade_prediction import lesions_of, make_prediction, reported
 from pydicom.uid import NuclearMedicineImageStorage
 from written_results import CASES, LEVEL, write_results
 
+from doubleunet_bs.dicom_files.header_values import is_phantom
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results import make_results
 from doubleunet_bs.dicom_results.make_results import dicom_results
 from doubleunet_bs.dicom_results.source_study import read_source_study
@@ -20,8 +22,6 @@ from doubleunet_bs.errors import ScanError
 from doubleunet_bs.inference.model_description import device_uid
 from doubleunet_bs.results.overlay import overlay_picture, view_pictures
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.header_values import is_phantom
-from doubleunet_bs.scans.sources import Source
 
 
 @pytest.mark.parametrize(("trained_on", "name"), [("patients", ""), ("phantoms", "phantoms: ")])

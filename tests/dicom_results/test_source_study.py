@@ -3,9 +3,9 @@
 import pydicom
 import pytest
 
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results.source_study import read_source_study, same_patient
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.sources import Source
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ from orthanc import require_program
 from PIL import Image, ImageDraw
 
 from doubleunet_bs.bsi.regions import REGIONS
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results.result_header import LONG_AGO, header_with_identity, header_without_identity
 from doubleunet_bs.dicom_results.segmentation import map_to_frame
 from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.dicom_results.structured_report import bsi_report, lesion_report
 from doubleunet_bs.inference.model_description import device_uid
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.sources import Source
 
 
 @pytest.fixture(scope="module")

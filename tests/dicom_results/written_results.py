@@ -4,11 +4,11 @@ import numpy as np
 from dicom_variants import KINDS, VIEWS
 from handmade_prediction import lesions_of, make_prediction, reported
 
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results.make_results import dicom_results
 from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.results.overlay import overlay_picture, view_pictures
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.sources import Source
 
 LEVEL = 60
 

@@ -49,8 +49,8 @@ def test_pauses():
 
 
 def test_what_is_sent(scan, phantoms, tmp_path):
+    from doubleunet_bs.dicom_files.sources import Source
     from doubleunet_bs.dicom_results.source_study import read_source_study
-    from doubleunet_bs.scans.sources import Source
 
     settings = JobSettings(out=tmp_path, outputs=("dicom",), keep_identity=True)
     study = read_source_study([Source(str(phantoms / "phantom_0001.dcm"))])

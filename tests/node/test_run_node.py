@@ -134,7 +134,7 @@ def test_what_cannot_heal_is_set_aside_at_once(function, error, reason, node, sp
     ("function", "error"),
     [
         ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("cannot be read (I/O error)", "unreadable")),
-        ("doubleunet_bs.scans.sources.open", OSError(errno.EIO, "I/O error")),
+        ("doubleunet_bs.dicom_files.sources.open", OSError(errno.EIO, "I/O error")),
         ("doubleunet_bs.results.result_folder.write_json", OSError(errno.ENOSPC, "No space left on device")),
         ("doubleunet_bs.inference.predictor.Predictor.predict", RuntimeError("the device is lost")),
     ],

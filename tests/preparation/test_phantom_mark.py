@@ -5,11 +5,11 @@ import json
 import pytest
 from pydicom.dataset import Dataset
 
+from doubleunet_bs.dicom_files.header_values import is_phantom
 from doubleunet_bs.errors import DatasetError
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.scans.header_values import is_phantom
 
 
 def test_shards_say_which_cases_are_phantoms(cohort):

@@ -14,6 +14,7 @@ from intensity_run import LEVEL, SETTINGS, intensity_model
 from PIL import Image
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.findings.lesion_list import find_areas
 from doubleunet_bs.preparation import prepare_scan
@@ -23,7 +24,6 @@ from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.labelme import draw_shapes, rasterize
-from doubleunet_bs.scans.sources import Source
 
 CLASSES = {"metastasis": 2}
 

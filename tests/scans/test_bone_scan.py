@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from dicom_headers import body, ge_discovery, ge_millennium, ge_names, image, put_pixels, strip, write
 
+from doubleunet_bs.dicom_files.pixels import pixel_hash
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import Pseudonyms, read_scan
 from doubleunet_bs.scans.bone_scan import CHARACTER_SET_WARNING
-from doubleunet_bs.scans.pixels import pixel_hash
-from doubleunet_bs.scans.sources import Source
 
 FRONT, BACK = body()
 

@@ -5,17 +5,17 @@ from dicom_headers import detector, view_code
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.layout import Layout, differ, energy_window
-from doubleunet_bs.scans.pairing import TIMES_WARNING, describe_view, order_pair, pair_views
-from doubleunet_bs.scans.sources import Source
-from doubleunet_bs.scans.views import (
+from doubleunet_bs.dicom_files.layout import Layout, differ, energy_window
+from doubleunet_bs.dicom_files.sources import Source
+from doubleunet_bs.dicom_files.views import (
     CONTRADICTION_WARNING,
     FRAME_ORDER_WARNING,
     clues_of_frames,
     distinguish,
     view_of_clues,
 )
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.pairing import TIMES_WARNING, describe_view, order_pair, pair_views
 
 # pydicom warns of values that old cameras write.
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_files.sources import walk_folders
 from doubleunet_bs.errors import DatasetError
 from doubleunet_bs.preparation.public_data.data_sets import UNUSED
 from doubleunet_bs.preparation.public_data.pictures import read_text
 from doubleunet_bs.preparation.records import PARTS
 from doubleunet_bs.scans.scan_files import Rejection
-from doubleunet_bs.scans.sources import walk_folders
 
 _COLUMNS = {"mask_set", "patient_id", "view", "file", "source", "split", "sha256"}
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.errors import DatasetError, ScanError, counted, os_reason
 from doubleunet_bs.preparation.find_inputs import PublicLabels, Task
 from doubleunet_bs.preparation.patients import Declaration
@@ -15,7 +16,6 @@ from doubleunet_bs.preparation.public_data import data_sets
 from doubleunet_bs.preparation.records import PARTS
 from doubleunet_bs.scans.labels import decode_text
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, read_scan
-from doubleunet_bs.scans.sources import Source
 
 NUMBERED = re.compile(r"0*([1-9]\d*)\.jpe?g", re.IGNORECASE)
 

@@ -7,14 +7,14 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
+from doubleunet_bs.dicom_files.decoders import DECODERS, NATIVE_SYNTAXES, Codestream, decode
+from doubleunet_bs.dicom_files.dicom_file import DicomFile, PixelElement
+from doubleunet_bs.dicom_files.encapsulated import split_frames
+from doubleunet_bs.dicom_files.header_values import read_integer, read_numbers, read_text
+from doubleunet_bs.dicom_files.layout import Layout
+from doubleunet_bs.dicom_files.scaling import COUNT_TOLERANCE, find_padding, scale_to_counts
+from doubleunet_bs.dicom_files.sources import MAX_PIXEL_BYTES, MEBIBYTE
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.decoders import DECODERS, NATIVE_SYNTAXES, Codestream, decode
-from doubleunet_bs.scans.dicom_file import DicomFile, PixelElement
-from doubleunet_bs.scans.encapsulated import split_frames
-from doubleunet_bs.scans.header_values import read_integer, read_numbers, read_text
-from doubleunet_bs.scans.layout import Layout
-from doubleunet_bs.scans.scaling import COUNT_TOLERANCE, find_padding, scale_to_counts
-from doubleunet_bs.scans.sources import MAX_PIXEL_BYTES, MEBIBYTE
 
 HIGHEST_COUNT = 65_535
 
@@ -27,7 +27,7 @@ def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str,
 
     Args:
         file: parsed with its pixel data.
-        layout: what `doubleunet_bs.scans.layout` says of it.
+        layout: what `doubleunet_bs.dicom_files.layout` says of it.
 
     Returns:
         uint16 counts of shape (frames, rows, columns), not yet binned, and warnings for a technician.

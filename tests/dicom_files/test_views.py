@@ -18,9 +18,7 @@ from dicom_headers import (
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import find_scans, read_scan
-from doubleunet_bs.scans.views import (
+from doubleunet_bs.dicom_files.views import (
     MIRRORED_WARNING,
     SAME_WARNING,
     STEPS,
@@ -35,6 +33,8 @@ from doubleunet_bs.scans.views import (
     view_in_text,
     view_of_clues,
 )
+from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans import find_scans, read_scan
 
 ANTERIOR, POSTERIOR = "anterior", "posterior"
 FORWARD = (ANTERIOR, POSTERIOR)

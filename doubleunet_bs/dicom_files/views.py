@@ -22,8 +22,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.constants import CONTRADICTION_WARNING, FRAME_ORDER_WARNING, MIRRORED_WARNING, SAME_WARNING
+from doubleunet_bs.dicom_files.header_values import read_items, read_numbers, read_texts
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.header_values import read_items, read_numbers, read_texts
 
 ANTERIOR = "anterior"
 POSTERIOR = "posterior"

@@ -6,25 +6,25 @@ import zipfile
 
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.decoders import check_decoder
-from doubleunet_bs.scans.dicom_file import (
+from doubleunet_bs.dicom_files.decoders import check_decoder
+from doubleunet_bs.dicom_files.dicom_file import (
     DicomFile,
     first_elements,
     load_file,
     load_header,
     pydicom_silence,
 )
-from doubleunet_bs.scans.header_values import (
+from doubleunet_bs.dicom_files.header_values import (
     read_integer,
     read_items,
     read_numbers,
     read_text,
     read_texts,
 )
-from doubleunet_bs.scans.other_files import OtherFileError
-from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
-from doubleunet_bs.scans.views import check_upright
+from doubleunet_bs.dicom_files.other_files import OtherFileError
+from doubleunet_bs.dicom_files.sources import FIRST_LOOK_BYTES, MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
+from doubleunet_bs.dicom_files.views import check_upright
+from doubleunet_bs.errors import ScanError
 
 # The raw matrix of one view (paper, section 2.3), and the finer one that is summed over 2 x 2 pixels to it.
 VIEW_SHAPE = (1024, 256)

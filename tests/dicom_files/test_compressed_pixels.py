@@ -25,9 +25,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from doubleunet_bs.dicom_files.encapsulated import END_WARNING
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.encapsulated import END_WARNING
 
 FRONT, BACK = FRAMES
 

@@ -25,9 +25,10 @@ from dicom_headers import (
 )
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
+from doubleunet_bs.dicom_files import decoders, dicom_file, layout, sources
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import bone_scan as read_module
-from doubleunet_bs.scans import decoders, dicom_file, find_scans, layout, read_scan, scan_files, sources
+from doubleunet_bs.scans import find_scans, read_scan, scan_files
 
 
 def refuse(tmp_path, data: bytes) -> ScanError:

@@ -12,13 +12,13 @@ import numpy as np
 from pydicom.datadict import private_dictionary_description
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.header_values import (
+from doubleunet_bs.dicom_files.header_values import (
     read_identifier,
     read_items,
     read_numbers,
     read_text,
 )
+from doubleunet_bs.errors import ScanError
 
 # Cameras count a few events outside of the matrix: up to this share, a sum may differ from Counts Accumulated.
 COUNT_TOLERANCE = 0.01

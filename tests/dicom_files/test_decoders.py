@@ -10,9 +10,10 @@ import pytest
 from dicom_headers import FRAMES, encode_jpeg_lossless, encode_rle
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
+from doubleunet_bs.dicom_files import decoders
+from doubleunet_bs.dicom_files.decoders import DECODERS, Codestream, check_decoder, decode, describe_frame
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import decoders, read_scan
-from doubleunet_bs.scans.decoders import DECODERS, Codestream, check_decoder, decode, describe_frame
+from doubleunet_bs.scans import read_scan
 
 FRONT = FRAMES[0].astype(np.uint16)
 FRAME = encode_jpeg_lossless(FRONT)

@@ -7,9 +7,10 @@ import pytest
 from dicom_headers import body, encode, ge_discovery, put_pixels, write
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from doubleunet_bs.dicom_files import dicom_file, layout
+from doubleunet_bs.dicom_files.sources import FIRST_LOOK_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import dicom_file, find_scans, layout, read_scan
-from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS, Source
+from doubleunet_bs.scans import find_scans, read_scan
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from doubleunet_bs.dicom_files.decode_process import READY
+from doubleunet_bs.dicom_files.sources import DECODER_BYTES, DECODER_SECONDS
 from doubleunet_bs.errors import ScanError, os_reason
-from doubleunet_bs.scans.decode_process import READY
-from doubleunet_bs.scans.sources import DECODER_BYTES, DECODER_SECONDS
 
 # -P keeps this folder, with its short module names, off the path of the decoders.
 _COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("decode_process.py")))

@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, BinaryIO
 
+from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, kind_by_name
 from doubleunet_bs.errors import ScanError, one_line, os_reason
-from doubleunet_bs.scans.other_files import DICOM_SUFFIXES, kind_by_name
 
 MEBIBYTE = 1024 * 1024
 

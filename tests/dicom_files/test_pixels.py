@@ -18,9 +18,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from doubleunet_bs.dicom_files.pixels import bin_counts, pixel_hash
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
-from doubleunet_bs.scans.pixels import bin_counts, pixel_hash
 
 FRONT, BACK = FRAMES
 

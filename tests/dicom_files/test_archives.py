@@ -9,7 +9,8 @@ import pytest
 from dicom_headers import body, ge_discovery, write
 from found_files import kinds, millennium, reasons
 
-from doubleunet_bs.scans import find_scans, sources
+from doubleunet_bs.dicom_files import sources
+from doubleunet_bs.scans import find_scans
 
 FRONT, BACK = body()
 

@@ -10,8 +10,8 @@ from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.constants import PHANTOM_MARK
+from doubleunet_bs.dicom_files.dicom_file import silence_pydicom
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.dicom_file import silence_pydicom
 
 
 def read_texts(dataset: Dataset, tag: str | int) -> tuple[str, ...]:

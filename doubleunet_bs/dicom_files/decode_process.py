@@ -1,4 +1,4 @@
-"""The process that runs the decoders of compressed pixel data; started by `doubleunet_bs.scans.decoders` only.
+"""The process that runs the decoders of compressed pixel data; started by `doubleunet_bs.dicom_files.decoders` only.
 
 One changed byte in a file can make these C libraries abort, loop or ask for gigabytes. Here they can only end this
 process. It imports nothing of this package, so that it needs no path to it.

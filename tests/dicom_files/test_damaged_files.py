@@ -151,7 +151,7 @@ TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
     names=st.lists(TEXT, max_size=3), code=TEXT, angle=st.sampled_from(["0", "180", "90", ""]), items=st.integers(0, 3)
 )
 def test_absurd_views(names, code, angle, items):
-    from doubleunet_bs.scans.views import clues_of_frames, distinguish, view_of_clues
+    from doubleunet_bs.dicom_files.views import clues_of_frames, distinguish, view_of_clues
 
     dataset = Dataset()
     with warnings.catch_warnings():

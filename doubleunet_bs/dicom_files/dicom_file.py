@@ -26,9 +26,9 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import VR
 
+from doubleunet_bs.dicom_files.other_files import not_dicom
+from doubleunet_bs.dicom_files.sources import FIRST_LOOK_BYTES, MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans.other_files import not_dicom
-from doubleunet_bs.scans.sources import FIRST_LOOK_BYTES, MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_HEADER_ITEMS
 
 _PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _UNDEFINED_LENGTH = 0xFFFFFFFF
