@@ -20,14 +20,15 @@ from doubleunet_bs.node.monitor import Monitor
 from doubleunet_bs.node.receiver import RECEIVED_CLASSES, Receiver, WatchFolder
 from doubleunet_bs.node.sender import Sender
 from doubleunet_bs.node.settings import NodeSettings
-from doubleunet_bs.node.spool import ASIDE, FAILED, RECEIVING, Spool, Study
+from doubleunet_bs.node.spool import ASIDE, CRASHED, FAILED, RECEIVING, Spool, Study
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.stop_signals import StopSignals
 
 ATTEMPTS = 5
-"""Of a study that ends the node, or fails for a reason that may heal, such as a disk; then it is set aside."""
+"""Of a study that fails for a reason that may heal, such as a disk; then it is set aside. To end the node counts twice: a
+study does that three times at most."""
 FIRST_PAUSE = 30.0
 """Seconds until a study is tried again, doubled each time."""
 LOOK_SECONDS = 1.0
@@ -166,7 +167,7 @@ class _Node:
     def segment(self, study: Study) -> None:
         """Segment one study and note its results, or why it has none. No error of one study stops the node."""
         if study.attempts >= ATTEMPTS:
-            self._give_up(study)
+            self._give_up(study, CRASHED)
             return
         begun = time.perf_counter()
         predictor = self._predictor or self._reopen_model()
@@ -202,7 +203,7 @@ class _Node:
             event = "set aside" if state == ASIDE else "changed meanwhile" if state == RECEIVING else "predicted"
             log_event(event, study=study.number, scans=scans, reasons=sorted(set(reasons)), seconds=round(seconds, 2))
 
-    def _give_up(self, study: Study, reason: str = FAILED) -> None:
+    def _give_up(self, study: Study, reason: str) -> None:
         state = self.spool.finish(study, {}, [], reason)
         log_event("set aside" if state == ASIDE else "changed meanwhile", study=study.number, reasons=[reason])
 

@@ -31,7 +31,9 @@ RECEIVING, PREDICTING, SENDING, DONE, ASIDE = "receiving", "predicting", "sendin
 
 FAILED = "failed"
 """Reason of a study that could not be segmented though nothing is known against it."""
-TRIED_AGAIN = {FAILED, "unreadable", "decoder", "missing-decoder"}
+CRASHED = "crash"
+"""Reason of a study during which the node ended again and again."""
+TRIED_AGAIN = {FAILED, CRASHED, "unreadable", "decoder", "missing-decoder"}
 """Reasons that lie in this machine. A file of such a study is taken when it is sent again without a change."""
 
 CRASH_PAUSE = 20.0
@@ -110,11 +112,8 @@ class Spool:
         except (OSError, sqlite3.Error) as cause:
             raise RunError(f"{folder}: the spool cannot be opened ({cause})") from None
         with self._transaction() as database:
-            # The study that was being predicted when the node ended may be the reason: the others come first.
-            database.execute(
-                "UPDATE study SET state = ?, due = ? + ? * attempts WHERE state = ?",
-                (RECEIVING, time.time(), CRASH_PAUSE, PREDICTING),
-            )
+            # The study that was being predicted when the node ended may be the reason. This costs it a second attempt.
+            _put_back(database, attempts=1)
             # A destination may have been repaired since.
             refused = database.execute("SELECT DISTINCT study FROM delivery WHERE state = ?", (REFUSED,)).fetchall()
             database.execute("UPDATE delivery SET state = ? WHERE state = ?", (WAITING, REFUSED))
@@ -223,8 +222,12 @@ class Spool:
         return number, True
 
     def next_study(self) -> Study | None:
-        """The study that has been quiet for long enough, marked as being predicted; None when there is none."""
+        """The study that has been quiet for long enough, marked as being predicted; None when there is none.
+
+        One study is predicted at a time. What still has the mark could not be noted, for instance on a full disk.
+        """
         with self._transaction() as database:
+            _put_back(database)
             row = database.execute(
                 "SELECT id, key, attempts FROM study WHERE state = ? AND due <= ? ORDER BY due LIMIT 1",
                 (RECEIVING, time.time()),
@@ -376,6 +379,14 @@ class Spool:
     def results(self, number: int) -> Path:
         """Folder of a study's results."""
         return self.folder / "results" / str(number)
+
+
+def _put_back(database: sqlite3.Connection, attempts: int = 0) -> None:
+    """Let a study that is marked as being predicted wait for another try, behind the others."""
+    database.execute(
+        "UPDATE study SET state = ?, due = ? + ? * attempts, attempts = attempts + ? WHERE state = ?",
+        (RECEIVING, time.time(), CRASH_PAUSE, attempts, PREDICTING),
+    )
 
 
 def _settle(database: sqlite3.Connection, study: int) -> None:

@@ -97,6 +97,26 @@ def test_a_study_that_fails_again_and_again_is_set_aside(node, spool, study_file
     assert len(failed) == ATTEMPTS and failed[0]["reason"] == "MemoryError"
 
 
+def test_a_study_that_ends_the_node_is_set_aside_after_three_tries(node, spool, study_files, monkeypatch, capsys):
+    monkeypatch.setattr("doubleunet_bs.node.spool.CRASH_PAUSE", 0.0)
+    paths = study_files()
+    take(spool, paths)
+    tries = []
+    monkeypatch.setattr(node, "_predict", lambda *_: tries.append(1) or raising(SystemExit())())
+    node.open_model()
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            node.step()
+        spool.close()
+        spool.__init__(spool.folder)
+    assert node.step() and len(tries) == 3 and spool.figures()["studies"] == {"aside": 1}
+    assert reasons_of("set aside", capsys) == [["crash"]]
+    # Sent again, for instance once there is more memory, it gets new tries.
+    monkeypatch.undo()
+    take(spool, paths)
+    assert node.step() and spool.figures()["studies"] == {"sending": 1}
+
+
 def raising(error):
     def fail(*_, **__):
         raise error

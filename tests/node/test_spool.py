@@ -1,6 +1,7 @@
 """The queue on disk: states of a study, what a kill leaves, what is known to have been sent."""
 
 import os
+import sqlite3
 import types
 
 import pydicom
@@ -96,7 +97,32 @@ def test_a_kill_during_the_prediction_repeats_it_after_the_others(spool, study_f
     assert second.number != first.number and spool.next_study() is None
     clock[0] += CRASH_PAUSE
     again = spool.next_study()
-    assert (again.number, again.attempts) == (first.number, 1)
+    # A kill costs two attempts: the study may be the reason.
+    assert (again.number, again.attempts) == (first.number, 2)
+
+
+def test_results_that_could_not_be_noted_are_made_again(spool, study_files, clock, monkeypatch):
+    """The disk was full at that moment: the study must not stay marked as being predicted."""
+    receive(spool, study_files())
+    study = spool.next_study()
+    with monkeypatch.context() as broken:
+        broken.setattr(spool, "_database", FullDisk())
+        with pytest.raises(OSError, match="full"):
+            spool.finish(study, {}, [], "why")
+    assert spool.next_study() is None and spool.figures()["studies"] == {"receiving": 1}
+    clock[0] += CRASH_PAUSE
+    again = spool.next_study()
+    assert (again.number, again.attempts) == (study.number, 1)
+    assert spool.finish(again, {}, [], "why") == "aside"
+
+
+class FullDisk:
+    """A database that cannot be written."""
+
+    in_transaction = False
+
+    def execute(self, *_):
+        raise sqlite3.OperationalError("database or disk is full")
 
 
 def test_a_file_that_comes_during_the_prediction(spool, study_files):
