@@ -7,12 +7,13 @@ folder. Where scans in several folders have one name, it must lie in the folder 
 """
 
 import dataclasses
+import difflib
 import hashlib
 import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ import numpy as np
 from doubleunet_bs.constants import METASTATIC, NON_METASTATIC, VIEWS
 from doubleunet_bs.dicom_files.sources import walk_folders
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.preparation.near_names import NearNames
 from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.scans.labelme import Drawing, read_labelme
@@ -32,6 +32,48 @@ OTHER_PICTURE = "its annotation was drawn on the picture of another scan: check 
 SAME_OUTLINES = "its annotation has the same outlines as that of another scan: check that it is its own"
 VIEW_WORDS = {"anterior": {"anterior", "ant", "ap"}, "posterior": {"posterior", "post", "pa"}}
 PNG_ADVICE = 'if 1 means metastatic there, pass --classes with {"1": "metastatic"}'
+LEAST_LIKENESS = 0.8
+
+
+class NearNames:
+    """The names of all scans, searched by what comes near. Names with other numbers are other scans: wb17 and wb18.
+
+    Example:
+        >>> near = NearNames(["patient11_ant", "patient11_post", "wb17"])
+        >>> near.find("patient11"), near.find("WB-017"), near.find("wb17_postrior"), near.find("wb18")
+        ('patient11_ant', 'wb17', 'wb17', None)
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self._names = {name.casefold(): name for name in sorted(names)}
+        self._alike: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
+        for name in self._names:
+            self._alike[_numbers(name)].append(name)
+
+    def begins(self, text: str) -> str | None:
+        """The longest name that `text` begins with, as a whole word, if any."""
+        text = text.casefold()
+        for end in range(len(text), 0, -1):
+            if text[:end] in self._names and not text[end : end + 1].isalnum():
+                return self._names[text[:end]]
+        return None
+
+    def find(self, text: str) -> str | None:
+        """The name that `text` begins with, or that begins with `text`, or the most similar one, if any."""
+        if (first := self.begins(text)) is not None:
+            return first
+        text = text.casefold()
+        alike = self._alike.get(_numbers(text), [])
+        for name in alike:
+            if name.startswith(text) and not name[len(text)].isalnum():
+                return self._names[name]
+        stems = {stem: name for name in alike for stem in (name, *(f"{name}_{view}" for view in VIEWS))}
+        close = difflib.get_close_matches(text, stems, 1, LEAST_LIKENESS)
+        return self._names[stems[close[0]]] if close else None
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(digits[:18]) for digits in re.findall(r"\d+", name))
 
 
 def index_labels(

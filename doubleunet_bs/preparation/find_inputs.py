@@ -18,8 +18,14 @@ from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, co
 from doubleunet_bs.dicom_files.sources import Source, walk_folders
 from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, one_line
 from doubleunet_bs.files import no_folder
-from doubleunet_bs.preparation.annotations import ENDINGS, Annotation, annotation_stem, index_labels, stems_of
-from doubleunet_bs.preparation.near_names import NearNames
+from doubleunet_bs.preparation.annotations import (
+    ENDINGS,
+    Annotation,
+    NearNames,
+    annotation_stem,
+    index_labels,
+    stems_of,
+)
 from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
 from doubleunet_bs.scans import BoneScan, find_pictures, find_scans
 from doubleunet_bs.scans.labels import quoted
