@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from doubleunet_bs.preparation.data_source import DataSource
 from doubleunet_bs.preparation.records import (
     MIXED,
     PATIENTS,
@@ -17,6 +16,7 @@ from doubleunet_bs.preparation.records import (
     UNKNOWN,
     UNKNOWN_GROUP,
     CaseRecord,
+    DataSource,
     scans_are,
 )
 from doubleunet_bs.preparation.settings import PreparationSettings

@@ -36,7 +36,6 @@ from doubleunet_bs.preparation.annotations import (
 )
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
-from doubleunet_bs.preparation.data_source import DataSource
 from doubleunet_bs.preparation.find_inputs import Task, find_inputs
 from doubleunet_bs.preparation.inspection import write_pictures
 from doubleunet_bs.preparation.patients import (
@@ -48,7 +47,7 @@ from doubleunet_bs.preparation.patients import (
 )
 from doubleunet_bs.preparation.public_data.find_public import PublicInputs, find_public
 from doubleunet_bs.preparation.public_data.labels import SkeletonLabels, boxes_remark
-from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, make_record
+from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, DataSource, make_record
 from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter

@@ -26,8 +26,7 @@ import numpy as np
 from doubleunet_bs.errors import DatasetError, os_reason
 from doubleunet_bs.files import file_inside, write_json
 from doubleunet_bs.preparation.brightness import to_grey
-from doubleunet_bs.preparation.data_source import DataSource, parse_sources
-from doubleunet_bs.preparation.records import CaseRecord, parse_record
+from doubleunet_bs.preparation.records import CaseRecord, DataSource, parse_record, parse_sources
 from doubleunet_bs.preparation.settings import PreparationSettings
 
 DATASET = "dataset.json"

@@ -13,8 +13,7 @@ from typing import Any
 from doubleunet_bs.dataset.folds import Folds, load_folds
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import check_links, read_json
-from doubleunet_bs.preparation.data_source import DataSource, parse_sources
-from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN
+from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN, DataSource, parse_sources
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.experiments import Experiment, did_you_mean

@@ -15,7 +15,7 @@ from doubleunet_bs.evaluation.scores.scan_scores import scan_from_json
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.terminal_text import format_details
 from doubleunet_bs.pixel_counts import PixelCounts
-from doubleunet_bs.preparation.data_source import DataSource
+from doubleunet_bs.preparation.records import DataSource
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.runs.experiments import paper_experiment
 

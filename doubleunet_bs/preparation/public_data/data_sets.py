@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from doubleunet_bs.preparation.data_source import DataSource
+from doubleunet_bs.preparation.records import DataSource
 
 WEAK = "Weak labels: the masks were made from boxes by a rule, not drawn, so a score says how well that rule is met."
 RECTANGLES = "Weak labels: the masks are boxes around the hot spots, so no score on them is a score of outlines."

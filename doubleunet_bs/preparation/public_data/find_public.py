@@ -9,14 +9,13 @@ from pathlib import Path
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import DatasetError, SettingsError, counted
 from doubleunet_bs.files import no_folder
-from doubleunet_bs.preparation.data_source import DataSource
 from doubleunet_bs.preparation.find_inputs import Inputs
 from doubleunet_bs.preparation.public_data import data_sets
 from doubleunet_bs.preparation.public_data.data_sets import DATASETS, RECTANGLES, UNUSED, WEAK
 from doubleunet_bs.preparation.public_data.labels import BoxLabels, MaskLabels, SkeletonLabels
 from doubleunet_bs.preparation.public_data.manifest import check_files, is_hotspot, number_of, read_manifest, split_of
 from doubleunet_bs.preparation.public_data.pictures import find_pictures_of_bs80k, read_text, subfolder, tasks_of
-from doubleunet_bs.preparation.records import PARTS
+from doubleunet_bs.preparation.records import PARTS, DataSource
 from doubleunet_bs.scans.scan_files import Rejection
 
 _XML = re.compile(r"0*([1-9]\d*)\.xml", re.IGNORECASE)
