@@ -42,9 +42,8 @@ from doubleunet_bs.stop_signals import Interrupted, StopSignals
 from doubleunet_bs.training.build_network import build_network, encoder_variables, plain_network
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
 from doubleunet_bs.training.learning_rate import Plateau, cosine
-from doubleunet_bs.training.progress_picture import draw_progress
+from doubleunet_bs.training.progress import EXAMPLES, TensorBoardLog, draw_progress
 from doubleunet_bs.training.steps import Steps, make_loss
-from doubleunet_bs.training.tensorboard_log import EXAMPLES, TensorBoardLog
 from doubleunet_bs.training.training_state import TrainingState, load_state, save_state
 from doubleunet_bs.training.training_task import (
     TrainingTask,

@@ -8,7 +8,7 @@ import pytest
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.runs.history import COLUMNS, Epoch, Pace, epoch_line, read_history, write_history
 from doubleunet_bs.training.learning_rate import Plateau, cosine
-from doubleunet_bs.training.progress_picture import draw_progress
+from doubleunet_bs.training.progress import draw_progress
 from doubleunet_bs.training.training_state import TrainingState
 
 

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 from doubleunet_bs.runs.history import Epoch
-from doubleunet_bs.training.tensorboard_log import TensorBoardLog
+from doubleunet_bs.training.progress import TensorBoardLog
 
 
 def test_figures_and_overlays_come_back(tmp_path):
