@@ -22,7 +22,8 @@ class Region:
         name: as results and annotations spell it.
         snomed: its SNOMED CT code.
         aliases: other labels that annotations may use.
-        colour: (red, green, blue) in pictures. Regions that touch differ in lightness, for any colour vision.
+        colour: (red, green, blue) in pictures. Regions that touch differ for any colour vision, and all of them from
+            the outlines of lesions.
     """
 
     number: int
@@ -33,18 +34,18 @@ class Region:
 
 
 REGIONS = (
-    Region(1, "skull", "89546000", (), (86, 180, 233)),
-    Region(2, "cervical spine", "122494005", ("cervical",), (230, 159, 0)),
-    Region(3, "thoracic spine", "122495006", ("thoracic",), (0, 90, 181)),
-    Region(4, "ribs", "113197003", ("rib",), (170, 215, 170)),
-    Region(5, "sternum", "56873002", (), (204, 80, 40)),
-    Region(6, "clavicles", "51299004", ("clavicle", "collarbone"), (120, 40, 110)),
-    Region(7, "scapulae", "79601000", ("scapula",), (240, 228, 66)),
-    Region(8, "humeri", "85050009", ("humerus",), (0, 110, 90)),
-    Region(9, "lumbar spine", "122496007", ("lumbar",), (213, 130, 190)),
-    Region(10, "sacrum", "54735007", (), (90, 60, 30)),
-    Region(11, "pelvis", "118645006", (), (160, 190, 220)),
-    Region(12, "femora", "71341001", ("femur",), (200, 120, 0)),
+    Region(1, "skull", "89546000", (), (60, 30, 135)),
+    Region(2, "cervical spine", "122494005", ("cervical",), (0, 150, 135)),
+    Region(3, "thoracic spine", "122495006", ("thoracic",), (90, 75, 180)),
+    Region(4, "ribs", "113197003", ("rib",), (0, 210, 255)),
+    Region(5, "sternum", "56873002", (), (225, 180, 120)),
+    Region(6, "clavicles", "51299004", ("clavicle", "collarbone"), (75, 60, 15)),
+    Region(7, "scapulae", "79601000", ("scapula",), (165, 195, 165)),
+    Region(8, "humeri", "85050009", ("humerus",), (165, 15, 135)),
+    Region(9, "lumbar spine", "122496007", ("lumbar",), (120, 30, 75)),
+    Region(10, "sacrum", "54735007", (), (180, 150, 120)),
+    Region(11, "pelvis", "118645006", (), (15, 135, 255)),
+    Region(12, "femora", "71341001", ("femur",), (120, 75, 60)),
 )
 REGION_LABELS: dict[str, int] = {label: region.number for region in REGIONS for label in (region.name, *region.aliases)}
 """Label of an annotation -> number of the region."""

@@ -18,7 +18,16 @@ from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dataset.joined_shards import Paths
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
-from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, clinical_display, enlarged, paint, region_picture, save_png
+from doubleunet_bs.display import (
+    PHANTOM_NOTE,
+    as_rgb,
+    clinical_display,
+    enlarged,
+    hex_colour,
+    paint,
+    region_picture,
+    save_png,
+)
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import about_scores, open_run_data, read_folds
 from doubleunet_bs.evaluation.report.scan_figures import png_uri
@@ -260,7 +269,7 @@ def _write_report(run: Run, dataset: SkeletonDataset, scores: SkeletonScores) ->
         scans=len(scores.cases),
         mean=percent(scores.mean_dice),
         rows=_rows(scores),
-        legend=[(region.name, "#{:02x}{:02x}{:02x}".format(*region.colour)) for region in REGIONS],
+        legend=[(region.name, hex_colour(region.colour)) for region in REGIONS],
         pictures=pictures,
         sources=[source.text for source in dataset.sources],
     )

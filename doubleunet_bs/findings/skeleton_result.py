@@ -36,6 +36,11 @@ class SkeletonResult:
     model: ModelDescription
     warnings: tuple[str, ...]
 
+    @property
+    def result_warnings(self) -> list[str]:
+        """The warnings as the result shows them everywhere: an index without its doubts would be taken for exact."""
+        return [f"Bone Scan Index: {line}" for line in self.warnings]
+
     def to_json(self) -> dict[str, Any]:
         """The entry `bone_scan_index` of `result.json`."""
         model = self.model

@@ -8,9 +8,22 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
-from doubleunet_bs.display import PHANTOM_NOTE, as_rgb, display_views, enlarged, halo, outline, shown_box, sides
+from doubleunet_bs.display import (
+    PHANTOM_NOTE,
+    Colour,
+    as_rgb,
+    display_views,
+    draw_borders,
+    enlarged,
+    halo,
+    outline,
+    region_names,
+    shown_box,
+    sides,
+)
 from doubleunet_bs.errors import counted
 from doubleunet_bs.findings.lesion_list import PredictedLesion, all_warnings
+from doubleunet_bs.findings.skeleton_result import SkeletonResult
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -23,6 +36,8 @@ _MARGIN, _GAP, _TOP, _BOTTOM = 30, 24, 150, 92
 _SMALL = 17
 _LINE = 22
 """Rows of a line of warnings; `_TOP` has room for one."""
+_SWATCH = 20
+"""Columns of the square before the name of a region, with the gap after it."""
 _TEXT, _DIM, _FRAME = (0, 0, 0), (90, 90, 90), (178, 178, 178)
 
 
@@ -37,8 +52,11 @@ def overlay_picture(
     lesions: Sequence[PredictedLesion],
     pictures: Mapping[str, np.ndarray],
     foci: Mapping[int, int | None] | None = None,
+    skeleton: SkeletonResult | None = None,
 ) -> np.ndarray:
     """Both raw views, without the air around the body, with the predicted metastatic areas outlined and numbered.
+
+    With a skeleton thin lines show its regions, which are named below, beside the Bone Scan Index.
 
     Every raw pixel is a block of 2 x 2 pixels. The picture carries the case pseudonym, the warnings and the intended
     use: it may be all that someone sees of a result.
@@ -47,10 +65,11 @@ def overlay_picture(
         scan, prediction, lesions: the scan, the prediction, and `find_lesions` of both.
         pictures: `view_pictures` of the scan.
         foci: number of a lesion -> number of its focus, which is written beside it, instead of its own.
+        skeleton: its regions and index.
 
     Returns:
         uint8 array of shape (rows, columns, 3): at most 2290 x 1108 for the usual matrix, and 22 rows more
-        for each line of warnings after the first.
+        for each line of warnings after the first, and for each line of names.
     """
     box = shown_box(
         [pictures[view] for view in VIEWS if view not in scan.missing_views],
@@ -62,9 +81,12 @@ def overlay_picture(
     height, width = ((part.stop - part.start) * SCALE for part in box)
     page_width = 2 * _MARGIN + 2 * width + _GAP
     warnings = [*filter(None, [prediction.model.quality_warning]), *all_warnings(scan, prediction)]
+    warnings += skeleton.result_warnings if skeleton else ()
     lines = [line for warning in warnings for line in _wrapped(warning, page_width - 2 * _MARGIN)]
     top = _TOP + _LINE * max(len(lines) - 1, 0)
-    page = Image.new("RGB", (page_width, top + height + _BOTTOM), "white")
+    about = _about_skeleton(skeleton, page_width - 2 * _MARGIN) if skeleton else []
+    bottom = top + height + _LINE * len(about)
+    page = Image.new("RGB", (page_width, bottom + _BOTTOM), "white")
     draw = ImageDraw.Draw(page)
     for number, view in enumerate(VIEWS):
         left = _MARGIN + number * (width + _GAP)
@@ -77,7 +99,8 @@ def overlay_picture(
         found = [lesion for lesion in lesions if lesion.view == view]
         title = f"{view}: {counted(len(found), 'area')}, {prediction.lesion_pixels[view]} pixels"
         draw.text((centre, top - 12), title, _TEXT, _font(21), anchor="ms")
-        page.paste(_draw_view(pictures[view], view, box, prediction, found, foci or {}), (left, top))
+        regions = skeleton.regions[view] if skeleton else None
+        page.paste(_draw_view(pictures[view], view, box, prediction, found, foci or {}, regions), (left, top))
     name = f"{prediction.case}   {PHANTOM_NOTE}" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     outlined = "Outlined: predicted metastatic" if lesions else "Nothing is predicted to be metastatic"
@@ -90,10 +113,18 @@ def overlay_picture(
     draw.text((_MARGIN, 58), outlined, CONTOUR if lesions else _TEXT, _font(size))
     for place, line in enumerate(lines):
         draw.text((_MARGIN, 88 + _LINE * place), line, _TEXT, _font(_SMALL))
-    draw.text((_MARGIN, page.height - _BOTTOM + 12), "NOT FOR DIAGNOSIS", _TEXT, _font(22))
+    for place, entries in enumerate(about):
+        y = top + height + _LINE * place + 8
+        for x, text, colour in entries:
+            x += _MARGIN
+            if colour is not None:
+                draw.rectangle((x, y + 4, x + _SWATCH - 6, y + 16), fill=colour)
+                x += _SWATCH
+            draw.text((x, y), text, _TEXT, _font(_SMALL))
+    draw.text((_MARGIN, bottom + 12), "NOT FOR DIAGNOSIS", _TEXT, _font(22))
     for place, sentence in enumerate(INTENDED_USE.split(". ", 1)):
         line = sentence.rstrip(".") + "."
-        draw.text((_MARGIN, page.height - _BOTTOM + 42 + 22 * place), line, _TEXT, _font(16))
+        draw.text((_MARGIN, bottom + 42 + 22 * place), line, _TEXT, _font(16))
     return np.asarray(page)
 
 
@@ -136,8 +167,12 @@ def _draw_view(
     prediction: Prediction,
     lesions: Sequence[PredictedLesion],
     foci: Mapping[int, int | None],
+    regions: np.ndarray | None,
 ) -> Image.Image:
-    image = Image.fromarray(as_rgb(enlarged(grey[box], SCALE)))
+    background = as_rgb(enlarged(grey[box], SCALE))
+    if regions is not None:
+        draw_borders(background, enlarged(regions[box], SCALE))
+    image = Image.fromarray(background)
     first_row, first_column = box[0].start, box[1].start
     draw = ImageDraw.Draw(image)
     letters = sides(view, prediction.warnings)
@@ -169,6 +204,25 @@ def _draw_view(
     picture[halo(line | enlarged(mask == 1, SCALE))] = 255
     picture[line] = CONTOUR
     return Image.fromarray(picture)
+
+
+def _about_skeleton(skeleton: SkeletonResult, width: int) -> list[list[tuple[int, str, Colour | None]]]:
+    """Lines of (x, text, colour of the square before it): the index, and the names of the regions that are drawn."""
+    index = skeleton.index
+    lines: list[list[tuple[int, str, Colour | None]]] = [
+        [(0, f"Bone Scan Index {index.value:.2f} % of the skeleton by {index.table}", None)],
+        [(0, f"Thin lines: regions by {skeleton.model.name}", None)],
+        [],
+    ]
+    x = 0
+    for name, colour in region_names(list(skeleton.regions.values())):
+        length = _SWATCH + math.ceil(_font(_SMALL).getlength(name)) + 16
+        if lines[-1] and x + length > width:
+            lines.append([])
+            x = 0
+        lines[-1].append((x, name, colour))
+        x += length
+    return [line for line in lines if line]
 
 
 def _wrapped(warning: str, width: int) -> list[str]:

@@ -14,8 +14,18 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs import __version__
+from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
-from doubleunet_bs.display import clinical_display, edge_path, png_bytes, shown_box, sides, upper_level
+from doubleunet_bs.display import (
+    clinical_display,
+    edge_path,
+    hex_colour,
+    png_bytes,
+    region_names,
+    shown_box,
+    sides,
+    upper_level,
+)
 from doubleunet_bs.errors import counted
 from doubleunet_bs.findings.lesion_changes import match_earlier
 from doubleunet_bs.findings.lesion_list import BODY_DEFINITION, LesionArea
@@ -36,12 +46,14 @@ class ReportScan:
         areas: view -> `find_areas` of its mask, the lesions of `result` in their order. Empty for a missing view.
         counts: view -> uint16 array of the raw view; a missing view is not in it.
         in_counts: False where only a picture of the scan was kept and `counts` are its grey levels.
+        regions: view -> uint8 mask of the skeleton in the pixels of the raw view; empty without one.
     """
 
     result: dict[str, Any]
     areas: Mapping[str, Sequence[LesionArea]]
     counts: Mapping[str, np.ndarray]
     in_counts: bool = True
+    regions: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
@@ -62,6 +74,7 @@ def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
     if previous:
         level = upper if one_scale else upper_level(*previous.counts.values())
         scans.append(_content(previous, "previous scan", "earlier", level, _marks(rows, GONE)))
+    masks = [mask for one in (scan, previous) if one for mask in one.regions.values()]
     return render_page(
         "doubleunet_bs.results",
         "patient_report.html",
@@ -72,6 +85,7 @@ def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
         upper=upper,
         one_scale=one_scale,
         bones=any(one["bone_scan_index"] for one in scans),
+        region_names=[(name, hex_colour(colour)) for name, colour in region_names(masks)],
         finding=_finding(scan.result),
         changes={name: sum(row["change"] == name for row in rows) for name in (MATCHED, NEW, GONE)},
         made=scan.result.get("created", datetime.date.today().isoformat())[:10],
@@ -142,12 +156,23 @@ def _view(
         "name": view,
         "present": True,
         "areas": areas,
+        "regions": _borders(scan.regions[view][box]) if view in scan.regions else [],
         "picture": base64.b64encode(png_bytes(clinical_display(counts, upper))).decode("ascii"),
         "counts": base64.b64encode(zlib.compress(counts.astype("<u2").tobytes(), 9)).decode("ascii"),
         "left": letters[0],
         "right": letters[1],
         "last_row": last_row if 0 <= last_row < counts.shape[0] else None,
     }
+
+
+def _borders(regions: np.ndarray) -> list[tuple[str, str, str]]:
+    """(name, colour, outline) of every region that a view shows."""
+    shown = set(np.unique(regions).tolist())
+    return [
+        (region.name, hex_colour(region.colour), edge_path(regions == region.number))
+        for region in REGIONS
+        if region.number in shown
+    ]
 
 
 def _area(number: int, label: str, area: LesionArea, corner: tuple[int, int], columns: int) -> dict[str, Any]:

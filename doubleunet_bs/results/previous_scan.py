@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from doubleunet_bs.bsi import REGIONS
 from doubleunet_bs.constants import RAW_SHAPE, VIEWS
 from doubleunet_bs.dicom_results import SCAN_COPY
 from doubleunet_bs.dicom_results.source_study import same_patient
@@ -14,7 +15,7 @@ from doubleunet_bs.findings.lesion_list import LesionArea, find_areas
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.overlay import view_pictures
 from doubleunet_bs.results.patient_report import ReportScan
-from doubleunet_bs.results.result_files import MASK, MOST_BYTES, PICTURE, RESULT
+from doubleunet_bs.results.result_files import MASK, MOST_BYTES, PICTURE, REGION_MASK, RESULT
 from doubleunet_bs.results.stored_result import load_result
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -60,6 +61,7 @@ def read_result(folder: Path) -> ReportScan:
     result = load_result(folder)
     areas: dict[str, tuple[LesionArea, ...]] = {}
     greys: dict[str, np.ndarray] = {}
+    regions: dict[str, np.ndarray] = {}
     try:
         for view in VIEWS:
             if result["views"][view]["missing"]:
@@ -67,6 +69,10 @@ def read_result(folder: Path) -> ReportScan:
                 continue
             mask = _read_mask(folder / MASK.format(view))
             areas[view] = find_areas(mask)
+            if result.get("bone_scan_index") and (folder / REGION_MASK.format(view)).is_file():
+                regions[view] = _read_mask(folder / REGION_MASK.format(view))
+                if regions[view].max() > len(REGIONS):
+                    raise ValueError("not a mask of the skeleton")
             with Image.open(io.BytesIO(_read_bytes(folder / PICTURE.format(view))), formats=("PNG",)) as picture:
                 if (picture.size, picture.mode) != (RAW_SHAPE[::-1], "L"):
                     raise ValueError("not a picture of this package")
@@ -82,9 +88,9 @@ def read_result(folder: Path) -> ReportScan:
     if (folder / SCAN_COPY).is_file():
         scan = read_scan([folder / SCAN_COPY], allow_missing_view=True)
         if all(np.array_equal(grey, view_pictures(scan)[view]) for view, grey in greys.items()):
-            return ReportScan(result, areas, {view: getattr(scan, view) for view in greys})
+            return ReportScan(result, areas, {view: getattr(scan, view) for view in greys}, regions=regions)
     counts = {view: np.uint16(255) - grey for view, grey in greys.items()}
-    return ReportScan(result, areas, counts, in_counts=False)
+    return ReportScan(result, areas, counts, in_counts=False, regions=regions)
 
 
 def _read_mask(path: Path) -> np.ndarray:

@@ -106,8 +106,7 @@ def write_prediction(
     result = describe_prediction(scan, prediction, lesions, shapes, outputs, study, bones)
     result["previous"] = None if previous is None else previous.result["case"]
     result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
-    # Where every warning is shown: an index without its doubts would be taken for exact.
-    result["warnings"] += [f"Bone Scan Index: {line}" for line in (skeleton.warnings if skeleton else ())]
+    result["warnings"] += skeleton.result_warnings if skeleton else ()
     tracking = tracking_uids(result, None if previous is None else previous.result)
     for lesion in result["lesions"]:
         lesion["tracking_uid"] = tracking[lesion["number"]]
@@ -130,7 +129,7 @@ def write_prediction(
             files[REGION_PICTURE.format(view)] = png_bytes(region_picture(regions))
     if {"overlay", "dicom"} & set(outputs):
         foci = {lesion["number"]: lesion["focus"] for lesion in result["lesions"]}
-        picture = overlay_picture(scan, prediction, lesions, shown, foci)
+        picture = overlay_picture(scan, prediction, lesions, shown, foci, skeleton)
         if "overlay" in outputs:
             files[OVERLAY] = png_bytes(picture)
         if "dicom" in outputs:
@@ -151,7 +150,8 @@ def write_prediction(
             files[PICTURE.format(view)] = pictures[view]
     if "report" in outputs:
         counts = {view: getattr(scan, view) for view in present}
-        files[REPORT] = report_page(ReportScan(result, areas, counts), previous).encode()
+        shown_scan = ReportScan(result, areas, counts, regions=skeleton.regions if skeleton else {})
+        files[REPORT] = report_page(shown_scan, previous).encode()
         files[THUMBNAIL] = png_bytes(thumbnail(scan, prediction, shown))
     if "probability" in outputs:
         for view, probability in prediction.probabilities.items():

@@ -5,6 +5,10 @@ import dataclasses
 import numpy as np
 from handmade_prediction import lesions_of, make_prediction
 
+from doubleunet_bs.bsi import REGIONS
+from doubleunet_bs.bsi.regions import region_number
+from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.inference.model_description import Member
 from doubleunet_bs.results.overlay import CONTOUR, overlay_picture, thumbnail, view_pictures
 from doubleunet_bs.runs.experiments import paper_experiment
@@ -44,6 +48,29 @@ def test_the_longest_name_of_a_model_fits_the_overlay(scan):
     written = (picture[50:84] == CONTOUR).all(axis=-1).any(axis=0)
     # The line reaches far to the right, and ends where the views do.
     assert written[-200:-30].any() and not written[-30:].any()
+
+
+def test_regions_are_named_thin_lines_below_the_outlines(scan):
+    """The uptake between lines stays as it is, no line hides an outline, and warnings of the index are written."""
+    regions = {view: np.full(scan.anterior.shape, region_number("ribs"), np.uint8) for view in VIEWS}
+    prediction = make_prediction(scan)
+    skeleton = find_index(scan, prediction, make_prediction(scan, regions), "icrp110-female")
+    lesions, shown = lesions_of(scan, prediction), view_pictures(scan)
+    bare = overlay_picture(scan, prediction, lesions, shown)
+    regions["anterior"][:, 100:] = region_number("pelvis")
+    quiet = dataclasses.replace(skeleton, regions=regions, warnings=())
+    drawn = overlay_picture(scan, prediction, lesions, shown, skeleton=quiet)
+    assert len(drawn) > len(bare) and not any(length % 2 for length in drawn.shape[:2])
+    warned = overlay_picture(scan, prediction, lesions, shown, skeleton=dataclasses.replace(quiet, warnings=("a", "b")))
+    assert len(warned) >= len(drawn) + 22
+    first, second = bare[140 : len(bare) - 92], drawn[140 : len(bare) - 92]
+    changed = (first != second).any(axis=2)
+    colours = {tuple(REGIONS[number - 1].colour) for number in (4, 11)}
+    assert changed.any() and {tuple(pixel) for pixel in second[changed].tolist()} <= colours
+    assert changed.any(axis=1).mean() > 0.5 and changed.sum() < 3 * len(changed)
+    assert not changed[(first == CONTOUR).all(axis=2)].any()
+    names = drawn[len(bare) - 92 :].reshape(-1, 3)
+    assert colours <= {tuple(pixel) for pixel in np.unique(names, axis=0).tolist()}
 
 
 def test_without_a_lesion_nothing_is_called_outlined(scan):

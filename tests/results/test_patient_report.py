@@ -36,7 +36,7 @@ CONTOUR = np.array((225, 87, 0))
 class Page(html.parser.HTMLParser):
     """Checks that elements are closed in order; collects text, ids and links."""
 
-    VOID = {"meta", "link", "input", "image", "path", "br"}
+    VOID = {"meta", "link", "input", "image", "br"}
 
     def __init__(self, text: str):
         super().__init__()
@@ -53,8 +53,10 @@ class Page(html.parser.HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
-        assert tag in self.VOID
+        assert tag in {"path", *self.VOID}
         self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -239,6 +241,37 @@ def test_the_table_of_bones_sorts_and_fits_a_phone(show, with_bones):
     cells = [text.replace(",", "") for text in rows.locator("td:nth-child(3)").all_inner_texts()]
     sizes = [int(text) for text in cells if text]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 1
+
+
+def test_regions_are_thin_lines_that_can_be_switched_off(show, with_bones, written, tmp_path):
+    """Of this scan and of the previous one, with their names; without a skeleton nothing of it is on the page."""
+    earlier = read_result(with_bones.folder)
+    assert {view: mask.tolist() for view, mask in earlier.regions.items()} == {
+        view: np.load(with_bones.folder / f"regions_{view}.npy").tolist() for view in VIEWS
+    }
+    (tmp_path / "both.html").write_text(report_page(read_result(written.folder), earlier))
+    for path, number in ((with_bones.folder / "report.html", 2), (tmp_path / "both.html", 2)):
+        page = show(path, 390, 844, phone=True)
+        page.wait_for_selector("body.scripted")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        lines = page.locator(".regions path")
+        assert sorted(lines.locator("title").evaluate_all("all => all.map(one => one.textContent)")) == [
+            "ribs",
+            "thoracic spine",
+        ]
+        assert page.locator(".names span").all_inner_texts() == ["thoracic spine", "ribs"] and lines.count() == number
+        width = "all => Math.max(...all.map(one => parseFloat(getComputedStyle(one).strokeWidth)))"
+        assert lines.evaluate_all(width) <= page.locator(".contours path").evaluate_all(width) / 2
+        # What is drawn last lies above: outlines of lesions, then their numbers.
+        assert page.evaluate("[...document.querySelectorAll('svg > g')].map(one => one.className.baseVal)")[-3:] == [
+            "regions",
+            "contours",
+            "numbers",
+        ]
+        page.click('label[for="regions"]')
+        assert not page.locator(".regions").first.is_visible() and not page.locator(".names").is_visible()
+        assert page.locator(".contours").first.is_visible() and not page.complaints
+    assert "regions" not in page_of(written).split("</style>")[1]
 
 
 def test_nothing_predicted_and_a_missing_view_and_no_spacing(scan, tmp_path):
