@@ -173,3 +173,31 @@ def write_skeletons(root: Path, patients=PATIENTS) -> Path:
         for name, numbers in lists.items():
             (root / "splits" / view / f"{name}.txt").write_bytes("\r\n".join(map(str, numbers)).encode())
     return root
+
+
+WITH, WITHOUT = "Bone metastasis", "No_metastasis"
+
+
+def write_paraguay(root: Path, traps: bool = True) -> Path:
+    """Bone scans from Paraguay: 16-bit pictures in folders by the class of the patient and the view.
+
+    Patients 1 to 3 have metastases, 4 to 8 have none. Traps: a picture without its partner, one that does not open,
+    an ending in capitals, a folder of an unknown class, and files that are no pictures.
+    """
+    for number in range(1, 9):
+        for view, letter in zip(VIEWS, "AP", strict=True):
+            folder = root / "archive" / "images" / (WITH if number <= 3 else WITHOUT) / view.capitalize()
+            folder.mkdir(parents=True, exist_ok=True)
+            grey16 = (grey(number, view).astype(np.uint16) * 257).astype(np.uint16)
+            path = folder / f"{letter}{number}.{'PNG' if number == 2 else 'png'}"
+            Image.fromarray(grey16).save(path, format="PNG")
+    images = root / "archive" / "images"
+    (images / WITH / "Anterior" / "Thumbs.db").write_bytes(b"no picture")
+    if traps:
+        (images / WITH / "Posterior" / "P3.png").unlink()
+        damaged = images / WITHOUT / "Anterior" / "A4.png"
+        damaged.write_bytes(damaged.read_bytes()[:2000])
+        for view, letter in zip(VIEWS, "AP", strict=True):
+            (images / "Metastasis-free" / view.capitalize()).mkdir(parents=True)
+            Image.fromarray(grey(9, view)).save(images / "Metastasis-free" / view.capitalize() / f"{letter}9.png")
+    return root

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from intensity_run import intensity_model
 from PIL import Image
-from public_layouts import write_masks, write_pictures
+from public_layouts import write_masks, write_pictures, write_skeletons
+from small_network import small_network
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.phantom import make_cohort
@@ -80,15 +81,20 @@ def trained_desk(desk, tmp_path_factory, tensorflow):
     return folder
 
 
+def short_network(shape, classes=3, *args, **kwargs):
+    """One convolution, whose scores are known; for the skeleton, which has more classes, a few."""
+    return intensity_model(*shape[:2]) if classes <= 3 else small_network(shape, classes)
+
+
 @contextlib.contextmanager
 def small_networks():
-    """Training builds a network of one convolution: its scores are known, and it takes no time."""
+    """Training builds a network that takes no time."""
     import doubleunet_bs.training.build_network  # noqa: F401 - it must be there to be changed
 
     with pytest.MonkeyPatch.context() as patch:
         for module in [module for name, module in sys.modules.items() if name.startswith("doubleunet_bs.training")]:
             if hasattr(module, "double_unet"):
-                patch.setattr(module, "double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2]))
+                patch.setattr(module, "double_unet", short_network)
         yield
 
 
@@ -106,6 +112,7 @@ def test_every_command_and_example_runs(page, desk, trained_desk, tmp_path, monk
     if page.stem == "public_data":
         write_pictures(folder / "bs80k")
         write_masks(folder / "bs80k_masks")
+        write_skeletons(folder / "bs80k_skeleton")
     monkeypatch.chdir(folder)
     names: dict = {"__name__": "example"}
     with small_networks():
@@ -147,7 +154,7 @@ def run(line: str) -> None:
             words = shlex.split(answered)
             options = {"train": SHORT, "demo": [*SHORT, "--patients", "30"], "ensemble": POOR, "serve-package": POOR}
             short = options.get(words[1], [])
-            if words[1] == "train" and "bs80k_shards" in words:
+            if words[1] == "train" and {"bs80k_shards", "bs80k_skeleton_shards"} & {*words}:
                 short = [*SHORT[:2], *SHORT[4:]]  # the published split is one fold
             if words[1] == "train" and "--resume" in words:
                 # As if it had been interrupted before its export.

@@ -43,27 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the shards and print what to do next."""
-    from doubleunet_bs.dataset.folds import (
-        has_published_split,
-        in_training_part,
-        lesions_of_cases,
-        make_folds,
-        published_folds,
-    )
+    from doubleunet_bs.dataset.folds import choose_folds
     from doubleunet_bs.dataset.nnunet import commands, export_nnunet
     from doubleunet_bs.errors import SettingsError
     from doubleunet_bs.preparation.shards import open_shards
 
     dataset = open_shards(args.shards, verify=True)
-    if args.run is None and (args.folds == 1 or (args.folds is None and has_published_split(dataset.cases))):
-        folds = published_folds(dataset.cases)
-    elif args.run is None:
-        folds = make_folds(
-            in_training_part(dataset.cases),
-            10 if args.folds is None else args.folds,
-            0 if args.seed is None else args.seed,
-            lesions_of_cases(dataset),
-        )
+    if args.run is None:
+        folds = choose_folds(dataset, args.folds, args.seed or 0)
     elif args.folds is not None or args.seed is not None:
         raise SettingsError("--folds and --seed are those of --run: leave them out")
     else:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--labels", type=Path, metavar="DIR", help="folder of annotations and patients.csv")
     what.add_argument(
         "--dataset",
-        choices=("bs80k-masks", "bs80k", "bs80k-skeleton"),
+        choices=("bs80k-masks", "bs80k", "bs80k-skeleton", "paraguay"),
         help="the folders are those of a public data set, as they came out of its archive: see "
         "assets/docs/public_data.md",
     )
@@ -144,8 +144,8 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError("--labels is missing: name the folder of annotations and patients.csv")
     if args.boxes and args.dataset != "bs80k":
         raise SettingsError("--boxes goes with --dataset bs80k alone: leave it out")
-    if args.dataset == "bs80k" and args.labels:
-        raise SettingsError("--labels does not go with --dataset bs80k: its boxes lie beside the pictures")
+    if args.dataset in ("bs80k", "paraguay") and args.labels:
+        raise SettingsError(f"--labels does not go with --dataset {args.dataset}: leave it out, --scans has all of it")
     for option in ("classes", "patients", "regions", "allow_missing_view"):
         if args.dataset and getattr(args, option):
             raise SettingsError(f"--{option.replace('_', '-')} does not go with --dataset: leave it out")

@@ -143,7 +143,7 @@ def make_folds(
         raise SettingsError(f"{folds} folds: at least 3 are needed, to test, to validate and to train")
     burden, scans = _burden(cases, lesions)
     if len(burden) < folds:
-        found = f"{len(burden)} patients with metastases cannot fill {folds} folds"
+        found = f"{len(burden)} patients with outlined metastases cannot fill {folds} folds"
         raise SettingsError(f"{found}: prepare more scans, or lower --folds")
     ordered = sorted(burden, key=lambda patient: (burden[patient], patient))
     rng = np.random.default_rng(seed)
@@ -164,9 +164,9 @@ def make_folds(
 
 
 def has_published_split(cases: Iterable[CaseRecord]) -> bool:
-    """Whether all scans are of a public data set that has divided them into training, validation and test."""
-    known = [case for case in cases if case.group in ("positive", "negative")]
-    return all(case.part for case in known) and {case.part for case in known if case.group == "positive"} == set(PARTS)
+    """Whether all scans with metastases are of a public data set that has divided them into training, validation and
+    test. Normal scans of another data set train."""
+    return {case.part for case in cases if case.group == "positive"} == set(PARTS)
 
 
 def published_folds(cases: Sequence[CaseRecord]) -> Folds:
@@ -178,7 +178,10 @@ def published_folds(cases: Sequence[CaseRecord]) -> Folds:
     if not has_published_split(cases):
         raise SettingsError("1 fold is the published split of a public data set, which these shards lack: set --folds")
     parts, negative_parts = (
-        tuple(tuple(sorted(case.case for case in cases if (case.part, case.group) == (part, group))) for part in PARTS)
+        tuple(
+            tuple(sorted(case.case for case in cases if (case.part or "train", case.group) == (part, group)))
+            for part in PARTS
+        )
         for group in ("positive", "negative")
     )
     return Folds(
@@ -193,6 +196,23 @@ def published_folds(cases: Sequence[CaseRecord]) -> Folds:
 def in_training_part(cases: Iterable[CaseRecord]) -> list[CaseRecord]:
     """The cases that a cross-validation may use: none of the validation and test part of a published split."""
     return [case for case in cases if case.part in (None, "train")]
+
+
+def choose_folds(dataset: ShardedDataset, folds: int | None = None, seed: int = 0) -> Folds:
+    """The folds of a new run: the published split for 1 fold, else drawn by the seed from what may train in it.
+
+    Args:
+        dataset: opened shards.
+        folds: their number; None: 1 where there is a published split, else 10.
+        seed: of the random order.
+
+    Raises:
+        SettingsError: see `published_folds` and `make_folds`.
+    """
+    if folds == 1 or (folds is None and has_published_split(dataset.cases)):
+        return published_folds(dataset.cases)
+    drawn = 10 if folds is None else folds
+    return make_folds(in_training_part(dataset.cases), drawn, seed, lesions_of_cases(dataset))
 
 
 def keep_parts(earlier: Folds, cases: Sequence[CaseRecord], lesions: Mapping[str, int] | None = None) -> Folds:

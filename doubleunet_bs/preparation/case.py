@@ -117,7 +117,11 @@ def prepare_scan(
         name: geometry.sum_blocks(geometry.crop(counts, placements[name]), settings.bin)
         for name, counts in views.items()
     }
-    if any(cropped.max() > LARGEST_COUNT for cropped in crops.values()):
+    overflow = any(cropped.max() > LARGEST_COUNT for cropped in crops.values())
+    if overflow and scan.pictures:
+        # Display grey has no unit: the means of the blocks instead of their sums.
+        crops = {name: cropped // settings.bin**2 for name, cropped in crops.items()}
+    elif overflow:
         warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
     crops = {name: np.minimum(cropped, LARGEST_COUNT).astype(np.uint16, copy=False) for name, cropped in crops.items()}
     gains, brightness = _find_gains(crops, settings.brightness)

@@ -14,8 +14,8 @@ from doubleunet_bs.preparation.brightness import GAIN_LIMIT
 from doubleunet_bs.preparation.case import PreparedCase
 from doubleunet_bs.preparation.geometry import BodyBox, Placement
 
-UNKNOWN_GROUP = "unknown"
-GROUPS = ("positive", "negative", UNKNOWN_GROUP)
+UNKNOWN_GROUP, UNOUTLINED = "unknown", "unoutlined"
+GROUPS = ("positive", "negative", UNOUTLINED, UNKNOWN_GROUP)
 PARTS = ("test", "validation", "train")
 """Of the published split of a public data set."""
 PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
@@ -30,7 +30,8 @@ class CaseRecord:
 
     Attributes:
         case, patient: pseudonyms.
-        group: "positive" (with metastases), "negative", or "unknown": only its skeleton is annotated.
+        group: "positive" (with outlined metastases), "negative", "unoutlined" (with metastases, none of them outlined),
+            or "unknown": only its skeleton is annotated, or it may have metastases.
         cancer: "breast", "prostate" or None when not stated.
         shard, row: number of the shard and row in its arrays.
         gains: of the anterior and the posterior view; exact in float32.

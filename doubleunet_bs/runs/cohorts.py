@@ -10,14 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from doubleunet_bs.dataset.folds import (
-    Folds,
-    in_training_part,
-    keep_parts,
-    lesions_of_cases,
-    make_folds,
-    published_folds,
-)
+from doubleunet_bs.dataset.folds import Folds, choose_folds, in_training_part, keep_parts, lesions_of_cases
 from doubleunet_bs.dataset.joined_shards import (
     check_no_common_scan,
     check_prepared_alike,
@@ -286,10 +279,7 @@ def new_folds(experiment: Experiment, dataset: ShardedDataset) -> Folds:
     Raises:
         SettingsError: see `make_folds`; an earlier run with another number of folds.
     """
-    if experiment.folds == 1:
-        return published_folds(dataset.cases)
-    lesions = lesions_of_cases(dataset)
-    if experiment.start_from:
+    if experiment.start_from and experiment.folds > 1:
         run, _ = _start_run(experiment.start_from)
         earlier = open_parts(run.parts, True, run.path)
         if earlier is not None and patients_comparable(dataset, earlier) is not False:
@@ -300,5 +290,5 @@ def new_folds(experiment: Experiment, dataset: ShardedDataset) -> Folds:
                     raise SettingsError(
                         f"{run.path}: has {len(folds)} folds of these patients: give --folds {len(folds)}"
                     )
-                return keep_parts(folds, in_training_part(dataset.cases), lesions)
-    return make_folds(in_training_part(dataset.cases), experiment.folds, experiment.seed, lesions)
+                return keep_parts(folds, in_training_part(dataset.cases), lesions_of_cases(dataset))
+    return choose_folds(dataset, experiment.folds, experiment.seed)

@@ -93,13 +93,19 @@ def crop(counts: tf.Tensor, bodies: Bodies) -> tf.Tensor:
     return _gather_pixels(counts, rows, columns)
 
 
-def sum_blocks(crops: tf.Tensor, bin: int) -> tf.Tensor:
-    """Sums over blocks of bin x bin pixels of (n, 2, rows, columns) int32 counts, at most 65,535; rows are padded."""
+def sum_blocks(crops: tf.Tensor, bin: int, pictures: bool = False) -> tf.Tensor:
+    """Sums over blocks of bin x bin pixels of (n, 2, rows, columns) int32 counts, at most 65,535; rows are padded.
+
+    Of a scan of pictures with a larger sum the means of the blocks.
+    """
     if bin == 1:
         return crops
     crops = tf.pad(crops, ((0, 0), (0, 0), (0, -crops.shape[2] % bin), (0, 0)))
     rows, columns = crops.shape[2] // bin, crops.shape[3] // bin
     sums = tf.reduce_sum(tf.reshape(crops, (-1, 2, rows, bin, columns, bin)), axis=(3, 5))
+    if pictures:
+        overflow = tf.reduce_max(sums, axis=(1, 2, 3), keepdims=True) >= COUNT_VALUES
+        sums = tf.where(overflow, sums // bin**2, sums)
     return tf.minimum(sums, COUNT_VALUES - 1)
 
 

@@ -51,7 +51,9 @@ def prepare_counts(counts: tf.Tensor, settings: PreparationSettings) -> Prepared
     counts = tf.cast(counts, tf.int32)
     present = tf.reduce_any(counts > 0, axis=(2, 3))
     bodies = preparation_graph.find_bodies(counts, present)
-    crops = preparation_graph.sum_blocks(preparation_graph.crop(counts, bodies), settings.bin)
+    crops = preparation_graph.sum_blocks(
+        preparation_graph.crop(counts, bodies), settings.bin, settings.source == "pictures"
+    )
     gains, bright = preparation_graph.find_gains(crops, present, settings.brightness)
     status = tf.where(bodies.found, tf.where(bright, 0, 3), tf.where(tf.reduce_any(present, axis=1), 2, 1))
     good = status == 0

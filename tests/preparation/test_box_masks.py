@@ -57,10 +57,19 @@ def test_the_rule_agrees_with_an_independent_writing_of_it():
     assert 10 < paths.count(0) < 110
 
 
-def test_a_flat_box_gets_an_ellipse_and_a_box_of_one_pixel_that_pixel():
-    mask, path = hot_spot(np.full((20, 12), 40, np.uint8))
-    assert PATHS[path] == "ellipse" and 0 < mask.mean() < 0.3
-    assert hot_spot(np.full((1, 1), 40, np.uint8))[0].all()
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [
+        ((1, 1), ["#"]),
+        ((2, 3), ["...", ".#."]),
+        ((8, 4), ["....", "....", "..#.", "..#.", ".###", "..#.", "..#.", "...."]),
+        ((5, 12), ["............", ".....###....", "...#######..", ".....###....", "............"]),
+    ],
+)
+def test_a_flat_box_gets_an_ellipse_in_its_middle(shape, rows):
+    """Half as high and wide as the box: drawn by hand."""
+    mask, path = hot_spot(np.full(shape, 40, np.uint8))
+    assert PATHS[path] == "ellipse" and ["".join(".#"[one] for one in row) for row in mask.astype(int)] == rows
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -1,7 +1,6 @@
 """Public data sets, from the folders of their archives to shards."""
 
 import dataclasses
-import os
 import shutil
 from collections import Counter
 
@@ -164,19 +163,24 @@ def test_a_manifest_without_hot_spots_is_no_scan_without_them(archives, tmp_path
         find_public("bs80k-masks", archives[0], masks)
 
 
-def test_an_abnormal_case_without_any_mask_is_missing(archives, tmp_path):
-    """A normal one (4) is free of hot spots."""
+@pytest.mark.parametrize("gone", ["anterior", None])
+def test_an_abnormal_picture_without_a_mask_is_passed_over_with_a_count(archives, tmp_path, gone, capsys):
+    """Of 8 the anterior view or both; a normal one (4) is free of hot spots."""
 
     def without(text):
         rows = text.splitlines(keepends=True)
-        gone = ("hotspot_masks,patient_00004,", "hotspot_masks,patient_00008,")
-        return "".join(row for row in rows if not row.startswith(gone))
+        patients = ("hotspot_masks,patient_00004,", "hotspot_masks,patient_00008,")
+        return "".join(row for row in rows if not (row.startswith(patients) and (gone is None or f",{gone}," in row)))
 
-    found = find_public("bs80k-masks", archives[0], edited_manifest(archives, tmp_path, without))
-    [missing] = found.inputs.rejected
-    assert (missing.path, missing.reason) == ("patient 8", "missing-file") and "called abnormal" in missing.message
-    names = {os.path.basename(path) for task in found.inputs.tasks for path in task.source.paths}
-    assert "4.jpg" in names and "8.jpg" not in names
+    masks, out = edited_manifest(archives, tmp_path, without), tmp_path / "shards"
+    assert prepare((archives[0], masks), out) == 0
+    views = gone or "anterior and posterior"
+    warning = f"the {views} view is called abnormal, but has no mask: used for neither training nor testing"
+    assert f"1 x {warning} (" in capsys.readouterr().out
+    found = by_number(out)
+    assert (found[8].group, found[4].group) == ("unknown", "negative") and warning in found[8].warnings
+    split = published_folds(open_shards(out).cases).split(1)
+    assert found[8].case not in (*split.train, *split.validation, *split.test, *split.negatives)
 
 
 def test_folders_that_are_files_are_named(archives, tmp_path):

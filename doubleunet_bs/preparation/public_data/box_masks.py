@@ -81,9 +81,9 @@ def hot_spot(grey: np.ndarray) -> tuple[np.ndarray, int]:
     if smooth.min() < smooth.max():
         kept = _fill_holes(_largest((smooth >= np.percentile(smooth, PERCENTILE)).astype(np.uint8)))
         return cv2.morphologyEx(kept.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0, 1
-    # Nothing stands out: half as wide and high as the box.
+    # Every pixel is the peak: an ellipse in the middle, half as wide and high as the box.
     rows, columns = np.mgrid[: grey.shape[0], : grey.shape[1]]
-    top, left = np.unravel_index(np.argmax(smooth), smooth.shape)
+    top, left = (side // 2 for side in grey.shape)
     height, width = (max(side / 4, 0.5) for side in grey.shape)
     return ((rows - top) / height) ** 2 + ((columns - left) / width) ** 2 <= 1, 2
 

@@ -64,4 +64,12 @@ BS80K_SKELETON = PublicDataset(
     citation="skeletons for BS-80K, doi:10.5281/zenodo.20342310",
 )
 SKELETONS = {"anterior": 1841, "posterior": 1752}
-DATASETS = {one.name: one for one in (BS80K_MASKS, BS80K, BS80K_SKELETON)}
+PARAGUAY = PublicDataset(
+    "paraguay",
+    licence="CC BY 4.0",
+    citation="bone scans from Paraguay, PMC11699483, doi:10.5281/zenodo.13900966",
+    remarks=("The class of the patient is known, no metastasis is outlined.",),
+    patients=291,
+)
+PARAGUAY_METASTASES = 60
+DATASETS = {one.name: one for one in (BS80K_MASKS, BS80K, BS80K_SKELETON, PARAGUAY)}

@@ -3,24 +3,32 @@
 import dataclasses
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import DatasetError, SettingsError, counted
 from doubleunet_bs.files import no_folder
-from doubleunet_bs.preparation.find_inputs import Inputs
+from doubleunet_bs.preparation.find_inputs import Inputs, Task
+from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.preparation.public_data import data_sets
 from doubleunet_bs.preparation.public_data.data_sets import DATASETS, RECTANGLES, UNUSED, WEAK
-from doubleunet_bs.preparation.public_data.labels import BoxLabels, MaskLabels, SkeletonLabels
+from doubleunet_bs.preparation.public_data.labels import BoxLabels, ClassLabels, MaskLabels, SkeletonLabels
 from doubleunet_bs.preparation.public_data.manifest import check_files, is_hotspot, number_of, read_manifest, split_of
 from doubleunet_bs.preparation.public_data.pictures import find_pictures_of_bs80k, read_text, subfolder, tasks_of
 from doubleunet_bs.preparation.records import PARTS, DataSource
-from doubleunet_bs.scans.scan_files import Rejection
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles
+from doubleunet_bs.scans.sources import Source
 
 _XML = re.compile(r"0*([1-9]\d*)\.xml", re.IGNORECASE)
 _PNG = re.compile(r"0*([1-9]\d*)\.png", re.IGNORECASE)
 BOX_FOLDERS = {"anterior": "ant", "posterior": "post"}
+_NUMBERED_VIEW = {view: re.compile(rf"{view[0]}0*(\d+)\.png", re.IGNORECASE) for view in VIEWS}
+# The letters of a folder's name. What says neither is refused: "metastasis-free" is no metastasis.
+_METASTASES = "(bone|osea)?(metastas[ei]s|metastatic[oa]?)(osea|oseas)?"
+_WITH = re.compile(f"(with|con)?{_METASTASES}|positiv[eo]")
+_WITHOUT = re.compile(f"(no|non|not|without|sin){_METASTASES}|normal|negativ[eo]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +52,7 @@ def find_public(name: str, scans: Path, labels: Path, boxes: str = "masks") -> P
     Args:
         name: of the data set.
         scans: folder of the pictures, as it came out of its archive.
-        labels: folder of the masks; not looked at for "bs80k".
+        labels: folder of the masks; not looked at for "bs80k" and "paraguay".
         boxes: "masks" or "rectangles".
 
     Raises:
@@ -58,6 +66,8 @@ def find_public(name: str, scans: Path, labels: Path, boxes: str = "masks") -> P
             raise no_folder(folder)
     if name == data_sets.BS80K.name:
         return _bs80k(scans, boxes)
+    if name == data_sets.PARAGUAY.name:
+        return _paraguay(scans)
     return _bs80k_masks(scans, labels) if name == data_sets.BS80K_MASKS.name else _bs80k_skeleton(scans, labels)
 
 
@@ -71,7 +81,7 @@ def _bs80k(scans: Path, boxes: str) -> PublicInputs:
                 files[int(found[1])][view] = folder / name
     numbers = {*pictures.files, *files, *pictures.abnormal}
     labels = {
-        number: BoxLabels(files.get(number, {}), pictures.called_abnormal(number), boxes == "rectangles")
+        number: BoxLabels(files.get(number, {}), pictures.abnormal.get(number, {}), boxes == "rectangles")
         for number in numbers
     }
     tasks, rejected, left_out = tasks_of(pictures, labels, dict.fromkeys(numbers))
@@ -133,24 +143,11 @@ def _bs80k_masks(scans: Path, folder: Path) -> PublicInputs:
     rows = read_manifest(folder)
     split = split_of(rows, folder)
     files, rejected = check_files(folder, rows)
-    masked = {number for number, _ in files}
-    # Who is called abnormal has a hot spot: without any mask it would count as free of hot spots.
-    unmasked = {
-        number
-        for number in {*split} - masked - data_sets.BS80K.damaged
-        if split[number] != UNUSED and pictures.called_abnormal(number)
-    }
-    rejected += [
-        Rejection(
-            f"patient {number}", "missing-file", "is called abnormal, but manifest.csv has no hot-spot mask of it"
-        )
-        for number in sorted(unmasked)
-    ]
-    bad = unmasked | {number for (number, _), path in files.items() if path is None}
+    bad = {number for (number, _), path in files.items() if path is None}
     labels = {
         number: MaskLabels(
             {view: path for view in VIEWS if (path := files.get((number, view))) is not None},
-            pictures.called_abnormal(number),
+            pictures.abnormal.get(number, {}),
         )
         for number, part in split.items()
         if part != UNUSED and number not in bad
@@ -172,3 +169,49 @@ def _bs80k_masks(scans: Path, folder: Path) -> PublicInputs:
         tuple(left_out),
         (data_sets.BS80K_MASKS.source(whole, made), data_sets.BS80K.source(whole)),
     )
+
+
+def _paraguay(scans: Path) -> PublicInputs:
+    """Scans of patients with and without metastases, none of which is outlined."""
+    root, tasks, rejected = subfolder(scans, "images"), [], []
+    seen: Counter[bool] = Counter()
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        metastases = _has_metastases(folder.name)
+        if metastases is None:
+            message = "says neither 'metastasis' nor 'no metastasis': rename it to what its patients have"
+            rejected.append(Rejection(str(folder.relative_to(scans)), "unknown-class", message))
+            continue
+        labels = ClassLabels(metastases)
+        files: defaultdict[int, dict[str, Path]] = defaultdict(dict)
+        for view in VIEWS:
+            place = subfolder(folder, view)
+            for name in sorted(os.listdir(place)):
+                if found := _NUMBERED_VIEW[view].fullmatch(name):
+                    files[int(found[1])][view] = place / name
+        for number, views in sorted(files.items()):
+            seen[metastases] += 1
+            if absent := [view for view in VIEWS if view not in views]:
+                [there] = [str(path.relative_to(scans)) for path in views.values()]
+                rejected.append(Rejection(there, "missing-view", f"has no picture of the {absent[0]} view beside it"))
+                continue
+            source = ScanFiles(tuple(Source(str(views[view])) for view in VIEWS), str(scans))
+            patient = f"{data_sets.PARAGUAY.name} {folder.name}/{number}"
+            declared = Declaration(patient, None, metastases)
+            tasks.append(Task(source, (), declared, public=labels))
+    notes = []
+    ill = data_sets.PARAGUAY_METASTASES
+    for wanted, found, kind in (
+        (ill, seen[True], "with"),
+        (data_sets.PARAGUAY.patients - ill, seen[False], "without"),
+    ):
+        if found != wanted:
+            notes.append(f"{wanted} patients {kind} metastases expected, {found} are in {root.name}")
+    source = data_sets.PARAGUAY.source(whole=not notes and not rejected)
+    return PublicInputs(Inputs(tuple(tasks), tuple(rejected), (), tuple(notes)), (), (source,))
+
+
+def _has_metastases(name: str) -> bool | None:
+    """What the name of a folder of patients says; None: neither."""
+    plain = unicodedata.normalize("NFKD", name).lower()
+    letters = "".join(letter for letter in plain if letter.isascii() and letter.isalpha())
+    return True if _WITH.fullmatch(letters) else False if _WITHOUT.fullmatch(letters) else None

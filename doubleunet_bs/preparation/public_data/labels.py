@@ -13,7 +13,7 @@ from doubleunet_bs.constants import METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation.annotations import Annotation
 from doubleunet_bs.preparation.public_data.box_masks import PATHS, Box, masks_of_boxes, rectangles_of_boxes
-from doubleunet_bs.preparation.records import UNKNOWN_GROUP
+from doubleunet_bs.preparation.records import UNKNOWN_GROUP, UNOUTLINED
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.labels import read_mask
 
@@ -32,11 +32,11 @@ class MaskLabels:
 
     Attributes:
         files: "anterior" and "posterior" -> its PNG; a view without one has no hot spot.
-        abnormal: whether the data set calls the scan abnormal; None when it does not say.
+        abnormal: the same names -> whether the data set calls that picture abnormal, where it says so.
     """
 
     files: Mapping[str, Path]
-    abnormal: bool | None
+    abnormal: Mapping[str, bool]
 
     def read(self, scan: BoneScan) -> tuple[Annotation, str]:
         """The annotation and the group of the scan.
@@ -63,7 +63,7 @@ class BoxLabels:
     """
 
     files: Mapping[str, Path]
-    abnormal: bool | None
+    abnormal: Mapping[str, bool]
     rectangles: bool = False
 
     def read(self, scan: BoneScan) -> tuple[Annotation, str]:
@@ -82,6 +82,24 @@ class BoxLabels:
                 taken += paths
         annotation, group = _annotation(lesions, self.abnormal)
         return dataclasses.replace(annotation, box_paths=() if self.rectangles else tuple(map(int, taken))), group
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassLabels:
+    """The class of the patient, and no outline.
+
+    Attributes:
+        metastases: whether the patient has any.
+    """
+
+    metastases: bool
+
+    def read(self, scan: BoneScan) -> tuple[Annotation, str]:
+        """No annotation, and the group of the scan. Metastases that nobody outlined are never trained on as none."""
+        if not self.metastases:
+            return Annotation({}, False, ()), "negative"
+        said = "with metastases that are not outlined: counts in figures by patient, not for training or pixels"
+        return Annotation({}, False, (said,)), UNOUTLINED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,17 +182,27 @@ def read_boxes(path: Path) -> list[Box]:
     return boxes
 
 
-def _annotation(lesions: dict[str, np.ndarray], abnormal: bool | None) -> tuple[Annotation, str]:
-    """The annotation with what is to be said of it, and the group."""
+def _annotation(lesions: dict[str, np.ndarray], abnormal: Mapping[str, bool]) -> tuple[Annotation, str]:
+    """The annotation with what is to be said of it, and the group.
+
+    A picture that is called abnormal and has no mask, or a scan with no malignant pixel in its masks, may hold
+    metastases that nobody outlined: the group is unknown then.
+    """
     metastatic = any((mask == METASTATIC).any() for mask in lesions.values())
-    group = "positive" if metastatic else "negative" if abnormal is False else UNKNOWN_GROUP
-    warnings = []
-    if metastatic and abnormal is False:
-        warnings.append("called normal, but malignant pixels are in its mask")
-    elif group == UNKNOWN_GROUP:
-        said = "called abnormal" if abnormal else "not called normal in both views"
-        warnings.append(f"{said}, but no malignant pixel is in its masks: used for neither training nor testing")
     absent = [view for view in VIEWS if view not in lesions]
-    if absent:
-        warnings.append(f"no mask of the {' and '.join(absent)} view: treated as free of hot spots")
+    unmasked = [view for view in absent if abnormal.get(view)]
+    normal = set(abnormal) == set(VIEWS) and not any(abnormal.values())
+    group = "positive" if metastatic and not unmasked else "negative" if normal else UNKNOWN_GROUP
+    warnings = []
+    if metastatic and normal:
+        warnings.append("called normal, but malignant pixels are in its mask")
+    if unmasked:
+        views = " and ".join(unmasked)
+        warnings.append(f"the {views} view is called abnormal, but has no mask: used for neither training nor testing")
+    elif group == UNKNOWN_GROUP:
+        said = "called abnormal" if any(abnormal.values()) else "not called normal in both views"
+        warnings.append(f"{said}, but no malignant pixel is in its masks: used for neither training nor testing")
+    free = [view for view in absent if view not in unmasked]
+    if free:
+        warnings.append(f"no mask of the {' and '.join(free)} view: treated as free of hot spots")
     return Annotation(lesions, metastatic, tuple(warnings)), group

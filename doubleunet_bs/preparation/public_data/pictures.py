@@ -32,10 +32,6 @@ class Pictures:
     def files_of(self, number: int) -> ScanFiles:
         return ScanFiles(tuple(Source(str(self.files[number][view])) for view in VIEWS), str(self.root))
 
-    def called_abnormal(self, number: int) -> bool | None:
-        said = self.abnormal.get(number, {})
-        return True if any(said.values()) else False if set(said) == set(VIEWS) else None
-
     @property
     def whole(self) -> bool:
         """Whether every patient is there; who is known to be damaged need not have pictures."""
