@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from intensity_run import intensity_model
 from PIL import Image
-from public_layouts import write_masks, write_pictures, write_skeletons
+from public_layouts import write_masks, write_paraguay, write_pictures, write_skeletons
 from small_network import small_network
 
 from doubleunet_bs.__main__ import main
@@ -113,6 +113,7 @@ def test_every_command_and_example_runs(page, desk, trained_desk, tmp_path, monk
         write_pictures(folder / "bs80k")
         write_masks(folder / "bs80k_masks")
         write_skeletons(folder / "bs80k_skeleton")
+        write_paraguay(folder / "paraguay", traps=False)
     monkeypatch.chdir(folder)
     names: dict = {"__name__": "example"}
     with small_networks():

@@ -27,6 +27,7 @@ from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
+from doubleunet_bs.preparation.records import UNOUTLINED
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
 from doubleunet_bs.runs.cohorts import recorded_shards
 from doubleunet_bs.runs.run_folder import Run, open_run
@@ -106,14 +107,18 @@ def _score(
     """Predict the scans of `others` with the average of the folds, score them and draw them."""
     stored = StoredPredictions(folder / PREDICTIONS, tuple(fold.weights_sha256 for fold in trained), others.fingerprint)
     scorer = Scorer(others, stored, settings)
-    test, normals = ([case.case for case in others.cases if case.group == group] for group in ("positive", "negative"))
-    if not test:
+    test, normals, unoutlined = (
+        [case.case for case in others.cases if case.group == group] for group in ("positive", "negative", UNOUTLINED)
+    )
+    if not test and not unoutlined:
         raise DatasetError(f"{others.path}: no scan with metastases is in it: add some to test on")
     reason = None if normals else "the shards hold no normal scan"
     if not settings.normals:
         normals, reason = [], NOT_ASKED
     paths = [fold.model_path for fold in trained]
-    scorer.predict((*test, *normals), lambda: ensemble_of(paths, settings.threads), "ensemble: unseen scans")
+    scorer.predict(
+        (*test, *normals, *unoutlined), lambda: ensemble_of(paths, settings.threads), "ensemble: unseen scans"
+    )
     positives = {case for part in read_folds(run, own).parts for case in part}
     chosen = [index for index, case in enumerate(own.cases) if case.case in positives]
     scores = FoldScores(
@@ -130,6 +135,7 @@ def _score(
         overlap=settings.overlap,
         normals=scorer.score(normals),
         normals_reason=reason,
+        unoutlined=scorer.score(unoutlined),
     )
     if settings.pictures:
         scorer.draw(test)

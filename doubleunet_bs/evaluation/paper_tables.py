@@ -76,7 +76,7 @@ class PublishedScores:
 
 _DICE = "41.2 to 47.7 %, SegFormer 37 to 40 %"
 PUBLISHED_SCORES = {
-    "bs80k-masks": PublishedScores(
+    ("bs80k", "bs80k-masks"): PublishedScores(
         "masks for BS-80K, doi:10.5281/zenodo.23190333",
         293,
         {
@@ -89,7 +89,7 @@ PUBLISHED_SCORES = {
         "over images is not stated. This run's figures are of the prepared image, which is cropped.",
     )
 }
-"""By the name of the data set."""
+"""By the names of the data sets that the shards are made from."""
 
 
 _NOTES = {
@@ -193,10 +193,10 @@ def provenance(
     sources = list(sources)
     texts = tuple(source.text for source in sources)
     scans = scans_are(records)
-    known = [PUBLISHED_SCORES[one.name] for one in sources if one.name in PUBLISHED_SCORES]
+    known = PUBLISHED_SCORES.get(tuple(sorted({one.name for one in sources})))
     # Nothing but this data set, all of it, in its own split and its own pixels.
     same = all(one.whole for one in sources) and experiment.folds == 1 and settings.bin == 1
-    published = known[0] if same and known and scans not in (PHANTOMS, MIXED) else None
+    published = known if same and scans not in (PHANTOMS, MIXED) else None
     kept = sum(record.part == "test" and record.group != UNKNOWN_GROUP for record in records)
     cancers = tuple(sorted(other_cancers))
     return Provenance(scans, changed, row, cancers, sources=texts, published=published, test_scans=kept)

@@ -118,7 +118,7 @@ def prepare_scan(
         for name, counts in views.items()
     }
     overflow = any(cropped.max() > LARGEST_COUNT for cropped in crops.values())
-    if overflow and scan.pictures:
+    if overflow and settings.source == "pictures":
         # Display grey has no unit: the means of the blocks instead of their sums.
         crops = {name: cropped // settings.bin**2 for name, cropped in crops.items()}
     elif overflow:

@@ -16,6 +16,8 @@ from doubleunet_bs.preparation.geometry import BodyBox, Placement
 
 UNKNOWN_GROUP, UNOUTLINED = "unknown", "unoutlined"
 GROUPS = ("positive", "negative", UNOUTLINED, UNKNOWN_GROUP)
+WITH_METASTASES = ("positive", UNOUTLINED)
+"""Groups of patients with metastases."""
 PARTS = ("test", "validation", "train")
 """Of the published split of a public data set."""
 PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"

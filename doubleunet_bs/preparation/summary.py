@@ -42,11 +42,12 @@ def summary_text(result: "CohortResult", settings: PreparationSettings) -> str:
     rows, columns = settings.image_shape
     binned = f", counts of {settings.bin} x {settings.bin} pixels added before the gain" if settings.bin > 1 else ""
     patients = len({record.patient for record in records})
+    gains = [gain for record in records for gain in record.gains]
     lines = [
         f"cases            {len(records)} of {patients} patients ({groups}; {cancers})",
         f"rejected         {counted(result.rejected_scans, 'scan')}",
         f"image            {rows} x {columns}{binned}",
-        f"gain             {_spread([gain for record in records for gain in record.gains], '.2f')}",
+        f"gain             {_spread(gains, '.2f' if min(gains) >= 0.1 else '.2g')}",
         f"mean brightness  {_spread([record.brightness for record in records], '.2f')}",
     ]
     if settings.background != "none":

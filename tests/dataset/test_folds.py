@@ -97,7 +97,7 @@ def test_fold_out_of_range(fold):
 
 
 def test_too_few_patients_or_folds():
-    with pytest.raises(SettingsError, match="9 patients with metastases cannot fill 10 folds"):
+    with pytest.raises(SettingsError, match="9 patients with outlined metastases cannot fill 10 folds"):
         make_folds(cohort(9), 10)
     with pytest.raises(SettingsError, match="at least 3"):
         make_folds(cohort(9), 2)

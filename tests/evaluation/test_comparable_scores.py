@@ -92,6 +92,17 @@ def test_a_missing_view_is_no_image():
     assert found.image_auc["both views"] == pytest.approx((3 + 2) / 6)  # negative images: 0.0, 0.0, 0.1
 
 
+def test_metastases_that_nobody_outlined_count_for_the_auc_of_patients_alone():
+    known = [seen(scan(1, tp=1, fp=1), 0.9, 0.1), seen(scan(2, fp=1, group="negative"), 0.7)]
+    unoutlined = [seen(scan(3, fp=9, group="unoutlined"), 0.6), seen(scan(4, fp=9, group="unoutlined"), 0.8)]
+    found, without = comparable_scores(known + unoutlined), comparable_scores(known)
+    assert found.patient_auc == pytest.approx(2 / 3) and without.patient_auc == 1.0
+    assert dataclasses.replace(found, patient_auc=1.0) == without
+    alone = comparable_scores([known[1], *unoutlined])
+    assert alone.patient_auc == pytest.approx(1 / 2) and set(alone.image_auc.values()) == {None}
+    assert alone.dice_pooled["both views"] is None and "no metastasis is outlined" in str(alone.undefined)
+
+
 def test_without_probabilities_only_the_dice_is_left():
     found = comparable_scores([scan(1, tp=1), scan(2, group="negative")])
     assert found.dice_pooled["both views"] == 1.0
@@ -155,6 +166,7 @@ def test_published_scores_stand_beside_figures_of_the_same_scans():
         {"sources": ()},
         {"sources": (PICTURES,)},
         {"sources": (MASKS, dataclasses.replace(PICTURES, whole=False))},
+        {"sources": (MASKS, PICTURES, DataSource("paraguay", "CC BY 4.0", "more scans to train on", whole=True))},
         {"folds": 10},
         {"bin": 2},
         {"phantom": True},

@@ -19,6 +19,7 @@ SETTINGS = [
     PreparationSettings(bin=1, brightness="per_view"),
     PreparationSettings(bin=2),
     PreparationSettings(bin=4, brightness="per_view"),
+    PreparationSettings(bin=4, source="pictures"),
 ]
 
 # Counts a scanner should never send, and some it does.
@@ -71,7 +72,7 @@ def bases(scan):
     return [phantom, phantom // 6, np.stack([person(1), person(2)]), np.stack([block(), block(seed=1)])]
 
 
-@pytest.fixture(scope="module", params=SETTINGS, ids=lambda one: f"bin{one.bin}-{one.brightness}")
+@pytest.fixture(scope="module", params=SETTINGS, ids=lambda one: f"bin{one.bin}-{one.brightness}-{one.source}")
 def both(request, tensorflow):
     """Settings, both endpoints of a model that sees grey levels above 150, and the preparation alone, as a graph."""
     from doubleunet_bs.inference.keras_model import image_signature, segmentation_function

@@ -23,6 +23,7 @@ from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.evaluation.scores.froc import AT, LIMIT, Froc, froc
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
+from doubleunet_bs.preparation.records import UNOUTLINED, WITH_METASTASES
 
 BOTH = "both views"
 ALL_VIEWS = (BOTH, *VIEWS)
@@ -66,8 +67,15 @@ class ComparableScores:
 
 
 def comparable_scores(scans: Sequence[ScanScore]) -> ComparableScores:
-    """The scores of one model on all scans that it has not seen, test scans and normal scans alike."""
+    """The scores of one model on all scans that it has not seen, test scans and normal scans alike.
+
+    Scans with metastases that nobody outlined count for the AUC of patients alone.
+    """
     undefined: dict[str, str] = {}
+    everybody, scans = scans, [scan for scan in scans if scan.group != UNOUTLINED]
+    if len(scans) < len(everybody) and not any(scan.group == "positive" for scan in scans):
+        # The predictions in normal scans alone would give a Dice of 0.
+        undefined["Dice, lesions and AUC of images"], scans = "no metastasis is outlined in these scans", []
     images = {
         name: [
             (scan.views[view], (scan.peaks or {}).get(view))
@@ -79,7 +87,7 @@ def comparable_scores(scans: Sequence[ScanScore]) -> ComparableScores:
     dice = {name: [value for one, _ in own if (value := one.f1) is not None] for name, own in images.items()}
     curve = patient_auc = None
     image_auc: dict[str, float | None] = dict.fromkeys(ALL_VIEWS)
-    if any(scan.candidates is None for scan in scans):
+    if any(scan.candidates is None for scan in everybody):
         undefined["FROC and AUC"] = NO_PROBABILITIES
     elif scans:
         curve = froc([(len(scan.true_lesions), scan.candidates or ()) for scan in scans])
@@ -89,11 +97,12 @@ def comparable_scores(scans: Sequence[ScanScore]) -> ComparableScores:
             # A missing view has no peak: it is no image.
             pairs = [(bool(one.tp + one.fn), peak) for one, peak in own if peak is not None]
             image_auc[name] = _auc(pairs, f"AUC of images, {name}", undefined)
+    if everybody and "FROC and AUC" not in undefined:
         patients: dict[str, tuple[bool, float]] = {}
-        for scan in scans:
+        for scan in everybody:
             ill, peak = patients.get(scan.patient, (False, 0.0))
             highest = max(peak, *(scan.peaks or {}).values())
-            patients[scan.patient] = ill or scan.group == "positive", highest
+            patients[scan.patient] = ill or scan.group in WITH_METASTASES, highest
         patient_auc = _auc(list(patients.values()), "AUC of patients", undefined)
     return ComparableScores(
         dice_pooled={name: sum((one for one, _ in own), PixelCounts()).f1 for name, own in images.items()},

@@ -114,6 +114,7 @@ class FoldScores(_Pooled):
         overlap: least overlap of matching lesions, see `scores.lesions`.
         normals, normals_reason: normal scans that the model has not been trained on, or why there are none.
         postprocessed: with the minimum lesion size; None where there are no validation scans to learn it on.
+        unoutlined: scans with metastases that nobody outlined, for figures by patient alone.
     """
 
     fold: int
@@ -125,6 +126,7 @@ class FoldScores(_Pooled):
     normals: tuple[ScanScore, ...] = ()
     normals_reason: str | None = None
     postprocessed: Postprocessed | None = None
+    unoutlined: tuple[ScanScore, ...] = ()
 
     @property
     def postprocessed_figures(self) -> Figures:
@@ -134,12 +136,12 @@ class FoldScores(_Pooled):
     @property
     def detection(self) -> Detection:
         """Figures by patient."""
-        return score_patients(self.scans, self.normals, self.normals_reason)
+        return score_patients((*self.scans, *self.unoutlined), self.normals, self.normals_reason)
 
     @functools.cached_property
     def comparable(self) -> ComparableScores:
         """Figures as other publications give them, of the test scans and the normal scans."""
-        return comparable_scores((*self.scans, *self.normals))
+        return comparable_scores((*self.scans, *self.normals, *self.unoutlined))
 
     @property
     def postprocessed_detection(self) -> Detection | None:
@@ -176,6 +178,7 @@ class FoldScores(_Pooled):
             else None,
             "scans": [scan.to_json() for scan in self.scans],
             "normals": {"reason": self.normals_reason, "scans": [scan.to_json() for scan in self.normals]},
+            "unoutlined": [scan.to_json() for scan in self.unoutlined],
         }
 
 
@@ -217,6 +220,7 @@ def read_scores(path: str | os.PathLike) -> FoldScores:
             normals_reason=content["normals"]["reason"],
             postprocessed=after
             and Postprocessed(MinimumSize(**after["filter"]), tuple(map(scan_from_json, after["scans"]))),
+            unoutlined=tuple(map(scan_from_json, content.get("unoutlined", ()))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as cause:
         raise RunError(f"{path}: damaged ({type(cause).__name__}: {cause}): evaluate the fold again") from None

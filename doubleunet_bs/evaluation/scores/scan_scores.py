@@ -19,6 +19,7 @@ from doubleunet_bs.constants import CASE_NAME, METASTATIC, PATIENT_NAME, VIEWS
 from doubleunet_bs.evaluation.scores.froc import Candidate, find_candidates
 from doubleunet_bs.evaluation.scores.lesions import LesionCounts, ScoredLesion, match_lesions, match_view
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
+from doubleunet_bs.preparation.records import WITH_METASTASES
 
 LEVELS = 256
 
@@ -239,7 +240,7 @@ def score_patients(scans: Sequence[ScanScore], normals: Sequence[ScanScore], rea
     patients: dict[str, list[ScanScore]] = {}
     for scan in (*scans, *normals):
         patients.setdefault(scan.patient, []).append(scan)
-    positive = [any(scan.group == "positive" for scan in own) for own in patients.values()]
+    positive = [any(scan.group in WITH_METASTASES for scan in own) for own in patients.values()]
     called = [any(scan.predicted_lesions for scan in own) for own in patients.values()]
     probability = [max(scan.probability for scan in own) for own in patients.values()]
     normal = [scan for scan in (*scans, *normals) if scan.group == "negative"]
