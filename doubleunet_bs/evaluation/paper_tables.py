@@ -75,7 +75,7 @@ class PublishedScores:
 
 
 _DICE = "41.2 to 47.7 %, SegFormer 37 to 40 %"
-PUBLISHED_SCORES = {
+PUBLISHED_SCORES: dict[tuple[str, ...], PublishedScores] = {
     ("bs80k", "bs80k-masks"): PublishedScores(
         "masks for BS-80K, doi:10.5281/zenodo.23190333",
         293,

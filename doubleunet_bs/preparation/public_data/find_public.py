@@ -194,18 +194,16 @@ def _paraguay(scans: Path) -> PublicInputs:
                 [there] = [str(path.relative_to(scans)) for path in views.values()]
                 rejected.append(Rejection(there, "missing-view", f"has no picture of the {absent[0]} view beside it"))
                 continue
-            source = ScanFiles(tuple(Source(str(views[view])) for view in VIEWS), str(scans))
+            pair = ScanFiles(tuple(Source(str(views[view])) for view in VIEWS), str(scans))
             patient = f"{data_sets.PARAGUAY.name} {folder.name}/{number}"
             declared = Declaration(patient, None, metastases)
-            tasks.append(Task(source, (), declared, public=labels))
+            tasks.append(Task(pair, (), declared, public=labels))
     notes = []
     ill = data_sets.PARAGUAY_METASTASES
-    for wanted, found, kind in (
-        (ill, seen[True], "with"),
-        (data_sets.PARAGUAY.patients - ill, seen[False], "without"),
-    ):
-        if found != wanted:
-            notes.append(f"{wanted} patients {kind} metastases expected, {found} are in {root.name}")
+    for metastases, wanted in ((True, ill), (False, data_sets.PARAGUAY.patients - ill)):
+        if seen[metastases] != wanted:
+            kind = "with" if metastases else "without"
+            notes.append(f"{wanted} patients {kind} metastases expected, {seen[metastases]} are in {root.name}")
     source = data_sets.PARAGUAY.source(whole=not notes and not rejected)
     return PublicInputs(Inputs(tuple(tasks), tuple(rejected), (), tuple(notes)), (), (source,))
 
