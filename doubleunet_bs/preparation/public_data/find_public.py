@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.errors import DatasetError, SettingsError, counted
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.find_inputs import Inputs, Task
@@ -19,7 +20,6 @@ from doubleunet_bs.preparation.public_data.manifest import check_files, is_hotsp
 from doubleunet_bs.preparation.public_data.pictures import find_pictures_of_bs80k, read_text, subfolder, tasks_of
 from doubleunet_bs.preparation.records import PARTS, DataSource
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles
-from doubleunet_bs.scans.sources import Source
 
 _XML = re.compile(r"0*([1-9]\d*)\.xml", re.IGNORECASE)
 _PNG = re.compile(r"0*([1-9]\d*)\.png", re.IGNORECASE)
