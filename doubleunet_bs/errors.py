@@ -53,8 +53,10 @@ class ServerError(BoneScanError):
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 scan", "2 scans": the number, and the noun with an s unless there is one."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """ "1 scan", "2 scans", "2 copies": the number, and the noun in the plural unless there is one."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
 
 
 def os_reason(error: BaseException) -> str:

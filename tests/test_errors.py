@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.errors import one_line, os_reason
+from doubleunet_bs.errors import counted, one_line, os_reason
 from doubleunet_bs.files import write_json
 from doubleunet_bs.phantom import make_cohort
 
@@ -35,6 +35,11 @@ def test_numpy_does_not_say_that_the_disk_is_full():
     with pytest.raises(OSError) as caught, open("/dev/full", "wb") as file:
         np.zeros(100_000).tofile(file)
     assert caught.value.strerror is None and os_reason(caught.value) == FULL
+
+
+def test_plurals():
+    assert [counted(number, "copy") for number in (0, 1, 2)] == ["0 copies", "1 copy", "2 copies"]
+    assert counted(2, "recycle bin") == "2 recycle bins"
 
 
 def test_one_line():

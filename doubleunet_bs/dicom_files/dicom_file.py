@@ -152,7 +152,8 @@ def silence_pydicom() -> Iterator[None]:
             raise
         except _PYDICOM_ERRORS as cause:
             # The text may hold header values: only the kind of error is told.
-            raise ScanError(f"has a damaged DICOM header ({type(cause).__name__})", "damaged-header") from None
+            message = f"has a damaged DICOM header ({type(cause).__name__}): export or copy the file again"
+            raise ScanError(message, "damaged-header") from None
 
 
 def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
@@ -236,7 +237,9 @@ def _element_length(header: bytes, at: int, little: bool) -> int | None:
 def _read_pixels(content: bytes, position: int, keyword: str, implicit: bool, little: bool) -> PixelElement:
     """Read the one element that begins at `position`; encapsulated data up to the end of the file."""
     vr = content[position + 4 : position + 6]
-    # As pydicom does: where the type is none, the element is in implicit form.
+    # As pydicom does: where the type is none, the element is in implicit form. The transfer syntax of some files is
+    # wrong: as a length in implicit form, a type and two zeros are far less than the pixels of a scan.
+    implicit = implicit and not (vr in _LONG_VALUES and content[position + 6 : position + 8] == b"\0\0")
     long = not implicit and vr in _LONG_VALUES
     start = position + (12 if long else 8)
     if vr == b"SQ" and long:

@@ -37,13 +37,15 @@ def read_identifier(dataset: Dataset, keyword: str | int) -> str:
 
 
 def has_doubtful_text(dataset: Dataset, keyword: str) -> bool:
-    """Whether a text has letters outside of ASCII without a declared character set, or is UTF-8 against a declared one.
+    """Whether a text is not in its character set: none is declared, it cannot be decoded, or is UTF-8 against another.
 
     Such a text is another one than the hospital's programs show.
     """
     text = read_identifier(dataset, keyword)
     if text.isascii():
         return False
+    if "\ufffd" in text:  # pydicom puts it in place of what it cannot decode
+        return True
     declared = read_texts(dataset, "SpecificCharacterSet")
     if not declared or declared == ("ISO_IR 6",):
         return True

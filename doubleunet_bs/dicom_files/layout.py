@@ -37,6 +37,9 @@ _SHAPES = {
     (FINE_VIEW_SHAPE[0], 2 * FINE_VIEW_SHAPE[1]): (True, 2),
 }
 
+# Metres that the rows of a view may cover. A spacing in centimetres or micrometres would make every area wrong.
+SHORTEST_SCAN, LONGEST_SCAN = 1.0, 3.7
+
 _NM_CLASSES = {"1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.5"}
 _CAPTURE_CLASSES = {"1.2.840.10008.5.1.4.1.1.7" + suffix for suffix in ("", ".1", ".2", ".3", ".4")}
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
@@ -252,9 +255,11 @@ def _check_spacing(dataset: Dataset, size: str, block: int) -> None:
     row, column = found
     if not 0.9 < row / column < 1.1:
         raise ScanError(f"has {size}, but its pixels are not square ({row:.2f} x {column:.2f} mm)", "wrong-matrix")
-    # A finer matrix has pixels of 1.1-1.2 mm: at 2 mm its 2048 rows would be four metres.
-    if block == 2 and row > 1.8:
-        raise ScanError(f"has {size}, but pixels of {row:.2f} mm: longer than any patient", "wrong-matrix")
+    # The usual matrix has pixels of 2.2 to 2.6 mm, with zoom for a child about 1.2 mm, and the finer one half of that.
+    length = row * block * VIEW_SHAPE[0] / 1000
+    if not SHORTEST_SCAN <= length <= LONGEST_SCAN:
+        message = f"has {size} of {row:.3g} mm, which are {length:.3g} m: correct Pixel Spacing, or export a whole body"
+        raise ScanError(message, "wrong-matrix")
 
 
 def _check_energy_windows(dataset: Dataset, frames: int) -> None:

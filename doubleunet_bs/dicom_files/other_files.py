@@ -11,7 +11,9 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".img", ".nm")
 
 _SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found"}
 _SYSTEM |= {"system volume information"}
-_BINS = {"$recycle.bin", "recycler", "recycled", "#recycle", "@recycle", "recycle bin"}
+_SYSTEM |= {"#snapshot", "~snapshot", "@recently-snapshot"}  # earlier states of all files, on network storage
+_BINS = {"$recycle.bin", "recycler", "recycled", "#recycle", "@recycle", "recycle bin", "network trash folder"}
+_BINS |= {"trash", "trashbox"}
 _SUFFIX_KINDS = {
     "annotation": ("json",),
     "table": ("csv", "tsv", "xlsx", "xls", "ods"),
@@ -20,7 +22,8 @@ _SUFFIX_KINDS = {
 _KINDS = {suffix: kind for kind, suffixes in _SUFFIX_KINDS.items() for suffix in suffixes}
 # Empty on every CD of some viewers. Another file without content and ending is a copy that failed.
 _EMPTY_NAMES = {"lockfile", "version"}
-_ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".tar", ".rar", ".7z", ".bz2", ".xz", ".iso")
+_ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".tar", ".rar", ".7z", ".bz2", ".xz", ".iso", ".lzma", ".lzh", ".arj",
+                     ".dmg", ".nrg", ".mdf", ".vhd", ".vhdx")  # fmt: skip
 # Where a container has its mark, the mark, its name.
 _CONTAINERS = (
     (0, b"PK\x03\x04", "zip archive"),
@@ -32,6 +35,10 @@ _CONTAINERS = (
     (0, b"BZh", "bzip2 archive"),
     (0, b"\xfd7zXZ\0", "xz archive"),
     (0, b"\x28\xb5\x2f\xfd", "Zstandard archive"),
+    (0, b"\x04\x22\x4d\x18", "LZ4 archive"),
+    (0, b"\x1f\x9d", "compress archive"),
+    (0, b"\x60\xea", "ARJ archive"),
+    (2, b"-lh", "LHA archive"),
     (32769, b"CD001", "CD image"),
     (32769, b"BEA01", "DVD image"),
 )

@@ -21,6 +21,9 @@ HIGHEST_COUNT = 65_535
 # Correction programs leave some pixels below zero: up to this share of all counts they are set to zero.
 NEGATIVE_TRACE = 0.001
 
+# More pixels than this with the highest value that the bits can hold were cut off there, such as a bladder in 8 bits.
+MOST_HIGHEST = 3
+
 
 def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decode the pixel data of an accepted file into counts.
@@ -48,6 +51,11 @@ def read_counts(file: DicomFile, layout: Layout) -> tuple[np.ndarray, tuple[str,
     bits, signed = read_integer(dataset, "BitsStored", values.itemsize * 8), values.dtype.kind == "i"
     padded, trouble = find_padding(values, dataset, bits, signed)
     warnings += trouble
+    top = (1 << (bits - signed)) - 1
+    if values.max() == top:
+        highest = np.count_nonzero((values == top) if padded is None else (values == top) & ~padded)
+        if highest > MOST_HIGHEST:
+            warnings.append(f"{highest:,} pixels have the highest value of {bits} bits: counts above it are lost")
     accumulated = _accumulated(dataset, warnings)
     values = scale_to_counts(values if padded is None else np.where(padded, 0, values), dataset, accumulated)
     values = values if padded is None else np.where(padded, 0, values)

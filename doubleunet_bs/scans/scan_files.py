@@ -338,9 +338,12 @@ def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView
 def _without_copies(
     files: Sequence[tuple[Source, OneView | None]], folder: str, reject: Callable[[Source, ScanError], None]
 ) -> list[tuple[Source, OneView | None]]:
-    """Of files with one SOP Instance UID the first of each kind: anonymisers give one UID to many scans."""
+    """Of files with one SOP Instance UID the first of each kind: anonymisers give one UID to many scans.
+
+    The shortest path comes first: "S.dcm" before "S (1).dcm" and "backup/S.dcm", whose names no annotation has.
+    """
     kept: dict[str, tuple[Source, OneView | None]] = {}
-    for source, view in files:
+    for source, view in sorted(files, key=lambda each: (len(each[0].label), each[0].label)):
         try:
             first, _ = kept.setdefault(hash_counts(source), (source, view))
             if first is not source:

@@ -167,3 +167,19 @@ def test_a_damaged_length_in_implicit_form_is_no_missing_image(tmp_path, more):
     (tmp_path / "scan.dcm").write_bytes(data[:at] + length.to_bytes(4, "little") + data[at + 4 :])
     with pytest.raises(ScanError, match="not understood|cut off or damaged in its header|no readable Rows"):
         read_scan(tmp_path / "scan.dcm")
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_transfer_syntax_that_contradicts_the_elements(tmp_path, implicit):
+    """As converters leave it that copy the file header from another file."""
+    syntax, other = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2\0\0\0"
+    dataset = ge_discovery()
+    if implicit:
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        syntax, other = b"\x12\x001.2.840.10008.1.2\0", b"\x14\x001.2.840.10008.1.2.1\0"
+    data = write(dataset)
+    assert data.count(syntax) == 1
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(data.replace(syntax, other))
+    assert np.array_equal(read_scan(path).anterior, body()[0])
+    assert [scan.paths for scan in find_scans(tmp_path).scans] == [("scan.dcm",)]

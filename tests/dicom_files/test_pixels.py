@@ -176,6 +176,21 @@ def test_a_sum_over_pixels_that_does_not_fit_is_refused():
         bin_counts(block, 2)
 
 
+@pytest.mark.parametrize(("bits", "top"), [(8, 255), (16, 65_535), (16, 250)])
+def test_counts_that_were_cut_off_at_the_highest_value_are_said(tmp_path, bits, top):
+    """A bladder of more counts than the bits can hold; a highest value below that is an ordinary one."""
+    front, back = FRONT.copy(), BACK.copy()
+    front[500:503, 120] = top
+    assert not any(
+        "highest value" in line for line in read(tmp_path, plain(np.stack([front, back]), bits=bits)).warnings
+    )
+    front[500:504, 120] = top
+    said = [
+        line for line in read(tmp_path, plain(np.stack([front, back]), bits=bits)).warnings if "highest value" in line
+    ]
+    assert said == ([f"4 pixels have the highest value of {bits} bits: counts above it are lost"] if top != 250 else [])
+
+
 def test_monochrome1_is_a_way_to_show_counts_not_to_store_them(tmp_path):
     dataset = plain()
     dataset.PhotometricInterpretation = "MONOCHROME1"

@@ -184,6 +184,8 @@ def test_a_finer_matrix_is_summed_to_the_coarser_one_and_says_so(tmp_path):
         ((2, 512, 1024), None), ((2, 256, 1024), None), ((2, 512, 256), None), ((2, 1024, 512), None),
         ((1, 512, 1024), None), ((1, 1024, 1024), None),
         ((2, 1024, 256), ["2.4", "4.8"]), ((2, 2048, 512), ["2.4", "2.4"]),
+        # Centimetres and micrometres.
+        ((2, 1024, 256), ["0.24", "0.24"]), ((2, 1024, 256), ["2400", "2400"]), ((2, 2048, 512), ["0.12", "0.12"]),
     ],
 )  # fmt: skip
 def test_other_matrices_are_refused(tmp_path, shape, spacing):
@@ -288,6 +290,8 @@ CHARACTERS = [
     ("ISO_IR 100", "张三".encode(), True),
     ("ISO_IR 192", "张三".encode(), False),
     ("GB18030", "张三".encode("gb18030"), False),
+    ("ISO_IR 192", "Müller".encode("latin-1"), True),
+    ("GB18030", b"\xff\xff", True),
     (None, b"Doe", False),
 ]
 

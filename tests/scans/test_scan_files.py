@@ -62,9 +62,11 @@ def test_what_a_copied_cd_and_a_windows_disk_hold_beside_scans(tmp_path):
     with zipfile.ZipFile(tmp_path / "viewer.jar", "w") as archive:
         archive.writestr("META-INF/MANIFEST.MF", "x")
         archive.writestr("Main.class", "x")
+    for name in ("Network Trash Folder", "trashbox", "#snapshot", "~snapshot", "@Recently-Snapshot"):
+        write(ge_discovery(), tmp_path / name / "IM1")
     found = find_scans(tmp_path)
     assert [scan.paths for scan in found.scans] == [("DICOM/IM1",)] and found.rejected == ()
-    assert count_kinds(found.passed_over) == "8 not DICOM, 1 office file, 1 recycle bin"
+    assert count_kinds(found.passed_over) == "8 not DICOM, 3 recycle bins, 3 system files, 1 office file"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,10 @@ def test_what_a_copied_cd_and_a_windows_disk_hold_beside_scans(tmp_path):
         ("a.iso", bytes(32769) + b"CD001" + bytes(99), "archive", "is a CD image: unpack it first"),
         ("a.rar", b"Rar!\x1a\x07\x01\0", "archive", "is a RAR archive: unpack it first"),
         ("a", b"7z\xbc\xaf\x27\x1c", "archive", "is a 7-Zip archive: unpack it first"),
+        ("a.lz4", b"\x04\x22\x4d\x18", "archive", "is a LZ4 archive: unpack it first"),
+        ("a.Z", b"\x1f\x9d\x90", "archive", "is a compress archive: unpack it first"),
+        ("a.lzh", b"xx-lh5-", "archive", "is a LHA archive: unpack it first"),
+        ("a.dmg", bytes(9999), "not-dicom", "is not a DICOM file"),
     ],
 )  # fmt: skip
 def test_what_may_hold_or_have_been_a_scan_is_not_passed_over(tmp_path, name, data, reason, words):
@@ -177,6 +183,16 @@ def test_a_copy_is_refused_and_named(tmp_path):
     assert [scan.paths for scan in found.scans] == [("a.dcm",)]
     assert reasons(found) == {"copy/b.dcm": "duplicate"}
     assert found.rejected[0].message == "is a copy of a.dcm (same SOP Instance UID)"
+
+
+def test_of_copies_the_shortest_path_is_kept(tmp_path):
+    """Annotations are named after it."""
+    names = ("S.dcm", "S (1).dcm", "S.dcm.bak", "Kopie von S.dcm", "backup/S.dcm")
+    for name in names:
+        write(ge_discovery(), tmp_path / name)
+    found = find_scans(tmp_path)
+    assert [scan.paths for scan in found.scans] == [("S.dcm",)]
+    assert reasons(found) == dict.fromkeys(names[1:], "duplicate")
 
 
 def test_one_uid_for_all_is_no_copy(tmp_path):
