@@ -1,16 +1,19 @@
 """The Bone Scan Index of a predicted scan: `predict --skeleton`."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from doubleunet_bs.bsi import BoneScanIndex, bone_scan_index, choose_table
+from doubleunet_bs.bsi.agreement import REPEATABILITY
 from doubleunet_bs.bsi.regions import without_posterior_sternum
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.model_description import ModelDescription
-from doubleunet_bs.inference.predictor import Prediction
+from doubleunet_bs.inference.predictor import Prediction, Predictor
+from doubleunet_bs.preparation.case import PreparedCase
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 FEW_COUNTS = 1_000_000
@@ -56,6 +59,85 @@ class SkeletonResult:
                 "trained_on": model.trained_on,
             },
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """What segments the scans of a job. A scan is prepared once, for both networks.
+
+    Attributes:
+        lesions: the model of lesions. skeleton: that of the skeleton; None for no index.
+        table: name of the weight table; None chooses it by the sex in the header.
+
+    Raises:
+        RunError: the models ask for images that were prepared differently.
+    """
+
+    lesions: Predictor
+    skeleton: Predictor | None = None
+    table: str | None = None
+
+    def __post_init__(self):
+        if self.skeleton:
+            check_same_preparation(self.lesions.description, self.skeleton.description)
+
+    def segment(self, scan: BoneScan, prepared: PreparedCase) -> tuple[Prediction, SkeletonResult | None]:
+        """Segment a scan from its prepared image."""
+        [prediction] = self.lesions.segment([prepared])
+        if self.skeleton is None:
+            return prediction, None
+        [regions] = self.skeleton.segment([prepared])
+        return prediction, find_index(scan, prediction, regions, self.table)
+
+
+def describe_change(result: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[str, Any]:
+    """The change of the index since an earlier result, beside what repeated scans differ by.
+
+    Args:
+        result, previous: contents of `result.json`, the first with an index.
+
+    Returns:
+        A JSON object: points, the index of the earlier result in percent, the repeatability coefficient in points,
+        whether the change is within it (None above the indices it was measured at), and a line of text. Where the two
+        results cannot be compared the text says why, and the others are None.
+    """
+    found: dict[str, Any] = dict.fromkeys(("points", "previous", "repeatability", "within"))
+    if (reason := _why_not_comparable(result, previous)) is not None:
+        return found | {"text": f"no change is given: {reason}"}
+    now, before = (one["bone_scan_index"]["value"] for one in (result, previous))
+    points, limit = now - before, REPEATABILITY.coefficient
+    measured = max(now, before) <= REPEATABILITY.highest
+    within = abs(points) <= limit if measured else None
+    beside = f"within the repeatability on phantoms, {limit:.2f} points"
+    if not within:
+        beside = f"repeatability on phantoms {limit:.2f} points"
+        beside += "" if measured else f", measured up to an index of {REPEATABILITY.highest:g} % only"
+    return {
+        "points": points,
+        "previous": before,
+        "repeatability": limit,
+        "within": within,
+        "text": f"{points:+.2f} points since the previous scan ({before:.2f} %); {beside}",
+    }
+
+
+def _why_not_comparable(result: Mapping[str, Any], previous: Mapping[str, Any]) -> str | None:
+    now, before = result["bone_scan_index"], previous.get("bone_scan_index")
+    if before is None:
+        return "the previous result has no index, segment that scan again with --skeleton"
+    if now["table"] != before["table"]:
+        return f"the previous index is by the weight table {before['table']}, this one by {now['table']}"
+    if now["estimator"] != before["estimator"]:
+        return f"the previous index is by the estimator {before['estimator']}, this one by {now['estimator']}"
+    if result["model"]["weights_sha256"] != previous["model"]["weights_sha256"]:
+        return "the previous lesions are by another model"
+    if now["model"]["weights_sha256"] != before["model"]["weights_sha256"]:
+        return "the previous regions are by another model of the skeleton"
+    if result.get("threshold") != previous.get("threshold"):
+        return "the previous lesions are by another threshold"
+    if set(now["views"]) != set(before["views"]):
+        return "a view is missing in one of the scans"
+    return None
 
 
 def check_same_preparation(lesions: ModelDescription, skeleton: ModelDescription) -> None:

@@ -1,7 +1,6 @@
 """The work of `predict`: the scans a user named are read, segmented and written one after the other, and printed."""
 
 import dataclasses
-import functools
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from doubleunet_bs.dicom_files.other_files import PassedOver, count_kinds
 from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError, one_line
 from doubleunet_bs.files import nearest_existing
-from doubleunet_bs.findings.skeleton_result import check_same_preparation, find_index
+from doubleunet_bs.findings.skeleton_result import Networks, check_same_preparation
 from doubleunet_bs.inference.engines import check_choice, check_threshold, choose_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
@@ -154,10 +153,10 @@ def predict_scans(task: PredictionTask) -> int:
     with RunLog(task.log) as log:
         predictor = Predictor(task.model, task.engine, task.server, task.precision, task.deadline, task.threshold)
         model = predictor.description
-        skeleton = task.open_skeleton()
-        if skeleton:
-            check_same_preparation(model, skeleton.description)
-            print(f"skeleton {skeleton.description.name}, {skeleton.description.quality}")
+        networks = Networks(predictor, task.open_skeleton(), task.weights)
+        bones = networks.skeleton.description if networks.skeleton else None
+        if bones:
+            print(f"skeleton {bones.name}, {bones.quality}")
         _introduce(model, predictor.engine, task.threshold)
         threshold = "" if task.threshold is None else f", threshold {task.threshold:g}"
         log.line(
@@ -167,11 +166,9 @@ def predict_scans(task: PredictionTask) -> int:
         for number, file in enumerate(found.rejected, start=len(found.scans) + 1):
             log.line(f"scan {number} of {total}: not segmented ({file.reason})")
         if isinstance(previous, BoneScan):
-            previous = report_scan(previous, predictor.predict(previous))
+            previous = report_scan(previous, *networks.segment(previous, predictor.prepare(previous)))
         earlier = _names_of(previous.result) if previous else ()
-        bones = skeleton.description if skeleton else None
         reader = ScanReader(settings, model, task.threshold, pseudonyms, earlier, bones, task.weights)
-        work = functools.partial(_predict_one, reader=reader, predictor=predictor, previous=previous)
         files_of: dict[str, Sequence[str]] = {}
         copies: list[PassedOver] = []
         bar = tqdm(found.scans, desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
@@ -181,7 +178,7 @@ def predict_scans(task: PredictionTask) -> int:
                 for number, files in enumerate(bar, start=1):
                     started = time.perf_counter()
                     try:
-                        result = work(files, skeleton=skeleton, weights=task.weights)
+                        result = _predict_one(files, reader, networks, previous)
                     except BoneScanError as error:
                         copy = _is_copy(error)
                         if copy:
@@ -216,20 +213,14 @@ def predict_scans(task: PredictionTask) -> int:
 def _predict_one(
     files: ScanFiles,
     reader: ScanReader,
-    predictor: Predictor,
+    networks: Networks,
     previous: ReportScan | None,
-    skeleton: Predictor | None,
-    weights: str | None,
 ) -> dict[str, Any] | None:
     """Segment a scan, write and print its result, which is returned; None when it was done before."""
     content = reader(files)
     if content is None:
         return None
-    [prediction] = predictor.segment([content.prepared])
-    index = None
-    if skeleton:
-        [regions] = skeleton.segment([content.prepared])
-        index = find_index(content.scan, prediction, regions, weights)
+    prediction, index = networks.segment(content.scan, content.prepared)
     try:
         written = write_prediction(
             reader.settings, content.scan, prediction, content.study, content.labelme, previous, index
@@ -303,8 +294,9 @@ def rehearse_prediction(task: PredictionTask) -> int:
         BoneScanError: nothing can be segmented with these options.
     """
     found, settings, path = task.find_scans(), task.settings, Path(task.model)
-    if task.server and not path.is_dir():
-        raise SettingsError(f"{path}: a dry run asks no server: name the folder of the model")
+    for name in filter(None, (task.model, task.skeleton)):
+        if task.server and not Path(name).is_dir():
+            raise SettingsError(f"{name}: a dry run asks no server: name the folder of the model")
     if task.log:
         check_log(task.log)
     model = find_model(path)
@@ -312,7 +304,7 @@ def rehearse_prediction(task: PredictionTask) -> int:
     exported = model.saved_model or task.engine == "serving"
     _introduce(model.description, f"engine {choose_local(task.engine) if exported else 'tensorflow'}", task.threshold)
     bones = None
-    if task.skeleton and not task.server:
+    if task.skeleton:
         bones = find_model(Path(task.skeleton)).description
         check_same_preparation(model.description, bones)
     earlier: tuple[str, ...] = ()
@@ -369,6 +361,8 @@ def _summary(written: WrittenResult) -> str:
     if index is not None:
         views = ", ".join(f"{view} {value:.2f} %" for view, value in index["views"].items())
         lines.append(f"  {'bone scan index':<20}{index['value']:.2f} % by {index['table']} ({views})")
+        if "change" in index:
+            lines.append(f"  {'change of the index':<20}{index['change']['text']}")
     lines += [f"  {'warning':<20}{warning}" for warning in result["warnings"]]
     lines.append(f"  {'written':<20}{written.folder}")
     return "\n".join(lines)

@@ -32,7 +32,7 @@ from doubleunet_bs.findings.lesion_list import (
     find_areas,
     find_lesions,
 )
-from doubleunet_bs.findings.skeleton_result import SkeletonResult
+from doubleunet_bs.findings.skeleton_result import SkeletonResult, describe_change
 from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES, device_uid
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.labelme_output import (
@@ -106,6 +106,8 @@ def write_prediction(
     result = describe_prediction(scan, prediction, lesions, shapes, outputs, study, bones)
     result["previous"] = None if previous is None else previous.result["case"]
     result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
+    if skeleton and previous:
+        result["bone_scan_index"]["change"] = describe_change(result, previous.result)
     result["warnings"] += skeleton.result_warnings if skeleton else ()
     tracking = tracking_uids(result, None if previous is None else previous.result)
     for lesion in result["lesions"]:
@@ -192,11 +194,17 @@ def bones_of(
     return found
 
 
-def report_scan(scan: BoneScan, prediction: Prediction) -> ReportScan:
+def report_scan(scan: BoneScan, prediction: Prediction, skeleton: SkeletonResult | None = None) -> ReportScan:
     """What the report of another scan shows of this one; nothing is written."""
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
-    result = describe_prediction(scan, prediction, find_lesions(scan, prediction, areas), {}, ())
-    return ReportScan(result, areas, {view: getattr(scan, view) for view in VIEWS if view not in scan.missing_views})
+    lesions = find_lesions(scan, prediction, areas)
+    bones = None if skeleton is None else bones_of(lesions, areas, skeleton.regions)
+    result = describe_prediction(scan, prediction, lesions, {}, (), bones=bones)
+    if skeleton:
+        result["bone_scan_index"] = skeleton.to_json()
+        result["warnings"] += skeleton.result_warnings
+    counts = {view: getattr(scan, view) for view in VIEWS if view not in scan.missing_views}
+    return ReportScan(result, areas, counts, regions=skeleton.regions if skeleton else {})
 
 
 def describe_prediction(

@@ -82,7 +82,7 @@ def _check(result: dict[str, Any]) -> None:
 
 def _check_index(index: dict[str, Any]) -> None:
     model, regions = index["model"], index["regions"]
-    _all(_is_text, index["table"], index["table_reason"], index["note"], *index["warnings"])
+    _all(_is_text, index["table"], index["estimator"], index["table_reason"], index["note"], *index["warnings"])
     _all(_is_text, model["name"], model["quality"], *(region["name"] for region in regions))
     _all(_is_hash, model["weights_sha256"])
     _all(_is_figure, index["value"], *(region[name] for region in regions for name in ("weight", "index")))

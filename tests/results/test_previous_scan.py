@@ -2,11 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from handmade_prediction import make_prediction
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
@@ -15,7 +17,9 @@ from doubleunet_bs.results.result_folder import write_prediction
 @pytest.fixture(scope="module")
 def earlier(scan, tmp_path_factory):
     settings = JobSettings(tmp_path_factory.mktemp("earlier"), ("masks", "labelme"))
-    return write_prediction(settings, scan, make_prediction(scan))
+    prediction = make_prediction(scan)
+    skeleton = find_index(scan, prediction, make_prediction(scan), None)  # all of it skull
+    return write_prediction(settings, scan, prediction, skeleton=skeleton)
 
 
 def test_results_that_cannot_stand_beside_another(earlier, tmp_path):
@@ -40,6 +44,12 @@ def test_results_that_cannot_stand_beside_another(earlier, tmp_path):
             lambda result: {**result, "model": {key: one for key, one in result["model"].items() if key != name}}
         )
 
+    def of_the_index(**values):
+        return rewrite(lambda result: {**result, "bone_scan_index": {**result["bone_scan_index"], **values}})
+
+    def thirteen(folder):
+        np.save(folder / "regions_anterior.npy", np.full((1024, 256), 13, np.uint8))
+
     assert len(earlier.result["lesions"]) > 1
     for name, work, message in (
         ("gone", lambda folder: (folder / "view_anterior.png").unlink(), "view_anterior.png: is missing: segment"),
@@ -56,6 +66,9 @@ def test_results_that_cannot_stand_beside_another(earlier, tmp_path):
         ("model", of_the_model("weights_sha256"), "a damaged result"),
         ("engine", rewrite(lambda result: {**result, "engine": None}), "a damaged result"),
         ("phantom", rewrite(lambda result: {k: v for k, v in result.items() if k != "phantom"}), "a damaged result"),
+        ("regions", thirteen, "a damaged result"),
+        ("estimator", of_the_index(estimator=3), "a damaged result"),
+        ("value", of_the_index(value="high"), "a damaged result"),
         ("kind", rewrite(lambda result: [result]), "not a result of this version"),
     ):
         with pytest.raises(RunError, match=message):

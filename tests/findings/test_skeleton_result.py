@@ -1,0 +1,91 @@
+"""The change of the Bone Scan Index since an earlier result, and when none is given."""
+
+import copy
+
+import pytest
+from handmade_prediction import make_prediction
+
+from doubleunet_bs.bsi.agreement import REPEATABILITY
+from doubleunet_bs.bsi.regions import region_number
+from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.findings.skeleton_result import describe_change, find_index
+from doubleunet_bs.results.patient_report import report_page
+from doubleunet_bs.results.previous_scan import read_result
+from doubleunet_bs.results.result_files import JobSettings
+from doubleunet_bs.results.result_folder import report_scan, write_prediction
+
+
+def result(value, before="0"):
+    """What the comparison looks at. A letter in `before` makes one of its fields another one."""
+    index = {
+        "value": value,
+        "table": "icrp110-male" if before == "t" else "icrp110-female",
+        "estimator": "mean" if before == "e" else "pooled",
+        "views": {"anterior": value} if before == "v" else {"anterior": value, "posterior": value},
+        "model": {"weights_sha256": "s" if before == "s" else "0"},
+    }
+    return {
+        "bone_scan_index": None if before == "n" else index,
+        "model": {"weights_sha256": "m" if before == "m" else "0"},
+        "threshold": 0.3 if before == "h" else None,
+    }
+
+
+def test_a_change_stands_beside_the_repeatability():
+    limit, highest = REPEATABILITY.coefficient, REPEATABILITY.highest
+    assert 0 < limit < 1 < highest
+    small = describe_change(result(1.0 + 0.9 * limit), result(1.0))
+    assert small["points"] == pytest.approx(0.9 * limit) and small["within"] is True
+    assert small["text"] == (
+        f"+{0.9 * limit:.2f} points since the previous scan (1.00 %); "
+        f"within the repeatability on phantoms, {limit:.2f} points"
+    )
+    large = describe_change(result(1.0), result(1.0 + 1.1 * limit))
+    assert large["points"] == pytest.approx(-1.1 * limit) and large["within"] is False
+    assert large["text"].endswith(f"%); repeatability on phantoms {limit:.2f} points")
+    # Where it was not measured nothing is said to be within it.
+    above = describe_change(result(highest + 0.1), result(highest))
+    assert above["within"] is None and above["text"].endswith(f"measured up to an index of {highest:g} % only")
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("n", "the previous result has no index, segment that scan again with --skeleton"),
+        ("t", "the previous index is by the weight table icrp110-male, this one by icrp110-female"),
+        ("e", "the previous index is by the estimator mean, this one by pooled"),
+        ("m", "the previous lesions are by another model"),
+        ("s", "the previous regions are by another model of the skeleton"),
+        ("h", "the previous lesions are by another threshold"),
+        ("v", "a view is missing in one of the scans"),
+    ],
+)
+def test_results_that_cannot_be_compared_have_no_change(field, reason):
+    found = describe_change(result(2.0), result(1.0, field))
+    assert found.pop("text") == f"no change is given: {reason}"
+    assert set(found.values()) == {None}
+
+
+def test_report_and_result_say_the_change(scan, tmp_path):
+    """Of a result folder, and of a scan that is segmented as well; the report of a scan alone says nothing of it."""
+    prediction, empty = make_prediction(scan), make_prediction(scan, {})
+    regions = {view: prediction.masks[view] * region_number("ribs") for view in VIEWS}
+    now, none = (find_index(scan, one, make_prediction(scan, regions), None) for one in (prediction, empty))
+    first = write_prediction(JobSettings(tmp_path / "a"), scan, empty, skeleton=none)
+    assert "change" not in first.result["bone_scan_index"]
+    for before in (read_result(first.folder), report_scan(scan, empty, none)):
+        settings = JobSettings(tmp_path / "b", ("report",), overwrite=True)
+        written = write_prediction(settings, scan, prediction, previous=before, skeleton=now)
+        change = written.result["bone_scan_index"]["change"]
+        assert change == describe_change(written.result, before.result)
+        assert change["points"] == pytest.approx(now.index.value) and change["previous"] == 0
+        assert f"Bone Scan Index: {change['text']}." in (written.folder / "report.html").read_text()
+    lesions_only = copy.deepcopy(before)
+    lesions_only.result["bone_scan_index"] = None
+    written = write_prediction(settings, scan, prediction, previous=lesions_only, skeleton=now)
+    assert "no change is given: the previous result has no index" in (written.folder / "report.html").read_text()
+    # Without a skeleton today there is no index to compare.
+    written = write_prediction(settings, scan, prediction, previous=before)
+    assert written.result["bone_scan_index"] is None
+    assert "since the previous scan" not in (written.folder / "report.html").read_text()
+    assert "since the previous scan" not in report_page(before)
