@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from intensity_run import make_run, make_shards
+from intensity_run import export_regions, make_run, make_shards
 from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.tensorflow_setup import import_tensorflow
@@ -31,6 +31,24 @@ def trained_run(tmp_path_factory, tensorflow):
     run = make_run(folder / "run", make_shards(folder / "shards"), folds=(1,))
     export_fold(open_run(run), 1)
     return run
+
+
+@pytest.fixture(scope="session")
+def exported_skeleton(tmp_path_factory, tensorflow):
+    """A model of the skeleton that is prepared as that of `trained_run`; see `intensity_run.export_regions`."""
+    return export_regions(tmp_path_factory.mktemp("bones") / "saved_model")
+
+
+@pytest.fixture(scope="session")
+def served_skeleton(trained_run, exported_skeleton):
+    """A server with the models of `trained_run` and `exported_skeleton`."""
+    pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is missing: pip install -e '.[serving]'")
+    from model_server import LoopbackServer
+
+    server = LoopbackServer(trained_run / "fold_01" / "saved_model", "focal-tversky-otsu-fold-01")
+    server.load(exported_skeleton, "skeleton-fold-01")
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A run whose network, one 1 x 1 convolution, calls grey levels above 150 metastatic: its scores are known by hand."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 
 LEVEL = 150
+BODY = 30
 SETTINGS = PreparationSettings(bin=4)
 FALSE_PIXELS = (4, 8, 12, 16, 20, 24)
 SHAPE = (32, 48)
@@ -113,6 +115,34 @@ def intensity_model(rows: int, columns: int, level: float = LEVEL, classes: int 
     if classes == 1:
         return keras.Model(image, keras.layers.Concatenate(name="outputs")(outputs))
     return keras.Model(image, dict(zip(("output1", "output2"), outputs, strict=True)))
+
+
+def region_model(rows, columns, region):
+    """A network that calls every pixel above grey level `BODY` the same region."""
+    import keras
+
+    image = keras.Input((rows, columns, 3), name="image")
+    weights, bias = np.zeros((1, 1, 3, 13), np.float32), np.full(13, -1000, np.float32)
+    weights[0, 0, 0, region], bias[region], bias[0] = 255, -BODY - 0.5, 0
+    outputs = {}
+    for name in ("output1", "output2"):
+        head = keras.layers.Conv2D(13, 1, name=f"{name}_logits")
+        outputs[name] = keras.layers.Activation("softmax", name=name)(head(image))
+        head.set_weights([weights, bias])
+    return keras.Model(image, outputs)
+
+
+def export_regions(folder: Path, settings=SETTINGS) -> Path:
+    """An exported model of the skeleton: all of the body is skull."""
+    from doubleunet_bs.serving.export import write_saved_model
+
+    described = description(settings.image_shape, 13)
+    described = dataclasses.replace(
+        described, experiment={"name": "skeleton", "classes": 13}, preparation=settings, weights_sha256="5" * 64
+    )
+    folder.mkdir()
+    write_saved_model(folder, region_model(*settings.image_shape, 1), described)
+    return folder
 
 
 def _record(index: int, group: str, metastatic_pixels: int, phantom: bool | None) -> CaseRecord:

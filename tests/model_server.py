@@ -38,13 +38,14 @@ class RefusedError(Exception):
 
 
 class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """One model under one name.
+    """A model under its name; `load` adds others.
 
     Attributes:
         grpc, rest: URLs.
-        version: of the model; it may change while the server runs. "stable" is its label.
+        version: of all models; it may change while the server runs. "stable" is its label.
         state: of the version, as the status tells it.
         troubles: names of status codes with which the next requests are answered, for instance ["UNAVAILABLE"].
+        models: name -> session and signatures.
         requests: the endpoint of every request that has come in.
         delay: seconds before every answer.
         spoil: changes the arrays of an answer, a dict.
@@ -52,6 +53,7 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def __init__(self, saved_model: Path, name: str):
         self.name, self.version, self.state = name, 1, "AVAILABLE"
+        self.models = {}
         self.load(saved_model)
         self.reset()
         # As TensorFlow Serving: messages of up to 2 GB come in, what goes out has no limit.
@@ -64,13 +66,14 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.rest = f"http://127.0.0.1:{self._rest_server.server_address[1]}"
         threading.Thread(target=self._rest_server.serve_forever, daemon=True).start()
 
-    def load(self, saved_model: Path) -> None:
+    def load(self, saved_model: Path, name: str | None = None) -> None:
+        """Serve a model, under another name than the first or in place of it."""
         # A session, as in TensorFlow Serving: it checks what is fed against the shape of the signature.
         graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
+        session = tf.compat.v1.Session(graph=graph)
         with graph.as_default():
-            meta = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(saved_model))
-        self.signatures = dict(meta.signature_def)
+            meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(saved_model))
+        self.models[name or self.name] = session, dict(meta.signature_def)
 
     def reset(self) -> None:
         self.troubles, self.requests, self.delay, self.spoil = [], [], 0.0, lambda answer: answer
@@ -86,14 +89,15 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
         time.sleep(self.delay)
         if self.troubles:
             raise RefusedError(self.troubles.pop(0), "trouble was ordered")
-        if model != self.name:
+        if model not in self.models:
             raise RefusedError("NOT_FOUND", f"Servable not found for request: Latest({model})")
         if version not in (None, self.version, "stable"):
             which = f"Specific({model}, {version})"
             raise RefusedError("NOT_FOUND", f"Servable not found for request: {which}")
-        if signature not in self.signatures:
+        session, signatures = self.models[model]
+        if signature not in signatures:
             raise RefusedError("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
-        endpoint = self.signatures[signature]
+        endpoint = signatures[signature]
         arrays = convert({name: tf.as_dtype(one.dtype).as_numpy_dtype for name, one in endpoint.inputs.items()})
         size = max(len(array) for array in arrays.values())
         if size > LARGEST_TASK:
@@ -101,7 +105,7 @@ class LoopbackServer(prediction_service_pb2_grpc.PredictionServiceServicer):
             raise RefusedError("INVALID_ARGUMENT", words)
         try:
             feeds = {endpoint.inputs[name].name: array for name, array in arrays.items()}
-            return self.spoil(self._session.run({name: one.name for name, one in endpoint.outputs.items()}, feeds))
+            return self.spoil(session.run({name: one.name for name, one in endpoint.outputs.items()}, feeds))
         except (tf.errors.OpError, ValueError, TypeError) as cause:
             raise RefusedError("INVALID_ARGUMENT", str(cause)) from None
 
@@ -141,10 +145,10 @@ def _rest_handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             match = re.fullmatch(r"/v1/models/([^/:]+)(/metadata)?", self.path)
-            if not match or match[1] != server.name:
+            if not match or match[1] not in server.models:
                 return self.answer(404, {"error": f"Could not find any versions of model {match and match[1]}"})
             if match[2]:
-                return self.answer(200, metadata(server))
+                return self.answer(200, metadata(server, match[1]))
             status = {"error_code": "OK", "error_message": ""}
             version = {"version": str(server.version), "state": server.state, "status": status}
             return self.answer(200, {"model_version_status": [version]})
@@ -180,11 +184,13 @@ def _rest_handler(server: LoopbackServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def metadata(server: LoopbackServer) -> dict:
+def metadata(server: LoopbackServer, name: str) -> dict:
     """The answer of /metadata: signatures as JSON of the protocol buffers."""
-    signatures = {name: MessageToDict(one, preserving_proto_field_name=True) for name, one in server.signatures.items()}
+    signatures = {
+        key: MessageToDict(one, preserving_proto_field_name=True) for key, one in server.models[name][1].items()
+    }
     kind = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
-    spec = {"name": server.name, "signature_name": "", "version": str(server.version)}
+    spec = {"name": name, "signature_name": "", "version": str(server.version)}
     return {
         "model_spec": spec,
         "metadata": {"signature_def": {"@type": kind, "signature_def": signatures}},

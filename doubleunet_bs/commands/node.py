@@ -4,6 +4,7 @@ CONFIG is a TOML file, for instance:
 
   spool = "/var/lib/doubleunet-bs"      # received files, results, queue: patient data, for the node's account only
   model = "/models/fold_01"             # a fold or an exported model; with `server`, its name there
+  # skeleton = "/models/skeleton"       # model of the skeleton: the Bone Scan Index, too (weights = its table)
   # engine = "openvino"                 # as in `predict`
   # server = "grpc://gpu:8500"
   # quiet_seconds = 120                 # a study is segmented when nothing of it has come for so long
@@ -44,7 +45,7 @@ Examples:
   doubleunet-bs node node.toml
   doubleunet-bs node node.toml --list
 
-Writes into the spool, and sends on: a segmentation, a report and the overlay of each scan, with the patient's identity.
+Writes into the spool, and sends on: a segmentation, reports and the overlay of each scan, with the patient's identity.
 A scan is acknowledged once it is safely on disk. A killed node continues where it was: it loses nothing, and what it
 sends again has the same UIDs. Prints one line of JSON per event, without
 names, dates or UIDs of patients. Ctrl-C or SIGTERM ends it after the study that was begun.

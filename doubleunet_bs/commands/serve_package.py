@@ -1,4 +1,6 @@
-"""Package a model for TensorFlow Serving.
+"""Package models for TensorFlow Serving.
+
+For the Bone Scan Index name the model of lesions and that of the skeleton.
 
 DIR becomes the model repository that the server sees as /models. Packaging into the same DIR again adds a version or
 another model. A running server finds new versions by itself, and new models if it was started with DIR/compose.yaml.
@@ -6,6 +8,7 @@ Weights that the highest version holds already are not added again. It holds not
 
 Examples:
   doubleunet-bs serve-package RUN/fold_01 --out models
+  doubleunet-bs serve-package RUN/fold_01 SKELETON/fold_01 --out models
   doubleunet-bs serve-package ensemble --out models --name bone-metastasis
   docker compose -f models/compose.yaml up
   doubleunet-bs predict scan.dcm --model RUN/fold_01 --out predicted --engine serving --server grpc://HOST:8500
@@ -29,7 +32,9 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `serve-package`."""
-    parser.add_argument("model", metavar="MODEL", help="a fold such as RUN/fold_01, an exported model or an ensemble")
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+", help="a fold such as RUN/fold_01, an exported model or an ensemble"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="model repository; created if missing")
     parser.add_argument(
         "--name",
@@ -56,20 +61,25 @@ def run(args: argparse.Namespace) -> int:
 
     check_serving_installed()
     import_tensorflow()
-    from doubleunet_bs.serving.package import package_model
+    from doubleunet_bs.serving.package import package_models
 
-    package = package_model(args.model, args.out, args.name, args.mounted_at, args.force)
-    description = package.description
-    print(f"model    {description.name}, {description.quality}")
-    if description.quality_warning:
-        print(f"warning  {description.quality_warning}")
-    if not package.warmups:
-        print(
-            f"nothing added: version {package.version} of {package.name} already holds these weights; --force adds one"
-        )
-        return 0
-    print(f"served   as {package.name}, version {package.version}; {package.warmups} warm-up requests")
-    print(f"written  {package.path}")
-    print(f"serve    docker compose -f {package.path.parents[1] / 'compose.yaml'} up")
-    print(f"predict  --engine serving --server grpc://HOST:8500 --model {package.name}")
+    packages = package_models(args.models, args.out, args.name, args.mounted_at, args.force)
+    for package in packages:
+        description = package.description
+        print(f"model    {description.name}, {description.quality}")
+        if description.quality_warning:
+            print(f"warning  {description.quality_warning}")
+        if package.warmups:
+            print(f"served   as {package.name}, version {package.version}; {package.warmups} warm-up requests")
+            print(f"written  {package.path}")
+        else:
+            print(
+                f"nothing added: version {package.version} of {package.name} already holds these weights; "
+                "--force adds one"
+            )
+    if any(package.warmups for package in packages):
+        kinds = {package.description.is_skeleton: package.name for package in packages}
+        names = "".join(f" --{'skeleton' if kind else 'model'} {name}" for kind, name in sorted(kinds.items()))
+        print(f"serve    docker compose -f {packages[0].path.parents[1] / 'compose.yaml'} up")
+        print(f"predict  --engine serving --server grpc://HOST:8500{names}")
     return 0

@@ -151,7 +151,9 @@ def check_same_preparation(lesions: ModelDescription, skeleton: ModelDescription
     changes.pop("background", None)
     if changes or lesions.image_shape != skeleton.image_shape:
         what = ", ".join(changes) or "size"
-        raise RunError(f"--skeleton: prepared differently from --model ({what}): train both on shards prepared alike")
+        raise RunError(
+            f"lesions and skeleton are prepared differently ({what}): train both models on shards prepared alike"
+        )
 
 
 def find_index(scan: BoneScan, prediction: Prediction, regions: Prediction, table: str | None) -> SkeletonResult:

@@ -13,6 +13,7 @@ import pydicom
 from doubleunet_bs import __version__
 from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, ServerError
+from doubleunet_bs.findings.skeleton_result import Networks
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import Predictor
@@ -97,26 +98,29 @@ class _Node:
     def __init__(self, settings: NodeSettings, spool: Spool):
         self.settings, self.spool = settings, spool
         self.trouble = ""
-        self._predictor: Predictor | None = None
+        self._networks: Networks | None = None
         self._watch = WatchFolder(settings, spool, log_event) if settings.watch else None
         self._next_watch = self._next_clean = 0.0
 
     def open_model(self) -> None:
-        """Load the model. A model server may be started later: then it is asked again when a study waits.
+        """Load the models. A model server may be started later: then it is asked again when a study waits.
 
         Raises:
-            BoneScanError: the model is missing or damaged.
+            BoneScanError: a model is missing or damaged, or the two are prepared differently.
         """
         chosen = self.settings
+        how = chosen.engine, chosen.server, chosen.precision, chosen.deadline
         try:
-            self._predictor = Predictor(chosen.model, chosen.engine, chosen.server, chosen.precision, chosen.deadline)
+            skeleton = Predictor(chosen.skeleton, *how, skeleton=True) if chosen.skeleton else None
+            self._networks = Networks(Predictor(chosen.model, *how), skeleton, chosen.weights)
         except ServerError as error:
             self.trouble = SERVER_AWAY
             log_event(self.trouble, reason=str(error))
         else:
             self.trouble = ""
-            model = self._predictor.description
-            log_event("model", name=model.name, weights=model.weights_sha256[:12], engine=self._predictor.engine)
+            for one in filter(None, (self._networks.lesions, self._networks.skeleton)):
+                model = one.description
+                log_event("model", name=model.name, weights=model.weights_sha256[:12], engine=one.engine)
 
     def disk_is_full(self) -> bool:
         """Whether the spool has less free space than it must keep."""
@@ -170,13 +174,13 @@ class _Node:
             self._give_up(study, CRASHED)
             return
         begun = time.perf_counter()
-        predictor = self._predictor or self._reopen_model()
-        if predictor is None:
+        networks = self._networks or self._reopen_model()
+        if networks is None:
             # A study is not to blame.
             self.spool.postpone(study, FIRST_PAUSE, count=False)
             return
         try:
-            results, reasons, scans = self._predict(study, predictor)
+            results, reasons, scans = self._predict(study, networks)
         except ServerError as error:
             # Its text names the server only. A study is not to blame.
             self.trouble = SERVER_AWAY
@@ -207,7 +211,7 @@ class _Node:
         state = self.spool.finish(study, {}, [], reason)
         log_event("set aside" if state == ASIDE else "changed meanwhile", study=study.number, reasons=[reason])
 
-    def _reopen_model(self) -> Predictor | None:
+    def _reopen_model(self) -> Networks | None:
         """Ask the model server again; None, and `trouble`, while it is away or has a model that cannot be used."""
         try:
             self.open_model()
@@ -215,9 +219,9 @@ class _Node:
             self.trouble = MODEL_UNUSABLE
             known = isinstance(error, BoneScanError)
             log_event(self.trouble, reason=str(error) if known else type(error).__name__, where=_where(error))
-        return self._predictor
+        return self._networks
 
-    def _predict(self, study: Study, predictor: Predictor) -> tuple[dict[str, Path], list[str], int]:
+    def _predict(self, study: Study, networks: Networks) -> tuple[dict[str, Path], list[str], int]:
         """SOP Instance UID -> file of the results, the reasons of what is not segmented, and the number of scans.
 
         Raises:
@@ -246,7 +250,8 @@ class _Node:
                 if scan.case in cases:
                     raise ScanError("has the same counts as another of the study", "duplicate")
                 source = read_source_study(files.sources)
-                written = write_prediction(settings, scan, predictor.predict(scan), source)
+                prediction, index = networks.segment(scan, networks.lesions.prepare(scan))
+                written = write_prediction(settings, scan, prediction, source, skeleton=index)
             except ScanError as error:
                 if error.reason in HEALING_REASONS:
                     unread.append(error)
@@ -274,13 +279,17 @@ def startup_report(settings: NodeSettings) -> str:
         lines += [f"from      {peer.ae_title} at {peer.address}" for peer in receive.peers]
     if settings.watch:
         lines.append(f"watches   {settings.watch}")
-    model = settings.model
-    if settings.server is None:
-        found = find_model(Path(model))
-        model = f"{found.description.name}, weights {found.description.weights_sha256[:12]}"
-        if found.description.quality_warning:
-            lines.append(f"WARNING   {found.description.quality_warning}")
-    lines.append(f"segments  with {model}, engine {settings.engine}{f' at {settings.server}' * bool(settings.server)}")
+    where = f", engine {settings.engine}{f' at {settings.server}' * bool(settings.server)}"
+    for name, verb in ((settings.model, "segments  with"), (settings.skeleton, "skeleton  by")):
+        if name is None:
+            continue
+        shown = name
+        if settings.server is None:
+            found = find_model(Path(name)).description
+            shown = f"{found.name}, weights {found.weights_sha256[:12]}"
+            if found.quality_warning:
+                lines.append(f"WARNING   {found.quality_warning}")
+        lines.append(f"{verb} {shown}{where}")
     lines.append(f"          a study once no file of it has come for {settings.quiet_seconds:g} s")
     for one in settings.destinations:
         if one.url:

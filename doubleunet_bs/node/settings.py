@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from doubleunet_bs.bsi import WEIGHT_TABLES
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.inference.engines import check_choice
 
@@ -85,6 +86,8 @@ class NodeSettings:
     Attributes:
         spool: folder of the node alone: received files, results, queue.
         model, engine, server, precision, deadline: see `inference.predictor.Predictor`.
+        skeleton: model of the skeleton for the Bone Scan Index, named like `model`; None for none.
+        weights: name of its weight table; None chooses by the sex in the header.
         allow_missing_view: segment studies with one view.
         quiet_seconds: a study is segmented when nothing of it has come for so long.
         keep_days: files of a study that is done are removed after so many days.
@@ -107,6 +110,8 @@ class NodeSettings:
     server: str | None = None
     precision: str = "auto"
     deadline: float | None = None
+    skeleton: str | None = None
+    weights: str | None = None
     allow_missing_view: bool = False
     quiet_seconds: float = 120.0
     keep_days: float = 7.0
@@ -180,12 +185,13 @@ def _settings(top: _Table, folder: Path) -> NodeSettings:
 
     # A name on a model server is no path.
     server = top.take("server", _text, None)
-    model = top.take("model", _text)
+    model, skeleton = top.take("model", _text), top.take("skeleton", _text, None)
     plain = {
         "engine": top.take("engine", _text, "serving" if server else "auto"),
         "server": server,
         "precision": top.take("precision", _text, "auto"),
         "deadline": top.take("deadline", _positive, None),
+        "weights": top.take("weights", _weight_table, None),
         "allow_missing_view": top.take("allow_missing_view", _flag, False),
         "quiet_seconds": top.take("quiet_seconds", _positive, 120.0),
         "keep_days": top.take("keep_days", _positive, 7.0),
@@ -196,6 +202,8 @@ def _settings(top: _Table, folder: Path) -> NodeSettings:
     sends = top.tables("send")
     top.end()
     check_choice(plain["engine"], plain["precision"], server, plain["deadline"])
+    if plain["weights"] and not skeleton:
+        raise SettingsError("weights needs skeleton: there is no Bone Scan Index without it")
 
     receive = watch = monitor = tls = None
     if (table := tables["receive"]) is not None:
@@ -237,10 +245,14 @@ def _settings(top: _Table, folder: Path) -> NodeSettings:
         raise SettingsError("[[send]]: two destinations have the same name")
     if tls is None and ((receive and receive.tls) or any(one.tls for one in destinations)):
         raise SettingsError("tls = true needs [tls] with certificate, key and authority")
-    found = Path(folder, model)
+
+    def there(name: str) -> str:
+        return str(folder / name) if (folder / name).is_dir() else name
+
     return NodeSettings(
         spool=spool,
-        model=str(found) if found.is_dir() else model,
+        model=there(model),
+        skeleton=there(skeleton) if skeleton else None,
         receive=receive,
         watch=watch,
         destinations=destinations,
@@ -280,6 +292,12 @@ def _destination(table: _Table) -> Destination:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise SettingsError("must be a text")
+    return value
+
+
+def _weight_table(value: Any) -> str:
+    if value not in WEIGHT_TABLES:
+        raise SettingsError(f"must be one of {', '.join(WEIGHT_TABLES)}")
     return value
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.resources
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import create_file, new_folder, read_json, write_text
+from doubleunet_bs.findings.skeleton_result import check_same_preparation
 from doubleunet_bs.inference.endpoints import (
     DESCRIPTION_ENDPOINT,
     DESCRIPTION_INPUT,
@@ -83,6 +85,33 @@ class Package:
     version: int
     warmups: int
     description: ModelDescription
+
+
+def package_models(
+    models: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    name: str | None = None,
+    mounted_at: str = "/models",
+    force: bool = False,
+) -> list[Package]:
+    """`package_model` of one model, or of one of lesions and one of the skeleton for the same scans.
+
+    Raises:
+        SettingsError: other models than these, or one name for two.
+        RunError: the two are prepared differently, or see `package_model`. Then none is packaged.
+    """
+    if len(models) > 1:
+        described = [find_model(Path(model)).description for model in models]
+        ordered = sorted(described, key=lambda one: one.is_skeleton)
+        if [one.is_skeleton for one in ordered] != [False, True]:
+            raise SettingsError("several models: name one of lesions and one of the skeleton, others one by one")
+        if name is not None:
+            raise SettingsError("--name is for one model: leave it out")
+        check_same_preparation(*ordered)
+        for model, one in zip(models, described, strict=True):
+            if not force:
+                one.check_quality(model, "train it further")
+    return [package_model(model, out, name, mounted_at, force) for model in models]
 
 
 def package_model(

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from intensity_run import LEVEL, make_run, write_fold
+from intensity_run import BODY, LEVEL, make_run, region_model, write_fold
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.bsi import WEIGHT_TABLES, bone_scan_index
@@ -20,22 +20,7 @@ from doubleunet_bs.preparation import PreparationSettings, open_shards
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 
 pytestmark = pytest.mark.slow
-BODY, SKULL, STERNUM = 30, 1, 5
-
-
-def body_model(rows, columns, region):
-    """A network that calls every pixel above grey level 30 the same region."""
-    import keras
-
-    image = keras.Input((rows, columns, 3), name="image")
-    weights, bias = np.zeros((1, 1, 3, 13), np.float32), np.full(13, -1000, np.float32)
-    weights[0, 0, 0, region], bias[region], bias[0] = 255, -BODY - 0.5, 0
-    outputs = {}
-    for name in ("output1", "output2"):
-        head = keras.layers.Conv2D(13, 1, name=f"{name}_logits")
-        outputs[name] = keras.layers.Activation("softmax", name=name)(head(image))
-        head.set_weights([weights, bias])
-    return keras.Model(image, outputs)
+SKULL, STERNUM = 1, 5
 
 
 def make_skeleton_run(path, shards, region=SKULL, folds=(1, 2, 3)):
@@ -45,7 +30,7 @@ def make_skeleton_run(path, shards, region=SKULL, folds=(1, 2, 3)):
     dataset = SkeletonDataset.of(open_shards(shards))
     run = create_run(path, paper_experiment("skeleton", folds=3, encoder_weights="none"), dataset)
     for fold in folds:
-        write_fold(run, dataset, fold, body_model(*dataset.image_shape, region))
+        write_fold(run, dataset, fold, region_model(*dataset.image_shape, region))
     return path
 
 

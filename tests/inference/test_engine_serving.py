@@ -59,6 +59,37 @@ def test_same_masks_as_here(server, trained_run, scan, record_property):
             assert np.allclose(found.probabilities[view], expected.probabilities[view], rtol=0, atol=1e-5)
 
 
+@ordered
+def test_predict_asks_one_server_for_lesions_and_skeleton(
+    served_skeleton, trained_run, exported_skeleton, phantoms, tmp_path, capsys
+):
+    """By the models' names and by their folders; the index is that of the engine here."""
+    scan, results = str(phantoms / "phantom_0001.dcm"), []
+    server = ["--engine", "serving", "--server", served_skeleton.grpc]
+    folders = ["--model", str(trained_run / "fold_01"), "--skeleton", str(exported_skeleton)]
+    for name, options in (
+        ("here", ["--engine", "tensorflow", "--precision", "float32", *folders]),
+        ("names", ["--model", NAME, "--skeleton", "skeleton-fold-01", *server]),
+        ("folders", [*folders, *server]),
+    ):
+        arguments = ["--out", str(tmp_path / name), "--outputs", "none", *options]
+        assert main(["predict", scan, *arguments]) == 0, capsys.readouterr().err
+        [path] = (tmp_path / name).glob("case-*/result.json")
+        results.append(json.loads(path.read_text())["bone_scan_index"])
+    assert results[0]["value"] > 0 and results[0] == results[1] == results[2]
+    # One name for both: neither kind of model passes for the other.
+    for names, message in (
+        ([NAME, NAME], f"{NAME}: a model of lesions: give one of the skeleton"),
+        (["skeleton-fold-01"] * 2, "skeleton-fold-01: a model of the skeleton: give one of lesions"),
+        ([NAME, "bones"], "no model 'bones' is ready"),
+    ):
+        words = ["predict", scan, "--out", str(tmp_path / "no"), "--model", names[0], "--skeleton", names[1], *server]
+        assert main(words) == 1 and message in capsys.readouterr().err
+    dry = ["predict", scan, "--out", str(tmp_path / "no"), *folders[:2], "--skeleton", "skeleton-fold-01", *server]
+    assert main([*dry, "--dry-run"]) == 2
+    assert "skeleton-fold-01: a dry run asks no server: name the folder" in capsys.readouterr().err
+
+
 def test_more_images_than_one_request_takes(predictor):
     images = np.random.default_rng(0).integers(0, 256, (6, 160, 128), dtype=np.uint8)
     probability, mask = predictor._segmenter(images)

@@ -40,6 +40,15 @@ def test_what_a_file_means(tmp_path):
     )
 
 
+def test_a_skeleton_is_named_like_the_model(tmp_path):
+    (tmp_path / "bones").mkdir()
+    both = 'skeleton = "bones"\nweights = "spiers1968"\n[receive]'
+    found = read(tmp_path, WHOLE.replace("[receive]", both, 1))
+    assert (found.model, found.skeleton, found.weights) == ("model", str(tmp_path / "bones"), "spiers1968")
+    found = read(tmp_path, WHOLE.replace("[receive]", 'skeleton = "bones-fold-01"\n[receive]', 1))
+    assert (found.skeleton, found.weights) == ("bones-fold-01", None)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -66,6 +75,9 @@ def test_what_a_file_means(tmp_path):
         ("port = 104", "port = 104\ntls = true", "tls = true needs [tls]"),
         ("[receive]", "[watch]\nfolder = 'spool/in'\n[receive]", "watch.folder and spool lie in one another"),
         ("[receive]", 'engine = "gpu"\n[receive]', "gpu"),
+        ("[receive]", 'weights = "spiers1968"\n[receive]', "weights needs skeleton"),
+        ("[receive]", 'weights = "icrp"\n[receive]', "weights = 'icrp' must be one of icrp110-male, icrp110-female"),
+        ("[receive]", "skeleton = true\n[receive]", "skeleton = True must be a text"),
         ("dicom-web/", 'dicom-web/"\ntoken = "NO_SUCH_VARIABLE_HERE', "NO_SUCH_VARIABLE_HERE is not set"),
         ("[receive]", "[receive", "not a readable TOML file"),
     ],

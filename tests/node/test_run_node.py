@@ -7,6 +7,7 @@ import shlex
 
 import pydicom
 import pytest
+from intensity_run import SETTINGS, export_regions
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, ScanError, ServerError
@@ -41,6 +42,39 @@ def test_a_scan_gets_results_for_every_destination(node, spool, study_files, cap
     assert {(one.PatientID, one.StudyInstanceUID) for one in sent} == {(source.PatientID, source.StudyInstanceUID)}
     said = str(events(capsys))
     assert "predicted" in said and source.PatientID not in said and source.StudyInstanceUID not in said
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_skeleton_adds_regions_and_the_index(served, settings, spool, study_files, trained_run, request):
+    """With engines here, and with one server that has both models."""
+    skeleton = request.getfixturevalue("exported_skeleton")
+    chosen = dataclasses.replace(
+        settings,
+        model=str(trained_run / "fold_01"),
+        skeleton=str(skeleton),
+        weights="spiers1968",
+        destinations=(Destination("pacs", "PACS", "127.0.0.1", 11999),),
+    )
+    if served:
+        names = {"model": "focal-tversky-otsu-fold-01", "skeleton": "skeleton-fold-01"}
+        server = request.getfixturevalue("served_skeleton")
+        chosen = dataclasses.replace(chosen, engine="serving", server=server.grpc, **names)
+    assert "skeleton  by skeleton" in startup_report(chosen)
+    take(spool, study_files())
+    assert _Node(chosen, spool).step()
+    sent = {path.name: path for path in (one.path for one in spool.deliveries("pacs"))}
+    assert {"segmentation.dcm", "bsi.dcm"} <= set(sent)
+    labels = [one.SegmentLabel for one in pydicom.dcmread(sent["segmentation.dcm"]).SegmentSequence]
+    assert labels == ["metastasis", "skull"]
+    result = json.loads((sent["bsi.dcm"].parent / "result.json").read_text())
+    assert result["bone_scan_index"]["table"] == "spiers1968" and result["bone_scan_index"]["value"] > 0
+
+
+def test_models_that_were_prepared_differently_stop_the_node_at_its_start(settings, spool, trained_run, tmp_path):
+    skeleton = export_regions(tmp_path / "skeleton", dataclasses.replace(SETTINGS, brightness="per_view"))
+    node = _Node(dataclasses.replace(settings, model=str(trained_run / "fold_01"), skeleton=str(skeleton)), spool)
+    with pytest.raises(RunError, match="lesions and skeleton are prepared differently"):
+        node.open_model()
 
 
 def test_a_corrected_patient_gets_results_of_their_own(node, spool, study_files):
@@ -88,7 +122,7 @@ def test_a_study_that_fails_again_and_again_is_set_aside(node, spool, study_file
     monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
     take(spool, study_files())
     node.open_model()
-    monkeypatch.setattr(node._predictor, "predict", raising(MemoryError()))
+    monkeypatch.setattr(node._networks.lesions, "segment", raising(MemoryError()))
     for _ in range(ATTEMPTS - 1):
         assert node.step()
     assert spool.figures()["studies"] == {"receiving": 1}
@@ -131,8 +165,8 @@ def raising(error):
         ("doubleunet_bs.dicom_results.make_results.secondary_capture", ValueError("forbidden"), "unreferable"),
         ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("is damaged", "damaged-pixels"), "damaged-pixels"),
         ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("reinstall", "missing-decoder"), "missing-decoder"),
-        ("doubleunet_bs.inference.predictor.Predictor.predict", RunError("impossible values"), "failed"),
-        ("doubleunet_bs.inference.predictor.Predictor.predict", IndexError(), "failed"),
+        ("doubleunet_bs.inference.predictor.Predictor.segment", RunError("impossible values"), "failed"),
+        ("doubleunet_bs.inference.predictor.Predictor.segment", IndexError(), "failed"),
     ],
 )
 def test_what_cannot_heal_is_set_aside_at_once(function, error, reason, node, spool, study_files, monkeypatch, capsys):
@@ -156,7 +190,7 @@ def test_what_cannot_heal_is_set_aside_at_once(function, error, reason, node, sp
         ("doubleunet_bs.scans.scan_files.ScanFiles.read", ScanError("cannot be read (I/O error)", "unreadable")),
         ("doubleunet_bs.dicom_files.sources.open", OSError(errno.EIO, "I/O error")),
         ("doubleunet_bs.results.result_folder.write_json", OSError(errno.ENOSPC, "No space left on device")),
-        ("doubleunet_bs.inference.predictor.Predictor.predict", RuntimeError("the device is lost")),
+        ("doubleunet_bs.inference.predictor.Predictor.segment", RuntimeError("the device is lost")),
     ],
 )
 def test_what_may_heal_is_tried_again(function, error, node, spool, study_files, monkeypatch):
@@ -260,16 +294,17 @@ def test_a_model_server_that_is_away_costs_nothing(node, spool, study_files, mon
     monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
     take(spool, study_files())
     node.open_model()
-    predict = node._predictor.predict
+    lesions = node._networks.lesions
+    segment = lesions.segment
 
-    def away(scan):
+    def away(prepared):
         raise ServerError("grpc://gpu:8500: no answer")
 
-    monkeypatch.setattr(node._predictor, "predict", away)
+    monkeypatch.setattr(lesions, "segment", away)
     for _ in range(2 * ATTEMPTS):
         node.step()
     assert node.trouble == SERVER_AWAY and spool.figures()["studies"] == {"receiving": 1}
-    monkeypatch.setattr(node._predictor, "predict", predict)
+    monkeypatch.setattr(lesions, "segment", segment)
     node.step()
     assert node.trouble == "" and spool.figures()["studies"] == {"sending": 1}
 

@@ -14,7 +14,7 @@ import yaml
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed: pip install -e '.[serving]'")
 
 from google.protobuf import text_format
-from intensity_run import description, intensity_model
+from intensity_run import SETTINGS, description, export_regions, intensity_model
 from model_server import LoopbackServer
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
@@ -60,6 +60,30 @@ def test_versions_and_files(repository, trained_run):
                 assert (repository / version / path.relative_to(source)).read_bytes() == path.read_bytes()
         assert f"{version}/assets.extra/tf_serving_warmup_requests" in files
     assert not [path for path in repository.rglob(".*")]
+
+
+def test_lesions_and_skeleton_in_one_repository(trained_run, exported_skeleton, tmp_path, capsys):
+    lesions, out = str(trained_run / "fold_01"), tmp_path / "both"
+    assert main(["serve-package", lesions, str(exported_skeleton), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"--server grpc://HOST:8500 --model {NAME} --skeleton skeleton-fold-01" in printed
+    config = text_format.Parse((out / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
+    assert [one.name for one in config.model_config_list.config] == [NAME, "skeleton-fold-01"]
+    for name in (NAME, "skeleton-fold-01"):
+        assert (out / name / "1" / "assets.extra" / "tf_serving_warmup_requests").stat().st_size > 10_000
+    # Once more nothing is added; one model of a wrong pair keeps the other from being packaged.
+    assert main(["serve-package", str(exported_skeleton), lesions, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("nothing added") == 2
+    other = export_regions(tmp_path / "other", dataclasses.replace(SETTINGS, brightness="per_view"))
+    for arguments, code, message in (
+        ([lesions, lesions], 2, "name one of lesions and one of the skeleton"),
+        ([lesions, str(exported_skeleton), "--name", "x"], 2, "--name is for one model"),
+        ([lesions, str(other)], 1, "lesions and skeleton are prepared differently (brightness)"),
+        ([lesions, str(tmp_path / "none")], 1, "no such model folder"),
+    ):
+        assert main(["serve-package", *arguments, "--out", str(tmp_path / "no")]) == code
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "no").exists()
 
 
 def test_configuration_is_what_the_server_reads(repository):
