@@ -86,7 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    args = parse_arguments(given)
+    # An empty path would be the folder that one stands in.
+    for before, argument in zip(given, given[1:], strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            name = argument[:-1] or f"the argument behind {before}"
+            print(f"error: {name}: is empty: give a value, or is a variable not set?", file=sys.stderr)
+            return 2
     return run_command(lambda: args.command(args))
 
 

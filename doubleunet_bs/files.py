@@ -12,6 +12,9 @@ from typing import Any
 
 from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
 
+MOST_DIGITS = 300
+"""Of a whole number in JSON: a larger one is no floating-point number."""
+
 
 def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode: int | None = None) -> None:
     """Let `write` fill a temporary file beside `path` with the same suffix, then rename it over `path`.
@@ -104,11 +107,18 @@ def read_json(path: str | os.PathLike, error: type[BoneScanError] = BoneScanErro
         what: what the file is, for the message: "folds file", "run description".
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_int=_parse_whole)
     except FileNotFoundError:
         raise error(f"{path}: no such {what}") from None
     except (OSError, ValueError, RecursionError) as cause:
         raise error(f"{path}: not a readable {what} ({cause})") from None
+
+
+def _parse_whole(digits: str) -> int:
+    """A whole number that can be compared and converted: a larger one would end in an OverflowError somewhere."""
+    if len(digits) > MOST_DIGITS:
+        raise ValueError("a whole number of too many digits")
+    return int(digits)
 
 
 def file_inside(folder: str | os.PathLike, name: str, error: type[BoneScanError] = BoneScanError) -> Path:

@@ -28,8 +28,8 @@ from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.stop_signals import StopSignals
 
 ATTEMPTS = 5
-"""Of a study that fails for a reason that may heal, such as a disk; then it is set aside. To end the node counts twice, so
-a study does that three times at most."""
+"""Of a study that fails for a reason that may heal, such as a disk; then it is set aside. To end the node counts twice:
+three times at most."""
 FIRST_PAUSE = 30.0
 """Seconds until a study is tried again, doubled each time."""
 LOOK_SECONDS = 1.0

@@ -43,6 +43,7 @@ def load_result(folder: Path) -> dict[str, Any]:
 
 def _check(result: dict[str, Any]) -> None:
     model, area, lesions, views = result["model"], result["lesion_area"], result["lesions"], result["views"]
+    _all(lambda value: isinstance(value, list), result["warnings"], lesions)
     _all(_is_text, result["engine"], result["version"], model["name"], *result["warnings"])
     _all(_is_hash, model["weights_sha256"], result["source_sha256"], result.get("pixel_sha256", "0" * 64))
     _all(lambda value: value in VIEWS, *(lesion["view"] for lesion in lesions))

@@ -235,9 +235,9 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
     folded = fold_classes(classes)
     if len(shapes) > MOST_SHAPES:
         raise LabelError(f"{path}: has {len(shapes)} shapes: at most {MOST_SHAPES} are read", "label-shape")
-    if _are_fractions(shapes):
+    if _are_fractions(shapes) or any(_are_fractions([shape], whole=False) for shape in shapes):
         raise LabelError(
-            f"{path}: all coordinates lie between 0 and 1: multiply x by {shape[1]} and y by {shape[0]}", "label-frame"
+            f"{path}: coordinates lie between 0 and 1: multiply x by {shape[1]} and y by {shape[0]}", "label-frame"
         )
     image = Image.new("L", (shape[1], shape[0]))
     points = 0
@@ -259,8 +259,11 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
     return np.array(image)
 
 
-def _are_fractions(shapes: list[Any]) -> bool:
-    """Whether coordinates are parts of the image size instead of pixels: nothing a person draws fits into one pixel."""
+def _are_fractions(shapes: list[Any], whole: bool = True) -> bool:
+    """Whether coordinates are parts of the image size instead of pixels: nothing a person draws fits into one pixel.
+
+    Without `whole`, whole numbers alone do not count.
+    """
     drawn = [shape for shape in shapes if isinstance(shape, dict) and shape.get("shape_type") != "mask"]
     numbers = [
         number
@@ -268,7 +271,8 @@ def _are_fractions(shapes: list[Any]) -> bool:
         for point in (shape["points"] if isinstance(shape.get("points"), list) else ())
         for number in (point if isinstance(point, list) else ())
     ]
-    return len(numbers) >= 4 and all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers)
+    fractions = len(numbers) >= 4 and all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers)
+    return fractions and (whole or any(number % 1 for number in numbers))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from doubleunet_bs.constants import AIR, CLASS_NAMES, DEFAULT_CLASS_MAP, METASTA
 from doubleunet_bs.errors import DatasetError, LabelError, one_line
 
 LARGEST_FILE = 1 << 20
+MOST_VALUES = 5
+"""Pixel values without a class in a mask that lacks a class map; more are no mask."""
 # What Pillow raises on damaged or absurd pictures.
 PNG_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
 
@@ -160,6 +162,9 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
     except PNG_ERRORS as cause:
         raise LabelError(f"{path}: not a readable PNG ({type(cause).__name__})", "label-file") from None
     unknown = sorted(set(np.unique(pixels).tolist()) - set(of_value))
+    if len(unknown) > MOST_VALUES:
+        message = f"{path}: has {len(unknown)} pixel values without a class: a picture, or a mask with smoothed edges"
+        raise LabelError(message, "label-unknown")
     if unknown:
         message = f'{path}: pixel value {unknown[0]} has no class: add "{unknown[0]}": "metastatic" to the class map'
         raise LabelError(message, "label-unknown")

@@ -24,9 +24,13 @@ PICTURE_WARNING = "made of pictures: display grey instead of counts, areas in pi
 LEAST_SATURATED = 1e-3
 """Part of the pixels that are not black; more white ones than this are said."""
 
+MASK_LEVELS = 3
+"""Grey levels that a mask has at most, with black: background, non-metastatic, metastatic."""
+
 _MARKS = (b"\x89PNG", b"\xff\xd8\xff")
 # (height, width) -> how many pixels of a view side by side become one; both views may lie side by side.
 _SIZES = {(RAW_SHAPE[0] * n, RAW_SHAPE[1] * m * n): n for n in (1, 2) for m in (1, 2)}
+_MASK_MODES = ("1", "L", "P", "RGB")
 _ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
 # As a word, or in capitals at the end of one: S_ant, Anterior, wholeBodyANT. Not: giant, Santos.
 _WORDS = {
@@ -39,6 +43,24 @@ _LETTERS = {ANTERIOR: re.compile(r"[aA](?=\d+\.\w+$)"), POSTERIOR: re.compile(r"
 def is_picture(source: Source) -> bool:
     """Whether the file begins as a PNG or JPEG does."""
     return source.read(4)[0].startswith(_MARKS)
+
+
+def few_levels(source: Source) -> int:
+    """1 for a blank picture of the size of a scan, 2 or 3 for one with the few levels of a mask, 0 for any other.
+
+    Raises:
+        ScanError: "unreadable".
+    """
+    data, _ = source.read()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+                if (picture.height, picture.width) not in _SIZES or picture.mode not in _MASK_MODES:
+                    return 0
+                return len(picture.convert("RGB").getcolors(MASK_LEVELS) or ())
+    except _ERRORS:
+        return 0
 
 
 def views_by_size(source: Source) -> int:
@@ -150,6 +172,8 @@ def _read_grey(source: Source) -> np.ndarray:
     grey = np.ascontiguousarray(grey, dtype=np.uint16)
     if not grey.any():
         raise ScanError("is a black picture", "blank")
+    if few_levels(source):
+        raise ScanError("has the few grey levels of a mask: give the picture of the scan", "mask")
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if np.median(border) > int(grey.max()) / 2:
         raise ScanError("is dark on white: invert the picture, hot must be bright", "inverted")

@@ -31,7 +31,7 @@ from doubleunet_bs.errors import ScanError, counted, os_reason
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
-from doubleunet_bs.scans.picture_files import SUFFIXES, view_of_path, views_by_size
+from doubleunet_bs.scans.picture_files import SUFFIXES, few_levels, view_of_path, views_by_size
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 
@@ -250,6 +250,8 @@ def find_pictures(
 ) -> ScanFolder:
     """Find scans that are grey pictures (see `doubleunet_bs.scans.picture_files`) in a folder and its subfolders.
 
+    Masks are passed over, with `others_beside` blank pictures, too: the mask of a normal scan.
+
     Args:
         folder: the folder.
         allow_missing_view: accept a view alone.
@@ -284,6 +286,14 @@ def find_pictures(
             if not name.lower().endswith(SUFFIXES):
                 kind = kind_by_name([name]) or ("zip archive" if name.lower().endswith(".zip") else "other file")
                 passed.append(PassedOver(relative, kind))
+                continue
+            try:
+                levels = few_levels(source)
+            except ScanError as error:
+                rejected.append(Rejection(relative, error.reason, str(error)))
+                continue
+            if levels > 1 or (levels and others_beside):
+                passed.append(PassedOver(relative, "mask" if levels > 1 else "blank picture"))
                 continue
             view, rest = view_of_path(relative)
             if view is None:

@@ -51,3 +51,17 @@ def test_options_are_explained_with_their_default(verb):
         assert action.help and not action.help.startswith(("of ", "for ")), action.dest
         if action.default not in (None, False, []):
             assert "default" in action.help, action.dest
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "scan.dcm", "--model", "m", "--out", ""], "the argument behind --out: is empty"),
+        (["predict", "", "--model", "m", "--out", "o"], "the argument behind predict: is empty"),
+        (["train", "--run=", "--resume"], "--run: is empty"),
+    ],
+)
+def test_an_empty_argument_is_not_the_folder_one_stands_in(words, said, capsys):
+    """As a script leaves it whose variable is not set: results would be written wherever it runs."""
+    assert main(words) == 2
+    assert said in capsys.readouterr().err

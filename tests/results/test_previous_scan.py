@@ -69,6 +69,12 @@ def test_results_that_cannot_stand_beside_another(earlier, tmp_path):
         ("regions", thirteen, "a damaged result"),
         ("estimator", of_the_index(estimator=3), "a damaged result"),
         ("value", of_the_index(value="high"), "a damaged result"),
+        ("words", rewrite(lambda result: {**result, "warnings": "one"}), "a damaged result"),
+        (
+            "huge",
+            of_the_views(metastatic_pixels=10**400),
+            r"not a readable result .* \(a whole number of too many digits",
+        ),
         ("kind", rewrite(lambda result: [result]), "not a result of this version"),
     ):
         with pytest.raises(RunError, match=message):

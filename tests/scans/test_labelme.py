@@ -236,6 +236,9 @@ def test_parts_of_the_image_size_are_no_pixels(draw, shape_type):
     with pytest.raises(LabelError, match="between 0 and 1: multiply x by 256 and y by 1024") as caught:
         draw(square(points=points, shape_type=shape_type), square(points=points, shape_type=shape_type))
     assert caught.value.reason == "label-frame"
+    # One shape of a file in which the others are right.
+    with pytest.raises(LabelError, match="between 0 and 1"):
+        draw(square(), square(points=points, shape_type=shape_type))
 
 
 @pytest.mark.parametrize(

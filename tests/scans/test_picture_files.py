@@ -143,7 +143,22 @@ def test_other_pictures_beside_scans_are_passed_over(tmp_path):
     assert count_kinds(found.passed_over) == "4 pictures, 1 zip archive"
     (tmp_path / "gone.png").symlink_to("nowhere")
     assert "unreadable" in [file.reason for file in find_pictures(tmp_path, others_beside=True).rejected]
-    assert len(find_pictures(tmp_path).scans) == 6
+    assert len(find_pictures(tmp_path).scans) == 5
+
+
+def test_masks_named_like_views_are_no_scans(tmp_path):
+    """As segmentation programs leave them beside their pictures; those of a normal scan are black."""
+    mask = np.where(GREY["anterior"] > 10, 255, 0).astype(np.uint8)
+    save(tmp_path, S_ant=GREY["anterior"], S_post=GREY["posterior"], S_ant_mask=mask, S_post_mask=mask // 127)
+    save(tmp_path, T_ant_mask=mask * 0, T_post_mask=mask * 0, U_mask=np.hstack([mask, mask]))
+    Image.fromarray(mask > 0).save(tmp_path / "V_ant.png")
+    for others_beside in (True, False):
+        found = find_pictures(tmp_path, others_beside=others_beside)
+        blank = [] if others_beside else [("T_ant_mask.png", "T_post_mask.png")]
+        assert [scan.paths for scan in found.scans] == [("S_ant.png", "S_post.png"), *blank] and found.rejected == ()
+        assert count_kinds(found.passed_over) == ("4 masks, 2 blank pictures" if others_beside else "4 masks")
+    with pytest.raises(ScanError, match=r"S_ant_mask\.png: has the few grey levels of a mask"):
+        read_scan([tmp_path / "S_ant_mask.png", tmp_path / "S_post_mask.png"])
 
 
 def test_pictures_in_an_archive_are_passed_over(tmp_path, capsys):
