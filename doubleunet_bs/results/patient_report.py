@@ -33,6 +33,8 @@ from doubleunet_bs.inference.model_description import INTENDED_USE, percent
 from doubleunet_bs.templates import render_page
 
 MATCHED, NEW, GONE = "matched", "new", "gone"
+ZLIB_LEVEL = 4
+"""Of the counts in the page: 8 ms a view and 5 % more bytes than level 9, which takes 230 ms."""
 NUMBER_WIDTH, NUMBER_HEIGHT = 9, 12
 """Of a digit beside an outline on a phone, where it is largest, in pixels of the scan."""
 
@@ -158,7 +160,7 @@ def _view(
         "areas": areas,
         "regions": _borders(scan.regions[view][box]) if view in scan.regions else [],
         "picture": base64.b64encode(png_bytes(clinical_display(counts, upper))).decode("ascii"),
-        "counts": base64.b64encode(zlib.compress(counts.astype("<u2").tobytes(), 9)).decode("ascii"),
+        "counts": base64.b64encode(zlib.compress(counts.astype("<u2").tobytes(), ZLIB_LEVEL)).decode("ascii"),
         "left": letters[0],
         "right": letters[1],
         "last_row": last_row if 0 <= last_row < counts.shape[0] else None,

@@ -170,7 +170,9 @@ def test_needs_nothing_from_outside(written):
     inside = {f"#{name}" for name in Page(text).ids}
     for link in Page(text).links:
         assert link in inside | {"data:,"} or link.startswith("data:image/png;base64,")
-    assert not re.search(r"javascript:|https?:|@import|url\(|fetch|XMLHttp|eval|\son\w+=", text)
+    # Without the pictures and counts in base64, whose letters may spell anything.
+    words = re.sub(r"[A-Za-z0-9+/=]{200,}", "", text)
+    assert not re.search(r"javascript:|https?:|@import|url\(|fetch|XMLHttp|eval|\son\w+=", words)
     [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'\">" in text
