@@ -27,15 +27,19 @@ def call(*command, cwd) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Built from a copy, so that no build folder of the project gets into it and none is left there."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
+def copy_source(source: Path) -> None:
+    """Copy what is installed, so that no build folder of the project gets into a wheel and none is left there."""
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(ROOT / "doubleunet_bs", source / "doubleunet_bs", ignore=ignored)
     for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    copy_source(source)
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder)
     call(sys.executable, "-m", "pip", "wheel", *options, source, cwd=folder)
     [path] = folder.glob("*.whl")
@@ -79,3 +83,17 @@ def test_demo_and_prediction_in_an_empty_folder(programs, tmp_path):
     [result] = (tmp_path / "out").glob("case-*")
     assert (result / "result.json").is_file() and "</html>" in (result / "report.html").read_text()
     assert "Double U-Net" in call(command, "evaluate", "demo/run", cwd=tmp_path)
+
+
+def test_an_editable_install_works_beside_the_clone(tmp_path):
+    """There Python sees a folder of the package's name that is no package."""
+    copy_source(tmp_path / "doubleunet_bs")
+    build = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    call(sys.executable, "-c", build, cwd=tmp_path / "doubleunet_bs")
+    [path] = tmp_path.glob("*.whl")
+    zipfile.ZipFile(path).extractall(tmp_path / "installed")
+    work = (
+        f"import site; site.addsitedir({str(tmp_path / 'installed')!r}); import doubleunet_bs as it; print(it.__file__)"
+    )
+    place = Path(call(sys.executable, "-c", work, cwd=tmp_path).strip())
+    assert place == tmp_path / "doubleunet_bs" / "doubleunet_bs" / "__init__.py"
