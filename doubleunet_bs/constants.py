@@ -8,6 +8,10 @@ AIR = 0
 NON_METASTATIC = 1
 METASTATIC = 2
 CLASS_NAMES = ("air", "non-metastatic", "metastatic")
+BENIGN = 3
+"""A benign lesion, where it is a class of its own (`prepare --benign own`) and not part of class 1. In the masks of a
+model, which have 1 where metastatic, it is 2."""
+BENIGN_NAME = "benign"
 
 # Labelme label -> class, where the user gives no map. Labels are compared without regard to case.
 DEFAULT_CLASS_MAP = {"metastasis": METASTATIC, "metastatic": METASTATIC, "non-metastatic": NON_METASTATIC}
@@ -48,6 +52,7 @@ TRUE_POSITIVE = (0, 158, 115)
 FALSE_POSITIVE = (213, 94, 0)
 FALSE_NEGATIVE = (0, 90, 200)
 TRUTH = (170, 51, 119)
+BENIGN_COLOUR = (86, 120, 233)
 
 # The one form of names that are read back from files and become paths: no separator, no dot, at most 71 characters.
 CASE_NAME = re.compile(r"case-[0-9a-z-]{1,64}")

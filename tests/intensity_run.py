@@ -25,8 +25,9 @@ def make_shards(
     """Six positive cases of 160 x 128 pixels and a negative one, or `rounds` times as many positive ones.
 
     Each positive case has 16 metastatic pixels of grey level 200, 8 of grey level 100, and 4 to 24 other pixels of
-    grey level
-    220: the network finds 16, misses 8 and is wrong in the last ones.
+    grey level 220: the network finds 16, misses 8 and is wrong in the last ones. With a benign class every case has 16
+    benign pixels in the anterior view and 8 others in the posterior one, all of grey level 120, which the network of 4
+    classes calls benign.
 
     Args:
         first: number of the first case; pseudonyms and counts follow from it.
@@ -44,9 +45,13 @@ def make_shards(
             for rows, columns, grey in ((slice(40, 44), slice(20, 24), 200), (slice(60, 62), slice(90, 94), 100)):
                 counts[rows, columns], labels[rows, columns] = grey, 2
             counts[100 : 100 + wrong // 4, 30:34] = 220
+        if settings.benign == "own":
+            counts[120:124, 20:24], labels[120:124, 20:24] = 120, 3
+            counts[130:132, 90:94] = 120
         counts, labels = (image.repeat(block, axis=0).repeat(block, axis=1) for image in (counts, labels))
         group = "positive" if wrong else "negative"
-        writer.add(_record(first + index, group, int((labels == 2).sum()), phantom), counts, labels)
+        record = _record(first + index, group, int((labels == 2).sum()), phantom)
+        writer.add(dataclasses.replace(record, benign_pixels=int((labels == 3).sum())), counts, labels)
     writer.finish()
     return path
 
@@ -95,6 +100,8 @@ def write_fold(run, dataset, fold: int, model, f1: float | None = 0.6) -> Path:
 def intensity_model(rows: int, columns: int, level: float = LEVEL, classes: int = 3):
     """Metastatic where the grey level is above `level`, air elsewhere; outputs as of the softmax or sigmoid network.
 
+    With 4 classes grey above 100 up to `level` is benign.
+
     Scaled by a batch normalisation, which no engine computes in bfloat16 by itself: there 150 and 151 are one number.
     """
     import keras
@@ -104,14 +111,21 @@ def intensity_model(rows: int, columns: int, level: float = LEVEL, classes: int 
     scale, offset = 255 * own, -(level + 0.5) * own
     if classes == 3:
         offset[1] = -1000
+    if classes == 4:
+        kernel = np.zeros((1, 1, 3, 4), np.float32)
+        kernel[0, 0, 0] = 0, 0, 2 * 255, 255
+        bias = np.array([0, -1000, -(level + 101), -100.5], np.float32)
     outputs = []
     for name in ("output1", "output2"):
-        head = keras.layers.BatchNormalization(epsilon=1e-6, name=f"{name}_logits")
+        if classes == 4:
+            head = keras.layers.Conv2D(4, 1, name=f"{name}_logits")
+        else:
+            head = keras.layers.BatchNormalization(epsilon=1e-6, name=f"{name}_logits")
         logits = head(image)
-        head.set_weights([scale, offset, 0 * own, 0 * own + 1 - 1e-6])
+        head.set_weights([kernel, bias] if classes == 4 else [scale, offset, 0 * own, 0 * own + 1 - 1e-6])
         if classes == 1:
             logits = logits[..., 2:]
-        outputs.append(keras.layers.Activation("softmax" if classes == 3 else "sigmoid", name=name)(logits))
+        outputs.append(keras.layers.Activation("softmax" if classes >= 3 else "sigmoid", name=name)(logits))
     if classes == 1:
         return keras.Model(image, keras.layers.Concatenate(name="outputs")(outputs))
     return keras.Model(image, dict(zip(("output1", "output2"), outputs, strict=True)))

@@ -83,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pixels in the histogram of Otsu's threshold: all but the metastases (as in the paper) or all "
         "(default %(default)s)",
     )
+    group.add_argument(
+        "--benign",
+        choices=("non-metastatic", "own"),
+        default="non-metastatic",
+        help="class of outlined lesions that are not metastatic: that of all such uptake, as in the paper, or one of "
+        'their own; with "own" the label benign is known, too (default %(default)s)',
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="shard folder to write")
     output.add_argument(
@@ -133,6 +140,7 @@ def add_preparation_options(parser: argparse.ArgumentParser, backgrounds: tuple[
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, print the problems and the summary; 1 when there are problems and nothing was written."""
+    from doubleunet_bs.constants import BENIGN_NAME, DEFAULT_CLASS_MAP, NON_METASTATIC
     from doubleunet_bs.errors import DatasetError, SettingsError, counted
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
@@ -149,14 +157,17 @@ def run(args: argparse.Namespace) -> int:
     for option in ("classes", "patients", "regions", "allow_missing_view"):
         if args.dataset and getattr(args, option):
             raise SettingsError(f"--{option.replace('_', '-')} does not go with --dataset: leave it out")
-    classes = {"classes": load_class_map(args.classes)} if args.classes else {}
+    classes = load_class_map(args.classes) if args.classes else DEFAULT_CLASS_MAP
+    if args.benign == "own":
+        classes = {BENIGN_NAME: NON_METASTATIC} | classes
     settings = PreparationSettings(
         background=args.background,
         brightness=args.brightness,
         bin=args.bin,
         otsu_histogram=args.otsu_histogram,
         source="pictures" if args.pictures or args.dataset else "counts",
-        **classes,
+        benign=args.benign,
+        classes=dict(classes),
     )
     job = CohortJob(
         scans=args.scans,

@@ -233,9 +233,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         todo = [args.fold]
     dataset, pretrain = _open_data(args, old, experiment)
-    chosen = old is not None or args.folds_file is not None or "folds" in changed_settings(args)
+    changed = changed_settings(args)
+    chosen = old is not None or args.folds_file is not None or "folds" in changed
     if not chosen and has_published_split(dataset.cases):
         experiment = dataclasses.replace(experiment, folds=1)
+    if old is None and dataset.settings.benign == "own" and experiment.classes == 3 and "classes" not in changed:
+        experiment = experiment.with_benign()
     folds = list(range(1, experiment.folds + 1)) if "all" in todo else [fold for fold in todo if isinstance(fold, int)]
     plan = plan_run(args.run, experiment, dataset, folds, pretrain, args.folds_file, args.assume_disjoint_patients)
     todo = [fold for fold in todo if _is_left(plan, fold, args.resume)]

@@ -3,7 +3,7 @@
     DIR/nnUNet_raw/Dataset501_BoneScan/
         dataset.json                 channel, labels, number of cases
         imagesTr/CASE_0000.png       prepared grey image, uint8; anterior view on the left
-        labelsTr/CASE.png            0 air, 1 non-metastatic, 2 metastatic
+        labelsTr/CASE.png            0 air, 1 non-metastatic, 2 metastatic, 3 benign where the shards have it
         imagesTs_fold_01/ ...        test scans of each fold, to predict; those of a published split are nowhere else
     DIR/nnUNet_preprocessed/Dataset501_BoneScan/splits_final.json
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from doubleunet_bs.constants import CLASS_NAMES
+from doubleunet_bs.constants import BENIGN, BENIGN_NAME, CLASS_NAMES
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.display import png_bytes
 from doubleunet_bs.errors import SettingsError
@@ -89,7 +89,9 @@ def export_nnunet(
                     os.link(in_training, image)
                 else:
                     image.write_bytes(png_bytes(dataset.grey(indices[case])))
-        (raw / "dataset.json").write_text(json_text(_description(len(cases))), encoding="utf-8")
+        (raw / "dataset.json").write_text(
+            json_text(_description(len(cases), dataset.settings.benign == "own")), encoding="utf-8"
+        )
         (new / PREPROCESSED / title).mkdir(parents=True)
         (new / PREPROCESSED / title / "splits_final.json").write_text(json_text(content), encoding="utf-8")
     return title
@@ -114,9 +116,10 @@ def _image(case: str) -> str:
     return f"{case}_0000.png"
 
 
-def _description(cases: int) -> dict[str, Any]:
+def _description(cases: int, benign: bool) -> dict[str, Any]:
     # nnU-Net calls class 0 "background".
     labels = {"background" if value == 0 else label: value for value, label in enumerate(CLASS_NAMES)}
+    labels |= {BENIGN_NAME: BENIGN} if benign else {}
     return {
         "channel_names": {"0": "scintigraphy"},
         "labels": labels,

@@ -133,7 +133,9 @@ def score_fold(run: Run, dataset: ShardedDataset, folds: Folds, fold: int, setti
             "the fold again"
         )
     normals, reason = unseen_normals(run.experiment, folds, fold) if settings.normals else ((), NOT_ASKED)
-    stored = StoredPredictions(trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint)
+    stored = StoredPredictions(
+        trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint, run.experiment.has_benign
+    )
     scorer = Scorer(dataset, stored, settings)
     scorer.predict(
         (*split.test, *split.validation, *normals),

@@ -105,7 +105,8 @@ def _score(
     settings: EvaluationSettings,
 ) -> FoldScores:
     """Predict the scans of `others` with the average of the folds, score them and draw them."""
-    stored = StoredPredictions(folder / PREDICTIONS, tuple(fold.weights_sha256 for fold in trained), others.fingerprint)
+    weights, benign = tuple(fold.weights_sha256 for fold in trained), run.experiment.has_benign
+    stored = StoredPredictions(folder / PREDICTIONS, weights, others.fingerprint, benign)
     scorer = Scorer(others, stored, settings)
     test, normals, unoutlined = (
         [case.case for case in others.cases if case.group == group] for group in ("positive", "negative", UNOUTLINED)

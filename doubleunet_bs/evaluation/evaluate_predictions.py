@@ -1,5 +1,6 @@
 """Score masks that another program, such as nnU-Net, predicted for the folds of a run: same scans, same figures."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -7,13 +8,13 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs import __version__
-from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.constants import BENIGN, METASTATIC
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
 from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, write_scores
-from doubleunet_bs.evaluation.scores.scan_scores import score_scan
+from doubleunet_bs.evaluation.scores.scan_scores import score_benign, score_scan
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import write_summary
@@ -36,7 +37,7 @@ def evaluate_predictions(
     Args:
         path: the run, trained or not: its folds and its shards.
         predictions: folder, whose name is that of the method in the tables. Its PNG files have the size of the prepared
-            image and the values 0 air, 1 non-metastatic, 2 metastatic.
+            image and the values 0 air, 1 non-metastatic, 2 metastatic, 3 benign where the shards have it.
         data: the shards, where they are no longer where they were during training.
         settings: `overlap` counts.
 
@@ -54,7 +55,7 @@ def evaluate_predictions(
     numbers = [fold for fold in range(1, len(folds) + 1) if (folder / f"fold_{fold:02d}").is_dir()]
     if not numbers:
         raise RunError(f"{folder}: no folder fold_01 ... fold_{len(folds):02d} with predicted masks")
-    scored = []
+    scored, has_benign = [], dataset.settings.benign == "own"
     # All masks are read before anything is written.
     for fold in numbers:
         split, where = folds.split(fold), folder / f"fold_{fold:02d}"
@@ -62,10 +63,14 @@ def evaluate_predictions(
         scans = []
         for case, index in zip(split.test, scorer.numbers(split.test), strict=True):
             record = dataset.cases[index]
-            mask = read_mask(where, case, dataset.image_shape) == METASTATIC
+            found = read_mask(where, case, dataset.image_shape, BENIGN if has_benign else METASTATIC)
             area = scorer.unit.of_a_pixel(record)
             labels = np.asarray(dataset.labels(index))
-            scans.append(score_scan(record, labels, mask, None, area, settings.overlap))
+            scan = score_scan(record, labels, found == METASTATIC, None, area, settings.overlap)
+            if has_benign:
+                benign = score_benign(record, labels, found == BENIGN, area, settings.overlap)
+                scan = dataclasses.replace(scan, benign=benign)
+            scans.append(scan)
         about = {
             "version": __version__,
             "experiment": folder.resolve().name,
@@ -98,11 +103,11 @@ def evaluate_predictions(
     return summary
 
 
-def read_mask(folder: Path, case: str, shape: tuple[int, int]) -> np.ndarray:
+def read_mask(folder: Path, case: str, shape: tuple[int, int], largest: int = METASTATIC) -> np.ndarray:
     """The class mask of a case, uint8 of `shape`.
 
     Raises:
-        RunError: missing, not a PNG of one channel, of another size, or with values above 2.
+        RunError: missing, not a PNG of one channel, of another size, or with values above `largest`.
     """
     path = file_inside(folder, f"{case}.png", RunError)
     try:
@@ -115,6 +120,7 @@ def read_mask(folder: Path, case: str, shape: tuple[int, int]) -> np.ndarray:
         raise RunError(f"{path}: missing: predict all test scans of the fold") from None
     except (OSError, SyntaxError, ValueError) as cause:
         raise RunError(f"{path}: not a readable PNG ({cause})") from None
-    if mask.ndim != 2 or mask.max(initial=0) > METASTATIC:
-        raise RunError(f"{path}: not a class mask: values must be 0, 1 and 2, one channel")
+    if mask.ndim != 2 or mask.max(initial=0) > largest:
+        values = f"{', '.join(map(str, range(largest)))} and {largest}"
+        raise RunError(f"{path}: not a class mask: values must be {values}, one channel")
     return mask.astype(np.uint8)

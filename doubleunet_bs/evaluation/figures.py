@@ -6,12 +6,21 @@ from collections.abc import Collection
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
+from doubleunet_bs.constants import (
+    BENIGN,
+    BENIGN_COLOUR,
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    METASTATIC,
+    TRUE_POSITIVE,
+    TRUTH,
+)
 from doubleunet_bs.display import (
     PHANTOM_NOTE,
     as_rgb,
     clinical_display,
     enlarged,
+    outline,
     paint,
     paint_errors,
     place_names,
@@ -34,6 +43,7 @@ def draw_case(
     mask: np.ndarray,
     phantom: bool | None = None,
     warnings: Collection[str] = (),
+    benign: np.ndarray | None = None,
 ) -> PixelCounts:
     """Draw image, truth and prediction of one case as PNG, written whole or not at all.
 
@@ -48,6 +58,7 @@ def draw_case(
         mask: (rows, columns), bool or 0 and 1: the prediction.
         phantom: True: a note in the title says that this is no patient.
         warnings: of the scan: they may put the sides in doubt.
+        benign: (rows, columns) bool: predicted benign lesions, outlined in both panels; None of a model without them.
 
     Returns:
         The counts of the case, as printed in the title.
@@ -59,6 +70,9 @@ def draw_case(
         "Truth": paint(background, (labels == METASTATIC, TRUTH)),
         "Prediction": paint_errors(background, labels, mask),
     }
+    if benign is not None:
+        panels["Truth"][outline(labels == BENIGN, 1)] = BENIGN_COLOUR
+        panels["Prediction"][outline(benign, 1)] = BENIGN_COLOUR
     scale = max(1, round(_PANEL_ROWS / grey.shape[0]))
     height, width = grey.shape[0] * scale, grey.shape[1] * scale
     unit = height / _PANEL_ROWS
@@ -76,7 +90,8 @@ def draw_case(
     scores = "     ".join(f"{name} {percent(value)}{' %' * (value is not None)}" for name, value in figures.items())
     draw.text((margin, 18 * unit), title, _TEXT, _font(27 * unit))
     draw.text((page.width - margin, 18 * unit), scores, _TEXT, _font(25 * unit), anchor="ra")
-    _draw_legend(draw, page.width / 2, top + height + bottom / 2, counts, unit)
+    found = None if benign is None else (int(np.count_nonzero(labels == BENIGN)), int(np.count_nonzero(benign)))
+    _draw_legend(draw, page.width / 2, top + height + bottom / 2, counts, unit, found)
     save_png(path, page)
     return counts
 
@@ -89,15 +104,25 @@ def _name_views(
         draw.text((left + x, top + 8 * unit), text, _DIM, _font(17 * unit), anchor="ma")
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, centre: float, middle: float, counts: PixelCounts, unit: float) -> None:
-    entries = (
+def _draw_legend(
+    draw: ImageDraw.ImageDraw,
+    centre: float,
+    middle: float,
+    counts: PixelCounts,
+    unit: float,
+    benign: tuple[int, int] | None = None,
+) -> None:
+    entries = [
         ("metastatic in the truth", TRUTH, counts.tp + counts.fn),
         ("true positive", TRUE_POSITIVE, counts.tp),
         ("false positive", FALSE_POSITIVE, counts.fp),
         ("false negative", FALSE_NEGATIVE, counts.fn),
-    )
+    ]
     font, box, gap = _font(21 * unit), 36 * unit, 12 * unit
     texts = [f"{name} ({number} pixels)" for name, _, number in entries]
+    if benign is not None:
+        entries.append(("benign", BENIGN_COLOUR, 0))
+        texts.append("benign ({} true, {} predicted)".format(*benign))
     place = centre - (sum(draw.textlength(text, font) + box + 4 * gap for text in texts) - 3 * gap) / 2
     for text, (_, colour, _) in zip(texts, entries, strict=True):
         draw.rectangle((place, middle - 8 * unit, place + box, middle + 8 * unit), fill=colour)

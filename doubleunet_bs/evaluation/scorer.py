@@ -20,9 +20,10 @@ from doubleunet_bs.evaluation.scores.scan_scores import (
     best_threshold,
     drop_small_lesions,
     learn_minimum_size,
+    score_benign,
     score_scan,
 )
-from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete, read_prediction
+from doubleunet_bs.evaluation.stored_predictions import StoredPredictions, complete, read_benign, read_prediction
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.experiments import Experiment
@@ -161,6 +162,7 @@ class Scorer:
             path = folder / f"{case}.png"
             if not path.is_file():
                 mask, _ = read_prediction(self.stored.folder, case, self.dataset.image_shape)
+                benign = read_benign(folder, case, self.dataset.image_shape) if self.stored.benign else None
                 draw_case(
                     path,
                     case,
@@ -169,6 +171,7 @@ class Scorer:
                     mask,
                     self.dataset.cases[index].phantom,
                     self.dataset.cases[index].warnings,
+                    benign,
                 )
         # Pictures of scans that are no longer in the test set would look like part of the result.
         for path in folder.glob("case-*.png"):
@@ -185,4 +188,8 @@ class Scorer:
         labels = np.asarray(self.dataset.labels(index))
         scan = score_scan(record, labels, mask, probability, pixel_area, self.settings.overlap)
         peaks = {view: peak for view, peak in (scan.peaks or {}).items() if view not in record.missing_views}
-        return dataclasses.replace(scan, peaks=peaks)
+        benign = None
+        if self.stored.benign:
+            found = read_benign(self.stored.folder, case, self.dataset.image_shape)
+            benign = score_benign(record, labels, found, pixel_area, self.settings.overlap)
+        return dataclasses.replace(scan, peaks=peaks, benign=benign)

@@ -1,7 +1,8 @@
 """Predictions kept beside the scores, so that figures, pictures and the report need no network.
 
     predictions/predictions.json    which weights predicted which cases of which shards
-    predictions/CASE.npz            `mask`, bool, and `probability`, uint16, see `encode_probability`
+    predictions/CASE.npz            `mask`, bool, and `probability`, uint16, see `encode_probability`; of a model with a
+                                    class of benign lesions also `benign`, bool
     predictions/CASE.png            the overlay drawn from them, removed together with them
 
 Scores are computed from what is kept. It is the logit: patients are ranked by probabilities that crowd together just
@@ -38,11 +39,13 @@ class StoredPredictions:
         folder: `RUN/fold_01/predictions`.
         weights: SHA-256 of the weights, of an ensemble one for each member.
         data_fingerprint: of the shards.
+        benign: whether the model has a class of benign lesions.
     """
 
     folder: Path
     weights: tuple[str, ...]
     data_fingerprint: str
+    benign: bool = False
 
     def missing(self, cases: Iterable[str]) -> list[str]:
         """Those of `cases` to be predicted: all, when what is there is of other weights, shards or format."""
@@ -50,7 +53,10 @@ class StoredPredictions:
         return [case for case in cases if case not in known or not (self.folder / f"{case}.npz").is_file()]
 
     def keep(self, predictions: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
-        """Write (case, mask, probability), then note them; what was there of other weights is removed first."""
+        """Write (case, mask, probability), then note them; what was there of other weights is removed first.
+
+        A mask is 1 where metastatic is predicted, 2 where benign is.
+        """
         known = self._known()
         if not known:
             self.clear()
@@ -58,7 +64,9 @@ class StoredPredictions:
             # First, so that an interruption leaves no picture of what was predicted before.
             (self.folder / f"{case}.png").unlink(missing_ok=True)
             code = encode_probability(probability)
-            save = functools.partial(np.savez_compressed, mask=np.asarray(mask, bool), probability=code)
+            mask = np.asarray(mask, np.uint8)
+            benign = {"benign": mask == 2} if self.benign else {}
+            save = functools.partial(np.savez_compressed, mask=mask == 1, probability=code, **benign)
             replace_file(self.folder / f"{case}.npz", save)
             known.append(case)
         write_json(self.folder / _INDEX, {**self._owner(), "cases": list(dict.fromkeys(known))})
@@ -121,14 +129,22 @@ def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np
     Raises:
         RunError: the file is missing, damaged or of another size.
     """
+    kept = _load(folder, case, shape, {"mask": np.dtype(bool), "probability": np.dtype("<u2")})
+    return kept["mask"], decode_probability(kept["probability"])
+
+
+def read_benign(folder: Path, case: str, shape: tuple[int, int]) -> np.ndarray:
+    """Read the mask of benign lesions of a case, bool; see `read_prediction`."""
+    return _load(folder, case, shape, {"benign": np.dtype(bool)})["benign"]
+
+
+def _load(folder: Path, case: str, shape: tuple[int, int], types: dict[str, np.dtype]) -> dict[str, np.ndarray]:
     path = file_inside(folder, f"{case}.npz", RunError)
-    promised = {"mask": (tuple(shape), np.dtype(bool)), "probability": (tuple(shape), np.dtype("<u2"))}
     try:
-        kept = load_arrays(path, promised)
+        return load_arrays(path, {name: (tuple(shape), dtype) for name, dtype in types.items()})
     except ValueError:
         message = f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --recompute"
         raise RunError(message) from None
-    return kept["mask"], decode_probability(kept["probability"])
 
 
 def encode_probability(probability: np.ndarray) -> np.ndarray:

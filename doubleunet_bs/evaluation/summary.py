@@ -176,7 +176,8 @@ class Summary:
     @property
     def comparable(self) -> list[ComparableFigure]:
         """Figures as other publications give them: means over the folds where each is defined."""
-        return comparable_figures([fold.comparable for fold in self.folds])
+        benign = [fold.benign for fold in self.folds if fold.benign]
+        return comparable_figures([fold.comparable for fold in self.folds], benign)
 
     @property
     def published(self) -> PublishedScores | None:

@@ -31,11 +31,12 @@ def probability_name(outputs: Collection[str]) -> str:
 
 
 def describe_endpoints(
-    image_shape: tuple[int, int], preparation: PreparationSettings, skeleton: bool = False
+    image_shape: tuple[int, int], preparation: PreparationSettings, skeleton: bool = False, benign: bool = False
 ) -> dict[str, Any]:
     """A JSON object: endpoint -> inputs and outputs -> type, shape (null: any number of scans) and meaning."""
     image, raw = [None, *image_shape], [None, 2, *RAW_SHAPE]
     mask, probability = "1 where metastatic is the most probable class", PROBABILITY
+    mask += "; 2 where benign is" if benign else ""
     meaning = "probability of the metastatic class"
     if skeleton:
         mask, probability = "the most probable region, 1 to 12; 0 not bone", REGION_PROBABILITY

@@ -44,7 +44,7 @@ class Engine(Protocol):
 
         Returns:
             Probabilities of the metastatic class, (n, rows, columns) float32 between 0 and 1, and masks, uint8 of the
-            same shape, 1 where metastatic is the most probable class and 0 elsewhere.
+            same shape, 1 where metastatic is the most probable class, 2 where benign is, and 0 elsewhere.
 
         Raises:
             RunError: images of another size.
@@ -132,14 +132,15 @@ def check_images(grey: np.ndarray, image_shape: tuple[int, int]) -> None:
 def find_fault(probability: np.ndarray, mask: np.ndarray, shape: tuple[int, ...], largest: int = 1) -> str | None:
     """What is impossible in the answer of an engine; None when it is what `Engine` promises.
 
-    `shape` is the images', `largest` the greatest value of a mask: 1 for lesions, 12 for regions of the skeleton.
+    `shape` is the images', `largest` the greatest value of a mask: 1 for lesions, 2 with benign ones, 12 for regions of
+    the skeleton.
     """
     for name, array, dtype in ((PROBABILITY, probability, np.float32), (MASK, mask, np.uint8)):
         if array.dtype != dtype or array.shape != shape:
             return f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}"
     # Written so that NaN fails: it compares as false.
     if not ((probability >= 0) & (probability <= 1 + ROUNDING)).all():
-        return f"{PROBABILITY if largest == 1 else REGION_PROBABILITY} is not everywhere between 0 and 1"
+        return f"{PROBABILITY if largest <= 2 else REGION_PROBABILITY} is not everywhere between 0 and 1"
     if not (mask <= largest).all():
         return f"{MASK} has other values than 0 {'and 1' if largest == 1 else f'to {largest}'}"
     return None

@@ -20,7 +20,7 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY, REGION_PROBABILITY, probability_name
 from doubleunet_bs.inference.engines import check_images, damaged_model
 from doubleunet_bs.network.metrics import (
-    metastatic_mask,
+    lesion_mask,
     metastatic_probability,
     network_input,
     region_mask,
@@ -39,7 +39,8 @@ def segmentation_function(network: Network) -> Callable[[tf.Tensor], dict[str, t
 
     Returns:
         A function of (n, rows, columns) uint8 images. It returns "metastatic_probability", (n, rows, columns) float32
-        between 0 and 1, and "mask", uint8 of the same shape, 1 where metastatic is the most probable class of output 2.
+        between 0 and 1, and "mask", uint8 of the same shape, 1 where metastatic is the most probable class of output 2,
+        2 where benign is, in a network with that class.
         For a network of the skeleton "region_probability", and "mask" with the numbers of the regions.
     """
 
@@ -47,7 +48,7 @@ def segmentation_function(network: Network) -> Callable[[tf.Tensor], dict[str, t
         outputs = network(network_input(image), training=False)
         if segments_skeleton(outputs):
             return {REGION_PROBABILITY: region_probability(outputs), MASK: region_mask(outputs)}
-        return {PROBABILITY: metastatic_probability(outputs), MASK: tf.cast(metastatic_mask(outputs), tf.uint8)}
+        return {PROBABILITY: metastatic_probability(outputs), MASK: lesion_mask(outputs)}
 
     return segment
 
@@ -125,7 +126,7 @@ class CasePrediction:
         index: number of the case in the dataset.
         grey, labels: (rows, columns) uint8.
         probability: (rows, columns) float32.
-        mask: (rows, columns) uint8, 1 where metastatic is predicted.
+        mask: (rows, columns) uint8, 1 where metastatic is predicted, 2 where benign is.
     """
 
     index: int

@@ -11,13 +11,13 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS
-from doubleunet_bs.constants import CANCERS, CLASS_NAMES
+from doubleunet_bs.constants import BENIGN_NAME, CANCERS, CLASS_NAMES
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.endpoints import describe_endpoints
 from doubleunet_bs.preparation.records import MIXED, NOT_STATED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.runs.experiments import EXPERIMENTS, SKELETON_CLASSES
+from doubleunet_bs.runs.experiments import BENIGN_CLASSES, CHOICES, EXPERIMENTS, SKELETON_CLASSES
 
 FORMAT = 1
 DESCRIPTION = Path("assets.extra") / "model.json"
@@ -27,6 +27,7 @@ INTENDED_USE = (
     "Its output has not been validated for clinical use and must not be used for diagnosis or treatment."
 )
 MASK_VALUES = {"0": "not metastatic", "1": "metastatic"}
+MASK_VALUES_BENIGN = {"0": "no lesion", "1": "metastatic", "2": "benign"}
 REGION_NAMES = ("not bone", *(region.name for region in REGIONS))
 USEFUL_F1 = 0.05
 """A fold with a lower F1 on its own validation scans finds nothing, or as good as nothing."""
@@ -171,6 +172,8 @@ class ModelDescription:
         """The classes of the network's outputs in their order."""
         if self.is_skeleton:
             return list(REGION_NAMES)
+        if self.has_benign:
+            return [*CLASS_NAMES, BENIGN_NAME]
         return list(CLASS_NAMES) if self.experiment["classes"] == len(CLASS_NAMES) else [CLASS_NAMES[-1]]
 
     @property
@@ -179,9 +182,21 @@ class ModelDescription:
         return self.experiment["classes"] == SKELETON_CLASSES
 
     @property
+    def has_benign(self) -> bool:
+        """Whether benign lesions are a class of its own."""
+        return self.experiment["classes"] == BENIGN_CLASSES
+
+    @property
+    def mask_values(self) -> dict[str, str]:
+        """What the values of its masks mean."""
+        if self.is_skeleton:
+            return {str(number): name for number, name in enumerate(REGION_NAMES)}
+        return MASK_VALUES_BENIGN if self.has_benign else MASK_VALUES
+
+    @property
     def largest_mask(self) -> int:
-        """The greatest value of its masks: 1 for lesions, 12 for regions."""
-        return SKELETON_CLASSES - 1 if self.is_skeleton else 1
+        """The greatest value of its masks: 1 for lesions, 2 with benign ones, 12 for regions."""
+        return len(self.mask_values) - 1
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object without paths, user names or patient data."""
@@ -207,8 +222,8 @@ class ModelDescription:
             "preparation": self.preparation.to_json(),
             "image_shape": list(self.image_shape),
             "class_names": self.class_names,
-            "mask_values": {str(k): name for k, name in enumerate(REGION_NAMES)} if self.is_skeleton else MASK_VALUES,
-            "endpoints": describe_endpoints(self.image_shape, self.preparation, self.is_skeleton),
+            "mask_values": self.mask_values,
+            "endpoints": describe_endpoints(self.image_shape, self.preparation, self.is_skeleton, self.has_benign),
         }
 
 
@@ -350,7 +365,7 @@ def _is_experiment(value: Any) -> bool:
         and isinstance(value.get("name"), str)
         and NAME.fullmatch(value["name"]) is not None
         and type(value.get("classes")) is int
-        and value["classes"] in (1, len(CLASS_NAMES), SKELETON_CLASSES)
+        and value["classes"] in CHOICES["classes"]
         and len(str(value)) < 10_000
     )
 

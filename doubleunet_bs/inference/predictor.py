@@ -36,6 +36,7 @@ class Prediction:
         model: the model's description.
         engine: what computed it and in which precision, for the record.
         threshold: metastatic are pixels of at least this probability; None where the most probable class decided.
+        benign: like `masks`, 1 where benign is the most probable class; None of a model without that class.
     """
 
     case: str
@@ -46,6 +47,7 @@ class Prediction:
     model: ModelDescription
     engine: str
     threshold: float | None = None
+    benign: dict[str, np.ndarray] | None = None
 
     @property
     def mask_rule(self) -> str:
@@ -172,7 +174,8 @@ class Predictor:
         if (fault := find_fault(probability, mask, images.shape, self.description.largest_mask)) is not None:
             raise RunError(f"the model computes impossible values, {fault}: do not use it")
         if self.threshold is not None:
-            mask = (probability >= self.threshold).astype(np.uint8)
+            # What is not metastatic at this threshold keeps its other class.
+            mask = np.where(probability >= self.threshold, 1, np.where(mask == 1, 0, mask)).astype(np.uint8)
         return [self._map_back(case, probability[place], mask[place]) for place, case in enumerate(prepared)]
 
     def _map_back(self, prepared: PreparedCase, probability: np.ndarray, mask: np.ndarray) -> Prediction:
@@ -181,9 +184,14 @@ class Predictor:
             # The half of a missing view is empty: what the network finds there means nothing.
             masks[view][:] = 0
             probabilities[view][:] = 0
+        benign = None
+        if self.description.has_benign:
+            benign = {view: (masks[view] == 2).astype(np.uint8) for view in VIEWS}
+            masks = {view: (masks[view] == 1).astype(np.uint8) for view in VIEWS}
         return Prediction(
             case=prepared.case,
             masks={view: masks[view] for view in VIEWS},
+            benign=benign,
             probabilities={view: probabilities[view] for view in VIEWS},
             prepared=prepared,
             warnings=prepared.warnings,

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras import ops
 
-from doubleunet_bs.constants import METASTATIC
+from doubleunet_bs.constants import BENIGN, METASTATIC
 
 
 def predict_metastases(network: Callable[..., Any], grey):
@@ -101,8 +101,29 @@ def metastatic_mask(outputs):
 
 
 def segments_skeleton(outputs) -> bool:
-    """Whether the network has more classes than air, non-metastatic and metastatic."""
-    return segmentation(outputs).shape[-1] > METASTATIC + 1
+    """Whether the network has more classes than air, non-metastatic, metastatic and benign."""
+    return segmentation(outputs).shape[-1] > BENIGN + 1
+
+
+def lesion_mask(outputs):
+    """Which lesions the most probable class of output 2 is: what a model of lesions answers.
+
+    Args:
+        outputs: see `segmentation`.
+
+    Returns:
+        (batch, rows, columns) uint8: 1 metastatic, 2 benign where the network has that class, 0 neither.
+
+    Example:
+        >>> import numpy as np
+        >>> outputs = {"output2": np.array([[[[0.1, 0.2, 0.4, 0.3], [0.1, 0.2, 0.3, 0.4]]]], "float32")}
+        >>> lesion_mask(outputs).numpy().tolist()
+        [[[1, 2]]]
+    """
+    mask = ops.cast(metastatic_mask(outputs), "uint8")
+    if segmentation(outputs).shape[-1] <= BENIGN:
+        return mask
+    return ops.where(ops.equal(region_mask(outputs), BENIGN), ops.cast(2, "uint8"), mask)
 
 
 def region_mask(outputs):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from doubleunet_bs.constants import CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
+from doubleunet_bs.constants import BENIGN, CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
 from doubleunet_bs.errors import LabelError, ScanError
 from doubleunet_bs.preparation import geometry
 from doubleunet_bs.preparation.background import SMALLEST_USUAL_FRACTION, find_uptake
@@ -25,6 +25,9 @@ MOST_OUTSIDE, MOST_IN_AIR = 0.2, 0.5
 """Parts of the metastatic pixels of a view; more is a warning. On 60 phantoms the true outlines have at most 0.00
 outside the body and 0.34 in air; outlines of half the size, as from another matrix, have all."""
 
+MOST_BENIGN = 0.5
+"""Part of the uptake; more is a warning: an annotation of all uptake and not of benign lesions."""
+
 LARGEST_COUNT = np.iinfo(np.uint16).max
 
 
@@ -34,13 +37,13 @@ class PreparedCase:
 
     Attributes:
         counts: uint16 array of shape (640, 512) divided by the binning: cropped and merged, before brightness.
-        labels: uint8 array of the same shape: 0 air, 1 non-metastatic, 2 metastatic.
+        labels: uint8 array of the same shape: 0 air, 1 non-metastatic, 2 metastatic, 3 benign (see `settings.benign`).
         gains: of the anterior and the posterior view, equal unless brightness is "per_view"; exact in float32.
         brightness: mean intensity of the crops of 950 rows after the gain, in grey levels; strictly inside (7, 14).
         placements: "anterior" and "posterior" -> where the crop lies on the raw view.
         bodies: the same names -> body bounding box; a missing view is not in it.
         uptake_fraction: part of the image (of the views that are there) that background removal keeps, 0 for "none".
-        metastatic_pixels: in `labels`.
+        metastatic_pixels, benign_pixels: in `labels`; the latter 0 unless benign lesions are a class of their own.
         sum_counts: over both raw views.
         raw_shape: (rows, columns) of a raw view.
         warnings: those of the scan and those of the preparation.
@@ -66,6 +69,7 @@ class PreparedCase:
     source_sha256: str
     settings: PreparationSettings
     phantom: bool = False
+    benign_pixels: int = 0
 
     @property
     def grey(self) -> np.ndarray:
@@ -138,6 +142,8 @@ def prepare_scan(
 
     annotated, lost = _merge_lesions(lesions or {}, placements, scan.missing_views)
     annotated = geometry.majority_of_blocks(annotated, settings.bin)
+    if settings.benign == "own":
+        annotated = np.where(annotated == NON_METASTATIC, np.uint8(BENIGN), annotated)
     if lost:
         warnings.append(f"{lost} metastatic pixels lie outside of the prepared image, below the knee or beside it")
 
@@ -151,8 +157,11 @@ def prepare_scan(
     if settings.background != "none" and fraction < SMALLEST_USUAL_FRACTION:
         warnings.append(f"background removal keeps only {fraction:.1%} of the image: is an injection site in it?")
 
-    # Of the classes 0, 1 and 2 the larger one holds: uptake is non-metastatic unless it is metastatic.
+    # Of the classes the larger one holds: uptake is non-metastatic unless it is metastatic or benign.
     labels = np.maximum(annotated, uptake.astype(np.uint8) * np.uint8(NON_METASTATIC))
+    benign = int(np.count_nonzero(labels == BENIGN))
+    if benign > MOST_BENIGN * np.count_nonzero(labels):
+        warnings.append(f"{benign} of {np.count_nonzero(labels)} pixels of uptake are benign: outline lesions alone")
     warnings += _check_outlines(counts, labels == METASTATIC, uptake, fraction, settings.background)
     return PreparedCase(
         counts=counts,
@@ -173,6 +182,7 @@ def prepare_scan(
         source_sha256=scan.source_sha256,
         settings=settings,
         phantom=scan.phantom,
+        benign_pixels=benign,
     )
 
 

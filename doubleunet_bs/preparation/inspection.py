@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from doubleunet_bs.constants import AIR, CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, VIEWS
+from doubleunet_bs.constants import (
+    AIR,
+    BENIGN,
+    BENIGN_COLOUR,
+    BENIGN_NAME,
+    CROP_SHAPE,
+    KEPT_ROWS,
+    METASTATIC,
+    NON_METASTATIC,
+    VIEWS,
+)
 from doubleunet_bs.display import (
     PHANTOM_NOTE,
     Colour,
@@ -25,8 +35,8 @@ from doubleunet_bs.preparation.records import CaseRecord
 if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
     from doubleunet_bs.scans.bone_scan import BoneScan
 
-COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30)}
-"""Of the classes in label pictures: black, blue, red."""
+COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30), BENIGN: BENIGN_COLOUR}
+"""Of the classes in label pictures: black, blue, red, violet."""
 
 
 def write_pictures(folder: Path, record: CaseRecord, grey: np.ndarray, labels: np.ndarray) -> None:
@@ -52,10 +62,13 @@ def overlay(grey: np.ndarray, labels: np.ndarray, record: CaseRecord, scale: int
         uint8 array of shape (scale * rows + those of the strip, scale * columns, 3).
     """
     picture = as_rgb(enlarged(clinical_display(grey), scale))
-    # Metastatic pixels are holes in the non-metastatic class; around them only the red line is drawn.
+    # Lesions are holes in the non-metastatic class; around them only their own line is drawn.
     picture[outline(labels > AIR, scale)] = COLOURS[NON_METASTATIC]
     picture[outline(labels == METASTATIC, scale)] = COLOURS[METASTATIC]
     legend = [("non-metastatic", COLOURS[NON_METASTATIC]), ("metastatic", COLOURS[METASTATIC])]
+    if (labels == BENIGN).any():
+        picture[outline(labels == BENIGN, scale)] = COLOURS[BENIGN]
+        legend.append((BENIGN_NAME, COLOURS[BENIGN]))
     return with_names(picture, record.warnings, record.phantom, legend)
 
 

@@ -45,7 +45,7 @@ class CaseRecord:
         missing_views: names of the views the scan does not have.
         sum_counts: over both raw views.
         uptake_fraction: part of the image that background removal kept.
-        metastatic_pixels: in the labels.
+        metastatic_pixels, benign_pixels: in the labels.
         warnings: one line each.
         source_sha256: of the source file(s). pixel_sha256: of the counts.
         phantom: whether it is a synthetic scan of this package; None in shards that were written before this was noted.
@@ -75,11 +75,12 @@ class CaseRecord:
     phantom: bool | None = None
     has_regions: bool = False
     part: str | None = None
+    benign_pixels: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with an entry for each attribute, but for a part that there is none of."""
+        """A JSON object with an entry for each attribute, but for a part and benign pixels that there are none of."""
         content = dataclasses.asdict(self)
-        return content if self.part else {name: content[name] for name in content if name != "part"}
+        return {name: value for name, value in content.items() if value or name not in ("part", "benign_pixels")}
 
 
 def make_record(
@@ -105,7 +106,7 @@ def parse_record(content: Any) -> CaseRecord:
     """
     if isinstance(content, dict):
         # Shards of this format version were first written without them: they still open, and do not know.
-        content = {"phantom": None, "has_regions": False, "part": None, **content}
+        content = {"phantom": None, "has_regions": False, "part": None, "benign_pixels": 0, **content}
     if not isinstance(content, dict) or content.keys() != _NAMES:
         different = _NAMES ^ set(content) if isinstance(content, dict) else _NAMES
         raise DatasetError(f"a case has missing or unknown entries: {', '.join(sorted(map(str, different)))[:200]}")
@@ -176,6 +177,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "phantom": lambda value: value is None or type(value) is bool,
     "has_regions": lambda value: type(value) is bool,
     "part": lambda value: value is None or value in PARTS,
+    "benign_pixels": _is_whole,
 }
 
 

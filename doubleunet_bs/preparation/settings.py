@@ -18,6 +18,7 @@ BRIGHTNESSES = ("per_scan", "per_view")
 BINS = (1, 2, 4)
 SOURCES = ("counts", "pictures")
 HISTOGRAMS = ("non-metastatic", "all")
+BENIGN_CLASSES = ("non-metastatic", "own")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class PreparationSettings:
         otsu_histogram: the pixels in the histogram of Otsu's threshold. `"non-metastatic"`: all but the annotated
             metastases, as the paper says; or `"all"`, as in shards that were written without this entry.
         source: `"counts"` of a gamma camera, or display grey of `"pictures"`.
+        benign: what an outlined non-metastatic lesion is. `"non-metastatic"`: class 1, as all uptake that is not
+            metastatic; or `"own"`: class 3, and class 1 is the uptake that nobody outlined.
 
     Raises:
         SettingsError: a value outside of these.
@@ -44,6 +47,7 @@ class PreparationSettings:
     classes: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(DEFAULT_CLASS_MAP))
     otsu_histogram: str = "non-metastatic"
     source: str = "counts"
+    benign: str = "non-metastatic"
 
     def __post_init__(self):
         for name, value, choices in (
@@ -52,6 +56,7 @@ class PreparationSettings:
             ("bin", self.bin, BINS),
             ("otsu_histogram", self.otsu_histogram, HISTOGRAMS),
             ("source", self.source, SOURCES),
+            ("benign", self.benign, BENIGN_CLASSES),
         ):
             # By type as well: True == 1 and 2.0 == 2.
             if not any(type(value) is type(choice) and value == choice for choice in choices):
@@ -90,7 +95,7 @@ class PreparationSettings:
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if isinstance(content, dict):
-            content = {"otsu_histogram": "all", "source": "counts", **content}
+            content = {"otsu_histogram": "all", "source": "counts", "benign": "non-metastatic", **content}
         if not isinstance(content, dict) or set(content) != names:
             raise DatasetError(f"preparation settings must be exactly {', '.join(sorted(names))}")
         try:

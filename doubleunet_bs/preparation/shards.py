@@ -2,7 +2,7 @@
 
     dataset.json        format, settings, shape, mark of the pseudonyms' key, one entry per shard and one per case
     counts-00000.npy    uint16 (n, 640, 512): cropped and merged counts, before brightness
-    labels-00000.npy    uint8  (n, 640, 512): 0 air, 1 non-metastatic, 2 metastatic
+    labels-00000.npy    uint8  (n, 640, 512): 0 air, 1 non-metastatic, 2 metastatic, 3 benign where it is a class
     regions-00000.npy   uint8  (n, 640, 512): 0 not bone, 1 to 12 regions; only where some are annotated
 
 Counts and a gain instead of grey levels: the shard stays exact, and a change of brightness is a change of the gain. The

@@ -59,6 +59,9 @@ def summary_text(result: "CohortResult", settings: PreparationSettings) -> str:
         said = (" + ".join(str(parts[part, group]) for group in groups_there) + f" {part}" for part in reversed(PARTS))
         meaning = " + ".join(names[group] for group in groups_there)
         lines.append(f"published split  {', '.join(said)} ({meaning})")
+    if settings.benign == "own":
+        with_benign = sum(record.benign_pixels > 0 for record in records)
+        lines.append(f"benign           a class of its own, in {counted(with_benign, 'scan')}")
     lines += [f"data             {source.text.removeprefix('Data: ')}" for source in result.sources]
     if skeletons := sum(record.has_regions for record in records):
         lines.append(f"skeletons        {skeletons} annotated")

@@ -29,7 +29,7 @@ def lesion_shapes(areas: Iterable[LesionArea], label: str = LABEL) -> list[dict[
 
     Args:
         areas: from `find_areas`.
-        label: of all shapes; see `metastatic_label`.
+        label: of all shapes; see `class_label`.
 
     Returns:
         Shapes that `scans.labelme.rasterize` draws to exactly the pixels of the areas.
@@ -54,10 +54,13 @@ def lesion_shapes(areas: Iterable[LesionArea], label: str = LABEL) -> list[dict[
     return shapes
 
 
-def metastatic_label(classes: Mapping[str, int]) -> str:
-    """The label of a lesion in the user's own class map, so that `prepare` with the same map reads it."""
-    labels = [label for label, number in classes.items() if number == METASTATIC]
-    return LABEL if LABEL in labels or not labels else min(labels)
+def class_label(classes: Mapping[str, int], number: int = METASTATIC, usual: str = LABEL) -> str:
+    """The label of a class in the user's own class map, so that `prepare` with the same map reads it.
+
+    `usual` is preferred among several, and taken where there is none.
+    """
+    labels = [label for label, own in classes.items() if own == number]
+    return usual if usual in labels or not labels else min(labels)
 
 
 def labelme_file(

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from doubleunet_bs.constants import KEPT_ROWS, VIEWS
+from doubleunet_bs.constants import BENIGN_COLOUR, KEPT_ROWS, VIEWS
 from doubleunet_bs.display import (
     PHANTOM_NOTE,
     Colour,
@@ -104,6 +104,8 @@ def overlay_picture(
     name = f"{prediction.case}   {PHANTOM_NOTE}" if scan.phantom else prediction.case
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     outlined = "Outlined: predicted metastatic" if lesions else "Nothing is predicted to be metastatic"
+    if prediction.benign and any(mask.any() for mask in prediction.benign.values()):
+        outlined += ", blue: predicted benign,"
     outlined += f" by {prediction.model.name}"
     if prediction.threshold is not None:
         outlined += f", {prediction.mask_rule}"
@@ -203,6 +205,8 @@ def _draw_view(
     line = outline(mask, SCALE)
     picture[halo(line | enlarged(mask == 1, SCALE))] = 255
     picture[line] = CONTOUR
+    if prediction.benign:
+        picture[outline(prediction.benign[view][box], SCALE)] = BENIGN_COLOUR
     return Image.fromarray(picture)
 
 

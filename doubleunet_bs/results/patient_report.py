@@ -134,6 +134,7 @@ def _content(scan: ReportScan, title: str, prefix: str, upper: float, marks: Map
         "quality_warning": model.get("quality_warning"),
         "training_summary": model.get("training_summary"),
         "bone_scan_index": result.get("bone_scan_index"),
+        "benign": result.get("benign"),
         "views": [_view(scan, view, box, upper, marks) for view in VIEWS],
     }
 

@@ -354,6 +354,9 @@ def _summary(written: WrittenResult) -> str:
             for view, content in result["views"].items()
         ]
         lines.append(f"  {name:<20}{', '.join(figures)}")
+    if result["benign"]:
+        figures = [f"{view} {found['areas']}" for view, found in result["benign"].items()]
+        lines.append(f"  {'benign areas':<20}{', '.join(figures)}")
     fraction = result["lesion_area"]["fraction_of_body"]
     if fraction is not None:
         lines.append(f"  {'share of body area':<20}{100 * fraction:.2f} % (not a bone scan index)")

@@ -68,7 +68,7 @@ def read_result(folder: Path) -> ReportScan:
                 areas[view] = ()
                 continue
             mask = _read_mask(folder / MASK.format(view))
-            areas[view] = find_areas(mask)
+            areas[view] = find_areas((mask == 1).astype(np.uint8))
             if result.get("bone_scan_index") and (folder / REGION_MASK.format(view)).is_file():
                 regions[view] = _read_mask(folder / REGION_MASK.format(view))
                 if regions[view].max() > len(REGIONS):

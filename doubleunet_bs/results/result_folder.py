@@ -13,8 +13,8 @@ from PIL import Image
 
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, Region
-from doubleunet_bs.connected_components import CONNECTIVITY
-from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.connected_components import CONNECTIVITY, find_components
+from doubleunet_bs.constants import CLASS_NAMES, NON_METASTATIC, VIEWS
 from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SECOND_SEGMENTATION, SEGMENTATION
 from doubleunet_bs.dicom_results.source_study import SourceStudy
 from doubleunet_bs.display import png_bytes, region_picture
@@ -33,12 +33,12 @@ from doubleunet_bs.findings.lesion_list import (
     find_lesions,
 )
 from doubleunet_bs.findings.skeleton_result import SkeletonResult, describe_change
-from doubleunet_bs.inference.model_description import INTENDED_USE, MASK_VALUES, device_uid
+from doubleunet_bs.inference.model_description import INTENDED_USE, device_uid
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.labelme_output import (
+    class_label,
     labelme_file,
     lesion_shapes,
-    metastatic_label,
     removed_on_error,
     write_annotations,
 )
@@ -100,8 +100,14 @@ def write_prediction(
     present = [view for view in VIEWS if view not in scan.missing_views]
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
     lesions = find_lesions(scan, prediction, areas)
-    label = metastatic_label(prediction.model.preparation.classes)
+    label = class_label(prediction.model.preparation.classes)
     shapes = {view: lesion_shapes(areas[view], label) for view in present}
+    outlined = dict(shapes)
+    if prediction.benign:
+        # With the shapes of the metastatic areas `prepare --benign own` reads the prediction back.
+        name = class_label(prediction.model.preparation.classes, NON_METASTATIC, CLASS_NAMES[NON_METASTATIC])
+        for view in present:
+            outlined[view] = shapes[view] + lesion_shapes(find_areas(prediction.benign[view]), name)
     bones = None if skeleton is None else bones_of(lesions, areas, skeleton.regions)
     result = describe_prediction(scan, prediction, lesions, shapes, outputs, study, bones)
     result["previous"] = None if previous is None else previous.result["case"]
@@ -120,10 +126,14 @@ def write_prediction(
     files: dict[str, bytes] = {}
     if "masks" in outputs:
         for view, mask in prediction.masks.items():
+            # 1 and 2 of `mask_values`; white and grey in the picture.
+            values = mask.copy()
+            if prediction.benign:
+                values[prediction.benign[view] == 1] = 2
             buffer = io.BytesIO()
-            np.save(buffer, mask, allow_pickle=False)
+            np.save(buffer, values, allow_pickle=False)
             files[MASK.format(view)] = buffer.getvalue()
-            files[MASK_PICTURE.format(view)] = png_bytes(mask * np.uint8(255))
+            files[MASK_PICTURE.format(view)] = png_bytes(np.array([0, 255, 128], np.uint8)[values])
         for view, regions in (skeleton.regions if skeleton else {}).items():
             buffer = io.BytesIO()
             np.save(buffer, regions, allow_pickle=False)
@@ -147,7 +157,7 @@ def write_prediction(
             files |= dicom_results(scan, prediction, picture, reported, study, skeleton)
     if "labelme" in outputs:
         for view in present:
-            annotation = labelme_file(shapes[view], scan.anterior.shape, PICTURE.format(view))
+            annotation = labelme_file(outlined[view], scan.anterior.shape, PICTURE.format(view))
             files[ANNOTATION.format(view)] = json_text(annotation).encode()
             files[PICTURE.format(view)] = pictures[view]
     if "report" in outputs:
@@ -166,7 +176,7 @@ def write_prediction(
                 (new / name).write_bytes(content)
             write_json(new / RESULT, result)
             if labelme:
-                write_annotations(labelme, shapes, scan.anterior.shape, pictures)
+                write_annotations(labelme, outlined, scan.anterior.shape, pictures)
                 # Renaming the folder may still fail; annotations left behind would stop the next run.
                 undo.enter_context(removed_on_error(labelme.values()))
     except OSError as cause:
@@ -288,7 +298,8 @@ def describe_prediction(
         "pixel_spacing_mm": None if scan.pixel_spacing_mm is None else list(scan.pixel_spacing_mm),
         "view_source": scan.view_source,
         "views": views,
-        "mask_values": MASK_VALUES,
+        "mask_values": model.mask_values,
+        "benign": describe_benign(prediction),
         "gains": list(prepared.gains),
         "brightness": prepared.brightness,
         "warnings": all_warnings(scan, prediction),
@@ -326,6 +337,16 @@ def describe_prediction(
             "image_shape": list(model.image_shape),
         },
         "engine": prediction.engine,
+    }
+
+
+def describe_benign(prediction: Prediction) -> dict[str, dict[str, int]] | None:
+    """View -> number of predicted benign areas and of their pixels; None of a model without that class."""
+    if prediction.benign is None:
+        return None
+    return {
+        view: {"areas": len(find_components(mask)), "pixels": int(np.count_nonzero(mask))}
+        for view, mask in prediction.benign.items()
     }
 
 

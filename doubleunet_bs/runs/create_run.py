@@ -73,6 +73,12 @@ def plan_run(
     path = Path(path)
     if experiment.is_skeleton != isinstance(dataset, SkeletonDataset):
         raise SettingsError(f"{dataset.path}: wrap the shards as SkeletonDataset for skeleton, and only for it")
+    if experiment.has_benign and dataset.settings.benign != "own":
+        raise SettingsError(f"{dataset.path}: has no benign class: prepare it with --benign own")
+    if experiment.classes == 3 and dataset.settings.benign == "own":
+        raise SettingsError(
+            f"{dataset.path}: has a benign class: leave out --set classes=3, or prepare without --benign"
+        )
     old = open_run(path) if (path / EXPERIMENT).exists() else None
     # Confirmed once for a run, it need not be repeated for each fold.
     other_patients |= old is not None and old.disjoint_patients

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from doubleunet_bs.bsi.regions import REGIONS
+from doubleunet_bs.constants import BENIGN
 from doubleunet_bs.errors import RunError, SettingsError
 
 SKELETON_CLASSES = 1 + len(REGIONS)
 """Not bone, and the twelve regions."""
+BENIGN_CLASSES = BENIGN + 1
+"""The paper's three, and benign lesions."""
 
 # The values of each setting: for the check, the message and `train --set help`.
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "classes": (1, 3, SKELETON_CLASSES),
+    "classes": (1, 3, BENIGN_CLASSES, SKELETON_CLASSES),
     "loss": ("dice", "focal-tversky"),
     "negatives": ("none", "otsu", "mining"),
     "mining_start": ("initial", "mined"),
@@ -33,7 +36,7 @@ _NUMBERS: dict[str, _Rule] = {
     "brightness_reach": (lambda value: 0 < value <= 7, "above 0, at most 7"),
     "loss_classes": (
         lambda value: bool(value) and set(value) <= set(range(SKELETON_CLASSES)) and len(set(value)) == len(value),
-        "some of 0, 1, 2, each once; of 0 to 12 for skeleton",
+        "some of 0, 1, 2, each once; also 3 with benign lesions; of 0 to 12 for skeleton",
     ),
     "smooth": (lambda value: 0 < value < math.inf, "a finite number above 0"),
     "alpha": (lambda value: 0 <= value < math.inf, "a finite number, 0 or more"),
@@ -79,7 +82,8 @@ class Experiment:
     Attributes:
         name: the row of the paper, "skeleton", or the user's own name.
         classes: 1: the original one-class network with sigmoid heads (Table 1); 3: softmax over air, non-metastatic and
-            metastatic after background removal (Table 2); 13: softmax over the regions of the skeleton.
+            metastatic after background removal (Table 2); 4: also over benign lesions, for shards in which they are a
+            class of their own; 13: softmax over the regions of the skeleton.
         loss: "dice" (equation 1) or "focal-tversky" (equation 2).
         negatives: what normal scans do in training (section 2.5). "none": nothing; "otsu": they train with their Otsu
             mask as class 1; "mining": with the false positives of a model trained on the positive scans as class 1.
@@ -170,9 +174,13 @@ class Experiment:
                 raise SettingsError(f"{_label(name)} {value}: {values}")
         # False positives become class 1, which the network of one class does not have.
         if self.negatives == "mining" and self.classes != 3:
-            raise SettingsError("negatives mining: needs the network of 3 classes")
-        if not self.is_skeleton and max(self.loss_classes) > 2:
+            raise SettingsError("negatives mining: needs the network of 3 classes, without a benign class or skeleton")
+        if not self.is_skeleton and max(self.loss_classes) >= max(self.classes, 3):
             raise SettingsError(f"loss classes {self.loss_classes}: some of 0, 1, 2, each once")
+        if self.has_benign and BENIGN not in self.loss_classes:
+            raise SettingsError(
+                f"loss classes {self.loss_classes}: {BENIGN}, benign, is missing for a network of 4 classes"
+            )
         if self.is_skeleton:
             self._check_skeleton()
         if self.alpha + self.beta <= 0:
@@ -199,6 +207,19 @@ class Experiment:
     def is_skeleton(self) -> bool:
         """Whether the network segments the regions of the skeleton instead of lesions."""
         return self.classes == SKELETON_CLASSES
+
+    @property
+    def has_benign(self) -> bool:
+        """Whether benign lesions are a class of their own."""
+        return self.classes == BENIGN_CLASSES
+
+    def with_benign(self) -> "Experiment":
+        """The same with benign lesions as a class of its own.
+
+        Raises:
+            SettingsError: negative mining, whose false positives would be benign lesions.
+        """
+        return dataclasses.replace(self, classes=BENIGN_CLASSES, loss_classes=(*self.loss_classes, BENIGN))
 
     @property
     def variants(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from doubleunet_bs.constants import AIR, CLASS_NAMES, DEFAULT_CLASS_MAP, METASTATIC
+from doubleunet_bs.constants import AIR, BENIGN_NAME, CLASS_NAMES, DEFAULT_CLASS_MAP, METASTATIC, NON_METASTATIC
 from doubleunet_bs.errors import DatasetError, LabelError, one_line
 
 LARGEST_FILE = 1 << 20
@@ -99,12 +99,14 @@ def load_class_map(path: str | os.PathLike) -> dict[str, int]:
     if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, tuple) for pair in pairs):
         raise DatasetError(f'{path}: a class map is an object such as {{"metastasis": "metastatic"}}')
     classes: dict[str, int] = {}
+    known = (*CLASS_NAMES, BENIGN_NAME)
     for label, value in pairs:
-        if isinstance(value, str) and fold_label(value) in CLASS_NAMES:
-            value = CLASS_NAMES.index(fold_label(value))
+        if isinstance(value, str) and fold_label(value) in known:
+            # A benign lesion is outlined as non-metastatic; `prepare --benign` decides which class that is.
+            value = NON_METASTATIC if fold_label(value) == BENIGN_NAME else CLASS_NAMES.index(fold_label(value))
         if type(value) is not int or not AIR <= value <= METASTATIC:
             raise DatasetError(
-                f"{path}: the class of {quoted(label)} must be 0, 1, 2 or one of {', '.join(map(repr, CLASS_NAMES))}"
+                f"{path}: the class of {quoted(label)} must be 0, 1, 2 or one of {', '.join(map(repr, known))}"
             )
         if fold_label(label) in classes:
             raise DatasetError(f"{path}: {quoted(label)} is listed twice: upper and lower case are the same")

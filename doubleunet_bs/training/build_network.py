@@ -6,12 +6,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from doubleunet_bs.constants import BENIGN, NON_METASTATIC
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.network import double_unet
 from doubleunet_bs.network.double_unet import prior_head_bias
 from doubleunet_bs.network.encoder_weights import CONV_LAYERS
 from doubleunet_bs.preparation.shards import Dataset
-from doubleunet_bs.runs.experiments import Experiment
+from doubleunet_bs.runs.experiments import BENIGN_CLASSES, Experiment
 from doubleunet_bs.training.devices import Replicas
 from doubleunet_bs.training.fast_kernels import FusedAdam
 from doubleunet_bs.training.training_task import TrainingTask
@@ -59,13 +60,16 @@ def starting_head_bias(experiment: Experiment, dataset: Dataset, cases: Sequence
     """The biases of the heads from the labels of the training cases. None for zeros, if the experiment says so."""
     if experiment.head_bias == "zeros":
         return None
-    classes = max(3, experiment.classes)
+    # The last is benign; the network of one class counts it with the rest that is not metastatic.
+    classes = max(BENIGN_CLASSES, experiment.classes)
     pixels = np.zeros(classes, np.int64)
     for index in cases:
         labels = dataset.labels(index)
         # A tenth of the time of np.bincount, which first makes eight bytes of each.
         pixels += [np.count_nonzero(labels == number) for number in range(classes)]
-    return prior_head_bias(pixels.tolist(), experiment.classes)
+    if experiment.classes < BENIGN_CLASSES:
+        pixels[NON_METASTATIC] += pixels[BENIGN]
+    return prior_head_bias(pixels[: max(3, experiment.classes)].tolist(), experiment.classes)
 
 
 def load_initial_weights(model: keras.Model, path: Path) -> None:

@@ -76,6 +76,9 @@ class Trainer:
             if not any(self.dataset.cases[index].metastatic_pixels for index in cases):
                 looked_for = "bone" if self.experiment.is_skeleton else "metastatic"
                 raise DatasetError(f"{self.path}: no {looked_for} pixel in the {what} scans")
+        benign = self.experiment.has_benign
+        if benign and not any(self.dataset.cases[index].benign_pixels for index in self.train_cases):
+            raise DatasetError(f"{self.path}: no benign pixel in the training scans: prepare without --benign own")
         self.augmentation = self._make_augmentation() if task.augmented and self.experiment.variants > 1 else None
         variants = self.augmentation.variants if self.augmentation else 1
         all_variants = self.experiment.variants_per_epoch == "all"

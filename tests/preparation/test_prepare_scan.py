@@ -91,7 +91,7 @@ def test_the_three_frames_of_an_annotation_are_the_same():
     assert not lesions.flags.owndata or lesions.max() == 2
 
 
-def test_an_explicit_non_metastatic_label_holds_in_air_as_well():
+def test_an_explicit_non_class_label_holds_in_air_as_well():
     mask = np.zeros((1024, 256), np.uint8)
     mask[200:204, 4:9] = 1
     case = prepare_scan(SCAN, {"anterior": mask}, PreparationSettings(background="none"))

@@ -19,7 +19,7 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.findings.lesion_list import find_areas
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
-from doubleunet_bs.results.labelme_output import annotation_paths, lesion_shapes, metastatic_label
+from doubleunet_bs.results.labelme_output import annotation_paths, class_label, lesion_shapes
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.scans import read_scan
@@ -51,9 +51,9 @@ def test_an_area_with_a_hole_is_a_mask_shape(tmp_path):
 
 
 def test_label_of_the_users_own_class_map():
-    assert metastatic_label({"metastasis": 2, "a": 2}) == "metastasis"
-    assert metastatic_label({"filia": 2, "benign": 1}) == "filia"
-    assert metastatic_label({"benign": 1}) == "metastasis"
+    assert class_label({"metastasis": 2, "a": 2}) == "metastasis"
+    assert class_label({"filia": 2, "benign": 1}) == "filia"
+    assert class_label({"benign": 1}) == "metastasis"
 
 
 def test_files_beside_the_result(scan, tmp_path):

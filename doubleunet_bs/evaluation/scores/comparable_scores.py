@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.evaluation.scores.froc import AT, LIMIT, Froc, froc
+from doubleunet_bs.evaluation.scores.lesions import LesionCounts
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.records import UNOUTLINED, WITH_METASTASES
@@ -115,6 +116,28 @@ def comparable_scores(scans: Sequence[ScanScore]) -> ComparableScores:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class BenignScores:
+    """Figures of benign lesions of one model: Dice as in `ComparableScores`; lesions of both views of all scans.
+
+    None where undefined.
+    """
+
+    dice_pooled: dict[str, float | None]
+    dice_mean: dict[str, float | None]
+    lesion_sensitivity: float | None
+    false_positives_per_scan: float
+
+
+def benign_scores(scans: Sequence[ScanScore]) -> BenignScores | None:
+    """From the benign scores of the scans, at least one; None without any."""
+    if not scans:
+        return None
+    found = comparable_scores(scans)
+    lesions = sum((scan.lesions for scan in scans), LesionCounts())
+    return BenignScores(found.dice_pooled, found.dice_mean, lesions.sensitivity, lesions.false_positives / len(scans))
+
+
 _KIND = {True: "all have metastases", False: "none has metastases"}
 
 
@@ -142,8 +165,13 @@ class ComparableFigure:
     percent: bool = True
 
 
-def comparable_figures(scores: Sequence[ComparableScores]) -> list[ComparableFigure]:
-    """Means over the models of several folds. Their probabilities differ, so curves are never pooled."""
+def comparable_figures(
+    scores: Sequence[ComparableScores], benign: Sequence[BenignScores] = ()
+) -> list[ComparableFigure]:
+    """Means over the models of several folds. Their probabilities differ, so curves are never pooled.
+
+    `benign` are the scores of benign lesions of models with that class.
+    """
     columns: list[tuple[str, bool, list[float | None]]] = []
     for view in ALL_VIEWS:
         columns.append((f"Dice, {view}: pooled", True, [one.dice_pooled[view] for one in scores]))
@@ -156,6 +184,13 @@ def comparable_figures(scores: Sequence[ComparableScores]) -> list[ComparableFig
     columns.append((f"FROC area, 0 to {LIMIT:g} false positives", False, areas))
     columns += [(f"AUC of images, {view}", False, [one.image_auc[view] for one in scores]) for view in ALL_VIEWS]
     columns.append(("AUC of patients", False, [one.patient_auc for one in scores]))
+    if benign:
+        for view in ALL_VIEWS:
+            columns.append((f"Benign Dice, {view}: pooled", True, [one.dice_pooled[view] for one in benign]))
+            columns.append((f"Benign Dice, {view}: mean over images", True, [one.dice_mean[view] for one in benign]))
+        columns.append(("Benign lesions: sensitivity", True, [one.lesion_sensitivity for one in benign]))
+        wrong: list[float | None] = [one.false_positives_per_scan for one in benign]
+        columns.append(("Benign lesions: false positives per scan", False, wrong))
     figures = []
     for name, percent, values in columns:
         defined = [value for value in values if value is not None]

@@ -10,7 +10,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.scores.comparable_scores import ComparableScores, comparable_scores
+from doubleunet_bs.evaluation.scores.comparable_scores import (
+    BenignScores,
+    ComparableScores,
+    benign_scores,
+    comparable_scores,
+)
 from doubleunet_bs.evaluation.scores.lesions import LesionCounts
 from doubleunet_bs.evaluation.scores.scan_scores import (
     Detection,
@@ -143,6 +148,11 @@ class FoldScores(_Pooled):
         """Figures as other publications give them, of the test scans and the normal scans."""
         return comparable_scores((*self.scans, *self.normals, *self.unoutlined))
 
+    @functools.cached_property
+    def benign(self) -> BenignScores | None:
+        """Figures of benign lesions in the test scans and the normal scans; None of a model without that class."""
+        return benign_scores([scan.benign for scan in (*self.scans, *self.normals) if scan.benign])
+
     @property
     def postprocessed_detection(self) -> Detection | None:
         """`detection` with the minimum lesion size; None where there are no scans to learn it on."""
@@ -173,6 +183,7 @@ class FoldScores(_Pooled):
             "lesions": self.lesions.to_json(),
             "detection": self.detection.to_json(),
             "comparable": self.comparable.to_json(),
+            **({"benign": dataclasses.asdict(self.benign)} if self.benign else {}),
             "postprocessed": {**after.to_json(), "detection": after_detection.to_json()}
             if after and after_detection
             else None,

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.connected_components import find_components
-from doubleunet_bs.constants import CASE_NAME, METASTATIC, PATIENT_NAME, VIEWS
+from doubleunet_bs.constants import BENIGN, CASE_NAME, METASTATIC, PATIENT_NAME, VIEWS
 from doubleunet_bs.evaluation.scores.froc import Candidate, find_candidates
 from doubleunet_bs.evaluation.scores.lesions import LesionCounts, ScoredLesion, match_lesions, match_view
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
@@ -65,6 +65,7 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
 class ScanScore:
     """One scan: pseudonyms, "positive" or "negative" as the cohort says, pixels of each view, lesions of both.
 
+    `benign` is the same of benign lesions, of a model with that class; its counts are of their pixels.
     `candidates` (see `scores.froc`) and `peaks`, the largest probability of each view, are None where probabilities
     are not known or not of interest.
     """
@@ -77,6 +78,7 @@ class ScanScore:
     predicted_lesions: tuple[ScoredLesion, ...] = ()
     candidates: tuple[Candidate, ...] | None = None
     peaks: dict[str, float] | None = None
+    benign: "ScanScore | None" = None
 
     @property
     def counts(self) -> PixelCounts:
@@ -112,6 +114,7 @@ class ScanScore:
             "predicted_lesions": [lesion.to_json() for lesion in self.predicted_lesions],
             "candidates": None if self.candidates is None else [vars(one) for one in self.candidates],
             "peaks": self.peaks,
+            **({"benign": self.benign.to_json()} if self.benign else {}),
         }
 
 
@@ -157,6 +160,14 @@ def score_scan(
     return dataclasses.replace(scan, candidates=candidates, peaks=peaks)
 
 
+def score_benign(
+    record: ScanOf, labels: np.ndarray, mask: np.ndarray, pixel_area: float = 1.0, overlap: float = 0.0
+) -> ScanScore:
+    """`score_scan` for benign lesions; `mask` is where they are predicted."""
+    truth = np.where(np.asarray(labels) == BENIGN, METASTATIC, 0)
+    return score_scan(record, truth, mask, None, pixel_area, overlap)
+
+
 def scan_from_json(content: dict[str, Any]) -> ScanScore:
     """The inverse of `ScanScore.to_json`; KeyError, TypeError or ValueError where the content is damaged."""
     views = {name: counts_from_json(content["views"][name]) for name in VIEWS}
@@ -170,7 +181,10 @@ def scan_from_json(content: dict[str, Any]) -> ScanScore:
     if content.get("candidates") is not None:
         candidates = tuple(Candidate(**entry) for entry in content["candidates"])
         peaks = {view: float(peak) for view, peak in content["peaks"].items()}
-    scan = ScanScore(content["case"], content["patient"], content["group"], views, true, predicted, candidates, peaks)
+    benign = scan_from_json(content["benign"]) if content.get("benign") else None
+    scan = ScanScore(
+        content["case"], content["patient"], content["group"], views, true, predicted, candidates, peaks, benign
+    )
     if scan.counts != counts_from_json(content):
         raise ValueError(f"the views of {scan.case} do not add up")
     return scan
