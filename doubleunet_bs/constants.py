@@ -52,7 +52,7 @@ TRUE_POSITIVE = (0, 158, 115)
 FALSE_POSITIVE = (213, 94, 0)
 FALSE_NEGATIVE = (0, 90, 200)
 TRUTH = (170, 51, 119)
-BENIGN_COLOUR = (86, 120, 233)
+BENIGN_COLOUR = (86, 180, 233)
 
 # The one form of names that are read back from files and become paths: no separator, no dot, at most 71 characters.
 CASE_NAME = re.compile(r"case-[0-9a-z-]{1,64}")

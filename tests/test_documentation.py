@@ -82,7 +82,7 @@ def trained_desk(desk, tmp_path_factory, tensorflow):
 
 
 def short_network(shape, classes=3, *args, **kwargs):
-    """One convolution, whose scores are known; for the skeleton, which has more classes, a few."""
+    """One convolution, whose scores are known; for more classes than three a few."""
     return intensity_model(*shape[:2]) if classes <= 3 else small_network(shape, classes)
 
 
@@ -155,7 +155,7 @@ def run(line: str) -> None:
             words = shlex.split(answered)
             options = {"train": SHORT, "demo": [*SHORT, "--patients", "30"], "ensemble": POOR, "serve-package": POOR}
             short = options.get(words[1], [])
-            if words[1] == "train" and {"bs80k_shards", "bs80k_skeleton_shards"} & {*words}:
+            if words[1] == "train" and {"bs80k_shards", "bs80k_skeleton_shards", "bs80k_benign_shards"} & {*words}:
                 short = [*SHORT[:2], *SHORT[4:]]  # the published split is one fold
             if words[1] == "train" and "--resume" in words:
                 # As if it had been interrupted before its export.

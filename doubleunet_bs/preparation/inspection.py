@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 from doubleunet_bs.constants import (
     AIR,
     BENIGN,
-    BENIGN_COLOUR,
     BENIGN_NAME,
     CROP_SHAPE,
     KEPT_ROWS,
@@ -35,8 +34,8 @@ from doubleunet_bs.preparation.records import CaseRecord
 if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
     from doubleunet_bs.scans.bone_scan import BoneScan
 
-COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30), BENIGN: BENIGN_COLOUR}
-"""Of the classes in label pictures: black, blue, red, violet."""
+COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30), BENIGN: (230, 159, 0)}
+"""Of the classes in label pictures: black, blue, red, amber."""
 
 
 def write_pictures(folder: Path, record: CaseRecord, grey: np.ndarray, labels: np.ndarray) -> None:

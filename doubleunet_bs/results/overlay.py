@@ -204,9 +204,9 @@ def _draw_view(
     mask = prediction.masks[view][box]
     line = outline(mask, SCALE)
     picture[halo(line | enlarged(mask == 1, SCALE))] = 255
-    picture[line] = CONTOUR
     if prediction.benign:
         picture[outline(prediction.benign[view][box], SCALE)] = BENIGN_COLOUR
+    picture[line] = CONTOUR
     return Image.fromarray(picture)
 
 

@@ -77,7 +77,7 @@ def plan_run(
         raise SettingsError(f"{dataset.path}: has no benign class: prepare it with --benign own")
     if experiment.classes == 3 and dataset.settings.benign == "own":
         raise SettingsError(
-            f"{dataset.path}: has a benign class: leave out --set classes=3, or prepare without --benign"
+            f"{dataset.path}: has a benign class: leave out --set classes=3, or prepare without --benign own"
         )
     old = open_run(path) if (path / EXPERIMENT).exists() else None
     # Confirmed once for a run, it need not be repeated for each fold.

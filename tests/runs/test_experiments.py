@@ -120,7 +120,7 @@ def test_unknown_names_suggest_the_near_one(name, message):
         ({"loss": "focal_tversky"}, "loss focal_tversky: dice or focal-tversky; did you mean focal-tversky[?]"),
         ({"flip": "perview"}, "did you mean per_view[?]"),
         ({"head_bias": "zero"}, "head bias zero: prior or zeros; did you mean zeros[?]"),
-        ({"classes": 2}, "classes 2: 1, 3 or 13$"),
+        ({"classes": 2}, "classes 2: 1, 3, 4 or 13$"),
     ],
 )
 def test_unknown_values_suggest_the_near_one(change, message):
