@@ -46,6 +46,8 @@ def split_frames(data: bytes, frames: int, uid: str) -> tuple[list[bytes], list[
         raise ScanError(f"is cut off: {len(found)} of {frames} compressed frames are there", "truncated")
     if len(found) > frames:
         raise ScanError(f"has {len(found)} compressed frames, its header describes {frames}", "pixel-layout")
+    if not all(map(any, found)):
+        raise ScanError("has an empty compressed frame: export the file again", "truncated")
     return found, [] if ended else [END_WARNING]
 
 

@@ -14,10 +14,13 @@ from doubleunet_bs.dicom_files.dicom_file import silence_pydicom
 from doubleunet_bs.errors import ScanError
 
 
-def read_texts(dataset: Dataset, tag: str | int) -> tuple[str, ...]:
-    """The values of a text element, stripped and in capitals; empty when it is absent, empty or unreadable."""
+def read_texts(dataset: Dataset, tag: str | int, keep_empty: bool = False) -> tuple[str, ...]:
+    """The values of a text element, stripped and in capitals; empty when it is absent, empty or unreadable.
+
+    With `keep_empty` an empty value keeps its place among several.
+    """
     try:
-        return tuple(text.upper() for text in _texts(dataset, tag) if text)
+        return tuple(text.upper() for text in _texts(dataset, tag) if text or keep_empty)
     except ScanError:
         return ()
 
@@ -34,6 +37,12 @@ def read_identifier(dataset: Dataset, keyword: str | int) -> str:
         ScanError: `damaged-header` when it cannot be read: two patients without identifiers are not one patient.
     """
     return "\\".join(_texts(dataset, keyword))
+
+
+def read_person(dataset: Dataset) -> dict[str, str]:
+    """ "birth date" and "sex", "" when absent, in one form: 1960.01.02 is 19600102, f is F."""
+    birth, sex = (read_identifier(dataset, word).upper() for word in ("PatientBirthDate", "PatientSex"))
+    return {"birth date": re.sub(r"[.:/ -]", "", birth), "sex": sex}
 
 
 def has_doubtful_text(dataset: Dataset, keyword: str) -> bool:

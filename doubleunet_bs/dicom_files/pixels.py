@@ -21,6 +21,9 @@ HIGHEST_COUNT = 65_535
 # Correction programs leave some pixels below zero: up to this share of all counts they are set to zero.
 NEGATIVE_TRACE = 0.001
 
+# Of the pixels that are not zero, this share has no bits in the lower byte only where the two bytes were exchanged.
+EXCHANGED_BYTES = 0.9
+
 # More pixels than this with the highest value that the bits can hold were cut off there, such as a bladder in 8 bits.
 MOST_HIGHEST = 3
 
@@ -134,6 +137,10 @@ def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnin
             return _compressed_values(words, stream, uid, stored, bool(signed))
     else:
         words = _native_array(pixels.value, f"{order}u{allocated // 8}", shape, warnings)
+    if words.itemsize == 2:
+        counted = words[words != 0]
+        if np.count_nonzero(counted & 255 == 0) > EXCHANGED_BYTES * counted.size:
+            raise ScanError("has pixels whose bytes are exchanged: export the file in little endian", "pixel-layout")
     cut = _pixels_with_more_bits(words, stored, allocated, bool(signed))
     if cut:
         warnings.append(

@@ -215,8 +215,8 @@ def _ge_names(dataset: Dataset, element: int) -> tuple[str, ...]:
     creators = sorted(tag for tag in map(int, dataset.keys()) if 0x00110010 <= tag <= 0x001100FF)
     for tag in creators:
         if read_texts(dataset, tag) == ("GEMS_GENIE_1",):
-            return read_texts(dataset, 0x00110000 + ((tag & 0xFF) << 8) + element)
-    return () if 0x00110010 in creators else read_texts(dataset, 0x00111000 + element)
+            return read_texts(dataset, 0x00110000 + ((tag & 0xFF) << 8) + element, keep_empty=True)
+    return () if 0x00110010 in creators else read_texts(dataset, 0x00111000 + element, keep_empty=True)
 
 
 def _one_positive(values: Sequence[float]) -> int | None:

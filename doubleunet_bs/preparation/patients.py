@@ -220,7 +220,7 @@ def warn_of_persons(
     several = {
         patient
         for patient, pairs in persons.items()
-        if any(len({value.strip().upper() for value in values} - {""}) > 1 for values in zip(*pairs, strict=True))
+        if any(len(set(values) - {""}) > 1 for values in zip(*pairs, strict=True))
     }
     return [
         dataclasses.replace(case, warnings=(*case.warnings, PERSON_WARNING))

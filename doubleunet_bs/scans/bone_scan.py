@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from doubleunet_bs.constants import ONE_VIEW_WARNING, RAW_SHAPE, SIDE_BY_SIDE_WARNING
 from doubleunet_bs.dicom_files.dicom_file import DicomFile, pydicom_silence
-from doubleunet_bs.dicom_files.header_values import has_doubtful_text, is_phantom, read_identifier
+from doubleunet_bs.dicom_files.header_values import has_doubtful_text, is_phantom, read_identifier, read_person
 from doubleunet_bs.dicom_files.layout import Layout, load_scan_file, pixel_spacing
 from doubleunet_bs.dicom_files.pixels import bin_counts, pixel_hash, read_counts
 from doubleunet_bs.dicom_files.sources import Source, prefix_errors
@@ -242,7 +242,7 @@ def _assemble(
             warnings.append(CHARACTER_SET_WARNING)
         if patient is not None:
             for part in parts:
-                birth, sex = (read_identifier(part.dataset, word) for word in ("PatientBirthDate", "PatientSex"))
+                birth, sex = read_person(part.dataset).values()
                 pseudonyms.persons.setdefault(patient, set()).add((birth, sex))
     found = pixel_spacing(dataset)
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.dicom_files.header_values import read_identifier, read_numbers, read_text
+from doubleunet_bs.dicom_files.header_values import read_identifier, read_numbers, read_person, read_text
 from doubleunet_bs.dicom_files.layout import Layout, differ, energy_window
 from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_files.views import (
@@ -25,7 +25,6 @@ from doubleunet_bs.errors import ScanError
 
 _IDENTITY = {
     "study": "StudyInstanceUID", "series": "SeriesInstanceUID", "patient": "PatientID", "issuer": "IssuerOfPatientID",
-    "birth date": "PatientBirthDate", "sex": "PatientSex",
 }  # fmt: skip
 MAX_GAP_SECONDS = 2 * 3600
 TIMES_WARNING = "an acquisition time is unreadable: that both views belong to one scan was not checked by their times"
@@ -38,7 +37,7 @@ class OneView:
     Attributes:
         source: the file.
         clues: see `views.clues_of_frames`.
-        identity: study, series, patient, issuer, birth date and sex as in the header, "" when absent.
+        identity: study, series, patient and issuer as in the header, birth date and sex in one form, "" when absent.
         acquired: when; None when that is absent or unreadable.
         order: GE's detector number, Detector Vector and Instance Number, None when absent: they order unnamed views.
         energy: lower and upper limit of the energy window in keV, or None.
@@ -91,7 +90,8 @@ def describe_view(source: Source, dataset: Dataset, layout: Layout) -> OneView:
     return OneView(
         source=source,
         clues=clues_of_frames(dataset, 1)[0],
-        identity={name: read_identifier(dataset, keyword) for name, keyword in _IDENTITY.items()},
+        identity={name: read_identifier(dataset, keyword) for name, keyword in _IDENTITY.items()}
+        | read_person(dataset),
         acquired=acquired,
         order=(*detector_numbers(dataset), int(instance[0]) if len(instance) == 1 else None),
         energy=energy_window(dataset, 0, 1),

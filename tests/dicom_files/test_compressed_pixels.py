@@ -105,6 +105,16 @@ def test_fragments_are_joined_and_counted(tmp_path):
     assert reason(tmp_path, dataset) in ("pixel-layout", "truncated")
 
 
+@pytest.mark.parametrize("empty", [b"", bytes(2)])
+@pytest.mark.parametrize(("syntax", "codec"), [(RLELossless, encode_rle), (JPEGLosslessSV1, encode_jpeg_lossless)])
+def test_an_empty_frame_is_no_frame(tmp_path, syntax, codec, empty):
+    item = b"\xfe\xff\x00\xe0"
+    whole = write(compressed([codec(FRONT), codec(BACK)], syntax))
+    last = whole.rindex(item + len(codec(BACK)).to_bytes(4, "little"))
+    data = whole[:last] + item + len(empty).to_bytes(4, "little") + empty + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    assert reason(tmp_path, data) == "truncated"
+
+
 def test_compressed_pixels_may_contain_the_bytes_of_an_end_mark_or_of_another_format(tmp_path):
     comment = b"\xff\xfe\x00\x0e\xfe\xff\xdd\xe0\0\0\0\0\xff\x4f\xff\x51"
     frames = [encode_jpeg_lossless(frame) for frame in FRAMES]

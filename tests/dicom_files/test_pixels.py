@@ -176,6 +176,18 @@ def test_a_sum_over_pixels_that_does_not_fit_is_refused():
         bin_counts(block, 2)
 
 
+def test_exchanged_bytes_are_no_counts(tmp_path):
+    """As a converter leaves it that wrote the bytes of a big-endian archive under a little-endian header."""
+    dataset = plain()
+    dataset.PixelData = FRAMES.astype(">u2").tobytes()
+    with pytest.raises(ScanError, match="bytes are exchanged"):
+        read(tmp_path, dataset)
+    # Counts that happen to be 256 are counts.
+    frames = FRAMES.copy()
+    frames[:, 500:510, 110:130] = 256
+    assert read(tmp_path, plain(frames)).warnings == ()
+
+
 @pytest.mark.parametrize(("bits", "top"), [(8, 255), (16, 65_535), (16, 250)])
 def test_counts_that_were_cut_off_at_the_highest_value_are_said(tmp_path, bits, top):
     """A bladder of more counts than the bits can hold; a highest value below that is an ordinary one."""

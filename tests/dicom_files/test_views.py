@@ -128,6 +128,10 @@ def test_step_2_believes_the_names_of_late_images(tmp_path):
 
 def test_step_2_needs_a_name_for_each_frame():
     assert from_private_name(names("WB_ANT"), 2, 0x12) == (None, None)
+    # An empty name is one: the other frame is known by it.
+    assert from_private_name(names("", "WB_ANT"), 2, 0x12) == (None, ANTERIOR)
+    assert views_of_frames(names("", "WB_ANT")) == (BACKWARD, "private-view-name")
+    assert views_of_frames(names("WB_ANT", "")) == (FORWARD, "private-view-name")
 
 
 def test_step_2_survives_a_lost_creator_and_unknown_types():

@@ -201,3 +201,14 @@ def test_one_patient_id_for_two_patients_makes_no_pair(keyword, values):
         pair(*files)
     pairs, alone, unclear = pair_views([view(file, str(n)) for n, file in enumerate(files)])
     assert not pairs and not alone and len(unclear) == 2
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [("PatientBirthDate", ("19500101", "1950.01.01")), ("PatientSex", ("F", "f ")), ("PatientSex", ("F", ""))],
+)
+def test_one_person_in_two_forms_makes_a_pair(keyword, values):
+    first, second = (
+        frame(n, code=code, **{keyword: one}) for n, code, one in zip((1, 2), ("ANT", "POST"), values, strict=True)
+    )
+    assert pair(first, second).step == "view-code"
