@@ -193,6 +193,8 @@ class Summary:
     def comparable_notes(self) -> list[str]:
         """What is undefined among the figures to compare, and what the published ones are."""
         notes = undefined_comparable(self)
+        if any(fold.benign for fold in self.folds):
+            notes.append("Benign lesions: in test scans and normal scans, matched as metastatic ones are.")
         found = self.provenance.published
         if self.published:
             notes.append(f"Published: {self.published.source}. {self.published.note}")

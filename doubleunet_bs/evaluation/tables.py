@@ -145,6 +145,8 @@ def table_notes(summary: Summary) -> list[str]:
     scored = len(summary.folds)
     of_a_fold = "" if summary.is_ensemble else " of a fold"
     notes = [f"Metastatic pixels in %, pooled over the test scans{of_a_fold}."]
+    if any(fold.unoutlined for fold in summary.folds) and not summary.scans:
+        notes.append("No metastasis is outlined in these scans: only figures by patient are defined.")
     if summary.is_ensemble and len(summary.folds[0].about.get("ensemble", ())) == 1:
         notes.append("Only one fold is trained: these are its own figures, not those of an ensemble.")
     if scored > 1:

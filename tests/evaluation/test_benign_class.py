@@ -1,6 +1,7 @@
 """Benign lesions as a class of their own, from the annotation to the result of a scan."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from doubleunet_bs.constants import BENIGN
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.evaluation.scores.fold_scores import read_scores
 from doubleunet_bs.files import read_json
-from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.phantom import make_cohort, make_phantom
 from doubleunet_bs.preparation import open_shards, prepare_scan
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.runs.create_run import create_run
@@ -62,6 +63,39 @@ def test_a_class_map_may_say_benign(tmp_path):
     path = tmp_path / "classes.json"
     path.write_text('{"spur": "benign"}')
     assert load_class_map(path)["spur"] == 1
+
+
+def test_the_label_benign_is_known_with_a_class_of_its_own(tmp_path, capsys):
+    made = make_cohort(tmp_path / "made", 1, positive_fraction=1, seed=1)
+    path = next((made / "labels").glob("*_anterior.json"))
+    content = json.loads(path.read_text())
+    corners = [[100, 300], [140, 300], [140, 340], [100, 340]]
+    content["shapes"].append({**content["shapes"][0], "label": "Benign", "shape_type": "polygon", "points": corners})
+    path.write_text(json.dumps(content))
+    arguments = ["prepare", "--scans", str(made / "scans"), "--labels", str(made / "labels"), "--bin", "4"]
+    assert main([*arguments, "--out", str(tmp_path / "usual")]) == 1
+    assert "'Benign'" in capsys.readouterr().out
+    assert main([*arguments, "--out", str(tmp_path / "own"), "--benign", "own"]) == 0
+    assert "benign           a class of its own, in 1 scan\n" in capsys.readouterr().out
+    [record] = open_shards(tmp_path / "own").cases
+    assert 80 < record.benign_pixels < 121
+
+
+def test_losses_and_first_biases_of_four_classes_by_hand(shards, tensorflow):
+    from doubleunet_bs.network import DiceLoss
+    from doubleunet_bs.training.build_network import starting_head_bias
+
+    labels, answer = np.array([[[3, 3, 2]]]), np.eye(4, dtype="float32")[[[[3, 2, 2]]]]
+    # Class 1 is neither there nor predicted; of 2 there is one false positive, of 3 one false negative.
+    assert float(DiceLoss((1, 2, 3))(labels, answer)) == pytest.approx((0 + 1 / 4 + 1 / 4) / 3)
+    dataset = open_shards(shards)
+    pixels = np.bincount(dataset.labels(0).ravel(), minlength=4)
+    assert pixels.tolist() == [0, 160 * 128 - 24 - 16, 24, 16]
+    biases = starting_head_bias(paper_experiment("dice").with_benign(), dataset, [0])
+    assert biases == pytest.approx(np.log(np.maximum(pixels, 1) / (pixels.sum() + 1)), abs=1e-9)
+    assert starting_head_bias(paper_experiment("baseline"), dataset, [0]) == pytest.approx(
+        [np.log(24 / (160 * 128 - 24 + 1))], abs=1e-9
+    )
 
 
 def test_settings_and_shards_of_before_stay_readable(tmp_path):
@@ -136,6 +170,7 @@ def test_scores_of_benign_lesions_by_hand(run, shards, capsys):
     assert benign.dice_pooled["both views"] == pytest.approx(32 / 40) and benign.dice_mean["both views"] == 0.5
     assert (benign.lesion_sensitivity, benign.false_positives_per_scan) == (1.0, 1.0)
     for line in (
+        "Benign lesions: in test scans and normal scans",
         "Benign Dice, anterior: pooled     100.00 %",
         "Benign lesions: false positives per scan        1.000",
     ):
@@ -204,7 +239,6 @@ def test_raw_counts_answer_with_both_kinds(run, tensorflow):
 
 
 def test_a_result_tells_both_kinds_apart(run, tmp_path, capsys):
-    from doubleunet_bs.phantom import make_cohort
     from doubleunet_bs.results.previous_scan import read_result
     from doubleunet_bs.scans.labelme import rasterize
 

@@ -384,7 +384,8 @@ def test_scans_of_a_class_score_patients(paraguay, tmp_path, capsys):
     assert len(scores.unoutlined) == 2 and not scores.scans and scores.pooled == PixelCounts()
     assert scores.comparable.patient_auc == 0.5 and scores.comparable.image_auc["both views"] is None
     report = (run / "ensemble" / "shards" / "report.html").read_text()
-    assert "CC BY 4.0" in report and "PMC11699483" in report
+    assert "CC BY 4.0" in report and "PMC11699483" in report and "6 scans without outlines that the network" in report
+    assert "only figures by patient are defined" in report
 
 
 @pytest.mark.slow

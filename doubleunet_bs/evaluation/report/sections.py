@@ -64,10 +64,13 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, An
     )
     mean, lesions, patients = summary.mean, summary.lesions, summary.detection_mean
     found = summary.intervals
+    scans = counted(len(summary.scans), "scan")
+    if not summary.scans and (unoutlined := sum(len(fold.unoutlined) + len(fold.normals) for fold in summary.folds)):
+        scans = f"{counted(unoutlined, 'scan')} without outlines"
     return {
         "title": f"Double U-Net, {summary.experiment}",
         "introduction": (
-            f"Bone-metastasis lesions on whole-body bone scans. {counted(len(summary.scans), 'scan')} that the network "
+            f"Bone-metastasis lesions on whole-body bone scans. {scans} that the network "
             f"had not seen, {image[0]} x {image[1]} pixels; {trained}. {kind}"
         ),
         "warning": summary.provenance.notes[0] if summary.provenance.scans != PATIENTS else "",
