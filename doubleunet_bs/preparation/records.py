@@ -1,4 +1,4 @@
-"""One case in `dataset.json`, and the public data sets that cases are from: what is written, and the check on reading."""
+"""One case in `dataset.json`, and the public data sets that cases are from: what is written and checked on reading."""
 
 import dataclasses
 import re
