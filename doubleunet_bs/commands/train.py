@@ -175,11 +175,6 @@ def add_device_options(parser: argparse.ArgumentParser, precision: str) -> None:
         help="precision of the layers; output layers and losses are always float32. auto chooses for the device and "
         f"prints its choice (default {precision})",
     )
-    group.add_argument(
-        "--xla",
-        choices=("on", "off"),
-        help="compile the training step, on one device in float32 (experimental; default off)",
-    )
     group.add_argument("--devices", metavar="D", help="all, cpu, or GPU numbers such as 0,1 (default all)")
     group.add_argument(
         "--deterministic",
@@ -194,7 +189,7 @@ def add_device_options(parser: argparse.ArgumentParser, precision: str) -> None:
     )
 
 
-DEVICE_DEFAULTS = {"devices": "all", "precision": "float32", "xla": "off", "deterministic": False}
+DEVICE_DEFAULTS = {"devices": "all", "precision": "float32", "deterministic": False}
 
 
 def device_options(args: argparse.Namespace, **defaults: Any) -> dict[str, Any]:

@@ -76,7 +76,6 @@ def earlier_devices(run: Run, fold: int | str) -> dict[str, Any]:
     found = {
         "devices": ",".join(gpus) if gpus else "cpu" if len(cpus) == 1 else f"cpu:{','.join(cpus)}" if cpus else None,
         "precision": content.get("precision"),
-        "xla": {True: "on", False: "off"}.get(content.get("xla")),  # type: ignore[arg-type]
         "deterministic": content.get("deterministic"),
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The devices that train: replicas, precision, XLA, and the memory that a training needs."""
+"""The devices that train: replicas, precision, and the memory that a training needs."""
 
 import dataclasses
 import os
@@ -14,7 +14,6 @@ from doubleunet_bs.tensorflow_setup import bfloat16_instruction
 from doubleunet_bs.training.fast_kernels import can_train_in, has_bfloat16_kernels
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-XLA = ("on", "off")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +23,11 @@ class DeviceSettings:
     Attributes:
         devices: "all" GPUs (the CPU when there is none), "cpu", or GPU numbers as "0,2".
         precision: one of `PRECISIONS`, or "auto", see `choose_precision`.
-        xla: "on" or "off", see `choose_precision`.
         deterministic: only kernels that give the same bits every time.
     """
 
     devices: str = "all"
     precision: str = "float32"
-    xla: str = "off"
     deterministic: bool = False
 
 
@@ -42,14 +39,12 @@ class Replicas:
         strategy: places the copies.
         devices: short names for the terminal: "GPU:0".
         precision: of the layers, one of `PRECISIONS`. Heads and losses are float32 in any case.
-        xla: whether XLA compiles the training step.
         reason: why this precision, for the terminal.
     """
 
     strategy: tf.distribute.Strategy
     devices: tuple[str, ...]
     precision: str = "float32"
-    xla: bool = False
     reason: str = ""
 
     @property
@@ -83,7 +78,7 @@ def open_devices(
         tf.config.experimental.enable_op_determinism()
     replicas = open_replicas(settings.devices)
     check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
-    replicas = choose_precision(replicas, settings.precision, settings.xla)
+    replicas = choose_precision(replicas, settings.precision)
     check_memory(experiment, image_shape, replicas)
     check_encoder_weights(experiment.encoder_weights)
     return replicas
@@ -139,39 +134,29 @@ def sum_over_replicas(sums: tf.Tensor) -> tf.Tensor:
     return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
 
 
-def choose_precision(replicas: Replicas, precision: str = "float32", xla: str = "off") -> Replicas:
-    """Settle precision and compilation for some devices.
+def choose_precision(replicas: Replicas, precision: str) -> Replicas:
+    """Settle the precision of some devices.
 
     Args:
         replicas: the devices.
         precision: one of `PRECISIONS`, or "auto": bfloat16 where the device multiplies matrices in it (GPUs of compute
             capability 8.0 and above, processors with AMX or AVX-512 BF16 if a trial succeeds), float16 with loss
             scaling on GPUs from 7.0, float32 elsewhere.
-        xla: "on" or "off". Experimental. With several replicas XLA cannot compile the batch normalisation, and in mixed
-            precision it refuses the gradient of the bilinear upsampling.
 
     Returns:
-        The same devices with `precision`, `xla` and `reason` set. With XLA the strategy is OneDeviceStrategy: under
-        MirroredStrategy a compiled step cannot update the optimizer's counter on a GPU.
+        The same devices with `precision` and `reason` set.
 
     Raises:
-        SettingsError: an unknown choice, or a precision or XLA where it does not work.
+        SettingsError: an unknown choice, or a precision that does not work here.
     """
     if precision not in (*PRECISIONS, "auto"):
         raise SettingsError(f"--precision {precision}: use auto, {', '.join(PRECISIONS)}")
-    if xla not in XLA:
-        raise SettingsError(f"--xla {xla}: use {', '.join(XLA)}")
-    if xla == "on" and replicas.count > 1:
-        raise SettingsError(f"--xla on works with one device, not {replicas.count}: use --xla off or --devices 0")
     reason = "fixed; --precision auto chooses by the device"
     if precision == "auto":
         precision, reason = _gpu_precision(replicas) if replicas.gpu_numbers else _cpu_precision()
     elif not replicas.gpu_numbers and not can_train_in(precision.removeprefix("mixed_")):
         raise SettingsError(f"--precision {precision} does not work on this processor: use --precision float32 or auto")
-    if xla == "on" and precision != "float32":
-        raise SettingsError(f"--xla on works with --precision float32, not {precision}: use --xla off")
-    strategy = tf.distribute.OneDeviceStrategy(f"/device:{replicas.devices[0]}") if xla == "on" else replicas.strategy
-    return dataclasses.replace(replicas, strategy=strategy, precision=precision, xla=xla == "on", reason=reason)
+    return dataclasses.replace(replicas, precision=precision, reason=reason)
 
 
 def _cpu_precision() -> tuple[str, str]:

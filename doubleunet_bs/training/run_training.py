@@ -265,7 +265,7 @@ def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
         f"scans       {len(dataset)} in {division}; {rows} x {columns} pixels",
         f"devices     {', '.join(replicas.devices)}; {counted(replicas.count, 'replica')}, "
         f"batch {experiment.batch_size} ({share})",
-        f"precision   {replicas.precision} ({replicas.reason}), XLA {'on' if replicas.xla else 'off'}{deterministic}",
+        f"precision   {replicas.precision} ({replicas.reason}){deterministic}",
         f"memory      {check_memory(experiment, dataset.image_shape, replicas)}",
         f"encoder     {encoder}",
     ]

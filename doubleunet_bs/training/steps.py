@@ -48,7 +48,6 @@ class Steps:
         optimizer: built inside the strategy's scope as well.
         loss: see `make_loss`.
         replicas: the devices.
-        jit_compile: let XLA compile the training step, under a strategy of one device (`choose_precision` gives it).
         accumulate: number of micro-batches of each replica, taken one after the other to save memory. The sums of
             the loss still run over the whole batch: with more than one micro-batch a first pass takes the sums, a
             second one the gradients. Batch normalisation sees each micro-batch by itself.
@@ -61,7 +60,6 @@ class Steps:
         optimizer: keras.optimizers.Optimizer,
         loss: OverlapLoss,
         replicas: Replicas,
-        jit_compile: bool = False,
         accumulate: int = 1,
         frozen: Sequence[keras.Variable] = (),
     ):
@@ -72,10 +70,10 @@ class Steps:
             use_fast_kernels(model, replicas.devices[0])
         everything = model.trainable_variables
         excluded = {id(variable) for variable in frozen}
-        self._train = {False: self._training_function(everything, jit_compile)}
+        self._train = {False: self._training_function(everything)}
         if frozen:
             rest = [variable for variable in everything if id(variable) not in excluded]
-            self._train[True] = self._training_function(rest, jit_compile)
+            self._train[True] = self._training_function(rest)
         self._evaluate = tf.function(self._run_evaluate, autograph=False)
 
     def train(self, iterator, frozen: bool = False) -> tuple[float, list[int], list[int]]:
@@ -102,16 +100,13 @@ class Steps:
         """The loss over all batches whose (outputs, terms, 3) sums were added up."""
         return float(self._loss(sums))
 
-    def _training_function(self, variables: list[keras.Variable], jit_compile: bool):
+    def _training_function(self, variables: list[keras.Variable]):
         def replica(micro_batches):
             return self._train_replica(micro_batches, variables)
 
-        # XLA cannot take the batch out of the iterator: only what a replica computes is given to it.
-        compiled = tf.function(replica, jit_compile=True, autograph=False) if jit_compile else replica
-
         def run(iterator):
             micro_batches = [next(iterator) for _ in range(self.accumulate)]
-            losses, counts = self.replicas.strategy.run(compiled, args=(micro_batches,))
+            losses, counts = self.replicas.strategy.run(replica, args=(micro_batches,))
             indices = [part for micro_batch in micro_batches for part in self._local(micro_batch["index"])]
             return self._local(losses)[0], self._sum(counts), indices
 

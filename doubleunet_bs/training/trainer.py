@@ -143,7 +143,6 @@ class Trainer:
             self.optimizer,
             make_loss(experiment),
             self.replicas,
-            self.replicas.xla,
             experiment.accumulate,
             encoder_variables(self.model) if experiment.freeze_encoder else (),
         )

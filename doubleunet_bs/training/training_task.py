@@ -61,7 +61,7 @@ def training_fingerprint(task: TrainingTask, replicas: Replicas) -> dict[str, An
         "encoder weights": file_sha256(Path(encoder)) if own_encoder else None,
         "precision": replicas.precision,
         # These decide the last digits, and the last digits decide the rest of a training.
-        "xla": replicas.xla,
+        "xla": False,  # of states that were saved when XLA could be switched on
         "replicas": replicas.count,
         "deterministic": deterministic_kernels(),
         **task.made_from,
@@ -93,7 +93,6 @@ def training_environment(
         "starts": [*earlier, {"after": done, **start}],
         "replicas": replicas.count,
         "precision": replicas.precision,
-        "xla": replicas.xla,
         "deterministic": fingerprint["deterministic"],
         "experiment": task.experiment.public().to_json(),
         "scans": {"training": len(task.train_cases), "validation": len(task.validation_cases)},

@@ -89,7 +89,6 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16], metavar="N")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="mixed_bfloat16")
     parser.add_argument("--seconds", type=float, default=2.0, help="of steps that count, for each batch")
-    parser.add_argument("--xla", action="store_true", help="compiled by XLA; float32 only")
     parser.add_argument("--torch", action="store_true", help="PyTorch, channels_last, instead")
     parser.add_argument("--profile", action="store_true", help="print where the time of the first batch goes")
     args = parser.parse_args()
@@ -114,7 +113,7 @@ def main() -> None:
             return torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else float("nan")
 
     else:
-        step = own_trainer(args.rows, args.columns, args.precision, args.xla, "all")
+        step = own_trainer(args.rows, args.columns, args.precision, "all")
 
         def memory() -> float:
             return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9 if gpus else float("nan")

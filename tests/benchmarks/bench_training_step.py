@@ -42,7 +42,7 @@ def new_network(rows: int, columns: int, precision: str):
         keras.config.set_dtype_policy("float32")
 
 
-def own_trainer(rows: int, columns: int, precision: str, xla: bool, devices: str = "cpu") -> Step:
+def own_trainer(rows: int, columns: int, precision: str, devices: str = "cpu") -> Step:
     """This project's step, fed as in training: by an iterator of a distributed dataset of uint8 arrays."""
     import tensorflow as tf
 
@@ -51,14 +51,12 @@ def own_trainer(rows: int, columns: int, precision: str, xla: bool, devices: str
     from doubleunet_bs.training.fast_kernels import FusedAdam
     from doubleunet_bs.training.steps import Steps, make_loss
 
-    replicas = choose_precision(open_replicas(devices), precision, "on" if xla else "off")
+    replicas = choose_precision(open_replicas(devices), precision)
     with replicas.strategy.scope():
         model = new_network(rows, columns, precision)
         optimizer = FusedAdam(1e-4)
         optimizer.build(model.trainable_variables)
-    steps = Steps(
-        model, optimizer, make_loss(paper_experiment("focal-tversky-otsu")), replicas, jit_compile=replicas.xla
-    )
+    steps = Steps(model, optimizer, make_loss(paper_experiment("focal-tversky-otsu")), replicas)
     iterators = {}
 
     def step(grey: np.ndarray, labels: np.ndarray) -> float:
@@ -94,9 +92,8 @@ WAYS: dict[str, tuple[str, Callable[[int, int], Step]]] = {
     BASE: ("float32", lambda r, c: plain(r, c, "float32", False)),
     "plain Keras, float32, XLA": ("float32", lambda r, c: plain(r, c, "float32", True)),
     "plain Keras, bfloat16": ("mixed_bfloat16", lambda r, c: plain(r, c, "mixed_bfloat16", False)),
-    "this project, float32": ("float32", lambda r, c: own_trainer(r, c, "float32", False)),
-    "this project, float32, XLA": ("float32", lambda r, c: own_trainer(r, c, "float32", True)),
-    "this project, bfloat16": ("mixed_bfloat16", lambda r, c: own_trainer(r, c, "mixed_bfloat16", False)),
+    "this project, float32": ("float32", lambda r, c: own_trainer(r, c, "float32")),
+    "this project, bfloat16": ("mixed_bfloat16", lambda r, c: own_trainer(r, c, "mixed_bfloat16")),
     "torch, float32": ("float32", lambda r, c: torch_way(r, c, False)),
     "torch, bfloat16": ("mixed_bfloat16", lambda r, c: torch_way(r, c, True)),
 }
@@ -113,12 +110,12 @@ def make_batch(rows: int, columns: int, batch: int) -> tuple[np.ndarray, np.ndar
     return grey + 60 * (labels == 1).astype(np.uint8) + 120 * (labels == 2).astype(np.uint8), labels
 
 
-def profile(rows: int, columns: int, batch: int, precision: str, xla: bool) -> None:
+def profile(rows: int, columns: int, batch: int, precision: str) -> None:
     """Time of one step by kind of operation, from TensorFlow's own profiler."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    step = own_trainer(rows, columns, precision, xla)
+    step = own_trainer(rows, columns, precision)
     grey, labels = make_batch(rows, columns, batch)
     for _ in range(3):
         wall, processor = timed(step, grey, labels)
@@ -138,7 +135,7 @@ def profile(rows: int, columns: int, batch: int, precision: str, xla: bool) -> N
                 if name and not name.endswith(":") and kind.isidentifier():
                     total[kind] += event.duration_ps / 1e9
                     number[kind] += 1
-    print(f"\n{rows} x {columns}, batch {batch}, {precision}{', XLA' if xla else ''}: a step takes {wall:.2f} s wall, ")
+    print(f"\n{rows} x {columns}, batch {batch}, {precision}: a step takes {wall:.2f} s wall, ")
     print(f"{processor:.2f} s processor; milliseconds in operations (they overlap on several cores):")
     whole = sum(total.values())
     for kind, milliseconds in total.most_common(24):
@@ -154,7 +151,6 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=DEFAULT, metavar="NAME", help="; ".join(WAYS))
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="mixed_bfloat16")
-    parser.add_argument("--xla", action="store_true", help="with --profile: compiled by XLA")
     args = parser.parse_args()
     pixels = args.rows * args.columns * args.batch
     chosen = [args.precision] if args.profile else [WAYS[name][0] for name in [BASE, *args.ways]]
@@ -168,7 +164,7 @@ def main() -> None:
     import_tensorflow()
     if args.profile:
         print_environment("tensorflow", "keras")
-        profile(args.rows, args.columns, args.batch, args.precision, args.xla)
+        profile(args.rows, args.columns, args.batch, args.precision)
         return
     names = [BASE, *(name for name in args.ways if name != BASE)]
     steps = {name: WAYS[name][1](args.rows, args.columns) for name in names}

@@ -84,7 +84,6 @@ def test_demo_does_the_whole_job_and_every_path_it_prints_exists(tmp_path, small
         (("--folds", 3, "--patients", 0), "0 patients"),
         (("--folds", 3, "--patients", 9), "9 patients, all with metastases: .* at least 10"),
         (("--folds", 3, "--set", "transfer=yes"), "leave out --set transfer=yes"),
-        (("--folds", 3, "--precision", "mixed_bfloat16", "--xla", "on"), "--xla on works with --precision float32"),
         (("--folds", 3, "--devices", 7), "this machine has"),
         (("--folds", 3, "--encoder-weights", "gone.h5"), "gone.h5: no such file"),
     ],

@@ -60,7 +60,7 @@ def test_the_run_alone_is_enough_to_resume(tmp_path, shards, small_network, caps
     options = ["--epochs", 2, "--folds", 3, "--encoder-weights", "none", "--set", "gamma=1", "--devices", "cpu"]
     with interrupted(2):
         new = ["--data", shards, "--run", run, "--experiment", "focal-tversky", "--fold", 2]
-        assert train(*new, *options, "--xla", "on") == 130
+        assert train(*new, *options, "--precision", "auto") == 130
     said = capsys.readouterr().err
     assert f"interrupted: progress saved: continue with `doubleunet-bs train --run '{run}' --resume`" in said
     # Started once more by mistake, the same command comes again.
@@ -68,7 +68,8 @@ def test_the_run_alone_is_enough_to_resume(tmp_path, shards, small_network, caps
     assert f"continue with `doubleunet-bs train --run '{run}' --resume`" in capsys.readouterr().err
     assert train("--run", run, "--resume") == 0
     said = capsys.readouterr().out
-    assert "XLA on" in said and f"done: {run / 'fold_02'}" in said and "--fold 2" in said
+    precision = read_json(run / "fold_02" / "environment.json")["precision"]  # bfloat16 where the processor has it
+    assert f"precision   {precision} (fixed" in said and f"done: {run / 'fold_02'}" in said and "--fold 2" in said
     assert len((run / "fold_02" / "history.csv").read_text().splitlines()) == 3
     starts = read_json(run / "fold_02" / "environment.json")["starts"]
     assert [start["after"]["epochs"] for start in starts] == [0, 1]

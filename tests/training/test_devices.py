@@ -44,7 +44,7 @@ def test_auto_on_a_processor(monkeypatch, tmp_path, flags, precision):
         monkeypatch.setattr(devices_module, "has_bfloat16_kernels", lambda works=works: works)
         chosen = choose_precision(CPU, "auto")
         assert chosen.precision == (precision if works else "float32")
-    assert not chosen.xla and "this processor has" in chosen.reason
+    assert "this processor has" in chosen.reason
 
 
 def test_a_processor_that_does_not_say_what_it_can():
@@ -62,7 +62,7 @@ def test_auto_on_a_gpu(monkeypatch, capability, precision):
         tf.config.experimental, "get_device_details", lambda device: {"compute_capability": cards[device]}
     )
     found = choose_precision(GPU, "auto")
-    assert found.precision == precision and not found.xla and found.strategy is GPU.strategy
+    assert found.precision == precision and found.strategy is GPU.strategy
     assert choose_precision(TWO_GPUS, "auto").precision == "float32"
 
 
@@ -71,17 +71,8 @@ def test_what_is_asked_for_is_taken_or_refused(monkeypatch):
     monkeypatch.setattr(devices_module, "can_train_in", lambda dtype: dtype != "bfloat16")
     with pytest.raises(SettingsError, match="--precision mixed_bfloat16 does not work .*: use --precision float32"):
         choose_precision(CPU, "mixed_bfloat16")
-    with pytest.raises(SettingsError, match="--precision float32, not mixed_float16: use --xla off"):
-        choose_precision(CPU, "mixed_float16", "on")
-    compiled = choose_precision(CPU, xla="on")
-    assert compiled.xla and isinstance(compiled.strategy, tf.distribute.OneDeviceStrategy) and compiled.count == 1
-    assert not choose_precision(GPU).xla
-    with pytest.raises(SettingsError, match="--xla off or --devices 0"):
-        choose_precision(TWO_GPUS, xla="on")
     with pytest.raises(SettingsError, match="precision float8"):
         choose_precision(CPU, "float8")
-    with pytest.raises(SettingsError, match="xla maybe"):
-        choose_precision(CPU, xla="maybe")
 
 
 def test_memory_grows_with_the_images_that_are_in_a_device_at_once():
