@@ -73,7 +73,8 @@ def _check(result: dict[str, Any]) -> None:
     _all(lambda value: value in ("kept", "none"), result["dicom"]["patient_identity"])
     if result.get("bone_scan_index") is not None:
         _check_index(result["bone_scan_index"])
-    for benign in (result.get("benign") or {}).values():
+    for view, benign in (result.get("benign") or {}).items():
+        _all(lambda value: value in VIEWS, view)
         _all(_is_figure, benign["areas"], benign["pixels"])
     numbers = {lesion["number"]: lesion["view"] for lesion in lesions}
     for focus in result.get("foci") or ():

@@ -29,6 +29,7 @@ LONGEST_TEXT = 10_000
 """Characters of `about_data.txt` that go into a card."""
 
 PURPOSE = "Outlines areas on planar whole-body bone scans (Tc-99m, anterior and posterior) that may be bone metastases."
+PURPOSE_BENIGN = "It outlines benign lesions as well."
 PURPOSE_SKELETON = "Divides the skeleton on planar whole-body bone scans (Tc-99m, anterior and posterior) into regions."
 METHOD = (
     "Double U-Net in TensorFlow, after Chen et al. 2023, Bone Metastases Lesion Segmentation on Breast Cancer Bone "
@@ -72,7 +73,7 @@ def model_card(description: ModelDescription, run: Run) -> dict[str, Any]:
         "format": FORMAT,
         "name": description.name,
         "version": description.version,
-        "purpose": PURPOSE_SKELETON if description.is_skeleton else PURPOSE,
+        "purpose": _purpose(description),
         "intended_use": INTENDED_USE,
         "method": METHOD,
         "quality_warning": description.quality_warning,
@@ -92,6 +93,12 @@ def model_card(description: ModelDescription, run: Run) -> dict[str, Any]:
         "data_fingerprint": description.data_fingerprint,
         "device_uid": device_uid(description.weights_sha256),
     }
+
+
+def _purpose(description: ModelDescription) -> str:
+    if description.is_skeleton:
+        return PURPOSE_SKELETON
+    return f"{PURPOSE} {PURPOSE_BENIGN}" if description.has_benign else PURPOSE
 
 
 def card_page(card: dict[str, Any]) -> str:

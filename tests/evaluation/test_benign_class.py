@@ -136,6 +136,8 @@ def test_public_masks_train_four_classes(public, capsys):
     model = read_json(public / "run" / "fold_01" / "saved_model" / "assets.extra" / "model.json", RunError, "model")
     assert model["class_names"] == ["air", "non-metastatic", "metastatic", "benign"]
     assert model["mask_values"] == {"0": "no lesion", "1": "metastatic", "2": "benign"}
+    card = (public / "run" / "fold_01" / "saved_model" / "model_card.md").read_text()
+    assert "outlines benign lesions as well" in card and "benign: own" in card
     assert "2 where benign is" in model["endpoints"]["serving_default"]["outputs"]["mask"]["meaning"]
 
 
