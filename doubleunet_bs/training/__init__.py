@@ -2,12 +2,7 @@
 
 The public API, from shards to a trained fold, is in the example of `train_fold`. How a command reaches the gradient:
 `commands.train` -> `run_training` (folds of a run) -> `stages` (trainings of a fold) -> `trainer` (epochs) -> `steps`.
-
-To extend it:
-
-- a loss: a subclass of `network.losses.OverlapLoss`, its name in `Experiment.loss` and in `steps.make_loss`;
-- a network: a function with the arguments and outputs of `network.double_unet`, called in `training/build_network.py`;
-- an augmentation: a variant in `dataset.augmentation.Augmentation`, switched by a setting of `Experiment`.
+How to add a loss, a network or an augmentation is in CONTRIBUTING.md.
 """
 
 from doubleunet_bs.runs import Experiment, Run, create_run, open_run, paper_experiment

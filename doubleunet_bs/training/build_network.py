@@ -19,14 +19,9 @@ from doubleunet_bs.training.training_task import TrainingTask
 
 
 def build_network(task: TrainingTask, replicas: Replicas) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    """The network at its start, and Adam with its variables.
+    """The network at its start, and Adam with its variables. In "mixed_float16" the optimiser scales the loss.
 
-    Args:
-        task: what will be trained.
-        replicas: the devices. With the precision "mixed_float16" the optimiser scales the loss.
-
-    Raises:
-        RunError: initial weights that do not fit.
+    Raises `RunError` for initial weights that do not fit.
     """
     experiment = task.experiment
     keras.utils.set_random_seed(experiment.seed)
@@ -73,11 +68,7 @@ def starting_head_bias(experiment: Experiment, dataset: Dataset, cases: Sequence
 
 
 def load_initial_weights(model: keras.Model, path: Path) -> None:
-    """Start a network from the weights of another one of the same kind.
-
-    Raises:
-        RunError: the file is missing, damaged, or of another network.
-    """
+    """Start from the weights of another network of this kind; `RunError` where they are missing, damaged or others."""
     try:
         model.load_weights(path)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as cause:

@@ -61,9 +61,7 @@ class Replicas:
 def open_devices(
     experiment: Experiment, image_shape: tuple[int, int], settings: DeviceSettings | None = None
 ) -> Replicas:
-    """Open the devices and check that they can train an experiment.
-
-    Nothing is written, except that the ImageNet weights are downloaded if they are needed.
+    """Open the devices and check that they can train an experiment. ImageNet weights are downloaded if they are needed.
 
     Args:
         experiment: what will be trained.
@@ -85,13 +83,9 @@ def open_devices(
 
 
 def open_replicas(devices: str = "all") -> Replicas:
-    """Open the chosen devices in float32.
+    """Open the chosen devices in float32: `DeviceSettings.devices`, or logical CPUs as "cpu:0,1".
 
-    Args:
-        devices: see `DeviceSettings`. Logical devices count like physical ones, also "cpu:0,1" for logical CPUs.
-
-    Raises:
-        SettingsError: for a device that does not exist.
+    Raises `SettingsError` for a device that does not exist.
     """
     gpus, cpus = tf.config.list_logical_devices("GPU"), tf.config.list_logical_devices("CPU")
     if devices == "all":
@@ -114,11 +108,7 @@ def open_replicas(devices: str = "all") -> Replicas:
 
 
 def check_batch_size(batch_size: int, replicas: int, accumulate: int = 1) -> None:
-    """Refuse a batch that leaves a replica without an image.
-
-    Raises:
-        SettingsError: `batch_size` is below `replicas` times `accumulate`, the micro-batches of a batch.
-    """
+    """Refuse (`SettingsError`) a batch that leaves one of the micro-batches of a replica without an image."""
     if batch_size < replicas * accumulate:
         raise SettingsError(
             f"--batch-size {batch_size} is too small for {replicas} device(s) and --accumulate {accumulate}: "
@@ -135,16 +125,13 @@ def sum_over_replicas(sums: tf.Tensor) -> tf.Tensor:
 
 
 def choose_precision(replicas: Replicas, precision: str) -> Replicas:
-    """Settle the precision of some devices.
+    """The same devices with `precision` and `reason` set.
 
     Args:
         replicas: the devices.
         precision: one of `PRECISIONS`, or "auto": bfloat16 where the device multiplies matrices in it (GPUs of compute
             capability 8.0 and above, processors with AMX or AVX-512 BF16 if a trial succeeds), float16 with loss
             scaling on GPUs from 7.0, float32 elsewhere.
-
-    Returns:
-        The same devices with `precision` and `reason` set.
 
     Raises:
         SettingsError: an unknown choice, or a precision that does not work here.
@@ -210,9 +197,7 @@ def memory_advice(
 ) -> str:
     """What to change when the memory does not suffice, each change enough by itself: "use --accumulate 2 or ...".
 
-    Args:
-        experiment, image_shape, replicas: see `open_devices`.
-        available: bytes there are. None: unknown, but fewer than were needed; then the images at once are halved.
+    Without `available` bytes, fewer than were needed, the images at once are halved.
     """
 
     def fits(images: int, precision: str = replicas.precision) -> bool:
@@ -239,17 +224,13 @@ def memory_advice(
 def check_memory(
     experiment: Experiment, image_shape: tuple[int, int], replicas: Replicas, available: float | None = None
 ) -> str:
-    """Compare the memory that a training on the CPU needs with what there is.
-
-    Args:
-        experiment, image_shape, replicas: see `open_devices`.
-        available: bytes. None: ask this machine.
+    """Compare the memory that a training on the CPU needs with `available` bytes, by default those of this machine.
 
     Returns:
         One line for the terminal. On GPUs, whose memory is not asked for, it has the estimate alone.
 
     Raises:
-        SettingsError: this machine's memory is too small. The message says what to change.
+        SettingsError: the memory is too small. The message says what to change.
     """
     needed = memory_needed(experiment, image_shape, replicas)
     if replicas.gpu_numbers:

@@ -22,18 +22,11 @@ _DTYPES = ("float32", "bfloat16")
 
 
 def use_fast_kernels(model: keras.Model, device: str = "CPU:0") -> int:
-    """Give the layers of a model their faster kernels, from its next call on.
+    """Give the layers of a model their faster kernels from its next call on, and return how many were changed.
 
     Replaced are batch normalisation in training that is not synchronised, bilinear doubling and dilated convolutions,
-    where the layer computes in float32 or bfloat16 and the kernel and its gradient work in that precision here.
+    where the layer computes in float32 or bfloat16 and the kernel and its gradient work in that precision on `device`.
     Float64, in which runs are compared beyond rounding, keeps the layers of Keras.
-
-    Args:
-        model: the network.
-        device: where it computes, and where the kernels are tried.
-
-    Returns:
-        The number of layers that were changed; 0 where DOUBLEUNET_BS_FAST_KERNELS is "off".
     """
     if os.environ.get(SWITCH, "on") == "off":
         return 0
@@ -48,13 +41,7 @@ def use_fast_kernels(model: keras.Model, device: str = "CPU:0") -> int:
 
 @functools.cache
 def kernel_works(call: Callable, dtype: str, device: str = "CPU:0") -> bool:
-    """Whether TensorFlow computes a kernel of this file and its gradient on a device, found by trying.
-
-    Args:
-        call: the kernel, a function of this file.
-        dtype: precision of its input, "float32" or "bfloat16" for instance.
-        device: "CPU:0" or "GPU:0" for instance.
-    """
+    """Whether TensorFlow computes a kernel of this file and its gradient on a device ("GPU:0"), found by trying."""
     settings = {"dtype": _policy(dtype), "name": "trial"}
     if call is _normalise:
         layer = keras.layers.BatchNormalization(**settings)
@@ -163,16 +150,12 @@ class FusedAdam(keras.optimizers.Adam):
     """`keras.optimizers.Adam` with TensorFlow's own kernel for its formula: equal to rounding, one pass over memory.
 
     Its variables have the names and shapes of Keras' Adam, so that either continues the other's checkpoint; with `late`
-    there is one more, "late_steps".
+    there is one more, "late_steps". `amsgrad`, which the kernel lacks, is a ValueError.
 
     Args:
-        late: variables that join after the others, all at once. Adam divides its averages by how full they are, which
-            it takes from the number of steps: counted with the others' steps, the still empty averages of the late ones
-            would pass for full, and since that of the squares fills more slowly, their first steps would be several
-            times the learning rate. They have a count of their own.
-
-    Raises:
-        ValueError: with `amsgrad`, which the kernel does not have.
+        late: variables that join after the others, all at once, with a step count of their own. Counted with the
+            others' steps, their still empty averages would pass for full, and the first steps be several times the
+            learning rate.
     """
 
     def __init__(self, *args, late: Sequence[keras.Variable] = (), **kwargs):

@@ -1,13 +1,10 @@
-"""Negative mining: what a model takes for metastases on normal scans becomes the non-metastatic class (paper, section
-2.5).
+"""Negative mining: what a model takes for metastases on normal scans becomes the non-metastatic class (section 2.5).
 
     1. a network is trained on the positive scans of the fold alone               fold_01/mining_model/
     2. it segments the normal scans; whatever it finds there is a false positive   fold_01/mined_negatives/
-    3. the fold is trained on the positive scans and on the normal ones, in which those pixels are class 1 and all
-    others 0
+    3. the fold is trained on the positive scans and on the normal ones, in which those pixels are class 1, others 0
 
-Each fold mines with a model of its own: one of another fold would have been trained on scans that this one tests or
-validates on, and would hand on what it learnt of them.
+Each fold mines with its own model: that of another fold has trained on scans that this one tests or validates on.
 """
 
 import os
@@ -36,14 +33,10 @@ LABELS, DESCRIPTION = "labels.npz", "mined.json"
 def check_unseen(
     trained_on: Collection[str], mined_on: Collection[str], split: Split, patients: Mapping[str, str]
 ) -> None:
-    """Refuse a mining model that has seen what its fold validates or tests on.
+    """Refuse (`RunError`) a model that was trained on, or segments, a patient whom its fold validates or tests on.
 
     Args:
-        trained_on: cases the model was trained on. mined_on: normal cases it is to segment.
-        split: of the fold. patients: case -> patient.
-
-    Raises:
-        RunError: a patient of the validation or test scans is among them.
+        trained_on, mined_on: cases. patients: case -> patient.
     """
     held_out = {patients[case] for case in (*split.validation, *split.test)}
     for what, cases in (("was trained on", trained_on), ("is to segment", mined_on)):
@@ -58,13 +51,7 @@ def check_unseen(
 def mine_negatives(
     model: keras.Model, dataset: Dataset, cases: Sequence[int], batch_size: int
 ) -> dict[int, np.ndarray]:
-    """Segment normal scans.
-
-    Args:
-        model: trained on positive scans, with outputs of three classes.
-        dataset: opened shards.
-        cases: indices of normal scans.
-        batch_size: scans segmented at once.
+    """Segment normal scans (`cases`: their indices), `batch_size` at once.
 
     Returns:
         Index -> (rows, columns) bool: pixels called metastatic, all of them false positives.
@@ -84,15 +71,10 @@ def mine_negatives(
 
 
 def save_mined(path: str | os.PathLike, dataset: Dataset, masks: Mapping[int, np.ndarray], model_sha256: str) -> None:
-    """Write the folder of mined labels, whole or not at all.
+    """Write the new folder of mined labels, whole or not at all.
 
     `labels.npz` holds for each case its mask, packed to bits; `mined.json` the number of its pixels and the SHA-256 of
     the weights that found them; CASE.png shows the scan with the outline of what becomes non-metastatic.
-
-    Args:
-        path: the folder, which must not exist.
-        masks: see `mine_negatives`.
-        model_sha256: of the mining model's weights.
     """
     with new_folder(path) as folder:
         names = {index: dataset.cases[index].case for index in sorted(masks)}
@@ -116,16 +98,9 @@ def save_mined(path: str | os.PathLike, dataset: Dataset, masks: Mapping[int, np
 def load_mined(
     path: str | os.PathLike, dataset: Dataset, cases: Sequence[int], model_sha256: str
 ) -> dict[int, np.ndarray]:
-    """Read what `save_mined` wrote.
+    """Read what `save_mined` wrote of exactly these cases with exactly this model; the masks as `mine_negatives` gives.
 
-    Args:
-        cases: indices that must be in it, and no others. model_sha256: of the weights it must come from.
-
-    Returns:
-        As `mine_negatives`.
-
-    Raises:
-        RunError: missing, damaged, of another model or of other scans.
+    Raises `RunError`: missing, damaged, of another model or of other scans.
     """
     path = Path(path)
     content = read_json(path / DESCRIPTION, RunError, "description of mined labels")
@@ -150,11 +125,7 @@ def load_mined(
 
 
 class MinedDataset:
-    """A dataset in which the mined scans have other labels. All else is as in the dataset beneath.
-
-    Args:
-        dataset: opened shards. masks: index -> (rows, columns) bool, see `mine_negatives`.
-    """
+    """A dataset in which the mined scans have other labels. All else is as in the dataset beneath."""
 
     def __init__(self, dataset: Dataset, masks: Mapping[int, np.ndarray]):
         self._dataset = dataset

@@ -58,11 +58,7 @@ class TensorBoardLog:
         """Write pictures of scans with the errors of their prediction coloured, and the names of what is shown.
 
         Args:
-            step: number of the epoch.
-            grey: (n, rows, columns) uint8 prepared images.
-            labels: (n, rows, columns) uint8 classes.
-            mask: (n, rows, columns) bool, True where metastatic is predicted.
-            records: of the n scans.
+            grey, labels, mask: (n, rows, columns) uint8 images, uint8 classes, and bool where metastatic is predicted.
         """
         if not self._writers:
             return

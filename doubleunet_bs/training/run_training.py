@@ -57,7 +57,7 @@ def train_fold(
     resume: bool = False,
     export: Export | None = None,
 ) -> Path:
-    """Train one fold through all stages of the experiment.
+    """Train one fold through all stages of the experiment, and return its folder.
 
     Args:
         run: the run, see `create_run`.
@@ -66,19 +66,13 @@ def train_fold(
         replicas: the devices, see `open_devices`.
         pretrain: the other cohort, for an experiment with transfer. It is pre-trained on first, unless that is done.
         resume: continue an interrupted fold.
-        export: called as `export(run, fold)` for the trained fold while it is locked. `serving.export.export_fold`
-            writes its `saved_model/`.
-
-    Returns:
-        The folder of the fold.
+        export: called as `export(run, fold)` for the trained fold while it is locked, as `serving.export.export_fold`.
 
     Raises:
-        LockedError: another process trains this fold. One on another machine may have been killed: this is raised
-            after two minutes in which its lock was not abandoned.
+        LockedError: another process trains this fold. One of another machine is waited for, two minutes.
         RunError: the fold has results, and `resume` is off. Or memory ran out: the message says what to change.
         SettingsError, DatasetError: the fold cannot be trained.
-        Interrupted: SIGTERM or SIGINT came. A training is saved, mining and export are finished first. `resume`
-            continues. A second signal acts as usual.
+        Interrupted: SIGTERM or SIGINT came. A training is saved, mining and export are finished first.
 
     Example:
         >>> from doubleunet_bs.preparation import open_shards
@@ -110,17 +104,9 @@ def train_all_folds(
     export: Export | None = None,
     numbers: Sequence[int] | None = None,
 ) -> list[Path]:
-    """Train all folds one after the other, except those that are trained already or locked by another process.
+    """Train all folds, or those of some `numbers`, except what is trained already or locked by another process.
 
-    Args:
-        numbers: of the folds. None: all.
-        run, dataset, replicas, pretrain, resume, export: see `train_fold`.
-
-    Returns:
-        The folders of the folds that were trained now.
-
-    Raises:
-        RunError: a fold was interrupted, and `resume` is off. See `train_fold` for the others.
+    The other arguments and errors are those of `train_fold`. Returns the folders of the folds that were trained now.
     """
     trained = []
     with StopSignals() as signals:
@@ -140,18 +126,9 @@ def train_all_folds(
 
 
 def train_pretraining(run: Run, other: ShardedDataset | None, replicas: Replicas, resume: bool = False) -> Path:
-    """Pre-train on the other cohort, unless that is done. Wait while another process does it.
+    """Pre-train on the other cohort, unless that is done, and return the folder. Waits while another process does it.
 
-    Args:
-        run: a run with transfer.
-        other: the shards of the other cohort.
-        replicas, resume: see `train_fold`.
-
-    Returns:
-        The folder `pretrain`.
-
-    Raises:
-        SettingsError: an experiment without transfer, or no other cohort. See `train_fold` for the others.
+    Raises `SettingsError` without transfer or without another cohort; the others as `train_fold`.
     """
     if not run.experiment.transfer or other is None:
         raise SettingsError(f"{run.experiment.name}: pre-training needs transfer and --pretrain-data")

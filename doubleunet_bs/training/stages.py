@@ -109,11 +109,7 @@ def write_stages(run: Run, fold: int) -> None:
 
 
 def pretraining(run: Run, other: ShardedDataset) -> TrainingTask:
-    """The training on the other cohort of a run with transfer.
-
-    Raises:
-        DatasetError: see `pretraining_cases`.
-    """
+    """The training on the other cohort of a run with transfer; errors as of `pretraining_cases`."""
     experiment = run.experiment
     train, validation = pretraining_cases(experiment, other)
     return TrainingTask(
@@ -129,13 +125,10 @@ def pretraining(run: Run, other: ShardedDataset) -> TrainingTask:
 
 
 def pretraining_cases(experiment: Experiment, dataset: ShardedDataset) -> tuple[list[int], list[int]]:
-    """The scans of the other cohort that train, and those that choose the best epoch and the learning rate.
+    """Indices of scans of the other cohort: those that train, and those that choose the best epoch and learning rate.
 
     All positive scans take part, and the normal ones by `experiment.pretrain_negatives`. The patients are split into as
     many parts as the run has folds. One part validates, the others train.
-
-    Returns:
-        Indices into `dataset`, in its order.
 
     Raises:
         DatasetError: fewer than 3 patients with metastases, or no normal scan where normal scans should train.
@@ -161,15 +154,7 @@ def _indices(dataset: ShardedDataset, names: Sequence[str]) -> list[int]:
 
 
 class FoldStages:
-    """The stages of one fold after the pre-training.
-
-    Args:
-        run: the run.
-        dataset: its shards.
-        folds: its folds, see `Run.folds`.
-        fold: 1 ... number of folds.
-        replicas: the devices.
-        show_progress: see `Trainer`.
+    """The stages of one fold after the pre-training, with the `folds` of `Run.folds`.
 
     Raises:
         RunError: the pre-training is missing, or a finished stage was made from something else.
@@ -194,22 +179,14 @@ class FoldStages:
         self._start = self._pretrained_weights() if start is None else start.weights
 
     def mining_model(self) -> Trainer:
-        """The training on the positive scans alone, whose model mines.
-
-        Raises:
-            SettingsError, DatasetError: see `Trainer`.
-        """
+        """The training on the positive scans alone, whose model mines."""
         title = f"fold {self.fold} mining model"
         return self._trainer(MINING_MODEL, title, self.split.train, self.dataset, self._start)
 
     def mine(self) -> Path:
-        """Segment the normal scans with the finished mining model and keep its false positives.
+        """Segment the normal scans with the finished mining model, keep its false positives, and return their folder.
 
-        Returns:
-            The folder `mined_negatives`.
-
-        Raises:
-            RunError: the model has seen what this fold validates or tests on, or is not that of this fold.
+        Raises `RunError` for a model that has seen what this fold validates or tests on, or is not that of this fold.
         """
         path = stage_path(self.run, self.fold, MINED_NEGATIVES)
         model_path = self._checked_mining_model()
@@ -221,11 +198,7 @@ class FoldStages:
         return path
 
     def final(self) -> Trainer:
-        """The training whose model is tested.
-
-        Raises:
-            SettingsError, DatasetError: see `Trainer`.
-        """
+        """The training whose model is tested."""
         experiment, title = self.run.experiment, f"fold {self.fold}"
         weights = self._start
         if experiment.negatives == "none":
@@ -306,11 +279,7 @@ class FoldStages:
 
 
 def mining_summary(path: Path) -> str:
-    """What mining found, as one line for the terminal.
-
-    Args:
-        path: the folder `mined_negatives`.
-    """
+    """What mining found, from the folder `mined_negatives`, as one line for the terminal."""
     pixels = read_json(path / DESCRIPTION, RunError, "description of mined labels")["false_positive_pixels"]
     hit = sum(bool(number) for number in pixels.values())
     return f"mining      {sum(pixels.values())} false-positive pixels on {hit} of {len(pixels)} normal scans"

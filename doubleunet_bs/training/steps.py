@@ -44,8 +44,7 @@ class Steps:
     """The compiled steps of a model under a strategy.
 
     Args:
-        model: the network, built inside the strategy's scope.
-        optimizer: built inside the strategy's scope as well.
+        model, optimizer: built inside the strategy's scope.
         loss: see `make_loss`.
         replicas: the devices.
         accumulate: number of micro-batches of each replica, taken one after the other to save memory. The sums of
@@ -77,12 +76,9 @@ class Steps:
         self._evaluate = tf.function(self._run_evaluate, autograph=False)
 
     def train(self, iterator, frozen: bool = False) -> tuple[float, list[int], list[int]]:
-        """Take the next batch and update the weights with it.
+        """Take the next batch and update the weights with it, with `frozen` all but those given as frozen.
 
-        Args:
-            iterator: of the distributed dataset. Taking the batch inside the compiled step keeps its size open: a
-                smaller last batch is not traced again.
-            frozen: leave the variables given as `frozen` as they are.
+        The batch is taken inside the compiled step, so that a smaller last batch is not traced again.
 
         Returns:
             The loss before the update; [true positives, false positives, false negatives] of output 2 in metastatic

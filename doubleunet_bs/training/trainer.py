@@ -57,11 +57,6 @@ PROGRESS_PICTURE_SECONDS = 15.0
 class Trainer:
     """Fits a network to some cases of a dataset.
 
-    Args:
-        task: what is trained, on what, and where the results go.
-        replicas: the devices.
-        show_progress: progress bar and one line an epoch on the terminal.
-
     Raises:
         SettingsError: a batch with fewer images than replicas times micro-batches.
         DatasetError: no lesion to learn from or to validate on.
@@ -94,13 +89,10 @@ class Trainer:
         self.signals, self.reading_errors = StopSignals(), ReadingErrors()
 
     def train(self, resume: bool = False) -> Path:
-        """Train to the last epoch and write `best.weights.h5`, `history.csv`, `progress.png` and `model.keras`.
+        """Train to the last epoch; write best weights, `history.csv`, `progress.png`, `model.keras`; return the folder.
 
         Args:
             resume: continue from the saved state. Without it a folder with results is left alone.
-
-        Returns:
-            The folder.
 
         Raises:
             RunError: the folder has results and `resume` is off, or the saved state does not fit.

@@ -83,14 +83,7 @@ class TrainingState:
 def save_state(
     path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: dict
 ) -> None:
-    """Write all variables of model and optimiser, and `progress`, to `path`.
-
-    Args:
-        path: the file.
-        model: the network.
-        optimizer: its optimiser, built.
-        progress: plain JSON values.
-    """
+    """Write all variables of model and built optimiser, and `progress` of plain JSON values, to `path`."""
     arrays = {f"model/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(model))}
     arrays |= {
         f"optimizer/{index:04d}": keras.ops.convert_to_numpy(value) for index, value in enumerate(_values(optimizer))
@@ -113,14 +106,9 @@ def load_state(
 ) -> dict[str, Any]:
     """Load a saved state into model and optimiser and return its `progress`. Nothing changes unless everything fits.
 
-    Args:
-        path: the file.
-        model, optimizer: what it was saved from, built again.
-        fingerprint: what the entry "identity" of its `progress` must equal.
-
     Raises:
         RunError: the file is missing, truncated, damaged or of another format, its variables are not those of this
-            model and optimiser, or its fingerprint differs. The difference is named.
+            model and optimiser, or "identity" in its `progress` is not `fingerprint`. The difference is named.
     """
     with _open(path) as archive:
         meta = _meta(path, archive)

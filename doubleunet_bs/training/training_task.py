@@ -73,17 +73,10 @@ def training_environment(
 ) -> dict[str, Any]:
     """The content of `environment.json`: versions, devices, settings and hashes, without a path or a user's name.
 
-    Versions and devices are those of this start. "starts" lists all starts whose epochs are in the result, each with
-    the epochs and batches that were done before it.
+    Versions and devices are those of this start, from `state`. "starts" lists all starts whose epochs are in the
+    result, each with the epochs and batches that were done before it.
 
-    Args:
-        task: what is about to train.
-        replicas: the devices.
-        fingerprint: its `training_fingerprint`.
-        state: where it starts.
-
-    Raises:
-        RunError: the `environment.json` of the interrupted training is damaged.
+    Raises `RunError` where the `environment.json` of the interrupted training is damaged.
     """
     start = {**describe_environment(), "devices": list(replicas.devices)}
     done = {"epochs": state.epoch, "batches": state.batch}
@@ -108,11 +101,7 @@ def training_environment(
 
 
 def read_environment(path: Path) -> dict[str, Any]:
-    """The `environment.json` of a training's folder.
-
-    Raises:
-        RunError: missing or damaged.
-    """
+    """The `environment.json` of a training's folder; `RunError` where it is missing or damaged."""
     content = read_json(path / ENVIRONMENT, RunError, "description of a training environment")
     if not isinstance(content, dict):
         raise RunError(f"{path / ENVIRONMENT}: not a description of a training environment")
@@ -120,13 +109,9 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def check_made_from(path: Path, made_from: dict[str, Any]) -> dict[str, Any]:
-    """Compare the folder of a finished training with what it must have been made from.
+    """Compare the folder of a finished training with what it must have been made from, and return its environment.
 
-    Returns:
-        Its `read_environment`.
-
-    Raises:
-        RunError: made for another fold, or from other scans or weights. The first difference is named.
+    Raises `RunError`: made for another fold, or from other scans or weights. The first difference is named.
     """
     content = read_environment(path)
     for key, value in made_from.items():
