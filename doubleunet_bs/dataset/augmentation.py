@@ -18,15 +18,7 @@ from doubleunet_bs.preparation.shards import Dataset
 
 
 def brightness_levels(mean: float, levels: int = 7, reach: float = 5.0) -> np.ndarray:
-    """`levels` evenly spaced mean intensities in the open range (mean - reach, mean + reach), `mean` in their middle.
-
-    Args:
-        mean: of the normalised scan, in grey levels.
-        levels: an odd number.
-        reach: half the width of the range.
-
-    Returns:
-        float64 array of shape (levels,), ascending.
+    """`levels` (odd) evenly spaced mean intensities in the open range (mean - reach, mean + reach) around `mean`.
 
     Example:
         >>> brightness_levels(10.0).tolist()
@@ -53,19 +45,10 @@ def mirror(image: np.ndarray, flip: str) -> np.ndarray:
 
 
 class Augmentation:
-    """The variants of some cases.
+    """The variants of some cases: 14 with seven levels and a flip.
 
     Variant number v of a case shows the level v // 2, in ascending order, mirrored when v is odd. Without a flip v is
-    the number of the level.
-
-    Args:
-        dataset: opened shards.
-        cases: indices into it. Their counts are read once, for the gains of their levels.
-        levels, reach: see `brightness_levels`.
-        flip: see `mirror`.
-
-    Attributes:
-        variants: their number, 14 with seven levels and a flip.
+    the number of the level. The counts of the cases (indices) are read once, for the gains of their levels.
 
     Raises:
         DatasetError: a case has too few pixels with counts to become as bright as its highest level.

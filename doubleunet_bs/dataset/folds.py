@@ -170,11 +170,7 @@ def has_published_split(cases: Iterable[CaseRecord]) -> bool:
 
 
 def published_folds(cases: Sequence[CaseRecord]) -> Folds:
-    """The published split of a public data set, as one fold.
-
-    Raises:
-        SettingsError: some part has no scan with metastases.
-    """
+    """The published split of a public data set, as one fold; `SettingsError` where a part has no metastases."""
     if not has_published_split(cases):
         raise SettingsError("1 fold is the published split of a public data set, which these shards lack: set --folds")
     parts, negative_parts = (
@@ -216,17 +212,10 @@ def choose_folds(dataset: ShardedDataset, folds: int | None = None, seed: int = 
 
 
 def keep_parts(earlier: Folds, cases: Sequence[CaseRecord], lesions: Mapping[str, int] | None = None) -> Folds:
-    """The folds of a cohort that has grown or was corrected: patients with metastases stay in their earlier parts.
+    """The folds of a cohort that has grown or was corrected: patients with metastases stay in their `earlier` parts.
 
     A patient who is new, or had no metastases, goes into a part with the fewest patients, those with the most lesions
-    first.
-
-    Args:
-        earlier: the folds of the earlier cohort, with the same pseudonyms.
-        cases, lesions: see `make_folds`.
-
-    Raises:
-        SettingsError: no patient of one of the parts is left.
+    first. `SettingsError`: no patient of one of the parts is left.
     """
     burden, scans = _burden(cases, lesions)
     part_of = {earlier.patients[case]: number for number, part in enumerate(earlier.parts) for case in part}
@@ -266,14 +255,9 @@ def _burden(
 def hold_out(
     cases: Sequence[CaseRecord], parts: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None
 ) -> Split:
-    """Keep one part of a cohort for validation; all other cases may train. Nothing tests.
+    """Keep one of some parts of a cohort for validation, see `make_folds`; all other cases may train. Nothing tests.
 
-    Args:
-        cases, seed, lesions: see `make_folds`.
-        parts: number of parts of the positive cases; as many as there are patients when there are fewer.
-
-    Raises:
-        SettingsError: fewer than 3 patients with metastases.
+    There are as many parts as patients when these are fewer. `SettingsError`: fewer than 3 patients with metastases.
     """
     patients = {case.patient for case in cases if case.group == "positive"}
     if len(patients) < 3:

@@ -19,11 +19,7 @@ def as_paths(paths: Paths) -> list[Path]:
 
 
 class JoinedShards(ShardedDataset):
-    """The cases of several shard folders, made by `open_all_shards`.
-
-    Attributes:
-        parts: the folders' data sets. `path` names all of them, for messages.
-    """
+    """The cases of several shard folders (`parts`), made by `open_all_shards`. `path` names all, for messages."""
 
     def __init__(self, parts: Sequence[ShardedDataset]):
         cases, first = [], 0
@@ -53,17 +49,14 @@ def parts_of(dataset: Any) -> tuple[Any, ...]:
 def open_all_shards(
     paths: Sequence[str | os.PathLike], verify: bool = False, other_patients: bool = False
 ) -> ShardedDataset:
-    """Open one shard folder or join several. The order in which they are named does not matter.
+    """Open one shard folder or join several, see `open_shards`. The order in which they are named does not matter.
 
-    Args:
-        paths: the folders.
-        verify: see `open_shards`.
-        other_patients: the user confirms that folders with different keys share no patients.
+    With `other_patients` the user confirms that folders with different keys share no patients.
 
     Raises:
         SettingsError: a folder twice.
-        DatasetError: see `open_shards`. Or the folders were prepared with different settings, have a scan in common, or
-            their patients cannot be compared.
+        DatasetError: the folders were prepared with different settings, have a scan in common, or their patients cannot
+            be compared.
     """
     parts = [open_shards(path, verify) for path in paths]
     if len({part.fingerprint for part in parts}) < len(parts):

@@ -109,10 +109,9 @@ def split_into_pairs(batch: Sequence[int], count: int) -> list[tuple[list[int], 
 
     Args:
         batch: at least 2 images, fewer than twice `count`.
-        count: of micro-batches.
 
     Returns:
-        For each micro-batch its images and their weights. The weights of an image add up to 1.
+        For each of `count` micro-batches its images and their weights. The weights of an image add up to 1.
     """
     slots = [batch[place % len(batch)] for place in range(2 * count)]
     return [
@@ -134,13 +133,7 @@ def load_micro_batch(
     variants: Sequence[int] | np.ndarray | None = None,
     augmentation: Augmentation | None = None,
 ) -> MicroBatch:
-    """Grey images, labels and weights of some cases.
-
-    Args:
-        dataset: opened shards.
-        indices, weights: of the cases, and how much each image counts.
-        variants: of the augmentation, one for each case; None without augmentation.
-        augmentation: None shows the cases as prepared.
+    """Grey images, labels and weights of some cases, shown in the variants of the augmentation, if any.
 
     Returns:
         "grey" (n, rows, columns) uint8, "labels" (n, rows, columns) uint8, "weights" (n,) float32, "index" (n,) int32:
@@ -173,14 +166,8 @@ def training_micro_batches(
 ) -> tf.data.Dataset:
     """The micro-batches of all batches of some epochs, `replicas` for each batch.
 
-    Args:
-        dataset: opened shards.
-        plan: what the epochs show.
-        epochs: their numbers.
-        replicas: micro-batches of each batch.
-        first_batch: batches of the first epoch to skip, for a run that is resumed within an epoch.
-        augmentation: must know all cases of the plan and have as many variants; None shows them as prepared.
-        errors: where an error of reading is kept.
+    A run that is resumed within an epoch skips the batches before `first_batch`. The augmentation, if any, must know
+    all cases of the plan and have as many variants.
     """
 
     def images() -> Iterator[tuple[list[int], list[float], list[int]]]:

@@ -24,11 +24,7 @@ class SkeletonDataset(ShardedDataset):
 
     @classmethod
     def of(cls, dataset: ShardedDataset) -> Self:
-        """The skeleton view of an opened shard folder.
-
-        Raises:
-            DatasetError: no skeleton is annotated in it.
-        """
+        """The skeleton view of an opened shard folder; `DatasetError` where no skeleton is annotated in it."""
         numbers = [index for index, case in enumerate(dataset.cases) if case.has_regions]
         if not numbers:
             raise DatasetError(f"{dataset.path}: no skeleton is annotated in it: run prepare with --regions")

@@ -42,11 +42,7 @@ def load_openjpeg() -> Callable[[bytes, dict], bytes]:
 
 
 def load_pydicom(uid: str, plugin: str) -> Callable[[bytes, dict], bytes]:
-    """The function that decodes with one of pydicom's plugins.
-
-    Raises:
-        ImportError: when the plugin's library does not load.
-    """
+    """The function that decodes with one of pydicom's plugins; ImportError when its library does not load."""
     decoder = get_decoder(uid)
     if plugin not in decoder.available_plugins:
         raise ImportError(f"{plugin} is not available")

@@ -97,11 +97,7 @@ class Codestream(NamedTuple):
 
 
 def describe_frame(frame: bytes) -> Codestream:
-    """Read the size of the image in a JPEG, JPEG-LS or JPEG 2000 frame.
-
-    Raises:
-        ScanError: `damaged-pixels` when the frame has no readable header.
-    """
+    """The size of the image in a JPEG, JPEG-LS or JPEG 2000 frame; `damaged-pixels` when it has no readable header."""
     jpeg = frame[:2] == b"\xff\xd8"
     # A JPEG 2000 stream may be wrapped in a JP2 file.
     start = -1 if jpeg else frame.find(_JPEG2000_START, 0, 4096)
@@ -127,12 +123,7 @@ def describe_frame(frame: bytes) -> Codestream:
 
 
 def check_decoder(uid: str) -> None:
-    """Check that pixel data of a transfer syntax can be read.
-
-    Raises:
-        ScanError: `transfer-syntax` when this package does not read it, `missing-decoder` when the library for it
-            is not installed.
-    """
+    """Refuse a transfer syntax that is not read (`transfer-syntax`) or lacks its library (`missing-decoder`)."""
     if uid in NATIVE_SYNTAXES:
         return
     if uid not in DECODERS:

@@ -83,18 +83,13 @@ class DicomFile:
 def load_header(data: bytes, complete: bool) -> DicomFile:
     """Parse everything before the pixel data; `data` is the beginning of a file, or the `complete` one.
 
-    Raises:
-        ScanError: `not-dicom`, `truncated`, `damaged-header` or `header-too-large`.
+    Raises `ScanError`: `not-dicom`, `truncated`, `damaged-header` or `header-too-large`.
     """
     return _load(data, complete, with_pixels=False)
 
 
 def load_file(data: bytes) -> DicomFile:
-    """Parse a whole file, with its pixel data.
-
-    Raises:
-        ScanError: those of `load_header`, `decompression-bomb` or `damaged-pixels`.
-    """
+    """Parse a whole file with its pixels. `ScanError`: as `load_header`, `decompression-bomb` or `damaged-pixels`."""
     return _load(data, True, with_pixels=True)
 
 

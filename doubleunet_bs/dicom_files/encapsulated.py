@@ -18,15 +18,12 @@ END_WARNING = "the end mark of the compressed pixel data is missing or damaged; 
 
 
 def split_frames(data: bytes, frames: int, uid: str) -> tuple[list[bytes], list[str]]:
-    """Split encapsulated pixel data into compressed frames.
+    """Split encapsulated pixel data into compressed frames, and return them with warnings.
 
     Args:
         data: everything behind the header of the element, up to the end of the file.
         frames: the number the header describes.
         uid: transfer syntax UID.
-
-    Returns:
-        The frames, and warnings.
 
     Raises:
         ScanError: `truncated` when there are fewer, `pixel-layout` when there are more or they cannot be separated.
@@ -52,11 +49,7 @@ def split_frames(data: bytes, frames: int, uid: str) -> tuple[list[bytes], list[
 
 
 def _items(data: bytes) -> tuple[list[bytes], bool]:
-    """The values of all items, the first of which is the offset table, and whether the end mark follows them.
-
-    Raises:
-        ScanError: `truncated` when the data end within an item.
-    """
+    """The values of all items, first the offset table, and whether the end mark follows; `truncated` within an item."""
     items: list[bytes] = []
     position = 0
     while data[position : position + 4] == _ITEM and position + 8 <= len(data):

@@ -83,12 +83,7 @@ class Layout:
 def load_scan_header(source: Source, archive: zipfile.ZipFile | None = None) -> tuple[DicomFile, Layout]:
     """Parse the header of a file, and as little of the file as possible; pixels are not read.
 
-    Args:
-        source: the file.
-        archive: the open archive it is in, for members.
-
-    Raises:
-        ScanError: as `load_header` and `find_layout`.
+    A member of an archive may be given with the open `archive`. `ScanError`: as `load_header` and `find_layout`.
     """
     for limit in (FIRST_LOOK_BYTES, MAX_HEADER_BYTES):
         data, complete = source.read(limit, archive)
@@ -105,10 +100,9 @@ def load_scan_header(source: Source, archive: zipfile.ZipFile | None = None) -> 
 
 
 def load_scan_file(source: Source) -> tuple[DicomFile, Layout]:
-    """Read and parse a whole file, with its pixel data.
+    """Read and parse a whole file, with its pixels.
 
-    Raises:
-        ScanError: `unreadable`, `too-large`, or as `load_file` and `find_layout`.
+    Raises `ScanError`: `unreadable`, `too-large`, or as `load_file` and `find_layout`.
     """
     data, complete = source.read(MAX_FILE_BYTES)
     _check_first(data)

@@ -88,12 +88,7 @@ def kind_by_name(steps: Sequence[str]) -> str | None:
 
 
 def kind_of_other(name: str, data: bytes) -> str | None:
-    """The kind of a file that does not begin as DICOM does; None when it may be a damaged scan.
-
-    Args:
-        name: of the file.
-        data: its first bytes.
-    """
+    """The kind of a file whose first bytes are not those of DICOM; None when it may be a damaged scan."""
     lowered = name.lower()
     _, dot, suffix = lowered.rpartition(".")
     if dot and suffix in _KINDS:

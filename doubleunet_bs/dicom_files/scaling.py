@@ -53,15 +53,10 @@ _AS_STORED = _Scale("the stored values", 1.0, 0.0, True)
 
 
 def scale_to_counts(values: np.ndarray, dataset: Dataset, accumulated: float | None) -> np.ndarray:
-    """Apply the scale that the header means and insist on whole numbers.
+    """Apply the scale that the header means to stored integers, and insist on whole numbers.
 
-    Args:
-        values: stored values, integers.
-        dataset: the header.
-        accumulated: Counts Accumulated, or None.
-
-    Raises:
-        ScanError: `fractional-counts` when the result is no whole numbers or no counts, `damaged-header`.
+    `accumulated` is Counts Accumulated, or None. `ScanError`: `damaged-header`, or `fractional-counts` when the result
+    is no whole numbers or no counts.
     """
     if "ModalityLUTSequence" in dataset:
         raise ScanError("has pixel values behind a look-up table, which are no counts", "fractional-counts")

@@ -112,11 +112,7 @@ def prefix_errors(source: Source) -> Iterator[None]:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a regular file for reading.
-
-    Raises:
-        ScanError: `unreadable` when there is no such file, or it is a folder, a pipe or a device, or not allowed.
-    """
+    """Open a regular file; `unreadable` when there is none, or it is a folder, a pipe or a device, or not allowed."""
     try:
         # A pipe without a writer would block for ever, so look before opening.
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -140,11 +136,7 @@ def is_archive(path: str) -> bool:
 
 
 def open_archive(path: str) -> zipfile.ZipFile:
-    """Open a zip archive after its size on paper has been checked.
-
-    Raises:
-        ScanError: `unreadable`, `archive` (damaged), or `archive-bomb`.
-    """
+    """Open a zip archive after its size on paper was checked; `unreadable`, `archive` (damaged) or `archive-bomb`."""
     try:
         with open_file(path) as file:
             _check_directory(file)

@@ -248,11 +248,7 @@ def _view_at_angle(detector: Dataset) -> View:
 
 
 def check_views(anterior: np.ndarray, posterior: np.ndarray) -> list[str]:
-    """Compare two views of a scan, uint16 counts of shape (1024, 256): no or one warning.
-
-    Raises:
-        ScanError: `same-view` when the two arrays are identical.
-    """
+    """Compare two views, uint16 counts of shape (1024, 256): no or one warning; `same-view` when they are identical."""
     if np.array_equal(anterior, posterior):
         raise ScanError("has the same pixels in both views", "same-view")
     correlation = side_correlation(anterior, posterior)

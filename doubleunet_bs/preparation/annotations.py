@@ -211,12 +211,7 @@ def _view_of_picture(picture: str, names: Sequence[str]) -> str | None:
 
 
 def warn_of_other_view(shown: Mapping[str, np.ndarray], views: Mapping[str, np.ndarray]) -> list[str]:
-    """Warn of an annotation whose picture looks more like the other view.
-
-    Args:
-        shown: pictures as in `Annotation.shown`.
-        views: "anterior" and "posterior" -> counts; nothing is said of a scan with one view.
-    """
+    """Warn of an annotation whose picture (`Annotation.shown`) looks more like the other of both views."""
     halves = dict(zip(VIEWS, np.hsplit(shown["side_by_side"], 2), strict=True)) if "side_by_side" in shown else shown
     if set(views) != set(VIEWS):
         return []
@@ -243,12 +238,7 @@ def _likeness(picture: np.ndarray, counts: np.ndarray) -> float:
 def warn_of_mix_ups(
     cases: Sequence[CaseRecord], annotations: Sequence[tuple[ScanFiles, Annotation]]
 ) -> list[CaseRecord]:
-    """Warn of scans whose annotation was drawn on the picture of another scan, or has the outlines of another scan.
-
-    Args:
-        cases: of all scans.
-        annotations: for each case its files and its annotation.
-    """
+    """Warn of scans whose annotation was drawn on the picture of another scan, or has the outlines of another scan."""
     names = NearNames({name for source, _ in annotations for name in source.names})
     times = Counter(outline for _, annotation in annotations for outline in set(annotation.outlines))
     found = []

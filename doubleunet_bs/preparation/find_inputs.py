@@ -95,10 +95,8 @@ def find_inputs(
     """Search both folders. Headers are read, pixels are not.
 
     Args:
-        scans, labels: the folders.
         patients: table of patients; None takes patients.csv of the labels folder when it is there.
         classes_file: the class map, which is no annotation where it lies in the labels folder.
-        allow_missing_view: accept scans of one view.
         regions: folder of annotations of the skeleton, if any.
         pictures: the scans are grey pictures instead of DICOM files.
 
@@ -207,11 +205,7 @@ def _find_strays(
 def _check_forgotten(
     source: ScanFiles, own: Sequence[Path], declared: Declaration | None, strays: Sequence[Path]
 ) -> None:
-    """A view without annotation counts as free of lesions: not while a file is there that may be the annotation.
-
-    Raises:
-        ScanError: reason "label-name".
-    """
+    """Refuse ("label-name") a scan whose view would count as free of lesions beside what may be its annotation."""
     views = set(VIEWS)
     for path in own:
         stem = annotation_stem(path, source.names)
@@ -258,11 +252,7 @@ def _choose_files(
     declared: Mapping[str, Declaration],
     labels: Path,
 ) -> tuple[Path, ...]:
-    """The annotation files of a scan.
-
-    Raises:
-        ScanError: reason "ambiguous-name": several scans have this name, and folders do not tell which one is meant.
-    """
+    """The annotation files of a scan; "ambiguous-name" where folders do not tell which of several scans is meant."""
     long_names = _long_names(source)
     own = [file for stem in stems_of(source.names) for file in files.get(stem, ())]
     # What lies in the folder of a rejected file of this name is the annotation of that file.

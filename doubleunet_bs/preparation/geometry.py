@@ -71,14 +71,10 @@ class BodyBox:
 
 
 def find_body(views: Mapping[str, np.ndarray]) -> tuple[dict[str, BodyBox], list[str]]:
-    """The body bounding box of each view.
+    """The body bounding box of each view, with the same rows in all of them, and warnings.
 
     Args:
-        views: name -> uint16 counts of shape (rows, columns), all of the same shape, at least one. Leave out a missing
-            view.
-
-    Returns:
-        The box by name (the rows are the same for all views), and warnings.
+        views: name -> uint16 counts of shape (rows, columns), all of the same shape. Leave out a missing view.
 
     Raises:
         ScanError: reason "no-body": no run of rows stands out from the rest, for instance in a blank scan.
@@ -118,11 +114,9 @@ def _body_warnings(first: int, last: int, profiles: Sequence[np.ndarray]) -> lis
 
 
 def check_orientation(views: Sequence[np.ndarray], first: int, last: int) -> list[str]:
-    """One warning when every view shows legs at the top and none at the bottom, else none.
+    """One warning when every view, clipped so that no pixel stands out, shows legs at the top and none at the bottom.
 
-    Args:
-        views: counts of shape (rows, columns), at least one view, clipped so that no single pixel stands out.
-        first, last: rows of a whole body, inclusive; a hundred of them or more.
+    `first` and `last` are the rows of a whole body, inclusive; a hundred of them or more.
     """
     begin, end = (max(1, round(part * (last - first + 1))) for part in _END)
     upside_down = [

@@ -39,13 +39,7 @@ COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30,
 
 
 def write_pictures(folder: Path, record: CaseRecord, grey: np.ndarray, labels: np.ndarray) -> None:
-    """Write the prepared image (CASE.png), its classes as a palette image (CASE_labels.png) and `overlay`.
-
-    Args:
-        folder: made when it is not there.
-        record: of the case.
-        grey, labels: uint8 arrays of the same shape (rows, columns).
-    """
+    """Write the prepared image (CASE.png), its classes as a palette image (CASE_labels.png) and `overlay`."""
     case = record.case
     save_png(folder / f"{case}.png", grey)
     palette = Image.fromarray(labels)
@@ -87,11 +81,7 @@ VIEW_SOURCES = {
 
 
 def inspection(scan: "BoneScan", prepared: PreparedCase) -> dict[str, Any]:
-    """Figures of a scan and its preparation, without anything of the patient.
-
-    Returns:
-        A JSON object. A missing view is None.
-    """
+    """Figures of a scan and its preparation, without anything of the patient. A missing view is None."""
     views: dict[str, Any] = {}
     for index, name in enumerate(VIEWS):
         if name in scan.missing_views:
@@ -157,12 +147,7 @@ def inspection_text(figures: dict[str, Any]) -> str:
 
 
 def inspection_line(name: str, figures: dict[str, Any] | None = None) -> str:
-    """One line of the table of a folder: the result of `inspection`, or without it the heads of the columns.
-
-    Args:
-        name: of the scan's file or files; in the head line that of their column.
-        figures: from `inspection`.
-    """
+    """One line of the table of a folder: the result of `inspection`, or without it the heads of the columns."""
     cells: tuple[str, ...] = ("anterior", "posterior", "body rows", "pixel mm", "gains", "warnings")
     if figures is not None:
         views = [view for view in figures["views"].values() if view]

@@ -184,11 +184,7 @@ def warn_of_issuers(
 ) -> list[CaseRecord]:
     r"""Add `ISSUER_WARNING` where one Patient ID came with an issuer from one export and without from another.
 
-    Scans that patients.csv assigns get no warning.
-
-    Args:
-        cases, sources: as for `same_patients`, after it.
-        identifiers: pseudonym -> Patient ID, with an issuer "PatientID\issuer".
+    Scans that patients.csv assigns get none. `identifiers`: pseudonym -> Patient ID, or "PatientID\issuer".
     """
     alike = defaultdict(list)
     for number, source in enumerate(sources):
@@ -211,11 +207,7 @@ def warn_of_persons(
 ) -> list[CaseRecord]:
     """Add `PERSON_WARNING` where one Patient ID came with two birth dates or sexes, as when an anonymiser set it.
 
-    Scans that patients.csv assigns get no warning.
-
-    Args:
-        cases, sources: as for `same_patients`.
-        persons: pseudonym of a patient -> pairs of birth date and sex.
+    Scans that patients.csv assigns get none. `persons`: pseudonym of a patient -> pairs of birth date and sex.
     """
     several = {
         patient

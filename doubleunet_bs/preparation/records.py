@@ -99,11 +99,7 @@ def make_record(
 
 
 def parse_record(content: Any) -> CaseRecord:
-    """The inverse of `CaseRecord.to_json`.
-
-    Raises:
-        DatasetError: an entry is missing, unknown, or not what it must be. The message names the entry.
-    """
+    """The inverse of `CaseRecord.to_json`; `DatasetError` names an entry that is missing, unknown or wrong."""
     if isinstance(content, dict):
         # Shards of this format version were first written without them: they still open, and do not know.
         content = {"phantom": None, "has_regions": False, "part": None, "benign_pixels": 0, **content}
@@ -245,11 +241,7 @@ class DataSource:
 
 
 def parse_sources(content: Any) -> tuple[DataSource, ...]:
-    """The inverse of a list of `DataSource.to_json`; a file from before there were sources has none.
-
-    Raises:
-        DatasetError: it is damaged.
-    """
+    """The inverse of a list of `DataSource.to_json`; a file from before there were sources has none."""
     try:
         sources = tuple(DataSource(**{**entry, "remarks": tuple(entry["remarks"])}) for entry in content or ())
     except (TypeError, KeyError):

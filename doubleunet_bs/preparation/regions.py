@@ -66,10 +66,7 @@ def read_regions(
 
 
 def prepare_regions(case: PreparedCase, regions: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The regions of a prepared image.
-
-    Args:
-        case: the prepared scan. regions: see `read_regions`.
+    """The regions of a prepared image, from those of `read_regions`.
 
     Returns:
         uint8 array of the shape of `case.counts`: 0 not bone, 1 to 12. With binning, the most frequent number of each

@@ -88,11 +88,7 @@ class PreparationSettings:
 
     @classmethod
     def from_json(cls, content: Any) -> "PreparationSettings":
-        """The inverse of `to_json`.
-
-        Raises:
-            DatasetError: a missing or an additional entry, or a value that is not allowed.
-        """
+        """The inverse of `to_json`; `DatasetError` for missing or additional entries, or wrong values."""
         names = {field.name for field in dataclasses.fields(cls)}
         if isinstance(content, dict):
             content = {"otsu_histogram": "all", "source": "counts", "benign": "non-metastatic", **content}

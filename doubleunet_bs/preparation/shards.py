@@ -112,11 +112,7 @@ class ShardedDataset:
         return self.shards["labels"][self.cases[index].shard][self.cases[index].row]
 
     def regions(self, index: int) -> np.ndarray:
-        """uint8 array of `image_shape`: 0 not bone, 1 to 12. A read-only view of the mapped file.
-
-        Raises:
-            DatasetError: the skeleton of this case is not annotated.
-        """
+        """uint8 array of `image_shape`: 0 not bone, 1 to 12; `DatasetError` where they are not annotated."""
         record = self.cases[index]
         if not record.has_regions:
             raise DatasetError(f"{self.path}: {record.case} has no annotated skeleton: run prepare with --regions")
@@ -199,8 +195,7 @@ def file_sha256(path: Path) -> str:
 def load_arrays(path: Path, promised: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, np.ndarray]:
     """Arrays of an .npz file by name, when each has the promised shape and type: checked before memory is taken.
 
-    Raises:
-        ValueError: the file is missing, damaged, or holds anything else.
+    Raises ValueError: the file is missing, damaged, or holds anything else.
     """
     arrays = {}
     try:

@@ -28,18 +28,9 @@ from doubleunet_bs.runs.run_folder import BEST_WEIGHTS, EXPERIMENT, KERAS_MODEL,
 def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients: bool = False) -> None:
     """Check that `dataset` can start from a pre-training on `other` (paper, section 2.6).
 
-    They must share no patient and no scan, and be prepared alike. Patients are compared by pseudonym, which requires
-    that both cohorts were prepared with the same key (`prepare --key`). Scans are compared by their counts and files as
-    well, which needs no key.
-
-    Args:
-        dataset: the shards of the run.
-        other: the shards of the other cohort.
-        other_patients: the user confirms that the cohorts share no patients, for cohorts with different keys.
-
-    Raises:
-        DatasetError: naming the folder and the case. Also when one holds phantoms and the other patients, and when
-            their keys differ without `other_patients`.
+    They must be of one kind, prepared alike, and share no patient and no scan; `DatasetError` names folder and case.
+    Patients are compared by pseudonym, which needs one `prepare --key` for both, unless `other_patients`: the user
+    confirms that there is none in both. Scans are compared by their counts and files as well, which needs no key.
     """
     if other.fingerprint in [part.fingerprint for part in (dataset, *parts_of(dataset))]:
         raise DatasetError(f"{other.path}: the same shards as {dataset.path}: pre-train on another cohort")
@@ -60,11 +51,7 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients
 
 
 def check_normal_scans(dataset: ShardedDataset, experiment: Experiment, folds: Folds) -> None:
-    """Without this, a row with normal scans would train without one, under the row's name.
-
-    Raises:
-        SettingsError: normal scans should train, and there is none for a fold.
-    """
+    """Refuse (`SettingsError`) a row with normal scans that has none for a fold: it would train without."""
     if experiment.negatives == "none":
         return
     if not folds.negatives:
@@ -113,12 +100,7 @@ def pretrain_data(
 
 @dataclasses.dataclass(frozen=True)
 class StartFold:
-    """A trained fold of an earlier run, whose weights a fold starts from.
-
-    Attributes:
-        run: the earlier run.
-        fold: its fold.
-    """
+    """A trained fold of an earlier run, whose weights a fold starts from."""
 
     run: Run
     fold: int
@@ -135,11 +117,7 @@ class StartFold:
 
 
 def start_fold(experiment: Experiment, fold: int) -> StartFold | None:
-    """What `fold` of an experiment starts from; None without `start_from`.
-
-    Raises:
-        RunError: it is no run and no fold of one, or not trained.
-    """
+    """What `fold` of an experiment starts from, None without `start_from`; `RunError` where that is no trained fold."""
     if not experiment.start_from:
         return None
     run, own = _start_run(experiment.start_from)
@@ -166,17 +144,11 @@ def check_start(experiment: Experiment, dataset: ShardedDataset, folds: Folds, f
 
     The network and the preparation must be the same. Nobody whom the fold tests or validates on may have trained those
     weights, nor what they started from in turn. Who chose their epoch may validate again, but not test.
-
-    Args:
-        experiment: with or without `start_from`.
-        dataset: the shards of the run.
-        folds: of the run.
-        fold: its number.
-        other_patients: the user confirms that the fold tests and validates on none of those patients.
+    With `other_patients` the user confirms this of patients that cannot be compared.
 
     Raises:
-        RunError: another network, no trained fold. DatasetError: prepared otherwise, or a patient in both, or patients
-            that cannot be compared without `other_patients`.
+        RunError: another network, no trained fold.
+        DatasetError: prepared otherwise, a patient in both, or patients that cannot be compared.
     """
     start = start_fold(experiment, fold)
     if start is None:
@@ -223,12 +195,8 @@ def seen_by_start(
 ) -> Iterator[tuple[ShardedDataset, set[str], set[str]]]:
     """The data sets that some weights come from, the cases that trained them, and those that chose their epoch.
 
-    Args:
-        start: the fold with the weights; None yields nothing.
-        other_patients: pass over data sets that are gone, since the user answers for them.
-
-    Raises:
-        DatasetError: a data set is gone, or another one now.
+    A data set that is gone, or another one now, is a `DatasetError`; with `other_patients` it is passed over, since the
+    user answers for it.
     """
     if start is None:
         return

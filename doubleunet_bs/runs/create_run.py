@@ -21,13 +21,7 @@ from doubleunet_bs.runs.run_folder import ABOUT_DATA, EXPERIMENT, FOLDS, FORMAT,
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """A run that passed all checks, of which nothing is written yet unless it exists.
-
-    Attributes:
-        run: as `open_run` would give it.
-        folds: its folds.
-        exists: whether the folder holds it.
-    """
+    """A run that passed all checks. Nothing of it is written yet unless its folder `exists`."""
 
     run: Run
     folds: Folds
@@ -66,9 +60,7 @@ def plan_run(
 ) -> PlannedRun:
     """Check everything about a run that can be known without TensorFlow. Nothing is written.
 
-    Args:
-        folds_to_train: folds that must exist and may start from the weights they start from.
-        path, experiment, dataset, pretrain, folds_file, other_patients, and errors: see `create_run`.
+    The folds to train must exist and may start from the weights they start from. For the rest see `create_run`.
     """
     path = Path(path)
     if experiment.is_skeleton != isinstance(dataset, SkeletonDataset):

@@ -242,10 +242,7 @@ class Experiment:
         )
 
     def public(self) -> "Experiment":
-        """The same without the folders of encoder weights and start, for results that are meant to be handed on.
-
-        The folders would tell where users keep their files, and who they are.
-        """
+        """The same without the folders of encoder weights and start, which tell where and who users are."""
         return dataclasses.replace(
             self, encoder_weights=Path(self.encoder_weights).name, start_from=Path(self.start_from).name
         )

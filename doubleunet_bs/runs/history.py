@@ -56,11 +56,7 @@ def write_history(path: str | os.PathLike, epochs: Sequence[Epoch]) -> None:
 
 
 def read_history(path: str | os.PathLike) -> list[Epoch]:
-    """Read what `write_history` wrote, to the last digit.
-
-    Raises:
-        RunError: the file is missing or not such a table.
-    """
+    """Read what `write_history` wrote, to the last digit; `RunError` where it is missing or not such a table."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
@@ -94,10 +90,8 @@ class Pace:
     def seconds_left(self, epochs: int, earlier: Sequence[float] = ()) -> float:
         """Estimate for so many epochs.
 
-        Args:
-            epochs: how many.
-            earlier: seconds of earlier epochs, which have to do where a training that was resumed near the end of an
-                epoch has taken only the step in which TensorFlow compiles.
+        A training that was resumed near the end of an epoch has only taken the step in which TensorFlow compiles: then
+        the seconds of `earlier` epochs have to do.
         """
         if earlier and any(len(self._taken[kind]) < 2 <= steps for kind, steps in self._steps.items()):
             return epochs * median(earlier)

@@ -48,14 +48,9 @@ class LockedError(RunError):
 
 
 class Lock:
-    """A lock of a run, held within its `with` block.
+    """A lock of a run ("fold_01", "pretrain"), held within its `with` block.
 
-    Args:
-        run_path: the run folder.
-        name: "fold_01", "pretrain".
-
-    Raises:
-        LockedError: on entry, when another process holds the lock.
+    Raises `LockedError` on entry, when another process holds the lock.
     """
 
     def __init__(self, run_path: str | os.PathLike, name: str):
@@ -100,11 +95,7 @@ class Lock:
                 removing.unlink(missing_ok=True)
 
     def _is_abandoned(self, text: str) -> bool:
-        """Whether the process that wrote this text is gone.
-
-        Raises:
-            FileNotFoundError: the file is no longer there.
-        """
+        """Whether the process that wrote this text is gone; FileNotFoundError when the file is."""
         content = _parsed(text)
         if _is_here(content) and not _is_running(content.get("pid"), content.get("started")):
             return True
@@ -149,10 +140,8 @@ class Lock:
 def lock_or_wait(lock: Lock, signals: StopSignals) -> Iterator[None]:
     """Hold the lock. If a process of another machine does, wait for as long as the file of a killed one counts.
 
-    A task that is started again after its machine was lost finds its own lock, touched a moment ago.
-
-    Raises:
-        LockedError: the holder lives. Interrupted: a signal came while waiting.
+    A task that is started again after its machine was lost finds its own lock, touched a moment ago. `LockedError`: the
+    holder lives.
     """
     with contextlib.ExitStack() as held:
         end = None

@@ -33,14 +33,11 @@ def unfinished_folds(run: Run) -> list[int]:
 
 
 def to_resume(run: Run, fold: int | str | None) -> list[int | str]:
-    """What `train --resume` continues.
+    """What `train --resume` continues: numbers of folds, or "pretrain". Finished ones that were asked for are in it.
 
     Args:
         run: the run.
         fold: as the user asked: a number, "all", "pretrain", or None for all that is unfinished.
-
-    Returns:
-        Numbers of folds, or "pretrain". Finished ones that were asked for are in it.
 
     Raises:
         RunError: nothing of it has begun: `--resume` never starts a new training.

@@ -112,11 +112,7 @@ class Run:
         return (path / KERAS_MODEL).is_file() and (path / SAVED_MODEL / "saved_model.pb").is_file()
 
     def check_data(self, dataset: ShardedDataset, path: str | os.PathLike) -> None:
-        """Refuse shards other than those the run was trained on.
-
-        Raises:
-            RunError: the fingerprints differ.
-        """
+        """Refuse (`RunError`) shards other than those the run was trained on."""
         if dataset.fingerprint != self.data["fingerprint"]:
             raise RunError(f"{path}: not the shards that {self.path} was trained on: name those with --data")
 

@@ -47,11 +47,7 @@ def decode_text(data: bytes) -> str:
 
 
 def fold_classes(classes: Mapping[str, int]) -> dict[str, int]:
-    """A class map with folded labels.
-
-    Raises:
-        LabelError: two labels that are the same when folded get different classes.
-    """
+    """A class map with folded labels; `LabelError` where two that are the same when folded get different classes."""
     folded: dict[str, int] = {}
     for label, number in classes.items():
         if folded.setdefault(fold_label(label), number) != number:

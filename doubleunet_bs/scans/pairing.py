@@ -101,11 +101,7 @@ def describe_view(source: Source, dataset: Dataset, layout: Layout) -> OneView:
 
 
 def order_pair(first: OneView, second: OneView) -> Pair:
-    """Decide which of two one-view files is the anterior one.
-
-    Raises:
-        ScanError: `ambiguous-pair` when they may not be the two views of one scan.
-    """
+    """Decide which of two one-view files is the anterior one; "ambiguous-pair" when they may not be of one scan."""
     # A patient's identifier is only unique at the institution that issued it; one file may lack the issuer.
     with_patient = first.identity["patient"] and second.identity["patient"]
     for name in ("study", "patient", "birth date", "sex", *(["issuer"] if with_patient else [])):

@@ -64,11 +64,7 @@ def few_levels(source: Source) -> int:
 
 
 def views_by_size(source: Source) -> int:
-    """How many views a picture of this size holds, 1 or 2; 0 for a picture that is no scan, or damaged.
-
-    Raises:
-        ScanError: "unreadable".
-    """
+    """How many views a picture of this size holds, 1 or 2; 0 for a picture that is no scan, or damaged."""
     data, _ = source.read()
     try:
         with warnings.catch_warnings():

@@ -91,11 +91,7 @@ class Pseudonyms:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Pseudonyms":
-        """Read a file written by `save`.
-
-        Raises:
-            BoneScanError: when it is missing, damaged, or readable by anyone but its owner.
-        """
+        """Read what `save` wrote; `BoneScanError` when it is missing, damaged, or readable by others than its owner."""
         path = Path(path)
         try:
             mode, text = path.stat().st_mode, path.read_bytes()
@@ -186,14 +182,7 @@ def printable(text: str) -> str:
 def save_file_table(path: str | os.PathLike, files: Mapping[str, Sequence[str]]) -> None:
     """Write a CSV table `case,path` that only its owner can read. Lines of other cases in an existing table are kept.
 
-    Several processes may save at the same time.
-
-    Args:
-        path: the table, beside the results and never among them.
-        files: case -> paths of its one or two files.
-
-    Raises:
-        BoneScanError: the table cannot be written, or is there and not such a table.
+    Several processes may save at the same time. `BoneScanError`: it cannot be written, or another file is there.
     """
     try:
         create_file(path, "case,path\n", mode=0o600)

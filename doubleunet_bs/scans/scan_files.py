@@ -250,15 +250,8 @@ def find_pictures(
 ) -> ScanFolder:
     """Find scans that are grey pictures (see `doubleunet_bs.scans.picture_files`) in a folder and its subfolders.
 
-    Masks are passed over, with `others_beside` blank pictures, too: the mask of a normal scan.
-
-    Args:
-        folder: the folder.
-        allow_missing_view: accept a view alone.
-        others_beside: pass over what is no pair by name, no view by name and size, and has not the size of two views.
-
-    Raises:
-        SettingsError: when there is no such folder.
+    With `others_beside` what is no pair by name, no view by name and size, and has not the size of two views is passed
+    over. `allow_missing_view` accepts a view alone. `SettingsError`: there is no such folder.
     """
     folder = str(folder)
     if not os.path.isdir(folder):
@@ -324,11 +317,7 @@ def find_pictures(
 
 
 def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView | None]:
-    """The SOP Instance UID of a file, and the one view in it or None for both.
-
-    Raises:
-        ScanError: without the file's name.
-    """
+    """The SOP Instance UID of a file, and the one view in it or None for both. Errors lack the file's name."""
     with pydicom_silence:
         try:
             file, layout = load_scan_header(source, archive)
