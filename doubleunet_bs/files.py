@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from doubleunet_bs.errors import BoneScanError, RunError, SettingsError
+from doubleunet_bs.errors import BoneScanError, RunError, SettingsError, os_reason
 
 MOST_DIGITS = 300
 """Of a whole number in JSON: a larger one is no floating-point number."""
@@ -148,8 +148,12 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise BoneScanError(f"{path}: exists already: choose another folder or remove it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as cause:
+        # Not the name of the temporary folder, which says nothing.
+        raise BoneScanError(f"{path}: the folder cannot be made ({os_reason(cause)})") from None
     try:
         yield temporary
         if temporary.exists():

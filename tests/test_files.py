@@ -6,8 +6,8 @@ import types
 import pytest
 
 from doubleunet_bs import files as module
-from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import replace_file, replaced_folder
+from doubleunet_bs.errors import BoneScanError, RunError
+from doubleunet_bs.files import new_folder, replace_file, replaced_folder
 
 
 def content(folder) -> dict[str, str]:
@@ -91,3 +91,12 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
     with pytest.raises(OSError) as caught:
         replace_file(tmp_path / "picture.png", write)
     assert caught.value.filename == str(tmp_path / "picture.png") and not os.listdir(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(BoneScanError, match=r"file/out: the folder cannot be made \(File exists\)"),
+        new_folder(tmp_path / "file" / "out"),
+    ):
+        pass

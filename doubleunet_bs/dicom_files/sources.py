@@ -148,6 +148,9 @@ def open_archive(path: str) -> zipfile.ZipFile:
             raise ScanError("unpacks to more than any export of scans does", "archive-bomb")
         for member in archive.infolist():
             member.filename = _member_name(member)
+        files = [member.filename for member in archive.infolist() if not member.is_dir()]
+        if len(set(files)) < len(files):
+            raise ScanError("holds two files of one name: unpack it first", "archive")
         archive.NameToInfo = {member.filename: member for member in archive.infolist()}
     except ScanError:
         archive.close()

@@ -40,6 +40,7 @@ from doubleunet_bs.preparation.find_inputs import Task, find_inputs
 from doubleunet_bs.preparation.inspection import write_pictures
 from doubleunet_bs.preparation.patients import (
     PatientSource,
+    note_of_near_patients,
     note_of_one_patient,
     same_patients,
     warn_of_issuers,
@@ -239,7 +240,8 @@ def _prepare(job: CohortJob, found: PublicInputs, pseudonyms: Pseudonyms, folder
     )
     writer.finish()
     shown = {case: os.path.relpath(paths[0], job.scans) for case, paths in files.items()}
-    notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources)]))
+    near = note_of_near_patients(writer.cases, pseudonyms.patients, shown)
+    notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources), near]))
     return CohortResult(
         tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown, found.left_out, writer.sources
     )

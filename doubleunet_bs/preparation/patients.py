@@ -15,13 +15,14 @@ import dataclasses
 import difflib
 import io
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.constants import CANCERS
-from doubleunet_bs.errors import DatasetError, counted, os_reason
+from doubleunet_bs.errors import DatasetError, counted, one_line, os_reason
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.scans.labels import decode_text, quoted
 
@@ -220,6 +221,29 @@ def warn_of_persons(
         else case
         for case, source in zip(cases, sources, strict=True)
     ]
+
+
+def note_of_near_patients(
+    cases: Sequence[CaseRecord], identifiers: Mapping[str, str], names: Mapping[str, str]
+) -> str | None:
+    """What to say when patients are called alike, as "A-17" and "a17", and may be one: training would see test patients.
+
+    Args:
+        cases: of all scans.
+        identifiers: pseudonym -> the patient in patients.csv or the header.
+        names: case -> its scan, for the note.
+    """
+    alike: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for case in cases:
+        # 1-17 and 11-7 are two.
+        folded = re.sub(r"(?<=\d)[\W_]+(?=\d)", "-", identifiers[case.patient].casefold())
+        folded = re.sub(r"[^\w-]|_|(?<!\d)-|-(?!\d)|(?<!\d)0+(?=\d)", "", folded)
+        alike[folded].setdefault(case.patient, names[case.case])
+    found = [name for patients in alike.values() if len(patients) > 1 for name in patients.values()]
+    if not found:
+        return None
+    shown = ", ".join(map(one_line, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    return f"patients who differ in capitals, zeros or punctuation only count as several, see {shown}: are they one?"
 
 
 def note_of_one_patient(sources: Sequence[PatientSource]) -> str | None:

@@ -130,6 +130,16 @@ def test_an_archive_with_a_huge_table_of_contents_is_not_loaded(tmp_path):
     assert reasons(find_scans(tmp_path)) == {"many.zip": "archive-bomb", "zip64.zip": "archive-bomb"}
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_files_of_one_name_in_an_archive_are_not_one(tmp_path):
+    """As a program leaves them that appends: zipfile would give the last of them for both."""
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        for seed in (1, 2):
+            archive.writestr("scan", write(ge_discovery(seed=seed)))
+    (file,) = find_scans(tmp_path).rejected
+    assert file.message == "holds two files of one name: unpack it first"
+
+
 def test_damaged_and_encrypted_archives(tmp_path):
     with zipfile.ZipFile(tmp_path / "good.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("scan", write(ge_discovery()))

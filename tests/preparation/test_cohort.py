@@ -271,6 +271,17 @@ def test_a_header_that_stands_for_two_patients_assigns_nobody(cohort):
     assert a == c != b
 
 
+def test_patients_who_may_be_one_are_said(cohort):
+    for name, number, header in (("a", 1, "ID-07"), ("b", 2, "id 7"), ("c", 3, "ID-70"), ("d", 4, "x"), ("e", 5, "y")):
+        cohort.positive(name, number, header)
+    cohort.declare("d,Dora,breast,", "e,dora,breast,")
+    [note] = [line for line in prepare(cohort).notes if "are they one" in line]
+    assert note.endswith("see a.dcm, b.dcm, d.dcm and 1 more: are they one?")
+    cohort.declare("a,1-17,,", "b,11-7,,")
+    [note] = [line for line in prepare(cohort, out=cohort.root / "again").notes if "are they one" in line]
+    assert note.endswith("see d.dcm, e.dcm: are they one?")
+
+
 def test_without_any_patient_each_scan_is_its_own(cohort):
     for name, number in (("a", 1), ("b", 2)):
         cohort.positive(name, number)
