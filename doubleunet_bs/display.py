@@ -53,10 +53,7 @@ the skeleton pale."""
 
 
 def upper_level(*images: np.ndarray) -> float:
-    """The level shown as black: the 99th percentile of the pixels above zero, at least 1.
-
-    Args:
-        images: counts or grey levels of any shape. An image of zeros counts for nothing.
+    """The level shown as black: the 99th percentile of all pixels above zero, at least 1.
 
     Example:
         >>> upper_level(np.array([0, 0, 10, 20]), np.zeros(5)), upper_level(np.zeros(5))
@@ -74,7 +71,7 @@ def clinical_display(image: np.ndarray, upper: float | None = None) -> np.ndarra
         upper: this level and all above it become black. None: `upper_level(image)`.
 
     Returns:
-        uint8 array of shape (rows, columns): 255 for no uptake, also for an image of zeros.
+        uint8 array: 255 for no uptake, also for an image of zeros.
 
     Example:
         >>> clinical_display(np.array([[0, 50, 100, 1000]]), upper=100)
@@ -86,14 +83,7 @@ def clinical_display(image: np.ndarray, upper: float | None = None) -> np.ndarra
 
 
 def display_views(views: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`clinical_display` of the views of one scan, all with the same upper level.
-
-    Args:
-        views: name -> (rows, columns) counts.
-
-    Returns:
-        The same names -> uint8 arrays.
-    """
+    """`clinical_display` of the views of one scan, by name, all with the same upper level."""
     upper = upper_level(*views.values())
     return {name: clinical_display(counts, upper) for name, counts in views.items()}
 
@@ -103,12 +93,8 @@ def shown_box(
 ) -> tuple[slice, slice]:
     """The rows and columns of the views that a picture shows: all uptake, without most of the air around it.
 
-    Args:
-        greys: (rows, columns) uint8 from `clinical_display`, at least one.
-        inside: what is shown in any case: indices of rows and columns, or bool masks.
-
-    Returns:
-        One index for all views, so that they have one size.
+    One index for all `greys` from `clinical_display`, so that they have one size. What is `inside` (indices of rows and
+    columns, or bool masks) is shown in any case.
     """
     shape = next(iter(greys)).shape
     seen = np.zeros(shape, bool)
@@ -140,12 +126,9 @@ _DOUBTS = {
 def sides(view: str, warnings: Collection[str]) -> str:
     """The patient's sides at the left and the right edge of a view. A wrong letter is worse than none.
 
-    Args:
-        view: "anterior" or "posterior".
-        warnings: of the scan. They apply to both views, since it is not known which of the two is mirrored.
-
     Returns:
-        "RL", "LR", or "??" when a warning says that a view may be mirrored, or may not be the one it is taken for.
+        "RL", "LR", or "??" when a warning of the scan says that a view may be mirrored, or may not be the one it is
+        taken for: it is not known which of the two.
 
     Example:
         >>> sides("posterior", []), sides("posterior", [MIRRORED_WARNING])
@@ -175,11 +158,7 @@ def with_names(
     Args:
         picture: (rows, columns, 3) uint8, the anterior view on the left.
         warnings: of the scan, for `sides`.
-        phantom: True writes that this is no patient.
         legend: text and colour of what is drawn.
-
-    Returns:
-        uint8 array of shape (rows + the height of the strip, columns, 3).
     """
     columns = picture.shape[1]
     size = max(8, columns // 26)
@@ -215,10 +194,6 @@ def as_rgb(grey: np.ndarray) -> np.ndarray:
 def outline(mask: np.ndarray, scale: int = 1) -> np.ndarray:
     """The line around the areas of a mask, just outside of them: the uptake inside stays visible.
 
-    Args:
-        mask: (rows, columns), bool or 0 and 1.
-        scale: size of the picture over that of the mask.
-
     Returns:
         bool array of shape (scale * rows, scale * columns). The line is `scale` pixels thick. No line for an empty mask
         and none along the edge of the image.
@@ -235,24 +210,12 @@ def outline(mask: np.ndarray, scale: int = 1) -> np.ndarray:
 
 
 def halo(mask: np.ndarray) -> np.ndarray:
-    """The pixels that touch a mask from outside, at an edge or a corner: white, they part an outline from black bone.
-
-    Args:
-        mask: (rows, columns) bool, an outline and what it encloses.
-    """
+    """The pixels that touch a bool mask from outside, at an edge or a corner: white, they part outline and black bone."""
     return (cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~mask
 
 
 def paint(grey: np.ndarray, *areas: tuple[np.ndarray, Colour]) -> np.ndarray:
-    """A grey picture with areas filled with colours; later areas cover earlier ones.
-
-    Args:
-        grey: (rows, columns) uint8.
-        areas: (mask, colour); a mask is a bool array of the same shape.
-
-    Returns:
-        (rows, columns, 3) uint8, a new array.
-    """
+    """A uint8 grey picture in colour, with areas (bool mask, colour) filled; later areas cover earlier ones."""
     picture = as_rgb(grey)
     for mask, colour in areas:
         picture[mask] = colour
@@ -260,15 +223,12 @@ def paint(grey: np.ndarray, *areas: tuple[np.ndarray, Colour]) -> np.ndarray:
 
 
 def paint_errors(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A grey picture with true positive, false positive and false negative metastatic pixels in their colours.
+    """A grey picture in colour, with true positive, false positive and false negative metastatic pixels painted.
 
     Args:
         grey: (rows, columns) uint8, usually from `clinical_display`.
         labels: (rows, columns) uint8 classes.
         mask: (rows, columns), bool or 0 and 1: where metastatic is predicted.
-
-    Returns:
-        (rows, columns, 3) uint8, a new array.
     """
     truth, found = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
     return paint(
@@ -302,9 +262,7 @@ def region_names(regions: Collection[np.ndarray]) -> list[tuple[str, Colour]]:
 def draw_borders(picture: np.ndarray, regions: np.ndarray) -> None:
     """Draw thin lines around the regions of the skeleton, just inside of them: the uptake between stays as it is.
 
-    Args:
-        picture: (rows, columns, 3) uint8, changed.
-        regions: (rows, columns) uint8, 0 not bone, 1 to 12.
+    `picture` (rows, columns, 3) uint8 is changed; `regions` are 0 not bone, 1 to 12.
     """
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
     edge = (regions > 0) & ((cv2.dilate(regions, cross) != regions) | (cv2.erode(regions, cross) != regions))
@@ -313,11 +271,7 @@ def draw_borders(picture: np.ndarray, regions: np.ndarray) -> None:
 
 
 def png_bytes(picture: np.ndarray | Image.Image) -> bytes:
-    """A PNG without metadata.
-
-    Args:
-        picture: uint8 array of shape (rows, columns), (rows, columns, 3) or (rows, columns, 4), or an image of Pillow.
-    """
+    """A PNG without metadata of a uint8 array of 1, 3 or 4 channels, or an image of Pillow."""
     content = io.BytesIO()
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     image.save(content, "PNG", compress_level=2)
@@ -330,13 +284,10 @@ def save_png(path: str | os.PathLike, picture: np.ndarray | Image.Image) -> None
 
 
 def exact_polygon(area: np.ndarray) -> list[list[float]] | None:
-    """The outline of one connected area as a polygon for Labelme.
+    """The outline of one connected area (bool array) as a polygon for Labelme.
 
     Points are centres of pixels on the rim. Labelme and this package fill a polygon together with its edges (Pillow's
     `ImageDraw.polygon`). The polygon is filled here in the same way and compared with the area.
-
-    Args:
-        area: bool array of shape (rows, columns) with one connected area.
 
     Returns:
         [x, y] points, at least three, whose polygon covers exactly the pixels of the area. None when there is no such
@@ -358,13 +309,7 @@ def edge_path(area: np.ndarray) -> str:
     """The outline of an area along the edges of its pixels, as path data of an SVG whose unit is a pixel.
 
     Draw it with `fill: none; vector-effect: non-scaling-stroke`. The path is made of single lines: it cannot be filled.
-
-    Args:
-        area: (rows, columns), bool or 0 and 1. Pixel (row, column) covers the square from (column, row) to (column + 1,
-            row + 1).
-
-    Returns:
-        Horizontal and vertical lines around every part and every hole; "" for an empty area.
+    Pixel (row, column) covers the square from (column, row) to (column + 1, row + 1). "" for an empty area.
 
     Example:
         >>> edge_path(np.array([[0, 1]]))

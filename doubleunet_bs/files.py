@@ -62,8 +62,7 @@ def write_json(path: str | os.PathLike, content: Any, mode: int | None = None) -
 def create_file(path: str | os.PathLike, text: str, mode: int | None = None) -> bool:
     """Write UTF-8 text to `path` unless something is there already. Of several processes, on any machine, one succeeds.
 
-    Returns:
-        Whether this call made the file, which appears with all of its content at once.
+    Returns whether this call made the file, which appears with all of its content at once.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,13 +98,7 @@ def _create_in_place(path: Path, text: str, mode: int = 0o666) -> bool:
 
 
 def read_json(path: str | os.PathLike, error: type[BoneScanError] = BoneScanError, what: str = "file") -> Any:
-    """Read JSON, turning every way it can fail into `error` naming `path`.
-
-    Args:
-        path: the file.
-        error: the class to raise.
-        what: what the file is, for the message: "folds file", "run description".
-    """
+    """Read JSON, turning every way it can fail into `error` naming `path` and `what` it is: "folds file"."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"), parse_int=_parse_whole)
     except FileNotFoundError:
@@ -122,11 +115,9 @@ def _parse_whole(digits: str) -> int:
 
 
 def file_inside(folder: str | os.PathLike, name: str, error: type[BoneScanError] = BoneScanError) -> Path:
-    """The path of a file of a folder that may come from elsewhere.
+    """The path of a file of a folder that may come from elsewhere. What is missing is left to whoever opens it.
 
-    Raises:
-        error: it is a link that leads out of the folder, or no regular file. What is missing is left to whoever opens
-            it.
+    Raises `error`: it is a link that leads out of the folder, or no regular file.
     """
     path = Path(folder) / name
     if path.resolve().parent != Path(folder).resolve():
@@ -140,10 +131,7 @@ def file_inside(folder: str | os.PathLike, name: str, error: type[BoneScanError]
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty folder beside `path` that is renamed to `path` when the block ends without an error.
 
-    A block that removes the folder itself leaves nothing.
-
-    Raises:
-        BoneScanError: when `path` exists already and is not an empty folder.
+    A block that removes the folder itself leaves nothing. `BoneScanError`: `path` exists and is not an empty folder.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -166,11 +154,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_links(folder: Path) -> None:
-    """Refuse a folder in which a symbolic link leads out of it: what is written there would change other files.
-
-    Raises:
-        RunError: naming the link.
-    """
+    """Refuse (`RunError`) a folder with a link that leads out of it: what is written there would change other files."""
     inside = folder.resolve()
     for place, folders, names in os.walk(folder):
         for path in (Path(place, name) for name in (*folders, *names)):
@@ -205,14 +189,8 @@ def exists_already(folder: Path) -> RunError:
 def replaced_folder(path: Path, replace: bool = True) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its place when the block ends without an error.
 
-    What was at `path` stays untouched until then, and comes back when anything, Ctrl-C too, stops the renaming.
-
-    Args:
-        path: the folder.
-        replace: False where nothing may be replaced, not even what another process has put there meanwhile.
-
-    Raises:
-        RunError: without `replace`, when there is something at `path` in the end.
+    What was at `path` stays untouched until then, and comes back when anything, Ctrl-C too, stops the renaming. Without
+    `replace`, what is there in the end is a `RunError`, even what another process has put there meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))

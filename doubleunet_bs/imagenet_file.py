@@ -28,9 +28,7 @@ def known_source(source: str) -> str:
     """ "imagenet" for a copy of the published file, which then goes into Keras' cache; other sources as they are.
 
     So a run that gets a copy, where there is no network, equals one that downloads, and each continues the other.
-
-    Raises:
-        RunError: there is no such file, or the cache cannot be written.
+    `RunError`: there is no such file, or the cache cannot be written.
     """
     path = Path(source)
     if source in ("none", "imagenet"):
@@ -50,11 +48,7 @@ def known_source(source: str) -> str:
 
 
 def published_file() -> Path:
-    """The file in Keras' cache, downloaded when it is not there or damaged. It appears whole or not at all.
-
-    Raises:
-        RunError: the download failed.
-    """
+    """The file in Keras' cache, downloaded when it is not there or damaged. It appears whole or not at all."""
     cached = _cached()
     if not _is_published(cached):
         try:

@@ -14,9 +14,7 @@ Figures = tuple[float | None, float | None, float | None]
 def precision_sensitivity_f1(tp: int, fp: int, fn: int) -> Figures:
     """Fractions between 0 and 1 from pixel counts.
 
-    Returns:
-        Precision, None when nothing was predicted. Sensitivity, None when there is nothing to find. F1, None when there
-        is neither a metastatic pixel nor a predicted one.
+    Precision is None when nothing was predicted, sensitivity when there is nothing to find, F1 without either.
 
     Example:
         >>> precision_sensitivity_f1(tp=3, fp=1, fn=3)
@@ -78,12 +76,7 @@ class PixelCounts(Counts):
 
 
 def count_pixels(labels: np.ndarray, mask: np.ndarray) -> PixelCounts:
-    """Compare a predicted mask with the labels of one image.
-
-    Args:
-        labels: (rows, columns) uint8 classes; only class 2, metastatic, counts as true.
-        mask: (rows, columns), bool or 0 and 1.
-    """
+    """Compare a predicted mask with the labels of one image, of which only class 2, metastatic, counts as true."""
     truth, predicted = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
     tp = int(np.count_nonzero(truth & predicted))
     return PixelCounts(tp, int(np.count_nonzero(predicted)) - tp, int(np.count_nonzero(truth)) - tp)

@@ -36,11 +36,7 @@ class StopSignals:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Stop here if a signal has come.
-
-        Raises:
-            Interrupted: a signal has come.
-        """
+        """Stop here (`Interrupted`) if a signal has come."""
         if self.requested:
             raise Interrupted
 

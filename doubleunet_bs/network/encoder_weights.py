@@ -47,10 +47,6 @@ def vgg19_encoder(image: keras.KerasTensor, source: str | os.PathLike | None) ->
 
 
 def check_encoder_weights(source: str | os.PathLike | None) -> None:
-    """Find out before anything is written that weights cannot be downloaded or read.
-
-    Raises:
-        RunError: see `vgg19_encoder`.
-    """
+    """Find out before anything is written that weights cannot be downloaded or read (`RunError`)."""
     if source is not None and str(source) != "none":
         vgg19_encoder(keras.Input((32, 32, 3)), source)

@@ -228,11 +228,7 @@ def make_phantom(
 
 
 def check_whole(value: int, name: str, least: int = 0) -> int:
-    """`value` as an int of at least `least`.
-
-    Raises:
-        SettingsError: it is not a whole number, or too small.
-    """
+    """`value` as an int of at least `least`; `SettingsError` when it is no whole number, or too small."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -346,15 +342,9 @@ def visible_outline(signal: np.ndarray, surroundings: np.ndarray) -> np.ndarray:
 
 
 def mask_polygons(mask: np.ndarray) -> list[list[list[float]]]:
-    """The connected regions of a mask as polygons.
+    """The connected regions of a mask as polygons, one list of at least three [x, y] per region.
 
     Drawing each with Pillow (`ImageDraw.polygon`, outline and fill) gives the mask back, its holes filled.
-
-    Args:
-        mask: (rows, columns), non-zero inside.
-
-    Returns:
-        One list of [x, y] per region, at least three points each; an empty list for an empty mask.
     """
     contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     polygons = []

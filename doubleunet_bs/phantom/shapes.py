@@ -61,11 +61,7 @@ def _evenly_ordered(count: int) -> np.ndarray:
 
 
 def curve(points: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """A smooth (Catmull-Rom) curve through `points`, an array (knots, values).
-
-    Returns:
-        Its values at `at` in [0, 1], shape (len(at), values).
-    """
+    """A smooth (Catmull-Rom) curve through `points` (knots, values): its values (len(at), values) at `at` in [0, 1]."""
     points = np.asarray(points, float)
     if points.ndim == 1:
         points = points[:, None]

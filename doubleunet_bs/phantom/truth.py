@@ -80,14 +80,7 @@ def region_of_points(skeleton: Skeleton | None = None) -> np.ndarray:
 
 
 def involved_fractions(involved: np.ndarray) -> dict[str, float]:
-    """The true involved fraction of each region.
-
-    Args:
-        involved: bool (points of the skeleton,), True within a metastasis.
-
-    Returns:
-        Name of the region -> fraction of its bone mass, 0 to 1.
-    """
+    """Name of the region -> true involved fraction of its bone mass, 0 to 1, by the bool points of the skeleton."""
     regions, mass = region_of_points(), template_skeleton().cloud.mass.astype(np.float64)
     total = np.bincount(regions, mass, minlength=len(REGIONS) + 1)
     part = np.bincount(regions[involved], mass[involved], minlength=len(REGIONS) + 1)
@@ -111,9 +104,6 @@ def draw_regions(bones: PosedSkeleton, camera: Camera) -> dict[str, np.ndarray]:
     """Region masks of both views as a physician would draw them.
 
     The rib cage is outlined as a whole, with the spaces between the ribs. Left and right are one region.
-
-    Args:
-        bones: the patient's skeleton. camera: where they lie.
 
     Returns:
         "anterior" and "posterior" -> uint8 (1024, 256) in the geometry of the raw views: 0 not bone, 1 to 12.
