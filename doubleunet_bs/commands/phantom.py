@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "by default lesions are drawn as they are reported",
     )
     parser.add_argument(
+        "--varied",
+        action="store_true",
+        help="widen build, posture, uptake, camera and scan length beyond what is usual, for a network that is to meet "
+        "other scans than phantoms",
+    )
+    parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="number of worker processes (default %(default)s)"
     )
 
@@ -73,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         args.seed,
         args.workers,
         wanted_index=wanted,
+        varied=args.varied,
     )
     with open(out / "labels" / "patients.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

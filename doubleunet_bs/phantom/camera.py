@@ -32,6 +32,7 @@ class Camera:
         middle_column: column of x = 0 in the anterior view.
         field_columns: first and last + 1 column the detector sees; nothing is ever counted outside.
         field_rows: first and last + 1 row of the scan.
+        blur: factor on the point spread.
     """
 
     spacing_mm: float
@@ -39,6 +40,7 @@ class Camera:
     middle_column: float
     field_columns: tuple[int, int]
     field_rows: tuple[int, int]
+    blur: float = 1.0
 
     @property
     def row_y(self) -> np.ndarray:
@@ -112,7 +114,7 @@ def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray,
         shape = (len(POINT_SPREAD_MM), height, width)
         layers = np.bincount(layer * (height * width) + place, seen_weight, minlength=int(np.prod(shape)))
         pairs = zip(layers.reshape(shape).astype(np.float32), POINT_SPREAD_MM, strict=True)
-        blurred = [spread(image, sigma / camera.spacing_mm) for image, sigma in pairs]
+        blurred = [spread(image, sigma * camera.blur / camera.spacing_mm) for image, sigma in pairs]
         images.append(functools.reduce(np.add, blurred))
     return Patch((slice(int(top), int(bottom)), slice(int(left), int(right))), images[0], images[1])
 
@@ -120,7 +122,7 @@ def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray,
 def soft_tissue_image(camera: Camera, body: Surfaces) -> np.ndarray:
     """The soft tissue itself, integrated along depth: the same in both views. float32 (1024, 256)."""
     image = body.concentration * (1 - np.exp(-ATTENUATION * body.thickness)) / ATTENUATION
-    return spread(image, POINT_SPREAD_MM[1] / camera.spacing_mm)
+    return spread(image, POINT_SPREAD_MM[1] * camera.blur / camera.spacing_mm)
 
 
 def spread(image: np.ndarray, sigma: float) -> np.ndarray:

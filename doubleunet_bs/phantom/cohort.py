@@ -37,6 +37,7 @@ def make_cohort(
     seed: int = 0,
     workers: int = 1,
     wanted_index: tuple[float, float] | None = None,
+    varied: bool = False,
 ) -> Path:
     """Write `patients` synthetic scans, one per patient. `out` appears whole or not at all.
 
@@ -45,7 +46,7 @@ def make_cohort(
     `regions/phantom_0001_anterior.png` and `_posterior.png` (index masks of the regions of the skeleton), and
     `truth.csv`: for each scan the true Bone Scan Index in percent under each weight table and the involved fraction of
     each region, in three dimensions.
-    Scan k depends on `seed`, k, `cancer` and `positive_fraction`: positive scans are spread evenly over the cohort.
+    Scan k depends on `seed`, k, `cancer`, `positive_fraction` and `varied`. Positive scans are spread evenly.
     With `wanted_index` it also depends on `patients`.
 
     With more than one worker a script needs the guard `if __name__ == "__main__":`, as processes are spawned.
@@ -59,6 +60,7 @@ def make_cohort(
         workers: processes; the files are the same whatever their number.
         wanted_index: true Bone Scan Index in percent of the first and the last scan with metastases. Those between are
             spaced evenly on a logarithmic scale. None draws lesions as they are reported.
+        varied: builds, postures, uptake and cameras beyond the usual ones, see `phantom.variation`.
 
     Returns:
         `out` as a Path.
@@ -80,7 +82,7 @@ def make_cohort(
         for name in ("scans", "labels", "regions"):
             (folder / name).mkdir()
         tasks = [
-            (str(folder), seed, index, cancer, positive, next(wanted) if positive else None)
+            (str(folder), seed, index, cancer, positive, next(wanted) if positive else None, varied)
             for index, positive in enumerate(positives)
         ]
         # The progress bar goes on as results are taken; None: on terminals only.
@@ -93,7 +95,8 @@ def make_cohort(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["scan", "patient", "cancer", "metastases"])
             for index, positive in enumerate(positives):
-                writer.writerow([stem(index), patient_id(index, cancer, seed), cancer, "yes" if positive else "no"])
+                patient = patient_id(index, cancer, seed, varied)
+                writer.writerow([stem(index), patient, cancer, "yes" if positive else "no"])
     return Path(out)
 
 
@@ -131,10 +134,10 @@ def _run(tasks: list[tuple], workers: int) -> Iterator[dict]:
         yield from pool.map(_write_scan, tasks)
 
 
-def _write_scan(task: tuple[str, int, int, str, bool, float | None]) -> dict:
+def _write_scan(task: tuple[str, int, int, str, bool, float | None, bool]) -> dict:
     """Write the files of one scan. Returns its row of truth.csv."""
-    folder, seed, index, cancer, positive, wanted = task
-    scan = make_phantom(seed, index, cancer, positive, wanted)
+    folder, seed, index, cancer, positive, wanted, varied = task
+    scan = make_phantom(seed, index, cancer, positive, wanted, varied=varied)
     name = f"{stem(index)}.dcm"
     write_dicom(scan, Path(folder) / "scans" / name)
     if positive:

@@ -28,13 +28,15 @@ def phantom_uid(*parts: object) -> UID:
     return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
 
 
-def patient_id(index: int, cancer: str, seed: int = 0) -> str:
+def patient_id(index: int, cancer: str, seed: int = 0, varied: bool = False) -> str:
     """Patient ID of a phantom: "PHANTOM-0001", "PHANTOM-P0001" for prostate cancer, "PHANTOM-S7-0001" for seed 7.
+
+    "PHANTOM-V0001" and so on where they are varied.
 
     No two cohorts share an ID, so that they can be prepared with the same key.
     """
     cohort = f"S{seed}-" if seed else ""
-    return f"PHANTOM-{cohort}{'P' if cancer == 'prostate' else ''}{index + 1:04d}"
+    return f"PHANTOM-{cohort}{'V' if varied else ''}{'P' if cancer == 'prostate' else ''}{index + 1:04d}"
 
 
 def write_dicom(scan: PhantomScan, path: str | os.PathLike) -> None:
@@ -49,6 +51,8 @@ def to_dicom(scan: PhantomScan) -> FileDataset:
         identity = (*identity, scan.wanted_index)
     if scan.repeat:
         identity = (*identity, "repeat", scan.repeat)
+    if scan.varied:
+        identity = (*identity, "varied")
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = NuclearMedicineImageStorage
@@ -84,7 +88,7 @@ def _patient_and_study(dataset: Dataset, scan: PhantomScan, identity: tuple) -> 
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "Whole Body Bone (synthetic)"
     dataset.SeriesDescription = "WHOLE BODY"
-    dataset.PatientID = patient_id(scan.index, scan.cancer, scan.seed)
+    dataset.PatientID = patient_id(scan.index, scan.cancer, scan.seed, scan.varied)
     dataset.PatientName = dataset.PatientID.replace("-", "^")
     dataset.PatientBirthDate = ""
     dataset.PatientSex = scan.patient.sex

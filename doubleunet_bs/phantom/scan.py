@@ -30,6 +30,7 @@ from doubleunet_bs.phantom.patient import Patient, PosedSkeleton, draw_patient, 
 from doubleunet_bs.phantom.shapes import Cloud
 from doubleunet_bs.phantom.soft_tissue import Surfaces, build_parts, surfaces
 from doubleunet_bs.phantom.truth import draw_regions, involved_fractions, true_index, weight_of_points
+from doubleunet_bs.phantom.variation import vary_acquisition, vary_patient
 
 LEVEL = 0.47  # of the lesion's own maximum: what a physician outlines
 LEAST_CONTRAST = 0.40  # lesion over everything else, at its brightest point
@@ -68,7 +69,7 @@ class PhantomScan:
             dimensions. wanted_index: the Bone Scan Index that was asked for, if any. repeat: see `make_phantom`.
         mimics: names of what is hot without being a metastasis, sorted, each once.
         benign_foci: (kind, site) of every benign focus.
-        patient, acquisition: how it was drawn.
+        patient, acquisition: how it was drawn. varied: beyond the usual ranges.
     """
 
     seed: int
@@ -87,6 +88,7 @@ class PhantomScan:
     benign_foci: tuple[tuple[str, str], ...]
     patient: Patient
     acquisition: Acquisition
+    varied: bool = False
 
     @property
     def pixel_spacing_mm(self) -> tuple[float, float]:
@@ -114,6 +116,7 @@ def make_phantom(
     metastatic: bool = True,
     wanted_index: float | None = None,
     repeat: int = 0,
+    varied: bool = False,
 ) -> PhantomScan:
     """Make one synthetic whole-body bone scan.
 
@@ -126,6 +129,7 @@ def make_phantom(
             sex; None draws lesions as they are reported.
         repeat: number of the scan of this patient: 0 is the first, 1 and on are the same patient and lesions, laid a
             little elsewhere under the camera, with new noise.
+        varied: another build, posture, uptake and camera than usual, see `phantom.variation`.
 
     Returns:
         The scan. Views are uint16 of shape (1024, 256).
@@ -147,12 +151,17 @@ def make_phantom(
         )
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=(index,)).spawn(6)]
     patient_rng, camera_rng, organ_rng, benign_rng, lesion_rng, noise_rng = streams
-
+    variation_rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, len(streams))))
     skeleton = template_skeleton()
     patient = draw_patient(patient_rng, skeleton, cancer)
+    if varied:
+        patient = vary_patient(variation_rng, patient)
     bones = pose_skeleton(skeleton, patient)
     parts = build_parts(patient)
-    acquisition = draw_acquisition(camera_rng, max(float(part.y[-1]) for part in parts))
+    height = max(float(part.y[-1]) for part in parts)
+    acquisition = draw_acquisition(camera_rng, height)
+    if varied:
+        acquisition = vary_acquisition(variation_rng, acquisition, height)
     if repeat:
         noise_rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, len(streams) + repeat)))
         acquisition = dataclasses.replace(acquisition, camera=displaced(acquisition.camera, noise_rng))
@@ -224,6 +233,7 @@ def make_phantom(
         benign_foci=tuple((focus.kind, focus.site) for focus in benign),
         patient=patient,
         acquisition=acquisition,
+        varied=varied,
     )
 
 

@@ -18,6 +18,7 @@ from doubleunet_bs.dataset.joined_shards import (
     open_all_shards,
     parts_of,
 )
+from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.preparation.records import count_cohort, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable
@@ -201,7 +202,7 @@ def seen_by_start(
     if start is None:
         return
     run = start.run
-    dataset = open_parts(run.parts, other_patients, run.path)
+    dataset = _training_data(run, other_patients)
     if dataset is not None:
         split = run.folds(dataset).split(start.fold)
         negatives = () if run.experiment.negatives == "none" else split.negatives
@@ -221,6 +222,12 @@ def recorded_shards(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     if run.experiment.start_from:
         earlier, _ = _start_run(run.experiment.start_from)
         yield from (("earlier training", part) for _, part in recorded_shards(earlier))
+
+
+def _training_data(run: Run, may_be_gone: bool) -> ShardedDataset | None:
+    """The data set that a run was trained on, as its experiment sees it; None as `open_parts`."""
+    dataset = open_parts(run.parts, may_be_gone, run.path)
+    return SkeletonDataset.of(dataset) if dataset is not None and run.experiment.is_skeleton else dataset
 
 
 def open_parts(parts: list[dict[str, Any]], may_be_gone: bool, run_path: Path) -> ShardedDataset | None:
@@ -249,7 +256,7 @@ def new_folds(experiment: Experiment, dataset: ShardedDataset) -> Folds:
     """
     if experiment.start_from and experiment.folds > 1:
         run, _ = _start_run(experiment.start_from)
-        earlier = open_parts(run.parts, True, run.path)
+        earlier = _training_data(run, True)
         if earlier is not None and patients_comparable(dataset, earlier) is not False:
             folds = run.folds(earlier)
             known = {folds.patients[case] for part in folds.parts for case in part}

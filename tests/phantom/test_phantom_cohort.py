@@ -200,6 +200,9 @@ def test_nobody_is_in_two_cohorts(tmp_path):
         assert listed == [header.PatientID for header in headers]
         assert [str(header.PatientName).replace("^", "-") for header in headers] == listed
         ids[cancer, seed] = set(listed)
-    assert len(set.union(*ids.values())) == 8
+    varied = make_cohort(tmp_path / "varied", 1, seed=7, positive_fraction=0, varied=True)
+    ids["varied", 7] = {pydicom.dcmread(varied / "scans" / "phantom_0001.dcm", stop_before_pixels=True).PatientID}
+    assert len(set.union(*ids.values())) == 9
+    assert ids["varied", 7] == {"PHANTOM-S7-V0001"}
     assert ids["breast", 0] == {"PHANTOM-0001", "PHANTOM-0002"}
     assert ids["prostate", 7] == {"PHANTOM-S7-P0001", "PHANTOM-S7-P0002"}

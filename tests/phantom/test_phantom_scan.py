@@ -1,5 +1,7 @@
 """The synthetic scan: calibration bands, noise, geometry of the two views, lesions and what imitates them."""
 
+import hashlib
+
 import cv2
 import numpy as np
 import pytest
@@ -170,6 +172,37 @@ def test_a_repeated_scan_is_the_same_patient_elsewhere_with_new_noise():
     # The same expectation, so that only noise and position differ.
     assert second.total_counts == pytest.approx(first.total_counts, rel=0.01)
     assert make_phantom(5, 2, repeat=1).anterior.tobytes() == second.anterior.tobytes()
+
+
+def digest(scan):
+    parts = (scan.anterior, scan.posterior, scan.lesions["anterior"], scan.regions()["posterior"])
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
+
+
+def test_varied_phantoms_leave_the_usual_ranges():
+    usual = [make_phantom(5, k, metastatic=False) for k in range(6)]
+    varied = [make_phantom(5, k, metastatic=False, varied=True) for k in range(6)]
+    assert digest(varied[0]) == digest(make_phantom(5, 0, metastatic=False, varied=True)) != digest(usual[0])
+
+    def spread(scans, figure):
+        return np.std([figure(scan) for scan in scans])
+
+    for figure in (
+        lambda scan: scan.pixel_spacing_mm[0],
+        lambda scan: scan.acquisition.camera.blur,
+        lambda scan: scan.acquisition.posterior_share,
+        lambda scan: scan.patient.joints["elbow_L"],
+        lambda scan: np.log(scan.patient.soft_tissue),
+        lambda scan: np.log(scan.patient.uptake["L3"]),
+    ):
+        assert spread(varied, figure) > 1.5 * spread(usual, figure)
+    for scan in varied:
+        assert 0.2e6 < scan.total_counts < 10e6
+        for view in VIEWS:
+            # The skeleton is where its regions are drawn, and head, trunk and hips are inside the image.
+            regions = scan.regions()[view]
+            assert {1, 3, 4, 9, 10, 11, 12} <= set(np.unique(regions).tolist())
+            assert scan.mean[view][regions > 0].mean() > 1.3 * scan.mean[view].mean()
 
 
 def test_normal_scans_have_no_lesions_but_what_imitates_them(cohort):

@@ -102,6 +102,22 @@ def test_masks_and_counts_by_hand():
     assert np.array(region_counts(labels, np.array(region_mask(outputs)))).tolist() == [[1, 1, 1]]
 
 
+def test_training_goes_on_from_a_skeleton_run_with_normal_patients(cohort, tmp_path):
+    from doubleunet_bs.training.create_run import create_run
+
+    skeletons = SkeletonDataset.of(open_shards(cohort / "shards"))
+    assert any(case.group == "negative" for case in open_shards(cohort / "shards").cases)
+    first = create_run(tmp_path / "first", paper_experiment("skeleton", folds=3), skeletons)
+    first.fold_path(1).mkdir()
+    for name in ("model.keras", "best.weights.h5"):
+        (first.fold_path(1) / name).touch()
+    further = paper_experiment("skeleton", folds=3, start_from=str(first.fold_path(1)))
+    second = create_run(tmp_path / "second", further, skeletons, 1)
+    assert second.folds(skeletons).split(1).test == first.folds(skeletons).split(1).test
+    with pytest.raises(DatasetError, match="whom fold 2 tests or validates"):
+        create_run(tmp_path / "second", further, skeletons, 2)
+
+
 @pytest.mark.slow
 def test_training_export_and_engines_give_the_same_regions(cohort, run):
     from doubleunet_bs.inference import Predictor
