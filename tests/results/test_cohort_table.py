@@ -29,7 +29,8 @@ def spots(*boxes):
 
 
 INDEX = {
-    "value": 1.25, "views": {"anterior": 1.0}, "table": "icrp110-male", "table_reason": "chosen", "note": "",
+    "value": 1.25, "views": {"anterior": 1.0}, "table": "icrp110-male", "estimator": "pooled",
+    "table_reason": "chosen", "note": "",
     "warnings": [], "regions": [{"name": "ribs", "weight": 8.0, "index": 1.25, "fraction": None}],
     "model": {"name": "bones", "quality": "unknown", "weights_sha256": "0" * 64},
 }  # fmt: skip
