@@ -6,6 +6,8 @@ Anything else that escapes is a defect of this package.
 
 import errno
 import os
+import re
+import shutil
 
 
 class BoneScanError(Exception):
@@ -62,10 +64,13 @@ def counted(number: int, noun: str) -> str:
 def os_reason(error: BaseException) -> str:
     """Why the system refused: "No space left on device", "Permission denied".
 
-    NumPy leaves the reason out, and pydicom wraps the error in one of its own.
+    NumPy leaves the reason out, pydicom wraps the error in one of its own, and `shutil.copytree` makes a list of them.
     """
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, shutil.Error) and isinstance(cause.args[0], list):
+            # Source, destination and text: "[Errno 28] No space left on device: 'NAME'".
+            return re.sub(r"^\[Errno \d+\] |: '.*$", "", str(cause.args[0][0][2]))
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__

@@ -35,8 +35,7 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as cause:
-        # A full disk does not say where, or names the temporary file.
-        cause.filename = str(path)
+        _name(cause, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -82,8 +81,16 @@ def create_file(path: str | os.PathLike, text: str, mode: int | None = None) -> 
             # A file system without hard links: exclusive as well, but for a moment the file is there without content.
             return _create_in_place(path, text, 0o666 if mode is None else mode)
         return True
+    except OSError as cause:
+        _name(cause, path)
+        raise
     finally:
         os.unlink(name)
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Let an error name the file or folder that was to be made: a full disk names none, or a temporary one."""
+    error.filename = str(path)
 
 
 def _create_in_place(path: Path, text: str, mode: int = 0o666) -> bool:
@@ -149,6 +156,10 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
             if path.exists():
                 path.rmdir()
             os.rename(temporary, path)
+    except OSError as cause:
+        if cause.filename is None:
+            _name(cause, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -28,6 +29,7 @@ def test_the_reason_is_found_where_libraries_hide_it():
             raise OSError(f"With tag 7FE00010 got exception: {cause}") from cause
     assert os_reason(caught.value) == FULL
     assert os_reason(OSError("what nobody foresaw")) == "what nobody foresaw"
+    assert os_reason(shutil.Error([("a", "b", f"[Errno 28] {FULL}: 'a' -> 'b'"), ("c", "d", "x")])) == FULL
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")

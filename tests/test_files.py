@@ -7,7 +7,7 @@ import pytest
 
 from doubleunet_bs import files as module
 from doubleunet_bs.errors import BoneScanError, RunError
-from doubleunet_bs.files import new_folder, replace_file, replaced_folder
+from doubleunet_bs.files import create_file, new_folder, replace_file, replaced_folder
 
 
 def content(folder) -> dict[str, str]:
@@ -84,13 +84,20 @@ def test_nothing_is_replaced_unless_asked(folder, tmp_path):
     assert content(tmp_path / "other") == {"new": "today"}
 
 
-def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch):
     def write(_):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError) as caught:
         replace_file(tmp_path / "picture.png", write)
     assert caught.value.filename == str(tmp_path / "picture.png") and not os.listdir(tmp_path)
+    with pytest.raises(OSError) as caught, new_folder(tmp_path / "shards"):
+        write(None)
+    assert caught.value.filename == str(tmp_path / "shards") and not os.listdir(tmp_path)
+    with monkeypatch.context() as broken, pytest.raises(OSError) as caught:
+        broken.setattr(module.os, "fsync", write)
+        create_file(tmp_path / "folds.json", "x")
+    assert caught.value.filename == str(tmp_path / "folds.json") and not os.listdir(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
