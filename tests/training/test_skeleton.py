@@ -103,7 +103,7 @@ def test_masks_and_counts_by_hand():
 
 
 def test_training_goes_on_from_a_skeleton_run_with_normal_patients(cohort, tmp_path):
-    from doubleunet_bs.training.create_run import create_run
+    from doubleunet_bs.runs.create_run import create_run
 
     skeletons = SkeletonDataset.of(open_shards(cohort / "shards"))
     assert any(case.group == "negative" for case in open_shards(cohort / "shards").cases)
