@@ -75,35 +75,14 @@ def is_done(run: Run, fold: int, stage: str) -> bool:
 
 
 def write_stages(run: Run, fold: int) -> None:
-    """Write `stages.json` of a fold: what each stage trains on, what it starts from, and whether it is done."""
-    experiment = run.experiment
-    encoder = experiment.public().encoder_weights
-    own_start = "random weights" if encoder == "none" else f"{encoder} weights of the encoder"
-    start = f"pretrain/{BEST_WEIGHTS}" if experiment.transfer else own_start
-    if experiment.start_from:
-        start = f"{experiment.public().start_from} of an earlier run"
-    folder = run.fold_path(fold).name
-    negatives = {
-        "none": "",
-        "otsu": " and normal scans with their Otsu mask",
-        "mining": " and normal scans with their mined labels",
-    }[experiment.negatives]
-    from_mined = experiment.negatives == "mining" and experiment.mining_start == "mined"
-    facts = {
-        PRETRAIN: ("another cohort", own_start),
-        MINING_MODEL: ("positive scans", start),
-        MINED_NEGATIVES: ("normal scans, segmented", f"{folder}/{MINING_MODEL}/{KERAS_MODEL}"),
-        FOLD: (f"positive scans{negatives}", f"{folder}/{MINING_MODEL}/{BEST_WEIGHTS}" if from_mined else start),
-    }
+    """Write `stages.json` of a fold: its stages, their folders, and which are done."""
     stages = [
         {
             "stage": stage,
             "folder": str(stage_path(run, fold, stage).relative_to(run.path)),
-            "scans": facts[stage][0],
-            "starts_from": facts[stage][1],
             "done": is_done(run, fold, stage),
         }
-        for stage in stage_names(experiment)
+        for stage in stage_names(run.experiment)
     ]
     write_json(run.fold_path(fold) / STAGES, {"format": FORMAT, "fold": fold, "stages": stages})
 
