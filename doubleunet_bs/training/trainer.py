@@ -189,9 +189,10 @@ class Trainer:
                 done = (state.epoch * batches + state.batch) / (self.experiment.epochs * batches)
                 self.optimizer.learning_rate = cosine(self.experiment.learning_rate, done)
             frozen = state.epoch < self.experiment.freeze_encoder
-            loss, counts, _ = self.steps.train(iterator, frozen)
+            loss, counts, indices = self.steps.train(iterator, frozen)
             if not np.isfinite(loss):
-                self._save_bad_batch(loss)
+                cases = ", ".join(self.dataset.cases[index].case for index in indices)
+                raise self._not_finite("loss", loss, f" with {cases}")
             seconds = time.monotonic() - start
             state.add_batch(loss, counts, seconds)
             self.pace.add("training", seconds)
@@ -208,10 +209,7 @@ class Trainer:
         val_loss, val_counts = self._validate()
         if not np.isfinite(val_loss):
             # Before anything is saved: the state of the epoch before is still good.
-            raise RunError(
-                f"{self.path}: the validation loss became {val_loss} in epoch {state.epoch + 1}: "
-                "start a new --run with a lower --learning-rate or --precision float32"
-            )
+            raise self._not_finite("validation loss", val_loss)
         learning_rate = float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
         precision, sensitivity, f1 = precision_sensitivity_f1(*state.counts)
         val_precision, val_sensitivity, val_f1 = precision_sensitivity_f1(*val_counts)
@@ -303,16 +301,9 @@ class Trainer:
         records = [self.dataset.cases[index] for index in examples]
         self.board.examples(epoch, loaded["grey"], loaded["labels"], keras.ops.convert_to_numpy(mask), records)
 
-    def _save_bad_batch(self, loss: float) -> None:
-        batch = next(self.plan.batches(self.state.epoch, first=self.state.batch))
-        indices, variants = zip(*batch, strict=True)
-        loaded = load_micro_batch(self.dataset, indices, [1.0] * len(indices), variants, self.augmentation)
-        cases = np.array([self.dataset.cases[index].case for index in indices])
-        path = self.path / "bad_batch.npz"
-        content: dict[str, Any] = {"case": cases, **loaded}
-        replace_file(path, lambda temporary: np.savez(temporary, **content))
-        raise RunError(
-            f"{path}: the loss became {loss} in epoch {self.state.epoch + 1} with this batch: "
+    def _not_finite(self, what: str, value: float, batch: str = "") -> RunError:
+        return RunError(
+            f"{self.path}: the {what} became {value} in epoch {self.state.epoch + 1}{batch}: "
             "start a new --run with a lower --learning-rate or --precision float32"
         )
 

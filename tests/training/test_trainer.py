@@ -137,7 +137,7 @@ def test_a_fold_without_lesions_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path, monkeypatch):
     run = create_run(tmp_path, paper_experiment("dice", **{**SETTINGS, "batch_size": 2}), SHARDS)
     trainer = fold_trainer(run, SHARDS, 1)
 
@@ -152,15 +152,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(tmp_path, m
             return 1.0 if len(batches) < 2 else float("nan"), [0, 0, 0], batches[-1]
 
     monkeypatch.setattr("doubleunet_bs.training.trainer.Steps", BadSteps)
-    with pytest.raises(RunError, match="bad_batch.npz: the loss became nan in epoch 1"):
+    with pytest.raises(RunError, match="the loss became nan in epoch 1 with case") as stopped:
         trainer.train()
-    with np.load(trainer.path / "bad_batch.npz", allow_pickle=False) as saved:
-        assert saved["grey"].shape == (2, 32, 32)
-        # The second batch of the epoch, and no other.
-        assert len(batches) == 2 and batches[0] != batches[1]
-        assert saved["case"].tolist() == [SHARDS.cases[index].case for index in batches[1]]
-        for row, case in enumerate(saved["case"]):
-            np.testing.assert_array_equal(saved["grey"][row], SHARDS.grey(int(str(case)[-3:])))
+    # The second batch of the epoch, and no other.
+    assert len(batches) == 2 and batches[0] != batches[1]
+    assert ", ".join(SHARDS.cases[index].case for index in batches[1]) + ": start" in str(stopped.value)
 
 
 @pytest.mark.slow
