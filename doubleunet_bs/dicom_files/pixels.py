@@ -7,9 +7,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
-from doubleunet_bs.dicom_files.decoders import DECODERS, NATIVE_SYNTAXES, Codestream, decode
+from doubleunet_bs.dicom_files.decoders import DECODERS, NATIVE_SYNTAXES, Codestream, decode, split_frames
 from doubleunet_bs.dicom_files.dicom_file import DicomFile, PixelElement
-from doubleunet_bs.dicom_files.encapsulated import split_frames
 from doubleunet_bs.dicom_files.header_values import read_integer, read_numbers, read_text
 from doubleunet_bs.dicom_files.layout import Layout
 from doubleunet_bs.dicom_files.scaling import COUNT_TOLERANCE, find_padding, scale_to_counts

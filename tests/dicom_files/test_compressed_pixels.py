@@ -25,7 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from doubleunet_bs.dicom_files.encapsulated import END_WARNING
+from doubleunet_bs.dicom_files.decoders import END_WARNING
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.scans import read_scan
 
