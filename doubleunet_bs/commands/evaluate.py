@@ -146,8 +146,16 @@ def _score(args: argparse.Namespace, settings) -> int:
     [path] = args.run_paths
     found = None
     if open_run(path).experiment.is_skeleton and not args.ensemble and not args.skeleton:
+        from doubleunet_bs.errors import SettingsError
         from doubleunet_bs.evaluation.skeleton import evaluate_skeleton, format_scores
 
+        for option, given in (
+            ("overlap", args.overlap),
+            ("no-normals", args.no_normals),
+            ("figures", args.figures),
+        ):
+            if given:
+                raise SettingsError(f"--{option} is for lesions: leave it out for the run of a skeleton")
         scores = evaluate_skeleton(path, args.fold, args.data, settings, not args.no_report)
         print(f"{len(scores.cases)} test scans, regions of the skeleton in %\n\n{format_scores(scores)}\n")
         names = "summary.json" + ("" if args.no_report else ", report.html")

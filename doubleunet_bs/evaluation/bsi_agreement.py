@@ -22,7 +22,7 @@ from doubleunet_bs.dataset.joined_shards import Paths, parts_of
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, counted
-from doubleunet_bs.evaluation.evaluate import evaluate_run, open_run_data, read_folds
+from doubleunet_bs.evaluation.evaluate import AGREEMENT_FILES, evaluate_run, open_run_data, read_folds
 from doubleunet_bs.evaluation.evaluate_ensemble import check_prepared
 from doubleunet_bs.evaluation.report.charts import agreement_chart, mark_figure, svg_uri, write_figures
 from doubleunet_bs.evaluation.report.report import write_report
@@ -37,8 +37,7 @@ from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.run_folder import Run, open_run
 from doubleunet_bs.scans.pseudonyms import load_file_table
 
-JSON, CSV, SCANS_CSV = "bsi_agreement.json", "bsi_agreement.csv", "bsi_scans.csv"
-PICTURE = "bsi_agreement"
+JSON, CSV, PICTURE, SCANS_CSV = AGREEMENT_FILES
 TRUTH_FILE = "truth.csv"
 COLUMNS = ("scans", "Pearson", "Spearman", "bias", "lower limit", "upper limit", "coefficient of variation")
 
@@ -156,9 +155,9 @@ def evaluate_with_skeleton(
     write_agreement(run.path, found)
     chart = agreement_chart(found.pairs)
     mark_figure(chart, PHANTOM_NOTE if summary.provenance.scans == PHANTOMS else "")
-    write_figures(run.path, {PICTURE: chart}, "png")
+    write_figures(run.path, {Path(PICTURE).stem: chart}, "png")
     if report:
-        shown = Table(("", *COLUMNS), found.rows, notes=found.all_notes), svg_uri(chart, PICTURE)
+        shown = Table(("", *COLUMNS), found.rows, notes=found.all_notes), svg_uri(chart, Path(PICTURE).stem)
         write_report(run, dataset, summary, figures=settings.figures, agreement=shown)
     return summary, found
 

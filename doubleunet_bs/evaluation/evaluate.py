@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from doubleunet_bs.inference.keras_model import Segment
 
 
+AGREEMENT_FILES = ("bsi_agreement.json", "bsi_agreement.csv", "bsi_agreement.png", "bsi_scans.csv")
+"""Of the Bone Scan Index, in a run: `bsi_agreement.write_agreement` and a picture."""
+
+
 def evaluate_run(
     path: str | os.PathLike,
     fold: int | None = None,
@@ -86,6 +90,9 @@ def evaluate_run(
         folds=tuple(scores for number in trained if (scores := _scores(run, number, settings))),
         provenance=provenance_of_runs([run], dataset),
     )
+    for name in AGREEMENT_FILES:
+        # Of an earlier call with a skeleton: they do not belong to these scores.
+        (run.path / name).unlink(missing_ok=True)
     write_summary(run.path, summary)
     if report:
         write_report(run, dataset, summary, figures=settings.figures)
@@ -95,7 +102,9 @@ def evaluate_run(
 def check_lesions(run: Run) -> None:
     """Raises `RunError` for a run of the skeleton experiment, whose figures are others."""
     if run.experiment.is_skeleton:
-        raise RunError(f"{run.path}: a run of the skeleton experiment: evaluate it alone and without --ensemble")
+        raise RunError(
+            f"{run.path}: a run of the skeleton experiment: evaluate it alone, without --ensemble and --predictions"
+        )
 
 
 def _open_model(path: Path, threads: int | None) -> "Segment":

@@ -10,7 +10,7 @@ from PIL import Image
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import BENIGN, METASTATIC
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.evaluate import open_run_data, read_folds
+from doubleunet_bs.evaluation.evaluate import check_lesions, open_run_data, read_folds
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms
 from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, write_scores
@@ -50,6 +50,7 @@ def evaluate_predictions(
     """
     settings, folder = settings or EvaluationSettings(), Path(predictions)
     run = open_run(path)
+    check_lesions(run)
     dataset = open_run_data(run, data)
     folds = read_folds(run, dataset)
     numbers = [fold for fold in range(1, len(folds) + 1) if (folder / f"fold_{fold:02d}").is_dir()]

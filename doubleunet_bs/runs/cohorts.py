@@ -83,7 +83,8 @@ def pretrain_data(
         return None
     if not experiment.transfer:
         raise SettingsError(
-            f"{experiment.name} does not pre-train: leave out --pretrain-data, or use --set transfer=yes"
+            f"{experiment.name} does not pre-train: leave out --pretrain-data"
+            + ("" if experiment.is_skeleton else ", or use --set transfer=yes")
         )
     check_cohorts(dataset, pretrain, other_patients)
     if experiment.pretrain_negatives != "none" and not any(case.group == "negative" for case in pretrain.cases):

@@ -1,16 +1,18 @@
 """Time from one scan to its mask on a CPU: the engines of this project and the alternatives.
 
+    python tests/benchmarks/bench_predict.py --skeleton [--rounds 7]
     python tests/benchmarks/bench_predict.py [--rounds 7] [--cold-rounds 3] [--ways NAME ...] [--size 640]
 
 Every way begins with a DICOM file and ends with the masks on the raw views. Reading, preparing and mapping back are the
 same code in all of them. The network is the real one with random weights, at 640 x 512 pixels. Warm: all ways in turn
 in one process. Cold: each way in a process of its own, from the start of the interpreter to the first mask. First the
-outputs of each way are compared with those of Keras in float32.
+outputs of each way are compared with those of Keras in float32. With --skeleton: what a scan costs with two networks.
 
 Needed for this alone: pip install torch onnxruntime onnx openvino
 """
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -58,13 +60,13 @@ def make_files(folder: Path, size: int) -> None:
     save_network(folder / "saved_model", model, settings)
 
 
-def save_network(folder: Path, model, settings) -> None:
+def save_network(folder: Path, model, settings, name: str = "dice", classes: int = 3) -> None:
     """The SavedModel of a network with random weights and (rows, columns) of the preparation `settings`."""
     from doubleunet_bs.inference.model_description import ModelDescription
     from doubleunet_bs.serving.export import write_saved_model
 
     description = ModelDescription(
-        experiment={"name": "dice", "classes": 3},
+        experiment={"name": name, "classes": classes},
         fold=1,
         preparation=settings,
         image_shape=settings.image_shape,
@@ -254,12 +256,55 @@ def print_parts(folder: Path, engine: str, rounds: int) -> None:
     )
 
 
+def print_both(folder: Path, size: int, rounds: int) -> None:
+    """What a scan takes with the network of lesions alone, and with that of the skeleton as well."""
+    from doubleunet_bs.constants import METASTATIC
+    from doubleunet_bs.findings.skeleton_result import Networks
+    from doubleunet_bs.inference import Predictor
+    from doubleunet_bs.network import double_unet
+    from doubleunet_bs.phantom import make_phantom
+    from doubleunet_bs.preparation.settings import PreparationSettings
+    from doubleunet_bs.results.result_files import OUTPUTS, JobSettings
+    from doubleunet_bs.results.result_folder import write_prediction
+    from doubleunet_bs.scans import read_scan
+
+    if not (folder / "skeleton").is_dir():
+        settings = PreparationSettings(bin=BIN[size])
+        model = double_unet((*settings.image_shape, 3), classes=13)
+        save_network(folder / "skeleton", model, settings, "skeleton", 13)
+
+    # Networks with random weights mark noise, which takes longer to write: results are those of the drawn masks.
+    phantom = make_phantom(0, 0, "breast", True)
+    drawn = {view: (mask == METASTATIC).astype(np.uint8) for view, mask in phantom.lesions.items()}, phantom.regions()
+
+    def segment(networks: Networks, outputs: tuple[str, ...] | None) -> None:
+        scan = read_scan(folder / "scan.dcm")
+        prediction, index = networks.segment(scan, networks.lesions.prepare(scan))
+        if outputs is not None:
+            prediction = dataclasses.replace(prediction, masks=drawn[0])
+            index = index and dataclasses.replace(index, regions=drawn[1])
+            write_prediction(JobSettings(folder / "results", outputs, overwrite=True), scan, prediction, skeleton=index)
+
+    print_environment("tensorflow", "openvino")
+    for engine in ("openvino", "tensorflow"):
+        lesions = Predictor(folder / "saved_model", engine)
+        both = Networks(lesions, Predictor(folder / "skeleton", engine, skeleton=True))
+        for title, outputs in (("masks", None), ("all results", OUTPUTS)):
+            print(f"\n{engine}: DICOM file to {title}")
+            ways = {
+                "lesions": partial(timed, segment, Networks(lesions), outputs),
+                "lesions and skeleton": partial(timed, segment, both, outputs),
+            }
+            print_table(take_turns(ways, rounds), "lesions", of="scan")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cold-rounds", type=int, default=3, help="0 leaves the cold start out")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME", help="; ".join(WAYS))
     parser.add_argument("--size", type=int, choices=BIN, default=640, help="rows of the prepared image")
+    parser.add_argument("--skeleton", action="store_true", help="time one scan with one network and with two instead")
     parser.add_argument("--folder", type=Path, help="keep the files here and use them again")
     parser.add_argument("--cold", help=argparse.SUPPRESS)
     parser.add_argument("--export", action="store_true", help=argparse.SUPPRESS)
@@ -277,6 +322,9 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "saved_model").is_dir():
             make_files(folder, args.size)
+        if args.skeleton:
+            print_both(folder, args.size, args.rounds)
+            return
         make_foreign_files(folder, chosen)
         ways = {name: WAYS[name](folder) for name in chosen}
         print_environment("tensorflow", "keras", "openvino", "onnxruntime", "torch")

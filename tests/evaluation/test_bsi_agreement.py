@@ -15,9 +15,11 @@ from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.bsi_agreement import evaluate_with_skeleton, format_agreement
+from doubleunet_bs.inference import Predictor
 from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.preparation import PreparationSettings, open_shards
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
+from doubleunet_bs.scans import read_scan
 
 pytestmark = pytest.mark.slow
 SKULL, STERNUM = 1, 5
@@ -93,6 +95,46 @@ def test_indices_tables_and_report(cohort, tmp_path, capsys):
     assert (run / "bsi_agreement.png").stat().st_size > 10_000
     with open(run / "bsi_agreement.csv") as file:
         assert [row["scans"] for row in csv.DictReader(file)] == ["4", "4", "4"]
+
+
+def test_an_evaluation_without_a_skeleton_leaves_no_index_behind(cohort, tmp_path):
+    """It writes the report anew, without the index: its files would belong to other scores."""
+    run, _ = compare(cohort, tmp_path)
+    kept = {path.name for path in run.iterdir() if path.name.startswith("bsi_")}
+    assert kept == {"bsi_agreement.json", "bsi_agreement.csv", "bsi_agreement.png", "bsi_scans.csv"}
+    assert main(["evaluate", str(run), "--no-pictures", "--no-report"]) == 0
+    assert not list(run.glob("bsi_*"))
+
+
+def test_an_ensemble_of_the_skeleton_segments_regions(cohort, tmp_path):
+    assert main(["ensemble", str(cohort / "skeleton"), "--out", str(tmp_path / "all")]) == 0
+    predictor = Predictor(tmp_path / "all", "tensorflow", precision="float32", skeleton=True)
+    prepared = predictor.prepare(read_scan(cohort / "scans" / "phantom_0001.dcm"))
+    [found] = predictor.segment([prepared])
+    body = prepared.map_back(np.where(prepared.grey > BODY, SKULL, 0).astype(np.uint8))
+    assert body["anterior"].any()
+    assert all(np.array_equal(found.masks[view], body[view]) for view in body)
+
+
+def test_what_is_of_lesions_is_refused_for_a_skeleton(cohort, tmp_path, capsys):
+    """Masks of another program would be scored as lesions; these options would change nothing."""
+    skeleton = str(cohort / "skeleton")
+    (tmp_path / "fold_01").mkdir()
+    for arguments, code, message in (
+        (["--predictions", str(tmp_path)], 1, "a run of the skeleton experiment"),
+        (["--figures", "pdf"], 2, "--figures is for lesions"),
+        (["--overlap", "0.5"], 2, "--overlap is for lesions"),
+        (["--no-normals"], 2, "--no-normals is for lesions"),
+        ([str(cohort / "lesions")], 1, "a run of the skeleton experiment"),
+    ):
+        assert main(["evaluate", skeleton, *arguments]) == code
+        assert message in capsys.readouterr().err
+    train = ["train", "--data", str(cohort / "shards"), "--experiment", "skeleton", "--fold", "1", "--set", "folds=3"]
+    train += ["--encoder-weights", "none", "--run", str(tmp_path / "run")]
+    assert main([*train, "--pretrain-data", str(cohort / "shards")]) == 2
+    assert capsys.readouterr().err.strip().endswith("skeleton does not pre-train: leave out --pretrain-data")
+    assert main([*train, "--from", str(cohort / "lesions" / "fold_01")]) in (1, 2)
+    assert "a network of 3 classes, not 13" in capsys.readouterr().err
 
 
 def test_a_sternum_seen_from_behind_is_not_bone(cohort, tmp_path):
