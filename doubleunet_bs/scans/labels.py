@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs.constants import AIR, BENIGN_NAME, CLASS_NAMES, DEFAULT_CLASS_MAP, METASTATIC, NON_METASTATIC
+from doubleunet_bs.dicom_files.other_files import container
 from doubleunet_bs.errors import DatasetError, LabelError, one_line
 
 LARGEST_FILE = 1 << 20
@@ -38,12 +39,15 @@ def decode_text(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:200] else "gb18030"
-    if encoding == "utf-16":
-        raise ValueError("UTF-16 text: convert it with iconv -f utf-16 -t utf-8") from None
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:200]
+    if (packed := container(data)) is not None:
+        raise ValueError(f"a {packed}: unpack it first")
+    if wide:
+        encoding = "utf-32" if b"\0\0" in data[:4] else "utf-16"
+        raise ValueError(f"{encoding.upper()} text: convert it with iconv -f {encoding} -t utf-8")
     raise ValueError(
         "not UTF-8 text: convert it with iconv -f gb18030 -t utf-8, or from the encoding of its program (cp932, cp1252)"
-    ) from None
+    )
 
 
 def fold_classes(classes: Mapping[str, int]) -> dict[str, int]:

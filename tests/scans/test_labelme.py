@@ -1,6 +1,7 @@
 """Labelme files -> masks: pixel for pixel as Labelme, or refused with file, index and reason."""
 
 import base64
+import gzip
 import io
 import json
 import struct
@@ -207,7 +208,7 @@ def test_a_label_of_any_length_and_any_characters_can_be_printed(draw):
 @pytest.mark.parametrize(
     ("encoding", "cure"),
     [("gbk", "iconv -f gb18030"), ("cp932", "cp932"), ("cp1252", "cp1252"), ("utf-16", "iconv -f utf-16"),
-     ("utf-16-le", "iconv -f utf-16")],
+     ("utf-16-le", "iconv -f utf-16"), ("utf-32", "UTF-32 text: .* iconv -f utf-32")],
 )  # fmt: skip
 def test_another_encoding_is_named_with_its_cure(tmp_path, encoding, cure):
     path = tmp_path / "a.json"
@@ -216,6 +217,9 @@ def test_another_encoding_is_named_with_its_cure(tmp_path, encoding, cure):
     with pytest.raises(LabelError, match=cure) as caught:
         rasterize(path, CLASSES)
     assert "a.json: is " in str(caught.value) and caught.value.reason == "label-file"
+    path.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(LabelError, match="is a gzip archive: unpack it first"):
+        rasterize(path, CLASSES)
 
 
 ANYLABELING = {"score": None, "difficult": False, "attributes": {}, "kie_linking": []}
