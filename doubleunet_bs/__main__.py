@@ -20,6 +20,7 @@ VERBS = {
     "train": "train a fold of one of the paper's experiments and export it",
     "evaluate": "score trained folds on scans they have not seen, or compare runs",
     "predict": "segment scans with a trained fold",
+    "rank": "rank scans by how much their annotation should help",
     "collect": "collect the results of predict in one table",
     "ensemble": "combine trained folds into one model",
     "serve-package": "package a model for TensorFlow Serving",
