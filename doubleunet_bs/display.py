@@ -210,7 +210,7 @@ def outline(mask: np.ndarray, scale: int = 1) -> np.ndarray:
 
 
 def halo(mask: np.ndarray) -> np.ndarray:
-    """The pixels that touch a bool mask from outside, at an edge or a corner: white, they part it from black bone."""
+    """The pixels that touch a bool mask from outside, at an edge or a corner; white on black bone."""
     return (cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~mask
 
 

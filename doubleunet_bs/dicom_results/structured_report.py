@@ -186,7 +186,7 @@ def _report(
     # highdicom takes no report without a group. The template does: its container is then empty.
     stand_in = sr.MeasurementsAndQualitativeEvaluations(sr.TrackingIdentifier(header.uid("nothing"), "none"))
     content = sr.MeasurementReport(context, _IMAGING, groups or [stand_in])
-    # Comprehensive3DSR copies its content, parses and twice searches it, 10 ms a lesion: the groups are put in afterwards.
+    # Comprehensive3DSR copies its content, parses and searches it, 10 ms a lesion: the groups are put in afterwards.
     container = content[0].ContentSequence[-1]
     measured = container["ContentSequence"]
     del container.ContentSequence

@@ -226,7 +226,7 @@ def warn_of_persons(
 def note_of_near_patients(
     cases: Sequence[CaseRecord], identifiers: Mapping[str, str], names: Mapping[str, str]
 ) -> str | None:
-    """What to say when patients are called alike, as "A-17" and "a17", and may be one: training would see test patients.
+    """What to say when patients are called alike, as "A-17" and "a17", and may be one, in training and test.
 
     Args:
         cases: of all scans.
