@@ -57,12 +57,20 @@ def read_regions(
             if views.pop(view, np.zeros(1)).any():
                 raise LabelError(f"regions of the {view} view are drawn, but the scan lacks it", "label-missing-view")
         elif view not in views or not views[view].any():
-            raise LabelError(f"{files[0]}: the {view} view has no regions: draw both views", "region-missing-view")
+            raise LabelError(
+                f"{_file_of(view, files)}: the {view} view has no regions: draw both views", "region-missing-view"
+            )
     try:
         check_regions(views)
     except LabelError as error:
-        raise LabelError(f"{files[0]}: {error}", error.reason) from None
+        # Numbers were checked on reading: what is left is a posterior sternum.
+        raise LabelError(f"{_file_of('posterior', files)}: {error}", error.reason) from None
     return views
+
+
+def _file_of(view: str, files: Sequence[Path]) -> Path:
+    """The file that is named after a view; the first one where none is, as with both views in one file."""
+    return next((file for file in files if view in file.stem.casefold()), files[0])
 
 
 def prepare_regions(case: PreparedCase, regions: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -157,6 +157,20 @@ def test_problems_of_region_files_are_listed_with_the_others(cohort):
         prepare_cohort(inside)
 
 
+def test_the_file_of_a_posterior_sternum_is_named(cohort):
+    folder = cohort.root / "regions"
+    folder.mkdir()
+    cohort.positive("A", 1)
+    for view, number in (("anterior", 5), ("posterior", 5)):
+        png(folder / f"A_{view}.png", drawn(number))
+    [file] = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, regions=folder)).rejected
+    assert (file.path, file.reason) == ("A.dcm", "region-sternum")
+    assert "A_posterior.png: the posterior region mask has a sternum" in file.message
+    png(folder / "A_posterior.png", drawn(0))
+    [file] = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, regions=folder)).rejected
+    assert "A_posterior.png: the posterior view has no regions: draw both views" in file.message
+
+
 def test_shards_without_regions_stay_as_they_were(cohort):
     cohort.positive("A", 1)
     prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, PreparationSettings(bin=4)))
