@@ -5,8 +5,8 @@ shards. MODEL is a run, of which all trained folds take part, one fold of it, or
 that a run was trained on are left out, if those shards are still where they were.
 
 Entropy is the mean over the pixels of a scan, in bits: 0 where the model is certain. Disagreement of several folds is
-the part of it that comes from their difference. Scans with many doubtful pixels come first. On phantoms this order has
-been compared with random order: see assets/docs/training.md.
+the part of it that comes from their difference. Scans with many doubtful pixels come first. That this order is better
+than random order has not been shown: see assets/docs/training.md.
 
 Examples:
   doubleunet-bs rank new_scans --model RUN --out next --outlines 20
