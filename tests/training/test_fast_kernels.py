@@ -14,7 +14,7 @@ from small_network import small_network
 
 from doubleunet_bs.network import double_unet
 from doubleunet_bs.training import fast_kernels
-from doubleunet_bs.training.fast_kernels import FusedAdam, can_train_in, kernel_works, use_fast_kernels
+from doubleunet_bs.training.fast_kernels import FusedAdam, can_train_in, kernel_gradient, kernel_works, use_fast_kernels
 
 IMAGES = np.random.default_rng(0).random((3, 48, 32, 3), np.float32)
 
@@ -55,10 +55,14 @@ def distance(values, others):
     )
 
 
-def test_the_layers_of_the_network_are_found():
+def test_the_layers_of_the_network_are_found(monkeypatch):
     # 36 batch normalisations, 8 doublings, and per pyramid the rates 6, 12 and 18.
     dilated = 6 if kernel_works(fast_kernels._convolve, "float32") else 0
-    assert use_fast_kernels(double_unet((32, 32, 3))) == 36 + 8 + dilated
+    model = double_unet((32, 32, 3))
+    # 16 convolutions in the encoder of VGG19, two on each of 12 other levels.
+    for alone, convolutions in ((False, 0), (True, 16 + 24)):
+        monkeypatch.setattr(fast_kernels, "has_avx2_alone", lambda alone=alone: alone)
+        assert use_fast_kernels(model) == 36 + 8 + dilated + convolutions
 
 
 def test_synchronised_normalisation_and_float64_stay_with_keras():
@@ -195,6 +199,53 @@ def test_equal_in_float32():
         assert distance(expected, found) < 1e-3
     expected, found = (np.asarray(model(IMAGES, training=False)["output2"]) for model in (plain, fast))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(2, 5), (5, 2), (3, 3)])
+def test_the_gradient_by_products_is_that_of_the_convolution(channels, filters):
+    """Two images of odd size, and maps that are wider before or behind the convolution."""
+    rng = np.random.default_rng(2)
+    images, upstream = (rng.random((2, 7, 5, width), np.float32) for width in (channels, filters))
+    expected = tf.raw_ops.Conv2DBackpropFilter(
+        input=images,
+        filter_sizes=[3, 3, channels, filters],
+        out_backprop=upstream,
+        strides=[1, 1, 1, 1],
+        padding="SAME",
+    )
+    found = kernel_gradient(tf.constant(images), tf.constant(upstream))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "alone"),
+    [("avx2", None, True), ("avx2 avx512f", None, False), ("avx2 avx512f", "AVX2", True), ("", None, False)],
+)
+def test_avx2_alone(monkeypatch, flags, limit, alone):
+    monkeypatch.setattr(fast_kernels, "processor_flags", lambda: frozenset(flags.split()))
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert fast_kernels.has_avx2_alone() is alone
+
+
+def test_with_avx2_alone_convolutions_in_float32_become_products(monkeypatch):
+    monkeypatch.setattr(fast_kernels, "has_avx2_alone", lambda: True)
+    keras.utils.set_random_seed(3)
+    image = keras.Input((8, 8, 2))
+    model = keras.Model(image, keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(image))
+    inputs = np.random.default_rng(3).random((2, 8, 8, 2), np.float32)
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(model(inputs, training=True) ** 2)
+        return tape.gradient(total, model.trainable_variables)
+
+    expected = gradients()
+    assert use_fast_kernels(model, "GPU:0") == 0
+    assert use_fast_kernels(model) == 1
+    for one, other in zip(expected, gradients(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4)
 
 
 @pytest.mark.slow
