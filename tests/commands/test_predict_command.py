@@ -72,13 +72,8 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
     for view in result["views"].values():
         named |= {view[key] for key in ("mask_npy", "mask_png", "probability", "annotation", "picture")}
     assert named == FILES
-
-
-def test_overlay_outlines_the_masks(command, phantoms, scan):
-    command(phantoms / "phantom_0001.dcm")
-    picture = np.asarray(Image.open(command.out / scan.case / "overlay.png").convert("RGB"))
-    masks = [np.load(command.out / scan.case / f"mask_{view}.npy") for view in ("anterior", "posterior")]
-    lines = sum(outline(mask, 2).sum() for mask in masks)
+    picture = np.asarray(Image.open(folder / "overlay.png").convert("RGB"))
+    lines = sum(outline(mask, 2).sum() for mask in expected.masks.values())
     # The dashed line at the end of the crop and letters may cover single pixels.
     assert np.all(picture[140:] == CONTOUR, axis=2).sum() == pytest.approx(lines, rel=0.02)
 
@@ -115,9 +110,9 @@ def test_lesions_of_the_views_are_matched(command, phantoms, scan):
 def test_folder_and_archive(command, phantoms, tmp_path):
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
         archive.write(phantoms / "phantom_0002.dcm", "deep/within/x")
-    code, out, _ = command(phantoms, out=tmp_path / "a")
+    code, out, _ = command(phantoms, "--outputs", "none", out=tmp_path / "a")
     assert (code, len(list((tmp_path / "a").glob("case-*")))) == (0, 2)
-    code, out, _ = command(tmp_path / "export.zip", out=tmp_path / "b")
+    code, out, _ = command(tmp_path / "export.zip", "--outputs", "none", out=tmp_path / "b")
     assert (code, len(list((tmp_path / "b").glob("case-*")))) == (0, 1)
     assert {path.name for path in (tmp_path / "b").glob("case-*")} < {
         path.name for path in (tmp_path / "a").glob("case-*")
@@ -125,18 +120,18 @@ def test_folder_and_archive(command, phantoms, tmp_path):
 
 
 def test_existing_results_stay_without_overwrite(command, phantoms, scan):
-    file = phantoms / "phantom_0001.dcm"
-    command(file)
+    file = (phantoms / "phantom_0001.dcm", "--outputs", "none")
+    command(*file)
     result = command.out / scan.case / "result.json"
     result.write_text("mine")
-    code, _, err = command(file)
+    code, _, err = command(*file)
     assert code == 1
     assert "--overwrite" in err
     assert result.read_text() == "mine"
-    assert command(file, "--overwrite")[0] == 0
+    assert command(*file, "--overwrite")[0] == 0
     assert json.loads(result.read_text())["case"] == scan.case
     result.unlink()
-    code, _, err = command(file, "--overwrite")
+    code, _, err = command(*file, "--overwrite")
     assert code == 1
     assert "is no result of this package" in err
 
@@ -144,7 +139,7 @@ def test_existing_results_stay_without_overwrite(command, phantoms, scan):
 def test_one_bad_file_does_not_stop_the_others(command, phantoms, tmp_path):
     (tmp_path / "notes.txt").write_text("no scan")
     copy = shutil.copy(phantoms / "phantom_0001.dcm", tmp_path / "copy.dcm")
-    code, out, err = command(tmp_path / "notes.txt", phantoms / "phantom_0001.dcm", copy)
+    code, out, err = command(tmp_path / "notes.txt", phantoms / "phantom_0001.dcm", copy, "--outputs", "none")
     assert code == 1
     assert "1 of 2 scans segmented" in out and "passed over: 1 copy" in out
     assert "notes.txt: is not a DICOM file" in err
@@ -171,7 +166,7 @@ def test_wrong_arguments(command, phantoms, tmp_path, capsys):
 def test_two_files_of_one_view_each(command, phantoms, tmp_path, scan):
     """The frames of a scan written to two files of one study give the result of the whole scan."""
     files = write_variant(phantoms / "phantom_0001.dcm", "two-files", tmp_path / "source")
-    code, out, err = command(*files)
+    code, out, err = command(*files, "--outputs", "none")
     assert (code, err) == (0, "")
     assert [path.name for path in command.out.glob("case-*")] == [scan.case]
     code, _, err = command(files[0], "--overwrite")

@@ -39,7 +39,7 @@ def test_nothing_is_left_of_a_failed_write(command, phantoms, tmp_path, monkeypa
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
-    arguments = (phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels")
+    arguments = (phantoms / "phantom_0001.dcm", "--labelme", tmp_path / "labels", "--outputs", "masks")
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, fail)
         code, _, err = command(*arguments)
@@ -61,7 +61,7 @@ def test_an_annotation_of_another_process_is_not_overwritten(command, phantoms, 
         return real(annotation, shape, image_path, *embedded)
 
     monkeypatch.setattr(labelme_output, "labelme_file", meanwhile)
-    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", labels)
+    code, _, err = command(phantoms / "phantom_0001.dcm", "--labelme", labels, "--outputs", "none")
     assert code == 1 and "phantom_0001_posterior.json: exists already and may hold corrections" in err
     assert [path.name for path in labels.iterdir()] == ["phantom_0001_posterior.json"]
     assert (labels / "phantom_0001_posterior.json").read_text() == "corrected"
