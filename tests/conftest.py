@@ -53,10 +53,10 @@ def served_skeleton(trained_run, exported_skeleton):
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory):
-    """A folder of two scans with seven or eight areas above grey level 150: results of few areas are quick to write."""
+    """A folder of two scans."""
     from doubleunet_bs.phantom import make_cohort
 
-    return make_cohort(tmp_path_factory.mktemp("cohort") / "phantoms", 2, positive_fraction=1.0, seed=10) / "scans"
+    return make_cohort(tmp_path_factory.mktemp("cohort") / "phantoms", 2, positive_fraction=1.0, seed=3) / "scans"
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +116,7 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.line(text)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     """A Chromium that `show` opens pages in; without one the tests that look at a page are skipped."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the page is not opened: playwright is missing")

@@ -45,6 +45,7 @@ def test_help_of_the_scripts_imports_nothing_heavy(script):
     assert "usage: doubleunet-bs" in said and "heavy: []" in said
 
 
+@pytest.mark.slow
 def test_the_package_its_shards_and_kept_scores_need_neither_tensorflow_nor_pydicom():
     said = run(
         "import sys, doubleunet_bs\n"

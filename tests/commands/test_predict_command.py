@@ -78,6 +78,7 @@ def test_files_of_a_scan(command, phantoms, scan, trained_run):
     assert np.all(picture[140:] == CONTOUR, axis=2).sum() == pytest.approx(lines, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_threshold_stands_in_every_result(command, phantoms, scan):
     file = phantoms / "phantom_0001.dcm"
     code, out, _ = command(file, "--threshold", "0.25", "--outputs", "dicom,report")
@@ -190,6 +191,7 @@ def test_pictures_get_results_without_dicom(command, tmp_path, scan):
     assert command(*paths, "--keep-identity", "--overwrite")[0] == 1
 
 
+@pytest.mark.slow
 def test_real_scan_with_a_missing_view(command):
     """A real anterior scan in pydicom's own test data (JPEG lossy, GE Millennium)."""
     file = pydicom.data.get_testdata_file("JPGExtended.dcm", download=False)

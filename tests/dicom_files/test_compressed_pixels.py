@@ -172,6 +172,7 @@ FRAMES_OF = {RLELossless: [encode_rle(frame) for frame in FRAMES]}
 FRAMES_OF[JPEGLosslessSV1] = [frame + bytes(len(frame) % 2) for frame in map(encode_jpeg_lossless, FRAMES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", FRAMES_OF)
 @pytest.mark.parametrize(
     ("shape", "warned"),

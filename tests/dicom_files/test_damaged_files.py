@@ -69,6 +69,7 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*NATIVE, *LOSSLESS, "siemens", "millennium"])
 def test_changed_bytes(tmp_path, kind):
     data = {"siemens": lambda: write(siemens()), "millennium": lambda: write(ge_millennium("anterior"))}.get(

@@ -41,6 +41,7 @@ def test_rle_round_trip():
     assert np.array_equal(array, FRONT) and stream is None
 
 
+@pytest.mark.slow
 def test_rle_by_hand():
     # One segment: three literal bytes, then five times 7.
     header = np.zeros(16, "<u4")
@@ -53,6 +54,7 @@ def test_rle_by_hand():
         assert reason(damaged, RLELossless, (2, 4), 8) == "damaged-pixels"
 
 
+@pytest.mark.slow
 def test_after_a_crash_the_next_frame_is_decoded():
     # Bytes that made versions of GDCM abort or read beyond its buffer.
     random = np.random.default_rng(0)
@@ -120,6 +122,7 @@ def test_a_process_that_does_not_start_is_no_damaged_file(monkeypatch):
     assert reason(FRAME) == "decoder"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited on Linux")
 def test_the_process_has_bounded_memory(monkeypatch):
     """Within 1 MiB no image of 8 MiB is decoded."""

@@ -58,6 +58,7 @@ def test_a_model_that_found_nothing_is_called_unreliable(phantom):
             assert ("found no metastasis on its own validation scans" in said) == marked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identified", [True, False])
 @pytest.mark.parametrize(("kind", "level"), CASES)
 def test_dciodvfy_finds_no_error(kind, level, identified, phantom, tmp_path):
@@ -112,6 +113,7 @@ def test_an_error_is_blamed_on_the_header_only_when_it_is_used(phantom, tmp_path
         write_results([phantom], tmp_path, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identified", [True, False])
 def test_secondary_capture_shows_the_overlay(identified, phantom, tmp_path):
     scan, paths = write_results([phantom], tmp_path, identified, drawn=True)

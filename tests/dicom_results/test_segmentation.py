@@ -40,6 +40,7 @@ def source_pixels(segmentation, sources) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identified", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_segmentation_lies_on_its_source(kind, identified, phantom, tmp_path):
@@ -171,6 +172,7 @@ def read_by_dcmqi(path, folder) -> np.ndarray:
     return read_nrrd(folder / "read-1.nrrd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identified", [True, False])
 @pytest.mark.parametrize(("kind", "level"), CASES)
 def test_dcmqi_reads_the_same_pixels(kind, level, identified, phantom, tmp_path):

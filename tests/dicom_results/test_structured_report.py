@@ -97,6 +97,7 @@ def test_unknown_spacing_gives_no_area_and_a_skeleton_the_bone(phantom, tmp_path
         assert [site.value.value for site in group.finding_sites] == ["113197003"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identified", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_outlines_are_those_of_the_pixels_in_their_source_frame(kind, identified, phantom, tmp_path):
@@ -155,6 +156,7 @@ def test_the_index_is_a_report_of_its_own(phantom, tmp_path):
     assert b"weights icrp110-female" in (tmp_path / "bsi.dcm").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identified", [True, False])
 @pytest.mark.parametrize("what", ["lesions", "none", "bsi"])
 def test_others_read_it(what, identified, phantom, tmp_path):

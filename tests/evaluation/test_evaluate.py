@@ -281,6 +281,7 @@ def test_pictures_of_other_scans_go(own_run, shards):
     assert (folder / "notes.txt").exists()
 
 
+@pytest.mark.slow
 def test_one_fold_keeps_the_scores_of_the_others(own_run):
     evaluate_run(own_run, fold=2, pictures=False, show_progress=False)
     assert not (own_run / "fold_01" / "scores.json").exists()
@@ -288,6 +289,7 @@ def test_one_fold_keeps_the_scores_of_the_others(own_run):
     assert [fold.fold for fold in summary.folds] == [1, 2]
 
 
+@pytest.mark.slow
 def test_scores_of_replaced_weights_do_not_count(own_run):
     evaluate_run(own_run, pictures=False, show_progress=False)
     with open(own_run / "fold_02" / "best.weights.h5", "ab") as file:

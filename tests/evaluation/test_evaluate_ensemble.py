@@ -140,6 +140,7 @@ def test_scans_without_a_hash_are_not_taken_for_each_other(shards, others, tmp_p
     check_unseen(*opened)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("here", "there", "said"), [("a", "b", True), ("a", "a", False), (None, "b", False)])
 def test_the_tables_say_that_patients_could_not_be_compared(tmp_path, here, there, said):
     shards = make_shards(tmp_path / "own", key_mark=here)

@@ -7,8 +7,6 @@ import re
 import shutil
 from html.parser import HTMLParser
 
-import cv2
-import numpy as np
 import pytest
 from intensity_run import make_run, make_shards
 from score_makers import fold, lesion, scan
@@ -17,9 +15,7 @@ from doubleunet_bs.errors import BoneScanError
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
-from doubleunet_bs.evaluation.report.charts import f1_chart, write_figures
 from doubleunet_bs.evaluation.report.report import PACKAGE
-from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, inner_outline, tinted
 from doubleunet_bs.evaluation.report.sections import head, patient_table, pixel_table
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores.fold_scores import Postprocessed
@@ -27,7 +23,6 @@ from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.terminal_text import format_summary
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.runs.history import Epoch
 from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.templates import render_page
 
@@ -122,6 +117,7 @@ def test_what_is_in_it(report):
     assert page.count("<figure>") == 6  # four scans, two maps of errors
 
 
+@pytest.mark.slow
 def test_no_row_of_the_paper_beside_phantoms(tmp_path, tensorflow):
     """At full size and with every setting of a row of the paper: only what the scans are keeps its figures away."""
     shards = make_shards(tmp_path / "shards", phantom=True, settings=PreparationSettings(), rounds=2)
@@ -138,6 +134,7 @@ def test_no_row_of_the_paper_beside_phantoms(tmp_path, tensorflow):
     assert "All settings are those of the paper's row of that name." in html.unescape(files[0].read_text())
 
 
+@pytest.mark.slow
 def test_no_folder_of_the_user_is_handed_on(tmp_path, tensorflow):
     """Weights from a file are named by the file, in the report, the summary and the scores, of folds and ensemble."""
     shards = make_shards(tmp_path / "shards", phantom=True)
@@ -276,66 +273,7 @@ def test_names_cannot_become_markup(tmp_path, tensorflow):
         evaluate_run(run, pictures=False, show_progress=False, recompute=True)
 
 
-def scans_of(*percents):
-    return [(1, scan(number, value, 200 - 2 * value, 0)) for number, value in enumerate(percents)]
-
-
-@pytest.mark.parametrize(
-    ("percents", "expected"),
-    [
-        ((10, 20, 30, 40, 50, 60, 70), ["best 70", "best 60", "median 50", "median 40", "worst 10", "worst 20"]),
-        ((10, 20, 30), ["best 30", "median 20", "worst 10"]),
-        ((10, 20), ["best 20", "worst 10"]),
-        ((10,), ["best 10"]),
-        ((), []),
-    ],
-)
-def test_best_median_and_worst(percents, expected):
-    found = chosen_scans(scans_of(*percents))
-    assert [f"{what} {round(100 * one.dice)}" for what, _, one in found] == expected
-
-
-def test_scans_without_dice_are_not_shown():
-    empty = (1, scan(9))
-    assert [one.case for _, _, one in chosen_scans([empty, *scans_of(40)])] == ["case-000"]
-    assert chosen_scans([empty]) == []
-
-
-def test_outlines_enclose_exactly_the_mask():
-    rng = np.random.default_rng(0)
-    mask = rng.random((20, 24)) < 0.4
-    drawn = np.zeros((20 * 8, 24 * 8), np.uint8)
-    polygons = []
-    for part in inner_outline(mask).split("M")[1:]:
-        start, _, steps = part.strip("z").partition("l")
-        moves = np.array([*start.split(), *steps.split()], int).reshape(-1, 2)
-        polygons.append((moves.cumsum(axis=0) + 0.5) / 3)
-    cv2.fillPoly(drawn, [np.rint(points * 8).astype(np.int32) for points in polygons], 1)
-    np.testing.assert_array_equal(drawn[4::8, 4::8] > 0, mask)
-    assert inner_outline(np.zeros((4, 4), bool)) == ""
-
-
-def test_error_maps_show_where_the_errors_are():
-    maps = ErrorMaps((80, 64))
-    assert maps.figures() == []
-    labels, mask = np.zeros((80, 64), np.uint8), np.zeros((80, 64), bool)
-    labels[10:14, 10:14], mask[60:64, 50:54] = 2, True
-    for _ in range(2):
-        maps.add(np.full((80, 64), 50, np.uint8), labels, mask)
-    assert maps.false_positives.sum() == maps.false_negatives.sum() == 32
-    assert maps.false_positives[61, 51] == 2 and maps.false_negatives[11, 11] == 2
-    positives, negatives = maps.figures()
-    assert (positives.title, negatives.title) == ("False positives", "False negatives")
-    # Both scans are wrong there, and the figure in the caption is less: it is that of the smoothed map.
-    peak = re.match(r"False positives: share of the scans in which a pixel is one, at most (.*) %\.", positives.caption)
-    assert 0 < float(peak[1]) < 100
-    # The colour goes with the square root: half way along the bar is a quarter.
-    figures = [float(text.removesuffix(" %")) for text in positives.scale]
-    assert figures == [0.0, pytest.approx(float(peak[1]) / 4, abs=0.06), float(peak[1])]
-    maps.add(np.zeros((80, 64), np.uint8), labels, labels == 2)
-    assert maps.false_positives[61, 51] == 2 and maps.scans == 3
-
-
+@pytest.mark.slow
 def test_figures_for_a_paper(report, tmp_path):
     """Each figure of the report as a file, with text as text and the mark of phantoms."""
     folder = shutil.copytree(report[0].parent, tmp_path / "run")
@@ -348,26 +286,6 @@ def test_figures_for_a_paper(report, tmp_path):
     assert "% of the scans</text>" in files["false_positives.svg"]
 
 
-@pytest.mark.parametrize(("kind", "begin"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
-def test_the_same_figure_gives_the_same_file(tmp_path, kind, begin):
-    written = []
-    for _ in range(2):
-        write_figures(tmp_path, {"f1": f1_chart([(1, [])])}, kind)
-        written.append((tmp_path / f"f1.{kind}").read_bytes())
-    assert written[0] == written[1] and written[0].startswith(begin)
-
-
-def test_the_axis_of_epochs_has_whole_numbers():
-    """Also for one epoch. One that found nothing has no star."""
-    for count in (1, 2, 3, 12):
-        epochs = [Epoch(number + 1, 1.0, 0.5, 0.5, 0.5, 1.0, 0.0, 0.0, 0.0, 1e-4, 1.0) for number in range(count)]
-        axes = f1_chart([(1, epochs)]).axes[0]
-        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
-        assert ticks and all(tick == round(tick) for tick in ticks)
-        stars = [line for line in axes.lines if line.get_marker() == "*"]
-        assert len(stars) == 1 and np.isnan(stars[0].get_ydata()).all()
-
-
 def test_outlines_have_a_halo(report):
     """A white one below both, also where only one is shown."""
     page = report[0].read_text(encoding="utf-8")
@@ -378,12 +296,6 @@ def test_outlines_have_a_halo(report):
             ["truth halo", "prediction halo", "truth", "prediction"],
         )
         assert "synthetic phantom, not a patient</text>" in figure
-
-
-def test_weak_probabilities_are_not_drawn():
-    picture = tinted(np.array([[0.0, 0.04, 0.5, 1.0]]), (10, 20, 30))
-    assert picture[0, :, 3].tolist() == [0, 0, 136, 255]
-    assert picture[0, 2].tolist() == [10, 20, 30, 136] and picture[0, 0].tolist() == [0, 0, 0, 0]
 
 
 def test_undefined_cells_are_dashes():

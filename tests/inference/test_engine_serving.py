@@ -254,6 +254,7 @@ def test_an_answer_that_is_too_large_is_refused(server, predictor):
         predictor._segmenter(np.zeros((1, 160, 128), np.uint8))
 
 
+@pytest.mark.slow
 def test_command(server, phantoms, tmp_path, capsys):
     arguments = ["predict", str(phantoms), "--model", NAME, "--out", str(tmp_path / "out"), "--engine", "serving"]
     assert main([*arguments, "--server", server.grpc]) == 0

@@ -34,6 +34,7 @@ def write_weights(path, change=lambda arrays: None):
     return arrays
 
 
+@pytest.mark.slow
 def test_file_fills_all_sixteen_convolutions(tmp_path):
     arrays = write_weights(tmp_path / "vgg19.h5")
     network = double_unet((32, 32, 3), encoder_weights=tmp_path / "vgg19.h5")
@@ -69,6 +70,7 @@ def test_other_files_are_refused(tmp_path):
         double_unet((32, 32, 3), encoder_weights=tmp_path / "gone.h5")
 
 
+@pytest.mark.slow
 def test_imagenet_is_the_published_file_in_the_cache(monkeypatch, tmp_path):
     arrays = write_weights(tmp_path / "models" / imagenet_file.URL.rsplit("/", 1)[1])
     content = next((tmp_path / "models").iterdir()).read_bytes()

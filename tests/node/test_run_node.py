@@ -158,6 +158,7 @@ def raising(error):
     return fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "error", "reason"),
     [
@@ -184,6 +185,7 @@ def test_what_cannot_heal_is_set_aside_at_once(function, error, reason, node, sp
     assert spool.figures()["studies"] == ({"sending": 1} if again else {"aside": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "error"),
     [
@@ -225,6 +227,7 @@ def reasons_of(event, capsys):
     return [one["reasons"] for one in events(capsys) if one["event"] == event]
 
 
+@pytest.mark.slow
 def test_one_bad_file_beside_one_good_scan(node, spool, study_files, capsys):
     """The good scan is answered at once; the other is taken when it is sent again."""
     [good], [bad] = study_files(), study_files(seed="2")

@@ -48,6 +48,7 @@ def test_layout(folder):
     assert rows[2] == {"scan": "phantom_0003", "patient": "PHANTOM-S4-0003", "cancer": "breast", "metastases": "no"}
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_or_cohort_size(folder, tmp_path):
     larger = digests(make_cohort(tmp_path / "out", 4, positive_fraction=0.6, seed=4, workers=2))
     smaller = digests(folder)
@@ -189,6 +190,7 @@ def test_command_line(tmp_path, capsys):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_nobody_is_in_two_cohorts(tmp_path):
     """Numbers start at 1 in all; prepared with one key, equal identifiers would be the same patient."""
     ids = {}

@@ -247,6 +247,7 @@ def test_one_threshold_does_not_find_the_lesions(cohort):
     assert 0.03 < f1.max() < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cancer", ["breast", "prostate"])
 def test_number_and_sites_of_lesions(cancer):
     rng = np.random.default_rng(0)

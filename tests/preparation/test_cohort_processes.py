@@ -125,6 +125,7 @@ def test_nobody_else_reads_the_names_of_files(six, monkeypatch):
     assert six.out.stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_process_and_no_shards(six):
     key = six.root / "key.json"
     code = (

@@ -260,6 +260,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(data=st.data(), value=json_values)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_in_any_place_gives_an_error_of_ours_or_a_data_set(good, fuzzed, data, value):

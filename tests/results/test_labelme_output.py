@@ -81,6 +81,7 @@ def test_names_that_prepare_understands(tmp_path):
         annotation_paths(tmp_path, [Source("A.dcm")])
 
 
+@pytest.mark.slow
 def test_correct_prepare_train(trained_run, tmp_path, monkeypatch, capsys):
     """The circle: predict, correct an outline by hand, prepare with the outlines, train on the shards."""
     from doubleunet_bs.phantom import make_cohort

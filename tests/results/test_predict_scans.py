@@ -121,13 +121,16 @@ def test_one_scan_that_cannot_be_referred_to_does_not_stop_the_others(command, p
     dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
     dataset.StudyInstanceUID = ""
     dataset.save_as(tmp_path / "orphan.dcm")
-    code, out, err = command(tmp_path / "orphan.dcm", phantoms / "phantom_0002.dcm", "--keep-identity")
+    code, out, err = command(
+        tmp_path / "orphan.dcm", phantoms / "phantom_0002.dcm", "--keep-identity", "--outputs", "dicom"
+    )
     assert code == 1
     assert "orphan.dcm: has no valid StudyInstanceUID" in err
     assert "1 of 2 scans segmented" in out
     assert len(list(command.out.glob("case-*"))) == 1
 
 
+@pytest.mark.slow
 def test_scans_are_done_in_order_one_at_a_time(command, phantoms, trained_run, tmp_path, monkeypatch):
     """The results are printed as they come, an error stops its scan only, and no scan stays in memory."""
     paths = []
@@ -169,6 +172,7 @@ def test_a_defect_is_no_error_of_a_scan(command, phantoms, monkeypatch):
         command(phantoms, "--outputs", "none")
 
 
+@pytest.mark.slow
 def test_results_within_the_searched_folder_are_no_scans(command, phantoms, tmp_path):
     """The copy in "predicted" comes before "scan.dcm" and has the same counts."""
     folder = tmp_path / "hospital"
@@ -222,7 +226,7 @@ def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
     (tmp_path / "Doe_notes.txt").write_text("nothing")
     log = tmp_path / "log.txt"
     log.write_text("earlier\n")
-    code, *_ = command(tmp_path / "Jane_Doe.dcm", tmp_path / "Doe_notes.txt", "--log", log)
+    code, *_ = command(tmp_path / "Jane_Doe.dcm", tmp_path / "Doe_notes.txt", "--log", log, "--outputs", "none")
     assert code == 1
     lines = log.read_text().splitlines()
     assert lines.pop(0) == "earlier"
@@ -263,6 +267,7 @@ def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, mo
     assert err.count("error: ") == 1 and "1: has no valid StudyInstanceUID" in err
 
 
+@pytest.mark.slow
 def test_previous_scan_or_result(command, phantoms, tmp_path):
     first, second = phantoms / "phantom_0001.dcm", phantoms / "phantom_0002.dcm"
     assert command(first)[0] == 0

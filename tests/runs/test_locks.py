@@ -277,6 +277,7 @@ def _compete(path, number, start, results):
         lock.__exit__()
 
 
+@pytest.mark.slow
 def test_many_at_once_and_some_of_them_die(tmp_path):
     context = multiprocessing.get_context("spawn")
     start, results = context.Event(), context.SimpleQueue()

@@ -141,6 +141,7 @@ def _save_many(path, number):
         pseudonyms.save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the lock is one of POSIX systems")
 def test_many_processes_save_at_once(tmp_path):
     path = tmp_path / "pseudonyms.json"

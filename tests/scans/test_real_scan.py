@@ -32,6 +32,7 @@ def test_a_real_scan_is_read_to_the_last_count():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "counts", "error"),
     # Mean absolute difference from the lossless scan, measured.
@@ -51,6 +52,7 @@ def test_lossy_variants(name, counts, error):
         assert abs(np.abs(exact.astype(int) - scan.anterior).mean() - error) < 0.3
 
 
+@pytest.mark.slow
 def test_pydicoms_own_files_are_all_read_or_refused():
     found = find_scans(BUNDLED, allow_missing_view=True)
     assert len(found.passed_over) > 50

@@ -97,6 +97,7 @@ def test_the_users_words_on_the_data(fold, tmp_path, synthetic_shards):
     assert create_run(new, run.experiment, synthetic_shards).path == new
 
 
+@pytest.mark.slow
 def test_test_figures_enter_when_the_fold_is_packaged(tmp_path, tensorflow):
     pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
     run = make_run(tmp_path / "run", make_shards(tmp_path / "shards", phantom=True))

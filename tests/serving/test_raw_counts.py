@@ -122,6 +122,7 @@ def compare(both, counts: np.ndarray) -> str:
     return reason
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(number=st.integers(0, 3), steps=STEPS)
 @example(number=0, steps=[])

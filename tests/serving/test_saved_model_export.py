@@ -82,6 +82,7 @@ def test_export_of_a_fold(trained_run):
     assert [file.name for file in trained_run.joinpath("fold_01").glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_a_second_export_replaces_the_first(trained_run, tmp_path):
     from doubleunet_bs.serving.export import export_fold
 

@@ -146,6 +146,7 @@ def test_an_interrupted_version_is_never_seen(trained_run, tmp_path, monkeypatch
     assert [one.name for one in (tmp_path / NAME).iterdir()] == ["1"]
 
 
+@pytest.mark.slow
 def test_older_exports(trained_run, tmp_path):
     """A fold in its run is exported again; an export away from its run cannot be."""
     run = shutil.copytree(trained_run, tmp_path / "run")
@@ -233,6 +234,7 @@ def test_sizes_that_the_documentation_states():
         assert f"/models/{file}" in COMPOSE.read_text()
 
 
+@pytest.mark.slow
 def test_the_signatures_and_statuses_that_the_documentation_states(tmp_path, tensorflow):
     """The tables of the page against an export at full size."""
     model = dataclasses.replace(description((640, 512)), preparation=PreparationSettings())

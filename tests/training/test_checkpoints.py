@@ -70,6 +70,7 @@ def test_a_truncated_file_is_refused_wherever_it_was_cut(saved):
             load_state(path, *small_model())
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_found(saved):
     path, expected = saved
     content = path.read_bytes()

@@ -55,6 +55,7 @@ def distance(values, others):
     )
 
 
+@pytest.mark.slow
 def test_the_layers_of_the_network_are_found(monkeypatch):
     # 36 batch normalisations, 8 doublings, and per pyramid the rates 6, 12 and 18.
     dilated = 6 if kernel_works(fast_kernels._convolve, "float32") else 0

@@ -49,7 +49,14 @@ def one_step(name: str, images: int, accumulate: int, normalise: bool = False):
 
 
 # Micro-batches of equal size, of unequal size, and a last batch of fewer images than micro-batches.
-@pytest.mark.parametrize(("name", "images", "accumulate"), [("dice", 4, 2), ("focal-tversky", 5, 3), ("dice", 1, 2)])
+@pytest.mark.parametrize(
+    ("name", "images", "accumulate"),
+    [
+        ("dice", 4, 2),
+        pytest.param("focal-tversky", 5, 3, marks=pytest.mark.slow),
+        pytest.param("dice", 1, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_batch_in_micro_batches_is_the_whole_batch(name, images, accumulate):
     loss, counts, whole = one_step(name, images, 1)
     loss_in_micro_batches, counts_in_micro_batches, micro_batches = one_step(name, images, accumulate)
@@ -60,6 +67,7 @@ def test_a_batch_in_micro_batches_is_the_whole_batch(name, images, accumulate):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_first_pass_leaves_no_trace_in_the_moving_averages():
     """Each micro-batch moves them once, in the second pass: with momentum 0.99 twice 1 % of their means."""
     _, _, model = one_step("dice", 4, 2, normalise=True)
@@ -80,6 +88,7 @@ def _order(images):
     return epoch_order(images, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulate", "images"), [(1, [4, 1]), (2, [2, 2, 1]), (4, [1] * 5)])
 def test_validation_takes_no_more_images_at_once_than_training(tmp_path, monkeypatch, accumulate, images):
     monkeypatch.setattr(build_module, "double_unet", small_network)
@@ -161,6 +170,7 @@ def test_what_joins_adam_late_begins_as_the_others_did(scaled):
     assert int(optimizer.iterations) == 60
 
 
+@pytest.mark.slow
 def test_encoder_variables_are_the_sixteen_convolutions_of_vgg19():
     from doubleunet_bs.network import double_unet
     from doubleunet_bs.training.build_network import encoder_variables

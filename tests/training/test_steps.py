@@ -74,6 +74,7 @@ def test_mixed_precision_trains_with_float32_heads_and_losses(tmp_path, precisio
     assert keras.config.dtype_policy().name == "float32", "the policy of the process is left as it was"
 
 
+@pytest.mark.slow
 def test_loss_and_counts_are_those_of_the_outputs(tmp_path):
     """The step reports what the formula gives for the batch as a whole, both outputs added."""
     from doubleunet_bs.dataset.pipeline import load_micro_batch
