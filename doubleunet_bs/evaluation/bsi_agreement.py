@@ -23,7 +23,6 @@ from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, counted
 from doubleunet_bs.evaluation.evaluate import AGREEMENT_FILES, evaluate_run, open_run_data, read_folds
-from doubleunet_bs.evaluation.evaluate_ensemble import check_prepared
 from doubleunet_bs.evaluation.report.charts import agreement_chart, mark_figure, svg_uri, write_figures
 from doubleunet_bs.evaluation.report.report import write_report
 from doubleunet_bs.evaluation.report.sections import Table
@@ -178,15 +177,16 @@ def measure_agreement(
         weights: name of a weight table; None: that of patients whose sex is not known.
 
     Raises:
-        RunError: no skeleton is annotated; other preparation; no scored scan has an annotated skeleton, or a fold that
-            tests it.
+        RunError: no skeleton is annotated; its images were prepared differently; no scored scan has an annotated
+            skeleton, or a fold that tests it.
         SettingsError: no such table.
     """
     table, _ = choose_table(weights)
     bones = open_run_data(skeleton)
     if not isinstance(bones, SkeletonDataset):
         raise RunError(f"{skeleton.path}: no skeleton is annotated in its shards")
-    check_prepared(dataset, bones)
+    if changes := bones.settings.image_changes(dataset.settings):
+        raise RunError(f"{bones.path}: prepared with other settings than the run's scans ({', '.join(changes)})")
     folds = read_folds(skeleton, bones)
     fold_of = {case: fold for fold in skeleton.trained_folds() for case in folds.split(fold).test}
     place_of = {record.pixel_sha256: index for index, record in enumerate(bones.cases)}

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs.bsi import BoneScanIndex, bone_scan_index, choose_table
-from doubleunet_bs.bsi.agreement import REPEATABILITY
+from doubleunet_bs.bsi.agreement import (
+    REPEATABILITY,
+    REPEATABILITY_BELOW,
+    REPEATABILITY_FROM,
+    REPEATABILITY_HIGHEST,
+)
 from doubleunet_bs.bsi.regions import without_posterior_sternum
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.errors import RunError
@@ -97,21 +102,22 @@ def describe_change(result: Mapping[str, Any], previous: Mapping[str, Any]) -> d
         result, previous: contents of `result.json`, the first with an index.
 
     Returns:
-        A JSON object: points, the index of the earlier result in percent, the repeatability coefficient in points,
-        whether the change is within it (None above the indices it was measured at), and a line of text. Where the two
-        results cannot be compared the text says why, and the others are None.
+        A JSON object: points, the index of the earlier result in percent, the repeatability coefficient in points at
+        such indices, whether the change is within it (None above the indices it was measured at), and a line of text.
+        Where the two results cannot be compared the text says why, and the others are None.
     """
     found: dict[str, Any] = dict.fromkeys(("points", "previous", "repeatability", "within"))
     if (reason := _why_not_comparable(result, previous)) is not None:
         return found | {"text": f"no change is given: {reason}"}
     now, before = (one["bone_scan_index"]["value"] for one in (result, previous))
-    points, limit = now - before, REPEATABILITY.coefficient
-    measured = max(now, before) <= REPEATABILITY.highest
+    points = now - before
+    limit = REPEATABILITY if (now + before) / 2 >= REPEATABILITY_FROM else REPEATABILITY_BELOW
+    measured = max(now, before) <= REPEATABILITY_HIGHEST
     within = abs(points) <= limit if measured else None
     beside = f"within the repeatability on phantoms, {limit:.2f} points"
     if not within:
         beside = f"repeatability on phantoms {limit:.2f} points"
-        beside += "" if measured else f", measured up to an index of {REPEATABILITY.highest:g} % only"
+        beside += "" if measured else f", measured up to an index of {REPEATABILITY_HIGHEST:g} % only"
     return {
         "points": points,
         "previous": before,
@@ -146,9 +152,7 @@ def check_same_preparation(lesions: ModelDescription, skeleton: ModelDescription
     Raises:
         RunError: the models ask for images that were prepared differently.
     """
-    changes = skeleton.preparation.changes(lesions.preparation)
-    changes.pop("otsu_histogram", None)  # of labels alone
-    changes.pop("background", None)
+    changes = skeleton.preparation.image_changes(lesions.preparation)
     if changes or lesions.image_shape != skeleton.image_shape:
         what = ", ".join(changes) or "size"
         raise RunError(

@@ -19,6 +19,8 @@ BINS = (1, 2, 4)
 SOURCES = ("counts", "pictures")
 HISTOGRAMS = ("non-metastatic", "all")
 BENIGN_CLASSES = ("non-metastatic", "own")
+LABEL_SETTINGS = ("background", "classes", "otsu_histogram", "benign")
+"""Settings that change labels alone: the prepared image is the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,10 @@ class PreparationSettings:
         """
         there = (PreparationSettings() if other is None else other).to_json()
         return {name: value for name, value in self.to_json().items() if name != "classes" and value != there[name]}
+
+    def image_changes(self, other: "PreparationSettings") -> dict[str, Any]:
+        """The settings of the image that differ from another preparation's, by name; see `LABEL_SETTINGS`."""
+        return {name: value for name, value in self.changes(other).items() if name not in LABEL_SETTINGS}
 
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""

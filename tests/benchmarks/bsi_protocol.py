@@ -24,7 +24,7 @@ from unittest.mock import patch
 import numpy as np
 
 from doubleunet_bs.bsi import bone_scan_index, choose_table
-from doubleunet_bs.bsi.agreement import agreement
+from doubleunet_bs.bsi.agreement import REPEATABILITY_FROM, agreement
 from doubleunet_bs.bsi.index import ESTIMATORS
 from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.findings.skeleton_result import find_index
@@ -197,8 +197,8 @@ def report(values: dict[tuple[int, int, float, str], dict[str, float]], columns:
         {
             "difference, points": difference,
             "repeatability coefficient (pairs)": repeatable(0, np.inf),
-            "index below 2": repeatable(0, 2),
-            "index from 2": repeatable(2, np.inf),
+            f"index below {REPEATABILITY_FROM:g}": repeatable(0, REPEATABILITY_FROM),
+            f"index from {REPEATABILITY_FROM:g}": repeatable(REPEATABILITY_FROM, np.inf),
         },
         {"difference, points": "0.05 +- 0.15", "repeatability coefficient (pairs)": "0.30"},
     )

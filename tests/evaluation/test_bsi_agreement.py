@@ -163,6 +163,22 @@ def test_scans_that_no_fold_tests_are_left_out_and_too_few_have_no_agreement(coh
     assert row.split()[4:] == [str(scans), *"-----"]
 
 
+def test_lesions_with_a_benign_class_have_the_same_index(cohort, tmp_path):
+    """`--benign own` changes labels alone; images that were prepared differently are refused."""
+    own = {"classes": 4, "loss_classes": (1, 2, 3)}
+    for name, prepared, trained in (("benign", {"benign": "own"}, own), ("per_view", {"brightness": "per_view"}, {})):
+        settings = PreparationSettings(bin=4, **prepared)
+        assert prepare_cohort(CohortJob(cohort / "scans", cohort / "labels", tmp_path / name, settings)).written
+        make_run(tmp_path / f"{name}_run", tmp_path / name, folds=(1, 2, 3), experiment="dice", **trained)
+    _, found = evaluate_with_skeleton(tmp_path / "benign_run", cohort / "skeleton", report=False)
+    usual = compare(cohort, tmp_path)[1]
+    # Cases are named by another key.
+    values, expected = (sorted(dataclasses.astuple(scan)[1:] for scan in one.scans) for one in (found, usual))
+    assert values == expected and len(values) == 4
+    with pytest.raises(RunError, match=r"prepared with other settings than the run's scans \(brightness\)"):
+        evaluate_with_skeleton(tmp_path / "per_view_run", cohort / "skeleton", report=False)
+
+
 def test_a_truth_of_other_scans_is_not_used(cohort, tmp_path):
     """Phantoms are all called phantom_0001 and so on: the file itself must be the one that was prepared."""
     scan = cohort / "scans" / "phantom_0002.dcm"

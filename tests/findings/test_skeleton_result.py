@@ -1,14 +1,17 @@
 """The change of the Bone Scan Index since an earlier result, and when none is given."""
 
 import copy
+import dataclasses
 
 import pytest
 from handmade_prediction import make_prediction
+from intensity_run import SETTINGS, description
 
-from doubleunet_bs.bsi.agreement import REPEATABILITY
+from doubleunet_bs.bsi.agreement import REPEATABILITY, REPEATABILITY_BELOW, REPEATABILITY_FROM, REPEATABILITY_HIGHEST
 from doubleunet_bs.bsi.regions import region_number
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.findings.skeleton_result import describe_change, find_index
+from doubleunet_bs.errors import RunError
+from doubleunet_bs.findings.skeleton_result import check_same_preparation, describe_change, find_index
 from doubleunet_bs.results.patient_report import report_page
 from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings
@@ -31,19 +34,25 @@ def result(value, before="0"):
     }
 
 
-def test_a_change_stands_beside_the_repeatability():
-    limit, highest = REPEATABILITY.coefficient, REPEATABILITY.highest
-    assert 0 < limit < 1 < highest
-    small = describe_change(result(1.0 + 0.9 * limit), result(1.0))
-    assert small["points"] == pytest.approx(0.9 * limit) and small["within"] is True
+@pytest.mark.parametrize(("index", "limit"), [(1.0, REPEATABILITY_BELOW), (4.0, REPEATABILITY)])
+def test_a_change_stands_beside_the_repeatability(index, limit):
+    small = describe_change(result(index + 0.9 * limit), result(index))
+    assert small["repeatability"] == limit and small["points"] == pytest.approx(0.9 * limit) and small["within"] is True
     assert small["text"] == (
-        f"+{0.9 * limit:.2f} points since the previous scan (1.00 %); "
+        f"+{0.9 * limit:.2f} points since the previous scan ({index:.2f} %); "
         f"within the repeatability on phantoms, {limit:.2f} points"
     )
-    large = describe_change(result(1.0), result(1.0 + 1.1 * limit))
+    large = describe_change(result(index), result(index + 1.1 * limit))
     assert large["points"] == pytest.approx(-1.1 * limit) and large["within"] is False
     assert large["text"].endswith(f"%); repeatability on phantoms {limit:.2f} points")
+
+
+def test_the_repeatability_is_that_of_the_mean_index():
+    assert 0 < REPEATABILITY_BELOW < REPEATABILITY < 1 < REPEATABILITY_FROM < REPEATABILITY_HIGHEST
+    assert describe_change(result(2.15), result(1.95))["within"] is True
+    assert describe_change(result(2.0), result(1.8))["within"] is False
     # Where it was not measured nothing is said to be within it.
+    highest = REPEATABILITY_HIGHEST
     above = describe_change(result(highest + 0.1), result(highest))
     assert above["within"] is None and above["text"].endswith(f"measured up to an index of {highest:g} % only")
 
@@ -89,3 +98,14 @@ def test_report_and_result_say_the_change(scan, tmp_path):
     assert written.result["bone_scan_index"] is None
     assert "since the previous scan" not in (written.folder / "report.html").read_text()
     assert "since the previous scan" not in report_page(before)
+
+
+def test_settings_of_labels_alone_do_not_keep_lesions_and_skeleton_apart():
+    """Both networks look at one image, which `--benign own` leaves as it is."""
+    skeleton = description()
+    for labels in ({"benign": "own"}, {"background": "log"}, {"otsu_histogram": "all"}, {"classes": {"m": 2}}):
+        lesions = dataclasses.replace(skeleton, preparation=dataclasses.replace(SETTINGS, **labels))
+        check_same_preparation(lesions, skeleton)
+    lesions = dataclasses.replace(skeleton, preparation=dataclasses.replace(SETTINGS, brightness="per_view"))
+    with pytest.raises(RunError, match=r"prepared differently \(brightness\)"):
+        check_same_preparation(lesions, skeleton)
