@@ -72,6 +72,7 @@ class Committee:
     Attributes:
         description: of its first fold: how scans are prepared, for instance.
         seen: hashes of the counts of all scans in the run's shards, of those that are still where they were.
+        gone: the other shards, each once.
 
     Raises:
         RunError: no model, or one of the skeleton.
@@ -88,10 +89,13 @@ class Committee:
         if self.description.is_skeleton:
             raise RunError(f"{path}: a model of the skeleton: give one of lesions")
         self.seen: set[str] = set()
+        self.gone: list[str] = []
         if models[0].trained is not None:
             for _, part in recorded_shards(models[0].trained.run):
                 if (Path(part["path"]) / DATASET).is_file():
                     self.seen |= {case.pixel_sha256 for case in open_shards(part["path"]).cases}
+                elif part["path"] not in self.gone:
+                    self.gone.append(part["path"])
         self._engines = [open_engine(model) for model in models]
         what = self.description.name if run is None else f"{run.experiment.name}, {counted(len(models), 'fold')}"
         self.text = f"{what}, {self._engines[0].name}"

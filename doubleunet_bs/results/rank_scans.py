@@ -93,6 +93,8 @@ def rank_scans(task: RankingTask, model: Path) -> int:
         if task.by == "disagreement" and len(committee) == 1:
             raise SettingsError(f"{model}: one fold cannot disagree: name a run of several folds, or leave out --by")
         print(f"model     {committee.text}", flush=True)
+        for path in committee.gone:
+            print(f"note      {path}: is gone: scans of it are not left out", flush=True)
         ranked = list(_of_shards(task, committee) if task.are_shards else _of_scans(task, committee, problems))
         for problem in problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -131,7 +133,8 @@ def _of_shards(task: RankingTask, committee: Committee) -> Iterator[RankedScan]:
     unseen = [number for number, case in enumerate(dataset.cases) if case.pixel_sha256 not in committee.seen]
     _say_left_out(len(dataset) - len(unseen))
     for number in tqdm(unseen, "rank", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None):
-        yield RankedScan.of(dataset.cases[number].case, committee.judge(dataset.grey(number)))
+        case = dataset.cases[number]
+        yield RankedScan.of(case.case, committee.judge(dataset.grey(number), case.missing_views))
 
 
 def _of_scans(task: RankingTask, committee: Committee, problems: list[str]) -> Iterator[RankedScan]:

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -15,7 +16,7 @@ from PIL import Image
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.inference.committee import Committee
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
-from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.scans import read_scan
 
@@ -97,6 +98,20 @@ def test_all_folds_of_a_run(contradicting, archive, tmp_path):
         assert 0 < float(row["disagreement"]) <= float(row["entropy"])
 
 
+def test_a_missing_view_of_shards_does_not_count(trained_run, tmp_path):
+    model, path = trained_run / "fold_01", tmp_path / "shards"
+    path.mkdir()
+    usual = open_shards(make_shards(tmp_path / "usual", first=20))
+    writer = ShardWriter(path, SETTINGS)
+    writer.add(dataclasses.replace(usual.cases[0], missing_views=("posterior",)), usual.counts(0), usual.labels(0))
+    writer.finish()
+    assert rank(path, "--model", model, "--out", tmp_path / "out") == 0
+    committee, grey = Committee(model), open_shards(path).grey(0)
+    expected, whole = committee.judge(grey, ("posterior",)).entropy, committee.judge(grey).entropy
+    [row] = read(tmp_path / "out" / "ranking.csv")
+    assert row["entropy"] == f"{expected:.6g}" != f"{whole:.6g}"
+
+
 def test_shards_have_a_table_only(trained_run, tmp_path, capsys):
     shards = make_shards(tmp_path / "shards", first=5)
     model = trained_run / "fold_01"
@@ -143,3 +158,13 @@ def test_scans_of_the_training_are_left_out(tmp_path, trained_run, capsys):
     assert rank(own, "--model", trained_run / "fold_01", "--out", tmp_path / "out") == 1
     assert "no scan is left to rank: name scans that the model has not seen" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_shards_of_the_training_that_are_gone_are_said_once(tmp_path, capsys):
+    shards = make_shards(tmp_path / "shards")
+    run = make_run(tmp_path / "run", shards)
+    again = make_shards(tmp_path / "again")
+    shutil.rmtree(shards)
+    assert rank(again, "--model", run, "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().out.count(f"note      {shards}: is gone: scans of it are not left out") == 1
+    assert len(read(tmp_path / "out" / "ranking.csv")) == 7
