@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for before, argument in zip(given, given[1:], strict=False):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             name = argument[:-1] or f"the argument behind {before}"
-            print(f"error: {name}: is empty: give a value, or is a variable not set?", file=sys.stderr)
+            print(f"error: {name} is empty: give a value, a variable may not be set", file=sys.stderr)
             return 2
     return run_command(lambda: args.command(args))
 

@@ -148,7 +148,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     except OSError as cause:
         # Not the name of the temporary folder, which says nothing.
-        raise BoneScanError(f"{path}: the folder cannot be made ({os_reason(cause)})") from None
+        raise BoneScanError(f"{path}: the folder cannot be made ({os_reason(cause)}): choose another place") from None
     try:
         yield temporary
         if temporary.exists():

@@ -103,7 +103,9 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(BoneScanError, match=r"file/out: the folder cannot be made \(File exists\)"),
+        pytest.raises(
+            BoneScanError, match=r"file/out: the folder cannot be made \(File exists\): choose another place"
+        ),
         new_folder(tmp_path / "file" / "out"),
     ):
         pass

@@ -140,13 +140,13 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace, settings) -> int:
+    from doubleunet_bs.errors import SettingsError
     from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
     from doubleunet_bs.runs.run_folder import open_run
 
     [path] = args.run_paths
     found = None
     if open_run(path).experiment.is_skeleton and not args.ensemble and not args.skeleton:
-        from doubleunet_bs.errors import SettingsError
         from doubleunet_bs.evaluation.skeleton import evaluate_skeleton, format_scores
 
         for option, given in (

@@ -19,10 +19,12 @@ Examples:
 
 Writes a folder per scan into DIR, named by a pseudonym computed from the scan's counts:
   result.json                       always: lesions, areas, model, warnings; no name, ID, date or UID
-  masks    mask_anterior.npy, mask_posterior.npy  masks in the pixels of the raw views, uint8, 1 where metastatic
-           mask_anterior.png, mask_posterior.png  the same with 0 and 255, to look at
+  masks    mask_anterior.npy, mask_posterior.npy  masks in the pixels of the raw views, uint8: 1 metastatic,
+                                    2 benign (models with that class)
+           mask_anterior.png, mask_posterior.png  the same as 0, 255 and 128, to look at
            regions_anterior.npy, ...  with --skeleton: 0 not bone, 1 to 12 the regions; the same as PNG
-  overlay  overlay.png              both raw views with the predicted lesions outlined
+  overlay  overlay.png              both raw views with the predicted lesions outlined, with --skeleton regions as thin
+                                    lines
   dicom    segmentation.dcm         DICOM segmentation (SEG) of both views
            segmentation_2.dcm       the second view, with --keep-identity and views in files of two series
            lesions.dcm              structured report (SR): outline, area, counts, probability of each lesion, if any

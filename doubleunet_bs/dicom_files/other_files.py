@@ -24,23 +24,23 @@ _KINDS = {suffix: kind for kind, suffixes in _SUFFIX_KINDS.items() for suffix in
 _EMPTY_NAMES = {"lockfile", "version"}
 _ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".tar", ".rar", ".7z", ".bz2", ".xz", ".iso", ".lzma", ".lzh", ".arj",
                      ".dmg", ".nrg", ".mdf", ".vhd", ".vhdx")  # fmt: skip
-# Where a container has its mark, the mark, its name.
+# Where a container has its mark, the mark, its name with its article.
 _CONTAINERS = (
-    (0, b"PK\x03\x04", "zip archive"),
-    (0, b"PK\x07\x08", "split zip archive"),
-    (0, b"\x1f\x8b", "gzip archive"),
-    (257, b"ustar", "tar archive"),
-    (0, b"Rar!", "RAR archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "7-Zip archive"),
-    (0, b"BZh", "bzip2 archive"),
-    (0, b"\xfd7zXZ\0", "xz archive"),
-    (0, b"\x28\xb5\x2f\xfd", "Zstandard archive"),
-    (0, b"\x04\x22\x4d\x18", "LZ4 archive"),
-    (0, b"\x1f\x9d", "compress archive"),
-    (0, b"\x60\xea", "ARJ archive"),
-    (2, b"-lh", "LHA archive"),
-    (32769, b"CD001", "CD image"),
-    (32769, b"BEA01", "DVD image"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"PK\x07\x08", "a split zip archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"Rar!", "an RAR archive"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (0, b"BZh", "a bzip2 archive"),
+    (0, b"\xfd7zXZ\0", "an xz archive"),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (0, b"\x04\x22\x4d\x18", "an LZ4 archive"),
+    (0, b"\x1f\x9d", "a compress archive"),
+    (0, b"\x60\xea", "an ARJ archive"),
+    (2, b"-lh", "an LHA archive"),
+    (32769, b"CD001", "a CD image"),
+    (32769, b"BEA01", "a DVD image"),
 )
 _FORMATS = (
     (0, b"\x89PNG", "a PNG picture"),
@@ -112,14 +112,14 @@ def kind_of_package(members: Sequence[str]) -> str | None:
 
 
 def container(data: bytes) -> str | None:
-    """The name of the kind of container that these first bytes begin; None for none."""
+    """The name, with its article, of the kind of container that these first bytes begin; None for none."""
     return next((name for at, mark, name in _CONTAINERS if data[at : at + len(mark)] == mark), None)
 
 
 def not_dicom(data: bytes) -> ScanError:
     """The error for a file that does not begin as DICOM does."""
     if (name := container(data)) is not None:
-        return ScanError(f"is a {name}: unpack it first", "archive")
+        return ScanError(f"is {name}: unpack it first", "archive")
     if not data:
         return ScanError("is empty: copy it again", "not-dicom")
     format_name = next((name for at, mark, name in _FORMATS if data[at : at + len(mark)] == mark), None)

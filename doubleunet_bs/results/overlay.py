@@ -105,7 +105,7 @@ def overlay_picture(
     draw.text((_MARGIN, 18), name, _TEXT, _font(28))
     outlined = "Outlined: predicted metastatic" if lesions else "Nothing is predicted to be metastatic"
     if prediction.benign and any(mask.any() for mask in prediction.benign.values()):
-        outlined += ", blue: predicted benign,"
+        outlined += "; blue: benign"
     outlined += f" by {prediction.model.name}"
     if prediction.threshold is not None:
         outlined += f", {prediction.mask_rule}"

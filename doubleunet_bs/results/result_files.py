@@ -1,8 +1,8 @@
 """The files of a result: their names, which of them a user can choose, and where they go.
 
 result.json                     always: lesions, areas, model, gains, warnings; no name, ID, date or UID of the patient
-masks     mask_VIEW.npy         uint8 (1024, 256) of 0 and 1, in the pixels of the raw view
-          mask_VIEW.png         the same with 0 and 255, to look at
+masks     mask_VIEW.npy         uint8 (1024, 256) in the pixels of the raw view: 1 metastatic, 2 benign
+          mask_VIEW.png         the same as 0, 255 and 128, to look at
           regions_VIEW.npy      with a model of the skeleton: uint8 (1024, 256), 0 not bone, 1 to 12
           regions_VIEW.png      the same as a coloured index image
 overlay   overlay.png           both raw views with the outlines of the prediction

@@ -176,10 +176,13 @@ class Experiment:
         if self.negatives == "mining" and self.classes != 3:
             raise SettingsError("negatives mining: needs the network of 3 classes, without a benign class or skeleton")
         if not self.is_skeleton and max(self.loss_classes) >= max(self.classes, 3):
-            raise SettingsError(f"loss classes {self.loss_classes}: some of 0, 1, 2, each once")
+            raise SettingsError(
+                f"loss classes {self.loss_classes}: some of 0, 1, 2, each once, and with --set classes=4 also 3"
+            )
         if self.has_benign and BENIGN not in self.loss_classes:
             raise SettingsError(
-                f"loss classes {self.loss_classes}: {BENIGN}, benign, is missing for a network of 4 classes"
+                f"loss classes {self.loss_classes}: {BENIGN}, benign, is missing for a network of 4 classes: "
+                "add it to loss_classes"
             )
         if self.is_skeleton:
             self._check_skeleton()
@@ -219,6 +222,8 @@ class Experiment:
         Raises:
             SettingsError: negative mining, whose false positives would be benign lesions.
         """
+        if self.negatives == "mining":
+            raise SettingsError("negative mining knows no benign class: prepare without --benign own")
         return dataclasses.replace(self, classes=BENIGN_CLASSES, loss_classes=(*self.loss_classes, BENIGN))
 
     @property

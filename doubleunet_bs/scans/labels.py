@@ -41,7 +41,7 @@ def decode_text(data: bytes) -> str:
     except UnicodeDecodeError:
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:200]
     if (packed := container(data)) is not None:
-        raise ValueError(f"a {packed}: unpack it first")
+        raise ValueError(f"{packed}: unpack it first")
     if wide:
         encoding = "utf-32" if b"\0\0" in data[:4] else "utf-16"
         raise ValueError(f"{encoding.upper()} text: convert it with iconv -f {encoding} -t utf-8")
@@ -165,7 +165,7 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
         raise LabelError(f"{path}: not a readable PNG ({type(cause).__name__})", "label-file") from None
     unknown = sorted(set(np.unique(pixels).tolist()) - set(of_value))
     if len(unknown) > MOST_VALUES:
-        message = f"{path}: has {len(unknown)} pixel values without a class: a picture, or a mask with smoothed edges"
+        message = f"{path}: {len(unknown)} pixel values have no class: export the mask without smoothed edges"
         raise LabelError(message, "label-unknown")
     if unknown:
         message = f'{path}: pixel value {unknown[0]} has no class: add "{unknown[0]}": "metastatic" to the class map'

@@ -56,12 +56,21 @@ def test_options_are_explained_with_their_default(verb):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["predict", "scan.dcm", "--model", "m", "--out", ""], "the argument behind --out: is empty"),
-        (["predict", "", "--model", "m", "--out", "o"], "the argument behind predict: is empty"),
-        (["train", "--run=", "--resume"], "--run: is empty"),
+        (
+            ["predict", "scan.dcm", "--model", "m", "--out", ""],
+            "the argument behind --out is empty: give a value, a variable may not be set",
+        ),
+        (["predict", "", "--model", "m", "--out", "o"], "the argument behind predict is empty"),
+        (["train", "--run=", "--resume"], "--run is empty"),
     ],
 )
 def test_an_empty_argument_is_not_the_folder_one_stands_in(words, said, capsys):
     """As a script leaves it whose variable is not set: results would be written wherever it runs."""
     assert main(words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_an_empty_setting_reaches_its_own_error(tmp_path, capsys):
+    words = ["train", "--data", str(tmp_path), "--experiment", "dice", "--run", str(tmp_path / "run"), "--fold", "1"]
+    assert main([*words, "--set", "encoder_weights="]) != 0
+    assert capsys.readouterr().err.endswith(": give --encoder-weights imagenet, none, or another file\n")

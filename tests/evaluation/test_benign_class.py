@@ -153,9 +153,9 @@ def test_the_classes_of_network_and_shards_go_together(shards, tmp_path, experim
     with pytest.raises(SettingsError, match="has no benign class: prepare it with --benign own"):
         own = paper_experiment("dice", **settings).with_benign()
         create_run(tmp_path / "run", own, open_shards(make_shards(tmp_path / "usual")))
-    with pytest.raises(SettingsError, match="negatives mining"):
+    with pytest.raises(SettingsError, match="^negative mining knows no benign class: prepare without --benign own$"):
         paper_experiment("dice-mining").with_benign()
-    with pytest.raises(SettingsError, match="3, benign, is missing"):
+    with pytest.raises(SettingsError, match="3, benign, is missing for a network of 4 classes: add it to loss_classes"):
         paper_experiment("dice", classes=4)
 
 

@@ -61,7 +61,7 @@ def test_the_experiment_has_thirteen_classes_and_a_term_for_each_region():
     ):
         with pytest.raises(SettingsError, match=message):
             paper_experiment("skeleton", **changes)
-    with pytest.raises(SettingsError, match="some of 0, 1, 2, each once$"):
+    with pytest.raises(SettingsError, match="some of 0, 1, 2, each once, and with --set classes=4 also 3$"):
         paper_experiment("dice", **parse_changes(["loss_classes=1,12"]))
 
 
