@@ -75,10 +75,10 @@ def own_trainer(rows: int, columns: int, precision: str, devices: str = "cpu") -
     return step
 
 
-def plain(rows: int, columns: int, precision: str, xla: bool) -> Step:
+def plain(rows: int, columns: int, precision: str) -> Step:
     from plain_training import plain_trainer
 
-    return plain_trainer(new_network(rows, columns, precision), xla)
+    return plain_trainer(new_network(rows, columns, precision))
 
 
 def torch_way(rows: int, columns: int, bfloat16: bool) -> Step:
@@ -89,15 +89,13 @@ def torch_way(rows: int, columns: int, bfloat16: bool) -> Step:
 
 BASE = "plain Keras, float32"
 WAYS: dict[str, tuple[str, Callable[[int, int], Step]]] = {
-    BASE: ("float32", lambda r, c: plain(r, c, "float32", False)),
-    "plain Keras, float32, XLA": ("float32", lambda r, c: plain(r, c, "float32", True)),
-    "plain Keras, bfloat16": ("mixed_bfloat16", lambda r, c: plain(r, c, "mixed_bfloat16", False)),
+    BASE: ("float32", lambda r, c: plain(r, c, "float32")),
+    "plain Keras, bfloat16": ("mixed_bfloat16", lambda r, c: plain(r, c, "mixed_bfloat16")),
     "this project, float32": ("float32", lambda r, c: own_trainer(r, c, "float32")),
     "this project, bfloat16": ("mixed_bfloat16", lambda r, c: own_trainer(r, c, "mixed_bfloat16")),
     "torch, float32": ("float32", lambda r, c: torch_way(r, c, False)),
     "torch, bfloat16": ("mixed_bfloat16", lambda r, c: torch_way(r, c, True)),
 }
-DEFAULT = [name for name in WAYS if "XLA" not in name]
 
 
 def make_batch(rows: int, columns: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +146,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=DEFAULT, metavar="NAME", help="; ".join(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME", help="; ".join(WAYS))
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="mixed_bfloat16")
     args = parser.parse_args()

@@ -20,10 +20,10 @@ def focal_tversky(y_true, y_pred):
     return ops.mean((1.0 - index[1:]) ** 0.75)
 
 
-def plain_trainer(model: keras.Model, jit_compile: bool = False):
+def plain_trainer(model: keras.Model):
     """A function of grey images and labels, uint8 (n, rows, columns): takes a training step, returns the loss."""
     losses = dict.fromkeys(("output1", "output2"), focal_tversky)
-    model.compile(optimizer=keras.optimizers.Adam(1e-4), loss=losses, jit_compile=jit_compile)
+    model.compile(optimizer=keras.optimizers.Adam(1e-4), loss=losses, jit_compile=False)
 
     def step(grey: np.ndarray, labels: np.ndarray) -> float:
         images = np.repeat(grey[..., None].astype(np.float32) / 255.0, 3, axis=-1)
