@@ -90,6 +90,8 @@ def create_file(path: str | os.PathLike, text: str, mode: int | None = None) -> 
 
 def _name(error: OSError, path: Path) -> None:
     """Let an error name the file or folder that was to be made: a full disk names none, or a temporary one."""
+    # NumPy gives its reason in the text alone, which a file name replaces.
+    error.strerror = os_reason(error)
     error.filename = str(path)
 
 

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from doubleunet_bs import files as module
-from doubleunet_bs.errors import BoneScanError, RunError
+from doubleunet_bs.errors import BoneScanError, RunError, os_reason
 from doubleunet_bs.files import create_file, new_folder, replace_file, replaced_folder
 
 
@@ -98,6 +98,13 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch
         broken.setattr(module.os, "fsync", write)
         create_file(tmp_path / "folds.json", "x")
     assert caught.value.filename == str(tmp_path / "folds.json") and not os.listdir(tmp_path)
+
+
+def test_a_reason_in_the_text_alone_is_kept(tmp_path):
+    """NumPy's error of a full disk has neither number nor reason."""
+    with pytest.raises(OSError, match=r"No space left on device: .*shards") as caught, new_folder(tmp_path / "shards"):
+        raise OSError("262144 requested and 36736 written")
+    assert os_reason(caught.value) == "No space left on device"
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
