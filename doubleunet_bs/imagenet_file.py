@@ -56,7 +56,8 @@ def published_file() -> Path:
         except (OSError, HTTPException, ValueError) as cause:
             reason = getattr(cause, "reason", None) or cause
             raise RunError(
-                f"ImageNet weights not downloaded ({reason}): fetch {URL} elsewhere and give --encoder-weights FILE"
+                f"ImageNet weights not downloaded ({reason}): "
+                f"fetch {URL} elsewhere and give --encoder-weights FILE, or none"
             ) from None
     return cached
 

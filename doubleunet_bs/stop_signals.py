@@ -1,5 +1,6 @@
 """Let SIGTERM and SIGINT stop the work at a good place instead of anywhere."""
 
+import os
 import signal
 import threading
 from typing import Any, ClassVar, Self
@@ -60,3 +61,6 @@ class StopSignals:
     def _handle(self, number, frame) -> None:
         self._event.set()
         signal.signal(number, self._previous[number])
+        if number == signal.SIGINT:
+            # Not by print, which a signal may have interrupted.
+            os.write(2, b"\nstopping at the next safe place; Ctrl-C again stops at once\n")

@@ -14,7 +14,7 @@ Examples:
 
 Writes into DIR, which must be new:
   ranking.csv   rank, case, entropy, disagreement, metastatic pixels and path of each scan; only you can read it
-  outlines/     with --outlines: Labelme files with their pictures, named after the first scans
+  outlines/     with --outlines: Labelme files with the picture inside, named after the first scans
 
 Correct every outline file in Labelme before `prepare --scans SCANS --labels DIR/outlines --skip-invalid` reads it: what
 is not corrected would train as it is. Names of files and folders may contain the patient's name.

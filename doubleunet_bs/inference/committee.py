@@ -73,6 +73,7 @@ class Committee:
         description: of its first fold: how scans are prepared, for instance.
         seen: hashes of the counts of all scans in the run's shards, of those that are still where they were.
         gone: the other shards, each once.
+        warnings: of folds that found nothing, or as good as nothing, on their own validation scans.
 
     Raises:
         RunError: no model, or one of the skeleton.
@@ -96,6 +97,8 @@ class Committee:
                     self.seen |= {case.pixel_sha256 for case in open_shards(part["path"]).cases}
                 elif part["path"] not in self.gone:
                     self.gone.append(part["path"])
+        found = [model.description.quality_warning for model in models]
+        self.warnings = [warning for warning in found if warning]
         self._engines = [open_engine(model) for model in models]
         what = self.description.name if run is None else f"{run.experiment.name}, {counted(len(models), 'fold')}"
         self.text = f"{what}, {self._engines[0].name}"

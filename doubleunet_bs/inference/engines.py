@@ -103,9 +103,7 @@ def _check_server(server: str) -> None:
 def check_serving_installed() -> None:
     """Raises `SettingsError` without the extra `serving`."""
     if importlib.util.find_spec("tensorflow_serving") is None:
-        raise SettingsError(
-            "TensorFlow Serving's messages are not installed: pip install 'tensorflow-serving-api~=2.21.0'"
-        )
+        raise SettingsError("the extra serving is not installed: pip install 'tensorflow-serving-api~=2.21.0'")
 
 
 def has_openvino() -> bool:

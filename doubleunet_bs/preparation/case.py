@@ -155,7 +155,9 @@ def prepare_scan(
     uptake[seen] = find_uptake(to_grey(counts, gains)[seen], counts[seen], settings.background, left_out)
     fraction = np.count_nonzero(uptake[seen]) / uptake[seen].size
     if settings.background != "none" and fraction < SMALLEST_USUAL_FRACTION:
-        warnings.append(f"background removal keeps only {fraction:.1%} of the image: is an injection site in it?")
+        warnings.append(
+            f"background removal keeps only {fraction:.1%} of the image: an injection site or very bright lesions?"
+        )
 
     # Of the classes the larger one holds: uptake is non-metastatic unless it is metastatic or benign.
     labels = np.maximum(annotated, uptake.astype(np.uint8) * np.uint8(NON_METASTATIC))

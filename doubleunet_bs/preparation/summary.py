@@ -61,7 +61,8 @@ def summary_text(result: "CohortResult", settings: PreparationSettings) -> str:
         lines.append(f"published split  {', '.join(said)} ({meaning})")
     if settings.benign == "own":
         with_benign = sum(record.benign_pixels > 0 for record in records)
-        lines.append(f"benign           a class of its own, in {counted(with_benign, 'scan')}")
+        warned = "" if with_benign else ": nothing to train on, prepare without --benign own"
+        lines.append(f"benign           a class of its own, in {counted(with_benign, 'scan')}{warned}")
     lines += [f"data             {source.text.removeprefix('Data: ')}" for source in result.sources]
     if skeletons := sum(record.has_regions for record in records):
         lines.append(f"skeletons        {skeletons} annotated")

@@ -93,6 +93,8 @@ def rank_scans(task: RankingTask, model: Path) -> int:
         if task.by == "disagreement" and len(committee) == 1:
             raise SettingsError(f"{model}: one fold cannot disagree: name a run of several folds, or leave out --by")
         print(f"model     {committee.text}", flush=True)
+        for warning in committee.warnings:
+            print(f"warning   {warning}", flush=True)
         for path in committee.gone:
             print(f"note      {path}: is gone: scans of it are not left out", flush=True)
         ranked = list(_of_shards(task, committee) if task.are_shards else _of_scans(task, committee, problems))
@@ -105,6 +107,8 @@ def rank_scans(task: RankingTask, model: Path) -> int:
         for scan in ranked[: task.outlines]:
             assert scan.files is not None  # of shards there are no outlines
             write_outlines(new / OUTLINES, scan.files, committee, task.allow_missing_view)
+    if len(ranked) > SHOWN:
+        print(f"the first {SHOWN} of {len(ranked)}:")
     for rank, scan in enumerate(ranked[:SHOWN], start=1):
         name = printable(scan_name(scan.files.sources)) if scan.files else scan.case
         print(f"{rank:>6}  {getattr(scan, task.by):.5f}  {name}")

@@ -44,7 +44,11 @@ def test_outlines_are_corrected_and_become_labels(trained_run, archive, tmp_path
     out, model = tmp_path / "next", trained_run / "fold_01"
     assert rank(archive, "--model", model, "--out", out, "--outlines", 2) == 0
     printed = capsys.readouterr()
-    assert printed.err == "" and f"2 scans by entropy: {out / 'ranking.csv'}" in printed.out
+    assert (
+        printed.err == ""
+        and "warning" not in printed.out
+        and f"2 scans by entropy: {out / 'ranking.csv'}" in printed.out
+    )
     rows = read(out / "ranking.csv")
     assert stat.S_IMODE((out / "ranking.csv").stat().st_mode) == 0o600
     assert [row["rank"] for row in rows] == ["1", "2"]
@@ -110,6 +114,12 @@ def test_a_missing_view_of_shards_does_not_count(trained_run, tmp_path):
     expected, whole = committee.judge(grey, ("posterior",)).entropy, committee.judge(grey).entropy
     [row] = read(tmp_path / "out" / "ranking.csv")
     assert row["entropy"] == f"{expected:.6g}" != f"{whole:.6g}"
+
+
+def test_a_useless_model_is_said(trained_run, archive, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("doubleunet_bs.inference.model_description.USEFUL_F1", 1.1)
+    assert rank(archive, "--model", trained_run, "--out", tmp_path / "out") == 0
+    assert "warning   This model found almost no metastasis on its own validation" in capsys.readouterr().out
 
 
 def test_shards_have_a_table_only(trained_run, tmp_path, capsys):
