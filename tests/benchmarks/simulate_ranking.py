@@ -31,7 +31,7 @@ from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, load_file_table
 
 POOL, VALIDATION, TEST = 80, 10, 40
-START, ADDED, STEPS, WIDTH = 16, 12, 300, 4
+START, ADDED, STEPS, BATCH, WIDTH = 16, 12, 300, 4, 4
 STRATEGIES = ("start", "random", "entropy")
 
 
@@ -130,11 +130,11 @@ def train(out: Path, run: Path, shards: list[Path], seed: int) -> float:
     write_json(
         folds, {"format": 1, "seed": None, "rule": "test, validation, training", "parts": parts, "negatives": negative}
     )
-    changes = {**SETTINGS, "loss_classes": 2, "epochs": round(STEPS / (len(cases) / 2))}
+    changes = {**SETTINGS, "loss_classes": 2, "batch_size": BATCH, "epochs": round(STEPS / (len(cases) / BATCH))}
     options = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     with narrow():
         command(
-            *("train", "--data", out / "fixed", *shards, "--run", run, "--experiment", "focal-tversky-otsu"),
+            *("train", "--data", out / "fixed", *shards, "--run", run, "--experiment", "dice-otsu"),
             *("--folds-file", folds, "--folds", 3, "--fold", 1, "--seed", seed, "--precision", "float32", *options),
         )
     command("evaluate", run, "--fold", 1, "--no-pictures", "--no-report", "--no-normals")
