@@ -95,5 +95,6 @@ def test_an_editable_install_works_beside_the_clone(tmp_path):
     work = (
         f"import site; site.addsitedir({str(tmp_path / 'installed')!r}); import doubleunet_bs as it; print(it.__file__)"
     )
-    place = Path(call(sys.executable, "-c", work, cwd=tmp_path).strip())
+    # -S: without the packages of this interpreter, among them perhaps this one.
+    place = Path(call(sys.executable, "-S", "-c", work, cwd=tmp_path).strip())
     assert place == tmp_path / "doubleunet_bs" / "doubleunet_bs" / "__init__.py"
