@@ -178,16 +178,20 @@ LAYOUTS = (
 def test_ohif_paints_the_mask_on_its_frame(layout, peers, opened, phantoms, tmp_path, record_property):
     orthanc, address = peers
     study, masks = store(orthanc, phantoms / "phantom_0001.dcm", layout, tmp_path)
-    page = opened(f"{address}/segmentation?StudyInstanceUIDs={study}")
-    page.locator('[data-cy="study-browser-thumbnail-no-image"]').filter(has_text="segmentation").dblclick()
-    page.get_by_text("LOAD", exact=True).first.click()
-    page.get_by_text("metastasis", exact=True).first.wait_for()
-    found = [best_overlap(page, masks[0])]
-    for mask in masks[1:]:
-        box = page.locator("canvas").first.bounding_box()
-        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.mouse.wheel(0, 100)
-        found.append(best_overlap(page, mask))
+    # On a busy machine OHIF may give up an image once. What is wrong with a file is wrong twice.
+    for _ in range(2):
+        page = opened(f"{address}/segmentation?StudyInstanceUIDs={study}")
+        page.locator('[data-cy="study-browser-thumbnail-no-image"]').filter(has_text="segmentation").dblclick()
+        page.get_by_text("LOAD", exact=True).first.click()
+        page.get_by_text("metastasis", exact=True).first.wait_for()
+        found = [best_overlap(page, masks[0])]
+        for mask in masks[1:]:
+            box = page.locator("canvas").first.bounding_box()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            page.mouse.wheel(0, 100)
+            found.append(best_overlap(page, mask))
+        if not any("IMAGE_LOAD_ERROR" in one for one in page.errors):
+            break
     record_property("note", f"OHIF, {layout}: overlap with the mask {', '.join(f'{one:.3f}' for one in found)}")
     page.screenshot(path=tmp_path / "ohif.png")
     assert min(found) > 0.9, (found, tmp_path)
