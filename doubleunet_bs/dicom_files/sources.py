@@ -202,14 +202,15 @@ def _member_name(member: zipfile.ZipInfo) -> str:
     name = member.filename
     if member.flag_bits & 0x800 or name.isascii():
         return name
-    raw = name.encode("cp437")
-    extra = member.extra
+    # From Python 3.12 on zipfile has put the Unicode Path into `filename`.
+    checksum, extra = struct.pack("<I", zlib.crc32(member.orig_filename.encode("cp437"))), member.extra
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<2H", extra)
         # Info-ZIP's Unicode Path: version, checksum of the raw name, name.
-        if kind == 0x7075 and extra[5:9] == struct.pack("<I", zlib.crc32(raw)):
+        if kind == 0x7075 and extra[5:9] == checksum:
             return extra[9 : 4 + size].decode("utf-8", "replace")
         extra = extra[4 + size :]
+    raw = name.encode("cp437")
     with contextlib.suppress(UnicodeDecodeError):
         return raw.decode("utf-8")
     # Letters of western languages are where Windows puts them. Anything else was written in another code page, and so
