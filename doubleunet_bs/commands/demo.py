@@ -1,6 +1,6 @@
 """Run the whole pipeline on synthetic scans: make, prepare, train, export, evaluate.
 
-Needs no data and takes about ten minutes on two CPU cores. The demo is scaled down; it prints what was reduced.
+Needs no data and takes 5 to 15 minutes on two CPU cores. The demo is scaled down; it prints what was reduced.
 Its scores show that the software works. They say nothing about patients.
 
 Examples:
@@ -185,7 +185,7 @@ def _introduction(experiment: "Experiment", patients: int, image_shape: tuple[in
     }.get(experiment.encoder_weights, "weights from a file")
     return (
         f"Double U-Net demo: experiment {experiment.name}, one fold, on synthetic bone scans (phantoms).\n"
-        "Reduced against the paper, to fit two CPU cores and ten minutes:\n"
+        "Reduced against the paper, to fit two CPU cores and some minutes:\n"
         f"  scans       {patients} phantoms instead of the paper's patients\n"
         f"  matrix      {rows} x {columns} instead of 640 x 512: counts summed over {BIN} x {BIN} pixels, "
         "as a gamma camera with a coarser matrix would\n"

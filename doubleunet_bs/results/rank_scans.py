@@ -132,8 +132,9 @@ def table_text(ranked: list[RankedScan]) -> str:
 
 def _of_shards(task: RankingTask, committee: Committee) -> Iterator[RankedScan]:
     dataset = open_shards(task.scans, verify=True)
-    if dataset.settings != committee.description.preparation:
-        raise DatasetError(f"{task.scans}: prepared with other settings than the model's scans: name the scans instead")
+    if changes := dataset.settings.image_changes(committee.description.preparation):
+        other = ", ".join(changes)
+        raise DatasetError(f"{task.scans}: not prepared as the model's scans ({other}): name the scans instead")
     unseen = [number for number, case in enumerate(dataset.cases) if case.pixel_sha256 not in committee.seen]
     _say_left_out(len(dataset) - len(unseen))
     for number in tqdm(unseen, "rank", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None):

@@ -135,8 +135,11 @@ def test_shards_have_a_table_only(trained_run, tmp_path, capsys):
     assert "shards hold no raw views: leave out --outlines, or name the scans instead" in capsys.readouterr().err
     finer = make_shards(tmp_path / "finer", first=20, settings=PreparationSettings(bin=2))
     assert rank(finer, "--model", model, "--out", tmp_path / "other") == 1
-    assert "prepared with other settings than the model's scans" in capsys.readouterr().err
+    assert "not prepared as the model's scans (bin" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+    # Labels play no part in a ranking.
+    benign = make_shards(tmp_path / "benign", first=20, settings=dataclasses.replace(SETTINGS, benign="own"))
+    assert rank(benign, "--model", model, "--out", tmp_path / "other") == 0
 
 
 def test_scans_that_cannot_be_used_do_not_stop_the_others(trained_run, archive, tmp_path, capsys):
