@@ -14,8 +14,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from doubleunet_bs.__main__ import main
 from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.preparation import open_shards
 from doubleunet_bs.preparation.public_data.labels import COLOURS
+from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 VIEWS = ("anterior", "posterior")
 FOLDERS = {"anterior": "wholeBodyANT", "posterior": "wholeBodyPOST"}
@@ -201,3 +205,19 @@ def write_paraguay(root: Path, traps: bool = True) -> Path:
             (images / "Metastasis-free" / view.capitalize()).mkdir(parents=True)
             Image.fromarray(grey(9, view)).save(images / "Metastasis-free" / view.capitalize() / f"{letter}9.png")
     return root
+
+
+def prepare_masks(archives: tuple[Path, Path], out: Path, *options: str) -> int:
+    """The exit code of `prepare --dataset bs80k-masks` on folders of pictures and masks."""
+    pictures, masks = archives
+    return main(
+        ["prepare", "--dataset", "bs80k-masks", "--scans", str(pictures), "--labels", str(masks), "--out", str(out),
+         "--bin", "4", *options]
+    )  # fmt: skip
+
+
+def by_number(shards: Path) -> dict[int, CaseRecord]:
+    """Number of a patient -> the record of the case."""
+    files = Pseudonyms.open(shards.parent / "shards.identities.json").files
+    records = {record.case: record for record in open_shards(shards).cases}
+    return {int(Path(paths[0]).stem.lstrip("AP")): records[case] for case, paths in files.items()}

@@ -16,6 +16,7 @@ from dicom_headers import (
     put_pixels,
     write,
 )
+from one_file import assert_exact, read, reason
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -26,8 +27,6 @@ from pydicom.uid import (
 )
 
 from doubleunet_bs.dicom_files.decoders import END_WARNING
-from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import read_scan
 
 FRONT, BACK = FRAMES
 
@@ -39,23 +38,6 @@ def compressed(frames: list[bytes], syntax: str, bits: int = 16):
     dataset.PixelData = encapsulate(frames)
     dataset["PixelData"].VR = "OB"
     return dataset
-
-
-def read(tmp_path, dataset_or_bytes):
-    path = tmp_path / "scan"
-    path.write_bytes(dataset_or_bytes if isinstance(dataset_or_bytes, bytes) else write(dataset_or_bytes))
-    return read_scan(path)
-
-
-def reason(tmp_path, dataset_or_bytes) -> str:
-    with pytest.raises(ScanError) as caught:
-        read(tmp_path, dataset_or_bytes)
-    return caught.value.reason
-
-
-def assert_exact(scan, warnings=()) -> None:
-    assert np.array_equal(scan.anterior, FRONT) and np.array_equal(scan.posterior, BACK)
-    assert scan.warnings == warnings
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS])

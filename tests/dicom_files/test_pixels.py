@@ -12,6 +12,7 @@ from dicom_headers import (
     strip,
     write,
 )
+from one_file import assert_exact, read, reason
 from pydicom.uid import (
     ExplicitVRBigEndian,
     JPEGLSLossless,
@@ -20,26 +21,8 @@ from pydicom.uid import (
 
 from doubleunet_bs.dicom_files.pixels import bin_counts, pixel_hash
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.scans import read_scan
 
 FRONT, BACK = FRAMES
-
-
-def read(tmp_path, dataset_or_bytes):
-    path = tmp_path / "scan"
-    path.write_bytes(dataset_or_bytes if isinstance(dataset_or_bytes, bytes) else write(dataset_or_bytes))
-    return read_scan(path)
-
-
-def reason(tmp_path, dataset_or_bytes) -> str:
-    with pytest.raises(ScanError) as caught:
-        read(tmp_path, dataset_or_bytes)
-    return caught.value.reason
-
-
-def assert_exact(scan, warnings=()) -> None:
-    assert np.array_equal(scan.anterior, FRONT) and np.array_equal(scan.posterior, BACK)
-    assert scan.warnings == warnings
 
 
 @pytest.mark.parametrize("bits", [8, 16, 32])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from dicom_headers import FRAMES, image, plain, put_pixels, write
+from one_file import assert_exact, read
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -12,17 +13,6 @@ from doubleunet_bs.scans import read_scan
 TOTAL = int(FRAMES.sum())
 SLOPE = FRAMES.max() / 65_535
 STRETCHED = np.rint(FRAMES / SLOPE)
-
-
-def read(tmp_path, dataset):
-    path = tmp_path / "scan"
-    path.write_bytes(dataset if isinstance(dataset, bytes) else write(dataset))
-    return read_scan(path)
-
-
-def assert_exact(scan, warnings=()):
-    assert np.array_equal(scan.anterior, FRAMES[0]) and np.array_equal(scan.posterior, FRAMES[1])
-    assert scan.warnings == warnings
 
 
 def refused(tmp_path, dataset) -> str:

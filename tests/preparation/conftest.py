@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from public_layouts import prepare_masks, write_masks, write_pictures
 
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.phantom.dicom import to_dicom
@@ -101,3 +102,17 @@ class Cohort:
 @pytest.fixture
 def cohort(tmp_path):
     return Cohort(tmp_path / "cohort")
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory):
+    """Folders of the pictures and of the masks of BS-80K, with every trap; only read."""
+    root = tmp_path_factory.mktemp("archives")
+    return write_pictures(root / "pictures"), write_masks(root / "masks")
+
+
+@pytest.fixture(scope="session")
+def bs80k_shards(archives, tmp_path_factory):
+    out = tmp_path_factory.mktemp("prepared") / "shards"
+    assert prepare_masks(archives, out) == 0
+    return out

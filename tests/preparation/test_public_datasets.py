@@ -3,57 +3,24 @@
 import dataclasses
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from public_layouts import PATIENTS, mask, write_masks, write_paraguay, write_pictures, write_skeletons
+from public_layouts import PATIENTS, by_number, mask, prepare_masks, write_skeletons
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.dataset.folds import choose_folds, published_folds
-from doubleunet_bs.dataset.joined_shards import open_all_shards
+from doubleunet_bs.dataset.folds import published_folds
 from doubleunet_bs.errors import DatasetError, LabelError, SettingsError
-from doubleunet_bs.evaluation.scores.fold_scores import read_scores
 from doubleunet_bs.files import read_json
-from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation import open_shards
 from doubleunet_bs.preparation.public_data import data_sets
-from doubleunet_bs.preparation.public_data.find_public import _has_metastases, find_public
+from doubleunet_bs.preparation.public_data.find_public import find_public
 from doubleunet_bs.preparation.public_data.labels import SkeletonLabels, read_boxes
-from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory):
-    root = tmp_path_factory.mktemp("archives")
-    return write_pictures(root / "pictures"), write_masks(root / "masks")
-
-
-def prepare(archives, out, *options):
-    pictures, masks = archives
-    return main(
-        ["prepare", "--dataset", "bs80k-masks", "--scans", str(pictures), "--labels", str(masks), "--out", str(out),
-         "--bin", "4", *options]
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def shards(archives, tmp_path_factory):
-    out = tmp_path_factory.mktemp("prepared") / "shards"
-    assert prepare(archives, out) == 0
-    return out
-
-
-def by_number(shards):
-    """Number of a patient -> the record of the case."""
-    files = Pseudonyms.open(shards.parent / "shards.identities.json").files
-    records = {record.case: record for record in open_shards(shards).cases}
-    return {int(Path(paths[0]).stem.lstrip("AP")): records[case] for case, paths in files.items()}
-
-
-def test_every_usable_scan_has_its_part_and_its_group(shards):
-    found = {number: (record.part, record.group) for number, record in by_number(shards).items()}
+def test_every_usable_scan_has_its_part_and_its_group(bs80k_shards):
+    found = {number: (record.part, record.group) for number, record in by_number(bs80k_shards).items()}
     left_out = {11: "in no part", 722: "damaged", 312: "a patient of the test part", 2244: "828 of the test part"}
     expected = {patient.number: patient.part for patient in PATIENTS if patient.number not in left_out}
     assert {number: part for number, (part, _) in found.items()} == expected
@@ -61,16 +28,16 @@ def test_every_usable_scan_has_its_part_and_its_group(shards):
     assert {number for number, (_, group) in found.items() if group == "unknown"} == {5}
 
 
-def test_warnings_say_what_the_data_set_leaves_open(shards):
-    records = by_number(shards)
+def test_warnings_say_what_the_data_set_leaves_open(bs80k_shards):
+    records = by_number(bs80k_shards)
     assert "the scan of a child" in records[1240].warnings
     assert "no mask of the posterior view: treated as free of hot spots" in records[3].warnings
     assert any("called abnormal, but no malignant pixel" in line for line in records[5].warnings)
 
 
-def test_labels_are_those_of_the_masks(shards):
-    dataset = open_shards(shards)
-    record = by_number(shards)[8]
+def test_labels_are_those_of_the_masks(bs80k_shards):
+    dataset = open_shards(bs80k_shards)
+    record = by_number(bs80k_shards)[8]
     index = [case.case for case in dataset.cases].index(record.case)
     patient = next(patient for patient in PATIENTS if patient.number == 8)
     drawn = sum(np.count_nonzero(mask(patient, view) == 2) for view in ("anterior", "posterior"))
@@ -79,16 +46,16 @@ def test_labels_are_those_of_the_masks(shards):
     assert dataset.settings.source == "pictures" and record.pixel_spacing_mm is None
 
 
-def test_the_shards_carry_licence_citation_and_weak_labels(shards):
-    masks, pictures = open_shards(shards).sources
+def test_the_shards_carry_licence_citation_and_weak_labels(bs80k_shards):
+    masks, pictures = open_shards(bs80k_shards).sources
     assert masks.licence == "CC BY 4.0" and "zenodo.23190333" in masks.citation and pictures.licence == "none stated"
     assert any("Weak labels" in line for line in masks.remarks) and "2 manual" in masks.remarks[-1]
     assert not masks.whole and "not all of it" in masks.text
 
 
-def test_the_published_split_becomes_the_only_fold(shards):
-    numbers = {record.case: number for number, record in by_number(shards).items()}
-    split = published_folds(open_shards(shards).cases).split(1)
+def test_the_published_split_becomes_the_only_fold(bs80k_shards):
+    numbers = {record.case: number for number, record in by_number(bs80k_shards).items()}
+    split = published_folds(open_shards(bs80k_shards).cases).split(1)
     assert {numbers[case] for case in split.test} == {8, 9, 570, 828}
     assert {numbers[case] for case in split.validation} == {6}
     assert {numbers[case] for case in split.train} == {1, 2, 3, 1240}
@@ -96,11 +63,13 @@ def test_the_published_split_becomes_the_only_fold(shards):
 
 
 @pytest.mark.parametrize("folds", [None, "3"])
-def test_nnunet_never_trains_on_the_published_test_part(shards, tmp_path, folds, capsys):
+def test_nnunet_never_trains_on_the_published_test_part(bs80k_shards, tmp_path, folds, capsys):
     """Not in its cross-validation either, and no test scan lies where nnU-Net plans or trains its fold "all"."""
-    assert main(["export-nnunet", str(shards), "--out", str(tmp_path), *(["--folds", folds] if folds else [])]) == 0
+    assert (
+        main(["export-nnunet", str(bs80k_shards), "--out", str(tmp_path), *(["--folds", folds] if folds else [])]) == 0
+    )
     assert ("the published split" in capsys.readouterr().out) == (folds is None)
-    parts = {record.case: record.part for record in open_shards(shards).cases}
+    parts = {record.case: record.part for record in open_shards(bs80k_shards).cases}
     raw = tmp_path / "nnUNet_raw" / "Dataset501_BoneScan"
     there = {parts[path.name.removesuffix("_0000.png")] for path in (raw / "imagesTr").iterdir()}
     assert there == ({"train"} if folds else {"train", "validation"})
@@ -108,7 +77,7 @@ def test_nnunet_never_trains_on_the_published_test_part(shards, tmp_path, folds,
         path.name.replace("_0000", "") for path in (raw / "imagesTr").iterdir()
     }
     if not folds:
-        split = published_folds(open_shards(shards).cases).split(1)
+        split = published_folds(open_shards(bs80k_shards).cases).split(1)
         path = tmp_path / "nnUNet_preprocessed" / "Dataset501_BoneScan" / "splits_final.json"
         [own] = read_json(path, DatasetError, "splits")
         assert set(own["train"]) == {*split.train, *split.negatives} and set(own["val"]) == {*split.validation}
@@ -118,7 +87,7 @@ def test_nnunet_never_trains_on_the_published_test_part(shards, tmp_path, folds,
 
 
 def test_the_table_lists_damage_and_double_patients(archives, tmp_path, capsys):
-    assert prepare(archives, tmp_path / "shards") == 0
+    assert prepare_masks(archives, tmp_path / "shards") == 0
     said = capsys.readouterr().out
     for line in ("722.jpg", "is the same scan as 828", "is the patient of 570 in the test part"):
         assert line in said
@@ -177,7 +146,7 @@ def test_an_abnormal_picture_without_a_mask_is_passed_over_with_a_count(archives
         return "".join(row for row in rows if not (row.startswith(patients) and (gone is None or f",{gone}," in row)))
 
     masks, out = edited_manifest(archives, tmp_path, without), tmp_path / "shards"
-    assert prepare((archives[0], masks), out) == 0
+    assert prepare_masks((archives[0], masks), out) == 0
     views = gone or "anterior and posterior"
     warning = f"the {views} view is called abnormal, but has no mask: used for neither training nor testing"
     assert f"1 x {warning} (" in capsys.readouterr().out
@@ -199,12 +168,12 @@ def test_missing_and_changed_files_stand_in_the_way(archives, tmp_path, capsys):
     (copies[1] / "hotspot_masks" / "patient_00006" / "study_6" / "anterior.png").unlink()
     changed = copies[1] / "hotspot_masks" / "patient_00008" / "study_8" / "anterior.png"
     changed.write_bytes(changed.read_bytes() + b"\0")
-    assert prepare(copies, tmp_path / "shards") == 1
+    assert prepare_masks(copies, tmp_path / "shards") == 1
     said = capsys.readouterr().out
     for reason in ("missing-view", "missing-file", "checksum"):
         assert reason in said
     assert not (tmp_path / "shards").exists()
-    assert prepare(copies, tmp_path / "shards", "--skip-invalid") == 0
+    assert prepare_masks(copies, tmp_path / "shards", "--skip-invalid") == 0
     assert not {1, 6, 8} & set(by_number(tmp_path / "shards"))
 
 
@@ -229,7 +198,7 @@ def test_damaged_tables_are_named(archives, tmp_path, file, edit, message):
 
 
 def test_options_of_other_data_do_not_go_with_it(archives, tmp_path, capsys):
-    assert prepare(archives, tmp_path / "shards", "--patients", "patients.csv") == 2
+    assert prepare_masks(archives, tmp_path / "shards", "--patients", "patients.csv") == 2
     assert "--patients does not go with --dataset" in capsys.readouterr().err
 
 
@@ -305,98 +274,25 @@ def test_index_masks_in_another_order_are_refused(skeletons, tmp_path):
         SkeletonLabels({"anterior": tmp_path / "1.png"}).regions()
 
 
-def prepare_paraguay(folder, out, *options):
-    return main(["prepare", "--dataset", "paraguay", "--scans", str(folder), "--out", str(out), "--bin", "4", *options])
-
-
-@pytest.fixture(scope="module")
-def paraguay(tmp_path_factory):
-    """The shards of the folder with all traps in it."""
-    root = tmp_path_factory.mktemp("paraguay")
-    assert prepare_paraguay(write_paraguay(root / "archive"), root / "shards", "--skip-invalid") == 0
-    return root / "shards"
-
-
-def test_patients_of_a_class_are_normal_or_unoutlined(paraguay):
-    dataset = open_shards(paraguay)
-    groups = {number: record.group for number, record in by_number(paraguay).items()}
-    assert groups == {1: "unoutlined", 2: "unoutlined", 5: "negative", 6: "negative", 7: "negative", 8: "negative"}
-    assert len({record.patient for record in dataset.cases}) == 6
-    [source] = dataset.sources
-    assert source.licence == "CC BY 4.0" and "PMC11699483" in source.citation and not source.whole
-
-
-def test_sixteen_bits_survive_the_binning(paraguay):
-    """Sums of 16 pixels of white would all be 65,535: the picture looks as that of 8 bits does."""
-    dataset = open_shards(paraguay)
-    index = [case.case for case in dataset.cases].index(by_number(paraguay)[5].case)
-    counts = dataset.counts(index)
-    assert 60_000 < counts.max() < 65_535 and np.count_nonzero(counts == counts.max()) < 5
-    assert not any("are kept as" in line for line in dataset.cases[index].warnings)
-
-
-def test_the_traps_of_paraguay_stand_in_the_way(tmp_path, capsys):
-    assert prepare_paraguay(write_paraguay(tmp_path / "archive"), tmp_path / "shards") == 1
-    said = capsys.readouterr().out
-    for text in (
-        "A3.png", "has no picture of the posterior view", "damaged-pixels", "Metastasis-free", "unknown-class",
-        "60 patients with metastases expected, 3 are in images",
-    ):  # fmt: skip
-        assert text in said
-    assert not (tmp_path / "shards").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "metastases"),
-    [
-        ("Metastasis", True), ("bone-metastases", True), ("Con metástasis óseas", True), ("POSITIVE", True),
-        ("No metastasis", False), ("NonMetastatic", False), ("sin_metastasis", False), ("Normal", False),
-        ("metastasis free", None), ("benign", None), ("abnormal", None), ("", None),
-    ],
-)  # fmt: skip
-def test_the_class_of_a_folder_is_its_name_or_unknown(name, metastases):
-    assert _has_metastases(name) is metastases
-
-
-def test_unoutlined_metastases_never_train(shards, paraguay):
-    """Normal scans join the training part of the published split; patients with metastases join none."""
-    dataset = open_all_shards([shards, paraguay], other_patients=True)
-    alone, joined = published_folds(open_shards(shards).cases).split(1), choose_folds(dataset).split(1)
-    assert (joined.test, joined.validation, joined.train) == (alone.test, alone.validation, alone.train)
-    of_paraguay = {record.case: record.group for record in open_shards(paraguay).cases}
-    added = set(joined.negatives) - set(alone.negatives)
-    assert added == {case for case, group in of_paraguay.items() if group == "negative"}
-    with pytest.raises(SettingsError, match="0 patients with outlined metastases cannot fill 10 folds"):
-        choose_folds(open_shards(paraguay))
-
-
 @pytest.mark.slow
-def test_scans_of_a_class_score_patients(paraguay, tmp_path, capsys):
-    from intensity_run import SETTINGS, make_run, make_shards
-
-    settings = dataclasses.replace(SETTINGS, source="pictures")
-    run = make_run(tmp_path / "run", make_shards(tmp_path / "own", settings=settings, phantom=False))
-    assert main(["evaluate", str(run), "--ensemble", "--data", str(paraguay)]) == 0
-    said = capsys.readouterr().out
-    assert "Patients: sensitivity 100.00 (2 of 2), specificity 0.00 (0 of 4)" in said
-    assert "no metastasis is outlined in these scans: Dice, lesions and AUC of images" in said
-    scores = read_scores(run / "ensemble" / "shards" / "scores.json")
-    assert len(scores.unoutlined) == 2 and not scores.scans and scores.pooled == PixelCounts()
-    assert scores.comparable.patient_auc == 0.5 and scores.comparable.image_auc["both views"] is None
-    report = (run / "ensemble" / "shards" / "report.html").read_text()
-    assert "CC BY 4.0" in report and "PMC11699483" in report and "6 scans without outlines that the network" in report
-    assert "only figures by patient are defined" in report
-
-
-@pytest.mark.slow
-def test_from_folder_to_report_in_two_commands(shards, tmp_path, monkeypatch, capsys):
+def test_from_folder_to_report_in_two_commands(bs80k_shards, tmp_path, monkeypatch, capsys):
     from intensity_run import intensity_model
 
     monkeypatch.setattr(
         "doubleunet_bs.training.build_network.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
     )
     run = tmp_path / "run"
-    train = ["train", "--data", str(shards), "--run", str(run), "--experiment", "focal-tversky-otsu", "--fold", "1"]
+    train = [
+        "train",
+        "--data",
+        str(bs80k_shards),
+        "--run",
+        str(run),
+        "--experiment",
+        "focal-tversky-otsu",
+        "--fold",
+        "1",
+    ]
     assert main([*train, "--epochs", "1", "--batch-size", "2", "--encoder-weights", "none"]) == 0
     assert "in the published split" in capsys.readouterr().out
     assert main(["evaluate", str(run)]) == 0
