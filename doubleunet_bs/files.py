@@ -226,3 +226,12 @@ def replaced_folder(path: Path, replace: bool = True) -> Iterator[Path]:
         # Stopped once more while it was put back, the old folder stays where it is.
         if path.exists() or not old.exists():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -23,6 +23,7 @@ from doubleunet_bs.dicom_files.dicom_file import load_header, pydicom_silence
 from doubleunet_bs.dicom_files.header_values import read_identifier
 from doubleunet_bs.dicom_files.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
 from doubleunet_bs.errors import RunError, ScanError
+from doubleunet_bs.files import sync_folder
 
 WAITING, SENT, REFUSED = "waiting", "sent", "refused"
 """States of a delivery. Refused: the destination said that it will not take this file."""
@@ -210,7 +211,7 @@ class Spool:
             # A file that comes again with changes takes the place of the first, as in an archive.
             os.replace(path, folder / f"{instance}.dcm")
             for place in (folder, folder.parent, self.folder):
-                _sync(place)
+                sync_folder(place)
             database.execute(
                 "INSERT INTO study (key, state, due, changed) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
                 "state = excluded.state, due = excluded.due, changed = excluded.changed, attempts = 0, reason = '', "
@@ -327,15 +328,11 @@ class Spool:
         """For the metrics: "counters" by name, "studies" by state, "deliveries" by (destination, state)."""
         with self._reading() as database:
             read = database.execute
+            waiting = read("SELECT destination, state, COUNT(*) FROM delivery GROUP BY destination, state").fetchall()
             return {
                 "counters": dict(read("SELECT name, value FROM counter ORDER BY name").fetchall()),
                 "studies": dict(read("SELECT state, COUNT(*) FROM study GROUP BY state").fetchall()),
-                "deliveries": {
-                    (destination, state): number
-                    for destination, state, number in read(
-                        "SELECT destination, state, COUNT(*) FROM delivery GROUP BY destination, state"
-                    ).fetchall()
-                },
+                "deliveries": {(destination, state): number for destination, state, number in waiting},
             }
 
     def remove_old(self, days: float) -> int:
@@ -400,11 +397,3 @@ def _settle(database: sqlite3.Connection, study: int) -> None:
 
 def _hashed(path: str) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

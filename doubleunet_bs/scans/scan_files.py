@@ -4,7 +4,7 @@ import dataclasses
 import os
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from doubleunet_bs.dicom_files.dicom_file import pydicom_silence
@@ -16,23 +16,21 @@ from doubleunet_bs.dicom_files.other_files import (
     count_kinds,
     kind_by_name,
     kind_of_other,
-    kind_of_package,
 )
 from doubleunet_bs.dicom_files.sources import (
     FIRST_LOOK_BYTES,
     Source,
     is_archive,
-    list_members,
-    open_archive,
     walk_folders,
 )
 from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR
-from doubleunet_bs.errors import ScanError, counted, os_reason
+from doubleunet_bs.errors import ScanError, counted
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.picture_files import SUFFIXES, few_levels, view_of_path, views_by_size
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
+from doubleunet_bs.scans.walk_files import walk_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +208,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     def pass_over(source: Source, kind: str) -> None:
         passed.append(PassedOver(_relative(source, folder), kind))
 
-    for source, archive in _walk(folder, reject, pass_over):
+    for source, archive in walk_files(folder, reject, pass_over):
         try:
             instance, view = _look(source, archive)
         except OtherFileError as error:
@@ -351,54 +349,6 @@ def _without_copies(
             # A copy that is cut off must not stand in the way of the whole one.
             reject(source, error)
     return list(kept.values())
-
-
-def _walk(
-    folder: str, reject: Callable[[Source, ScanError], None], pass_over: Callable[[Source, str], None]
-) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:
-    """Every file once, in the order of paths; members of an archive with the open archive."""
-    for path in _files(folder, reject, pass_over):
-        if not is_archive(path):
-            yield Source(path), None
-            continue
-        try:
-            archive = open_archive(path)
-        except ScanError as error:
-            reject(Source(path), error)
-            continue
-        with archive:
-            members = list_members(archive)
-            if kind := kind_of_package(members):
-                pass_over(Source(path), kind)
-                continue
-            for member in members:
-                source = Source(path, member)
-                if kind := kind_by_name(source.steps):
-                    pass_over(source, kind)
-                else:
-                    yield source, archive
-
-
-def _files(
-    folder: str, reject: Callable[[Source, ScanError], None], pass_over: Callable[[Source, str], None]
-) -> Iterator[str]:
-    if not os.path.isdir(folder):
-        yield folder
-        return
-
-    def unreadable(error: OSError) -> None:
-        reject(Source(str(error.filename)), ScanError(f"cannot be read ({os_reason(error)})", "unreadable"))
-
-    def left_out(path: str) -> None:
-        pass_over(Source(path), kind_by_name([os.path.basename(path)]) or "hidden file")
-
-    for where, names in walk_folders(folder, unreadable, left_out):
-        for name in names:
-            path = os.path.join(where, name)
-            if kind := kind_by_name([name]):
-                pass_over(Source(path), kind)
-            else:
-                yield path
 
 
 def _relative(source: Source, folder: str) -> str:

@@ -7,7 +7,8 @@ from intensity_run import description
 from pydicom.uid import UID
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.model_description import describe_ensemble, device_uid, parse_description
+from doubleunet_bs.inference.model_description import describe_ensemble, device_uid
+from doubleunet_bs.inference.parse_description import parse_description
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.runs.experiments import paper_experiment
 

@@ -10,8 +10,8 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import write_json
 from doubleunet_bs.inference import Predictor
-from doubleunet_bs.inference.model_description import read_description
 from doubleunet_bs.inference.model_folder import find_model
+from doubleunet_bs.inference.parse_description import read_description
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.runs.run_folder import open_run

@@ -15,8 +15,9 @@ from intensity_run import LEVEL, SETTINGS, SHAPE, description, intensity_model
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.inference.model_description import INTENDED_USE, read_description
+from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.model_folder import find_model, open_fold
+from doubleunet_bs.inference.parse_description import read_description
 from doubleunet_bs.inference.predictor import open_engine
 from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
