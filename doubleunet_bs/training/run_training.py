@@ -15,7 +15,7 @@ from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import RunError, SettingsError, counted
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.history import Epoch, read_history
-from doubleunet_bs.runs.locks import Lock, LockedError, lock_or_wait, pause
+from doubleunet_bs.runs.locks import TAKEOVER_SECONDS, LockedError, locked
 from doubleunet_bs.runs.resume import already_begun, has_results
 from doubleunet_bs.runs.run_folder import (
     HISTORY,
@@ -69,7 +69,7 @@ def train_fold(
         export: called as `export(run, fold)` for the trained fold while it is locked, as `serving.export.export_fold`.
 
     Raises:
-        LockedError: another process trains this fold. One of another machine is waited for, two minutes.
+        LockedError: another process trains this fold, and still does after two minutes.
         RunError: the fold has results, and `resume` is off. Or memory ran out: the message says what to change.
         SettingsError, DatasetError: the fold cannot be trained.
         Interrupted: SIGTERM or SIGINT came. A training is saved, mining and export are finished first.
@@ -90,7 +90,7 @@ def train_fold(
             if not is_done(run, fold, PRETRAIN):
                 write_stages(run, fold)  # From now on the fold has begun, and `--resume` finds it.
             train_pretraining(run, pretrain, replicas, resume=True)
-        with lock_or_wait(Lock(run.path, run.fold_path(fold).name), signals):
+        with locked(run.path, run.fold_path(fold).name, signals, TAKEOVER_SECONDS):
             _train_locked_fold(run, dataset, run.folds(dataset), fold, replicas, resume, export)
     return run.fold_path(fold)
 
@@ -116,12 +116,12 @@ def train_all_folds(
         for fold in range(1, len(folds) + 1) if numbers is None else numbers:
             signals.check()
             try:
-                with Lock(run.path, run.fold_path(fold).name):
+                with locked(run.path, run.fold_path(fold).name):
                     if not _is_finished(run, fold, export):
                         _train_locked_fold(run, dataset, folds, fold, replicas, resume, export)
                         trained.append(run.fold_path(fold))
             except LockedError as error:
-                print(f"skipping fold {fold}: {error.holder}", flush=True)
+                print(f"skipping fold {fold}: {error}", flush=True)
     return trained
 
 
@@ -132,21 +132,13 @@ def train_pretraining(run: Run, other: ShardedDataset | None, replicas: Replicas
     """
     if not run.experiment.transfer or other is None:
         raise SettingsError(f"{run.experiment.name}: pre-training needs transfer and --pretrain-data")
-    waiting = False
     with StopSignals() as signals:
-        while not is_done(run, 0, PRETRAIN):
-            try:
-                with Lock(run.path, PRETRAIN):
-                    # Another process may have finished it between the look and the lock.
-                    if not is_done(run, 0, PRETRAIN):
-                        with _advice_on_memory(run, run.pretrain_path, replicas):
-                            _train(Trainer(pretraining(run, other), replicas), resume)
-            except LockedError as error:
-                if not waiting:
-                    print(f"waiting for the pre-training: {error}", flush=True)
-                waiting = True
-                pause(signals)
-            signals.check()
+        if not is_done(run, 0, PRETRAIN):
+            with locked(run.path, PRETRAIN, signals, float("inf")), _advice_on_memory(run, run.pretrain_path, replicas):
+                # Another process may have finished it before it left the lock.
+                if not is_done(run, 0, PRETRAIN):
+                    _train(Trainer(pretraining(run, other), replicas), resume)
+        signals.check()
     return run.pretrain_path
 
 

@@ -16,7 +16,7 @@ from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.runs.experiments import paper_experiment
-from doubleunet_bs.runs.locks import FOLDER, Lock
+from doubleunet_bs.runs.locks import FOLDER, locked
 from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.training import stages
 from doubleunet_bs.training import trainer as trainer_module
@@ -294,7 +294,7 @@ def test_what_a_kill_left_goes_when_the_lock_is_held(copied, fold):
         if not finished:
             shutil.rmtree(copied / "fold_01" / "saved_model")
         # Fold 2 has not begun, and is somebody else's.
-        with Lock(copied, "fold_02"):
+        with locked(copied, "fold_02"):
             train(copied, fold=fold, resume=True)
         assert not any(folder.exists() for folder in folders)
         assert (copied / "fold_01" / "saved_model" / "saved_model.pb").is_file()
