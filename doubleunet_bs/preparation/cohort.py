@@ -226,10 +226,6 @@ def _prepare(job: CohortJob, found: PublicInputs, pseudonyms: Pseudonyms, folder
     rejected.sort(key=dataclasses.astuple)
     if not sources or (rejected and not job.skip_invalid):
         return CohortResult((), tuple(rejected), inputs.passed_over, inputs.notes, left_out=found.left_out)
-    # The lookup tables first: a case without its entry could never be traced back to its patient.
-    pseudonyms.save(job.key_file)
-    job.files_file.unlink(missing_ok=True)
-    save_file_table(job.files_file, files)
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
     writer.cases = warn_of_persons(writer.cases, sources, pseudonyms.persons)
     writer.cases = warn_of_mix_ups(writer.cases, annotations)
@@ -239,12 +235,26 @@ def _prepare(job: CohortJob, found: PublicInputs, pseudonyms: Pseudonyms, folder
         for one in found.sources
     )
     writer.finish()
+    _save_tables(job, pseudonyms, files)
     shown = {case: os.path.relpath(paths[0], job.scans) for case, paths in files.items()}
     near = note_of_near_patients(writer.cases, pseudonyms.patients, shown)
     notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources), near]))
     return CohortResult(
         tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown, found.left_out, writer.sources
     )
+
+
+def _save_tables(job: CohortJob, pseudonyms: Pseudonyms, files: Mapping[str, Sequence[str]]) -> None:
+    """Both lookup tables, before the shard folder gets its name; none on a full disk, where there will be no shards."""
+    new = [path for path in (job.key_file, job.files_file) if path == job.files_file or not path.exists()]
+    try:
+        pseudonyms.save(job.key_file)
+        job.files_file.unlink(missing_ok=True)
+        save_file_table(job.files_file, files)
+    except BoneScanError:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Folders -> shards: what goes in, what does not and why, and that nothing depends on how it was done."""
 
 import json
+import pydoc
 
 import numpy as np
 import pytest
@@ -321,6 +322,30 @@ def test_pictures_to_look_at(cohort):
         pixels = np.asarray(image)[-1280:]  # below the names
     # The outline around the square of 22 x 22 pixels in the enlarged picture, 2 pixels thick.
     assert (pixels == (220, 30, 30)).all(axis=2).sum() == 26 * 26 - 22 * 22
+
+
+@pytest.mark.parametrize(("place", "failing_call"), [("preparation.shards.np.lib.format.write_array", 2),
+                                                     ("preparation.shards.write_json", 1),
+                                                     ("scans.pseudonyms.create_file", 1),
+                                                     ("scans.pseudonyms.create_file", 2),
+                                                     ("scans.pseudonyms.write_text", 1)])  # fmt: skip
+def test_a_full_disk_leaves_nothing_behind(cohort, monkeypatch, place, failing_call):
+    """Neither shards nor the tables that lead from them to the patients, whichever file comes first."""
+    cohort.positive("a", 1)
+    owner, _, name = place.rpartition(".")
+    owner, calls = pydoc.locate(f"doubleunet_bs.{owner}"), []
+    real = getattr(owner, name)
+
+    def write(*arguments, **others):
+        calls.append(arguments)
+        if len(calls) == failing_call:
+            raise OSError(28, "No space left on device")
+        return real(*arguments, **others)
+
+    monkeypatch.setattr(owner, name, write)
+    with pytest.raises(BoneScanError, match="No space left on device"):
+        prepare(cohort)
+    assert sorted(path.name for path in cohort.root.iterdir()) == ["labels", "scans"]
 
 
 def test_an_existing_output_is_left_alone(cohort):
