@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the node."""
     import importlib.util
+    import sys
 
     from doubleunet_bs.errors import SettingsError
     from doubleunet_bs.node.settings import read_settings
@@ -83,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
             raise SettingsError("the DICOM network is not installed: add the extra node, as README shows")
     from doubleunet_bs.node.run_node import run_node, startup_report
 
-    if args.check:
-        print(startup_report(settings))
-        return 0
-    return run_node(settings)
+    try:
+        report = startup_report(settings)
+    except SettingsError as error:
+        raise SettingsError(f"{args.config}: {error}") from None
+    print(report, file=None if args.check else sys.stderr, flush=True)
+    return 0 if args.check else run_node(settings)

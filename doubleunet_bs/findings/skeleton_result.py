@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from doubleunet_bs.bsi.regions import without_posterior_sternum
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.model_description import ModelDescription
+from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import Prediction, Predictor
 from doubleunet_bs.preparation.case import PreparedCase
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -144,6 +146,24 @@ def _why_not_comparable(result: Mapping[str, Any], previous: Mapping[str, Any]) 
     if set(now["views"]) != set(before["views"]):
         return "a view is missing in one of the scans"
     return None
+
+
+def describe_models(model: str, skeleton: str | None) -> list[ModelDescription]:
+    """What the folders of two models say, the first of lesions; no TensorFlow is needed for it.
+
+    Args:
+        model, skeleton: folders; None for no skeleton.
+
+    Raises:
+        RunError: no such model, one of another kind, or the two are prepared differently.
+    """
+    found = []
+    for name in filter(None, (model, skeleton)):
+        found.append(find_model(Path(name)).description)
+        found[-1].check_kind(name, skeleton=len(found) == 2)
+    if skeleton:
+        check_same_preparation(*found)
+    return found
 
 
 def check_same_preparation(lesions: ModelDescription, skeleton: ModelDescription) -> None:

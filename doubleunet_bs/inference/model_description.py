@@ -30,6 +30,8 @@ MASK_VALUES_BENIGN = {"0": "no lesion", "1": "metastatic", "2": "benign"}
 REGION_NAMES = ("not bone", *(region.name for region in REGIONS))
 USEFUL_F1 = 0.05
 """A fold with a lower F1 on its own validation scans finds nothing, or as good as nothing."""
+USEFUL_BONE_F1 = 0.5
+"""The same of a model of the skeleton: bones are easy to find, and one as good as its purpose has 90 % and more."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What an experiment, and a model on a server, may be called."""
 
@@ -149,14 +151,15 @@ class ModelDescription:
             raise RunError(f"{source}: found {found}: {advice}, or use --force")
 
     def _poor_result(self) -> str | None:
-        poor = [one for one in self.folds if (one.validation_f1 or 0.0) < USEFUL_F1]
+        useful, searched = (USEFUL_BONE_F1, "bone") if self.is_skeleton else (USEFUL_F1, "metastasis")
+        poor = [one for one in self.folds if (one.validation_f1 or 0.0) < useful]
         if not poor:
             return None
         figures = ", ".join(f"fold {one.fold}: F1 {percent(one.validation_f1)}" for one in poor)
-        almost = "almost " if any(one.validation_f1 for one in poor) else ""
-        searched = "bone" if self.is_skeleton else "metastasis"
         of = " of phantoms" if self.trained_on == PHANTOMS else ""
-        return f"{almost}no {searched} on its own validation scans{of} ({figures})"
+        some = any(one.validation_f1 for one in poor)
+        amount = "no" if not some else "too little" if self.is_skeleton else "almost no"
+        return f"{amount} {searched} on its own validation scans{of} ({figures})"
 
     @property
     def served_name(self) -> str:
@@ -177,6 +180,12 @@ class ModelDescription:
     def is_skeleton(self) -> bool:
         """Whether it segments the regions of the skeleton instead of lesions."""
         return self.experiment["classes"] == SKELETON_CLASSES
+
+    def check_kind(self, source: str | os.PathLike, skeleton: bool) -> None:
+        """Raises `RunError`, which names `source`: it is no model of the skeleton, or none of lesions."""
+        if self.is_skeleton != skeleton:
+            kind, other = ("the skeleton", "lesions") if self.is_skeleton else ("lesions", "the skeleton")
+            raise RunError(f"{source}: a model of {kind}: give one of {other}")
 
     @property
     def has_benign(self) -> bool:

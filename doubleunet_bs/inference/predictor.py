@@ -123,10 +123,9 @@ class Predictor:
             self.description, self._segmenter = served.description, served
         else:
             found = find_model(Path(model))
+            found.description.check_kind(model, skeleton)
             self.description, self._segmenter = found.description, open_engine(found, engine, precision)
-        if self.description.is_skeleton != skeleton:
-            kind, other = ("the skeleton", "lesions") if self.description.is_skeleton else ("lesions", "the skeleton")
-            raise RunError(f"{model}: a model of {kind}: give one of {other}")
+        self.description.check_kind(model, skeleton)
         if skeleton and threshold is not None:
             raise SettingsError("a threshold is for lesions: leave it out for a model of the skeleton")
         if self._segmenter.image_shape != self.description.image_shape:

@@ -12,10 +12,9 @@ import pydicom
 
 from doubleunet_bs import __version__
 from doubleunet_bs.dicom_results.source_study import read_source_study
-from doubleunet_bs.errors import BoneScanError, RunError, ScanError, ServerError
-from doubleunet_bs.findings.skeleton_result import Networks
+from doubleunet_bs.errors import BoneScanError, RunError, ScanError, ServerError, SettingsError
+from doubleunet_bs.findings.skeleton_result import Networks, describe_models
 from doubleunet_bs.inference.model_description import INTENDED_USE
-from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import Predictor
 from doubleunet_bs.node.monitor import Monitor
 from doubleunet_bs.node.receiver import RECEIVED_CLASSES, Receiver, WatchFolder
@@ -65,7 +64,6 @@ def run_node(settings: NodeSettings) -> int:
 
     try:
         with StopSignals() as signals:
-            print(startup_report(settings), file=sys.stderr, flush=True)
             node.open_model()
             receiver = Receiver(settings, spool, log_event) if settings.receive else None
             for sender in senders:
@@ -269,7 +267,7 @@ def startup_report(settings: NodeSettings) -> str:
     """What the node accepts, what it does and where it sends, for the person who starts it.
 
     Raises:
-        RunError: the model, where it is a folder, is missing or damaged.
+        SettingsError: a model, where it is a folder, cannot be used; names its key in the file.
     """
     lines = [f"doubleunet_bs {__version__} DICOM node. {INTENDED_USE}"]
     receive = settings.receive
@@ -280,16 +278,19 @@ def startup_report(settings: NodeSettings) -> str:
     if settings.watch:
         lines.append(f"watches   {settings.watch}")
     where = f", engine {settings.engine}{f' at {settings.server}' * bool(settings.server)}"
-    for name, verb in ((settings.model, "segments  with"), (settings.skeleton, "skeleton  by")):
+    for number, key in enumerate(("model", "skeleton")):
+        name = getattr(settings, key)
         if name is None:
             continue
-        shown = name
         if settings.server is None:
-            found = find_model(Path(name)).description
-            shown = f"{found.name}, weights {found.weights_sha256[:12]}"
+            try:
+                found = describe_models(settings.model, name if number else None)[number]
+            except RunError as error:
+                raise SettingsError(f"{key}: {error}") from None
+            name = f"{found.name}, weights {found.weights_sha256[:12]}"
             if found.quality_warning:
                 lines.append(f"WARNING   {found.quality_warning}")
-        lines.append(f"{verb} {shown}{where}")
+        lines.append(f"{('segments  with', 'skeleton  by')[number]} {name}{where}")
     lines.append(f"          a study once no file of it has come for {settings.quiet_seconds:g} s")
     for one in settings.destinations:
         if one.url:

@@ -186,28 +186,41 @@ def _draw_view(
             draw.line((start, last, start + 5, last), fill=_DIM)
         text = (image.width - 6, last + 8)
         draw.multiline_text(text, "not segmented\nbelow", _DIM, _font(16), anchor="ra", align="right")
-    for lesion in lesions:
-        number = str(foci.get(lesion.number) or lesion.number)
-        # At the edges the number is on the lesion, so that it is not cut off.
-        x, y = (lesion.last_column - first_column + 1) * SCALE + 5, max((lesion.first_row - first_row) * SCALE - 5, 16)
-        anchor = "ls"
-        if x > image.width - 30:
-            x, anchor = (
-                max(
-                    (lesion.first_column - first_column) * SCALE - 5, math.ceil(draw.textlength(number, _font(16))) + 3
-                ),
-                "rs",
-            )
-        draw.text((x, y), number, _TEXT, _font(16), anchor=anchor, stroke_width=2, stroke_fill="white")
-    picture = np.array(image)
-    # Last, so that no number hides a part of an outline. The halo keeps it visible on black bone.
     mask = prediction.masks[view][box]
     line = outline(mask, SCALE)
+    taken = line | enlarged(mask == 1, SCALE)
+    for lesion in lesions:
+        number = str(foci.get(lesion.number) or lesion.number)
+        if (at := _free_place(lesion, (first_row, first_column), number, taken)) is not None:
+            draw.text(at, number, _TEXT, _font(16), anchor="ls", stroke_width=2, stroke_fill="white")
+    picture = np.array(image)
+    # Last, so that no number hides a part of an outline. The halo keeps it visible on black bone.
     picture[halo(line | enlarged(mask == 1, SCALE))] = 255
     if prediction.benign:
         picture[outline(prediction.benign[view][box], SCALE)] = BENIGN_COLOUR
     picture[line] = CONTOUR
     return Image.fromarray(picture)
+
+
+def _free_place(
+    lesion: PredictedLesion, corner: tuple[int, int], number: str, taken: np.ndarray
+) -> tuple[int, int] | None:
+    """Where the number of a lesion hides no outline and no other number; None where there is no room beside it.
+
+    Returns the left end of its baseline, whose surroundings are then marked in `taken`, the pixels that are in use.
+    """
+    top, bottom = ((row - corner[0]) * SCALE for row in (lesion.first_row, lesion.last_row + 1))
+    left, right = ((column - corner[1]) * SCALE for column in (lesion.first_column, lesion.last_column + 1))
+    width, height = math.ceil(_font(16).getlength(number)), 12
+    beside, middle = (right + 5, left - 5 - width), (left + right - width) // 2
+    rows = max(top - 5, height + 4), (top + bottom + height) // 2, bottom + height
+    places = [*((x, y) for y in rows for x in beside), (middle, top - 5), (middle, bottom + height + 5)]
+    for x, y in places:
+        around = taken[max(0, y - height - 1) : y + 2, max(0, x - 1) : x + width + 1]
+        if x >= 3 and x + width + 3 <= taken.shape[1] and height + 3 <= y <= len(taken) - 3 and not around.any():
+            around[:] = True
+            return x, y
+    return None
 
 
 def _about_skeleton(skeleton: SkeletonResult, width: int) -> list[list[tuple[int, str, Colour | None]]]:

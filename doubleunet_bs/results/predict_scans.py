@@ -16,7 +16,7 @@ from doubleunet_bs.dicom_files.other_files import PassedOver, count_kinds
 from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError, one_line
 from doubleunet_bs.files import nearest_existing
-from doubleunet_bs.findings.skeleton_result import Networks, check_same_preparation
+from doubleunet_bs.findings.skeleton_result import Networks, describe_models
 from doubleunet_bs.inference.engines import check_choice, check_threshold, choose_local
 from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescription
 from doubleunet_bs.inference.model_folder import find_model
@@ -143,9 +143,9 @@ def predict_scans(task: PredictionTask) -> int:
     """
     begun = time.perf_counter()
     found, settings, pseudonyms = task.find_scans(), task.settings, task.read_pseudonyms()
+    if task.server is None:
+        describe_models(task.model, task.skeleton)
     if not found.scans and not found.rejected:
-        if task.server is None:
-            find_model(Path(task.model))  # A wrong name fails in every part, also in an empty one.
         print(f"0 scans are in part {task.shard[0]} of {task.shard[1]}" if task.shard else "0 scans")
         return 0
     previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None
@@ -155,9 +155,7 @@ def predict_scans(task: PredictionTask) -> int:
         model = predictor.description
         networks = Networks(predictor, task.open_skeleton(), task.weights)
         bones = networks.skeleton.description if networks.skeleton else None
-        if bones:
-            print(f"skeleton {bones.name}, {bones.quality}")
-        _introduce(model, predictor.engine, task.threshold)
+        _introduce(model, bones, predictor.engine, task.threshold)
         threshold = "" if task.threshold is None else f", threshold {task.threshold:g}"
         log.line(
             f"start: doubleunet_bs {__version__}, {model.name}, weights {model.weights_sha256[:12]}, "
@@ -299,14 +297,12 @@ def rehearse_prediction(task: PredictionTask) -> int:
             raise SettingsError(f"{name}: a dry run asks no server: name the folder of the model")
     if task.log:
         check_log(task.log)
+    bones = describe_models(task.model, task.skeleton)[1] if task.skeleton else None
     model = find_model(path)
     model.check_exported(task.engine)
     exported = model.saved_model or task.engine == "serving"
-    _introduce(model.description, f"engine {choose_local(task.engine) if exported else 'tensorflow'}", task.threshold)
-    bones = None
-    if task.skeleton:
-        bones = find_model(Path(task.skeleton)).description
-        check_same_preparation(model.description, bones)
+    engine = f"engine {choose_local(task.engine) if exported else 'tensorflow'}"
+    _introduce(model.description, bones, engine, task.threshold)
     earlier: tuple[str, ...] = ()
     if task.previous:
         previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view)
@@ -371,14 +367,19 @@ def _summary(written: WrittenResult) -> str:
     return "\n".join(lines)
 
 
-def _introduce(description: ModelDescription, engine: str, threshold: float | None) -> None:
+def _introduce(
+    description: ModelDescription, bones: ModelDescription | None, engine: str, threshold: float | None
+) -> None:
+    if bones:
+        print(f"skeleton {bones.name}, {bones.quality}")
     rows, columns = description.image_shape
     print(f"model   {description.name}, {description.quality}, {rows} x {columns} pixels, {engine}")
     print(f"trained on {description.training_summary}")
     if threshold is not None:
         print(f"mask    probability of metastatic at least {threshold:g}")
-    if description.quality_warning:
-        print(f"warning {description.quality_warning}")
+    for kind, one in (("", description), ("skeleton: ", bones)):
+        if one and one.quality_warning:
+            print(f"warning {kind}{one.quality_warning}")
     print(f"use     {INTENDED_USE}")
 
 

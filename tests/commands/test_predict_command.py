@@ -148,6 +148,12 @@ def test_one_bad_file_does_not_stop_the_others(command, phantoms, tmp_path):
     assert len(list(command.out.glob("case-*"))) == 1
 
 
+def test_a_model_of_another_kind_is_refused_before_any_network_is_loaded(command, phantoms, trained_run, monkeypatch):
+    monkeypatch.delattr("doubleunet_bs.results.predict_scans.Predictor")
+    code, _, err = command(phantoms, "--skeleton", trained_run / "fold_01")
+    assert code == 1 and "fold_01: a model of lesions: give one of the skeleton" in err
+
+
 def test_wrong_arguments(command, phantoms, tmp_path, capsys):
     code, _, err = command(tmp_path / "nowhere.dcm")
     assert code == 2

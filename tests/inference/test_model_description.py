@@ -152,6 +152,13 @@ def test_a_fold_that_found_nothing_is_marked(f1, said):
         assert model.to_json()["quality_warning"] == warning
 
 
+def test_a_model_of_the_skeleton_has_to_find_half_of_the_bone():
+    experiment = description().experiment | {"classes": 13}
+    poor, fair = (dataclasses.replace(description(), experiment=experiment, validation_f1=f1) for f1 in (0.16, 0.5))
+    assert "too little bone on its own validation scans (fold 1: F1 16.0 %)" in poor.quality_warning
+    assert fair.quality_warning is None
+
+
 def test_the_warning_of_phantoms_says_so():
     model = dataclasses.replace(description(), validation_f1=0.0, trained_on="phantoms")
     assert "on its own validation scans of phantoms (fold 1: F1 0.0 %)" in model.quality_warning

@@ -334,3 +334,7 @@ def test_the_startup_report_and_the_list(node, spool, study_files, tmp_path, cap
     assert "tomographic" in capsys.readouterr().out
     assert main(shlex.split(f"node {config} --check")) == 0
     assert "sends     nothing" in capsys.readouterr().out
+    for key, line in (("model", 'model = "gone"'), ("skeleton", f'model = "{node.settings.model}"\nskeleton = "gone"')):
+        config.write_text(f'spool = "spool"\n{line}\n{receive}')
+        assert main(["node", str(config), "--check"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {config}: {key}: gone: ")

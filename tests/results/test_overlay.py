@@ -8,9 +8,10 @@ from handmade_prediction import lesions_of, make_prediction
 from doubleunet_bs.bsi import REGIONS
 from doubleunet_bs.bsi.regions import region_number
 from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.display import enlarged, outline
 from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.inference.model_description import Member
-from doubleunet_bs.results.overlay import CONTOUR, overlay_picture, thumbnail, view_pictures
+from doubleunet_bs.results.overlay import CONTOUR, _free_place, overlay_picture, thumbnail, view_pictures
 from doubleunet_bs.runs.experiments import paper_experiment
 
 
@@ -28,6 +29,26 @@ def test_a_number_is_never_cut_off(scan):
         rows, columns = (numbered != bare).any(axis=2)[149:].nonzero()
         assert rows.max() - rows.min() >= 10 and columns.max() - columns.min() >= 4, box
         assert rows.min() > 1 and columns.min() >= 30, box
+
+
+def test_numbers_of_crowded_areas_hide_nothing(scan):
+    """A column of areas without room between them, and one area in the middle of others that gets no number."""
+    mask = np.zeros((1024, 256), np.uint8)
+    for row in range(300, 400, 8):
+        mask[row : row + 7, 100:120] = 1
+    mask[500:560, 100:160] = 1
+    mask[520:540, 120:140] = 0
+    mask[528:532, 128:132] = 1
+    prediction = make_prediction(scan, {"anterior": mask})
+    lesions = lesions_of(scan, prediction)
+    taken = outline(mask, 2) | enlarged(mask == 1, 2)
+    free = ~taken
+    places = [_free_place(lesion, (0, 0), str(lesion.number), taken) for lesion in lesions]
+    assert [place is None for place in places] == [False] * 14 + [True]
+    drawn = np.zeros(taken.shape, int)
+    for (x, y), lesion in zip(places[:-1], lesions, strict=False):
+        drawn[y - 12 : y, x : x + 8 * len(str(lesion.number))] += 1
+    assert drawn.max() == 1 and free[drawn > 0].all()
 
 
 def test_the_longest_name_of_a_model_fits_the_overlay(scan):
