@@ -22,10 +22,10 @@ from doubleunet_bs.dataset.joined_shards import Paths, parts_of
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, counted
+from doubleunet_bs.evaluation.charts import agreement_chart, mark_figure, svg_uri, write_figures
 from doubleunet_bs.evaluation.evaluate import AGREEMENT_FILES, evaluate_run, open_run_data, read_folds
-from doubleunet_bs.evaluation.report.charts import agreement_chart, mark_figure, svg_uri, write_figures
-from doubleunet_bs.evaluation.report.report import write_report
-from doubleunet_bs.evaluation.report.sections import Table
+from doubleunet_bs.evaluation.report import write_report
+from doubleunet_bs.evaluation.report_sections import Table
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.skeleton import predict_regions
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction

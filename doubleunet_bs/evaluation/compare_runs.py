@@ -235,7 +235,7 @@ def write_comparison(folder: str | os.PathLike, comparison: RunComparison) -> No
     write_text(folder / "comparison.csv", comparison_csv(comparison))
     write_text(folder / "comparison.txt", format_comparison(comparison) + "\n")
     # Imported here: matplotlib takes half a second, and the comparison on the terminal needs none.
-    from doubleunet_bs.evaluation.report.charts import mark_figure, paired_chart, write_figures
+    from doubleunet_bs.evaluation.charts import mark_figure, paired_chart, write_figures
 
     phantoms = comparison.provenance.scans == PHANTOMS
     for kind in ("svg", "png"):

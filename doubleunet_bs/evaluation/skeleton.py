@@ -30,7 +30,7 @@ from doubleunet_bs.display import (
 )
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import about_scores, open_run_data, read_folds
-from doubleunet_bs.evaluation.report.scan_figures import png_uri
+from doubleunet_bs.evaluation.scan_figures import png_uri
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores.fold_scores import SCORES
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS

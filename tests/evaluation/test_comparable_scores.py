@@ -8,7 +8,7 @@ import pytest
 from score_makers import fold, scan
 
 from doubleunet_bs.evaluation.paper_tables import PUBLISHED_SCORES, provenance
-from doubleunet_bs.evaluation.report.sections import comparable_table
+from doubleunet_bs.evaluation.report_sections import comparable_table
 from doubleunet_bs.evaluation.scores.comparable_scores import BenignScores, comparable_figures, comparable_scores
 from doubleunet_bs.evaluation.scores.froc import Candidate
 from doubleunet_bs.evaluation.scores.scan_scores import scan_from_json

@@ -15,8 +15,8 @@ from doubleunet_bs.errors import BoneScanError
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS
-from doubleunet_bs.evaluation.report.report import PACKAGE
-from doubleunet_bs.evaluation.report.sections import head, patient_table, pixel_table
+from doubleunet_bs.evaluation.report import PACKAGE
+from doubleunet_bs.evaluation.report_sections import head, patient_table, pixel_table
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from score_makers import scan
 
-from doubleunet_bs.evaluation.report.charts import f1_chart, write_figures
-from doubleunet_bs.evaluation.report.scan_figures import ErrorMaps, chosen_scans, inner_outline, tinted
+from doubleunet_bs.evaluation.charts import f1_chart, write_figures
+from doubleunet_bs.evaluation.scan_figures import ErrorMaps, chosen_scans, inner_outline, tinted
 from doubleunet_bs.runs.history import Epoch
 
 

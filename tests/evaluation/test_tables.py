@@ -10,7 +10,7 @@ import pytest
 from score_makers import fold, fold_of, lesion, scan
 
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, Provenance, provenance
-from doubleunet_bs.evaluation.report.sections import pixel_table
+from doubleunet_bs.evaluation.report_sections import pixel_table
 from doubleunet_bs.evaluation.scores.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize
 from doubleunet_bs.evaluation.scores.statistics import bootstrap_means

@@ -6,7 +6,7 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.errors import counted
-from doubleunet_bs.evaluation.report.scan_figures import (
+from doubleunet_bs.evaluation.scan_figures import (
     with_unit,
 )
 from doubleunet_bs.evaluation.scores.froc import CANDIDATE_FROM, LIMIT

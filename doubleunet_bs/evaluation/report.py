@@ -7,7 +7,7 @@ import numpy as np
 
 from doubleunet_bs.constants import TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import PHANTOM_NOTE
-from doubleunet_bs.evaluation.report.charts import (
+from doubleunet_bs.evaluation.charts import (
     FIGURES,
     dice_chart,
     f1_chart,
@@ -21,13 +21,7 @@ from doubleunet_bs.evaluation.report.charts import (
     svg_uri,
     write_figures,
 )
-from doubleunet_bs.evaluation.report.scan_figures import (
-    OUTLINE_TRANSFORM,
-    ErrorMaps,
-    chosen_scans,
-    scan_figure,
-)
-from doubleunet_bs.evaluation.report.sections import (
+from doubleunet_bs.evaluation.report_sections import (
     Table,
     comparable_table,
     dice_sentence,
@@ -38,6 +32,12 @@ from doubleunet_bs.evaluation.report.sections import (
     scan_table,
     settings_section,
     view_table,
+)
+from doubleunet_bs.evaluation.scan_figures import (
+    OUTLINE_TRANSFORM,
+    ErrorMaps,
+    chosen_scans,
+    scan_figure,
 )
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import (
@@ -52,7 +52,7 @@ from doubleunet_bs.runs.run_folder import HISTORY, Run
 from doubleunet_bs.templates import render_page
 
 REPORT = "report.html"
-PACKAGE = "doubleunet_bs.evaluation.report"
+PACKAGE = "doubleunet_bs.evaluation"
 
 
 LAYERS = (
