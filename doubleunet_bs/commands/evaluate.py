@@ -141,7 +141,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _score(args: argparse.Namespace, settings) -> int:
     from doubleunet_bs.errors import SettingsError
-    from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
+    from doubleunet_bs.evaluation.tables import summary_text
     from doubleunet_bs.runs.run_folder import open_run
 
     [path] = args.run_paths
@@ -178,7 +178,7 @@ def _score(args: argparse.Namespace, settings) -> int:
         summary, folder = evaluate_run(path, args.fold, args.data, settings, not args.no_report), path
     changed = f", changed: {', '.join(summary.changed_settings)}" if summary.changed_settings else ""
     print(f"experiment {summary.experiment}{changed}\n")
-    print(f"{format_summary(summary)}\n\n{format_details(summary)}\n")
+    print(f"{summary_text(summary)}\n")
     if found is not None:
         from doubleunet_bs.evaluation.bsi_agreement import format_agreement
 
@@ -194,11 +194,11 @@ def _score(args: argparse.Namespace, settings) -> int:
 def _score_predictions(args: argparse.Namespace) -> int:
     from doubleunet_bs.evaluation.evaluate_predictions import evaluate_predictions
     from doubleunet_bs.evaluation.scorer import EvaluationSettings
-    from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
+    from doubleunet_bs.evaluation.tables import summary_text
 
     settings = EvaluationSettings(overlap=args.overlap)
     summary = evaluate_predictions(args.run_paths[0], args.predictions, args.data, settings)
-    print(f"predictions {summary.experiment}\n\n{format_summary(summary)}\n\n{format_details(summary)}\n")
+    print(f"predictions {summary.experiment}\n\n{summary_text(summary)}\n")
     print(f"written in {args.predictions}: summary.json, summary.csv, table.tex; in each fold's folder scores.json")
     return 0
 

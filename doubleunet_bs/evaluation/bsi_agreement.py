@@ -25,11 +25,11 @@ from doubleunet_bs.errors import RunError, counted
 from doubleunet_bs.evaluation.charts import agreement_chart, mark_figure, svg_uri, write_figures
 from doubleunet_bs.evaluation.evaluate import AGREEMENT_FILES, evaluate_run, open_run_data, read_folds
 from doubleunet_bs.evaluation.report import write_report
-from doubleunet_bs.evaluation.report_sections import Table
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.skeleton import predict_regions
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary
+from doubleunet_bs.evaluation.tables import Table
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS, CaseRecord
 from doubleunet_bs.preparation.shards import ShardedDataset

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
-from doubleunet_bs.display import Colour, clinical_display, place_names
+from doubleunet_bs.display import Colour, clinical_display, hex_colour, place_names
 from doubleunet_bs.evaluation.scan_figures import outline_points
 from doubleunet_bs.evaluation.scores.froc import LIMIT, Froc
 from doubleunet_bs.evaluation.scores.lesions import LesionCounts
@@ -27,15 +27,6 @@ from doubleunet_bs.runs.history import Epoch
 
 FIGURES = "figures"
 TRAINING, VALIDATION = "#4477aa", "#cc6677"
-
-
-def hex_colour(colour: tuple[int, int, int]) -> str:
-    """
-    Example:
-        >>> hex_colour((170, 51, 119))
-        '#aa3377'
-    """
-    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Figure:

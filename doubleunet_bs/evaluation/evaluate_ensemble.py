@@ -24,7 +24,7 @@ from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Score
 from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, write_scores
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
-from doubleunet_bs.evaluation.tables import write_summary
+from doubleunet_bs.evaluation.write_summary import write_summary
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.records import UNOUTLINED

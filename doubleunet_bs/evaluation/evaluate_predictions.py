@@ -17,7 +17,7 @@ from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, writ
 from doubleunet_bs.evaluation.scores.scan_scores import score_benign, score_scan
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
-from doubleunet_bs.evaluation.tables import write_summary
+from doubleunet_bs.evaluation.write_summary import write_summary
 from doubleunet_bs.files import file_inside
 from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.runs.run_folder import open_run

@@ -1,18 +1,20 @@
-"""From a scored run to `report.html`: the values of the templates in `templates/`, section by section."""
+"""From a scored run to `report.html`: the values of its template, section by section."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from doubleunet_bs import __version__
 from doubleunet_bs.constants import TRUE_POSITIVE, TRUTH
-from doubleunet_bs.display import PHANTOM_NOTE
+from doubleunet_bs.display import PHANTOM_NOTE, hex_colour
+from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation.charts import (
     FIGURES,
     dice_chart,
     f1_chart,
     froc_chart,
-    hex_colour,
     loss_chart,
     map_chart,
     mark_figure,
@@ -21,40 +23,34 @@ from doubleunet_bs.evaluation.charts import (
     svg_uri,
     write_figures,
 )
-from doubleunet_bs.evaluation.report_sections import (
+from doubleunet_bs.evaluation.scan_figures import OUTLINE_TRANSFORM, ErrorMaps, chosen_scans, scan_figure
+from doubleunet_bs.evaluation.scores.statistics import Interval
+from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
+from doubleunet_bs.evaluation.summary import Summary, by_size, denominator, folds_in_mean
+from doubleunet_bs.evaluation.tables import (
     Table,
     comparable_table,
     dice_sentence,
-    head,
     lesion_table,
     patient_table,
+    percent,
     pixel_table,
+    quality_warning,
     scan_table,
-    settings_section,
     view_table,
-)
-from doubleunet_bs.evaluation.scan_figures import (
-    OUTLINE_TRANSFORM,
-    ErrorMaps,
-    chosen_scans,
-    scan_figure,
-)
-from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
-from doubleunet_bs.evaluation.summary import (
-    Summary,
-    by_size,
+    with_unit,
 )
 from doubleunet_bs.files import write_text
-from doubleunet_bs.preparation.records import PHANTOMS
+from doubleunet_bs.preparation.records import PATIENTS, PHANTOMS
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
+from doubleunet_bs.runs.experiments import Experiment
 from doubleunet_bs.runs.history import read_history
 from doubleunet_bs.runs.run_folder import HISTORY, Run
 from doubleunet_bs.templates import render_page
 
 REPORT = "report.html"
 PACKAGE = "doubleunet_bs.evaluation"
-
-
 LAYERS = (
     ("truth", "true lesions", True),
     ("prediction", "predicted lesions", True),
@@ -111,9 +107,13 @@ def write_report(
     }
     for chart in charts.values():
         mark_figure(chart, "phantoms" if mark else "")
-    maps = ErrorMaps(dataset.image_shape)
+    errors = ErrorMaps(dataset.image_shape)
     for fold, scan in scans:
-        maps.add(*images(fold, scan.case)[:3], warnings(scan.case))
+        errors.add(*images(fold, scan.case)[:3], warnings(scan.case))
+    maps = {
+        name: mark_figure(map_chart(name, mean, share, colour, errors.warnings), mark)
+        for name, mean, share, colour in errors.maps()
+    }
     folds = run.experiment.folds
     sentence = "trained and tested on the published split" if folds == 1 else f"{len(trained)} of {folds} folds trained"
     if folder:
@@ -139,7 +139,7 @@ def write_report(
         patients=patient_table(summary),
         comparable=comparable_table(summary),
         agreement=agreement,
-        maps=maps,
+        maps={name: svg_uri(chart, name) for name, chart in maps.items()},
         mark=mark,
         **settings_section(run.experiment, run.data, dataset.fingerprint, summary.training_precision),
     )
@@ -149,9 +149,101 @@ def write_report(
         for what, fold, scan in chosen:
             grey, labels, mask, _ = images(fold, scan.case)
             charts[f"{what}_{scan.case}"] = mark_figure(scan_chart(grey, labels, mask, warnings(scan.case)), mark)
-        for name, mean, share, colour in maps.maps():
-            charts[name.lower().replace(" ", "_")] = mark_figure(
-                map_chart(name, mean, share, colour, maps.warnings), mark
-            )
+        charts |= {name.lower().replace(" ", "_"): chart for name, chart in maps.items()}
         write_figures(path.parent / FIGURES, charts, figures)
     return path
+
+
+def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, Any]:
+    """Title, what the scans are, and (name, figure, note) of what somebody looks for first."""
+    changed = summary.changed_settings
+    kind = (
+        f"Settings changed against the paper's row of that name: {', '.join(changed)}."
+        if changed
+        else "All settings are those of the paper's row of that name."
+    )
+    mean, lesions, patients = summary.mean, summary.lesions, summary.detection_mean
+    found = summary.intervals
+    scans = counted(len(summary.scans), "scan")
+    if not summary.scans and (unoutlined := sum(len(fold.unoutlined) + len(fold.normals) for fold in summary.folds)):
+        scans = f"{counted(unoutlined, 'scan')} without outlines"
+    return {
+        "title": f"Double U-Net, {summary.experiment}",
+        "introduction": (
+            f"Bone-metastasis lesions on whole-body bone scans. {scans} that the network "
+            f"had not seen, {image[0]} x {image[1]} pixels; {trained}. {kind}"
+        ),
+        "warning": summary.provenance.notes[0] if summary.provenance.scans != PATIENTS else "",
+        "quality_warning": quality_warning(summary),
+        "tiles": [
+            ("F1, pixels", with_unit(mean.f1_of_means), _interval_text(found.f1_of_means)),
+            ("precision, pixels", with_unit(mean.precision), _interval_text(found.precision)),
+            ("sensitivity, pixels", with_unit(mean.sensitivity), _interval_text(found.sensitivity)),
+            (
+                "sensitivity, lesions",
+                with_unit(lesions.sensitivity),
+                f"{lesions.found} of {lesions.true} true lesions detected",
+            ),
+            (
+                "precision, lesions",
+                with_unit(lesions.precision),
+                f"{lesions.right} of {lesions.predicted} predicted lesions match",
+            ),
+            # Without the specificity a model that calls everybody positive looks perfect.
+            (
+                "sensitivity (patients with metastases)",
+                with_unit(patients["sensitivity"]),
+                _patients_behind(summary, "sensitivity", "patients"),
+            ),
+            ("specificity (normal patients without a finding)", *_specificity(summary)),
+        ],
+    }
+
+
+def settings_section(
+    experiment: Experiment, data: Mapping[str, Any], shown: str, precision: str | None
+) -> dict[str, Any]:
+    """What was trained, on what, and what is shown: the scans of the shards with the fingerprint `shown`."""
+    experiment = experiment.public()
+    changed = experiment.changed_settings()
+    differs = PreparationSettings.from_json(data["preparation"]).changes()
+    shards = f"shards of these scans {shown[:16]}…"
+    if shown != data["fingerprint"]:
+        shards += f", trained on the shards {data['fingerprint'][:16]}…"
+    if precision:
+        shards += f"; training precision {precision}"
+    return {
+        "experiment": _setting_table("experiment", experiment.to_json(), changed),
+        "preparation": _setting_table("preparation", data["preparation"], differs),
+        "version": f"doubleunet_bs {__version__}; {shards}",
+    }
+
+
+def _setting_table(name: str, settings: Mapping[str, Any], changed: Mapping[str, Any] | Sequence[str]) -> Table:
+    rows = [[key, _plain(value), "changed" if key in changed else ""] for key, value in settings.items()]
+    return Table([name, "", ""], rows)
+
+
+def _specificity(summary: Summary) -> tuple[str, str]:
+    """The figure and a note, which says why where there is none."""
+    specificity = summary.detection_mean["specificity"]
+    if specificity is not None:
+        return with_unit(specificity), _patients_behind(summary, "specificity", "normal patients")
+    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
+    return "not tested", "; ".join(reasons)
+
+
+def _patients_behind(summary: Summary, key: str, whom: str) -> str:
+    """Of how many patients a figure is, and that it is a mean over folds."""
+    mean = folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
+    return "; ".join(part for part in (f"{denominator(summary, key)} {whom}", mean) if part)
+
+
+def _interval_text(interval: Interval) -> str:
+    return "" if interval is None else f"95 % interval {percent(interval)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {part}" for name, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

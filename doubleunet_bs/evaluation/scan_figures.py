@@ -1,8 +1,8 @@
-"""Scans with their layers, and maps of all errors: the values that `figures.html` draws as SVG in image coordinates."""
+"""Which scans a report shows, their layers as SVG in image coordinates, and maps of all errors."""
 
 import base64
-import dataclasses
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.display import Colour, clinical_display, place_names, png_bytes
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
-from doubleunet_bs.evaluation.tables import percent
+from doubleunet_bs.evaluation.tables import with_unit
 
 PROBABILITY_COLOUR = (230, 130, 0)
 FALSE_POSITIVE_COLOUR, FALSE_NEGATIVE_COLOUR = (200, 70, 0), (0, 80, 200)
@@ -18,31 +18,6 @@ SMOOTHING = 0.012
 """Standard deviation of the smoothing of an error map as a part of the image's rows: 8 of 640."""
 _FINE = 3
 OUTLINE_TRANSFORM = f"scale({1 / _FINE:.6f}) translate(0.5 0.5)"
-
-
-@dataclasses.dataclass(frozen=True)
-class LayeredFigure:
-    """Layers over each other in image coordinates.
-
-    Attributes:
-        title, where, caption: text above and below. label: for those who do not see the picture.
-        shape: (rows, columns).
-        pictures: (name of the layer or "", data URI), from the bottom up.
-        outlines: (name of the layer, path data) above them.
-        names: (x, text) of the names of the views and the patient's sides.
-        colour, scale: of a colour bar and its labels from the left to the right; empty for none.
-    """
-
-    title: str
-    where: str
-    caption: str
-    label: str
-    shape: tuple[int, int]
-    pictures: tuple[tuple[str, str], ...]
-    outlines: tuple[tuple[str, str], ...] = ()
-    names: tuple[tuple[float, str], ...] = ()
-    colour: str = ""
-    scale: tuple[str, ...] = ()
 
 
 def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[tuple[str, int, ScanScore]]:
@@ -77,8 +52,8 @@ def scan_figure(
     score: ScanScore,
     images: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     warnings: Collection[str] = (),
-) -> LayeredFigure:
-    """One scan whose layers can be switched by the boxes of the page.
+) -> dict[str, Any]:
+    """One scan whose layers can be switched by the boxes of the page: the values of its template.
 
     Args:
         what: "best", "median" or "worst". fold: 0 for an ensemble. score: of the scan.
@@ -86,30 +61,23 @@ def scan_figure(
         warnings: of the scan: they may put the sides in doubt.
     """
     grey, labels, mask, probability = images
-    lesions = score.lesions
+    counts, lesions = score.counts, score.lesions
     caption = (
-        f"Dice {with_unit(score.dice)}: precision {with_unit(score.counts.precision)}, sensitivity "
-        f"{with_unit(score.counts.sensitivity)}. {lesions.found} of {lesions.true} lesions detected, "
+        f"Dice {with_unit(score.dice)}: precision {with_unit(counts.precision)}, sensitivity "
+        f"{with_unit(counts.sensitivity)}. {lesions.found} of {lesions.true} lesions detected, "
         f"{lesions.false_positives} of {lesions.predicted} predicted ones are false positives."
     )
-    return LayeredFigure(
-        title=f"{what.capitalize()}: {score.case}",
-        where=f"(fold {fold})" if fold else "(ensemble)",
-        caption=caption,
-        label=f"{what} scan {score.case}, anterior and posterior view. {caption}",
-        shape=(grey.shape[0], grey.shape[1]),
-        names=tuple(place_names(grey.shape[1], warnings)),
-        pictures=(
-            ("", png_uri(clinical_display(grey))),
-            ("probability", png_uri(tinted(np.asarray(probability), PROBABILITY_COLOUR))),
-        ),
-        outlines=(("truth", inner_outline(np.asarray(labels) == METASTATIC)), ("prediction", inner_outline(mask))),
-    )
-
-
-def with_unit(value: float | None) -> str:
-    """A fraction as "12.3 %", "undefined" where it is."""
-    return "undefined" if value is None else f"{percent(value, 1)} %"
+    return {
+        "title": f"{what.capitalize()}: {score.case}",
+        "where": f"(fold {fold})" if fold else "(ensemble)",
+        "caption": caption,
+        "label": f"{what} scan {score.case}, anterior and posterior view. {caption}",
+        "shape": grey.shape,
+        "names": place_names(grey.shape[1], warnings),
+        # (name of the layer, picture or path), from the bottom up.
+        "pictures": [("", png_uri(clinical_display(grey))), ("probability", png_uri(tinted(probability)))],
+        "outlines": [("truth", inner_outline(labels == METASTATIC)), ("prediction", inner_outline(mask))],
+    }
 
 
 def png_uri(image: np.ndarray) -> str:
@@ -117,11 +85,11 @@ def png_uri(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
 
 
-def tinted(strength: np.ndarray, colour: Colour, least: float = 0.05) -> np.ndarray:
-    """(rows, columns, 4) uint8 of one colour, the more opaque the stronger; under `least` of 1 nothing is drawn."""
-    alpha = np.where(strength < least, 0, np.rint(np.clip(strength, 0, 1) * 15) * 17).astype(np.uint8)
-    picture = np.zeros((*strength.shape, 4), np.uint8)
-    picture[alpha > 0, :3] = colour
+def tinted(probability: np.ndarray) -> np.ndarray:
+    """(rows, columns, 4) uint8 of one colour, the more opaque the more probable; under 0.05 nothing is drawn."""
+    alpha = np.where(probability < 0.05, 0, np.rint(np.clip(probability, 0, 1) * 15) * 17).astype(np.uint8)
+    picture = np.zeros((*probability.shape, 4), np.uint8)
+    picture[alpha > 0, :3] = PROBABILITY_COLOUR
     picture[..., 3] = alpha
     return picture
 
@@ -178,10 +146,6 @@ class ErrorMaps:
             ("False negatives", mean, _smooth(self.false_negatives / self.scans), FALSE_NEGATIVE_COLOUR),
         ]
 
-    def figures(self) -> list[LayeredFigure]:
-        """Both maps as figures of the page."""
-        return [_error_figure(*content, self.warnings) for content in self.maps()]
-
 
 def _smooth(share: np.ndarray) -> np.ndarray:
     """Each view by itself: smoothing must not carry an error across the middle."""
@@ -190,29 +154,4 @@ def _smooth(share: np.ndarray) -> np.ndarray:
     parts = (np.ascontiguousarray(part) for part in (share[:, : columns // 2], share[:, columns // 2 :]))
     return np.concatenate(
         [cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT) for part in parts], axis=1
-    )
-
-
-def _error_figure(
-    name: str, mean: np.ndarray, share: np.ndarray, colour: Colour, warnings: Collection[str]
-) -> LayeredFigure:
-    pictures = [("", png_uri(mean))]
-    scale: tuple[str, ...] = ()
-    peak = float(share.max())
-    caption = f"{name}: none."
-    if peak > 0:
-        pictures.append(("", png_uri(tinted(np.sqrt(share / peak), colour, least=0.12))))
-        # The colour goes with the square root: its middle is a quarter.
-        scale = tuple(f"{100 * value:.1f} %" for value in (0, peak / 4, peak))
-        caption = f"{name}: share of the scans in which a pixel is one, at most {100 * peak:.1f} %."
-    return LayeredFigure(
-        title=name,
-        where="",
-        caption=caption,
-        label=f"Map over the body. {caption}",
-        shape=(share.shape[0], share.shape[1]),
-        pictures=tuple(pictures),
-        names=tuple(place_names(share.shape[1], warnings)),
-        colour=f"rgb{colour}",
-        scale=scale,
     )

@@ -22,7 +22,6 @@ from doubleunet_bs.evaluation.scores.statistics import Distribution, Intervals, 
 from doubleunet_bs.pixel_counts import Figures, PixelCounts
 
 FORMAT = 2
-SUMMARY = "summary.json"
 
 
 def by_view(scans: Sequence[ScanScore]) -> dict[str, tuple[PixelCounts, LesionCounts]]:

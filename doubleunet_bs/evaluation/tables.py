@@ -1,37 +1,86 @@
-"""The tables of a summary: functions give the rows, and thin writers save and typeset them.
+"""The tables of a summary, each made once: for the terminal, the report of a run, `summary.csv` and `table.tex`.
 
-`summary_rows` is the paper's table (section 3): folds, means, deviations, intervals, the paper's own row. It is saved
-as `summary.csv` and `table.tex`, printed (`evaluation.terminal_text`) and shown in the report.
+`summary_rows` is the paper's table (section 3): folds, means, deviations, intervals, the paper's own row.
 """
 
-import csv
 import dataclasses
-import io
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+from doubleunet_bs.errors import counted
+from doubleunet_bs.evaluation.scores.froc import CANDIDATE_FROM, LIMIT
+from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
+from doubleunet_bs.evaluation.scores.statistics import Distribution
 from doubleunet_bs.evaluation.summary import (
-    SUMMARY,
     Mean,
     Summary,
     by_size,
     by_view,
+    denominator,
+    folds_in_mean,
     interval_note,
+    undefined_detection,
     undefined_note,
 )
-from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.inference.model_description import USEFUL_F1
 
-CSV, TEX = "summary.csv", "table.tex"
-COLUMNS = ("method", "row", "scans", "precision", "sensitivity", "f1", "f1_is", "scans_are")
 OF_MEANS, OF_FOLDS, POOLED = "of the means", "mean over folds", "pooled over scans"
+_THRESHOLD_OF_FOLDS = (
+    "Threshold: the best single grey level, chosen on the validation scans. Minimum size: predicted lesions under an "
+    "area are dropped where that helps on the validation scans. The raw figures stay the result."
+)
+_THRESHOLD_OF_ENSEMBLE = (
+    "Threshold: the best single grey level, chosen on the scans of the cross-validation. An ensemble has no validation "
+    "scans of its own, and so no minimum size."
+)
+_PLAIN = str.maketrans("–²\u00a0", "-2 ")
 
 BLANK: Literal[""] = ""
 Cell = float | tuple[float, float] | None | Literal[""]
 """A fraction, an interval of fractions, undefined (None), or nothing at all (BLANK)."""
 Cells = tuple[Cell, Cell, Cell]
 """Precision, sensitivity, F1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        head, rows: cells. strong: numbers of rows to stress.
+        about: what the figures mean, said on a page. notes: what is said wherever the table stands.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    strong: Sequence[int] = ()
+    about: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def table_text(table: Table, title: str = "") -> str:
+    """The table and its notes for the terminal, the title in the first cell."""
+    lines = [[str(cell).translate(_PLAIN) for cell in row] for row in ((title, *table.head[1:]), *table.rows)]
+    first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        f"{name:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, others, strict=True))
+        for name, *cells in lines
+    ]
+    return "\n".join([*(line.rstrip() for line in text), *table.notes])
+
+
+def summary_text(summary: Summary) -> str:
+    """All tables for the terminal, a warning where the model is of no use at the end."""
+    tables = {
+        "pixels, %": pixel_table,
+        "lesions": lesion_table,
+        "pixels by view, %": view_table,
+        "patients": patient_table,
+        "all unseen scans": comparable_table,
+    }
+    parts = [table_text(table(summary), title) for title, table in tables.items()]
+    warning = quality_warning(summary)
+    return "\n\n".join([*parts, dice_sentence(summary.dice), *([f"Warning: {warning}"] if warning else [])])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +93,7 @@ class Row:
         minimum lesion size.
         f1_is: how the F1 came about.
         fold: its number, 0 for an ensemble; None in rows that are no fold.
-        scans, level: number of test scans of a fold; grey level of its threshold.
+        scans: number of test scans of a fold.
     """
 
     kind: str
@@ -54,7 +103,6 @@ class Row:
     minimum_size: Cells = (BLANK, BLANK, BLANK)
     fold: int | None = None
     scans: int | None = None
-    level: int | None = None
 
 
 def summary_rows(summary: Summary) -> list[Row]:
@@ -62,15 +110,14 @@ def summary_rows(summary: Summary) -> list[Row]:
     rows = [
         Row(
             "fold",
-            fold.pooled.figures,
+            one.pooled.figures,
             POOLED,
-            fold.threshold.figures,
-            fold.postprocessed_figures,
-            fold.fold,
-            len(fold.scans),
-            fold.threshold.value,
+            one.threshold.figures,
+            one.postprocessed_figures,
+            one.fold,
+            len(one.scans),
         )
-        for fold in summary.folds
+        for one in summary.folds
     ]
     several = len(rows) > 1
     if several:
@@ -87,8 +134,7 @@ def summary_rows(summary: Summary) -> list[Row]:
             rows.append(Row("interval of F1", (BLANK, BLANK, found.f1_mean), OF_FOLDS))
         else:
             rows.append(Row("interval", (found.precision, found.sensitivity, found.f1_mean), POOLED))
-    paper = summary.provenance.paper
-    if paper:
+    if paper := summary.provenance.paper:
         precision, sensitivity, f1 = (round(value / 100, 6) for value in (paper.precision, paper.sensitivity, paper.f1))
         rows.append(Row("paper", (precision, sensitivity, f1), OF_MEANS))
     return rows
@@ -107,13 +153,17 @@ def _mean_cells(mean: Mean | None) -> tuple[Cells, Cells, Cells]:
 
 def quality_warning(summary: Summary) -> str:
     """A sentence where a fold has an F1 below `USEFUL_F1` on its test scans; else empty."""
-    weak = [fold for fold in summary.folds if fold.pooled.f1 is not None and fold.pooled.f1 < USEFUL_F1]
-    if not weak:
-        return ""
-    names = ", ".join(
-        f"{f'fold {fold.fold}' if fold.fold else 'ensemble'}: F1 {percent(fold.pooled.f1)} %" for fold in weak
-    )
-    return f"Model not usable: F1 on the test scans is too low ({names}). Do not rely on its results."
+    return unusable_folds([(fold.fold, fold.pooled.f1) for fold in summary.folds], USEFUL_F1, "F1 on the test scans")
+
+
+def unusable_folds(folds: Sequence[tuple[int, float | None]], least: float, figure: str) -> str:
+    """A sentence that names the (fold, figure) below `least`; "" without any. Fold 0 is the ensemble."""
+    weak = [
+        f"{f'fold {fold}' if fold else 'ensemble'}: {figure.split()[0]} {percent(value)} %"
+        for fold, value in folds
+        if value is not None and value < least
+    ]
+    return f"Model not usable: {figure} is too low ({', '.join(weak)}). Do not rely on its results." if weak else ""
 
 
 def percent(value: Cell, digits: int = 2, undefined: str = "-") -> str:
@@ -130,21 +180,48 @@ def percent(value: Cell, digits: int = 2, undefined: str = "-") -> str:
     return value if isinstance(value, str) else f"{100 * value:.{digits}f}"
 
 
-# --- notes
+def with_unit(value: float | None) -> str:
+    """A fraction as "12.3 %", "undefined" where it is."""
+    return "undefined" if value is None else f"{percent(value, 1)} %"
 
 
-def note_marks(summary: Summary) -> dict[str, str]:
+def pixel_table(summary: Summary) -> Table:
+    """The paper's table: pixels by fold, means, intervals. Beside them threshold and minimum lesion size."""
+    paper = summary.provenance.paper
+    names = {
+        "standard deviation": "SD",
+        "interval": "95 % interval",
+        "interval of F1": "95 % interval",
+        "paper": f"paper, Table {paper.table}: other scans" if paper else "",
+    }
+    marks = _note_marks(summary)
+    table, rows = summary_rows(summary), []
+    for row in table:
+        cells = [_dash(cell) for cell in (*row.model, row.threshold[2], row.minimum_size[2])]
+        name = f"{names.get(row.kind, row.kind)} {marks.get(row.kind, '')}".strip()
+        rows.append([name if row.fold is None else fold_name(row.fold), str(row.scans or ""), *cells])
+    about = [
+        f"Metastatic pixels in %, pooled over the test scans{'' if summary.is_ensemble else ' of a fold'}.",
+        "Precision (positive predictive value): share of the predicted pixels that are metastatic. Sensitivity "
+        "(recall): share of the metastatic pixels that are predicted. F1: the harmonic mean of the two, "
+        "2 TP / (2 TP + FP + FN). Dice: the same formula on the pixels of one scan.",
+        _THRESHOLD_OF_ENSEMBLE if summary.is_ensemble else _THRESHOLD_OF_FOLDS,
+    ]
+    head = ["", "scans", "precision", "sensitivity", "F1", "threshold: F1", "minimum size: F1"]
+    strong = [number for number, row in enumerate(table) if row.kind == "mean"]
+    return Table(head, rows, strong, about, _pixel_notes(summary, marks))
+
+
+def _note_marks(summary: Summary) -> dict[str, str]:
     """Kind of a row -> the numbers of its notes, "[1] [3]"; the numbers begin with 1 whichever notes there are."""
     if len(summary.folds) < 2:
         return {"interval": "[1]"}
     return {"mean": "[1]", "mean of F1": "[2]", "interval": "[1] [3]", "interval of F1": "[2] [3]"}
 
 
-def table_notes(summary: Summary) -> list[str]:
-    """The notes under the table of pixels: what `note_marks` are, and what the figures can be compared with."""
-    scored = len(summary.folds)
-    of_a_fold = "" if summary.is_ensemble else " of a fold"
-    notes = [f"Metastatic pixels in %, pooled over the test scans{of_a_fold}."]
+def _pixel_notes(summary: Summary, marks: Mapping[str, str]) -> list[str]:
+    """What the marks are, and what the figures can be compared with."""
+    scored, notes = len(summary.folds), []
     if any(fold.unoutlined for fold in summary.folds) and not summary.scans:
         notes.append("No metastasis is outlined in these scans: only figures by patient are defined.")
     if summary.is_ensemble and len(summary.folds[0].about.get("ensemble", ())) == 1:
@@ -157,140 +234,150 @@ def table_notes(summary: Summary) -> list[str]:
     if left_out := undefined_note(summary):
         notes.append(left_out)
     if drawn := interval_note(summary):
-        notes.append(f"{note_marks(summary)['interval'].split()[-1]} {drawn}")
+        notes.append(f"{marks['interval'].split()[-1]} {drawn}")
     if 0 < scored < summary.total_folds:
         notes.append(f"{scored} of {summary.total_folds} folds are scored.")
     return notes + summary.provenance.notes
 
 
-# --- summary.json, summary.csv, table.tex
-
-
-def write_summary(folder: Path, summary: Summary) -> None:
-    """Write `summary.json`, `summary.csv` and `table.tex` into a folder, each whole or not at all."""
-    write_json(folder / SUMMARY, summary.to_json())
-    write_text(folder / CSV, summary_csv(summary))
-    write_text(folder / TEX, summary_tex(summary))
-
-
-def summary_csv(summary: Summary) -> str:
-    """One line a fold, then mean, mean of F1, standard deviation and 95 % interval, for each method.
-
-    Figures are fractions, an undefined one is an empty cell. `f1_is` says how the F1 of a line came about, `scans_are`
-    whether the scans are of patients or phantoms. The notes are in `summary.json`.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    rows = summary_rows(summary)
-
-    def write(method: str, name: str, cells: Iterable[Cell], row: Row) -> None:
-        figures = [repr(float(cell)) if isinstance(cell, float) else "" for cell in cells]
-        scans_are = "" if row.kind == "paper" else summary.provenance.scans
-        writer.writerow([method, name, row.scans or "", *figures, row.f1_is, scans_are])
-
-    methods = {summary.method: "model", "intensity threshold": "threshold"}
-    if summary.postprocessed_mean:
-        methods = {summary.method: "model", f"{summary.method}, minimum lesion size": "minimum_size"} | methods
-    for method, name in methods.items():
-        for row in rows:
-            if row.kind in ("fold", "mean", "mean of F1", "standard deviation"):
-                label = row.kind if row.fold is None else f"fold {row.fold}" if row.fold else "ensemble"
-                write(method, label, getattr(row, name), row)
-        if name == "model":
-            for place, bound in enumerate(("lower", "upper")):
-                for row in rows:
-                    if row.kind in ("interval", "interval of F1"):
-                        cells = [cell[place] if isinstance(cell, tuple) else None for cell in row.model]
-                        write(method, f"95 % interval, {bound}", cells, row)
-    for row in rows:
-        if row.kind == "paper" and summary.provenance.paper:
-            write(f"paper, Table {summary.provenance.paper.table} (other scans)", "mean", row.model, row)
-    return text.getvalue()
-
-
-def summary_tex(summary: Summary) -> str:
-    """A `tabular` in % as the paper prints it (package booktabs), with intervals and notes."""
-    notes = [note for note in (undefined_note(summary), interval_note(summary)) if note] + summary.provenance.notes
-    several = len(summary.folds) > 1
-    paper = summary.provenance.paper
-    names = {
-        "mean": "Mean (F1 of the means)",
-        "mean of F1": "Mean of F1",
-        "standard deviation": "SD",
-        "interval": r"95\,\% interval (F1 of the means)" if several else r"95\,\% interval",
-        "interval of F1": r"95\,\% interval, mean of F1",
-        "paper": f"Paper, Table {paper.table} (other scans)" if paper else "",
-    }
-    lines = [
-        r"% needs \usepackage{booktabs}",
-        *(f"% {note}" for note in notes),
-        r"\begin{tabular}{lrrr}",
-        r"\toprule",
-        r"Fold & Precision & Sensitivity & F1-score \\",
-        r"\midrule",
-    ]
-    for row in summary_rows(summary):
-        if row.kind in ("mean", "paper") or (row.kind == "interval" and not several):
-            lines.append(r"\midrule")
-        name = names[row.kind] if row.fold is None else str(row.fold or "ensemble")
-        lines.append(rf"{name} & {' & '.join(percent(cell, undefined='--') for cell in row.model)} \\")
-    # Below and not in a row: a note is a sentence, and in a cell that cannot break it would widen the table.
-    lines += [
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\par\smallskip",
-        r"\parbox{\linewidth}{\footnotesize\raggedright",
-        *(rf"{note.translate(_ESCAPED)}\par" for note in notes),
-        "}",
-    ]
-    return "\n".join([*lines, ""])
-
-
-_ESCAPED = str.maketrans(
-    {
-        **{character: rf"\{character}" for character in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-    }
-)
-
-
-def lesion_rows(summary: Summary) -> list[tuple[str, tuple[int, int, int, int], Cells]]:
-    """Name, (true, FN, predicted, FP) and figures of all test lesions, of each view and of each size (without F1)."""
-    rows = {"all": summary.lesions} | {view: lesions for view, (_, lesions) in by_view(summary.scans).items()}
+def lesion_table(summary: Summary) -> Table:
+    """Lesions of all folds together, by view and by size; a size has no F1, see `by_size`."""
     sizes = by_size(summary.scans, summary.unit)
-    return [
-        (
-            name,
-            (lesions.true, lesions.false_negatives, lesions.predicted, lesions.false_positives),
-            (lesions.precision, lesions.sensitivity, BLANK if name in sizes else lesions.f1),
-        )
-        for name, lesions in (rows | sizes).items()
+    views = {view: lesions for view, (_, lesions) in by_view(summary.scans).items()}
+    rows = []
+    for name, one in ({"all": summary.lesions} | views | sizes).items():
+        counts = (one.true, one.false_negatives, one.predicted, one.false_positives)
+        cells = (one.precision, one.sensitivity, BLANK if name in sizes else one.f1)
+        rows.append([name.replace("mm2", "mm²"), *counts, *(_dash(cell, 1) for cell in cells)])
+    overlap = summary.folds[0].overlap if summary.folds else 0.0
+    rule = "share a pixel" if not overlap else f"overlap by {overlap:g} (intersection over union)"
+    about = [
+        "A lesion is a connected component of metastatic pixels in one view (8-connectivity). "
+        f"Two match when they {rule}. FN: true lesions that match no predicted one. FP: predicted lesions that match "
+        "no true one.",
+        "By size: sensitivity is of the true lesions of this size, precision of the predicted ones of this size.",
     ]
+    head = ["lesions", "true", "FN", "predicted", "FP", "precision", "sensitivity", "F1"]
+    return Table(head, rows, [0], about)
 
 
-def comparable_rows(summary: Summary, undefined: str = "-") -> list[list[str]]:
-    """Name, value and, where it can be compared, published value of each figure to compare.
+def view_table(summary: Summary) -> Table:
+    """Pixels by view."""
+    rows = [[view, *map(_dash, pixels.figures)] for view, (pixels, _) in by_view(summary.scans).items()]
+    return Table(["", "precision", "sensitivity", "F1"], rows)
 
-    The number of folds is said where a mean leaves some out.
-    """
+
+def patient_table(summary: Summary) -> Table:
+    """Patients by fold and their mean, and what the minimum lesion size does to them."""
+    rows = []
+    for fold in summary.folds:
+        found = fold.detection
+        counts = (
+            f"{found.detected} of {found.positives}",
+            f"{found.cleared} of {found.normals}" if found.normals else "–",
+        )
+        figures = found.auc, found.false_positives_per_normal_scan
+        rows.append([fold_name(fold.fold), *counts, *map(patient_figure, ("auc", FALSE_POSITIVES), figures)])
+    if len(summary.folds) > 1:
+        folds = {key: folds_in_mean(summary, key) for key in summary.detection_mean}
+        rows.append(
+            ["mean"]
+            + [
+                patient_figure(key, value) + (f" ({folds[key].removeprefix('mean of ')})" if folds[key] else "")
+                for key, value in summary.detection_mean.items()
+            ]
+        )
+    about = [
+        "A patient is called positive when a lesion is predicted in one of their scans. Sensitivity: share of the "
+        "patients with metastases who are called positive. Specificity: share of the normal patients without a "
+        "finding. AUC: area under the ROC curve, which ranks patients by the largest mean probability of a predicted "
+        "lesion (0.5: no better than guessing).",
+    ]
+    notes = undefined_detection(summary)
+    if summary.filtered:
+        after = summary.postprocessed_detection_mean
+        shown = {}
+        for key in ("sensitivity", "specificity"):
+            behind = denominator(summary, key, minimum_size=True)
+            shown[key] = with_unit(after[key]) + (f" ({behind})" if behind else "")
+        notes.append(
+            f"With the minimum lesion size{', mean over the folds' if len(summary.folds) > 1 else ''}: sensitivity "
+            f"{shown['sensitivity']}, specificity {shown['specificity']}, false-positive lesions per normal scan "
+            f"{patient_figure(FALSE_POSITIVES, after[FALSE_POSITIVES], 'undefined')}."
+        )
+    head = ["", "sensitivity", "specificity", "AUC", "false-positive lesions per normal scan"]
+    return Table(head, rows, about=about, notes=notes)
+
+
+FALSE_POSITIVES = "false_positives_per_normal_scan"
+
+
+def patient_figure(key: str, value: float | None, undefined: str = "–") -> str:
+    """A figure by patient: AUC and false-positive lesions as numbers, the others in %."""
+    digits = {"auc": ".3f", FALSE_POSITIVES: ".2f"}
+    return format(value, digits[key]) if value is not None and key in digits else percent(value, undefined=undefined)
+
+
+def comparable_table(summary: Summary) -> Table:
+    """Figures as other publications give them. The number of folds is said where a mean leaves some out."""
+    several = len(summary.folds) > 1
     rows = []
     for one in summary.comparable:
-        value = percent(one.mean, undefined=undefined)
-        if one.mean is not None:
-            value = f"{value} %" if one.percent else f"{one.mean:.3f}"
+        value = "–" if one.mean is None else f"{percent(one.mean)} %" if one.percent else f"{one.mean:.3f}"
         if 0 < one.folds < len(summary.folds):
             value += f" ({one.folds} of {len(summary.folds)} folds)"
         published = [summary.published.figures.get(one.name, "")] if summary.published else []
-        rows.append([one.name, value, *published])
-    return rows
+        # A figure and its unit stay on one line of a phone.
+        rows.append([one.name, *(cell.replace(" %", "\u00a0%") for cell in (value, *published))])
+    about = [
+        "All scans that the model has not seen, normal ones included. An image is one view."
+        + (" Means over the folds, whose probabilities are not pooled." if several else ""),
+        "Dice, mean over images: images without true and predicted pixels are left out. An image with predicted but no "
+        "true pixels counts as 0.",
+        f"FROC: a candidate is a connected area of a probability of at least {CANDIDATE_FROM:g}, ranked by its peak. "
+        "It detects the true lesion in which its peak lies. If it lies in none, it is a false positive.",
+        f"FROC area (Bandos et al. 2009): mean sensitivity from 0 to {LIMIT:g} false positives per scan. AUC: area "
+        "under the ROC curve of the largest probability. An image is positive where it has a true lesion.",
+    ]
+    head = ["", "this run", "published"] if summary.published else ["", "mean" if several else ""]
+    return Table(head, rows, about=about, notes=summary.comparable_notes)
 
 
-def patient_figure(key: str, value: float | None, undefined: str = "-") -> str:
-    """A figure by patient: AUC and false-positive lesions as numbers, the others in %."""
-    digits = {"auc": ".3f", "false_positives_per_normal_scan": ".2f"}
-    return format(value, digits[key]) if value is not None and key in digits else percent(value, undefined=undefined)
+def scan_table(scans: Sequence[tuple[int, ScanScore]]) -> Table:
+    """Every test scan, the worst first; `scans` are (fold, score)."""
+    ordered = sorted(scans, key=lambda item: (-1.0 if item[1].dice is None else item[1].dice, item[1].case))
+    rows = [
+        [
+            scan.case,
+            fold or "all",
+            *(_dash(value, 1) for value in (scan.dice, scan.counts.precision, scan.counts.sensitivity)),
+            f"{scan.lesions.found} of {scan.lesions.true}",
+            scan.lesions.false_positives,
+        ]
+        for fold, scan in ordered
+    ]
+    return Table(["scan", "fold", "Dice", "precision", "sensitivity", "lesions detected", "FP lesions"], rows)
+
+
+def dice_sentence(dice: Distribution) -> str:
+    """The Dice of the scans in a sentence."""
+    if dice.median is None:
+        return "No scan has a Dice coefficient."
+    sd = "" if dice.sd is None else f", SD {percent(dice.sd, 1)}"
+    undefined = (
+        f" {counted(dice.undefined, 'scan')} without: nothing there, nothing predicted." if dice.undefined else ""
+    )
+    return (
+        f"Dice of {counted(dice.scans, 'scan')}: median {percent(dice.median, 1)} %, the middle half between "
+        f"{percent(dice.lower_quartile, 1)} and {percent(dice.upper_quartile, 1)} %, range {percent(dice.minimum, 1)} "
+        f"to {percent(dice.maximum, 1)} %, mean {percent(dice.mean, 1)} %{sd}.{undefined}"
+    )
+
+
+def fold_name(fold: int) -> str:
+    """ "fold 3"; 0 is the ensemble."""
+    return f"fold {fold}" if fold else "all folds averaged"
+
+
+def _dash(value: Cell, digits: int = 2) -> str:
+    return percent(value, digits, "–")

@@ -14,7 +14,7 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
-from doubleunet_bs.evaluation.terminal_text import format_summary
+from doubleunet_bs.evaluation.tables import summary_text
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 from doubleunet_bs.runs.run_folder import open_run
@@ -113,12 +113,12 @@ def test_cohorts_with_different_keys_need_a_confirmation(tmp_path, cohorts, smal
     assert run(*options) == 0
     summary = evaluate_run(path, 1, settings=EvaluationSettings(pictures=False, show_progress=False), report=False)
     sentence = "The shards of the pre-training have pseudonyms of another key"
-    assert sentence in format_summary(summary)
+    assert sentence in summary_text(summary)
     # Runs from before this was noted.
     del content["pretrain_data"]["patients_compared"]
     write_json(path / "experiment.json", content)
     quiet = EvaluationSettings(pictures=False, show_progress=False)
-    assert sentence not in format_summary(evaluate_run(path, 1, settings=quiet, report=False))
+    assert sentence not in summary_text(evaluate_run(path, 1, settings=quiet, report=False))
     write_json(
         path / "experiment.json", {**content, "pretrain_data": {**content["pretrain_data"], "patients_compared": "no"}}
     )

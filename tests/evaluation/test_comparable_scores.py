@@ -8,12 +8,11 @@ import pytest
 from score_makers import fold, scan
 
 from doubleunet_bs.evaluation.paper_tables import PUBLISHED_SCORES, provenance
-from doubleunet_bs.evaluation.report_sections import comparable_table
 from doubleunet_bs.evaluation.scores.comparable_scores import BenignScores, comparable_figures, comparable_scores
 from doubleunet_bs.evaluation.scores.froc import Candidate
 from doubleunet_bs.evaluation.scores.scan_scores import scan_from_json
 from doubleunet_bs.evaluation.summary import Summary
-from doubleunet_bs.evaluation.terminal_text import format_details
+from doubleunet_bs.evaluation.tables import comparable_table, summary_text
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.records import DataSource
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -127,7 +126,7 @@ def test_means_over_folds_leave_out_what_is_undefined():
     dice = figures["Dice, both views: pooled"]
     assert (dice.mean, dice.folds) == (pytest.approx((2 / 3 + 1) / 2), 2)
     assert (figures["AUC of patients"].mean, figures["AUC of patients"].folds) == (1.0, 1)
-    text = format_details(Summary("dice", {}, 10, (first, second)))
+    text = summary_text(Summary("dice", {}, 10, (first, second)))
     assert "AUC of patients" in text and "1.000 (1 of 2 folds)" in text
     assert "Undefined (fold 2), no probabilities" in text
     assert "Undefined (fold 1), none has metastases: AUC of images, posterior." in text
@@ -151,8 +150,8 @@ def of_public(sources=(MASKS, PICTURES), folds=1, bin=1, normals=291, phantom=No
 
 def test_published_scores_stand_beside_figures_of_the_same_scans():
     summary = of_public()
-    text = format_details(summary)
-    assert "AUC of images, both views        1.000   published: 0.81 to 0.84" in text
+    text = summary_text(summary)
+    assert ["AUC of images, both views", "1.000", "0.81 to 0.84"] in comparable_table(summary).rows
     assert "doi:10.5281/zenodo.23190333" in text and "not stated" in text
     assert comparable_table(summary).head == ["", "this run", "published"]
     assert summary.to_json()["comparable"]["published"]["scans"] == 293 and "left out by prepare" not in text
@@ -178,7 +177,7 @@ def test_published_scores_stand_beside_figures_of_the_same_scans():
 )
 def test_published_scores_are_left_out_for_other_scans(changes):
     summary = of_public(**changes)
-    assert "published:" not in format_details(summary)
+    assert "0.81 to 0.84" not in summary_text(summary)
     assert summary.published is None and comparable_table(summary).head == ["", ""]
     left_out = "The published scores are left out: 292 of the 293 test scans of these shards are scored."
     assert (left_out in summary.comparable_notes) == ("normals" in changes)
@@ -187,8 +186,8 @@ def test_published_scores_are_left_out_for_other_scans(changes):
 def test_published_scores_say_how_many_of_their_scans_are_scored():
     """`prepare` leaves out damaged and double scans and those without a class: the data set is whole all the same."""
     summary = of_public(normals=288, kept=290)
-    text = format_details(summary)
-    assert "published: 0.81 to 0.84" in text
+    text = summary_text(summary)
+    assert "0.81 to 0.84" in text
     assert "290 of 293 published test scans are scored here; the others were left out by prepare." in text
     said = summary.to_json()["comparable"]["published"]
     assert (said["scans"], said["scored"]) == (293, 290)

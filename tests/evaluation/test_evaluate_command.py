@@ -18,13 +18,11 @@ def script(*arguments):
 
 def test_script_prints_the_scores(own_run, capsys):
     assert script(own_run, "--fold", 1, "--no-pictures") == 0
-    row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:2] == ["1", "2"])
+    row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("fold 1 "))
     content = json.loads((own_run / "fold_01" / "scores.json").read_text())
-    model, threshold = content["pooled"], content["threshold"]
-    figures = [part[name] for part in (model, threshold) for name in ("precision", "sensitivity", "f1")]
-    printed = [float(word) / 100 for word in (*row[2:5], *row[6:])]
-    assert printed == pytest.approx(figures, abs=0.0001)
-    assert row[5] == str(threshold["value"])
+    model = [content["pooled"][name] for name in ("precision", "sensitivity", "f1")]
+    expected = [*model, content["threshold"]["f1"], content["postprocessed"]["pooled"]["f1"]]
+    assert [float(word) / 100 for word in row[3:]] == pytest.approx(expected, abs=0.0001) and row[2] == "2"
 
 
 def test_script_exit_codes(trained_run, tmp_path, capsys):

@@ -12,7 +12,7 @@ from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate_ensemble import check_unseen, ensemble_of, evaluate_ensemble, open_seen
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores.fold_scores import read_scores
-from doubleunet_bs.evaluation.terminal_text import format_summary
+from doubleunet_bs.evaluation.tables import summary_text
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
@@ -148,7 +148,7 @@ def test_the_tables_say_that_patients_could_not_be_compared(tmp_path, here, ther
     run = make_run(tmp_path / "run", shards)
     summary, folder = evaluate_ensemble(run, others, QUICK)
     sentence = "The shards of the training have pseudonyms of another key"
-    assert (sentence in format_summary(summary)) is said
+    assert (sentence in summary_text(summary)) is said
     # The CSV file holds figures only, which spreadsheets and pandas read.
     for name in ("summary.json", "table.tex", "report.html"):
         assert (sentence in (folder / name).read_text(encoding="utf-8")) is said

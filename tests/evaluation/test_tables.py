@@ -10,13 +10,20 @@ import pytest
 from score_makers import fold, fold_of, lesion, scan
 
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, Provenance, provenance
-from doubleunet_bs.evaluation.report_sections import pixel_table
 from doubleunet_bs.evaluation.scores.fold_scores import Postprocessed
 from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize
 from doubleunet_bs.evaluation.scores.statistics import bootstrap_means
 from doubleunet_bs.evaluation.summary import Summary, mean_of_folds
-from doubleunet_bs.evaluation.tables import summary_csv, summary_tex
-from doubleunet_bs.evaluation.terminal_text import format_details, format_summary
+from doubleunet_bs.evaluation.tables import (
+    Table,
+    dice_sentence,
+    lesion_table,
+    patient_table,
+    pixel_table,
+    summary_text,
+    table_text,
+)
+from doubleunet_bs.evaluation.write_summary import summary_csv, summary_tex
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.runs.experiments import paper_experiment
 
@@ -71,19 +78,15 @@ def test_reproduces_the_means_of_the_paper(name, rows, f1_mean):
 def test_tables_from_pixel_counts_reproduce_the_paper(name, rows, f1_mean):
     """From counts of pixels with the paper's precision and sensitivity to the printed table."""
     summary = of_paper(name, rows)
-    text = format_summary(summary).splitlines()
-    tex = summary_tex(summary)
+    table, tex = {row[0]: row[2:5] for row in pixel_table(summary).rows}, summary_tex(summary)
     for number, row in enumerate(rows, 1):
-        own = [float(word) for word in text[2 + number].split()[2:5]]
         # F1 follows from rounded figures: the paper's own may differ in the last digit.
-        assert own == pytest.approx(row, abs=0.0101)
+        assert [float(cell) for cell in table[f"fold {number}"]] == pytest.approx(row, abs=0.0101)
         assert f"{number} & {row[0]:.2f} & {row[1]:.2f} & " in tex
     printed = PAPER_ROWS[name]
     expected = (printed.precision, printed.sensitivity, printed.f1)
-    mean = next(line.split()[1:4] for line in text if line.split()[:1] == ["mean"])
-    assert [float(word) for word in mean] == pytest.approx(expected, abs=0.0101)
-    of_f1 = next(line.split() for line in text if line.split()[:3] == ["mean", "of", "F1"])
-    assert float(of_f1[3]) == pytest.approx(f1_mean, abs=0.0101)
+    assert [float(cell) for cell in table["mean [1]"]] == pytest.approx(expected, abs=0.0101)
+    assert float(table["mean of F1 [2]"][2]) == pytest.approx(f1_mean, abs=0.0101)
     cells = next(row for row in csv.reader(io.StringIO(summary_csv(summary))) if row[1] == "mean")
     assert [100 * float(cell) for cell in cells[3:6]] == pytest.approx(expected, abs=0.0101)
 
@@ -122,29 +125,36 @@ def two_folds(**others):
 
 
 def test_table():
-    text = format_summary(two_folds())
-    lines = text.splitlines()
-    assert lines[3].split() == ["1", "1", "25.00", "50.00", "33.33", "100", "50.00", "50.00", "50.00"]
-    assert lines[4].split() == ["2", "1", "-", "0.00", "0.00", "-", "-", "-", "-"]
-    assert lines[6].split() == ["mean", "25.00", "25.00", "25.00", "50.00", "50.00", "50.00", "[1]"]
-    assert lines[7].split() == ["mean", "of", "F1", "16.67", "50.00", "[2]"]
-    assert "precision (1)" in text
-    assert "2 of 10 folds are scored." in text
-    assert "95 %" not in text  # one patient in each fold, too few to draw
+    table = pixel_table(two_folds())
+    assert table.rows[:3] == [
+        ["fold 1", "1", "25.00", "50.00", "33.33", "50.00", "–"],
+        ["fold 2", "1", "–", "0.00", "0.00", "–", "–"],
+        ["mean [1]", "", "25.00", "25.00", "25.00", "50.00", "–"],
+    ]
+    assert table.rows[3][:5] == ["mean of F1 [2]", "", "", "", "16.67"] and table.strong == [2]
+    assert any("precision (1)" in note for note in table.notes) and "2 of 10 folds are scored." in table.notes
+    assert "95 %" not in summary_text(two_folds())  # one patient in each fold, too few to draw
+
+
+def test_the_terminal_has_all_tables_without_what_a_plain_one_cannot_print():
+    text = summary_text(two_folds())
+    for title in ("pixels, %", "lesions", "pixels by view, %", "patients", "all unseen scans"):
+        assert f"\n{title} " in f"\n{text}"
+    assert re.search(r"^fold 2 +1 +- +0\.00 +0\.00 +- +-$", text, re.MULTILINE) and text.isascii()
+    lines = table_text(Table(["", "F1"], [["one", "5"], ["longer", "10.5"]], about=["page"], notes=["all"]), "name")
+    assert lines.splitlines() == ["name      F1", "one        5", "longer  10.5", "all"]
 
 
 def test_table_of_one_fold_has_no_means():
-    text = format_summary(Summary("dice", {}, 1, (fold(1, scan(0, 1, 3, 1)),)))
-    assert "mean" not in text
-    assert "SD" not in text
+    table = pixel_table(Summary("dice", {}, 1, (fold(1, scan(0, 1, 3, 1)),)))
+    assert [row[0] for row in table.rows] == ["fold 1"] and table.strong == []
 
 
 def test_interval_stands_under_the_table():
     summary = Summary("dice", {}, 2, (fold(1, scan(0, 10, 0, 0), scan(1, 0, 10, 10)),))
-    text = format_summary(summary)
-    line = next(line for line in text.splitlines() if line.split()[:2] == ["95", "%"])
-    assert re.findall(r"\d+\.\d to \d+\.\d", line) == ["0.0 to 100.0"] * 3
-    assert "2000 bootstrap draws (seed 0) of 2 patients, within each fold" in text
+    table = pixel_table(summary)
+    assert table.rows[1] == ["95 % interval [1]", "", *["0.0 to 100.0"] * 3, "", ""]
+    assert "[1] 95 % interval: 2000 bootstrap draws (seed 0) of 2 patients, within each fold." in table.notes
     assert summary.to_json()["interval_95"]["precision"] == [0.0, 1.0]
 
 
@@ -159,7 +169,7 @@ def test_interval_stands_under_the_table():
 )
 def test_what_the_figures_can_be_compared_with(scans, says, physicians):
     summary = two_folds(provenance=Provenance(scans, {}, PAPER_ROWS["dice"]))
-    text, table, tex = format_summary(summary), summary_csv(summary), summary_tex(summary)
+    text, table, tex = summary_text(summary), summary_csv(summary), summary_tex(summary)
     # The table for a spreadsheet has no line that would pass for a fold: a column says it.
     lines = list(csv.DictReader(io.StringIO(table)))
     assert {line["scans_are"] for line in lines if "paper" not in line["method"]} == {scans}
@@ -173,7 +183,7 @@ def test_what_the_figures_can_be_compared_with(scans, says, physicians):
     for form in (text, table, tex):
         # The paper's row is of patients, and stands under figures of patients alone.
         assert ("67.63" in form or "0.6763" in form) is physicians
-    paper = [line.split()[1:4] for line in text.splitlines() if line.split()[:1] == ["paper"]]
+    paper = [row[2:5] for row in pixel_table(summary).rows if row[0].startswith("paper, Table 2")]
     assert paper == ([["67.63", "63.29", "65.39"]] if physicians else [])
     content = summary.to_json()["data"]
     assert (content["paper"] and content["paper"]["f1"]) == (65.39 if physicians else None)
@@ -183,9 +193,9 @@ def test_what_the_figures_can_be_compared_with(scans, says, physicians):
 
 def test_no_row_of_the_paper_beside_a_changed_run():
     summary = two_folds(provenance=Provenance("patients", {"bin": 4}, None))
-    for form in (format_summary(summary), summary_csv(summary), summary_tex(summary)):
+    for form in (summary_text(summary), summary_csv(summary), summary_tex(summary)):
         assert "aper, Table" not in form and "67.63" not in form and "0.6763" not in form
-    assert "The preparation is not the paper's (bin 4)." in format_summary(summary)
+    assert "The preparation is not the paper's (bin 4)." in summary_text(summary)
 
 
 @pytest.mark.parametrize(
@@ -197,9 +207,7 @@ def test_no_row_of_the_paper_beside_another_cancer(cancers, others):
     assert found.row == PAPER_ROWS["dice"] and found.to_json()["other_cancers"] == others
     shown = bool(cancers) and not others
     summary = two_folds(provenance=found)
-    page = pixel_table(summary)
-    shown_on_page = "\n".join([*(" ".join(row) for row in page.rows), *page.notes])
-    for form in (format_summary(summary), summary_csv(summary), summary_tex(summary), shown_on_page):
+    for form in (summary_text(summary), summary_csv(summary), summary_tex(summary)):
         assert ("67.63" in form or "0.6763" in form) is shown
         says = (
             "The paper's row is left out: scans are recorded as of prostate cancer, the paper's are of breast cancer."
@@ -219,7 +227,7 @@ def test_an_ensemble_of_one_fold_is_called_so():
     for members in (1, 2):
         ensemble = dataclasses.replace(one, fold=0, about={**one.about, "ensemble": [{"fold": 1}] * members})
         summary = dataclasses.replace(two_folds(), folds=(ensemble,), total_folds=1)
-        assert ("Only one fold is trained" in format_summary(summary)) is (members == 1)
+        assert ("Only one fold is trained" in summary_text(summary)) is (members == 1)
 
 
 def test_csv():
@@ -277,41 +285,20 @@ def test_latex_says_which_means_leave_folds_out():
     assert "interval" not in summary_tex(two_folds())  # one patient in each fold, too few to draw
 
 
-def test_details():
+def test_lesions_and_minimum_size():
+    true = [lesion(area=100, common=6)]
+    predicted = [lesion(area=100, common=6, probability=0.9), lesion(area=50, probability=0.4)]
     after = Postprocessed(MinimumSize(120.0, "mm2", 0.6, 0.5), (scan(0, 6, 0, 4),))
-    summary = Summary(
-        "dice",
-        {},
-        2,
-        (
-            fold(
-                1,
-                scan(
-                    0,
-                    6,
-                    4,
-                    4,
-                    true=[lesion(area=100, common=6)],
-                    lesions=[lesion(area=100, common=6, probability=0.9), lesion(area=50, probability=0.4)],
-                ),
-                unit="mm2",
-                normals=(scan(5, group="negative"),),
-                postprocessed=after,
-            ),
-        ),
-    )
-    text = format_details(summary)
-    assert "from 120 mm2" in text and "75.00" in text  # F1 with the minimum: 12 / 16
-    row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["all"])
-    assert row == ["all", "1", "0", "2", "1", "50.00", "100.00", "66.67"]
-    assert "sensitivity 100.00 (1 of 1), specificity 100.00 (1 of 1), AUC 1.000, false-positive lesions" in text
-    assert "per normal scan 0.00 (0 in 1)" in text
-    assert "Dice per scan, 1 scan: median 60.00" in text
-    # The raw figures are what the table shows.
+    one = fold(1, scan(0, 6, 4, 4, true=true, lesions=predicted), unit="mm2", postprocessed=after)
+    summary = Summary("dice", {}, 2, (one,))
+    assert lesion_table(summary).rows[0] == ["all", 1, 0, 2, 1, "50.0", "100.0", "66.7"]
+    # The raw figures are the result; those with the minimum stand beside them, F1 12 / 16.
+    assert pixel_table(summary).rows[0] == ["fold 1", "1", "60.00", "60.00", "60.00", "50.00", "75.00"]
     assert summary.mean.f1_mean == 0.6 and summary.postprocessed_mean.f1_mean == 0.75
+    assert dice_sentence(summary.dice).startswith("Dice of 1 scan: median 60.0 %, ")
 
 
-def test_details_say_what_the_minimum_size_does_to_patients():
+def test_what_the_minimum_size_does_to_patients():
     """A normal scan whose only lesion is too small has no finding left, nor has a patient whose lesions all are."""
     small, large = lesion(area=50, probability=0.8), lesion(area=120, common=6, probability=0.7)
     raw = (scan(0, 6, 4, 4, lesions=[large, small]), scan(1, 1, 0, 9, lesions=[lesion(area=60, probability=0.9)]))
@@ -319,56 +306,47 @@ def test_details_say_what_the_minimum_size_does_to_patients():
     normals = (scan(5, group="negative", lesions=[small]), scan(6, group="negative", lesions=[small, large]))
     fitted = Postprocessed(MinimumSize(120.0, "mm2", 0.6, 0.5), after)
     first = fold(1, *raw, unit="mm2", normals=normals, postprocessed=fitted)
-    text = format_details(Summary("dice", {}, 2, (first,)))
-    assert (
-        "sensitivity 100.00 (2 of 2), specificity 0.00 (0 of 2), AUC 0.750, "
-        "false-positive lesions per normal scan 1.50 (3 in 2)"
-    ) in text
-    assert (
-        "  with the minimum lesion size: sensitivity 50.00 (1 of 2), specificity 50.00 (1 of 2), AUC 0.500, "
-        "false-positive lesions per normal scan 0.50 (1 in 2)"
-    ) in text
+    table = patient_table(Summary("dice", {}, 2, (first,)))
+    assert table.rows == [["fold 1", "2 of 2", "0 of 2", "0.750", "1.50"]]
+    assert table.notes == [
+        "With the minimum lesion size: sensitivity 50.0 % (1 of 2), specificity 50.0 % (1 of 2), "
+        "false-positive lesions per normal scan 0.50."
+    ]
     content = first.to_json()
     assert (content["detection"]["cleared"], content["postprocessed"]["detection"]["cleared"]) == (0, 1)
+    assert content["postprocessed"]["detection"]["auc"] == 0.5
     # Nothing is said where no fold has a minimum.
     none = dataclasses.replace(first, postprocessed=Postprocessed(MinimumSize(None, "mm2", 0.5, 0.5), raw))
     summary = Summary("dice", {}, 2, (none,))
-    assert "with the minimum lesion size:" not in format_details(summary)
+    assert patient_table(summary).notes == []
     assert summary.to_json()["postprocessed_detection_mean"] == summary.to_json()["detection_mean"]
 
 
-def test_details_say_why_figures_are_undefined():
-    text = format_details(Summary("dice", {}, 2, (fold(1, scan(0, 6, 4, 4), normals_reason="they are training data"),)))
-    assert "specificity -, AUC -" in text
-    assert "Specificity, AUC and false positives are undefined: they are training data." in text
-    assert "No minimum lesion size" in text
-
-
-def test_details_call_nothing_undefined_that_is_given():
-    """The only normal scan is of a patient with metastases: a rate of false-positive lesions, but no specificity."""
-    normal = scan(7, patient=0, group="negative", lesions=[lesion(probability=0.4)])
-    text = format_details(Summary("dice", {}, 1, (fold(1, scan(0, 6, 4, 4), normals=(normal,)),)))
-    assert "specificity -, AUC -, false-positive lesions per normal scan 1.00" in text
-    assert "Specificity and AUC are undefined: all normal scans are of patients with metastases." in text
-
-
-def test_details_say_in_which_folds_figures_are_undefined():
+def test_why_figures_of_patients_are_undefined():
     """Fold 1 tests a normal patient, folds 2 and 3 have none left for two reasons: every mean says of what it is."""
     found = [lesion(probability=0.9)]
     rows = (
         fold(1, scan(0, 6, 4, 4, lesions=found), normals=(scan(9, group="negative"),)),
         fold(2, scan(1, 6, 4, 4, lesions=found), normals_reason="they are training data"),
+        # The only normal scan is of a patient with metastases: a rate of false positives, but no specificity.
         fold(3, scan(2, 6, 4, 4), normals=(scan(8, patient=2, group="negative"),)),
     )
-    lines = format_details(Summary("dice", {}, 3, rows)).splitlines()
-    assert (
-        "Patients, mean over the folds: sensitivity 66.67 (2 of 3), specificity 100.00 (1 of 1; mean of 1 of 3 folds), "
-        "AUC 1.000 (mean of 1 of 3 folds), false-positive lesions per normal scan 0.00 (0 in 2; mean of 2 of 3 folds)"
-    ) in lines
-    assert "  Specificity, AUC and false positives are undefined in fold 2: they are training data." in lines
-    assert "  Specificity and AUC are undefined in fold 3: all normal scans are of patients with metastases." in lines
-    twice = format_details(Summary("dice", {}, 3, (rows[0], rows[1], rows[1])))
-    assert "false positives are undefined in fold 2, 2: they" in twice
+
+    def table_of(*folds):
+        return patient_table(Summary("dice", {}, 3, folds))
+
+    table = table_of(*rows)
+    assert table.rows[1:] == [
+        ["fold 2", "1 of 1", "–", "–", "–"],
+        ["fold 3", "0 of 1", "–", "–", "0.00"],
+        ["mean", "66.67", "100.00 (1 of 3 folds)", "1.000 (1 of 3 folds)", "0.00 (2 of 3 folds)"],
+    ]
+    assert table.notes == [
+        "Specificity, AUC and false positives are undefined in fold 2: they are training data.",
+        "Specificity and AUC are undefined in fold 3: all normal scans are of patients with metastases.",
+    ]
+    assert "false positives are undefined in fold 2, 2: they" in table_of(rows[0], rows[1], rows[1]).notes[0]
     # Undefined everywhere: no fold needs a name.
-    everywhere = format_details(Summary("dice", {}, 2, (rows[1], rows[1])))
-    assert "false positives are undefined: they are training data." in everywhere and "mean of" not in everywhere
+    everywhere = table_of(rows[1], rows[1])
+    assert everywhere.notes == ["Specificity, AUC and false positives are undefined: they are training data."]
+    assert everywhere.rows[-1] == ["mean", "100.00", "–", "–", "–"]
