@@ -1,14 +1,15 @@
 """Does `rank` choose better scans to annotate than chance? A simulation on phantoms.
 
-    python tests/benchmarks/simulate_ranking.py --out DIR [--seeds 1,2,3]
+    python tests/benchmarks/simulate_ranking.py --out DIR [--seeds 1,2,3] [--start 16 --added 12]
     python tests/benchmarks/simulate_ranking.py --out DIR --table
 
-Half of the pool have metastases. For each seed START of the pool are annotated, a network is trained on them and
-`rank` orders the rest of the pool by entropy. Then ADDED of them are annotated, the first ones of the ranking or random
-ones, and a new network is trained on all annotated scans, for as many steps. Test and validation phantoms are the same
-for all. Everything goes through the commands `prepare`, `train`, `rank` and `evaluate`. To fit two CPU cores the matrix
-is 160 x 128 and the network a Double U-Net of a quarter of the width. One line of DIR/results.jsonl is one training. A
-program that was stopped continues. Phantom scores say nothing about patients.
+Half of the pool have metastases. For each seed --start scans of the pool are annotated, half of them with metastases, a
+network is trained on them and `rank` orders the rest of the pool by entropy. Then --added of them are annotated, the
+first ones of the ranking or random ones, and a new network is trained on all annotated scans, for as many steps. Test
+and validation phantoms are the same for all. Everything goes through the commands `prepare`, `train`, `rank` and
+`evaluate`. To fit two CPU cores the matrix is 160 x 128 and the network a Double U-Net of a quarter of the width. One
+line of DIR/results.jsonl is one training. A program that was stopped continues. Phantom scores say nothing about
+patients.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from unittest import mock
 
 import numpy as np
 from measuring import print_environment
+from scipy import stats
 
 from doubleunet_bs.__main__ import main as doubleunet
 from doubleunet_bs.commands.demo import PHANTOM_KEY, SETTINGS
@@ -31,8 +33,9 @@ from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, load_file_table
 
 POOL, VALIDATION, TEST = 80, 10, 40
-START, ADDED, STEPS, BATCH, WIDTH = 16, 12, 300, 4, 4
+STEPS, BATCH, WIDTH = 300, 4, 4
 STRATEGIES = ("start", "random", "entropy")
+SCORES = {"f1": "F1 of pixels", "lesion_f1": "F1 of lesions"}
 
 
 def narrow_encoder(image, source):
@@ -117,8 +120,8 @@ def prepare(out: Path, shards: Path, chosen: list[str]) -> Path:
     return shards
 
 
-def train(out: Path, run: Path, shards: list[Path], seed: int) -> float:
-    """Train on all scans but those of DIR/fixed, and return the F1 of the test phantoms."""
+def train(out: Path, run: Path, shards: list[Path], seed: int) -> dict[str, float]:
+    """Train on all scans but those of DIR/fixed, and return the scores of the test phantoms in percent."""
     fixed = open_shards(out / "fixed")
     files = load_file_table(out / "fixed.files.csv")
     ordered = sorted((case.case for case in fixed.cases), key=lambda case: files[case])
@@ -138,17 +141,18 @@ def train(out: Path, run: Path, shards: list[Path], seed: int) -> float:
             *("--folds-file", folds, "--folds", 3, "--fold", 1, "--seed", seed, "--precision", "float32", *options),
         )
     command("evaluate", run, "--fold", 1, "--no-pictures", "--no-report", "--no-normals")
-    return json.loads((run / "fold_01" / "scores.json").read_text())["pooled"]["f1"] or 0.0
+    found = json.loads((run / "fold_01" / "scores.json").read_text())
+    return {"f1": 100 * (found["pooled"]["f1"] or 0), "lesion_f1": 100 * (found["lesions"]["f1"] or 0)}
 
 
-def simulate(out: Path, seed: int) -> None:
+def simulate(out: Path, seed: int, number: int, added: int) -> None:
     """One seed: the trainings that are not in results.jsonl yet."""
     rng = np.random.default_rng(seed)
     held_out = {Path(path).stem for paths in load_file_table(out / "fixed.files.csv").values() for path in paths}
     positive = [name for name in names(out) if is_positive(out, name) and name not in held_out]
     normal = [name for name in names(out) if not is_positive(out, name)][: POOL // 2]
     drawn = [*rng.permutation(positive)[: POOL // 2], *rng.permutation(normal)]
-    start = [*map(str, drawn[: START // 2]), *map(str, drawn[POOL // 2 :][: START // 2])]
+    start = [*map(str, drawn[: number // 2]), *map(str, drawn[POOL // 2 :][: number // 2])]
     rest = sorted(set(map(str, drawn)) - set(start))
     done = {entry["strategy"] for entry in results(out) if entry["seed"] == seed}
     folder = out / f"seed_{seed}"
@@ -160,21 +164,22 @@ def simulate(out: Path, seed: int) -> None:
             continue
         shards, chosen = [first], []
         if strategy == "random":
-            chosen = [str(name) for name in rng.permutation(rest)[:ADDED]]
+            chosen = [str(name) for name in rng.permutation(rest)[:added]]
         elif strategy == "entropy":
             scans = link(out, folder / "pool", rest)
             shutil.rmtree(folder / "ranking", ignore_errors=True)
             command("rank", scans, "--model", folder / "run_start" / "fold_01", "--out", folder / "ranking")
             with open(folder / "ranking" / "ranking.csv", encoding="utf-8", newline="") as file:
-                chosen = [Path(row["path"]).stem for row in csv.DictReader(file)][:ADDED]
+                chosen = [Path(row["path"]).stem for row in csv.DictReader(file)][:added]
         if chosen:
             shutil.rmtree(folder / strategy, ignore_errors=True)
             shards.append(prepare(out, folder / strategy, chosen))
-        f1 = train(out, folder / f"run_{strategy}", shards, seed)
         entry = {
             "seed": seed,
+            "start": number,
+            "added": added,
             "strategy": strategy,
-            "f1": f1,
+            **train(out, folder / f"run_{strategy}", shards, seed),
             "with_metastases": sum(is_positive(out, one) for one in chosen),
         }
         with open(out / "results.jsonl", "a", encoding="utf-8") as file:
@@ -187,39 +192,50 @@ def results(out: Path) -> list[dict]:
 
 
 def table(out: Path) -> str:
-    """Mean and standard deviation of F1 by strategy over the seeds that have all of them, and the paired difference."""
-    found = results(out)
-    f1 = {(entry["seed"], entry["strategy"]): 100 * entry["f1"] for entry in found}
-    picked = {(entry["seed"], entry["strategy"]): entry["with_metastases"] for entry in found}
-    seeds = sorted({seed for seed, _ in f1 if all((seed, strategy) in f1 for strategy in STRATEGIES)})
+    """Every complete seed, and the paired differences over the seeds with their 95% t intervals."""
+    found = {(entry["seed"], entry["strategy"]): entry for entry in results(out)}
+    seeds = sorted({seed for seed, _ in found if all((seed, strategy) in found for strategy in STRATEGIES)})
     if len(seeds) < 2:
         return f"{len(seeds)} seeds are complete: at least 2 are needed"
-    lines = ["| on phantoms | F1 | with metastases, of those added |", "|---|---|---|"]
-    for strategy in STRATEGIES:
-        values = [f1[seed, strategy] for seed in seeds]
-        added = statistics.mean(picked[seed, strategy] for seed in seeds)
-        share = "" if strategy == "start" else f"{added:.1f} of {ADDED}"
-        lines.append(f"| {strategy} | {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} | {share} |")
-    differences = [f1[seed, "entropy"] - f1[seed, "random"] for seed in seeds]
-    mean, spread = statistics.mean(differences), statistics.stdev(differences)
-    better = sum(one > 0 for one in differences)
-    lines.append(f"\nentropy less random: {mean:+.1f} ± {spread:.1f} points, better for {better} of {len(seeds)} seeds")
-    return "\n".join(lines)
+    lines = []
+    for score, title in SCORES.items():
+        lines += [f"| {title}, phantoms | {' | '.join(STRATEGIES)} |", "|---|---|---|---|"]
+        for seed in seeds:
+            cells = [f"{found[seed, strategy][score]:.1f} %" for strategy in STRATEGIES]
+            lines.append(f"| seed {seed} | {' | '.join(cells)} |")
+        for one, other in (("random", "start"), ("entropy", "start"), ("entropy", "random")):
+            differences = [found[seed, one][score] - found[seed, other][score] for seed in seeds]
+            lines.append(f"{one} less {other}: {interval(differences)}")
+        lines.append("")
+    added = {one: statistics.mean(found[seed, one]["with_metastases"] for seed in seeds) for one in STRATEGIES[1:]}
+    return "\n".join([*lines, f"with metastases, of those added: random {added['random']}, entropy {added['entropy']}"])
+
+
+def interval(differences: list[float]) -> str:
+    """Mean and 95% t interval of paired differences in points, and how many are above 0."""
+    mean, error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+    half = stats.t.ppf(0.975, len(differences) - 1) * error
+    above = sum(one > 0 for one in differences)
+    return f"{mean:+.1f} points ({mean - half:+.1f} to {mean + half:+.1f}), above 0 in {above} of {len(differences)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--seeds", default="1,2,3,4,5")
+    parser.add_argument("--start", type=int, default=16, metavar="N", help="scans annotated first (default 16)")
+    parser.add_argument("--added", type=int, default=12, metavar="N", help="scans annotated then (default 12)")
     parser.add_argument("--table", action="store_true", help="train nothing, print the table of what there is")
     args = parser.parse_args()
     if not args.table:
+        if any((entry["start"], entry["added"]) != (args.start, args.added) for entry in results(args.out)):
+            parser.error(f"{args.out} holds other numbers of scans: give another --out")
         print_environment()
         args.out.mkdir(parents=True, exist_ok=True)
         args.out = args.out.resolve()
         make_cohort(args.out)
         for seed in map(int, args.seeds.split(",")):
-            simulate(args.out, seed)
+            simulate(args.out, seed, args.start, args.added)
     print(table(args.out))
 
 
