@@ -17,7 +17,7 @@ from scipy import ndimage
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.preparation import open_shards
-from doubleunet_bs.preparation.public_data.labels import COLOURS
+from doubleunet_bs.preparation.public_labels import COLOURS
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 

@@ -36,7 +36,7 @@ from doubleunet_bs.preparation.annotations import (
 )
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
-from doubleunet_bs.preparation.find_inputs import Task, find_inputs
+from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
 from doubleunet_bs.preparation.inspection import write_pictures
 from doubleunet_bs.preparation.patients import (
     PatientSource,
@@ -46,8 +46,8 @@ from doubleunet_bs.preparation.patients import (
     warn_of_issuers,
     warn_of_persons,
 )
-from doubleunet_bs.preparation.public_data.find_public import PublicInputs, find_public
-from doubleunet_bs.preparation.public_data.labels import SkeletonLabels, boxes_remark
+from doubleunet_bs.preparation.public_data import find_public
+from doubleunet_bs.preparation.public_labels import boxes_remark
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, DataSource, make_record
 from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -161,8 +161,8 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     _check_places(job)
     try:
         with new_folder(job.out) as folder:
-            found = _find(job)
-            result = _prepare(job, found, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
+            inputs = _find(job)
+            result = _prepare(job, inputs, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
             if not result.written:
                 shutil.rmtree(folder)
         if result.rejected:
@@ -174,19 +174,13 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     return result
 
 
-def _find(job: CohortJob) -> PublicInputs:
+def _find(job: CohortJob) -> Inputs:
     if job.public is not None:
         return find_public(job.public, job.scans, job.labels, job.boxes)
-    inputs = find_inputs(
-        job.scans,
-        job.labels,
-        job.patients,
-        job.classes_file,
-        job.allow_missing_view,
-        job.regions,
-        job.settings.source == "pictures",
+    pictures = job.settings.source == "pictures"
+    return find_inputs(
+        job.scans, job.labels, job.patients, job.classes_file, job.allow_missing_view, job.regions, pictures
     )
-    return PublicInputs(inputs, (), ())
 
 
 def _check_places(job: CohortJob) -> None:
@@ -198,9 +192,8 @@ def _check_places(job: CohortJob) -> None:
             raise SettingsError(f"{place}: lies inside {folder}: choose a place outside of it")
 
 
-def _prepare(job: CohortJob, found: PublicInputs, pseudonyms: Pseudonyms, folder: Path) -> CohortResult:
+def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Path) -> CohortResult:
     """Fill the folder with shards. It is to be removed when the result has no records."""
-    inputs = found.inputs
     writer = ShardWriter(folder, job.settings, pseudonyms.key_mark)
     rejected = list(inputs.rejected)
     sources: list[PatientSource] = []
@@ -225,14 +218,14 @@ def _prepare(job: CohortJob, found: PublicInputs, pseudonyms: Pseudonyms, folder
                     write_pictures(folder / "png", outcome.record, grey, outcome.labels)
     rejected.sort(key=dataclasses.astuple)
     if not sources or (rejected and not job.skip_invalid):
-        return CohortResult((), tuple(rejected), inputs.passed_over, inputs.notes, left_out=found.left_out)
+        return CohortResult((), tuple(rejected), inputs.passed_over, inputs.notes, left_out=inputs.left_out)
     writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
     writer.cases = warn_of_persons(writer.cases, sources, pseudonyms.persons)
     writer.cases = warn_of_mix_ups(writer.cases, annotations)
     counted_boxes = boxes_remark([annotation.box_paths for _, annotation in annotations])
     writer.sources = tuple(
         dataclasses.replace(one, whole=one.whole and not rejected, remarks=(*one.remarks, *counted_boxes))
-        for one in found.sources
+        for one in inputs.sources
     )
     writer.finish()
     _save_tables(job, pseudonyms, files)
@@ -240,7 +233,7 @@ def _prepare(job: CohortJob, found: PublicInputs, pseudonyms: Pseudonyms, folder
     near = note_of_near_patients(writer.cases, pseudonyms.patients, shown)
     notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources), near]))
     return CohortResult(
-        tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown, found.left_out, writer.sources
+        tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown, inputs.left_out, writer.sources
     )
 
 
@@ -283,8 +276,7 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
     try:
         scan = task.source.read(allow_missing_view=job.allow_missing_view, pseudonyms=pseudonyms)
         if task.public is not None:
-            annotation, group = task.public.read(scan)
-            regions = task.public.regions() if isinstance(task.public, SkeletonLabels) else None
+            annotation, group, regions = task.public.read(scan)
         else:
             annotation = read_annotation(task.source.names, task.labels, job.settings.classes, scan.missing_views)
             regions = read_regions(task.source.names, task.regions, scan.missing_views)

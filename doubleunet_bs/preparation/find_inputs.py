@@ -11,7 +11,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
@@ -20,26 +19,21 @@ from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.annotations import (
     ENDINGS,
-    Annotation,
     NearNames,
     annotation_stem,
     index_labels,
     stems_of,
 )
 from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
-from doubleunet_bs.scans import BoneScan, find_pictures, find_scans
+from doubleunet_bs.preparation.public_labels import PublicLabels
+from doubleunet_bs.preparation.records import DataSource
+from doubleunet_bs.scans import find_pictures, find_scans
 from doubleunet_bs.scans.labels import quoted
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder
 
 # Endings of what may lie beside annotations under the name of a scan. The others may be annotations of another format.
 _NO_ANNOTATION = {*ENDINGS, *DICOM_SUFFIXES, ".zip", ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".jpg", ".jpeg", ".gif",
                   ".bmp", ".tif", ".tiff", ".webp"}  # fmt: skip
-
-
-class PublicLabels(Protocol):
-    """The labels of a scan of a public data set."""
-
-    def read(self, scan: BoneScan) -> tuple[Annotation, str]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +66,23 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Scans in the order of the output, what is rejected before any pixel is read, and what is no scan at all.
+    """What two folders hold.
 
-    `notes` say in one line each what else the user should know of the folder and the table.
+    Attributes:
+        tasks: scans in the order of the output.
+        rejected: what stands in the way before any pixel is read.
+        passed_over: what is no scan at all.
+        notes: one line each on what else the user should know of the folder and the table.
+        left_out: files of a public data set that are known to be damaged or double, which nobody can correct.
+        sources: the public data sets.
     """
 
     tasks: tuple[Task, ...]
     rejected: tuple[Rejection, ...]
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: tuple[Rejection, ...] = ()
+    sources: tuple[DataSource, ...] = ()
 
 
 def find_inputs(

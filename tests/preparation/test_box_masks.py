@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from skimage import filters, measure, morphology
 
-from doubleunet_bs.preparation.public_data.box_masks import PATHS, Box, hot_spot, masks_of_boxes, rectangles_of_boxes
+from doubleunet_bs.preparation.public_labels import PATHS, Box, hot_spot, masks_of_boxes, rectangles_of_boxes
 
 DISK = np.array(
     [[0, 0, 0, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 0], [1] * 7, [1] * 7, [1] * 7, [0, 1, 1, 1, 1, 1, 0],

@@ -13,7 +13,7 @@ from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.evaluation.scores.fold_scores import read_scores
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation import open_shards
-from doubleunet_bs.preparation.public_data.find_public import _has_metastases
+from doubleunet_bs.preparation.public_labels import has_metastases
 
 
 def prepare_paraguay(folder, out, *options):
@@ -66,7 +66,7 @@ def test_the_traps_of_paraguay_stand_in_the_way(tmp_path, capsys):
     ],
 )  # fmt: skip
 def test_the_class_of_a_folder_is_its_name_or_unknown(name, metastases):
-    assert _has_metastases(name) is metastases
+    assert has_metastases(name) is metastases
 
 
 def test_unoutlined_metastases_never_train(bs80k_shards, paraguay):

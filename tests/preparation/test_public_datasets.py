@@ -1,6 +1,5 @@
 """Public data sets, from the folders of their archives to shards."""
 
-import dataclasses
 import shutil
 from collections import Counter
 
@@ -13,10 +12,9 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.dataset.folds import published_folds
 from doubleunet_bs.errors import DatasetError, LabelError, SettingsError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.preparation import open_shards
-from doubleunet_bs.preparation.public_data import data_sets
-from doubleunet_bs.preparation.public_data.find_public import find_public
-from doubleunet_bs.preparation.public_data.labels import SkeletonLabels, read_boxes
+from doubleunet_bs.preparation import open_shards, public_data
+from doubleunet_bs.preparation.public_data import find_public
+from doubleunet_bs.preparation.public_labels import PublicLabels, read_boxes, skeleton
 
 
 def test_every_usable_scan_has_its_part_and_its_group(bs80k_shards):
@@ -98,22 +96,22 @@ def test_the_table_lists_damage_and_double_patients(archives, tmp_path, capsys):
 
 def test_a_whole_data_set_says_so(archives, monkeypatch):
     parts = Counter(patient.part for patient in PATIENTS)
-    monkeypatch.setattr(data_sets, "BS80K_MASKS", dataclasses.replace(data_sets.BS80K_MASKS, parts=parts))
-    monkeypatch.setattr(data_sets, "BS80K", dataclasses.replace(data_sets.BS80K, patients=17))
+    monkeypatch.setattr(public_data, "SPLIT", parts)
+    monkeypatch.setattr(public_data, "PATIENTS", 17)
     found = find_public("bs80k-masks", *archives)
     assert all(source.whole for source in found.sources)
-    assert found.inputs.notes == ("1 patient abnormal in one view alone", "1 case of no part of the split left out")
+    assert found.notes == ("1 patient abnormal in one view alone", "1 case of no part of the split left out")
 
 
 @pytest.mark.parametrize("name", ["bs80k-masks", "bs80k", "bs80k-skeleton"])
 def test_damaged_pictures_count_once(archives, skeletons, monkeypatch, name):
     """Those of 722 are there, too: 17 patients, not 18."""
     parts = Counter(patient.part for patient in PATIENTS)
-    monkeypatch.setattr(data_sets, "BS80K_MASKS", dataclasses.replace(data_sets.BS80K_MASKS, parts=parts))
-    monkeypatch.setattr(data_sets, "SKELETONS", {"anterior": 17, "posterior": 16})
+    monkeypatch.setattr(public_data, "SPLIT", parts)
+    monkeypatch.setattr(public_data, "SKELETONS", {"anterior": 17, "posterior": 16})
     labels = skeletons[0] if name == "bs80k-skeleton" else archives[1]
     for patients in (17, 18):
-        monkeypatch.setattr(data_sets, "BS80K", dataclasses.replace(data_sets.BS80K, patients=patients))
+        monkeypatch.setattr(public_data, "PATIENTS", patients)
         assert {source.whole for source in find_public(name, archives[0], labels).sources} == {patients == 17}
 
 
@@ -130,7 +128,7 @@ def edited_manifest(archives, root, edit):
 def test_a_manifest_without_hot_spots_is_no_scan_without_them(archives, tmp_path, spelled, known):
     masks = edited_manifest(archives, tmp_path, lambda text: text.replace("\nhotspot_masks,", f"\n{spelled},"))
     if known:
-        assert not find_public("bs80k-masks", archives[0], masks).inputs.rejected
+        assert not find_public("bs80k-masks", archives[0], masks).rejected
         return
     with pytest.raises(DatasetError, match="has no hot-spot mask: .*found 'lesions', 'skeleton_masks'"):
         find_public("bs80k-masks", archives[0], masks)
@@ -271,7 +269,7 @@ def test_index_masks_in_another_order_are_refused(skeletons, tmp_path):
         image.putpalette(palette.ravel().tolist())
         image.save(tmp_path / "1.png")
     with pytest.raises(LabelError, match="its colours are those of other regions"):
-        SkeletonLabels({"anterior": tmp_path / "1.png"}).regions()
+        PublicLabels(skeleton, {"anterior": tmp_path / "1.png"}).read(None)
 
 
 @pytest.mark.slow
