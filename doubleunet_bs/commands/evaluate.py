@@ -177,7 +177,7 @@ def _score(args: argparse.Namespace, settings) -> int:
 
         summary, folder = evaluate_run(path, args.fold, args.data, settings, not args.no_report), path
     changed = f", changed: {', '.join(summary.changed_settings)}" if summary.changed_settings else ""
-    print(f"experiment {summary.experiment}{changed}\n")
+    print(f"{summary.method}, experiment {summary.experiment}{changed}\n")
     print(f"{summary_text(summary)}\n")
     if found is not None:
         from doubleunet_bs.evaluation.bsi_agreement import format_agreement
