@@ -123,8 +123,8 @@ class Sender(threading.Thread):
         session = requests.Session()
         session.request = _with_timeout(session.request)  # type: ignore[method-assign]
         headers = {}
-        if destination.token_variable:
-            headers["Authorization"] = f"Bearer {os.environ[destination.token_variable]}"
+        if destination.token:
+            headers["Authorization"] = f"Bearer {os.environ[destination.token]}"
         client = DICOMwebClient(destination.url, session=session, headers=headers)
         client.set_http_retry_params(retry=False)
         later = ""

@@ -3,10 +3,11 @@
 import dataclasses
 import difflib
 import ipaddress
+import math
 import os
 import ssl
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,13 +51,13 @@ class Tls:
 
 @dataclasses.dataclass(frozen=True)
 class Receive:
-    """Attributes: ae_title, host, port: of this node. peers: who may send. tls: whether connections must be TLS."""
+    """Attributes: ae_title, port, host: of this node. peers: who may send. tls: whether connections must be TLS."""
 
     ae_title: str
-    host: str
     port: int
     peers: tuple[Peer, ...]
-    tls: bool
+    host: str = "127.0.0.1"
+    tls: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Destination:
         name: in the log and the metrics.
         ae_title, host, port, tls: of the receiving DICOM node.
         url: of the DICOMweb service; then the former are unused.
-        token_variable: environment variable with a bearer token for the URL; None for none.
+        token: environment variable with a bearer token for the URL; None for none.
     """
 
     name: str
@@ -76,7 +77,7 @@ class Destination:
     port: int = 0
     tls: bool = False
     url: str | None = None
-    token_variable: str | None = None
+    token: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +102,6 @@ class NodeSettings:
 
     spool: Path
     model: str
-    receive: Receive | None
-    watch: Path | None
-    destinations: tuple[Destination, ...]
-    monitor: tuple[str, int] | None
-    tls: Tls | None
     engine: str = "auto"
     server: str | None = None
     precision: str = "auto"
@@ -116,6 +112,11 @@ class NodeSettings:
     quiet_seconds: float = 120.0
     keep_days: float = 7.0
     min_free_mb: int = 1024
+    receive: Receive | None = None
+    watch: Path | None = None
+    destinations: tuple[Destination, ...] = ()
+    monitor: tuple[str, int] | None = None
+    tls: Tls | None = None
 
 
 def read_settings(path: str | os.PathLike) -> NodeSettings:
@@ -132,224 +133,151 @@ def read_settings(path: str | os.PathLike) -> NodeSettings:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
         raise SettingsError(f"{path}: not a readable TOML file ({cause})") from None
     try:
-        return _settings(_Table(content, ""), path.parent)
+        return _settings(content, path.parent)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
 
 
-class _Table:
-    """A table of the file. Each key is taken once; `end` refuses what nobody has taken."""
-
-    def __init__(self, content: dict[str, Any], name: str):
-        self.content, self.name, self.known = dict(content), name, set[str]()
-
-    def take(self, key: str, kind: Callable[[Any], Any], *default: Any) -> Any:
-        self.known.add(key)
-        label = f"{self.name}{key}"
-        if key not in self.content:
-            if default:
-                return default[0]
-            raise SettingsError(f"{label} is missing")
-        value = self.content.pop(key)
-        try:
-            return kind(value)
-        except SettingsError as error:
-            # An address may hold a password.
-            shown = "" if key == "url" else f" = {value!r}"
-            raise SettingsError(f"{label}{shown} {error}") from None
-
-    def tables(self, key: str) -> list["_Table"]:
-        self.known.add(key)
-        value = self.content.pop(key, [])
-        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-            raise SettingsError(f"{self.name}{key}: write it as [[{self.name}{key}]]")
-        return [_Table(one, f"{self.name}{key}.") for one in value]
-
-    def table(self, key: str) -> "_Table | None":
-        self.known.add(key)
-        value = self.content.pop(key, None)
-        if value is not None and not isinstance(value, dict):
-            raise SettingsError(f"{self.name}{key}: write it as [{self.name}{key}]")
-        return None if value is None else _Table(value, f"{self.name}{key}.")
-
-    def end(self) -> None:
-        for key in self.content:
-            near = difflib.get_close_matches(key, self.known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(self.known))}"
-            raise SettingsError(f"{self.name}{key} is unknown: {hint}")
+def _settings(content: dict[str, Any], folder: Path) -> NodeSettings:
+    receive, watch, monitor, tls = (_tables(content, name) for name in ("receive", "watch", "monitor", "tls"))
+    sends = _tables(content, "send", several=True)
+    made = {"receive", "watch", "monitor", "tls", "destinations"}
+    plain = _values(content, "", {field.name for field in dataclasses.fields(NodeSettings)} - made, ("spool", "model"))
+    plain["spool"] = folder / plain["spool"]
+    if "server" in plain:
+        plain.setdefault("engine", "serving")
+    for key in ("model", "skeleton"):
+        # A name on a model server is no path.
+        if key in plain and (folder / plain[key]).is_dir():
+            plain[key] = str(folder / plain[key])
+    settings = NodeSettings(
+        **plain,
+        receive=_receive(receive[0]) if receive else None,
+        watch=folder / _values(watch[0], "watch.", ("folder",), ("folder",))["folder"] if watch else None,
+        monitor=_monitor(**_values(monitor[0], "monitor.", ("host", "port"), ("port",))) if monitor else None,
+        tls=_tls(tls[0], folder) if tls else None,
+        destinations=tuple(_destination(one) for one in sends),
+    )
+    _check(settings)
+    return settings
 
 
-def _settings(top: _Table, folder: Path) -> NodeSettings:
-    def local(value: Any) -> Path:
-        return folder / _text(value)
-
-    # A name on a model server is no path.
-    server = top.take("server", _text, None)
-    model, skeleton = top.take("model", _text), top.take("skeleton", _text, None)
-    plain = {
-        "engine": top.take("engine", _text, "serving" if server else "auto"),
-        "server": server,
-        "precision": top.take("precision", _text, "auto"),
-        "deadline": top.take("deadline", _positive, None),
-        "weights": top.take("weights", _weight_table, None),
-        "allow_missing_view": top.take("allow_missing_view", _flag, False),
-        "quiet_seconds": top.take("quiet_seconds", _positive, 120.0),
-        "keep_days": top.take("keep_days", _positive, 7.0),
-        "min_free_mb": top.take("min_free_mb", _count, 1024),
-    }
-    spool = top.take("spool", local)
-    tables = {name: top.table(name) for name in ("receive", "watch", "monitor", "tls")}
-    sends = top.tables("send")
-    top.end()
-    check_choice(plain["engine"], plain["precision"], server, plain["deadline"])
-    if plain["weights"] and not skeleton:
+def _check(settings: NodeSettings) -> None:
+    """Refuse what does not go together."""
+    check_choice(settings.engine, settings.precision, settings.server, settings.deadline)
+    if settings.weights and not settings.skeleton:
         raise SettingsError("weights needs skeleton: there is no Bone Scan Index without it")
-
-    receive = watch = monitor = tls = None
-    if (table := tables["receive"]) is not None:
-        peers = []
-        for one in table.tables("from"):
-            peers.append(Peer(one.take("ae_title", _ae_title), one.take("address", _address)))
-            one.end()
-        if not peers:
-            raise SettingsError("[[receive.from]] is missing: list who may send, with ae_title and address")
-        receive = Receive(
-            ae_title=table.take("ae_title", _ae_title),
-            host=table.take("host", _text, "127.0.0.1"),
-            port=table.take("port", _port),
-            peers=tuple(peers),
-            tls=table.take("tls", _flag, False),
-        )
-        table.end()
-    if (table := tables["watch"]) is not None:
-        watch = table.take("folder", local)
-        table.end()
-        inner, outer = watch.resolve(), spool.resolve()
+    if settings.receive is None and settings.watch is None:
+        raise SettingsError("nothing would come in: add [receive] or [watch]")
+    if settings.watch is not None:
+        inner, outer = settings.watch.resolve(), settings.spool.resolve()
         if inner == outer or outer in inner.parents or inner in outer.parents:
             raise SettingsError("watch.folder and spool lie in one another: name another folder")
-        if not watch.is_dir():
-            raise SettingsError(f"watch.folder: no folder {watch}")
-    if receive is None and watch is None:
-        raise SettingsError("nothing would come in: add [receive] or [watch]")
-    if (table := tables["monitor"]) is not None:
-        monitor = (table.take("host", _text, "127.0.0.1"), table.take("port", _port))
-        table.end()
-    if (table := tables["tls"]) is not None:
-        tls = Tls(*(table.take(key, local) for key in ("certificate", "key", "authority")))
-        table.end()
+        if not settings.watch.is_dir():
+            raise SettingsError(f"watch.folder: no folder {settings.watch}")
+    if settings.tls is not None:
         for server_side in (True, False):
-            tls.context(server_side)
-    destinations = tuple(_destination(one) for one in sends)
-    names = [one.name for one in destinations]
-    if len(set(names)) != len(names):
-        raise SettingsError("[[send]]: two destinations have the same name")
-    if tls is None and ((receive and receive.tls) or any(one.tls for one in destinations)):
+            settings.tls.context(server_side)
+    elif (settings.receive and settings.receive.tls) or any(one.tls for one in settings.destinations):
         raise SettingsError("tls = true needs [tls] with certificate, key and authority")
+    if len({one.name for one in settings.destinations}) != len(settings.destinations):
+        raise SettingsError("[[send]]: two destinations have the same name")
 
-    def there(name: str) -> str:
-        return str(folder / name) if (folder / name).is_dir() else name
 
-    return NodeSettings(
-        spool=spool,
-        model=there(model),
-        skeleton=there(skeleton) if skeleton else None,
-        receive=receive,
-        watch=watch,
-        destinations=destinations,
-        monitor=monitor,
-        tls=tls,
-        **plain,
+def _receive(table: dict[str, Any]) -> Receive:
+    keys = ("ae_title", "address")
+    peers = [Peer(**_values(one, "receive.from.", keys, keys)) for one in _tables(table, "from", True, "receive.")]
+    if not peers:
+        raise SettingsError("[[receive.from]] is missing: list who may send, with ae_title and address")
+    return Receive(
+        peers=tuple(peers), **_values(table, "receive.", ("ae_title", "host", "port", "tls"), ("ae_title", "port"))
     )
 
 
-def _destination(table: _Table) -> Destination:
-    url = table.take("url", _url, None)
-    if url is not None:
-        found = Destination(
-            table.take("name", _text, urlsplit(url).hostname), url=url, token_variable=table.take("token", _text, None)
-        )
-        if found.token_variable and not os.environ.get(found.token_variable):
-            raise SettingsError(f"send.token: the environment variable {found.token_variable} is not set")
-        if (
-            found.token_variable
-            and url.startswith("http:")
-            and urlsplit(url).hostname not in ("127.0.0.1", "localhost")
-        ):
-            raise SettingsError("send.token would travel unencrypted: use an https address")
-    else:
-        ae_title = table.take("ae_title", _ae_title)
-        found = Destination(
-            table.take("name", _text, ae_title),
-            ae_title,
-            table.take("host", _text),
-            table.take("port", _port),
-            table.take("tls", _flag, False),
-        )
-    table.end()
-    return found
+def _monitor(port: int, host: str = "127.0.0.1") -> tuple[str, int]:
+    return host, port
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise SettingsError("must be a text")
+def _tls(table: dict[str, Any], folder: Path) -> Tls:
+    keys = ("certificate", "key", "authority")
+    return Tls(**{key: folder / name for key, name in _values(table, "tls.", keys, keys).items()})
+
+
+def _destination(table: dict[str, Any]) -> Destination:
+    if "url" not in table:
+        keys = ("ae_title", "host", "port")
+        values = _values(table, "send.", ("name", "tls", *keys), keys)
+        return Destination(**{"name": values["ae_title"]} | values)
+    values = _values(table, "send.", ("name", "url", "token"), ("url",))
+    url, token = values["url"].rstrip("/"), values.get("token")
+    host = urlsplit(url).hostname
+    if token and not os.environ.get(token):
+        raise SettingsError(f"send.token: the environment variable {token} is not set")
+    if token and url.startswith("http:") and host not in ("127.0.0.1", "localhost"):
+        raise SettingsError("send.token would travel unencrypted: use an https address")
+    return Destination(**{"name": host} | values | {"url": url})
+
+
+def _tables(content: dict[str, Any], key: str, several: bool = False, where: str = "") -> list[dict[str, Any]]:
+    """Take the tables of a name out of the content: [[key]] where there may be several, else [key]."""
+    value = content.pop(key, [])
+    if not several and isinstance(value, dict):
+        value = [value]
+    elif not isinstance(value, list) or not all(isinstance(one, dict) for one in value) or (value and not several):
+        raise SettingsError(f"{where}{key}: write it as {f'[[{where}{key}]]' if several else f'[{where}{key}]'}")
     return value
 
 
-def _weight_table(value: Any) -> str:
-    if value not in WEIGHT_TABLES:
-        raise SettingsError(f"must be one of {', '.join(WEIGHT_TABLES)}")
-    return value
+def _values(
+    table: dict[str, Any], where: str, known: Collection[str], required: Collection[str] = ()
+) -> dict[str, Any]:
+    """The values of a table, each as its key asks for. Nothing else may be in it."""
+    for key in required:
+        if key not in table:
+            raise SettingsError(f"{where}{key} is missing")
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+            raise SettingsError(f"{where}{key} is unknown: {hint}")
+        is_possible, what = _FORMS.get(key, (_is_text, "a text"))
+        if not is_possible(value):
+            # An address may hold a password.
+            shown = "" if key == "url" else f" = {value!r}"
+            raise SettingsError(f"{where}{key}{shown} must be {what}")
+    return dict(table)
 
 
-def _no_text(value: Any) -> None:
-    if isinstance(value, str):
-        raise SettingsError("is a string: remove the quotes")
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
-def _flag(value: Any) -> bool:
-    _no_text(value)
-    if not isinstance(value, bool):
-        raise SettingsError("must be true or false")
-    return value
+def _is_title(value: Any) -> bool:
+    return _is_text(value) and len(value) <= 16 and value.isascii() and value.isprintable() and "\\" not in value
 
 
-def _positive(value: Any) -> float:
-    _no_text(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise SettingsError("must be a number above 0")
-    return float(value)
-
-
-def _count(value: Any) -> int:
-    _no_text(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise SettingsError("must be a whole number, 0 or more")
-    return value
-
-
-def _port(value: Any) -> int:
-    _no_text(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
-        raise SettingsError("must be a port, 1 to 65535")
-    return value
-
-
-def _ae_title(value: Any) -> str:
-    title = _text(value).strip()
-    if len(title) > 16 or not title.isascii() or not title.isprintable() or "\\" in title:
-        raise SettingsError("must be an AE title: at most 16 ASCII characters, no backslash")
-    return title
-
-
-def _address(value: Any) -> str:
+def _is_address(value: Any) -> bool:
     try:
-        return str(ipaddress.ip_address(_text(value)))
+        return isinstance(value, str) and str(ipaddress.ip_address(value)) == value
     except ValueError:
-        raise SettingsError("must be an IP address") from None
+        return False
 
 
-def _url(value: Any) -> str:
-    parts = urlsplit(_text(value))
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-        raise SettingsError("must be an http or https address without a password")
-    return value.rstrip("/")
+def _is_url(value: Any) -> bool:
+    parts = urlsplit(value if isinstance(value, str) else "")
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username and not parts.query
+
+
+_FLAG = (lambda value: isinstance(value, bool), "true or false")
+_POSITIVE = (lambda value: type(value) in (int, float) and 0 < value < math.inf, "a number above 0")
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("tls", "allow_missing_view"), _FLAG),
+    **dict.fromkeys(("deadline", "quiet_seconds", "keep_days"), _POSITIVE),
+    "min_free_mb": (lambda value: type(value) is int and value >= 0, "a whole number, 0 or more"),
+    "port": (lambda value: type(value) is int and 0 < value < 65536, "a port, 1 to 65535"),
+    "weights": (lambda value: value in tuple(WEIGHT_TABLES), f"one of {', '.join(WEIGHT_TABLES)}"),
+    "ae_title": (_is_title, "an AE title: at most 16 ASCII characters, no backslash"),
+    "address": (_is_address, "an IP address"),
+    "url": (_is_url, "an http or https address without a password"),
+}
+"""Key of the file, wherever it stands -> which values it takes, in words too. All others are texts."""

@@ -16,8 +16,8 @@ from doubleunet_bs.node.spool import Spool
 @pytest.fixture
 def settings(tmp_path):
     """Of a node that accepts CAMERA at 127.0.0.1 and sends nowhere."""
-    receive = Receive("BONESCAN", "127.0.0.1", free_port(), (Peer("CAMERA", "127.0.0.1"),), False)
-    return NodeSettings(tmp_path / "spool", "none", receive, None, (), None, None, quiet_seconds=1e-3, min_free_mb=1)
+    receive = Receive("BONESCAN", free_port(), (Peer("CAMERA", "127.0.0.1"),))
+    return NodeSettings(tmp_path / "spool", "none", receive=receive, quiet_seconds=1e-3, min_free_mb=1)
 
 
 @pytest.fixture
