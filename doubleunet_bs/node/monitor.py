@@ -1,12 +1,16 @@
-"""What a node tells of itself: /health and /metrics on a local port, and the table of its studies."""
+"""What a node tells of itself: its log, /health and /metrics on a local port, and the table of its studies."""
 
+import collections
 import contextlib
+import datetime
 import json
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.node.spool import Spool
@@ -14,7 +18,27 @@ from doubleunet_bs.node.spool import Spool
 PREFIX = "doubleunet_bs_node"
 
 
-def metrics_text(spool: Spool) -> str:
+class EventLog:
+    """The log of a node: one line of JSON an event. Studies are numbered: no name, date or UID is in it.
+
+    Attributes:
+        counts: (event, status or "") -> how often it came since the node was started.
+    """
+
+    def __init__(self):
+        self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        now = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "event": event, **fields}, ensure_ascii=True)
+        with self._lock:
+            self.counts[event, fields.get("status", "")] += 1
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+
+def metrics_text(spool: Spool, log: EventLog) -> str:
     """The figures of a node in the text format of Prometheus."""
     figures = spool.figures()
     lines = [f"# TYPE {PREFIX}_free_bytes gauge", f"{PREFIX}_free_bytes {spool.free_bytes()}"]
@@ -24,12 +48,11 @@ def metrics_text(spool: Spool) -> str:
     for (destination, state), number in sorted(figures["deliveries"].items()):
         label = destination.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
         lines.append(f'{PREFIX}_results{{destination="{label}",state="{state}"}} {number}')
-    for name, value in figures["counters"].items():
-        name, _, status = name.partition("refused_")
-        metric = f"{PREFIX}_refused_total" if status else f"{PREFIX}_{name}_total"
-        if f"# TYPE {metric} counter" not in lines:
-            lines.append(f"# TYPE {metric} counter")
-        lines.append(f'{metric}{{status="{status}"}} {value:g}' if status else f"{metric} {value:.10g}")
+    lines.append(f"# TYPE {PREFIX}_events_total counter")
+    lines += [
+        f'{PREFIX}_events_total{{event="{event}",status="{status}"}} {number}'
+        for (event, status), number in sorted(log.counts.items())
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -38,20 +61,20 @@ class Monitor:
 
     Args:
         address: host and port.
-        spool: gives the figures.
+        spool, log: give the figures.
         problem: says what is wrong with the node; "" when it is well.
 
     Raises:
         RunError: the port is taken or not allowed.
     """
 
-    def __init__(self, address: tuple[str, int], spool: Spool, problem: Callable[[], str]):
+    def __init__(self, address: tuple[str, int], spool: Spool, log: EventLog, problem: Callable[[], str]):
         class Handler(BaseHTTPRequestHandler):
             timeout = 10
 
             def do_GET(self) -> None:
                 if self.path == "/metrics":
-                    self._answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics_text(spool))
+                    self._answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics_text(spool, log))
                 elif self.path == "/health":
                     wrong = problem()
                     content = json.dumps({"status": "error", "problem": wrong} if wrong else {"status": "ok"})

@@ -1,6 +1,5 @@
 """Where scans come in: C-STORE from the peers that the configuration lists, and a watch folder."""
 
-import contextlib
 import functools
 import logging
 import os
@@ -18,7 +17,7 @@ from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.node.settings import NodeSettings
 from doubleunet_bs.node.spool import Spool
 
-STORED, OUT_OF_RESOURCES, WRONG_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
+STORED, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
 """Status of a C-STORE answer (PS3.4, B.2.3)."""
 RECEIVED_CLASSES = (NuclearMedicineImageStorage, SecondaryCaptureImageStorage)
 """Bone scans are nuclear medicine images; cameras of the nineties stored them as secondary captures."""
@@ -119,7 +118,6 @@ class Receiver:
 
     def _rejected(self, reason: str, address: str) -> None:
         self.log("association rejected", reason=reason, address=address)
-        self.spool.count("rejected_associations")
 
     def _store(self, event: evt.Event) -> int:
         spool, size = self.spool, event.dataset_path.stat().st_size
@@ -127,20 +125,15 @@ class Receiver:
             status, reason = OUT_OF_RESOURCES, "disk-full"
         else:
             try:
-                number, new = spool.receive(
-                    event.dataset_path, self.settings.quiet_seconds, event.request.AffectedSOPClassUID
-                )
+                number, new = spool.receive(event.dataset_path, self.settings.quiet_seconds)
             except ScanError as error:
-                status = WRONG_CLASS if error.reason == "sop-class" else NOT_UNDERSTOOD
-                reason = error.reason
+                status, reason = NOT_UNDERSTOOD, error.reason
             except OSError as error:
                 status, reason = OUT_OF_RESOURCES, error.strerror or "not written"
             else:
-                _note(spool, self.log, number, new)
+                self.log("received" if new else "received again", study=number)
                 return STORED
         self.log("refused", status=f"{status:04X}", reason=reason, bytes=size)
-        with contextlib.suppress(OSError):
-            spool.count(f"refused_{status:04X}")
         return status
 
 
@@ -184,22 +177,14 @@ class WatchFolder:
             copy = self.spool.copy_in(path)
             number, new = self.spool.receive(copy, self.settings.quiet_seconds)
         except ScanError as error:
-            self.spool.count("passed_over")
             self.log("passed over", reason=error.reason)
         except OSError as error:
             # Tried again at the next look.
             self.log("not read", reason=error.strerror or "unreadable")
             return
         else:
-            _note(self.spool, self.log, number, new)
+            self.log("received" if new else "received again", study=number)
         finally:
             if copy is not None:
                 copy.unlink(missing_ok=True)
         self.spool.mark_watched(path, *state)
-
-
-def _note(spool: Spool, log: Log, study: int, new: bool) -> None:
-    log("received" if new else "received again", study=study)
-    # The file is safe already: a counter that cannot be written must not take that back.
-    with contextlib.suppress(OSError):
-        spool.count("received" if new else "received_again")

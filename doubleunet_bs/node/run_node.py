@@ -1,8 +1,5 @@
 """The node at work: one study after the other is segmented, while threads receive, send and answer the monitor."""
 
-import datetime
-import json
-import sys
 import threading
 import time
 import traceback
@@ -16,7 +13,7 @@ from doubleunet_bs.errors import BoneScanError, RunError, ScanError, ServerError
 from doubleunet_bs.findings.skeleton_result import Networks, describe_models
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.inference.predictor import Predictor
-from doubleunet_bs.node.monitor import Monitor
+from doubleunet_bs.node.monitor import EventLog, Monitor
 from doubleunet_bs.node.receiver import RECEIVED_CLASSES, Receiver, WatchFolder
 from doubleunet_bs.node.sender import Sender
 from doubleunet_bs.node.settings import NodeSettings
@@ -26,16 +23,14 @@ from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.stop_signals import StopSignals
 
-ATTEMPTS = 5
-"""Of a study that fails for a reason that may heal, such as a disk; then it is set aside. To end the node counts twice:
-three times at most."""
-FIRST_PAUSE = 30.0
-"""Seconds until a study is tried again, doubled each time."""
+ATTEMPTS = 3
+"""Of a study that fails, or during which the node ends. Then it is set aside."""
+FIRST_PAUSE = 60.0
+"""Seconds until a study is tried again, ten times as long after the second time."""
 LOOK_SECONDS = 1.0
 SERVER_AWAY, MODEL_UNUSABLE = "model server unavailable", "model cannot be used"
 HEALING_REASONS = {"unreadable", "decoder"}
 """Of a `ScanError` that the machine is to blame for: a file could not be read, a decoder did not start."""
-_PROGRAM_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
 WATCH_SECONDS, CLEAN_SECONDS = 5.0, 3600.0
 
 
@@ -48,12 +43,10 @@ def run_node(settings: NodeSettings) -> int:
     Raises:
         BoneScanError: the node cannot begin.
     """
-    spool = Spool(settings.spool)
-    node = _Node(settings, spool)
-    if number := spool.forget_destinations([one.name for one in settings.destinations]):
-        log_event("destination no longer configured", results_of_studies=number)
+    spool, log = Spool(settings.spool, [one.name for one in settings.destinations]), EventLog()
+    node = _Node(settings, spool, log)
     stop = threading.Event()
-    senders = [Sender(one, settings, spool, log_event, stop) for one in settings.destinations]
+    senders = [Sender(one, settings, spool, log, stop) for one in settings.destinations]
     receiver = monitor = None
 
     def problem() -> str:
@@ -65,12 +58,12 @@ def run_node(settings: NodeSettings) -> int:
     try:
         with StopSignals() as signals:
             node.open_model()
-            receiver = Receiver(settings, spool, log_event) if settings.receive else None
+            receiver = Receiver(settings, spool, log) if settings.receive else None
             for sender in senders:
                 sender.start()
             # Last: who asks it learns that the node accepts scans.
-            monitor = Monitor(settings.monitor, spool, problem) if settings.monitor else None
-            log_event("ready", version=__version__)
+            monitor = Monitor(settings.monitor, spool, log, problem) if settings.monitor else None
+            log("ready", version=__version__)
             node.work(signals)
     finally:
         stop.set()
@@ -82,7 +75,7 @@ def run_node(settings: NodeSettings) -> int:
         if monitor is not None:
             monitor.stop()
         spool.close()
-    log_event("stopped")
+    log("stopped")
     return 0
 
 
@@ -93,11 +86,11 @@ class _Node:
         trouble: why no study can be segmented at present; "" when all is well.
     """
 
-    def __init__(self, settings: NodeSettings, spool: Spool):
-        self.settings, self.spool = settings, spool
+    def __init__(self, settings: NodeSettings, spool: Spool, log: EventLog):
+        self.settings, self.spool, self.log = settings, spool, log
         self.trouble = ""
         self._networks: Networks | None = None
-        self._watch = WatchFolder(settings, spool, log_event) if settings.watch else None
+        self._watch = WatchFolder(settings, spool, log) if settings.watch else None
         self._next_watch = self._next_clean = 0.0
 
     def open_model(self) -> None:
@@ -113,12 +106,12 @@ class _Node:
             self._networks = Networks(Predictor(chosen.model, *how), skeleton, chosen.weights)
         except ServerError as error:
             self.trouble = SERVER_AWAY
-            log_event(self.trouble, reason=str(error))
+            self.log(self.trouble, reason=str(error))
         else:
             self.trouble = ""
             for one in filter(None, (self._networks.lesions, self._networks.skeleton)):
                 model = one.description
-                log_event("model", name=model.name, weights=model.weights_sha256[:12], engine=one.engine)
+                self.log("model", name=model.name, weights=model.weights_sha256[:12], engine=one.engine)
 
     def disk_is_full(self) -> bool:
         """Whether the spool has less free space than it must keep."""
@@ -145,7 +138,7 @@ class _Node:
         if now >= self._next_clean:
             self._next_clean = now + CLEAN_SECONDS
             if number := self.spool.remove_old(self.settings.keep_days):
-                log_event("removed old files", studies=number)
+                self.log("removed old files", studies=number)
         if self._watch and now >= self._next_watch:
             self._next_watch = now + WATCH_SECONDS
             try:
@@ -163,13 +156,13 @@ class _Node:
 
     def _say_trouble(self, reason: str) -> None:
         if reason and reason != self.trouble:
-            log_event("trouble", reason=reason)
+            self.log("trouble", reason=reason)
         self.trouble = reason
 
     def segment(self, study: Study) -> None:
         """Segment one study and note its results, or why it has none. No error of one study stops the node."""
         if study.attempts >= ATTEMPTS:
-            self._give_up(study, CRASHED)
+            self._finish(study, {}, [CRASHED])
             return
         begun = time.perf_counter()
         networks = self._networks or self._reopen_model()
@@ -182,32 +175,25 @@ class _Node:
         except ServerError as error:
             # Its text names the server only. A study is not to blame.
             self.trouble = SERVER_AWAY
-            log_event(self.trouble, study=study.number, reason=str(error))
+            self.log(self.trouble, study=study.number, reason=str(error))
             self.spool.postpone(study, FIRST_PAUSE, count=False)
         except Exception as error:  # noqa: BLE001 - whatever a study causes, the others must get their results
-            last = study.attempts + 1 >= ATTEMPTS or not _may_heal(error)
-            pause = None if last else FIRST_PAUSE * 2**study.attempts
+            pause = None if study.attempts + 1 >= ATTEMPTS else FIRST_PAUSE * 10**study.attempts
             known = error.reason if isinstance(error, ScanError) else None
             reason = known or type(error).__name__
-            log_event("failed", study=study.number, reason=reason, again_in=pause, where=_where(error))
-            self.spool.count("failed")
+            self.log("failed", study=study.number, reason=reason, again_in=pause, where=_where(error))
             if pause is None:
-                self._give_up(study, known or FAILED)
+                self._finish(study, {}, [known or FAILED])
             else:
                 self.spool.postpone(study, pause)
         else:
             self.trouble = ""
-            names = [one.name for one in self.settings.destinations]
-            state = self.spool.finish(study, results, names, ", ".join(sorted(set(reasons))))
-            seconds = time.perf_counter() - begun
-            self.spool.count("predicted_scans", scans)
-            self.spool.count("predicted_seconds", seconds)
-            event = "set aside" if state == ASIDE else "changed meanwhile" if state == RECEIVING else "predicted"
-            log_event(event, study=study.number, scans=scans, reasons=sorted(set(reasons)), seconds=round(seconds, 2))
+            self._finish(study, results, reasons, scans=scans, seconds=round(time.perf_counter() - begun, 2))
 
-    def _give_up(self, study: Study, reason: str) -> None:
-        state = self.spool.finish(study, {}, [], reason)
-        log_event("set aside" if state == ASIDE else "changed meanwhile", study=study.number, reasons=[reason])
+    def _finish(self, study: Study, results: dict[str, Path], reasons: list[str], **figures: float) -> None:
+        state = self.spool.finish(study, results, ", ".join(reasons))
+        event = {ASIDE: "set aside", RECEIVING: "changed meanwhile"}.get(state, "predicted")
+        self.log(event, study=study.number, reasons=reasons, **figures)
 
     def _reopen_model(self) -> Networks | None:
         """Ask the model server again; None, and `trouble`, while it is away or has a model that cannot be used."""
@@ -216,7 +202,7 @@ class _Node:
         except Exception as error:  # noqa: BLE001 - the node outlives whatever a model causes, as in `segment`
             self.trouble = MODEL_UNUSABLE
             known = isinstance(error, BoneScanError)
-            log_event(self.trouble, reason=str(error) if known else type(error).__name__, where=_where(error))
+            self.log(self.trouble, reason=str(error) if known else type(error).__name__, where=_where(error))
         return self._networks
 
     def _predict(self, study: Study, networks: Networks) -> tuple[dict[str, Path], list[str], int]:
@@ -260,7 +246,7 @@ class _Node:
                 results[pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID] = path
         if unread and not cases:
             raise unread[0]
-        return results, reasons, len(cases)
+        return results, sorted(set(reasons)), len(cases)
 
 
 def startup_report(settings: NodeSettings) -> str:
@@ -308,27 +294,8 @@ def startup_report(settings: NodeSettings) -> str:
     return "\n".join(lines)
 
 
-def log_event(event: str, **fields: object) -> None:
-    """Print one event as a line of JSON. Studies are numbered: no name, date or UID is in the log."""
-    now = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
-    line = json.dumps({"time": now, "event": event, **fields}, ensure_ascii=True)
-    # One call, so that lines of several threads do not mix.
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def _encrypted(tls: bool) -> str:
     return "TLS" if tls else "not encrypted"
-
-
-def _may_heal(error: BaseException) -> bool:
-    """Whether a study may do better later. What lies in its files or in the program happens again."""
-    if isinstance(error, ScanError):
-        return error.reason in HEALING_REASONS
-    if isinstance(error, RunError):
-        # Results that cannot be written, because of the disk.
-        return isinstance(error.__context__, OSError)
-    return not isinstance(error, _PROGRAM_ERRORS)
 
 
 def _where(error: BaseException) -> str:

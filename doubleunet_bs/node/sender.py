@@ -59,7 +59,6 @@ class Sender(threading.Thread):
         """
         if status in (None, 0) or status >> 12 == 0xB:
             self.spool.delivered(delivery, SENT)
-            self.spool.count("sent")
             self.log("sent", study=delivery.study, destination=self.destination.name)
         elif status >> 8 == 0xA7:
             return f"status {status:04X}"

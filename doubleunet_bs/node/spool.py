@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from doubleunet_bs.dicom_files.dicom_file import load_header, pydicom_silence
@@ -30,13 +30,8 @@ WAITING, SENT, REFUSED = "waiting", "sent", "refused"
 RECEIVING, PREDICTING, SENDING, DONE, ASIDE = "receiving", "predicting", "sending", "done", "aside"
 """States of a study. Aside: no result can be made, for a reason that is kept; another file starts the study again."""
 
-FAILED = "failed"
-"""Reason of a study that could not be segmented though nothing is known against it."""
-CRASHED = "crash"
-"""Reason of a study during which the node ended again and again."""
-TRIED_AGAIN = {FAILED, CRASHED, "unreadable", "decoder", "missing-decoder"}
-"""Reasons that lie in this machine. A file of such a study is taken when it is sent again without a change."""
-
+FAILED, CRASHED = "failed", "crash"
+"""Reasons of a study that could not be segmented, and of one during which the node ended, though it was tried again."""
 CRASH_PAUSE = 20.0
 """Seconds that a study waits for each time that it was being predicted when the node ended."""
 
@@ -55,9 +50,9 @@ CREATE TABLE IF NOT EXISTS delivery (
     PRIMARY KEY (destination, uid)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS delivery_state ON delivery (destination, state, study);
+CREATE INDEX IF NOT EXISTS delivery_waiting ON delivery (study) WHERE state = 'waiting';
 CREATE INDEX IF NOT EXISTS delivery_uid ON delivery (uid);
 CREATE TABLE IF NOT EXISTS watched (path TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
 
 
@@ -91,12 +86,16 @@ class Delivery:
 class Spool:
     """Opens the spool for this process alone; makes it where it does not exist. May be used from several threads.
 
+    Args:
+        folder: of the spool.
+        destinations: names of those that are configured. What waits for others is dropped.
+
     Raises:
         RunError: another node uses the folder, or it cannot be made or read.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, destinations: Sequence[str] = ()):
+        self.folder, self.destinations = folder, tuple(destinations)
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -113,14 +112,18 @@ class Spool:
         except (OSError, sqlite3.Error) as cause:
             raise RunError(f"{folder}: the spool cannot be opened ({cause})") from None
         with self._transaction() as database:
-            # The study that was being predicted when the node ended may be the reason. This costs it a second attempt.
-            _put_back(database, attempts=1)
-            # A destination may have been repaired since.
-            refused = database.execute("SELECT DISTINCT study FROM delivery WHERE state = ?", (REFUSED,)).fetchall()
-            database.execute("UPDATE delivery SET state = ? WHERE state = ?", (WAITING, REFUSED))
-            database.executemany(
-                "UPDATE study SET state = ? WHERE id = ? AND state = ?", [(SENDING, one, DONE) for (one,) in refused]
+            _put_back(database)
+            marks = ", ".join("?" * len(self.destinations))
+            database.execute(
+                f"DELETE FROM delivery WHERE state != ? AND destination NOT IN ({marks})", (SENT, *self.destinations)
             )
+            # A destination that refused a file may have been repaired since.
+            database.execute("UPDATE delivery SET state = ? WHERE state = ?", (WAITING, REFUSED))
+            database.execute(
+                "UPDATE study SET state = ? WHERE state = ? AND id IN (SELECT study FROM delivery WHERE state = ?)",
+                (SENDING, DONE, WAITING),
+            )
+            _settle(database)
 
     def close(self) -> None:
         """Leave the spool to another process."""
@@ -161,20 +164,19 @@ class Spool:
             except sqlite3.Error as cause:
                 raise OSError(errno.EIO, f"queue: {cause}", str(self.folder)) from None
 
-    def receive(self, path: Path, quiet_seconds: float, sop_class: str | None = None) -> tuple[int, bool]:
+    def receive(self, path: Path, quiet_seconds: float) -> tuple[int, bool]:
         """Take a whole DICOM file into its study. When this returns, it is safely on disk.
 
         Args:
             path: a file in `incoming`; it is moved.
             quiet_seconds: how long to wait for more of the study.
-            sop_class: that was announced for it; None: not checked.
 
         Returns:
-            The study's number, and whether the file is new: False for one that was received before, byte for byte,
-            unless its study has a reason of TRIED_AGAIN, and for a result of this node.
+            The study's number, and whether the file is new: False for a result of this node, and for one that was
+            received before, byte for byte, unless a part of its study has no result.
 
         Raises:
-            ScanError: not DICOM, too large, without the UIDs that every file has, or of another class (`sop-class`).
+            ScanError: not DICOM, too large, or without the UIDs that every file has.
             OSError: it cannot be written.
         """
         size = path.stat().st_size
@@ -186,8 +188,6 @@ class Spool:
         with pydicom_silence:
             dataset = load_header(*Source(str(path)).read(MAX_HEADER_BYTES)).dataset
             study_uid, uid = (read_identifier(dataset, name) for name in ("StudyInstanceUID", "SOPInstanceUID"))
-            if sop_class is not None and read_identifier(dataset, "SOPClassUID") != sop_class:
-                raise ScanError("is of another SOP class than announced", "sop-class")
         if not study_uid or not uid:
             raise ScanError("has no study or instance UID", "no-uid")
         key, instance = (hashlib.sha256(one.encode()).hexdigest()[:32] for one in (study_uid, uid))
@@ -205,7 +205,7 @@ class Spool:
                 "WHERE study.key = ? AND instance.key = ?",
                 (key, instance),
             ).fetchone()
-            if known and known[1] == digest and TRIED_AGAIN.isdisjoint(known[2].split(", ")):
+            if known and known[1:] == (digest, ""):
                 path.unlink()
                 return known[0], False
             # A file that comes again with changes takes the place of the first, as in an archive.
@@ -239,19 +239,18 @@ class Spool:
         number, key, attempts = row
         return Study(number, key, self.folder / "received" / key, attempts)
 
-    def finish(self, study: Study, results: dict[str, Path], destinations: list[str], reason: str = "") -> str:
+    def finish(self, study: Study, results: dict[str, Path], reason: str = "") -> str:
         """Note the results of a study for every destination, in one step.
 
         Args:
             study: from `next_study`.
             results: SOP Instance UID -> file; empty when there are none.
-            destinations: names.
             reason: why the study, or a part of it, has no result.
 
         Returns:
             The study's new state. A file that came meanwhile has set it back to receiving.
         """
-        state = (SENDING if destinations else DONE) if results else ASIDE
+        state = (SENDING if self.destinations else DONE) if results else ASIDE
         with self._transaction() as database:
             changed = database.execute(
                 "UPDATE study SET state = ?, reason = ?, changed = ? WHERE id = ? AND state = ?",
@@ -261,11 +260,11 @@ class Spool:
                 return RECEIVING
             # Results of fewer files that were not sent yet.
             database.execute("DELETE FROM delivery WHERE study = ? AND state != ?", (study.number, SENT))
-            for destination in destinations:
+            for destination in self.destinations:
                 for uid, path in results.items():
                     row = (destination, uid, study.number, str(path.relative_to(self.folder)), WAITING)
                     database.execute("INSERT OR IGNORE INTO delivery VALUES (?, ?, ?, ?, ?)", row)
-            _settle(database, study.number)
+            _settle(database)
         return state
 
     def postpone(self, study: Study, seconds: float, count: bool = True) -> None:
@@ -292,7 +291,7 @@ class Spool:
                 "UPDATE delivery SET state = ? WHERE destination = ? AND uid = ?",
                 (state, delivery.destination, delivery.uid),
             )
-            _settle(database, delivery.study)
+            _settle(database)
 
     def is_watched(self, path: str, size: int, modified: int) -> bool:
         """Whether this file of the watch folder, unchanged, has been taken."""
@@ -316,21 +315,12 @@ class Spool:
             raise
         return Path(name)
 
-    def count(self, name: str, amount: float = 1) -> None:
-        """Add to a counter of the metrics."""
-        with self._transaction() as database:
-            database.execute(
-                "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-                (name, amount),
-            )
-
     def figures(self) -> dict[str, dict]:
-        """For the metrics: "counters" by name, "studies" by state, "deliveries" by (destination, state)."""
+        """For the metrics: "studies" by state, "deliveries" by (destination, state)."""
         with self._reading() as database:
             read = database.execute
             waiting = read("SELECT destination, state, COUNT(*) FROM delivery GROUP BY destination, state").fetchall()
             return {
-                "counters": dict(read("SELECT name, value FROM counter ORDER BY name").fetchall()),
                 "studies": dict(read("SELECT state, COUNT(*) FROM study GROUP BY state").fetchall()),
                 "deliveries": {(destination, state): number for destination, state, number in waiting},
             }
@@ -358,40 +348,25 @@ class Spool:
                     shutil.rmtree(self.results(number), ignore_errors=True)
         return len(rows)
 
-    def forget_destinations(self, known: list[str]) -> int:
-        """Drop what waits for destinations that the configuration no longer names; returns how much that is."""
-        with self._transaction() as database:
-            rows = database.execute(
-                "SELECT DISTINCT destination, study FROM delivery WHERE state != ?", (SENT,)
-            ).fetchall()
-            gone = [row for row in rows if row[0] not in known]
-            for destination, study in gone:
-                database.execute(
-                    "DELETE FROM delivery WHERE destination = ? AND study = ? AND state != ?",
-                    (destination, study, SENT),
-                )
-                _settle(database, study)
-        return len(gone)
-
     def results(self, number: int) -> Path:
         """Folder of a study's results."""
         return self.folder / "results" / str(number)
 
 
-def _put_back(database: sqlite3.Connection, attempts: int = 0) -> None:
+def _put_back(database: sqlite3.Connection) -> None:
     """Let a study that is marked as being predicted wait for another try, behind the others."""
     database.execute(
-        "UPDATE study SET state = ?, due = ? + ? * attempts, attempts = attempts + ? WHERE state = ?",
-        (RECEIVING, time.time(), CRASH_PAUSE, attempts, PREDICTING),
+        "UPDATE study SET state = ?, due = ? + ? * attempts WHERE state = ?",
+        (RECEIVING, time.time(), CRASH_PAUSE, PREDICTING),
     )
 
 
-def _settle(database: sqlite3.Connection, study: int) -> None:
+def _settle(database: sqlite3.Connection) -> None:
     """A study is done when nothing of it waits."""
     database.execute(
-        "UPDATE study SET state = ?, changed = ? WHERE id = ? AND state = ? AND NOT EXISTS "
-        "(SELECT 1 FROM delivery WHERE study = ? AND state = ?)",
-        (DONE, time.time(), study, SENDING, study, WAITING),
+        "UPDATE study SET state = ?, changed = ? WHERE state = ? AND NOT EXISTS "
+        "(SELECT 1 FROM delivery WHERE delivery.study = study.id AND delivery.state = 'waiting')",
+        (DONE, time.time(), SENDING),
     )
 
 

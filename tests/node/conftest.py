@@ -22,7 +22,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def spool(settings):
-    opened = Spool(settings.spool)
+    opened = Spool(settings.spool, ("a", "b"))
     yield opened
     opened.close()
 
@@ -33,7 +33,7 @@ def reopen(spool):
 
     def again():
         spool.close()
-        spool.__init__(spool.folder)
+        spool.__init__(spool.folder, spool.destinations)
         return spool
 
     return again

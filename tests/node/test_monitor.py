@@ -7,20 +7,22 @@ import urllib.request
 import pytest
 from orthanc import free_port
 
-from doubleunet_bs.node.monitor import Monitor, metrics_text
+from doubleunet_bs.node.monitor import EventLog, Monitor, metrics_text
 
 
 def test_metrics_are_in_the_format_of_prometheus(spool, study_files):
     spool.receive(spool.copy_in(str(study_files()[0])), 0)
     study = spool.next_study()
-    spool.finish(study, {"1.2": spool.results(1) / "a.dcm"}, ['the "main" PACS'])
+    spool.destinations = ('the "main" PACS',)
+    spool.finish(study, {"1.2": spool.results(1) / "a.dcm"})
+    log = EventLog()
     for status in ("A700", "C000", "C000"):
-        spool.count(f"refused_{status}")
-    spool.count("predicted_seconds", 1.5)
-    text = metrics_text(spool)
+        log("refused", status=status)
+    log("predicted", study=1, reasons=[])
+    text = metrics_text(spool, log)
     assert 'doubleunet_bs_node_results{destination="the \\"main\\" PACS",state="waiting"} 1\n' in text
-    assert 'doubleunet_bs_node_refused_total{status="C000"} 2\n' in text
-    assert "doubleunet_bs_node_predicted_seconds_total 1.5\n" in text
+    assert 'doubleunet_bs_node_events_total{event="refused",status="C000"} 2\n' in text
+    assert 'doubleunet_bs_node_events_total{event="predicted",status=""} 1\n' in text
     assert 'doubleunet_bs_node_studies{state="sending"} 1\n' in text
     line = re.compile(r'# TYPE \w+ (gauge|counter)|\w+(\{(\w+="(\\.|[^"\\])*",?)+\})? [0-9.e+]+')
     assert all(line.fullmatch(one) for one in text.splitlines())
@@ -31,7 +33,7 @@ def test_metrics_are_in_the_format_of_prometheus(spool, study_files):
 def test_health(spool):
     wrong = [""]
     port = free_port()
-    monitor = Monitor(("127.0.0.1", port), spool, lambda: wrong[0])
+    monitor = Monitor(("127.0.0.1", port), spool, EventLog(), lambda: wrong[0])
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as answer:
             assert answer.status == 200 and answer.read() == b'{"status": "ok"}\n'

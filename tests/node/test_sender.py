@@ -26,7 +26,8 @@ def result(spool, study_files, tmp_path):
     target = spool.results(study.number) / "overlay.dcm"
     target.parent.mkdir(parents=True)
     dataset.save_as(target)
-    spool.finish(study, {dataset.SOPInstanceUID: target}, ["pacs"])
+    spool.destinations = ("pacs",)
+    spool.finish(study, {dataset.SOPInstanceUID: target})
     return target
 
 
@@ -128,7 +129,7 @@ def test_one_file_that_is_not_taken_now_does_not_hold_up_the_others(settings, sp
         dataset.save_as(result.with_name(f"{number}.dcm"))
         spool.receive(spool.copy_in(str(_other_scan(dataset, result, number))), 0)
         study = spool.next_study()
-        spool.finish(study, {f"1.2.{number}": result.with_name(f"{number}.dcm")}, ["pacs"])
+        spool.finish(study, {f"1.2.{number}": result.with_name(f"{number}.dcm")})
     with Pacs(RLELossless) as pacs:
         pacs.statuses = [0xA700, 0, 0]
         one = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)

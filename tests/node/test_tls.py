@@ -79,12 +79,12 @@ def test_who_shows_no_known_certificate_is_refused(receiver, secured, spool, stu
                 client.settimeout(20)
                 assert client.recv(1)
                 raise AssertionError("accepted")
-    wait_for(lambda: spool.figures()["counters"].get("rejected_associations", 0) >= 4)
+    wait_for(lambda: len(events.seen) >= 4)
     assert spool.next_study() is None
     assert all(event["reason"].startswith("TLS: ") for event in events.seen), events.seen
 
 
-def test_a_peer_that_says_nothing_keeps_nobody_out(receiver, secured, spool, study_files, certificates, monkeypatch):
+def test_a_peer_that_says_nothing_keeps_nobody_out(receiver, secured, study_files, certificates, monkeypatch, events):
     monkeypatch.setattr("doubleunet_bs.node.receiver.HANDSHAKE_SECONDS", 3.0)
     [path] = study_files()
     own = (certificates / "camera.key", certificates / "camera.crt")
@@ -93,7 +93,7 @@ def test_a_peer_that_says_nothing_keeps_nobody_out(receiver, secured, spool, stu
         assert sent.returncode == 0, sent.stderr
         silent.settimeout(20)
         assert silent.recv(1) == b""
-    wait_for(lambda: "rejected_associations" in spool.figures()["counters"])
+    wait_for(lambda: "association rejected" in [event["event"] for event in events.seen])
 
 
 @pytest.fixture
@@ -121,7 +121,8 @@ def test_results_go_to_a_pacs_over_tls(pacs, secured, spool, study_files, events
     target = spool.results(study.number) / "overlay.dcm"
     target.parent.mkdir(parents=True)
     dataset.save_as(target)
-    spool.finish(study, {dataset.SOPInstanceUID: target}, ["pacs"])
+    spool.destinations = ("pacs",)
+    spool.finish(study, {dataset.SOPInstanceUID: target})
 
     def sender(settings, tls=True):
         destination = Destination("pacs", "PACS", "127.0.0.1", port, tls)
