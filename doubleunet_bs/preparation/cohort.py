@@ -38,14 +38,7 @@ from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
 from doubleunet_bs.preparation.inspection import write_pictures
-from doubleunet_bs.preparation.patients import (
-    PatientSource,
-    note_of_near_patients,
-    note_of_one_patient,
-    same_patients,
-    warn_of_issuers,
-    warn_of_persons,
-)
+from doubleunet_bs.preparation.patients import PatientSource, notes_on_patients, settle_patients
 from doubleunet_bs.preparation.public_data import find_public
 from doubleunet_bs.preparation.public_labels import boxes_remark
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, DataSource, make_record
@@ -219,9 +212,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     rejected.sort(key=dataclasses.astuple)
     if not sources or (rejected and not job.skip_invalid):
         return CohortResult((), tuple(rejected), inputs.passed_over, inputs.notes, left_out=inputs.left_out)
-    writer.cases = warn_of_issuers(same_patients(writer.cases, sources), sources, pseudonyms.patients)
-    writer.cases = warn_of_persons(writer.cases, sources, pseudonyms.persons)
-    writer.cases = warn_of_mix_ups(writer.cases, annotations)
+    writer.cases = warn_of_mix_ups(settle_patients(writer.cases, sources, pseudonyms), annotations)
     counted_boxes = boxes_remark([annotation.box_paths for _, annotation in annotations])
     writer.sources = tuple(
         dataclasses.replace(one, whole=one.whole and not rejected, remarks=(*one.remarks, *counted_boxes))
@@ -230,8 +221,7 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
     writer.finish()
     _save_tables(job, pseudonyms, files)
     shown = {case: os.path.relpath(paths[0], job.scans) for case, paths in files.items()}
-    near = note_of_near_patients(writer.cases, pseudonyms.patients, shown)
-    notes = (*inputs.notes, *filter(None, [note_of_one_patient(sources), near]))
+    notes = (*inputs.notes, *notes_on_patients(writer.cases, sources, pseudonyms.patients, shown))
     return CohortResult(
         tuple(writer.cases), tuple(rejected), inputs.passed_over, notes, shown, inputs.left_out, writer.sources
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
 from doubleunet_bs.dicom_files.sources import Source, walk_folders
-from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, one_line
+from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.annotations import (
     ENDINGS,
@@ -24,7 +24,7 @@ from doubleunet_bs.preparation.annotations import (
     index_labels,
     stems_of,
 )
-from doubleunet_bs.preparation.patients import FILE, Declaration, PatientTable, read_patients
+from doubleunet_bs.preparation.patients import FILE, Declaration, first_of, read_patients
 from doubleunet_bs.preparation.public_labels import PublicLabels
 from doubleunet_bs.preparation.records import DataSource
 from doubleunet_bs.scans import find_pictures, find_scans
@@ -112,8 +112,7 @@ def find_inputs(
     if pictures and scans.is_dir() and os.path.samefile(scans, labels):
         raise SettingsError(f"{labels}: pictures and annotations need two folders, masks are pictures, too")
     table = patients or _find_table(labels)
-    read = read_patients(table) if table else PatientTable({})
-    declared, notes = read.rows, list(read.notes)
+    declared, notes = read_patients(table) if table else ({}, [])
     found = (find_pictures if pictures else find_scans)(scans, allow_missing_view)
     if not found.scans and not found.rejected:
         other = count_kinds(found.passed_over)
@@ -172,12 +171,6 @@ def find_inputs(
     if missing:
         notes.append(f"{counted(len(missing), 'line')} of {FILE} without a scan: {first_of(missing)}")
     return Inputs(tuple(tasks), tuple(rejected), found.passed_over, tuple(notes))
-
-
-def first_of(names: Sequence[str], most: int = 3) -> str:
-    """ "a, b, c and 12 more": the first names of a list."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(one_line, names[:most])) + more
 
 
 def _find_strays(

@@ -18,13 +18,15 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from doubleunet_bs.constants import CANCERS
-from doubleunet_bs.errors import DatasetError, counted, one_line, os_reason
+from doubleunet_bs.errors import DatasetError, counted, one_line
 from doubleunet_bs.preparation.records import CaseRecord
-from doubleunet_bs.scans.labels import decode_text, quoted
+from doubleunet_bs.scans.labels import quoted, read_file
+from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 FILE = "patients.csv"
 COLUMNS = ("scan", "patient", "cancer", "metastases")
@@ -46,23 +48,16 @@ class Declaration:
     metastases: bool | None
 
 
-@dataclasses.dataclass(frozen=True)
-class PatientTable:
-    """The rows of `patients.csv` by the name of their scan, and what to say of its columns, one line each."""
-
-    rows: dict[str, Declaration]
-    notes: tuple[str, ...] = ()
-
-
-def read_patients(path: str | os.PathLike) -> PatientTable:
-    """Read the table: comma, semicolon or tab between the cells, UTF-8.
+def read_patients(path: str | os.PathLike) -> tuple[dict[str, Declaration], list[str]]:
+    """The rows by the name of their scan, and what to say of the columns. Cells end with comma, semicolon or tab.
 
     Raises:
         DatasetError: not readable, no `scan` column, a column that seems to be a misspelt one, a cell with another word
             than allowed, a scan twice. All wrong lines are named at once, with the value.
     """
     path = Path(path)
-    text = _read_text(path)
+    # Names of files and of patients may come with composed accents or with separate ones.
+    text = unicodedata.normalize("NFC", read_file(path, LARGEST_FILE, "table of patients", DatasetError))
     head = text.partition("\n")[0]
     delimiter = max(",;\t", key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -89,7 +84,7 @@ def read_patients(path: str | os.PathLike) -> PatientTable:
     if wrong:
         more = f"; and {len(wrong) - MOST_FAULTS} more" if len(wrong) > MOST_FAULTS else ""
         raise DatasetError(f"{path}: {counted(len(wrong), 'cell')} to correct: {'; '.join(wrong[:MOST_FAULTS])}{more}")
-    return PatientTable(found, tuple(notes))
+    return found, notes
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> list[str]:
@@ -109,23 +104,6 @@ def _check_columns(path: Path, columns: Sequence[str]) -> list[str]:
     if "patient" not in columns:
         notes.append(f"{path.name} lacks the column patient: patients are taken from the headers")
     return notes
-
-
-def _read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DatasetError(f"{path}: too large for a table of patients")
-        data = path.read_bytes()
-        if data[:4] == b"PK\x03\x04":
-            raise DatasetError(f"{path}: a workbook and no text: save it as CSV (UTF-8)")
-        # Names of files and of patients may come with composed accents or with separate ones.
-        return unicodedata.normalize("NFC", decode_text(data))
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such table of patients") from None
-    except ValueError as cause:
-        raise DatasetError(f"{path}: is {cause}") from None
-    except OSError as cause:
-        raise DatasetError(f"{path}: cannot be read ({os_reason(cause)})") from None
 
 
 def _read_row(cells: Mapping[str, str]) -> tuple[list[str], str, Declaration]:
@@ -152,8 +130,7 @@ PERSON_WARNING = (
 SMALLEST_SUSPECT_COHORT = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class PatientSource:
+class PatientSource(NamedTuple):
     """Where the patient of a scan is known from.
 
     Attributes:
@@ -165,90 +142,80 @@ class PatientSource:
     declared: bool
 
 
-def same_patients(cases: Sequence[CaseRecord], sources: Sequence[PatientSource]) -> list[CaseRecord]:
-    """Let scans that patients.csv does not assign join the patient of the others with their Patient ID."""
+def settle_patients(
+    cases: Sequence[CaseRecord], sources: Sequence[PatientSource], pseudonyms: Pseudonyms
+) -> list[CaseRecord]:
+    """Let scans that patients.csv does not assign join the patient of the others with their Patient ID.
+
+    They get `ISSUER_WARNING` where one Patient ID came with an issuer from one export and without from another, and
+    `PERSON_WARNING` where it came with two birth dates or sexes, as when an anonymiser set it.
+    """
     assigned: defaultdict[str | None, set[str]] = defaultdict(set)
     for case, source in zip(cases, sources, strict=True):
-        if source.declared and source.header is not None:
+        if source.declared:
             assigned[source.header].add(case.patient)
     # What the table says holds, also where it says the same as another scan's header, which may be wrong.
-    return [
-        dataclasses.replace(case, patient=next(iter(assigned[source.header])))
-        if not source.declared and len(assigned[source.header]) == 1
-        else case
-        for case, source in zip(cases, sources, strict=True)
+    joins = [
+        source.header is not None and not source.declared and len(assigned[source.header]) == 1 for source in sources
     ]
-
-
-def warn_of_issuers(
-    cases: Sequence[CaseRecord], sources: Sequence[PatientSource], identifiers: Mapping[str, str]
-) -> list[CaseRecord]:
-    r"""Add `ISSUER_WARNING` where one Patient ID came with an issuer from one export and without from another.
-
-    Scans that patients.csv assigns get none. `identifiers`: pseudonym -> Patient ID, or "PatientID\issuer".
-    """
-    alike = defaultdict(list)
-    for number, source in enumerate(sources):
-        if source.header is not None:
-            bare, _, issuer = identifiers[source.header].partition("\\")
-            alike[bare].append((number, bool(issuer)))
-    found = list(cases)
-    for scans in alike.values():
-        both_kinds = len({issued for _, issued in scans}) == 2
-        if both_kinds and len({cases[number].patient for number, _ in scans}) > 1:
-            for number, _ in scans:
-                if not sources[number].declared:
-                    case = found[number]
-                    found[number] = dataclasses.replace(case, warnings=(*case.warnings, ISSUER_WARNING))
+    patients = [
+        next(iter(assigned[source.header])) if join else case.patient
+        for case, source, join in zip(cases, sources, joins, strict=True)
+    ]
+    bare = [pseudonyms.patients[source.header].partition("\\") if source.header else None for source in sources]
+    issued, named = defaultdict(set), defaultdict(set)
+    for identifier, patient in zip(bare, patients, strict=True):
+        if identifier is not None:
+            issued[identifier[0]].add(bool(identifier[2]))
+            named[identifier[0]].add(patient)
+    persons = {
+        patient
+        for patient, pairs in pseudonyms.persons.items()
+        if any(len(set(values) - {""}) > 1 for values in zip(*pairs, strict=True))
+    }
+    found = []
+    for case, source, patient, identifier in zip(cases, sources, patients, bare, strict=True):
+        warnings = list(case.warnings)
+        if identifier is not None and not source.declared:
+            if len(issued[identifier[0]]) == 2 and len(named[identifier[0]]) > 1:
+                warnings.append(ISSUER_WARNING)
+            if source.header in persons:
+                warnings.append(PERSON_WARNING)
+        found.append(dataclasses.replace(case, patient=patient, warnings=tuple(warnings)))
     return found
 
 
-def warn_of_persons(
-    cases: Sequence[CaseRecord], sources: Sequence[PatientSource], persons: Mapping[str, Collection[tuple[str, str]]]
-) -> list[CaseRecord]:
-    """Add `PERSON_WARNING` where one Patient ID came with two birth dates or sexes, as when an anonymiser set it.
-
-    Scans that patients.csv assigns get none. `persons`: pseudonym of a patient -> pairs of birth date and sex.
-    """
-    several = {
-        patient
-        for patient, pairs in persons.items()
-        if any(len(set(values) - {""}) > 1 for values in zip(*pairs, strict=True))
-    }
-    return [
-        dataclasses.replace(case, warnings=(*case.warnings, PERSON_WARNING))
-        if source.header in several and not source.declared
-        else case
-        for case, source in zip(cases, sources, strict=True)
-    ]
-
-
-def note_of_near_patients(
-    cases: Sequence[CaseRecord], identifiers: Mapping[str, str], names: Mapping[str, str]
-) -> str | None:
-    """What to say when patients are called alike, as "A-17" and "a17", and may be one, in training and test.
+def notes_on_patients(
+    cases: Sequence[CaseRecord],
+    sources: Sequence[PatientSource],
+    identifiers: Mapping[str, str],
+    names: Mapping[str, str],
+) -> list[str]:
+    """What to say when all scans have one Patient ID, which may be an anonymiser's ("0" or "ANON"), and when patients
+    are called alike, as "A-17" and "a17", and may be one, in training and test.
 
     Args:
-        cases: of all scans.
+        cases, sources: of all scans.
         identifiers: pseudonym -> the patient in patients.csv or the header.
         names: case -> its scan, for the note.
     """
+    notes = []
+    one = len({source.header for source in sources}) == 1 and sources[0].header is not None
+    if len(sources) >= SMALLEST_SUSPECT_COHORT and one and not any(source.declared for source in sources):
+        notes.append(f"all {len(sources)} scans have one Patient ID: if they are of several patients, say so in {FILE}")
     alike: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for case in cases:
         # 1-17 and 11-7 are two.
         folded = re.sub(r"(?<=\d)[\W_]+(?=\d)", "-", identifiers[case.patient].casefold())
         folded = re.sub(r"[^\w-]|_|(?<!\d)-|-(?!\d)|(?<!\d)0+(?=\d)", "", folded)
         alike[folded].setdefault(case.patient, names[case.case])
-    found = [name for patients in alike.values() if len(patients) > 1 for name in patients.values()]
-    if not found:
-        return None
-    shown = ", ".join(map(one_line, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-    return f"patients who differ in capitals, zeros or punctuation only count as several, see {shown}: are they one?"
+    if found := [name for patients in alike.values() if len(patients) > 1 for name in patients.values()]:
+        alike_in = "patients who differ in capitals, zeros or punctuation only count as several"
+        notes.append(f"{alike_in}, see {first_of(found)}: are they one?")
+    return notes
 
 
-def note_of_one_patient(sources: Sequence[PatientSource]) -> str | None:
-    """What to say when all scans have one Patient ID, which may be an anonymiser's: "0" or "ANON"."""
-    one = len({source.header for source in sources}) == 1 and sources[0].header is not None
-    if len(sources) < SMALLEST_SUSPECT_COHORT or not one or any(source.declared for source in sources):
-        return None
-    return f"all {len(sources)} scans have one Patient ID: if they are of several patients, say so in {FILE}"
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """ "a, b, c and 12 more": the first names of a list."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(one_line, names[:most])) + more

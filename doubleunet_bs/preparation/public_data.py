@@ -12,14 +12,14 @@ from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.sources import Source, walk_folders
-from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, os_reason
+from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation import public_labels
 from doubleunet_bs.preparation.find_inputs import Inputs, Task
 from doubleunet_bs.preparation.patients import Declaration
 from doubleunet_bs.preparation.public_labels import PublicLabels
 from doubleunet_bs.preparation.records import PARTS, DataSource
-from doubleunet_bs.scans.labels import decode_text
+from doubleunet_bs.scans.labels import read_file
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, read_scan
 
 WEAK = "Weak labels: the masks were made from boxes by a rule, not drawn, so a score says how well that rule is met."
@@ -48,6 +48,7 @@ SPLIT = {"train": 2340, "validation": 292, "test": 293, UNUSED: 322}
 SKELETONS = {"anterior": 1841, "posterior": 1752}
 PARAGUAY_PATIENTS = {True: 60, False: 231}
 
+LARGEST_TABLE = 64 << 20
 _COLUMNS = {"mask_set", "patient_id", "view", "file", "source", "split", "sha256"}
 
 
@@ -150,12 +151,7 @@ def _subfolder(root: Path, wanted: str) -> Path:
 
 
 def _read_text(path: Path) -> str:
-    try:
-        return decode_text(path.read_bytes())
-    except ValueError as cause:
-        raise DatasetError(f"{path}: is {cause}") from None
-    except OSError as cause:
-        raise DatasetError(f"{path}: cannot be read ({os_reason(cause)})") from None
+    return read_file(path, LARGEST_TABLE, "table of this data set", DatasetError)
 
 
 def _inputs(

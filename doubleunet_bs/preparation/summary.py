@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from doubleunet_bs.errors import counted
-from doubleunet_bs.preparation.find_inputs import first_of
+from doubleunet_bs.preparation.patients import first_of
 from doubleunet_bs.preparation.records import PARTS, UNKNOWN_GROUP, CaseRecord
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans.pseudonyms import printable

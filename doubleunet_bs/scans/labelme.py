@@ -8,6 +8,7 @@ of the patient, only tells which view was annotated.
 import base64
 import binascii
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.labels import PNG_ERRORS, check_image_size, decode_text, fold_classes, fold_label, quoted
+from doubleunet_bs.scans.labels import PNG_ERRORS, check_image_size, fold_classes, fold_label, quoted, read_file
 
 VERSIONS = range(3, 8)
 LARGEST_FILE = 64 << 20
@@ -277,17 +278,9 @@ def _are_fractions(shapes: list[Any], whole: bool = True) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise LabelError(f"{path}: larger than {LARGEST_FILE >> 20} MB, which no annotation is", "label-file")
-        text = decode_text(path.read_bytes())
-    except FileNotFoundError:
-        raise LabelError(f"{path}: no such annotation file", "label-file") from None
-    except ValueError as cause:
-        raise LabelError(f"{path}: is {cause}", "label-file") from None
-    except OSError as cause:
-        raise LabelError(f"{path}: cannot be read ({cause.strerror})", "label-file") from None
-    try:
-        content = json.loads(text)
+        content = json.loads(
+            read_file(path, LARGEST_FILE, "Labelme annotation", functools.partial(LabelError, reason="label-file"))
+        )
     # ValueError: not JSON, or a number of more than 4300 digits.
     except (ValueError, RecursionError) as cause:
         raise LabelError(f"{path}: not readable as JSON ({type(cause).__name__})", "label-file") from None

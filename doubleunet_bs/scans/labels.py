@@ -4,7 +4,7 @@ import json
 import os
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from doubleunet_bs.constants import AIR, BENIGN_NAME, CLASS_NAMES, DEFAULT_CLASS_MAP, METASTATIC, NON_METASTATIC
 from doubleunet_bs.dicom_files.other_files import container
-from doubleunet_bs.errors import DatasetError, LabelError, one_line
+from doubleunet_bs.errors import BoneScanError, DatasetError, LabelError, one_line, os_reason
 
 LARGEST_FILE = 1 << 20
 MOST_VALUES = 5
@@ -41,13 +41,31 @@ def decode_text(data: bytes) -> str:
     except UnicodeDecodeError:
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:200]
     if (packed := container(data)) is not None:
-        raise ValueError(f"{packed}: unpack it first")
+        workbook = ", or save it as CSV (UTF-8) if it is a workbook" if data.startswith(b"PK") else ""
+        raise ValueError(f"{packed}: unpack it first{workbook}")
     if wide:
         encoding = "utf-32" if b"\0\0" in data[:4] else "utf-16"
         raise ValueError(f"{encoding.upper()} text: convert it with iconv -f {encoding} -t utf-8")
     raise ValueError(
         "not UTF-8 text: convert it with iconv -f gb18030 -t utf-8, or from the encoding of its program (cp932, cp1252)"
     )
+
+
+def read_file(path: Path, limit: int, what: str, error: Callable[[str], BoneScanError]) -> str:
+    """The text of a file of at most `limit` bytes, see `decode_text`; every way it can fail becomes an `error`.
+
+    `what` it should be is for the message: "class map".
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise error(f"{path}: too large for a {what}")
+        return decode_text(path.read_bytes())
+    except FileNotFoundError:
+        raise error(f"{path}: no such {what}") from None
+    except ValueError as cause:
+        raise error(f"{path}: is {cause}") from None
+    except OSError as cause:
+        raise error(f"{path}: cannot be read ({os_reason(cause)})") from None
 
 
 def fold_classes(classes: Mapping[str, int]) -> dict[str, int]:
@@ -81,17 +99,7 @@ def load_class_map(path: str | os.PathLike) -> dict[str, int]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise DatasetError(f"{path}: too large for a class map")
-        text = decode_text(path.read_bytes())
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such class map") from None
-    except ValueError as cause:
-        raise DatasetError(f"{path}: is {cause}") from None
-    except OSError as cause:
-        raise DatasetError(f"{path}: not a readable class map ({cause.strerror})") from None
-    try:
-        pairs = json.loads(text, object_pairs_hook=list)
+        pairs = json.loads(read_file(path, LARGEST_FILE, "class map", DatasetError), object_pairs_hook=list)
     # ValueError: not JSON, or a number of more than 4300 digits.
     except (ValueError, RecursionError) as cause:
         raise DatasetError(f"{path}: not a readable class map ({type(cause).__name__})") from None

@@ -9,7 +9,7 @@ from doubleunet_bs.preparation.patients import Declaration, read_patients
 def read(tmp_path, content):
     path = tmp_path / "patients.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_patients(path).rows
+    return read_patients(path)[0]
 
 
 def test_a_table_as_it_should_be(tmp_path):
@@ -91,11 +91,9 @@ def test_a_column_near_a_known_one_is_an_error(tmp_path, columns, meant):
 def test_other_columns_and_a_missing_patient_are_said(tmp_path):
     path = tmp_path / "patients.csv"
     path.write_text("scan,patient,cancer,scanner,PatientID,patient_age\na,b,,,,\n")
-    assert read_patients(path).notes == (
-        "patients.csv: columns that are not read: 'scanner', 'patientid', 'patient_age'",
-    )
+    assert read_patients(path)[1] == ["patients.csv: columns that are not read: 'scanner', 'patientid', 'patient_age'"]
     path.write_text("\N{FULLWIDTH LATIN SMALL LETTER S}can, Cancer\na,\n")
-    assert read_patients(path).notes == ("patients.csv lacks the column patient: patients are taken from the headers",)
+    assert read_patients(path)[1] == ["patients.csv lacks the column patient: patients are taken from the headers"]
 
 
 def test_no_table(tmp_path):

@@ -276,7 +276,7 @@ def test_a_file_that_is_none_of_labelme_s(tmp_path, text, reason):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(LabelError, match="no such annotation file"):
+    with pytest.raises(LabelError, match="no such Labelme annotation"):
         rasterize(tmp_path / "a.json", CLASSES)
 
 
