@@ -51,7 +51,7 @@ def test_tabs_are_taken_as_well(tmp_path):
         ('scan,patient\na,"SECRET\n', "line"),
         (b"scan,patient\na,\xff\xfe\n", "is not UTF-8 text: convert it with iconv -f gb18030"),
         ("scan,patient\na,b\n".encode("utf-16"), "is UTF-16 text: convert it with iconv -f utf-16"),
-        (b"PK\x03\x04....", "save it as CSV"),
+        (b"PK\x03\x04\x14\x00\xff", "save it as CSV"),
     ],
 )
 def test_a_wrong_table_names_the_line_and_no_patient(tmp_path, table, place):
