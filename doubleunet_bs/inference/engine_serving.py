@@ -25,8 +25,7 @@ from doubleunet_bs.inference.endpoints import (
     REGION_PROBABILITY,
 )
 from doubleunet_bs.inference.engines import check_images, find_fault
-from doubleunet_bs.inference.model_description import ModelDescription
-from doubleunet_bs.inference.parse_description import parse_description
+from doubleunet_bs.inference.model_description import ModelDescription, parse_description
 
 LARGEST_BATCH = 4
 """Images in one request, the `max_batch_size` of a packaged server."""

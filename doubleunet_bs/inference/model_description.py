@@ -1,22 +1,26 @@
-"""The metadata that travels with a model: how its images are prepared, its classes, what it was trained on, its use."""
+"""The metadata that travels with a model: how its images are prepared, its classes, what it was trained on, its use.
+
+What becomes a path, a size or a promise is checked when it is read.
+"""
 
 import dataclasses
 import hashlib
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS
-from doubleunet_bs.constants import BENIGN_NAME, CLASS_NAMES
-from doubleunet_bs.errors import RunError
+from doubleunet_bs.constants import BENIGN_NAME, CANCERS, CLASS_NAMES
+from doubleunet_bs.errors import DatasetError, RunError
+from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.endpoints import describe_endpoints
-from doubleunet_bs.preparation.records import MIXED, PHANTOMS, UNKNOWN
+from doubleunet_bs.preparation.records import MIXED, NOT_STATED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.runs.experiments import BENIGN_CLASSES, EXPERIMENTS, SKELETON_CLASSES
+from doubleunet_bs.runs.experiments import BENIGN_CLASSES, CHOICES, EXPERIMENTS, SKELETON_CLASSES
 
 FORMAT = 1
 DESCRIPTION = Path("assets.extra") / "model.json"
@@ -287,3 +291,96 @@ def describe_ensemble(members: Sequence[ModelDescription]) -> ModelDescription:
         weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
         members=tuple(one.folds[0] for one in members),
     )
+
+
+def describe_saved_model(path: Path) -> ModelDescription:
+    """The description inside a SavedModel folder; `RunError` where it has none, or as for `parse_description`."""
+    source = path / DESCRIPTION
+    if not source.is_file():
+        raise RunError(f"{path}: not a model exported by this package, {DESCRIPTION} is missing")
+    return parse_description(read_json(source, RunError, "model description"), str(source))
+
+
+def parse_description(content: Any, path: str) -> ModelDescription:
+    """The inverse of `ModelDescription.to_json`, from JSON of the file at `path`.
+
+    Raises `RunError`: it has another format, or the field that is missing or impossible is named.
+    """
+    if not isinstance(content, dict) or "format" not in content:
+        raise RunError(f"{path}: not a model description of this package")
+    if content["format"] != FORMAT:
+        raise RunError(
+            f"{path}: format {str(content['format'])[:20]} of package version {str(content.get('version'))[:20]}; "
+            f"version {__version__} reads format {FORMAT}: export the fold again with it"
+        )
+    content = {**_MISSING_IN_OLDER, "members": [], "trained_on": UNKNOWN, **content}
+    # An ensemble has no validation scans of its own.
+    undefined = ("fold", "best_epoch", "validation_f1") if content["members"] else ()
+    own = _checked(ModelDescription, content, path, **dict.fromkeys(undefined, lambda value: value is None))
+    members = [_checked(Member, {**_MISSING_IN_OLDER, **one}, path) for one in content["members"]]
+    try:
+        own["preparation"] = PreparationSettings.from_json(content["preparation"])
+    except DatasetError as cause:
+        raise RunError(f"{path}: damaged, {cause}: export the fold again") from None
+    own |= {"image_shape": tuple(content["image_shape"]), "members": tuple(Member(**one) for one in members)}
+    return ModelDescription(**own)
+
+
+def _checked(kind: type, content: dict[str, Any], path: str, **other: Callable) -> dict[str, Any]:
+    """The fields of a dataclass in JSON, each by its rule in `_IS_POSSIBLE`, or in `other`."""
+    rules = {**_IS_POSSIBLE, **other}
+    names = [field.name for field in dataclasses.fields(kind)]
+    for name in names:
+        if name not in content or not rules[name](content[name]):
+            raise RunError(f"{path}: damaged, {name} is missing or impossible: export the fold again")
+    return {name: content[name] for name in names}
+
+
+_MISSING_IN_OLDER = dict.fromkeys(("training", "validation", "cohort", "pretraining"))
+
+
+def _is_experiment(value: Any) -> bool:
+    """The name becomes part of a path on a model server."""
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not NAME.fullmatch(value["name"]):
+        return False
+    return type(value.get("classes")) is int and value["classes"] in CHOICES["classes"] and len(str(value)) < 10_000
+
+
+def _is_cohort(value: Any) -> bool:
+    """From `count_cohort`, or {"scans"} alone, or None."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) not in ({"patients", "scans", "normal_scans", "cancers"}, {"scans"}):
+        return False
+    cancers = value.get("cancers", {})
+    if not isinstance(cancers, dict) or not set(cancers) <= {*CANCERS, NOT_STATED}:
+        return False
+    numbers = [*(value[name] for name in value if name != "cancers"), *cancers.values()]
+    return all(type(number) is int and 0 <= number < 10**9 for number in numbers)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 128 and value.isprintable()
+
+
+_IS_POSSIBLE: dict[str, Callable[[Any], bool]] = {
+    "experiment": _is_experiment,
+    "fold": lambda value: type(value) is int and 1 <= value <= 999,
+    "preparation": lambda value: isinstance(value, dict),
+    "image_shape": lambda value: (
+        isinstance(value, list) and len(value) == 2 and all(type(one) is int and 0 < one <= 2048 for one in value)
+    ),
+    "data_fingerprint": _is_text,
+    "weights_sha256": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
+    "best_epoch": lambda value: type(value) is int,
+    "validation_f1": lambda value: value is None or (type(value) in (int, float) and 0 <= value <= 1),
+    "version": _is_text,
+    "members": lambda value: (
+        isinstance(value, list) and len(value) != 1 and all(isinstance(one, dict) for one in value)
+    ),
+    "trained_on": lambda value: value in (PHANTOMS, PATIENTS, MIXED, UNKNOWN),
+    "training": _is_cohort,
+    "validation": _is_cohort,
+    "cohort": _is_cohort,
+    "pretraining": _is_cohort,
+}

@@ -12,8 +12,9 @@ from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.model_description import (
     DESCRIPTION,
     ModelDescription,
+    describe_saved_model,
+    parse_description,
 )
-from doubleunet_bs.inference.parse_description import describe_saved_model, parse_description
 from doubleunet_bs.preparation.records import UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import file_sha256

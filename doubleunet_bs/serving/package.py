@@ -30,9 +30,8 @@ from doubleunet_bs.inference.endpoints import (
     has_raw_counts,
 )
 from doubleunet_bs.inference.engine_serving import LARGEST_BATCH, predict_request
-from doubleunet_bs.inference.model_description import DESCRIPTION, NAME, ModelDescription
+from doubleunet_bs.inference.model_description import DESCRIPTION, NAME, ModelDescription, describe_saved_model
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.inference.parse_description import describe_saved_model
 from doubleunet_bs.inference.saved_model_check import check_saved_model
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.runs.run_folder import Run

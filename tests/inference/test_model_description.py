@@ -7,8 +7,7 @@ from intensity_run import description
 from pydicom.uid import UID
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.model_description import describe_ensemble, device_uid
-from doubleunet_bs.inference.parse_description import parse_description
+from doubleunet_bs.inference.model_description import describe_ensemble, device_uid, parse_description
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.runs.experiments import paper_experiment
 
@@ -74,7 +73,7 @@ def test_a_damaged_field_is_named(what, field, value):
         ({"cohort": {"scans": -1}}, "cohort is missing or impossible"),
         ({"cohort": {"scans": 1, "note": "Jane Doe"}}, "cohort is missing or impossible"),
         ({"training": {**COUNTS, "cancers": {"Jane Doe": 1}}}, "training is missing or impossible"),
-        ({"members": ensemble().to_json()["members"][:1]}, "members is missing"),
+        ({"members": ensemble().to_json()["members"][:1]}, "fold is missing"),
         ({"members": [{"fold": 1}, {"fold": 2}], "fold": None, "best_epoch": None, "validation_f1": None}, "weights_s"),
         ({"members": ensemble().to_json()["members"]}, "fold is missing or impossible"),
     ],

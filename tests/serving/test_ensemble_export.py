@@ -10,8 +10,8 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import write_json
 from doubleunet_bs.inference import Predictor
+from doubleunet_bs.inference.model_description import describe_saved_model
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.inference.parse_description import read_description
 from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.runs.run_folder import open_run
@@ -62,7 +62,7 @@ def test_it_is_the_mean_by_hand(run, ensemble, scan, tensorflow):
 
 
 def test_its_description_names_its_members(run, ensemble):
-    description = read_description(ensemble / "assets.extra" / "model.json")
+    description = describe_saved_model(ensemble)
     assert description.name == "focal-tversky-otsu (changed settings), ensemble of folds 1, 2, 3"
     assert description.served_name == "focal-tversky-otsu-folds-01-02-03"
     assert (description.fold, description.best_epoch, description.validation_f1) == (None, None, None)

@@ -15,9 +15,8 @@ from intensity_run import LEVEL, SETTINGS, SHAPE, description, intensity_model
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.inference.model_description import INTENDED_USE
+from doubleunet_bs.inference.model_description import INTENDED_USE, describe_saved_model
 from doubleunet_bs.inference.model_folder import find_model, open_fold
-from doubleunet_bs.inference.parse_description import read_description
 from doubleunet_bs.inference.predictor import open_engine
 from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
@@ -68,7 +67,7 @@ def test_export_of_a_fold(trained_run):
     content = json.loads((path / "assets.extra" / "model.json").read_text())
     experiment = json.loads((trained_run / "experiment.json").read_text())
     assert content.pop("files_sha256") == hash_files(path)
-    assert read_description(path / "assets.extra" / "model.json").to_json() == content
+    assert describe_saved_model(path).to_json() == content
     assert content["intended_use"] == INTENDED_USE
     assert "not a medical device" in INTENDED_USE
     assert content["experiment"] == experiment["experiment"]
