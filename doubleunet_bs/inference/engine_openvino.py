@@ -9,8 +9,7 @@ import openvino
 from openvino import opset13 as operations
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.endpoints import INPUT, MASK, probability_name
-from doubleunet_bs.inference.engines import check_images, damaged_model
+from doubleunet_bs.inference.engines import INPUT, MASK, check_images, damaged_model, probability_name
 
 CORE = openvino.Core()
 """The one OpenVINO core of the process.

@@ -14,7 +14,7 @@ from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from doubleunet_bs.errors import ServerError
-from doubleunet_bs.inference.endpoints import (
+from doubleunet_bs.inference.engines import (
     DESCRIPTION_ENDPOINT,
     DESCRIPTION_INPUT,
     DESCRIPTION_OUTPUT,
@@ -23,8 +23,9 @@ from doubleunet_bs.inference.endpoints import (
     MASK,
     PROBABILITY,
     REGION_PROBABILITY,
+    check_images,
+    find_fault,
 )
-from doubleunet_bs.inference.engines import check_images, find_fault
 from doubleunet_bs.inference.model_description import ModelDescription, parse_description
 
 LARGEST_BATCH = 4

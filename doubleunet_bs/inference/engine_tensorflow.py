@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.inference.endpoints import ENDPOINT, INPUT, MASK, probability_name
-from doubleunet_bs.inference.engines import check_images, damaged_model
+from doubleunet_bs.inference.engines import ENDPOINT, INPUT, MASK, check_images, damaged_model, probability_name
 
 _FLOAT32_OPERATIONS = "Softmax,Sigmoid"
 """What TensorFlow's bfloat16 rewriting leaves in float32: probabilities need more than eight bits."""

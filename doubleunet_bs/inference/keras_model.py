@@ -1,7 +1,6 @@
 """Prepared grey images -> metastatic probability and mask, computed by a Keras network.
 
-Evaluation uses it, the export puts the same function into its graph, and `predict` falls back to it for a fold without
-an export.
+Evaluation uses it, and the export puts the same function into its graph.
 """
 
 import dataclasses
@@ -17,8 +16,15 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.inference.endpoints import INPUT, MASK, PROBABILITY, REGION_PROBABILITY, probability_name
-from doubleunet_bs.inference.engines import check_images, damaged_model
+from doubleunet_bs.inference.engines import (
+    INPUT,
+    MASK,
+    PROBABILITY,
+    REGION_PROBABILITY,
+    check_images,
+    damaged_model,
+    probability_name,
+)
 from doubleunet_bs.network.metrics import (
     lesion_mask,
     metastatic_probability,

@@ -17,7 +17,7 @@ from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import BENIGN_NAME, CANCERS, CLASS_NAMES
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import read_json
-from doubleunet_bs.inference.endpoints import describe_endpoints
+from doubleunet_bs.inference.engines import describe_endpoints
 from doubleunet_bs.preparation.records import MIXED, NOT_STATED, PATIENTS, PHANTOMS, UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.runs.experiments import BENIGN_CLASSES, CHOICES, EXPERIMENTS, SKELETON_CLASSES

@@ -134,7 +134,8 @@ class ModelFolder:
     Attributes:
         path: the folder, as the user named it.
         description: its metadata.
-        saved_model: the SavedModel folder; None when a fold has none, or one of other weights than it has now.
+        saved_model: the SavedModel folder; None when a fold has none, or one of other weights than it has now, and must
+            be exported again.
         trained: the fold, when the folder is one in its run.
     """
 
@@ -143,10 +144,11 @@ class ModelFolder:
     saved_model: Path | None
     trained: TrainedFold | None
 
-    def check_exported(self, engine: str) -> None:
-        """Raises `RunError` where `engine` reads exports only and there is none of the present weights."""
-        if engine == "openvino" and self.saved_model is None:
+    def export(self) -> Path:
+        """The SavedModel folder; `RunError` where there is none of the present weights."""
+        if self.saved_model is None:
             raise RunError(f"{self.path}: has no saved_model of its present weights: export it with serve-package")
+        return self.saved_model
 
 
 def _is_model(folder: Path) -> bool:

@@ -204,27 +204,21 @@ def open_engine(model: ModelFolder, engine: str = "auto", precision: str = "auto
     """An engine on this machine.
 
     Args:
-        model: from `find_model`. Without a valid export it is computed by its `model.keras`, in TensorFlow.
+        model: from `find_model`.
         engine: "auto", "tensorflow" or "openvino".
         precision: "auto" or "float32".
 
     Raises:
-        RunError: the model is damaged, changed or not one of this package, or OpenVINO has no export to read.
+        RunError: the model is damaged, changed or not one of this package, or not exported.
     """
-    model.check_exported(engine)
-    if model.saved_model:
-        check_saved_model(model.saved_model)
+    exported = model.export()
+    check_saved_model(exported)
     bfloat16 = precision == "auto" and bfloat16_instruction() is not None
-    if model.saved_model and choose_local(engine) == "openvino":
+    if choose_local(engine) == "openvino":
         from doubleunet_bs.inference.engine_openvino import OpenVinoEngine
 
-        return OpenVinoEngine(model.saved_model, bfloat16)
+        return OpenVinoEngine(exported, bfloat16)
     import_tensorflow()
-    if model.saved_model:
-        from doubleunet_bs.inference.engine_tensorflow import TensorFlowEngine
+    from doubleunet_bs.inference.engine_tensorflow import TensorFlowEngine
 
-        return TensorFlowEngine(model.saved_model, bfloat16)
-    from doubleunet_bs.inference.keras_model import Segmenter
-
-    assert model.trained is not None
-    return Segmenter.from_keras(model.trained.model_path)
+    return TensorFlowEngine(exported, bfloat16)

@@ -299,10 +299,9 @@ def rehearse_prediction(task: PredictionTask) -> int:
         check_log(task.log)
     bones = describe_models(task.model, task.skeleton)[1] if task.skeleton else None
     model = find_model(path)
-    model.check_exported(task.engine)
-    exported = model.saved_model or task.engine == "serving"
-    engine = f"engine {choose_local(task.engine) if exported else 'tensorflow'}"
-    _introduce(model.description, bones, engine, task.threshold)
+    if task.engine != "serving":
+        model.export()
+    _introduce(model.description, bones, f"engine {choose_local(task.engine)}", task.threshold)
     earlier: tuple[str, ...] = ()
     if task.previous:
         previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view)

@@ -1,6 +1,6 @@
 """A trained fold, or several as an ensemble -> a SavedModel that runs without this package.
 
-Endpoints, all for any number of scans (`inference.endpoints` has their types and shapes):
+Endpoints, all for any number of scans (`inference.engines` has their types and shapes):
 
 - `serving_default` segments prepared grey images. Scaling to the network's input is in the graph.
 - `raw_counts` prepares raw views, segments them and maps the result back: see `raw_counts.raw_counts_function`.
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import replaced_folder, write_json
-from doubleunet_bs.inference.endpoints import (
+from doubleunet_bs.inference.engines import (
     DESCRIPTION_ENDPOINT,
     DESCRIPTION_INPUT,
     DESCRIPTION_OUTPUT,

@@ -20,7 +20,8 @@ from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import create_file, new_folder, read_json, write_text
 from doubleunet_bs.findings.skeleton_result import check_same_preparation
-from doubleunet_bs.inference.endpoints import (
+from doubleunet_bs.inference.engine_serving import LARGEST_BATCH, predict_request
+from doubleunet_bs.inference.engines import (
     DESCRIPTION_ENDPOINT,
     DESCRIPTION_INPUT,
     ENDPOINT,
@@ -29,7 +30,6 @@ from doubleunet_bs.inference.endpoints import (
     RAW_INPUT,
     has_raw_counts,
 )
-from doubleunet_bs.inference.engine_serving import LARGEST_BATCH, predict_request
 from doubleunet_bs.inference.model_description import DESCRIPTION, NAME, ModelDescription, describe_saved_model
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.saved_model_check import check_saved_model

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from doubleunet_bs.constants import KEPT_ROWS, RAW_SHAPE
-from doubleunet_bs.inference.endpoints import BODY, GAINS, RAW_INPUT, STATUS
+from doubleunet_bs.inference.engines import BODY, GAINS, RAW_INPUT, STATUS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.serving import preparation_graph
 from doubleunet_bs.serving.preparation_graph import Bodies

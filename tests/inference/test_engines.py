@@ -156,20 +156,14 @@ def test_the_choice_is_said(trained_run):
         assert words in predictor.engine or "GPU" in predictor.engine
 
 
-def test_an_export_of_other_weights_is_not_used(trained_run, tmp_path, scan):
-    """The fold has been trained further: its Keras model answers, and OpenVINO, which cannot read it, says so."""
+def test_an_export_of_other_weights_is_not_used(trained_run, tmp_path):
     import shutil
 
     run = shutil.copytree(trained_run, tmp_path / "run")
     with open(run / "fold_01" / "best.weights.h5", "ab") as file:
         file.write(b"further")
-    expected = Predictor(trained_run / "fold_01").predict(scan)
-    predictor = Predictor(run / "fold_01")
-    assert "model.keras" in predictor.engine
-    assert predictor.predict(scan).lesion_pixels == expected.lesion_pixels
-    if has_openvino():
-        with pytest.raises(RunError, match="no saved_model of its present weights"):
-            Predictor(run / "fold_01", engine="openvino")
+    with pytest.raises(RunError, match="no saved_model of its present weights: export it"):
+        Predictor(run / "fold_01")
 
 
 def run_alone(script, model):

@@ -89,11 +89,9 @@ def test_engine_settings_are_refused_also_in_a_dry_run(command, phantoms, monkey
     assert not command.out.exists()
 
 
-def test_a_dry_run_sees_that_openvino_has_no_export(command, phantoms, trained_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.inference.engines.has_openvino", lambda: True)
+def test_a_dry_run_sees_that_there_is_no_export(command, phantoms, trained_run, tmp_path):
     run = shutil.copytree(trained_run, tmp_path / "run")
     shutil.rmtree(run / "fold_01" / "saved_model")
     for dry_run in ((), ("--dry-run",)):
-        arguments = (phantoms / "phantom_0001.dcm", "--engine", "openvino", *dry_run)
-        code, _, err = command(*arguments, model=run / "fold_01")
+        code, _, err = command(phantoms / "phantom_0001.dcm", *dry_run, model=run / "fold_01")
         assert code == 1 and "has no saved_model of its present weights" in err

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from intensity_run import intensity_model
 
 from doubleunet_bs.errors import ScanError
-from doubleunet_bs.inference.endpoints import STATUS_REASONS
+from doubleunet_bs.inference.engines import STATUS_REASONS
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
 
