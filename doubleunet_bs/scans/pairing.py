@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -180,54 +181,52 @@ def _take_pairs(group: Sequence[OneView], key: Callable[[OneView], object], pair
     return left
 
 
-@dataclasses.dataclass(frozen=True)
-class Moment:
-    """A date and time as exact as a header gives it.
+class Moment(NamedTuple):
+    """The earliest and the latest that the date and time of a header can be, in UTC where it gives the zone.
 
-    Attributes:
-        first: the earliest it can be. seconds: how much later it can be.
-        zone: hours and minutes from UTC, "" when unknown.
-        dated: False when there is a time of day only.
+    `parts`: whether it has a date, or a time of day only, and whether it has a zone.
     """
 
     first: datetime.datetime
-    seconds: float
-    zone: str
-    dated: bool
+    last: datetime.datetime
+    parts: tuple[bool, bool]
 
     def gap(self, other: "Moment") -> float:
         """The least number of seconds between two moments; 0 when they cannot be compared."""
-        if self.dated != other.dated or bool(self.zone) != bool(other.zone):
+        if self.parts != other.parts:
             return 0
-        early, late = sorted((self, other), key=lambda each: each.first)
-        apart = (late.first - early.first).total_seconds()
-        if not self.dated:
+        early, late = sorted((self, other))
+        apart = late.first - early.first
+        if not self.parts[0]:
             # Midnight may lie between them.
-            apart = min(apart, 24 * 3600 - apart)
-        return max(0, apart - early.seconds)
+            apart = min(apart, datetime.timedelta(days=1) - apart)
+        return max(0, (apart - (early.last - early.first)).total_seconds())
 
 
 def _acquired(dataset: Dataset) -> tuple[Moment | None, bool]:
     """When the view was acquired, and False where that is written in no form of DICOM."""
+    form = r"(\d{4}|\d{6}|(?:\d\d){4,7})(?:\.\d+)?([+-]\d{4})?"
     text = read_text(dataset, "AcquisitionDateTime")
-    date = re.sub(r"[.:/-]", "", read_text(dataset, "AcquisitionDate"))
-    if text:
-        found = re.fullmatch(r"(\d{4,14})(?:\.\d+)?([+-]\d{4})?", text)
-    else:
+    if not text:
+        form = r"((?:\d\d){4,7})(?:\.\d+)?()"
+        date = re.sub(r"[.:/-]", "", read_text(dataset, "AcquisitionDate"))
         time = read_text(dataset, "AcquisitionTime").replace(":", "")
-        text = (date or ("19000101" if time else "")) + time
-        found = re.fullmatch(r"(\d{8,14})(?:\.\d+)?()", text)
+        text = (date or "19000101") + time if date or time else ""
     if not text:
         return None, True
-    length = len(found[1]) if found else 0
-    if found is None or length % 2 or length in (4, 6):
+    if not (found := re.fullmatch(form, text)):
+        return None, False
+    digits, zone = found.groups()
+    if len(digits) < 8:
         # A year or a month is legal, but says too little.
-        return None, found is not None and length in (4, 6)
+        return None, True
     with contextlib.suppress(ValueError):
-        first = datetime.datetime.strptime(found[1], "%Y%m%d%H%M%S"[: length - 2])
-        if found[2]:
-            hours, minutes = int(found[2][:3]), int(found[2][0] + found[2][3:])
-            first -= datetime.timedelta(hours=hours, minutes=minutes)
-        seconds = {8: 24 * 3600 - 1, 10: 3599, 12: 59, 14: 0}[length]
-        return Moment(first, seconds, found[2], dated=first.year > 1900), True
+        first, last = (
+            datetime.datetime.strptime(digits + rest[len(digits) - 8 :], "%Y%m%d%H%M%S")
+            for rest in ("000000", "235959")
+        )
+        east = (
+            datetime.timedelta(hours=int(zone[:3]), minutes=int(zone[0] + zone[3:])) if zone else datetime.timedelta()
+        )
+        return Moment(first - east, last - east, (first.year > 1900, bool(zone))), True
     return None, False

@@ -5,10 +5,11 @@ views of a scan are two files that differ in the view only, by name or by folder
 `wholeBodyANT/5.jpg` and `wholeBodyPOST/5.jpg`, `Anterior/A5.png` and `Posterior/P5.png`.
 """
 
+import contextlib
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -45,35 +46,35 @@ def is_picture(source: Source) -> bool:
     return source.read(4)[0].startswith(_MARKS)
 
 
-def few_levels(source: Source) -> int:
-    """1 for a blank picture of the size of a scan, 2 or 3 for one with the few levels of a mask, 0 for any other.
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
+    """The picture, not decoded yet. Pillow warns of large pictures; those of other sizes than ours are not decoded."""
+    data, _ = source.read()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+            yield picture
+
+
+def describe_picture(source: Source) -> tuple[int, int]:
+    """How many views a picture of its size holds, and its grey levels if they are few.
+
+    Returns:
+        1 or 2, or 0 for a picture that is no scan, or damaged. And 1 for a blank picture of the size of a scan, 2 or 3
+        for one with the levels of a mask, 0 for any other.
 
     Raises:
         ScanError: "unreadable".
     """
-    data, _ = source.read()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
-                if (picture.height, picture.width) not in _SIZES or picture.mode not in _MASK_MODES:
-                    return 0
-                return len(picture.convert("RGB").getcolors(MASK_LEVELS) or ())
-    except _ERRORS:
-        return 0
-
-
-def views_by_size(source: Source) -> int:
-    """How many views a picture of this size holds, 1 or 2; 0 for a picture that is no scan, or damaged."""
-    data, _ = source.read()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-                height, width = picture.height, picture.width
-    except _ERRORS:
-        return 0
-    return 0 if (height, width) not in _SIZES else 1 if 4 * width == height else 2
+    with contextlib.suppress(*_ERRORS), _opened(source) as picture:
+        if (picture.height, picture.width) not in _SIZES:
+            return 0, 0
+        views, levels = 1 if 4 * picture.width == picture.height else 2, 0
+        if picture.format == "PNG" and picture.mode in _MASK_MODES:
+            with contextlib.suppress(*_ERRORS):
+                levels = len(picture.convert("RGB").getcolors(MASK_LEVELS) or ())
+        return views, levels
+    return 0, 0
 
 
 def view_of_path(path: str) -> tuple[str | None, str]:
@@ -142,12 +143,8 @@ def read_pictures(sources: Sequence[Source]) -> tuple[dict[str, np.ndarray], lis
 
 
 def _read_grey(source: Source) -> np.ndarray:
-    data, _ = source.read()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-        with picture:
+        with _opened(source) as picture:
             shape = picture.height, picture.width
             if shape not in _SIZES:
                 message = f"is a picture of {shape[0]} x {shape[1]} pixels: a view has 1024 x 256"
@@ -168,7 +165,7 @@ def _read_grey(source: Source) -> np.ndarray:
     grey = np.ascontiguousarray(grey, dtype=np.uint16)
     if not grey.any():
         raise ScanError("is a black picture", "blank")
-    if few_levels(source):
+    if describe_picture(source)[1]:
         raise ScanError("has the few grey levels of a mask: give the picture of the scan", "mask")
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if np.median(border) > int(grey.max()) / 2:

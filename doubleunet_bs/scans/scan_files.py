@@ -4,7 +4,7 @@ import dataclasses
 import os
 import unicodedata
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from doubleunet_bs.dicom_files.dicom_file import pydicom_silence
@@ -16,21 +16,23 @@ from doubleunet_bs.dicom_files.other_files import (
     count_kinds,
     kind_by_name,
     kind_of_other,
+    kind_of_package,
 )
 from doubleunet_bs.dicom_files.sources import (
     FIRST_LOOK_BYTES,
     Source,
     is_archive,
+    list_members,
+    open_archive,
     walk_folders,
 )
 from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR
-from doubleunet_bs.errors import ScanError, counted
+from doubleunet_bs.errors import ScanError, counted, os_reason
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
-from doubleunet_bs.scans.picture_files import SUFFIXES, few_levels, view_of_path, views_by_size
+from doubleunet_bs.scans.picture_files import SUFFIXES, describe_picture, view_of_path
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.walk_files import walk_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,51 +198,38 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     folder = str(folder)
     if not os.path.isdir(folder) and not is_archive(folder):
         raise no_folder(folder)
-    rejected: list[Rejection] = []
-    passed: list[PassedOver] = []
-    whole: list[Source] = []
+    search = _Search(folder)
+    whole: list[tuple[Source, ...]] = []
     single: list[OneView] = []
     found: dict[str, list[tuple[Source, OneView | None]]] = {}
-
-    def reject(source: Source, error: ScanError) -> None:
-        rejected.append(Rejection(_relative(source, folder), error.reason, str(error)))
-
-    def pass_over(source: Source, kind: str) -> None:
-        passed.append(PassedOver(_relative(source, folder), kind))
-
-    for source, archive in walk_files(folder, reject, pass_over):
+    for source, archive in _walk(search):
         try:
             instance, view = _look(source, archive)
         except OtherFileError as error:
-            pass_over(source, error.kind)
-            continue
+            search.pass_over(source, error.kind)
         except ScanError as error:
-            reject(source, error)
-            continue
-        found.setdefault(instance or source.label, []).append((source, view))
+            search.reject(source, error)
+        else:
+            found.setdefault(instance or source.label, []).append((source, view))
     shared: set[Source] = set()
     for files in found.values():
-        own = _without_copies(files, folder, reject) if len(files) > 1 else files
-        whole += [source for source, view in own if view is None]
+        own = _without_copies(files, search) if len(files) > 1 else files
+        whole += [(source,) for source, view in own if view is None]
         single += [view for _, view in own if view is not None]
         shared.update(source for source, _ in own if len(own) > 1)
     pairs, alone, unclear = pair_views(single)
     for view, why in unclear:
-        reject(view.source, ScanError(f"cannot be paired, since {why}", "ambiguous-pair"))
-    groups = [(source,) for source in whole] + [(pair.anterior.source, pair.posterior.source) for pair in pairs]
+        search.reject(view.source, ScanError(f"cannot be paired, since {why}", "ambiguous-pair"))
+    whole += [(pair.anterior.source, pair.posterior.source) for pair in pairs]
     for view in alone:
         if allow_missing_view:
-            groups.append((view.source,))
+            whole.append((view.source,))
         else:
             kind = f"the {view.view} view" if view.view else "one view"
-            reason = ScanError(f"holds {kind} only: the other view of its study is missing", "missing-view")
-            reject(view.source, reason)
-    scans = [ScanFiles(sources, folder, not shared.isdisjoint(sources)) for sources in groups]
-    return ScanFolder(
-        tuple(sorted(scans, key=lambda scan: scan.paths)),
-        tuple(sorted(rejected, key=lambda file: file.path)),
-        tuple(sorted(passed, key=lambda file: file.path)),
-    )
+            message = f"holds {kind} only: the other view of its study is missing"
+            search.reject(view.source, ScanError(message, "missing-view"))
+    search.scans = [ScanFiles(sources, folder, not shared.isdisjoint(sources)) for sources in whole]
+    return search.result()
 
 
 def find_pictures(
@@ -254,64 +243,119 @@ def find_pictures(
     folder = str(folder)
     if not os.path.isdir(folder):
         raise no_folder(folder)
-    scans: list[ScanFiles] = []
-    passed: list[PassedOver] = []
-    rejected: list[Rejection] = []
-    views: dict[str, dict[str, Source]] = {}
+    search = _Search(folder)
+    pairs: dict[str, dict[str, tuple[Source, int]]] = {}
 
-    def is_other(source: Source, least: int) -> bool:
-        """Note a picture that holds fewer views than a scan; True when it, or its error, is noted."""
-        relative = _relative(source, folder)
-        try:
-            if not others_beside or views_by_size(source) >= least:
-                return False
-            passed.append(PassedOver(relative, "picture"))
-        except ScanError as error:
-            rejected.append(Rejection(relative, error.reason, str(error)))
-        return True
-
-    for where, names in walk_folders(folder):
-        for name in names:
-            source = Source(os.path.join(where, name))
-            relative = _relative(source, folder)
-            if not name.lower().endswith(SUFFIXES):
-                kind = kind_by_name([name]) or ("zip archive" if name.lower().endswith(".zip") else "other file")
-                passed.append(PassedOver(relative, kind))
-                continue
-            try:
-                levels = few_levels(source)
-            except ScanError as error:
-                rejected.append(Rejection(relative, error.reason, str(error)))
-                continue
-            if levels > 1 or (levels and others_beside):
-                passed.append(PassedOver(relative, "mask" if levels > 1 else "blank picture"))
-                continue
-            view, rest = view_of_path(relative)
-            if view is None:
-                if not is_other(source, 2):
-                    scans.append(ScanFiles((source,), folder))
-            elif view not in (found := views.setdefault(os.path.splitext(rest)[0], {})):
-                found[view] = source
-            elif not is_other(source, 1):
-                message = f"shows the {view} view, as does {_relative(found[view], folder)}: keep one of the two"
-                rejected.append(Rejection(relative, "ambiguous-pair", message))
-    for found in views.values():
-        if len(found) == 2:
-            scans.append(ScanFiles((found[ANTERIOR], found[POSTERIOR]), folder))
-            continue
-        [(view, source)] = found.items()
-        if is_other(source, 1):
-            continue
-        if allow_missing_view:
-            scans.append(ScanFiles((source,), folder))
+    def take(source: Source, views: int, least: int, problem: ScanError | None = None) -> None:
+        """A scan in one picture, or its problem; a picture with fewer than the `least` views may be none."""
+        if others_beside and views < least:
+            search.pass_over(source, "picture")
+        elif problem is not None:
+            search.reject(source, problem)
         else:
-            message = f"shows the {view} view only: the picture of the other view is missing"
-            rejected.append(Rejection(_relative(source, folder), "missing-view", message))
-    return ScanFolder(
-        tuple(sorted(scans, key=lambda scan: scan.paths)),
-        tuple(sorted(rejected, key=lambda file: file.path)),
-        tuple(sorted(passed, key=lambda file: file.path)),
-    )
+            search.scans.append(ScanFiles((source,), folder))
+
+    for source in (Source(os.path.join(where, name)) for where, names in walk_folders(folder) for name in names):
+        name = os.path.basename(source.path)
+        if not name.lower().endswith(SUFFIXES):
+            other = "zip archive" if name.lower().endswith(".zip") else "other file"
+            search.pass_over(source, kind_by_name([name]) or other)
+            continue
+        try:
+            views, levels = describe_picture(source)
+        except ScanError as error:
+            search.reject(source, error)
+            continue
+        if levels > 1 or (levels and others_beside):
+            search.pass_over(source, "mask" if levels > 1 else "blank picture")
+            continue
+        view, rest = view_of_path(search.relative(source))
+        if view is None:
+            take(source, views, least=2)
+        elif view not in (found := pairs.setdefault(os.path.splitext(rest)[0], {})):
+            found[view] = source, views
+        else:
+            first = search.relative(found[view][0])
+            message = f"shows the {view} view, as does {first}: keep one of the two"
+            take(source, views, 1, ScanError(message, "ambiguous-pair"))
+    for found in pairs.values():
+        if len(found) == 2:
+            search.scans.append(ScanFiles((found[ANTERIOR][0], found[POSTERIOR][0]), folder))
+            continue
+        [(view, (source, views))] = found.items()
+        message = f"shows the {view} view only: the picture of the other view is missing"
+        take(source, views, 1, None if allow_missing_view else ScanError(message, "missing-view"))
+    return search.result()
+
+
+class _Search:
+    """What has been found in a folder so far."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self.scans: list[ScanFiles] = []
+        self.rejected: list[Rejection] = []
+        self.passed: list[PassedOver] = []
+
+    def relative(self, source: Source) -> str:
+        return _relative(source, self.folder)
+
+    def reject(self, source: Source, error: ScanError) -> None:
+        self.rejected.append(Rejection(self.relative(source), error.reason, str(error)))
+
+    def pass_over(self, source: Source, kind: str) -> None:
+        self.passed.append(PassedOver(self.relative(source), kind))
+
+    def result(self) -> ScanFolder:
+        return ScanFolder(
+            tuple(sorted(self.scans, key=lambda scan: scan.paths)),
+            tuple(sorted(self.rejected, key=lambda file: file.path)),
+            tuple(sorted(self.passed, key=lambda file: file.path)),
+        )
+
+
+def _walk(search: _Search) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:
+    """Every file once, in the order of paths; members of an archive with the open archive."""
+    for path in _paths(search):
+        if not is_archive(path):
+            yield Source(path), None
+            continue
+        try:
+            archive = open_archive(path)
+        except ScanError as error:
+            search.reject(Source(path), error)
+            continue
+        with archive:
+            members = list_members(archive)
+            if kind := kind_of_package(members):
+                search.pass_over(Source(path), kind)
+                continue
+            for member in members:
+                source = Source(path, member)
+                if kind := kind_by_name(source.steps):
+                    search.pass_over(source, kind)
+                else:
+                    yield source, archive
+
+
+def _paths(search: _Search) -> Iterator[str]:
+    if not os.path.isdir(search.folder):
+        yield search.folder
+        return
+
+    def unreadable(error: OSError) -> None:
+        message = f"cannot be read ({os_reason(error)})"
+        search.reject(Source(str(error.filename)), ScanError(message, "unreadable"))
+
+    def left_out(path: str) -> None:
+        search.pass_over(Source(path), kind_by_name([os.path.basename(path)]) or "hidden file")
+
+    for where, names in walk_folders(search.folder, unreadable, left_out):
+        for name in names:
+            if kind := kind_by_name([name]):
+                search.pass_over(Source(os.path.join(where, name)), kind)
+            else:
+                yield os.path.join(where, name)
 
 
 def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView | None]:
@@ -333,7 +377,7 @@ def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView
 
 
 def _without_copies(
-    files: Sequence[tuple[Source, OneView | None]], folder: str, reject: Callable[[Source, ScanError], None]
+    files: Sequence[tuple[Source, OneView | None]], search: _Search
 ) -> list[tuple[Source, OneView | None]]:
     """Of files with one SOP Instance UID the first of each kind: anonymisers give one UID to many scans.
 
@@ -344,10 +388,10 @@ def _without_copies(
         try:
             first, _ = kept.setdefault(hash_counts(source), (source, view))
             if first is not source:
-                raise ScanError(f"is a copy of {_relative(first, folder)} (same SOP Instance UID)", "duplicate")
+                raise ScanError(f"is a copy of {search.relative(first)} (same SOP Instance UID)", "duplicate")
         except ScanError as error:
             # A copy that is cut off must not stand in the way of the whole one.
-            reject(source, error)
+            search.reject(source, error)
     return list(kept.values())
 
 
