@@ -140,14 +140,14 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace, settings) -> int:
-    from doubleunet_bs.errors import SettingsError
-    from doubleunet_bs.evaluation.tables import summary_text
+    from doubleunet_bs.errors import SettingsError, counted
+    from doubleunet_bs.evaluation.tables import summary_text, table_text
     from doubleunet_bs.runs.run_folder import open_run
 
     [path] = args.run_paths
     found = None
     if open_run(path).experiment.is_skeleton and not args.ensemble and not args.skeleton:
-        from doubleunet_bs.evaluation.skeleton import evaluate_skeleton, format_scores
+        from doubleunet_bs.evaluation.skeleton import evaluate_skeleton
 
         for option, given in (
             ("overlap", args.overlap),
@@ -157,7 +157,9 @@ def _score(args: argparse.Namespace, settings) -> int:
             if given:
                 raise SettingsError(f"--{option} is for lesions: leave it out for the run of a skeleton")
         scores = evaluate_skeleton(path, args.fold, args.data, settings, not args.no_report)
-        print(f"{len(scores.cases)} test scans, regions of the skeleton in %\n\n{format_scores(scores)}\n")
+        print(f"{counted(len(scores.cases), 'test scan')}\n\n{table_text(scores.table(), 'region')}\n")
+        if scores.warning:
+            print(f"Warning: {scores.warning}\n")
         names = "summary.json" + ("" if args.no_report else ", report.html")
         print(f"written in {path}: {names}; in each fold's folder scores.json and predictions/")
         return 0
@@ -192,7 +194,7 @@ def _score(args: argparse.Namespace, settings) -> int:
 
 
 def _score_predictions(args: argparse.Namespace) -> int:
-    from doubleunet_bs.evaluation.evaluate_predictions import evaluate_predictions
+    from doubleunet_bs.evaluation.evaluate import evaluate_predictions
     from doubleunet_bs.evaluation.scorer import EvaluationSettings
     from doubleunet_bs.evaluation.tables import summary_text
 

@@ -222,7 +222,7 @@ def measure_agreement(
             case, lesion_fold = by_place[one.index]
             record, labels = records[case], np.asarray(dataset.labels(number_of[case]))
             kept = run.fold_path(lesion_fold) / PREDICTIONS
-            mask, _ = read_prediction(kept, case, dataset.image_shape)
+            mask, *_ = read_prediction(kept, case, dataset.image_shape)
             predicted = _index(mask, one.mask, record, table, dataset.settings.bin)
             annotated = _index(labels == METASTATIC, np.asarray(one.labels), record, table, dataset.settings.bin)
             scans.append(ScanIndex(case, predicted, annotated, truths.of(record)))

@@ -1,12 +1,16 @@
-"""Score the trained folds of a run on their test scans (paper, section 3)."""
+"""Score the trained folds of a run on their test scans (paper, section 3), or masks that another program predicted."""
 
 import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from doubleunet_bs import __version__
+from doubleunet_bs.constants import BENIGN, METASTATIC
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.dataset.joined_shards import Paths, as_paths, open_all_shards
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
@@ -18,15 +22,11 @@ from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, prec
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.write_summary import write_summary
-from doubleunet_bs.inference.model_folder import open_fold
+from doubleunet_bs.files import file_inside
+from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.run_folder import Run, open_run
-from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-if TYPE_CHECKING:
-    from doubleunet_bs.inference.keras_model import Segment
-
 
 AGREEMENT_FILES = ("bsi_agreement.json", "bsi_agreement.csv", "bsi_agreement.png", "bsi_scans.csv")
 """Of the Bone Scan Index, in a run: `bsi_agreement.write_agreement` and a picture."""
@@ -82,7 +82,7 @@ def evaluate_run(
             if number != fold:
                 _scores(run, number, settings)
     for number in trained if fold is None else [fold]:
-        evaluate_fold(run, dataset, folds, number, settings)
+        write_scores(run.fold_path(number) / SCORES, score_fold(run, dataset, folds, number, settings))
     summary = Summary(
         experiment=run.experiment.name,
         changed_settings=run.public_changes(),
@@ -99,31 +99,6 @@ def evaluate_run(
     return summary
 
 
-def check_lesions(run: Run) -> None:
-    """Raises `RunError` for a run of the skeleton experiment, whose figures are others."""
-    if run.experiment.is_skeleton:
-        raise RunError(
-            f"{run.path}: a run of the skeleton experiment: evaluate it alone, without --ensemble and --predictions"
-        )
-
-
-def _open_model(path: Path, threads: int | None) -> "Segment":
-    import_tensorflow(threads)
-    # Imported here: kept predictions and wrong commands are answered without TensorFlow.
-    from doubleunet_bs.inference.keras_model import Segmenter
-
-    return Segmenter.from_keras(path)
-
-
-def evaluate_fold(
-    run: Run, dataset: ShardedDataset, folds: Folds, fold: int, settings: EvaluationSettings
-) -> FoldScores:
-    """Score a fold as `score_fold` does and write its `scores.json`."""
-    scores = score_fold(run, dataset, folds, fold, settings)
-    write_scores(run.fold_path(fold) / SCORES, scores)
-    return scores
-
-
 def score_fold(run: Run, dataset: ShardedDataset, folds: Folds, fold: int, settings: EvaluationSettings) -> FoldScores:
     """Predict with `model.keras` of a fold what is not predicted yet, into `predictions/`, and score it.
 
@@ -134,51 +109,136 @@ def score_fold(run: Run, dataset: ShardedDataset, folds: Folds, fold: int, setti
         RunError: the fold is not trained, or was trained on another split of the scans.
         SettingsError: fold out of range.
     """
-    split = folds.split(fold)
+    split, trained = folds.split(fold), open_unseen(run, folds, fold)
+    normals, reason = unseen_normals(run.experiment, folds, fold) if settings.normals else ((), NOT_ASKED)
+    stored = StoredPredictions(
+        trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint, run.experiment.has_benign
+    )
+    scorer = Scorer(dataset, stored, settings)
+    cases = (*split.test, *split.validation, *normals)
+    scorer.predict(stored, cases, [trained.model_path], f"fold {fold}: unseen scans")
+    model = {name: getattr(trained, name) for name in ("weights_sha256", "best_epoch", "validation_f1")}
+    about = {
+        **about_scores(run, dataset, [trained.precision], model=model),
+        "folds_sha256": folds.sha256(),
+        "validation_scans": list(split.validation),
+    }
+    histograms = grey_histograms(dataset, scorer.numbers(split.validation))
+    scores = scorer.fold_scores(fold, split.test, histograms, about, (normals, reason))
+    after = scorer.postprocess(split.validation, split.test, scores.scans)
+    if settings.pictures:
+        scorer.draw(stored.folder, split.test)
+    return dataclasses.replace(scores, postprocessed=after)
+
+
+def evaluate_predictions(
+    path: str | os.PathLike,
+    predictions: str | os.PathLike,
+    data: str | os.PathLike | None = None,
+    settings: EvaluationSettings | None = None,
+) -> Summary:
+    """Score PREDICTIONS/fold_01/CASE.png and so on: class masks of the test scans of each fold.
+
+    Writes `scores.json` into each of these folders and `summary.json`, `summary.csv` and `table.tex` into PREDICTIONS.
+    A mask says nothing of probabilities: figures that need them are left out, as are normal scans.
+
+    Args:
+        path: the run, trained or not: its folds and its shards.
+        predictions: folder, whose name is that of the method in the tables. Its PNG files have the size of the prepared
+            image and the values 0 air, 1 non-metastatic, 2 metastatic, 3 benign where the shards have it.
+        data: the shards, where they are no longer where they were during training.
+        settings: `overlap` counts.
+
+    Raises:
+        RunError: a mask is missing, has another size or other values; no fold is there.
+
+    Example:
+        >>> evaluate_predictions("RUN", "nnunet/nnU-Net").mean.f1_of_means  # doctest: +SKIP
+        0.61
+    """
+    settings, folder = settings or EvaluationSettings(), Path(predictions)
+    run = open_run(path)
+    check_lesions(run)
+    dataset = open_run_data(run, data)
+    folds = read_folds(run, dataset)
+    places = {fold: folder / f"fold_{fold:02d}" for fold in range(1, len(folds) + 1)}
+    places = {fold: place for fold, place in places.items() if place.is_dir()}
+    if not places:
+        raise RunError(f"{folder}: no folder fold_01 ... fold_{len(folds):02d} with predicted masks")
+    name, scored = folder.resolve().name, []
+    about = {
+        "version": __version__,
+        "experiment": name,
+        "scans_are": scans_are(dataset.cases),
+        "data_fingerprint": dataset.fingerprint,
+        "folds_sha256": folds.sha256(),
+    }
+    # All masks are read before anything is written.
+    for fold, place in places.items():
+        split, scorer = (
+            folds.split(fold),
+            Scorer(dataset, MaskFolder(place, dataset.settings.benign == "own"), settings),
+        )
+        histograms = grey_histograms(dataset, scorer.numbers(split.validation))
+        scored.append(scorer.fold_scores(fold, split.test, histograms, about))
+    of = Provenance(
+        scans_are(dataset.cases), dataset.settings.changes(), sources=tuple(source.text for source in dataset.sources)
+    )
+    summary = Summary(name, {}, len(folds), tuple(scored), of, method=name)
+    for scores in scored:
+        write_scores(places[scores.fold] / SCORES, scores)
+    write_summary(folder, summary)
+    return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskFolder:
+    """Class masks of another program, `folder`/CASE.png; with `benign` a class 3."""
+
+    folder: Path
+    benign: bool
+
+    def read(self, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, None, np.ndarray | None]:
+        """As `StoredPredictions.read`, without probabilities.
+
+        Raises:
+            RunError: missing, not a PNG of one channel, of another size, or with values that are no class.
+        """
+        path = file_inside(self.folder, f"{case}.png", RunError)
+        try:
+            with Image.open(path, formats=["PNG"]) as picture:
+                if picture.size != shape[::-1]:
+                    found = f"{picture.size[1]} x {picture.size[0]}"
+                    raise RunError(f"{path}: a mask of {found} pixels; the prepared image has {shape[0]} x {shape[1]}")
+                mask = np.asarray(picture)
+        except FileNotFoundError:
+            raise RunError(f"{path}: missing: predict all test scans of the fold") from None
+        except (OSError, SyntaxError, ValueError) as cause:
+            raise RunError(f"{path}: not a readable PNG ({cause})") from None
+        largest = BENIGN if self.benign else METASTATIC
+        if mask.ndim != 2 or mask.max(initial=0) > largest:
+            values = f"{', '.join(map(str, range(largest)))} and {largest}"
+            raise RunError(f"{path}: not a class mask: values must be {values}, one channel")
+        return mask == METASTATIC, None, mask == BENIGN if self.benign else None
+
+
+def check_lesions(run: Run) -> None:
+    """Raises `RunError` for a run of the skeleton experiment, whose figures are others."""
+    if run.experiment.is_skeleton:
+        raise RunError(
+            f"{run.path}: a run of the skeleton experiment: evaluate it alone, without --ensemble and --predictions"
+        )
+
+
+def open_unseen(run: Run, folds: Folds, fold: int) -> TrainedFold:
+    """A trained fold to test on its test scans; RunError when it was trained on another split of the scans."""
     trained = open_fold(run, fold)
     if trained.folds_sha256 not in (None, folds.sha256()):
         raise RunError(
             f"{run.path / 'folds.json'}: not the split that fold {fold} was trained with: restore the file or train "
             "the fold again"
         )
-    normals, reason = unseen_normals(run.experiment, folds, fold) if settings.normals else ((), NOT_ASKED)
-    stored = StoredPredictions(
-        trained.path / PREDICTIONS, (trained.weights_sha256,), dataset.fingerprint, run.experiment.has_benign
-    )
-    scorer = Scorer(dataset, stored, settings)
-    scorer.predict(
-        (*split.test, *split.validation, *normals),
-        lambda: _open_model(trained.model_path, settings.threads),
-        f"fold {fold}: unseen scans",
-    )
-    scans = scorer.score(split.test)
-    scores = FoldScores(
-        fold=fold,
-        scans=scans,
-        threshold=scorer.threshold(grey_histograms(dataset, scorer.numbers(split.validation)), split.test),
-        about={
-            **about_scores(
-                run,
-                dataset,
-                [trained.precision],
-                model={
-                    "weights_sha256": trained.weights_sha256,
-                    "best_epoch": trained.best_epoch,
-                    "validation_f1": trained.validation_f1,
-                },
-            ),
-            "folds_sha256": folds.sha256(),
-            "validation_scans": list(split.validation),
-        },
-        unit=scorer.unit.name,
-        overlap=settings.overlap,
-        normals=scorer.score(normals),
-        normals_reason=reason,
-        postprocessed=scorer.postprocess(split.validation, split.test, scans),
-    )
-    if settings.pictures:
-        scorer.draw(split.test)
-    return scores
+    return trained
 
 
 def about_scores(run: Run, dataset: ShardedDataset, precisions: Sequence[str | None], **model: Any) -> dict[str, Any]:
@@ -237,14 +297,11 @@ def _scores(run: Run, fold: int, settings: EvaluationSettings) -> FoldScores | N
     # Scores of weights that have been replaced since belong to another model.
     if scores.about.get("model", {}).get("weights_sha256") != open_fold(run, fold).weights_sha256:
         return None
+    other = None
     if scores.overlap != settings.overlap:
-        raise RunError(
-            f"{path}: scored with a lesion overlap of {scores.overlap:g}, not {settings.overlap:g}: "
-            "evaluate all folds again"
-        )
-    if (scores.normals_reason != NOT_ASKED) != settings.normals:
-        raise RunError(
-            f"{path}: scored {'without' if settings.normals else 'with'} normal scans, unlike now: "
-            "evaluate all folds again"
-        )
+        other = f"with a lesion overlap of {scores.overlap:g}, not {settings.overlap:g}"
+    elif (scores.normals_reason != NOT_ASKED) != settings.normals:
+        other = f"{'without' if settings.normals else 'with'} normal scans, unlike now"
+    if other:
+        raise RunError(f"{path}: scored {other}: evaluate all folds again")
     return scores

@@ -13,9 +13,16 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from doubleunet_bs.dataset.joined_shards import Paths, as_paths, join_shards, open_all_shards, parts_of
+from doubleunet_bs.dataset.joined_shards import (
+    Paths,
+    as_paths,
+    check_no_common_scan,
+    check_prepared_alike,
+    join_shards,
+    open_all_shards,
+    parts_of,
+)
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.evaluate import about_scores, check_lesions, read_folds
 from doubleunet_bs.evaluation.paper_tables import provenance
@@ -31,10 +38,6 @@ from doubleunet_bs.preparation.records import UNOUTLINED
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
 from doubleunet_bs.runs.cohorts import recorded_shards
 from doubleunet_bs.runs.run_folder import Run, open_run
-from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-if TYPE_CHECKING:
-    from doubleunet_bs.inference.keras_model import Segment
 
 ENSEMBLE = "ensemble"
 
@@ -60,8 +63,8 @@ def evaluate_ensemble(
         `NAME-FINGERPRINT` where other shards of that name have been scored.
 
     Raises:
-        RunError: no fold is trained; the scans are not prepared as the run's; one of them was seen.
-        DatasetError: shards are missing or damaged.
+        RunError: no fold is trained.
+        DatasetError: shards are missing, damaged or not prepared as the run's; one of the scans or patients was seen.
     """
     settings = settings or EvaluationSettings()
     run = open_run(path)
@@ -72,9 +75,10 @@ def evaluate_ensemble(
     others = open_all_shards(as_paths(data), verify=True, other_patients=True)
     seen = open_seen(run, trained_on)
     own = seen["training"]
-    check_prepared(own[0], others)
+    check_prepared_alike(own[0], others)
     for shards in itertools.chain(*seen.values()):
-        check_unseen(shards, others)
+        check_no_common_scan(shards, others)
+        check_no_common_scan(shards, others, patients=True)
     folder = _folder(run, others)
     scores = _score(run, trained, join_shards(own), others, folder, settings)
     write_scores(folder / SCORES, scores)
@@ -116,31 +120,16 @@ def _score(
     reason = None if normals else "the shards hold no normal scan"
     if not settings.normals:
         normals, reason = [], NOT_ASKED
-    paths = [fold.model_path for fold in trained]
-    scorer.predict(
-        (*test, *normals, *unoutlined), lambda: ensemble_of(paths, settings.threads), "ensemble: unseen scans"
-    )
+    models = [fold.model_path for fold in trained]
+    scorer.predict(stored, (*test, *normals, *unoutlined), models, "ensemble: unseen scans")
+    members = [{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained]
+    about = about_scores(run, others, [fold.precision for fold in trained], ensemble=members)
     positives = {case for part in read_folds(run, own).parts for case in part}
-    chosen = [index for index, case in enumerate(own.cases) if case.case in positives]
-    scores = FoldScores(
-        fold=0,
-        scans=scorer.score(test),
-        threshold=scorer.threshold(grey_histograms(own, chosen), test),
-        about=about_scores(
-            run,
-            others,
-            [fold.precision for fold in trained],
-            ensemble=[{"fold": fold.fold, "weights_sha256": fold.weights_sha256} for fold in trained],
-        ),
-        unit=scorer.unit.name,
-        overlap=settings.overlap,
-        normals=scorer.score(normals),
-        normals_reason=reason,
-        unoutlined=scorer.score(unoutlined),
-    )
+    histograms = grey_histograms(own, [index for index, case in enumerate(own.cases) if case.case in positives])
+    unoutlined_scores = scorer.score(unoutlined)
     if settings.pictures:
-        scorer.draw(test)
-    return scores
+        scorer.draw(stored.folder, test)
+    return scorer.fold_scores(0, test, histograms, about, (normals, reason), unoutlined=unoutlined_scores)
 
 
 def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> dict[str, list[ShardedDataset]]:
@@ -173,47 +162,6 @@ def open_seen(run: Run, trained_on: Sequence[str | os.PathLike] = ()) -> dict[st
         if fingerprint not in used:
             raise RunError(f"{stranger.path}: given with --trained-on, but {run.path} was not trained on it")
     return seen
-
-
-def check_prepared(own: ShardedDataset, others: ShardedDataset) -> None:
-    """Raise RunError, naming each difference, when `others` were prepared with other settings than the run's shards."""
-    ours, theirs = own.settings.to_json(), others.settings.to_json()
-    different = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if theirs[name] != ours[name]]
-    if different:
-        raise RunError(f"{others.path}: prepared with other settings than the run's scans ({'; '.join(different)})")
-
-
-def check_unseen(seen: ShardedDataset, others: ShardedDataset) -> None:
-    """Raise RunError for shards with a scan or a patient of the shards `seen`.
-
-    Pseudonyms differ where the keys of two shard folders do, so scans are compared by their counts as well. A patient
-    of whom another scan was seen is then not found, and the tables say so.
-    """
-    for what, name in (("case", "case"), ("patient", "patient"), ("counts", "pixel_sha256")):
-        known = {getattr(case, name) for case in seen.cases} - {""}
-        found = [case.case for case in others.cases if getattr(case, name) in known]
-        if found:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            raise RunError(
-                f"{others.path}: {found[0]}{more} have the {what} of a scan in {seen.path}, which the folds were "
-                "trained on: test an ensemble on other patients"
-            )
-
-
-def ensemble_of(paths: Sequence[str | os.PathLike], threads: int | None = None) -> "Segment":
-    """A segmentation that averages the class probabilities of several `.keras` files.
-
-    Raises:
-        RunError: a file is missing, damaged or another network, or they take images of different sizes.
-    """
-    import_tensorflow(threads)
-    # Imported here: kept predictions and wrong commands are answered without TensorFlow.
-    from doubleunet_bs.inference.keras_model import Segmenter, load_keras_model, mean_of
-
-    models = [load_keras_model(path) for path in paths]
-    if len({model.input_shape for model in models}) > 1:
-        raise RunError(f"{paths[0]} and others: the folds take images of different sizes")
-    return Segmenter(mean_of(models), models[0].input_shape[1:3])
 
 
 def _folder(run: Run, others: ShardedDataset) -> Path:

@@ -1,7 +1,6 @@
 """Overlay pictures: a scan, its truth and its prediction side by side (as in the paper, Figures 4 to 7)."""
 
 import os
-from collections.abc import Collection
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -28,6 +27,7 @@ from doubleunet_bs.display import (
 )
 from doubleunet_bs.evaluation.tables import percent
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
+from doubleunet_bs.preparation.records import CaseRecord
 
 _PANEL_ROWS = 960
 """Height of a panel in screen pixels, about: image pixels are shown as whole blocks. All else grows with it."""
@@ -37,14 +37,12 @@ _TEXT, _DIM, _FRAME = (0, 0, 0), (89, 89, 89), (178, 178, 178)
 
 def draw_case(
     path: str | os.PathLike,
-    case: str,
+    record: CaseRecord,
     grey: np.ndarray,
     labels: np.ndarray,
     mask: np.ndarray,
-    phantom: bool | None = None,
-    warnings: Collection[str] = (),
     benign: np.ndarray | None = None,
-) -> PixelCounts:
+) -> None:
     """Draw image, truth and prediction of one case as PNG, written whole or not at all.
 
     The prediction panel has true positive, false positive and false negative pixels in their colours. Every image pixel
@@ -52,16 +50,11 @@ def draw_case(
 
     Args:
         path: the PNG file.
-        case: pseudonym, for the title.
+        record: of the case. Its warnings may put the sides in doubt.
         grey: (rows, columns) uint8 prepared image.
         labels: (rows, columns) uint8 classes.
         mask: (rows, columns), bool or 0 and 1: the prediction.
-        phantom: True: a note in the title says that this is no patient.
-        warnings: of the scan: they may put the sides in doubt.
         benign: (rows, columns) bool: predicted benign lesions, outlined in both panels; None of a model without them.
-
-    Returns:
-        The counts of the case, as printed in the title.
     """
     counts = count_pixels(labels, mask)
     background = clinical_display(grey)
@@ -84,8 +77,10 @@ def draw_case(
         draw.rectangle((left - 1, top - 1, left + width, top + height), outline=_FRAME)
         page.paste(Image.fromarray(enlarged(picture, scale)), (left, top))
         draw.text((left + width / 2, top - 10 * unit), name, _TEXT, _font(24 * unit), anchor="ms")
-        _name_views(draw, left, top, width, unit, warnings)
-    title = f"{case}     {PHANTOM_NOTE}" if phantom else case
+        # The posterior view is seen from behind and not mirrored: there the patient's left is on the left.
+        for x, text in place_names(width, record.warnings):
+            draw.text((left + x, top + 8 * unit), text, _DIM, _font(17 * unit), anchor="ma")
+    title = f"{record.case}     {PHANTOM_NOTE}" if record.phantom else record.case
     figures = {"precision": counts.precision, "sensitivity": counts.sensitivity, "F1": counts.f1}
     scores = "     ".join(f"{name} {percent(value)}{' %' * (value is not None)}" for name, value in figures.items())
     draw.text((margin, 18 * unit), title, _TEXT, _font(27 * unit))
@@ -93,15 +88,6 @@ def draw_case(
     found = None if benign is None else (int(np.count_nonzero(labels == BENIGN)), int(np.count_nonzero(benign)))
     _draw_legend(draw, page.width / 2, top + height + bottom / 2, counts, unit, found)
     save_png(path, page)
-    return counts
-
-
-def _name_views(
-    draw: ImageDraw.ImageDraw, left: int, top: int, width: int, unit: float, warnings: Collection[str]
-) -> None:
-    """The posterior view is seen from behind and not mirrored: there the patient's left is on the left."""
-    for x, text in place_names(width, warnings):
-        draw.text((left + x, top + 8 * unit), text, _DIM, _font(17 * unit), anchor="ma")
 
 
 def _draw_legend(

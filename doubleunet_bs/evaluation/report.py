@@ -91,7 +91,7 @@ def write_report(
     def images(fold: int, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         kept = read_prediction((folder or run.fold_path(fold)) / PREDICTIONS, case, dataset.image_shape)
         index = numbers[case]
-        return dataset.grey(index), np.asarray(dataset.labels(index)), *kept
+        return dataset.grey(index), np.asarray(dataset.labels(index)), *kept[:2]
 
     def warnings(case: str) -> Sequence[str]:
         return dataset.cases[numbers[case]].warnings

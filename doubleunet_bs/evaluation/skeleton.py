@@ -6,13 +6,13 @@ gets `summary.json` and `report.html`.
 
 import dataclasses
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import VIEWS
@@ -29,75 +29,95 @@ from doubleunet_bs.display import (
     save_png,
 )
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.evaluate import about_scores, open_run_data, read_folds
+from doubleunet_bs.evaluation.evaluate import about_scores, open_run_data, open_unseen, read_folds
 from doubleunet_bs.evaluation.scan_figures import png_uri
-from doubleunet_bs.evaluation.scorer import EvaluationSettings
+from doubleunet_bs.evaluation.scorer import EvaluationSettings, open_model, predict_scans
 from doubleunet_bs.evaluation.scores.fold_scores import SCORES
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS
-from doubleunet_bs.evaluation.tables import percent
+from doubleunet_bs.evaluation.tables import Table, percent, unusable_folds
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.inference.model_folder import open_fold
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
 from doubleunet_bs.runs.run_folder import Run, open_run
 from doubleunet_bs.templates import render_page
-from doubleunet_bs.tensorflow_setup import import_tensorflow
 
 if TYPE_CHECKING:
     from doubleunet_bs.inference.keras_model import CasePrediction
 
-ALL_VIEWS = ("both", *VIEWS)
 FORMAT = "skeleton scores 1"
 PICTURES_IN_REPORT = 6
+USEFUL_DICE = 0.5
+"""Mean Dice of the regions below which a fold is not usable; trained networks of `bsi.md` reach 0.7 to 0.9."""
 
 
-@dataclasses.dataclass(frozen=True)
-class RegionScore:
-    """One region over some scans.
-
-    Attributes:
-        name: of the region.
-        views: "both", "anterior" and "posterior" -> pixels, pooled over the scans.
-        dice_per_scan: Dice of both views together for each scan; None where the region is neither there nor predicted.
-    """
-
-    name: str
-    views: dict[str, PixelCounts]
-    dice_per_scan: tuple[float | None, ...]
-
-    @property
-    def mean_dice(self) -> float | None:
-        """Mean of the scans' Dice; None without one."""
-        values = [value for value in self.dice_per_scan if value is not None]
-        return float(np.mean(values)) if values else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Counts and figures, as fractions."""
-        views = {view: counts.to_json() for view, counts in self.views.items()}
-        return {"region": self.name, "views": views, "dice_per_scan": list(self.dice_per_scan)}
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SkeletonScores:
     """The scores of some scans: of a fold, or of all test scans of a run.
 
     Attributes:
-        cases: the scans. regions: one entry for each region.
+        cases: the scans, at least one.
+        counts: int64 (scans, 2 views, 12 regions, 3), see `count_regions`.
+        warning: a sentence where a fold is not usable, else "".
     """
 
     cases: tuple[str, ...]
-    regions: tuple[RegionScore, ...]
+    counts: np.ndarray
+    warning: str = ""
+
+    def pixels(self, region: int) -> dict[str, PixelCounts]:
+        """ "both", "anterior" and "posterior" -> pixels of a region, pooled over the scans; the first region is 0."""
+        own = self.counts[:, :, region].sum(axis=0)
+        return dict(zip(("both", *VIEWS), map(_counts, (own.sum(axis=0), *own)), strict=True))
+
+    def dice_per_scan(self, region: int) -> list[float | None]:
+        """Dice of both views together for each scan; None where the region is neither there nor predicted."""
+        return [_counts(scan).f1 for scan in self.counts[:, :, region].sum(axis=1)]
 
     @property
     def mean_dice(self) -> float | None:
         """Mean of the pooled Dice of the regions, both views; None where no region has one."""
-        values = [value for region in self.regions if (value := region.views["both"].f1) is not None]
-        return float(np.mean(values)) if values else None
+        return _mean([self.pixels(region)["both"].f1 for region in range(len(REGIONS))])
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        regions = [region.to_json() for region in self.regions]
+        """A JSON object; figures are fractions."""
+        regions = [
+            {
+                "region": region.name,
+                "views": {view: counts.to_json() for view, counts in self.pixels(index).items()},
+                "dice_per_scan": self.dice_per_scan(index),
+            }
+            for index, region in enumerate(REGIONS)
+        ]
         return {"mean_dice": self.mean_dice, "cases": list(self.cases), "regions": regions}
+
+    def table(self) -> Table:
+        """A row for each region, in %."""
+        rows = []
+        for index, region in enumerate(REGIONS):
+            both, *views = self.pixels(index).values()
+            figures = [both.f1, both.precision, both.sensitivity, *(view.f1 for view in views)]
+            rows.append([region.name, *map(percent, (*figures, _mean(self.dice_per_scan(index))))])
+        head = [
+            "region",
+            "Dice",
+            "precision",
+            "sensitivity",
+            "Dice anterior",
+            "Dice posterior",
+            "mean Dice of the scans",
+        ]
+        note = 'In %, pooled over the pixels of the scans. "-": neither annotated nor predicted.'
+        return Table(head, rows, notes=[note, f"Mean Dice of the regions: {percent(self.mean_dice)} %."])
+
+
+def _counts(numbers: np.ndarray) -> PixelCounts:
+    return PixelCounts(*numbers.tolist())
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return statistics.fmean(defined) if defined else None
 
 
 def count_regions(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -121,19 +141,6 @@ def count_regions(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
         true = np.diag(table)
         counts[view] = np.stack([true, table.sum(axis=0) - true, table.sum(axis=1) - true], axis=1)[1:]
     return counts
-
-
-def summarise(cases: Sequence[str], counts: Sequence[np.ndarray]) -> SkeletonScores:
-    """The scores of scans from their `count_regions`, at least one."""
-    stacked = np.stack(counts)
-    regions = []
-    for index, region in enumerate(REGIONS):
-        own = stacked[:, :, index]
-        pooled = [own.sum(axis=(0, 1)), *own.sum(axis=0)]
-        dice = tuple(PixelCounts(*map(int, scan)).f1 for scan in own.sum(axis=1))
-        views = {view: PixelCounts(*map(int, numbers)) for view, numbers in zip(ALL_VIEWS, pooled, strict=True)}
-        regions.append(RegionScore(region.name, views, dice))
-    return SkeletonScores(tuple(cases), tuple(regions))
 
 
 def evaluate_skeleton(
@@ -161,21 +168,23 @@ def evaluate_skeleton(
     dataset = open_run_data(run, data)
     if not isinstance(dataset, SkeletonDataset):
         raise RunError(f"{run.path}: not a run of the skeleton experiment: score it with evaluate_run")
-    cases: list[str] = []
-    counts: list[np.ndarray] = []
-    for number in trained if fold is None else [fold]:
-        names, found = _score_fold(run, dataset, number, settings)
-        scores = summarise(names, found)
+    numbers = trained if fold is None else [fold]
+    folds = {number: _score_fold(run, dataset, number, settings) for number in numbers}
+    weak = unusable_folds(
+        [(number, scores.mean_dice) for number, scores in folds.items()],
+        USEFUL_DICE,
+        "Dice of the regions on the test scans",
+    )
+    for number, scores in folds.items():
         about = about_scores(run, dataset, [open_fold(run, number).precision], fold=number)
         write_json(run.fold_path(number) / SCORES, {"format": FORMAT, **about, **scores.to_json()})
-        cases += names
-        counts += found
-    scores = summarise(cases, counts)
-    about = about_scores(run, dataset, [], folds=trained if fold is None else [fold])
-    write_json(run.path / "summary.json", {"format": FORMAT, **about, **scores.to_json()})
+    cases = tuple(case for scores in folds.values() for case in scores.cases)
+    pooled = SkeletonScores(cases, np.concatenate([scores.counts for scores in folds.values()]), weak)
+    about = about_scores(run, dataset, [], folds=numbers)
+    write_json(run.path / "summary.json", {"format": FORMAT, **about, **pooled.to_json()})
     if report:
-        _write_report(run, dataset, scores)
-    return scores
+        _write_report(run, dataset, pooled)
+    return pooled
 
 
 def predict_regions(
@@ -186,35 +195,26 @@ def predict_regions(
     Raises:
         RunError: the fold was trained on another split.
     """
-    trained, folds = open_fold(run, fold), read_folds(run, dataset)
-    if trained.folds_sha256 not in (None, folds.sha256()):
-        raise RunError(f"{run.path / 'folds.json'}: not the split that fold {fold} was trained with: restore the file")
-    import_tensorflow(settings.threads)
-    # Imported here: wrong commands are answered without TensorFlow.
-    from doubleunet_bs.inference.keras_model import Segmenter, predict_cases
-
-    found = predict_cases(Segmenter.from_keras(trained.model_path), dataset, numbers, settings.batch_size)
-    shown = None if settings.show_progress else True
-    yield from tqdm(found, f"skeleton, fold {fold}: test scans", len(numbers), unit="scan", disable=shown)
+    trained = open_unseen(run, read_folds(run, dataset), fold)
+    segment = open_model([trained.model_path], settings.threads)
+    yield from predict_scans(segment, dataset, numbers, settings, f"skeleton, fold {fold}: test scans")
 
 
-def _score_fold(
-    run: Run, dataset: SkeletonDataset, fold: int, settings: EvaluationSettings
-) -> tuple[list[str], list[np.ndarray]]:
+def _score_fold(run: Run, dataset: SkeletonDataset, fold: int, settings: EvaluationSettings) -> SkeletonScores:
     """Predict the test scans of a fold; keep their masks and draw them."""
     test = set(read_folds(run, dataset).split(fold).test)
     numbers = [index for index, case in enumerate(dataset.cases) if case.case in test]
     folder = run.fold_path(fold) / PREDICTIONS
     folder.mkdir(exist_ok=True)
-    names, counts = [], []
+    cases, counts = [], []
     for one in predict_regions(run, dataset, fold, numbers, settings):
         record = dataset.cases[one.index]
         save_png(mask_path(run, fold, record.case), region_picture(one.mask))
         if settings.pictures:
             save_png(folder / f"{record.case}.png", draw_regions(one.grey, one.labels, one.mask))
-        names.append(record.case)
+        cases.append(record.case)
         counts.append(count_regions(one.labels, one.mask))
-    return names, counts
+    return SkeletonScores(tuple(cases), np.stack(counts))
 
 
 def mask_path(run: Run, fold: int, case: str) -> Path:
@@ -233,32 +233,13 @@ def draw_regions(grey: np.ndarray, *masks: np.ndarray) -> np.ndarray:
     return np.hstack([enlarged(panel, scale) for panel in panels])
 
 
-def format_scores(scores: SkeletonScores) -> str:
-    """A table for the terminal."""
-    lines = ["                        Dice  precision  sensitivity   anterior  posterior   mean over scans"]
-    for row in _rows(scores):
-        name, dice, precision, sensitivity, anterior, posterior, mean = row
-        lines.append(f"{name:<20}{dice:>8}{precision:>11}{sensitivity:>13}{anterior:>11}{posterior:>11}{mean:>18}")
-    lines.append(f"{'mean of the regions':<20}{percent(scores.mean_dice):>8}")
-    return "\n".join(lines)
-
-
-def _rows(scores: SkeletonScores) -> list[list[str]]:
-    rows = []
-    for region in scores.regions:
-        both = region.views["both"]
-        figures = [both.f1, both.precision, both.sensitivity, *(region.views[view].f1 for view in VIEWS)]
-        rows.append([region.name, *map(percent, figures), percent(region.mean_dice)])
-    return rows
-
-
 def _write_report(run: Run, dataset: SkeletonDataset, scores: SkeletonScores) -> None:
     pictures: list[tuple[str, str]] = []
+    numbers = {record.case: index for index, record in enumerate(dataset.cases)}
     for path in sorted(run.path.glob(f"fold_*/{PREDICTIONS}/*_regions.png")):
         case = path.name.removesuffix("_regions.png")
-        index = next((k for k, record in enumerate(dataset.cases) if record.case == case), None)
-        if case in scores.cases and index is not None and len(pictures) < PICTURES_IN_REPORT:
-            mask = np.array(Image.open(path))
+        if case in scores.cases and len(pictures) < PICTURES_IN_REPORT:
+            index, mask = numbers[case], np.array(Image.open(path))
             picture = draw_regions(dataset.grey(index), np.asarray(dataset.labels(index)), mask)
             pictures.append((case, png_uri(picture)))
     page = render_page(
@@ -267,8 +248,8 @@ def _write_report(run: Run, dataset: SkeletonDataset, scores: SkeletonScores) ->
         title=f"Skeleton: {run.path.name}",
         phantoms=PHANTOM_NOTE if scans_are(dataset.cases) == PHANTOMS else "",
         scans=len(scores.cases),
-        mean=percent(scores.mean_dice),
-        rows=_rows(scores),
+        warning=scores.warning,
+        regions=scores.table(),
         legend=[(region.name, hex_colour(region.colour)) for region in REGIONS],
         pictures=pictures,
         sources=[source.text for source in dataset.sources],

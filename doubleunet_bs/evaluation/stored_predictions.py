@@ -11,8 +11,7 @@ below 1, where equal steps of the probability would make ties of them.
 
 import dataclasses
 import functools
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from doubleunet_bs.preparation.shards import load_arrays
 PREDICTIONS = "predictions"
 FORMAT = 3
 _INDEX = "predictions.json"
-_FOLDERS_OF_FORMAT_2 = ("mask", "probability")
 _STEPS, _ZERO, _ONE = 2000, 0, 2**16 - 1
 _HALF = 2**15
 
@@ -76,8 +74,10 @@ class StoredPredictions:
         (self.folder / _INDEX).unlink(missing_ok=True)
         for path in (*self.folder.glob("*.npz"), *self.folder.glob("*.png")):
             path.unlink()
-        for name in _FOLDERS_OF_FORMAT_2:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def read(self, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """See `read_prediction`."""
+        return read_prediction(self.folder, case, shape, self.benign)
 
     def _owner(self) -> dict[str, Any]:
         return {"format": FORMAT, "weights_sha256": list(self.weights), "data_fingerprint": self.data_fingerprint}
@@ -91,60 +91,27 @@ class StoredPredictions:
         if not isinstance(content, dict) or any(content.get(name) != value for name, value in self._owner().items()):
             return []
         cases = content.get("cases")
-        if not isinstance(cases, list) or not all(
-            isinstance(case, str) and CASE_NAME.fullmatch(case) for case in cases
-        ):
-            return []
-        return cases
+        if isinstance(cases, list) and all(isinstance(case, str) and CASE_NAME.fullmatch(case) for case in cases):
+            return cases
+        return []
 
 
-def complete(
-    stored: StoredPredictions,
-    cases: Sequence[str],
-    predict: Callable[[list[str]], Iterable[tuple[str, np.ndarray, np.ndarray]]],
-    recompute: bool = False,
-) -> list[str]:
-    """Predict those of `cases` that are not kept yet.
-
-    Args:
-        stored: where predictions are kept.
-        cases: that are needed.
-        predict: takes cases, yields (case, mask, probability); not called when all are there.
-        recompute: ignore what is kept and predict all of them.
-
-    Returns:
-        The cases that were predicted now.
-    """
-    if recompute:
-        stored.clear()
-    missing = stored.missing(cases)
-    if missing:
-        stored.keep(predict(missing))
-    return missing
-
-
-def read_prediction(folder: Path, case: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Read the mask, bool, and the probability, float32, of a case, both of the given shape.
+def read_prediction(
+    folder: Path, case: str, shape: tuple[int, int], benign: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Read the mask, bool, the probability, float32, and with `benign` the mask of benign lesions, of a case.
 
     Raises:
-        RunError: the file is missing, damaged or of another size.
+        RunError: the file is missing, damaged or not of this (rows, columns).
     """
-    kept = _load(folder, case, shape, {"mask": np.dtype(bool), "probability": np.dtype("<u2")})
-    return kept["mask"], decode_probability(kept["probability"])
-
-
-def read_benign(folder: Path, case: str, shape: tuple[int, int]) -> np.ndarray:
-    """Read the mask of benign lesions of a case, bool; see `read_prediction`."""
-    return _load(folder, case, shape, {"benign": np.dtype(bool)})["benign"]
-
-
-def _load(folder: Path, case: str, shape: tuple[int, int], types: dict[str, np.dtype]) -> dict[str, np.ndarray]:
     path = file_inside(folder, f"{case}.npz", RunError)
+    types = {"mask": np.dtype(bool), "probability": np.dtype("<u2")} | ({"benign": np.dtype(bool)} if benign else {})
     try:
-        return load_arrays(path, {name: (tuple(shape), dtype) for name, dtype in types.items()})
+        kept = load_arrays(path, {name: (tuple(shape), dtype) for name, dtype in types.items()})
     except ValueError:
         message = f"{path}: not a kept prediction of {shape[0]} x {shape[1]} pixels; evaluate with --recompute"
         raise RunError(message) from None
+    return kept["mask"], decode_probability(kept["probability"]), kept.get("benign")
 
 
 def encode_probability(probability: np.ndarray) -> np.ndarray:

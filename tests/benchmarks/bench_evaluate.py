@@ -57,14 +57,14 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
 @contextlib.contextmanager
 def timed_parts(seconds: dict[str, float]):
     """Add up the time in each part of an evaluation."""
-    from doubleunet_bs.evaluation import evaluate
+    from doubleunet_bs.evaluation import evaluate, scorer
     from doubleunet_bs.evaluation.scorer import Scorer
     from doubleunet_bs.evaluation.stored_predictions import StoredPredictions
     from doubleunet_bs.inference.keras_model import Segmenter
 
     parts = [
         (Segmenter, "__call__", "prediction"),
-        (evaluate.Segmenter, "from_keras", "loading the networks"),
+        (scorer, "open_model", "loading the networks"),
         (Scorer, "score", "scores of scans"),
         (Scorer, "threshold", "intensity threshold"),
         (Scorer, "draw", "pictures"),

@@ -15,6 +15,7 @@ from score_makers import scan
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.compare_runs import compare_runs, format_comparison, write_comparison
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
+from doubleunet_bs.evaluation.scores.fold_scores import write_scores
 from doubleunet_bs.evaluation.scores.statistics import SEED, Comparison, compare_scans, holm_corrected
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
@@ -188,7 +189,8 @@ def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shard
 
     copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
     run, dataset = open_run(copies[1]), open_shards(shards)
-    evaluate.evaluate_fold(run, dataset, run.folds(dataset), 3, dataclasses.replace(QUICK, overlap=0.5))
+    scores = evaluate.score_fold(run, dataset, run.folds(dataset), 3, dataclasses.replace(QUICK, overlap=0.5))
+    write_scores(run.fold_path(3) / "scores.json", scores)
     evaluate.evaluate_run(copies[0], settings=QUICK, report=False)
 
     def files():

@@ -8,12 +8,11 @@ import pytest
 from intensity_run import FALSE_PIXELS, intensity_model, make_run, make_shards, write_fold
 
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
-from doubleunet_bs.evaluation.evaluate import evaluate_fold, evaluate_run
+from doubleunet_bs.evaluation.evaluate import evaluate_run, score_fold
 from doubleunet_bs.evaluation.paper_tables import PAPER_ROWS, provenance
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores.fold_scores import read_scores
 from doubleunet_bs.files import read_json, write_json
-from doubleunet_bs.inference.keras_model import Segmenter
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import open_shards
@@ -180,7 +179,7 @@ def test_normal_scans_that_did_not_train_are_scored(tmp_path, shards, tensorflow
 
 def test_what_is_predicted_already_needs_no_network(evaluated, monkeypatch):
     path, before = evaluated
-    monkeypatch.setattr(Segmenter, "from_keras", lambda path: pytest.fail("the network was loaded"))
+    monkeypatch.setattr("doubleunet_bs.evaluation.scorer.open_model", lambda *_: pytest.fail("the network was loaded"))
     after = evaluate_run(path, show_progress=False)
     assert after.to_json() == before.to_json()
     # Another rule for lesions changes lesions, and nothing else.
@@ -276,7 +275,7 @@ def test_pictures_of_other_scans_go(own_run, shards):
     (folder / "case-of-before.png").touch()
     (folder / "notes.txt").touch()
     run, dataset = open_run(own_run), open_shards(shards)
-    evaluate_fold(run, dataset, run.folds(dataset), 1, EvaluationSettings(show_progress=False))
+    score_fold(run, dataset, run.folds(dataset), 1, EvaluationSettings(show_progress=False))
     assert not (folder / "case-of-before.png").exists()
     assert (folder / "notes.txt").exists()
 

@@ -9,8 +9,7 @@ from PIL import Image
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.evaluation.evaluate import evaluate_run
-from doubleunet_bs.evaluation.evaluate_predictions import evaluate_predictions
+from doubleunet_bs.evaluation.evaluate import evaluate_predictions, evaluate_run
 from doubleunet_bs.evaluation.stored_predictions import read_prediction
 from doubleunet_bs.runs.run_folder import open_run
 
@@ -23,7 +22,7 @@ def scored(trained_run, tmp_path_factory):
     folder = run.parent / "masks" / "fold_01"
     folder.mkdir(parents=True)
     for scan in summary.folds[0].scans:
-        mask, _ = read_prediction(run / "fold_01" / "predictions", scan.case, (160, 128))
+        mask, *_ = read_prediction(run / "fold_01" / "predictions", scan.case, (160, 128))
         Image.fromarray(np.where(mask, 2, 1).astype(np.uint8)).save(folder / f"{scan.case}.png")
     return run, summary, folder.parent
 

@@ -10,10 +10,8 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.evaluation.scores.scan_scores import score_patients, score_scan
 from doubleunet_bs.evaluation.stored_predictions import (
     StoredPredictions,
-    complete,
     decode_probability,
     encode_probability,
-    read_prediction,
 )
 
 SHAPE = (6, 8)
@@ -33,10 +31,17 @@ def predict(cases):
     return [prediction(case, number) for number, case in enumerate(cases)]
 
 
+def complete(stored, cases):
+    """Predict what is missing, and say what that was."""
+    missing = stored.missing(cases)
+    stored.keep(predict(missing))
+    return missing
+
+
 def test_there_and_back(stored):
-    assert complete(stored, ["case-a", "case-b"], predict) == ["case-a", "case-b"]
+    assert complete(stored, ["case-a", "case-b"]) == ["case-a", "case-b"]
     for case, mask, probability in predict(["case-a", "case-b"]):
-        kept, chance = read_prediction(stored.folder, case, SHAPE)
+        kept, chance, _ = stored.read(case, SHAPE)
         np.testing.assert_array_equal(kept, mask.astype(bool))
         assert chance.dtype == np.float32
         np.testing.assert_allclose(chance, probability, atol=1e-4)
@@ -47,7 +52,7 @@ def test_probabilities_close_to_0_and_1_stay_apart(stored):
     high = [0.9990, 0.9991, 0.9999, 0.99999, 0.999999, 0.9999999, 1.0]
     values = np.array([high, np.subtract(1, high), np.linspace(0, 1, len(high))], np.float32)
     stored.keep([("case-a", np.ones(values.shape, bool), values)])
-    _, kept = read_prediction(stored.folder, "case-a", values.shape)
+    _, kept, _ = stored.read("case-a", values.shape)
     for row, direction in zip(kept, (1, -1, 1), strict=True):
         assert (np.diff(row) * direction > 0).all()
     assert (kept == 0).tolist() == (values == 0).tolist() and (kept == 1).tolist() == (values == 1).tolist()
@@ -89,64 +94,51 @@ def test_patients_are_ranked_the_same_from_kept_predictions(stored):
     # Of twelve pairs eleven stand in the right order, and one is equal.
     own = area(pictures.get)
     assert own == pytest.approx(11.5 / 12)
-    assert area(lambda case: read_prediction(stored.folder, case, SHAPE)[1]) == own
-
-
-def test_predictions_of_the_former_format_are_recomputed(stored):
-    """Format 2 had two PNG files a case, in folders of their own, which go."""
-    stored.folder.mkdir()
-    for name in ("mask", "probability"):
-        (stored.folder / name).mkdir()
-        (stored.folder / name / "case-a.png").write_bytes(b"a picture")
-    content = {"format": 2, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["case-a"]}
-    (stored.folder / "predictions.json").write_text(json.dumps(content))
-    assert complete(stored, ["case-a"], predict) == ["case-a"]
-    assert read_prediction(stored.folder, "case-a", SHAPE)[1].any()
-    assert sorted(path.name for path in stored.folder.iterdir()) == ["case-a.npz", "predictions.json"]
+    assert area(lambda case: stored.read(case, SHAPE)[1]) == own
 
 
 def test_nothing_is_predicted_twice(stored):
-    complete(stored, ["case-a", "case-b"], predict)
-    assert complete(stored, ["case-b", "case-a"], lambda cases: pytest.fail("predicted again")) == []
+    complete(stored, ["case-a", "case-b"])
+    assert stored.missing(["case-b", "case-a"]) == []
     # A new case alone; the others stay.
-    assert complete(stored, ["case-b", "case-c"], predict) == ["case-c"]
+    assert complete(stored, ["case-b", "case-c"]) == ["case-c"]
     assert stored.missing(["case-a", "case-b", "case-c", "case-d"]) == ["case-d"]
-    assert complete(stored, ["case-a"], predict, recompute=True) == ["case-a"]
-    assert stored.missing(["case-a", "case-b"]) == ["case-b"]
+    stored.clear()
+    assert stored.missing(["case-a"]) == ["case-a"]
 
 
 def test_other_weights_and_other_shards_make_them_worthless(stored):
-    complete(stored, ["case-a", "case-b"], predict)
+    complete(stored, ["case-a", "case-b"])
     for other in (
         StoredPredictions(stored.folder, ("other",), "data"),
         StoredPredictions(stored.folder, ("weights", "more"), "data"),
         StoredPredictions(stored.folder, ("weights",), "other"),
     ):
         assert other.missing(["case-a", "case-b"]) == ["case-a", "case-b"]
-    complete(StoredPredictions(stored.folder, ("other",), "data"), ["case-a"], predict)
+    complete(StoredPredictions(stored.folder, ("other",), "data"), ["case-a"])
     # What the first weights predicted is gone, not left lying beside.
     assert [path.name for path in stored.folder.glob("*.npz")] == ["case-a.npz"]
 
 
 def test_an_interrupted_prediction_is_not_taken_for_a_whole_one(stored):
-    def stops(cases):
-        yield prediction(cases[0])
+    def stops():
+        yield prediction("case-a")
         raise KeyboardInterrupt
 
     stored.folder.mkdir()
     (stored.folder / "case-a.png").touch()
     with pytest.raises(KeyboardInterrupt):
-        complete(stored, ["case-a", "case-b"], stops)
+        stored.keep(stops())
     assert not (stored.folder / "case-a.png").exists()
     assert stored.missing(["case-a", "case-b"]) == ["case-a", "case-b"]
 
 
 def test_a_picture_goes_with_the_prediction_it_shows(stored):
-    complete(stored, ["case-a", "case-b"], predict)
+    complete(stored, ["case-a", "case-b"])
     for case in ("case-a", "case-b"):
         (stored.folder / f"{case}.png").touch()
     (stored.folder / "case-a.npz").unlink()
-    complete(stored, ["case-a", "case-b"], predict)
+    complete(stored, ["case-a", "case-b"])
     assert [path.name for path in stored.folder.glob("*.png")] == ["case-b.png"]
     stored.clear()
     assert not list(stored.folder.iterdir())
@@ -154,17 +146,17 @@ def test_a_picture_goes_with_the_prediction_it_shows(stored):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 3, "cases": 3}'])
 def test_an_unreadable_index_means_predicting_again(stored, content):
-    complete(stored, ["case-a"], predict)
+    complete(stored, ["case-a"])
     (stored.folder / "predictions.json").write_text(content)
     assert stored.missing(["case-a"]) == ["case-a"]
 
 
 def test_a_lost_prediction_is_recomputed_and_a_damaged_one_is_named(stored):
-    complete(stored, ["case-a", "case-b"], predict)
+    complete(stored, ["case-a", "case-b"])
     (stored.folder / "case-a.npz").unlink()
     assert stored.missing(["case-a", "case-b"]) == ["case-a"]
     with pytest.raises(RunError, match="7 x 8"):
-        read_prediction(stored.folder, "case-b", (7, 8))
+        stored.read("case-b", (7, 8))
     path = stored.folder / "case-b.npz"
     whole = path.read_bytes()
     damaged = bytearray(whole)
@@ -172,14 +164,14 @@ def test_a_lost_prediction_is_recomputed_and_a_damaged_one_is_named(stored):
     for content in (b"", b"no archive", whole[:-40], bytes(damaged)):
         path.write_bytes(content)
         with pytest.raises(RunError, match=r"b\.npz: not a kept prediction of 6 x 8 pixels; evaluate with --recompute"):
-            read_prediction(stored.folder, "case-b", SHAPE)
+            stored.read("case-b", SHAPE)
     for arrays in ({"mask": np.ones(SHAPE, bool)}, {"mask": np.ones(SHAPE), "probability": np.ones(SHAPE, np.uint16)}):
         np.savez_compressed(path, **arrays)
         with pytest.raises(RunError, match="not a kept prediction"):
-            read_prediction(stored.folder, "case-b", SHAPE)
+            stored.read("case-b", SHAPE)
 
 
 def test_the_index_says_what_it_belongs_to(stored):
-    complete(stored, ["case-a"], predict)
+    complete(stored, ["case-a"])
     content = json.loads((stored.folder / "predictions.json").read_text())
     assert content == {"format": 3, "weights_sha256": ["weights"], "data_fingerprint": "data", "cases": ["case-a"]}
