@@ -147,7 +147,7 @@ def _cohort_size(cohort: Path, experiment: "Experiment", fold: int, patients: in
 def _make_phantoms(cohort: Path, patients: int) -> None:
     from doubleunet_bs.phantom import make_cohort
 
-    make_cohort(cohort, patients, positive_fraction=POSITIVE_FRACTION, workers=2)
+    make_cohort(cohort, patients, positive_fraction=POSITIVE_FRACTION)
 
 
 def _prepare(cohort: Path, shards: Path) -> None:

@@ -2,11 +2,11 @@
 
 The scans test this software from end to end. They are not patients, and a score reached on them says nothing about
 patients. Without --seed you get the phantoms on which the demo trains: do not test its model on them.
-The files depend on the arguments only, not on the number of workers.
+The files depend on the arguments only.
 
 Examples:
   doubleunet-bs phantom --out phantoms --patients 100
-  doubleunet-bs phantom --out prostate --patients 40 --cancer prostate --seed 7 --workers 4
+  doubleunet-bs phantom --out prostate --patients 40 --cancer prostate --seed 7
   doubleunet-bs phantom --out known --patients 50 --positive-fraction 1 --bsi 0.1:13 --seed 7
 
 Writes DIR, which appears when everything is complete:
@@ -58,9 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="widen build, posture, uptake, camera and scan length beyond what is usual, for a network that is to meet "
         "other scans than phantoms",
     )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="number of worker processes (default %(default)s)"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,7 +74,6 @@ def run(args: argparse.Namespace) -> int:
         args.cancer,
         args.positive_fraction,
         args.seed,
-        args.workers,
         wanted_index=wanted,
         varied=args.varied,
     )

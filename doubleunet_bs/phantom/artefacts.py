@@ -17,7 +17,7 @@ MOST_COUNTS = 0.6e6  # in all of an injection site
 
 def draw_artefacts(
     rng: np.random.Generator, bones: PosedSkeleton, camera: Camera, body: Surfaces, bright: float
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
+) -> np.ndarray:
     """Draw the artefacts of one scan.
 
     Args:
@@ -25,22 +25,17 @@ def draw_artefacts(
         bright: counts of the 99th percentile of the normal image.
 
     Returns:
-        Noise-free anterior and posterior images in counts, float32 (1024, 256), both in anterior columns, and the
-        names of the artefacts.
+        Noise-free images in counts, float32 (2, 1024, 256), anterior view first, both in anterior columns.
     """
     images = np.zeros((2, ROWS, COLUMNS), np.float32)
-    named: list[str] = []
 
     def add(xyz: np.ndarray, weight: np.ndarray, peak: float) -> None:
         patch = project(camera, body, xyz, weight)
-        if patch is None:
-            return
-        top = max(view.max() for view in patch.views())
-        for image, view in zip(images, patch.views(), strict=True):
-            image[patch.box] += view * np.float32(peak / top)
+        if patch is not None:
+            patch.times(peak / patch.views.max()).add_to(images)
 
     if rng.random() < 0.8:
-        _injection(rng, bones, camera, images, add, bright, named)
+        _injection(rng, bones, camera, images, add, bright)
     for _ in range(rng.poisson(0.25)):
         place = rng.choice(["groin", "thigh", "hand"])
         point = {
@@ -55,10 +50,9 @@ def draw_artefacts(
         else:
             centre = bones.at(point)
         add(*blob(rng, centre, rng.uniform(3, 14, 3) * (1, 1, 0.2)), bright * float(np.exp(rng.normal(0.3, 0.6))))
-        named.append("contamination")
     if bones.patient.sex == "M" and rng.random() < 0.3:
-        _catheter(rng, bones, add, bright, named)
-    return images[0], images[1], named
+        _catheter(rng, bones, add, bright)
+    return images
 
 
 def _injection(
@@ -68,7 +62,6 @@ def _injection(
     images: np.ndarray,
     add: Callable[[np.ndarray, np.ndarray, float], None],
     bright: float,
-    named: list[str],
 ) -> None:
     """A vein of the elbow or the hand; in one of eight patients some tracer leaked beside it."""
     side = str(rng.choice(["L", "R"], p=[0.45, 0.55]))
@@ -86,17 +79,14 @@ def _injection(
     area = 1.13 * np.hypot(size[0], 12.5) * np.hypot(size[1], 12.5) / camera.spacing_mm**2
     peak = float(min(bright * np.exp(level), HOTTEST_COUNTS, MOST_COUNTS / area))
     add(*blob(rng, centre, size), peak)
-    named.append("extravasation" if extravasated else "injection site")
     if rng.random() < 0.3 and at_elbow:
         top = bones.at((np.array(ELBOW) + (-1.0, -12, 2.0)) * flip, f"upper_arm_{side}")
         vein = tube([centre, (centre + top) / 2, top], 0.25, [1.0, 0.5, 0.05])
         add(vein.xyz, vein.weight, bright * float(rng.uniform(0.2, 0.9)))
-    if peak > 12 * bright:
+    if peak > 12 * bright:  # septal penetration
         row, column = camera.pixels(centre[None])
         star = _star(int(row[0]), int(column[0]), float(rng.uniform(0, np.pi / 3)))
-        for image in images:
-            image += np.float32(peak) * star
-        named.append("septal penetration")
+        images += np.float32(peak) * star
 
 
 def _star(row: int, column: int, turn: float) -> np.ndarray:
@@ -114,7 +104,6 @@ def _catheter(
     bones: PosedSkeleton,
     add: Callable[[np.ndarray, np.ndarray, float], None],
     bright: float,
-    named: list[str],
 ) -> None:
     """From the bladder over one thigh to a bag beside the leg or between the shanks."""
     sign = float(rng.choice([-1, 1]))
@@ -131,4 +120,3 @@ def _catheter(
     pouch = ellipsoid(bag + (0, 7.5, 0), (4.6, 8.0, 1.5), 1.0)
     full = pouch.weight / (1 + np.exp((bag[1] + 7.5 - rng.uniform(-3, 5) - pouch.xyz[:, 1]) / 0.8))
     add(pouch.xyz, full + 0.04 * pouch.weight, bright * float(np.exp(rng.normal(0.6, 0.7))))
-    named.append("catheter and urine bag")

@@ -67,22 +67,21 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-    """A rectangle of both views: its rows and columns `box`, and the float32 images inside it.
+    """A rectangle of both views: its rows and columns `box`, and float32 `views` (2, rows, columns), anterior first.
 
     Both are in the anterior view's columns: the posterior view is mirrored only when it is stored.
     """
 
     box: tuple[slice, slice]
-    anterior: np.ndarray
-    posterior: np.ndarray
-
-    def views(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both images, anterior first."""
-        return self.anterior, self.posterior
+    views: np.ndarray
 
     def times(self, factor: float) -> "Patch":
         """The same patch, `factor` times as bright."""
-        return Patch(self.box, self.anterior * np.float32(factor), self.posterior * np.float32(factor))
+        return Patch(self.box, self.views * np.float32(factor))
+
+    def add_to(self, frames: np.ndarray) -> None:
+        """Add it to float32 frames (2, 1024, 256)."""
+        frames[:, *self.box] += self.views
 
 
 def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray, margin: int = 24) -> Patch | None:
@@ -116,7 +115,7 @@ def project(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray,
         pairs = zip(layers.reshape(shape).astype(np.float32), POINT_SPREAD_MM, strict=True)
         blurred = [spread(image, sigma * camera.blur / camera.spacing_mm) for image, sigma in pairs]
         images.append(functools.reduce(np.add, blurred))
-    return Patch((slice(int(top), int(bottom)), slice(int(left), int(right))), images[0], images[1])
+    return Patch((slice(int(top), int(bottom)), slice(int(left), int(right))), np.stack(images))
 
 
 def soft_tissue_image(camera: Camera, body: Surfaces) -> np.ndarray:

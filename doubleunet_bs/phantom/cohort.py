@@ -1,13 +1,10 @@
 """A cohort of phantoms in a folder: DICOM files, Labelme outlines, region masks, patients.csv and truth.csv."""
 
 import csv
-import itertools
 import json
 import math
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +32,6 @@ def make_cohort(
     cancer: str = "breast",
     positive_fraction: float = 0.9,
     seed: int = 0,
-    workers: int = 1,
     wanted_index: tuple[float, float] | None = None,
     varied: bool = False,
 ) -> Path:
@@ -49,15 +45,12 @@ def make_cohort(
     Scan k depends on `seed`, k, `cancer`, `positive_fraction` and `varied`. Positive scans are spread evenly.
     With `wanted_index` it also depends on `patients`.
 
-    With more than one worker a script needs the guard `if __name__ == "__main__":`, as processes are spawned.
-
     Args:
         out: a folder that does not exist yet, or an empty one.
         patients: 1 or more.
         cancer: "breast" or "prostate".
         positive_fraction: share of scans with metastases, 0-1 (paper, section 2.1: 90 of 100).
         seed: 0 or more.
-        workers: processes; the files are the same whatever their number.
         wanted_index: true Bone Scan Index in percent of the first and the last scan with metastases. Those between are
             spaced evenly on a logarithmic scale. None draws lesions as they are reported.
         varied: builds, postures, uptake and cameras beyond the usual ones, see `phantom.variation`.
@@ -71,26 +64,28 @@ def make_cohort(
     """
     patients = check_whole(patients, "patients", 1)
     seed = check_whole(seed, "seed")
-    workers = check_whole(workers, "workers", 1)
     if cancer not in CANCERS:
         raise SettingsError(f"unknown cancer {cancer!r}: choose one of {', '.join(CANCERS)}")
     if not (isinstance(positive_fraction, int | float) and 0 <= positive_fraction <= 1):
         raise SettingsError(f"positive fraction must be between 0 and 1, not {positive_fraction!r}")
     positives = [_is_positive(index, positive_fraction) for index in range(patients)]
-    wanted = _wanted(wanted_index, sum(positives))
+    wanted = _wanted(wanted_index, positives)
     with new_folder(out) as folder:
         for name in ("scans", "labels", "regions"):
             (folder / name).mkdir()
-        tasks = [
-            (str(folder), seed, index, cancer, positive, next(wanted) if positive else None, varied)
-            for index, positive in enumerate(positives)
-        ]
-        # The progress bar goes on as results are taken; None: on terminals only.
-        bar = tqdm(_run(tasks, min(workers, patients)), "phantoms", patients, unit="scan", disable=None)
-        with open(folder / "truth.csv", "w", encoding="utf-8", newline="") as file:
+
+        def write(index: int, positive: bool, index_of_scan: float | None) -> dict:
+            return _write_scan(make_phantom(seed, index, cancer, positive, index_of_scan, varied=varied), folder)
+
+        with (
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+            open(folder / "truth.csv", "w", encoding="utf-8", newline="") as file,
+        ):
             table = csv.DictWriter(file, TRUTH, lineterminator="\n")
             table.writeheader()
-            table.writerows(bar)
+            rows = pool.map(write, range(patients), positives, wanted)
+            # The progress bar goes on as results are taken; None: on terminals only.
+            table.writerows(tqdm(rows, "phantoms", patients, unit="scan", disable=None))
         with open(folder / "labels" / "patients.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["scan", "patient", "cancer", "metastases"])
@@ -115,40 +110,30 @@ def _is_positive(index: int, fraction: float) -> bool:
     return count_positives(index + 1, fraction) > count_positives(index, fraction)
 
 
-def _wanted(limits: tuple[float, float] | None, positives: int) -> Iterator[float | None]:
-    """The wanted index of each scan with metastases in turn."""
+def _wanted(limits: tuple[float, float] | None, positives: list[bool]) -> list[float | None]:
+    """The wanted index of each scan, None for those without metastases."""
     if limits is None:
-        return itertools.repeat(None)
+        return [None] * len(positives)
     low, high = limits
     if not 0 < low <= high <= LARGEST_INDEX:
         raise SettingsError(f"BSI {low:g}:{high:g}: two values above 0 and at most {LARGEST_INDEX:g}, in this order")
-    return iter(np.geomspace(low, high, positives).tolist())
+    values = iter(np.geomspace(low, high, sum(positives)).tolist())
+    return [next(values) if positive else None for positive in positives]
 
 
-def _run(tasks: list[tuple], workers: int) -> Iterator[dict]:
-    if workers == 1:
-        yield from map(_write_scan, tasks)
-        return
-    # "spawn": a forked child would inherit whatever threads the caller has running (TensorFlow's, for one).
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_write_scan, tasks)
-
-
-def _write_scan(task: tuple[str, int, int, str, bool, float | None, bool]) -> dict:
+def _write_scan(scan: PhantomScan, folder: Path) -> dict:
     """Write the files of one scan. Returns its row of truth.csv."""
-    folder, seed, index, cancer, positive, wanted, varied = task
-    scan = make_phantom(seed, index, cancer, positive, wanted, varied=varied)
-    name = f"{stem(index)}.dcm"
-    write_dicom(scan, Path(folder) / "scans" / name)
-    if positive:
+    name = stem(scan.index)
+    write_dicom(scan, folder / "scans" / f"{name}.dcm")
+    if scan.metastatic:
         for view in VIEWS:
-            text = json.dumps(to_labelme(scan, view, name), indent=2) + "\n"
-            (Path(folder) / "labels" / f"{stem(index)}_{view}.json").write_text(text, encoding="utf-8")
+            text = json.dumps(to_labelme(scan, view, f"{name}.dcm"), indent=2) + "\n"
+            (folder / "labels" / f"{name}_{view}.json").write_text(text, encoding="utf-8")
     for view, mask in scan.regions().items():
-        save_png(Path(folder) / "regions" / f"{stem(index)}_{view}.png", region_picture(mask))
-    figures = {f"bsi {name}": scan.true_index(table) for name, table in WEIGHT_TABLES.items()}
-    figures |= {f"fraction {name}": fraction for name, fraction in scan.involved.items()}
-    return {"scan": stem(index), **{name: f"{value:.5g}" for name, value in figures.items()}}
+        save_png(folder / "regions" / f"{name}_{view}.png", region_picture(mask))
+    figures = {f"bsi {table}": scan.true_index(weights) for table, weights in WEIGHT_TABLES.items()}
+    figures |= {f"fraction {region}": fraction for region, fraction in scan.involved.items()}
+    return {"scan": name, **{column: f"{value:.5g}" for column, value in figures.items()}}
 
 
 def to_labelme(scan: PhantomScan, view: str, image_path: str) -> dict:

@@ -14,8 +14,7 @@ class Focus:
     """Extra uptake before it is made visible.
 
     Attributes:
-        kind: what it is: "metastasis", "rib fracture", "degenerative spine", ...
-        site: the bone or place: "T7", "rib_L4", "skin", ...
+        site: the bone of a metastasis, "T7" or "rib_L4", or the name of what is benign, "rib fracture".
         xyz: (points, 3) patient cm.
         weight: (points,) relative; only the proportions matter.
         contrast: (normal + focus) / normal at its brightest point, in the view that shows it better.
@@ -23,7 +22,6 @@ class Focus:
             its own uptake, before the camera blurs it, is at least half of its maximum.
     """
 
-    kind: str
     site: str
     xyz: np.ndarray
     weight: np.ndarray
@@ -38,12 +36,12 @@ def blob(rng: np.random.Generator, centre, fwhm_mm, points: int = 900) -> tuple[
     return (np.asarray(centre, float) + offset).astype(np.float32), np.ones(points, np.float32)
 
 
-def illuminate(focus: Focus, camera: Camera, body: Surfaces, normal: list[np.ndarray]) -> Patch | None:
+def illuminate(focus: Focus, camera: Camera, body: Surfaces, normal: np.ndarray) -> Patch | None:
     """Project a focus into both views, scaled so that it has its contrast in the view that shows it better.
 
     Args:
         focus, camera, body: what to project, where the patient lies, and their skin.
-        normal: noise-free anterior and posterior image of the patient without foci, anterior columns.
+        normal: noise-free images of the patient without foci, (2, 1024, 256), anterior columns.
 
     Returns:
         The scaled patch; None when the focus lies outside the image or emits nothing.
@@ -52,7 +50,7 @@ def illuminate(focus: Focus, camera: Camera, body: Surfaces, normal: list[np.nda
     if patch is None:
         return None
     best = 0.0
-    for image, background in zip(patch.views(), normal, strict=True):
+    for image, background in zip(patch.views, normal, strict=True):
         row, column = np.unravel_index(np.argmax(image), image.shape)
         best = max(best, image[row, column] / max(background[patch.box][row, column], 1e-3))
     if best <= 0:
@@ -121,7 +119,7 @@ def _lesion(rng: np.random.Generator, bones: PosedSkeleton, site: str, level: fl
         stretch = np.array([1, rng.uniform(1, 2.2), 1]) if site == "femur" else rng.uniform(0.8, 1.25, 3)
         shape = _ball(rng, bones, centre, size * stretch)
     xyz, weight, involved = shape
-    return Focus("metastasis", name, xyz, weight, contrast, involved)
+    return Focus(name, xyz, weight, contrast, involved)
 
 
 def _bone(rng: np.random.Generator, site: str) -> str:
@@ -161,7 +159,7 @@ def draw_extent(
         involved = first + order[:inside]
         reach = max(float(distance[order[inside - 1]]), 0.1)
         near = np.exp2(-((distance / reach) ** 2))
-        foci.append(Focus("metastasis", name, xyz, (weight * near).astype(np.float32), contrast, involved))
+        foci.append(Focus(name, xyz, (weight * near).astype(np.float32), contrast, involved))
         wanted -= float(gained[inside - 1])
         left[involved] = 0
     return foci

@@ -39,21 +39,6 @@ LEAST_PIXELS = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesion:
-    """One metastasis.
-
-    Attributes:
-        site: the bone it sits in, for instance "T7" or "rib_L4".
-        contrast: (normal bone + lesion) / normal bone at its brightest point, in the better view.
-        pixels: view -> pixels annotated there; 0 where a physician would not see it.
-    """
-
-    site: str
-    contrast: float
-    pixels: dict[str, int]
-
-
-@dataclasses.dataclass(frozen=True)
 class PhantomScan:
     """A synthetic scan, fully in memory.
 
@@ -64,11 +49,9 @@ class PhantomScan:
         anterior, posterior: uint16 (1024, 256) counts, as a camera stores them: the posterior view seen from behind.
         mean: view -> float32 (1024, 256), the noise-free expectation of those counts.
         lesions: view -> uint8 (1024, 256), 2 where a physician would outline a metastasis, else 0.
-        lesion_list: one entry per metastasis, seen or not.
+        metastases: all of them, seen or not.
         involved: name of a region of the skeleton -> fraction of its bone that lies within a metastasis, in three
             dimensions. wanted_index: the Bone Scan Index that was asked for, if any. repeat: see `make_phantom`.
-        mimics: names of what is hot without being a metastasis, sorted, each once.
-        benign_foci: (kind, site) of every benign focus.
         patient, acquisition: how it was drawn. varied: beyond the usual ranges.
     """
 
@@ -80,12 +63,10 @@ class PhantomScan:
     posterior: np.ndarray
     mean: dict[str, np.ndarray]
     lesions: dict[str, np.ndarray]
-    lesion_list: tuple[Lesion, ...]
+    metastases: tuple[Focus, ...]
     involved: dict[str, float]
     wanted_index: float | None
     repeat: int
-    mimics: tuple[str, ...]
-    benign_foci: tuple[tuple[str, str], ...]
     patient: Patient
     acquisition: Acquisition
     varied: bool = False
@@ -168,12 +149,11 @@ def make_phantom(
     camera = acquisition.camera
     body = surfaces(parts, patient, camera.row_y, camera.column_x)
 
-    organs, mimics = draw_organs(organ_rng, bones)
-    normal = _normal_frames(bones, acquisition, body, organs)
-    benign = draw_benign(benign_rng, bones)
-    shown = [image.copy() for image in normal]
-    for focus in benign:
-        _add(shown, illuminate(focus, camera, body, normal))
+    normal = _normal_frames(bones, acquisition, body, draw_organs(organ_rng, bones))
+    shown = normal.copy()
+    for focus in draw_benign(benign_rng, bones):
+        if (patch := illuminate(focus, camera, body, normal)) is not None:
+            patch.add_to(shown)
     patches: list[tuple[Focus, Patch]] = []
     while metastatic and not patches:  # draw again if all lie where the camera does not see
         if wanted_index is None:
@@ -185,27 +165,21 @@ def make_phantom(
 
     # From relative units to expected counts. Lesions take their share of the tracer: the sum is the same without them.
     field = camera.field()
-    without, lesions = [image + scatter(image) for image in shown], _lesion_frames(patches)
-    shares = (acquisition.counts, acquisition.counts * acquisition.posterior_share)
-    sums = [float(((a + b) * field).sum(dtype=np.float64)) for a, b in zip(without, lesions, strict=True)]
-    scales = [share / total for share, total in zip(shares, sums, strict=True)]
+    without = _scattered(shown)
+    sums = [float(image.sum(dtype=np.float64)) for image in (without + _lesion_frames(patches)) * field]
+    scales = [acquisition.counts / sums[0], acquisition.counts * acquisition.posterior_share / sums[1]]
+    factors = np.array(scales, np.float32)[:, None, None]
     bright = float(np.percentile(without[0], 99)) * scales[0]
-    *artefacts, named = draw_artefacts(organ_rng, bones, camera, body, bright)
-    expected = [
-        image * np.float32(scale) + artefact + scatter(artefact)
-        for image, scale, artefact in zip(without, scales, artefacts, strict=True)
-    ]
+    artefacts = draw_artefacts(organ_rng, bones, camera, body, bright)
+    expected = without * factors + artefacts + np.stack([scatter(image) for image in artefacts])
 
-    masks, lesion_list = _annotate(patches, expected, scales)
-    while patches and not any(mask.any() for mask in masks):
+    masks = _annotate(patches, expected, scales)
+    while patches and not masks.any():
         # A scan with metastases must show at least one.
         focus, patch = patches[0]
         patches[0] = dataclasses.replace(focus, contrast=1 + 1.4 * (focus.contrast - 1)), patch.times(1.4)
-        masks, lesion_list = _annotate(patches, expected, scales)
-    expected = [
-        image + lesion * np.float32(scale)
-        for image, lesion, scale in zip(expected, _lesion_frames(patches), scales, strict=True)
-    ]
+        masks = _annotate(patches, expected, scales)
+    expected = expected + _lesion_frames(patches) * factors
 
     involved = np.zeros(len(bones.xyz), bool)
     for focus, _ in patches:
@@ -225,12 +199,10 @@ def make_phantom(
         posterior=counts["posterior"],
         mean=mean,
         lesions={"anterior": masks[0], "posterior": np.ascontiguousarray(masks[1][:, ::-1])},
-        lesion_list=tuple(lesion_list),
+        metastases=tuple(focus for focus, _ in patches),
         involved=involved_fractions(involved),
         wanted_index=wanted_index,
         repeat=repeat,
-        mimics=tuple(sorted({focus.kind for focus in benign} | set(mimics) | set(named))),
-        benign_foci=tuple((focus.kind, focus.site) for focus in benign),
         patient=patient,
         acquisition=acquisition,
         varied=varied,
@@ -261,66 +233,48 @@ def _with_motion(bones: PosedSkeleton, acquisition: Acquisition) -> tuple[np.nda
     return xyz, bones.weight
 
 
-def _normal_frames(bones: PosedSkeleton, acquisition: Acquisition, body: Surfaces, organs: Cloud) -> list[np.ndarray]:
-    """Skeleton, organs and soft tissue in both views, relative units, anterior columns."""
+def _normal_frames(bones: PosedSkeleton, acquisition: Acquisition, body: Surfaces, organs: Cloud) -> np.ndarray:
+    """Skeleton, organs and soft tissue in both views, float32 (2, 1024, 256), relative units, anterior columns."""
     camera = acquisition.camera
-    frames = _frames(camera, body, *_with_motion(bones, acquisition))
-    soft = soft_tissue_image(camera, body)
-    return [
-        np.maximum(bone + organ + soft, 0)
-        for bone, organ in zip(frames, _frames(camera, body, organs.xyz, organs.weight), strict=True)
-    ]
+    frames = np.zeros((2, ROWS, COLUMNS), np.float32)
+    for xyz, weight in (_with_motion(bones, acquisition), (organs.xyz, organs.weight)):
+        if (patch := project(camera, body, xyz, weight)) is not None:
+            patch.add_to(frames)
+    return np.maximum(frames + soft_tissue_image(camera, body), 0)
 
 
-def _lesion_patches(
-    foci: list[Focus], camera: Camera, body: Surfaces, normal: list[np.ndarray]
-) -> list[tuple[Focus, Patch]]:
+def _lesion_patches(foci: list[Focus], camera: Camera, body: Surfaces, normal: np.ndarray) -> list[tuple[Focus, Patch]]:
     """The foci the camera can see, each with its image."""
     field, patches = camera.field(), []
     for focus in foci:
         patch = illuminate(focus, camera, body, normal)
         if patch is not None:
-            patch = Patch(patch.box, patch.anterior * field[patch.box], patch.posterior * field[patch.box])
-            if patch.anterior.any():
+            patch = Patch(patch.box, patch.views * field[patch.box])
+            if patch.views[0].any():
                 patches.append((focus, patch))
     return patches
 
 
-def _lesion_frames(patches: list[tuple[Focus, Patch]]) -> list[np.ndarray]:
-    """All lesions with the scatter they cause, relative units, anterior columns."""
-    frames = [np.zeros((ROWS, COLUMNS), np.float32) for _ in VIEWS]
+def _lesion_frames(patches: list[tuple[Focus, Patch]]) -> np.ndarray:
+    """All lesions with the scatter they cause, float32 (2, 1024, 256), relative units, anterior columns."""
+    frames = np.zeros((2, ROWS, COLUMNS), np.float32)
     for _, patch in patches:
-        _add(frames, patch)
-    return [image + scatter(image) for image in frames] if patches else frames
+        patch.add_to(frames)
+    return _scattered(frames) if patches else frames
 
 
-def _frames(camera: Camera, body: Surfaces, xyz: np.ndarray, weight: np.ndarray) -> list[np.ndarray]:
-    frames = [np.zeros((ROWS, COLUMNS), np.float32) for _ in VIEWS]
-    _add(frames, project(camera, body, xyz, weight))
-    return frames
+def _scattered(frames: np.ndarray) -> np.ndarray:
+    return frames + np.stack([scatter(image) for image in frames])
 
 
-def _add(frames: list[np.ndarray], patch: Patch | None) -> None:
-    if patch is not None:
-        for frame, image in zip(frames, patch.views(), strict=True):
-            frame[patch.box] += image
-
-
-def _annotate(
-    patches: list[tuple[Focus, Patch]], expected: list[np.ndarray], scales: list[float]
-) -> tuple[list[np.ndarray], list[Lesion]]:
-    """Outline every lesion in both views (anterior columns)."""
-    masks = [np.zeros((ROWS, COLUMNS), np.uint8) for _ in VIEWS]
-    lesions = []
-    for focus, patch in patches:
-        pixels = dict.fromkeys(VIEWS, 0)
-        for number, (view, image) in enumerate(zip(VIEWS, patch.views(), strict=True)):
-            outline = visible_outline(image * np.float32(scales[number]), expected[number][patch.box])
-            masks[number][patch.box][outline] = METASTATIC
-            pixels[view] = int(outline.sum())
-        lesions.append(Lesion(focus.site, focus.contrast, pixels))
+def _annotate(patches: list[tuple[Focus, Patch]], expected: np.ndarray, scales: list[float]) -> np.ndarray:
+    """Outline every lesion in both views: uint8 (2, 1024, 256), anterior columns."""
+    masks = np.zeros(expected.shape, np.uint8)
+    for _, patch in patches:
+        for mask, image, around, scale in zip(masks, patch.views, expected, scales, strict=True):
+            mask[patch.box][visible_outline(image * np.float32(scale), around[patch.box])] = METASTATIC
     # An outline has no holes: the masks are what the outlines enclose.
-    return [METASTATIC * draw_polygons(mask_polygons(mask), mask.shape) for mask in masks], lesions
+    return np.stack([METASTATIC * draw_polygons(mask_polygons(mask), mask.shape) for mask in masks])
 
 
 def visible_outline(signal: np.ndarray, surroundings: np.ndarray) -> np.ndarray:

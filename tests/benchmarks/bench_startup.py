@@ -118,7 +118,7 @@ def make_shards(folder: Path, patients: int, bin: int) -> None:
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
 
-    cohort = make_cohort(folder / "phantoms", patients, positive_fraction=1.0, workers=2)
+    cohort = make_cohort(folder / "phantoms", patients, positive_fraction=1.0)
     prepare_cohort(
         CohortJob(
             scans=cohort / "scans",

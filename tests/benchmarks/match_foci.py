@@ -34,7 +34,7 @@ def phantom_with_outlines(index: int):
     patches, expected, scales = kept
     outlines = {view: [] for view in VIEWS}
     for _, patch in patches:
-        for number, (view, image) in enumerate(zip(VIEWS, patch.views(), strict=True)):
+        for number, (view, image) in enumerate(zip(VIEWS, patch.views, strict=True)):
             outline = np.zeros((1024, 256), bool)
             signal = image * np.float32(scales[number])
             outline[patch.box] = module.visible_outline(signal, expected[number][patch.box])

@@ -57,7 +57,7 @@ def make_cohorts(out: Path) -> None:
     for name, (cancer, patients, part, seed) in COHORTS.items():
         phantoms = out / f"{name}_phantoms"
         if not phantoms.exists():
-            make_cohort(phantoms, patients, cancer=cancer, positive_fraction=part, seed=seed, workers=2)
+            make_cohort(phantoms, patients, cancer=cancer, positive_fraction=part, seed=seed)
         if not (out / name).exists():
             # Other phantoms than the two cohorts': with a key of their own they share no pseudonym either.
             same = () if name == UNSEEN else ("--key", key)

@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 
 from doubleunet_bs.__main__ import main
-from doubleunet_bs.commands.demo import POSITIVE_FRACTION
 from doubleunet_bs.files import read_json
-from doubleunet_bs.phantom import make_cohort
-from doubleunet_bs.phantom.cohort import count_positives
 
 
 def run(*arguments):
@@ -92,13 +89,3 @@ def test_demo_refuses_the_impossible_before_it_makes_anything(tmp_path, capsys, 
     assert run("demo", tmp_path / "demo", "--patients", 10, *options) in (1, 2)
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "demo").exists()
-
-
-def test_demo_counts_the_patients_with_metastases_as_the_cohort_does(monkeypatch, tmp_path):
-    monkeypatch.setattr("doubleunet_bs.phantom.cohort._write_scan", lambda task: {})
-    for patients in (9, 10, 16, 19, 25, 130):
-        make_cohort(tmp_path / str(patients), patients, positive_fraction=POSITIVE_FRACTION)
-        table = (tmp_path / str(patients) / "labels" / "patients.csv").read_text().splitlines()[1:]
-        assert len(table) == patients and count_positives(patients, POSITIVE_FRACTION) == sum(
-            row.endswith(",yes") for row in table
-        )

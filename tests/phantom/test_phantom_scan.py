@@ -10,6 +10,7 @@ from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.phantom import scan as scan_module
+from doubleunet_bs.phantom.benign import draw_benign
 from doubleunet_bs.phantom.metastases import MOST_LESIONS, Focus, blob, draw_metastases
 from doubleunet_bs.phantom.patient import draw_patient, pose_skeleton, template_skeleton
 
@@ -30,6 +31,11 @@ def body(scan):
     """Where the smoothed anterior view stands out from the room's background."""
     smooth = cv2.GaussianBlur(counts(scan, "anterior"), (0, 0), 3)
     return smooth > max(0.08 * np.percentile(smooth, 95), 2 * scan.acquisition.background)
+
+
+def digest(scan):
+    parts = (scan.anterior, scan.posterior, scan.lesions["anterior"], scan.regions()["posterior"])
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
 
 
 def test_views_are_counts_of_the_raw_geometry(cohort):
@@ -139,11 +145,11 @@ def test_a_left_sided_lesion_is_right_in_front_and_left_behind(monkeypatch):
     """A patient faces the viewer in the anterior view, and is seen from behind in the posterior one."""
 
     def one_rib_lesion(rng, bones, cancer):
-        return [Focus("metastasis", "rib_L7", *blob(rng, bones.on_rod("rib_L7", 0.5), 10), 5.0)]
+        return [Focus("rib_L7", *blob(rng, bones.on_rod("rib_L7", 0.5), 10), 5.0)]
 
     monkeypatch.setattr(scan_module, "draw_metastases", one_rib_lesion)
     scan = make_phantom(21, 0)
-    assert [lesion.site for lesion in scan.lesion_list] == ["rib_L7"]
+    assert [focus.site for focus in scan.metastases] == ["rib_L7"]
     columns = {view: np.nonzero(scan.lesions[view])[1] for view in VIEWS}
     middle = scan.acquisition.camera.middle_column
     assert columns["anterior"].min() > middle + 20 and columns["posterior"].max() < 255 - middle - 20
@@ -152,10 +158,7 @@ def test_a_left_sided_lesion_is_right_in_front_and_left_behind(monkeypatch):
 
 def test_same_arguments_same_scan_and_nothing_else():
     first, again = make_phantom(5, 2), make_phantom(5, 2)
-    assert (
-        first.anterior.tobytes() == again.anterior.tobytes() and first.posterior.tobytes() == again.posterior.tobytes()
-    )
-    assert first.lesions["anterior"].tobytes() == again.lesions["anterior"].tobytes()
+    assert digest(first) == digest(again)
     for other in (make_phantom(5, 3), make_phantom(6, 2)):
         assert other.anterior.tobytes() != first.anterior.tobytes()
 
@@ -163,7 +166,7 @@ def test_same_arguments_same_scan_and_nothing_else():
 def test_a_repeated_scan_is_the_same_patient_elsewhere_with_new_noise():
     first, second, third = (make_phantom(5, 2, repeat=number) for number in range(3))
     assert first.patient.uptake == second.patient.uptake and first.involved == second.involved
-    assert [lesion.site for lesion in first.lesion_list] == [lesion.site for lesion in second.lesion_list]
+    assert [focus.site for focus in first.metastases] == [focus.site for focus in second.metastases]
     cameras = [scan.acquisition.camera for scan in (first, second, third)]
     shift = [(one.top_row - cameras[0].top_row, one.middle_column - cameras[0].middle_column) for one in cameras[1:]]
     assert all(0 < abs(value) < 20 for pair in shift for value in pair) and shift[0] != shift[1]
@@ -174,14 +177,9 @@ def test_a_repeated_scan_is_the_same_patient_elsewhere_with_new_noise():
     assert make_phantom(5, 2, repeat=1).anterior.tobytes() == second.anterior.tobytes()
 
 
-def digest(scan):
-    parts = (scan.anterior, scan.posterior, scan.lesions["anterior"], scan.regions()["posterior"])
-    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
-
-
 def test_varied_phantoms_leave_the_usual_ranges():
-    usual = [make_phantom(5, k, metastatic=False) for k in range(6)]
-    varied = [make_phantom(5, k, metastatic=False, varied=True) for k in range(6)]
+    usual = [make_phantom(5, k, metastatic=False) for k in range(4)]
+    varied = [make_phantom(5, k, metastatic=False, varied=True) for k in range(4)]
     assert digest(varied[0]) == digest(make_phantom(5, 0, metastatic=False, varied=True)) != digest(usual[0])
 
     def spread(scans, figure):
@@ -209,17 +207,17 @@ def test_normal_scans_have_no_lesions_but_what_imitates_them(cohort):
     normal = [scan for scan in cohort if not scan.metastatic]
     assert len(normal) == 3
     for scan in normal:
-        assert not scan.lesion_list and not any(scan.lesions[view].any() for view in VIEWS)
-        assert "bladder" in scan.mimics
-    assert sum(len(scan.benign_foci) for scan in normal) >= 3
+        assert not scan.metastases and not any(scan.lesions[view].any() for view in VIEWS)
+    skeleton, rng = template_skeleton(), np.random.default_rng(0)
+    benign = [focus for scan in normal for focus in draw_benign(rng, pose_skeleton(skeleton, scan.patient))]
+    assert len(benign) >= 3 and all(focus.contrast > 1 and not len(focus.involved) for focus in benign)
 
 
 def test_metastatic_scans_show_something_in_some_view(cohort):
     for scan in cohort:
         if scan.metastatic:
             assert any(scan.lesions[view].any() for view in VIEWS)
-            assert all(lesion.contrast >= 1.5 for lesion in scan.lesion_list)
-            assert any(any(lesion.pixels.values()) for lesion in scan.lesion_list)
+            assert scan.metastases and all(focus.contrast >= 1.5 for focus in scan.metastases)
 
 
 def test_the_same_patient_without_metastases_differs_only_by_them():
@@ -255,12 +253,8 @@ def test_number_and_sites_of_lesions(cancer):
     bones = pose_skeleton(skeleton, draw_patient(rng, skeleton, cancer))
     draws = [draw_metastases(rng, bones, cancer) for _ in range(120)]
     numbers = np.array([len(draw) for draw in draws])
-    assert (
-        3 <= np.median(numbers) <= 5
-        and np.percentile(numbers, 95) >= 12
-        and numbers.min() >= 1
-        and numbers.max() <= MOST_LESIONS
-    )
+    assert 3 <= np.median(numbers) <= 5 and np.percentile(numbers, 95) >= 12
+    assert numbers.min() >= 1 and numbers.max() <= MOST_LESIONS
     sites = [focus.site for draw in draws for focus in draw]
     contrasts = np.array([focus.contrast for draw in draws for focus in draw])
     assert contrasts.min() >= 1.9 and contrasts.max() <= 6
@@ -270,11 +264,8 @@ def test_number_and_sites_of_lesions(cancer):
 
     spine = np.mean([site[0] in "CTL" and site[1:].isdigit() for site in sites])
     lumbar = np.mean([site[0] == "L" and site[1:].isdigit() for site in sites])
-    pelvis, ribs, breastbone = (
-        share("ilium", "sacrum", "si", "pubis", "ischium", "acetabulum"),
-        share("rib"),
-        share("manubrium", "sternum"),
-    )
+    pelvis = share("ilium", "sacrum", "si", "pubis", "ischium", "acetabulum")
+    ribs, breastbone = share("rib"), share("manubrium", "sternum")
     if cancer == "breast":
         assert spine > pelvis > ribs > breastbone > 0.02
         assert 0.03 <= share("skull") <= 0.10
@@ -282,17 +273,10 @@ def test_number_and_sites_of_lesions(cancer):
         assert pelvis + lumbar > 0.5 and ribs < 0.15
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"seed": -1},
-        {"seed": 1.5},
-        {"seed": 0, "index": -2},
-        {"seed": 0, "cancer": "lung"},
-        {"seed": "a"},
-        {"seed": 0, "repeat": -1},
-    ],
-)
+@pytest.mark.parametrize("wrong", [
+    {"seed": -1}, {"seed": 1.5}, {"seed": 0, "index": -2}, {"seed": 0, "cancer": "lung"}, {"seed": "a"},
+    {"seed": 0, "repeat": -1},
+])  # fmt: skip
 def test_wrong_arguments_are_refused(wrong):
     with pytest.raises(SettingsError):
         make_phantom(**wrong)

@@ -65,11 +65,12 @@ def test_projection_attenuates_with_depth_and_keeps_counts():
     camera = Camera(2.0, 100, 128, (0, 256), (0, 1024))
     patch = project(camera, body, np.array([[0, 50, 4.0]], np.float32), np.array([1.0]))
     # 1 cm^3 x activity in pixels of 0.04 cm^2: the sum over pixels is 25, times what 6 or 14 cm of tissue let through.
-    assert patch.anterior.sum() == pytest.approx(25 * np.exp(-ATTENUATION * 6), rel=1e-3)
-    assert patch.posterior.sum() == pytest.approx(25 * np.exp(-ATTENUATION * 14), rel=1e-3)
-    row, column = np.unravel_index(patch.anterior.argmax(), patch.anterior.shape)
+    anterior, posterior = patch.views
+    assert anterior.sum() == pytest.approx(25 * np.exp(-ATTENUATION * 6), rel=1e-3)
+    assert posterior.sum() == pytest.approx(25 * np.exp(-ATTENUATION * 14), rel=1e-3)
+    row, column = np.unravel_index(anterior.argmax(), anterior.shape)
     assert (row + patch.box[0].start, column + patch.box[1].start) == (350, 128)
-    assert patch.anterior.max() > patch.posterior.max()
+    assert anterior.max() > posterior.max()
     assert project(camera, body, np.array([[500, 50, 0]], np.float32), np.array([1.0])) is None
 
 

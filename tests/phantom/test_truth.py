@@ -117,11 +117,9 @@ def test_region_masks_are_those_of_an_upright_person(scan):
             columns = np.nonzero(mask == region_number(name))[1]
             assert 0.35 < (columns < column).mean() < 0.65, name
     # In front the breastbone hides the spine, behind the shoulder blades hide ribs.
-    assert (posterior == region_number("thoracic spine")).sum() > 1.3 * (
-        anterior == region_number("thoracic spine")
-    ).sum()
-    assert (posterior == region_number("scapulae")).sum() > 1.5 * (anterior == region_number("scapulae")).sum()
-    assert (posterior == region_number("clavicles")).sum() < 0.8 * (anterior == region_number("clavicles")).sum()
+    for name, low, high in (("thoracic spine", 1.3, 9), ("scapulae", 1.5, 9), ("clavicles", 0, 0.8)):
+        number = region_number(name)
+        assert low < (posterior == number).sum() / (anterior == number).sum() < high, name
 
 
 def test_vertebrae_and_hips_lie_in_their_regions(scan, bones):
@@ -152,7 +150,3 @@ def test_a_cohort_holds_regions_and_truth(tmp_path):
         image = Image.open(folder / "regions" / f"phantom_0002_{view}.png")
         assert image.mode == "P" and np.array_equal(np.array(image), mask)
     assert len(list((folder / "regions").iterdir())) == 8
-    for limits in ((2.0, 1.0), (0.0, 1.0), (1.0, 21.0), (float("nan"), 1.0)):
-        with pytest.raises(SettingsError, match="two values above 0"):
-            make_cohort(tmp_path / "no", 2, wanted_index=limits)
-    assert not (tmp_path / "no").exists()
