@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Sequence
 
 
 class BoneScanError(Exception):
@@ -81,3 +82,14 @@ def os_reason(error: BaseException) -> str:
 def one_line(text: object) -> str:
     """Text from outside in one line: what cannot be printed, such as a line break, becomes "?"."""
     return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def printable(text: str) -> str:
+    """A file name as UTF-8 can hold it: bytes that are none become escapes such as `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """ "a, b, c and 12 more": the first names of a list."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(one_line, names[:most])) + more

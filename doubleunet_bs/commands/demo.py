@@ -153,7 +153,7 @@ def _make_phantoms(cohort: Path, patients: int) -> None:
 def _prepare(cohort: Path, shards: Path) -> None:
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.preparation.summary import rejection_table, summary_text
+    from doubleunet_bs.preparation.summaries import rejection_table, summary_text
     from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
     job = CohortJob(

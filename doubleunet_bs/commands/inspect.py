@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.display import save_png
     from doubleunet_bs.errors import SettingsError
     from doubleunet_bs.preparation import prepare_scan
-    from doubleunet_bs.preparation.inspection import inspection, inspection_picture, inspection_text
+    from doubleunet_bs.preparation.summaries import inspection, inspection_picture, inspection_text
     from doubleunet_bs.scans import read_scan
 
     if len(args.scan) > 2:
@@ -96,7 +96,7 @@ def _inspect_folder(args: argparse.Namespace) -> int:
 
     from doubleunet_bs.errors import RunError, ScanError, one_line
     from doubleunet_bs.preparation import prepare_scan
-    from doubleunet_bs.preparation.inspection import inspection, inspection_line
+    from doubleunet_bs.preparation.summaries import inspection, inspection_line
     from doubleunet_bs.scans import count_kinds, find_pictures, find_scans
 
     found = find_scans(args.scan[0], args.allow_missing_view)

@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.errors import DatasetError, SettingsError, counted
     from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.preparation.summary import rejection_table, summary_text
+    from doubleunet_bs.preparation.summaries import rejection_table, summary_text
     from doubleunet_bs.scans import count_kinds
     from doubleunet_bs.scans.labels import load_class_map
 

@@ -17,8 +17,7 @@ import numpy as np
 from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.constants import KEPT_ROWS, VIEWS
 from doubleunet_bs.inference.predictor import Prediction
-from doubleunet_bs.preparation.background import find_uptake
-from doubleunet_bs.preparation.case import PreparedCase
+from doubleunet_bs.preparation.case import PreparedCase, find_uptake
 from doubleunet_bs.scans.bone_scan import BoneScan
 
 BODY_SMOOTHING = 3.0

@@ -10,7 +10,6 @@ import numpy as np
 from doubleunet_bs.constants import BENIGN, CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
 from doubleunet_bs.errors import LabelError, ScanError
 from doubleunet_bs.preparation import geometry
-from doubleunet_bs.preparation.background import SMALLEST_USUAL_FRACTION, find_uptake
 from doubleunet_bs.preparation.brightness import MANY_TIMES, find_gain, to_grey
 from doubleunet_bs.preparation.geometry import BodyBox, Placement
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -28,6 +27,10 @@ outside the body and 0.34 in air; outlines of half the size, as from another mat
 MOST_BENIGN = 0.5
 """Part of the uptake; more is a warning: an annotation of all uptake and not of benign lesions."""
 
+SMALLEST_USUAL_FRACTION = 0.05
+"""A smaller kept fraction is a warning: a hot injection site can push Otsu's threshold above everything else. On real
+scans Otsu keeps 7-27 % of the raw image, the logarithm 23-41 %."""
+
 LARGEST_COUNT = np.iinfo(np.uint16).max
 
 
@@ -38,17 +41,11 @@ class PreparedCase:
     Attributes:
         counts: uint16 array of shape (640, 512) divided by the binning: cropped and merged, before brightness.
         labels: uint8 array of the same shape: 0 air, 1 non-metastatic, 2 metastatic, 3 benign (see `settings.benign`).
-        gains: of the anterior and the posterior view, equal unless brightness is "per_view"; exact in float32.
-        brightness: mean intensity of the crops of 950 rows after the gain, in grey levels; strictly inside (7, 14).
-        placements: "anterior" and "posterior" -> where the crop lies on the raw view.
-        bodies: the same names -> body bounding box; a missing view is not in it.
-        uptake_fraction: part of the image (of the views that are there) that background removal keeps, 0 for "none".
-        metastatic_pixels, benign_pixels: in `labels`; the latter 0 unless benign lesions are a class of their own.
-        sum_counts: over both raw views.
-        raw_shape: (rows, columns) of a raw view.
         warnings: those of the scan and those of the preparation.
         case, patient, missing_views, pixel_spacing_mm, source_sha256, phantom: of the scan.
         settings: what it was prepared with.
+
+    The others are those of `records.CaseRecord`.
     """
 
     counts: np.ndarray
@@ -186,6 +183,40 @@ def prepare_scan(
         phantom=scan.phantom,
         benign_pixels=benign,
     )
+
+
+def find_uptake(
+    grey: np.ndarray, counts: np.ndarray, background: str, left_out: np.ndarray | None = None
+) -> np.ndarray:
+    """Pixels above Otsu's threshold.
+
+    Args:
+        grey: uint8 array of shape (rows, columns), the prepared image.
+        counts: unsigned array of the same shape, its counts.
+        background: "otsu" thresholds `grey`; "log" thresholds log(1 + counts) in 256 steps up to the largest value;
+            "none" finds nothing.
+        left_out: bool array of the same shape, pixels that the histogram leaves out (in the paper the metastases).
+            The threshold applies to them all the same. None: every pixel is in the histogram.
+
+    Returns:
+        bool array of the same shape. An image of zeros, or one of which every pixel is left out, has no uptake.
+
+    Example:
+        >>> grey = np.array([[10, 12, 11, 200, 210]], np.uint8)
+        >>> find_uptake(grey, grey, "otsu")
+        array([[False, False, False,  True,  True]])
+    """
+    if background == "none":
+        return np.zeros(grey.shape, bool)
+    if background == "log":
+        logarithm = np.log1p(counts, dtype=np.float32)
+        grey = np.rint(logarithm * (255 / max(float(logarithm.max(initial=0)), 1e-6))).astype(np.uint8)
+    histogram = grey if left_out is None else grey[~left_out]
+    if not histogram.size:
+        return np.zeros(grey.shape, bool)
+    # cv2 returns the threshold and the image; pixels strictly above the threshold are uptake.
+    threshold, _ = cv2.threshold(np.ascontiguousarray(histogram), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return grey > threshold
 
 
 def _check_outlines(

@@ -25,27 +25,28 @@ from tqdm import tqdm
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.other_files import PassedOver
-from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError, os_reason
+from doubleunet_bs.errors import BoneScanError, ScanError, SettingsError, os_reason, printable
 from doubleunet_bs.files import new_folder, write_json
 from doubleunet_bs.preparation.annotations import (
     Annotation,
     decide_group,
+    prepare_regions,
     read_annotation,
+    read_regions,
     warn_of_mix_ups,
     warn_of_other_view,
 )
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
-from doubleunet_bs.preparation.inspection import write_pictures
 from doubleunet_bs.preparation.patients import PatientSource, notes_on_patients, settle_patients
 from doubleunet_bs.preparation.public_data import find_public
 from doubleunet_bs.preparation.public_labels import boxes_remark
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, DataSource, make_record
-from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter
-from doubleunet_bs.scans.pseudonyms import Pseudonyms, printable, save_file_table
+from doubleunet_bs.preparation.summaries import write_pictures
+from doubleunet_bs.scans.pseudonyms import Pseudonyms, save_file_table
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles
 
 AHEAD = 4

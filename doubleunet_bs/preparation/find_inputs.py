@@ -15,7 +15,7 @@ from pathlib import Path
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
 from doubleunet_bs.dicom_files.sources import Source, walk_folders
-from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted
+from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, first_of
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.annotations import (
     ENDINGS,
@@ -24,7 +24,7 @@ from doubleunet_bs.preparation.annotations import (
     index_labels,
     stems_of,
 )
-from doubleunet_bs.preparation.patients import FILE, Declaration, first_of, read_patients
+from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
 from doubleunet_bs.preparation.public_labels import PublicLabels
 from doubleunet_bs.preparation.records import DataSource
 from doubleunet_bs.scans import find_pictures, find_scans

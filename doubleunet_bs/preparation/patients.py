@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from doubleunet_bs.constants import CANCERS
-from doubleunet_bs.errors import DatasetError, counted, one_line
+from doubleunet_bs.errors import DatasetError, counted, first_of
 from doubleunet_bs.preparation.records import CaseRecord
 from doubleunet_bs.scans.labels import quoted, read_file
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
@@ -213,9 +213,3 @@ def notes_on_patients(
         alike_in = "patients who differ in capitals, zeros or punctuation only count as several"
         notes.append(f"{alike_in}, see {first_of(found)}: are they one?")
     return notes
-
-
-def first_of(names: Sequence[str], most: int = 3) -> str:
-    """ "a, b, c and 12 more": the first names of a list."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(one_line, names[:most])) + more

@@ -8,11 +8,10 @@ from pathlib import Path
 from doubleunet_bs.dicom_files.layout import load_scan_header
 from doubleunet_bs.dicom_files.other_files import PassedOver
 from doubleunet_bs.dicom_files.sources import Source, is_archive, prefix_errors, walk_folders
-from doubleunet_bs.errors import ScanError, SettingsError
+from doubleunet_bs.errors import ScanError, SettingsError, printable
 from doubleunet_bs.results.result_files import COHORT, FILES_SUFFIX, INDEX, RESULT, is_result
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.picture_files import is_picture, view_of_path
-from doubleunet_bs.scans.pseudonyms import printable
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_pictures, find_scans
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from doubleunet_bs.constants import CLASS_NAMES, NON_METASTATIC, VIEWS
 from doubleunet_bs.display import png_bytes
-from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted
+from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, printable
 from doubleunet_bs.files import new_folder, write_text
 from doubleunet_bs.findings.lesion_list import find_areas
 from doubleunet_bs.inference.committee import Committee, Uncertainty
@@ -21,7 +21,6 @@ from doubleunet_bs.preparation.shards import DATASET, open_shards
 from doubleunet_bs.results.input_scans import list_scans, scan_name
 from doubleunet_bs.results.labelme_output import annotation_paths, class_label, lesion_shapes, write_annotations
 from doubleunet_bs.results.overlay import view_pictures
-from doubleunet_bs.scans.pseudonyms import printable
 from doubleunet_bs.scans.scan_files import ScanFiles
 
 TABLE, OUTLINES = "ranking.csv", "outlines"

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.constants import CASE_NAME
-from doubleunet_bs.errors import BoneScanError, os_reason
+from doubleunet_bs.errors import BoneScanError, os_reason, printable
 from doubleunet_bs.files import create_file, json_text, write_text
 
 FORMAT = "doubleunet-bs pseudonyms 1"
@@ -172,11 +172,6 @@ class Pseudonyms:
             # 48 bits: one chance in a hundred million among a thousand scans.
             raise BoneScanError(f"two {kind}s would share the pseudonym {pseudonym}: use another key")
         return pseudonym
-
-
-def printable(text: str) -> str:
-    """A file name as UTF-8 can hold it: bytes that are none become escapes such as `\\udcff`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def save_file_table(path: str | os.PathLike, files: Mapping[str, Sequence[str]]) -> None:

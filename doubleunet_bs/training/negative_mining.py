@@ -22,8 +22,8 @@ from doubleunet_bs.display import save_png
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json
 from doubleunet_bs.network.metrics import predict_metastases
-from doubleunet_bs.preparation.inspection import overlay
 from doubleunet_bs.preparation.shards import Dataset, load_arrays
+from doubleunet_bs.preparation.summaries import overlay
 from doubleunet_bs.training.training_state import DAMAGED_ARCHIVE
 
 FORMAT = 1

@@ -5,7 +5,7 @@ import pytest
 from bodies import person
 from skimage.filters import threshold_otsu
 
-from doubleunet_bs.preparation.background import find_uptake
+from doubleunet_bs.preparation.case import find_uptake
 
 
 def test_two_levels_are_told_apart():

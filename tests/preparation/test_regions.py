@@ -9,8 +9,8 @@ from PIL import Image
 from doubleunet_bs.errors import DatasetError, LabelError, SettingsError
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.preparation import PreparationSettings, open_shards, prepare_scan
+from doubleunet_bs.preparation.annotations import prepare_regions, read_regions
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
-from doubleunet_bs.preparation.regions import prepare_regions, read_regions
 from doubleunet_bs.scans import BoneScan
 
 NAMES = ["S"]

@@ -1,5 +1,8 @@
-"""What was understood of a scan: as a JSON object, as text, and as a picture."""
+"""What `prepare` and `inspect` tell a person: problems, figures of a cohort or a scan, pictures to look at."""
 
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,6 @@ from doubleunet_bs.constants import (
 )
 from doubleunet_bs.display import (
     PHANTOM_NOTE,
-    Colour,
     as_rgb,
     clinical_display,
     display_views,
@@ -28,11 +30,16 @@ from doubleunet_bs.display import (
     sides,
     with_names,
 )
+from doubleunet_bs.errors import counted, first_of, printable
 from doubleunet_bs.preparation.case import PreparedCase
-from doubleunet_bs.preparation.records import CaseRecord
+from doubleunet_bs.preparation.geometry import uncrop
+from doubleunet_bs.preparation.records import PARTS, UNKNOWN_GROUP, CaseRecord
+from doubleunet_bs.preparation.settings import PreparationSettings
 
 if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
+    from doubleunet_bs.preparation.cohort import CohortResult
     from doubleunet_bs.scans.bone_scan import BoneScan
+    from doubleunet_bs.scans.scan_files import Rejection
 
 COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30), BENIGN: (230, 159, 0)}
 """Of the classes in label pictures: black, blue, red, amber."""
@@ -175,8 +182,7 @@ def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
 def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2) -> Image.Image:
     """Both raw views, dark uptake on white, with body bounding box and crop, `scale` times as large.
 
-    What is not used is shaded: outside of the crop, and below its row 640. The lines of the box are dashed, so that
-    those of the crop are seen where both coincide.
+    What is not used is shaded: outside of the crop, and below its row 640.
     """
     rows, columns = prepared.raw_shape
     margin, head = 8 * scale, 34 * scale
@@ -190,10 +196,7 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
         shown = as_rgb(enlarged(views[name], scale))
         if not missing:
             place = prepared.placements[name]
-            used = np.zeros((rows, columns), bool)
-            used[max(0, place.top) : max(0, place.top + KEPT_ROWS), max(0, place.left) : place.left + CROP_SHAPE[1]] = (
-                True
-            )
+            used = uncrop(np.ones((KEPT_ROWS, CROP_SHAPE[1]), bool), place, (rows, columns))
             unused = ~enlarged(used, scale)
             shown[unused] = (0.6 * shown[unused] + 0.4 * np.array(UNUSED)).astype(np.uint8)
         picture.paste(Image.fromarray(shown), (left, top))
@@ -206,11 +209,11 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
         body = prepared.bodies[name]
         box = (body.first_column, body.first_row, body.last_column + 1, body.last_row + 1)
         crop = (place.left, place.top, place.left + CROP_SHAPE[1], place.top + CROP_SHAPE[0])
-        for (x0, y0, x1, y1), colour, dash in ((crop, CROP, 1), (box, BODY, 6 * scale)):
+        for (x0, y0, x1, y1), colour, width in ((crop, CROP, scale), (box, BODY, max(1, scale // 2))):
             # The part of the crop that lies outside of the view is padding and cannot be drawn.
             x0, y0, x1, y1 = max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)
             corners = (left + scale * x0, top + scale * y0, left + scale * x1 - 1, top + scale * y1 - 1)
-            _draw_dashed(draw, corners, colour, dash, max(1, scale // 2))
+            draw.rectangle(corners, outline=colour, width=width)
         knee = top + scale * (place.top + KEPT_ROWS)
         draw.line((left, knee, left + scale * columns, knee), fill=KNEE, width=scale)
     x, knee_text = margin, f"row {KEPT_ROWS} of the crop"
@@ -223,16 +226,81 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2)
     return picture
 
 
-def _draw_dashed(
-    draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], colour: Colour, dash: int, width: int
-) -> None:
-    """A rectangle from left, top to right, bottom, inclusive. Every other `dash` pixels are drawn, all if it is 1."""
-    left, top, right, bottom = corners
-    for start in range(left, right + 1, max(1, 2 * dash - 1)):
-        end = min(start + dash - 1, right)
-        draw.rectangle((start, top, end, top + width - 1), fill=colour)
-        draw.rectangle((start, bottom - width + 1, end, bottom), fill=colour)
-    for start in range(top, bottom + 1, max(1, 2 * dash - 1)):
-        end = min(start + dash - 1, bottom)
-        draw.rectangle((left, start, left + width - 1, end), fill=colour)
-        draw.rectangle((right - width + 1, start, right, end), fill=colour)
+MOST_LINES = 50
+WIDEST_PATH = 60
+
+
+def rejection_table(rejected: "Sequence[Rejection]") -> str:
+    """A table of at most 50 rejected files for a terminal, and a line with the number of the others."""
+    shown = rejected[:MOST_LINES]
+    width = min(WIDEST_PATH, max((len(file.path) for file in shown), default=4))
+    lines = [f"{'FILE':<{width}}  {'REASON':<20}  WHAT TO KNOW"]
+    for file in shown:
+        path = file.path if len(file.path) <= width else "..." + file.path[3 - width :]
+        lines.append(f"{path:<{width}}  {file.reason:<20}  {file.message}")
+    if len(rejected) > MOST_LINES:
+        lines.append(f"... and {len(rejected) - MOST_LINES} more")
+    return printable("\n".join(lines))
+
+
+def summary_text(result: "CohortResult", settings: PreparationSettings) -> str:
+    """Figures of the prepared cases, at least one, for a person. Names files: for the terminal of their owner only."""
+    records = result.records
+    groups = _numbers(record.group for record in records)
+    cancers = _numbers(record.cancer or "unknown" for record in records)
+    rows, columns = settings.image_shape
+    binned = f", counts of {settings.bin} x {settings.bin} pixels added before the gain" if settings.bin > 1 else ""
+    patients = len({record.patient for record in records})
+    gains = [gain for record in records for gain in record.gains]
+    lines = [
+        f"cases            {len(records)} of {patients} patients ({groups}; {cancers})",
+        f"rejected         {counted(result.rejected_scans, 'scan')}",
+        f"image            {rows} x {columns}{binned}",
+        f"gain             {_spread(gains, '.2f' if min(gains) >= 0.1 else '.2g')}",
+        f"mean brightness  {_spread([record.brightness for record in records], '.2f')}",
+    ]
+    if settings.background != "none":
+        kept = _spread([record.uptake_fraction for record in records], ".1%")
+        lines.append(f"uptake kept      {kept} by {settings.background}")
+    if parts := Counter((record.part, record.group) for record in records if record.part):
+        names = {"positive": "with metastases", "negative": "normal", UNKNOWN_GROUP: "without a class"}
+        groups_there = [group for group in names if any(parts[part, group] for part in PARTS)]
+        said = (" + ".join(str(parts[part, group]) for group in groups_there) + f" {part}" for part in reversed(PARTS))
+        meaning = " + ".join(names[group] for group in groups_there)
+        lines.append(f"published split  {', '.join(said)} ({meaning})")
+    if settings.benign == "own":
+        with_benign = sum(record.benign_pixels > 0 for record in records)
+        warned = "" if with_benign else ": nothing to train on, prepare without --benign own"
+        lines.append(f"benign           a class of its own, in {counted(with_benign, 'scan')}{warned}")
+    lines += [f"data             {source.text.removeprefix('Data: ')}" for source in result.sources]
+    if skeletons := sum(record.has_regions for record in records):
+        lines.append(f"skeletons        {skeletons} annotated")
+    lines += [f"warning          {note}" for note in result.notes]
+    for text, cases in gathered_warnings(records).items():
+        lines.append(f"warning          {len(cases)} x {text} ({first_of([result.files[case] for case in cases])})")
+    return printable("\n".join(lines))
+
+
+def _numbers(names: Iterable[str]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(Counter(names).items()))
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    return f"minimum {min(values):{form}}, median {float(np.median(values)):{form}}, maximum {max(values):{form}}"
+
+
+# With thousands separators, as warnings about counts have them.
+_NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?")
+
+
+def gathered_warnings(records: Sequence[CaseRecord]) -> dict[str, list[str]]:
+    """Text of a warning -> the cases that carry it, the most frequent first; "..." for numbers that differ."""
+    texts: defaultdict[str, set[str]] = defaultdict(set)
+    cases: defaultdict[str, list[str]] = defaultdict(list)
+    for record in records:
+        for text in dict.fromkeys(record.warnings):
+            form = _NUMBER.sub("...", text)
+            texts[form].add(text)
+            cases[form] += [record.case] if record.case not in cases[form][-1:] else []
+    ordered = sorted(cases, key=lambda form: -len(cases[form]))
+    return {form if len(texts[form]) > 1 else next(iter(texts[form])): cases[form] for form in ordered}

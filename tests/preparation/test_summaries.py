@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from doubleunet_bs.preparation.summary import gathered_warnings
+from doubleunet_bs.preparation.summaries import gathered_warnings
 
 
 @pytest.mark.parametrize(
