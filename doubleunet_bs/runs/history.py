@@ -5,7 +5,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import median
 
 from tqdm import tqdm
 
@@ -67,44 +67,19 @@ def read_history(path: str | os.PathLike) -> list[Epoch]:
         raise RunError(f"{path}: not a training history ({cause})") from None
 
 
-class Pace:
-    """How long epochs take, without the steps in which TensorFlow compiles: the first of each kind in this process.
+def epoch_line(epochs: Sequence[Epoch], planned: int, searched: str = "metastatic") -> str:
+    """The last of some epochs as a line for the terminal, with the time left until the last of `planned` epochs.
 
-    Example:
-        >>> pace = Pace(training=3, validation=1)
-        >>> for seconds in (40.0, 2.0, 2.0):
-        ...     pace.add("training", seconds)
-        >>> pace.add("validation", 11.0)  # The only one so far: it has to do.
-        >>> pace.seconds_left(epochs=2)
-        34.0
+    The time is the median's: the first epoch, in which TensorFlow compiles, soon has no say. While no `searched` pixel
+    was found on the validation scans, that is said. No epoch is the best then.
     """
-
-    def __init__(self, **steps: int):
-        self._steps = steps
-        self._taken: dict[str, list[float]] = {kind: [] for kind in steps}
-
-    def add(self, kind: str, seconds: float) -> None:
-        """Add a step of a kind."""
-        self._taken[kind].append(seconds)
-
-    def seconds_left(self, epochs: int, earlier: Sequence[float] = ()) -> float:
-        """Estimate for so many epochs.
-
-        A training that was resumed near the end of an epoch has only taken the step in which TensorFlow compiles: then
-        the seconds of `earlier` epochs have to do.
-        """
-        if earlier and any(len(self._taken[kind]) < 2 <= steps for kind, steps in self._steps.items()):
-            return epochs * median(earlier)
-        means = {kind: fmean(taken[1:] or taken or [0.0]) for kind, taken in self._taken.items()}
-        return epochs * sum(means[kind] * steps for kind, steps in self._steps.items())
-
-
-def epoch_line(row: Epoch, planned: int, seconds_left: float, best: bool) -> str:
-    """An epoch as a line for the terminal, with the time left until the last of `planned` epochs."""
+    row, seconds = epochs[-1], median(epoch.seconds for epoch in epochs)
+    best = max(epochs, key=lambda epoch: epoch.score)
+    note = f"  no {searched} pixel found yet" if not best.val_f1 else "  best" if best is row else ""
     return (
         f"epoch {row.epoch:>3}/{planned}  loss {row.loss:.4f}  F1 {_percent(row.f1)}  |  "
         f"validation loss {row.val_loss:.4f}  F1 {_percent(row.val_f1)}  |  {row.seconds:.1f} s, "
-        f"{tqdm.format_interval(seconds_left)} left{'  best' if best else ''}"
+        f"{tqdm.format_interval((planned - row.epoch) * seconds)} left{note}"
     )
 
 

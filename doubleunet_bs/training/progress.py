@@ -23,34 +23,24 @@ from doubleunet_bs.runs.history import Epoch
 
 EXAMPLES = 3
 """Validation scans shown at every epoch that is the best so far."""
-_OF_THE_RUN = ("learning_rate", "seconds")
 
 
 class TensorBoardLog:
-    """Event files in `folder`/tensorboard, flushed after every epoch. A resumed training adds others.
-
-    Training and validation are two series with the same names, which TensorBoard draws into one chart.
-    """
+    """Event files in `folder`/tensorboard, flushed after every epoch. A resumed training adds others."""
 
     def __init__(self, folder: Path):
-        self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        if importlib.util.find_spec("tensorboard") is not None:
-            self._writers = {
-                series: tf.summary.create_file_writer(str(folder / "tensorboard" / series))
-                for series in ("training", "validation")
-            }
+        there = importlib.util.find_spec("tensorboard") is not None
+        self._writer = tf.summary.create_file_writer(str(folder / "tensorboard")) if there else None
 
     def epoch(self, row: Epoch) -> None:
         """Write the figures of an epoch, without those that are undefined."""
-        for series, writer in self._writers.items():
-            with writer.as_default():
-                for name, value in dataclasses.asdict(row).items():
-                    of = "validation" if name.startswith("val_") else "training"
-                    if name != "epoch" and value is not None and of == series:
-                        # TensorBoard sorts by name: the figures come before learning rate and seconds.
-                        group = "run" if name in _OF_THE_RUN else "figures"
-                        tf.summary.scalar(f"{group}/{name.removeprefix('val_')}", value, step=row.epoch)
-            writer.flush()
+        if self._writer is None:
+            return
+        with self._writer.as_default():
+            for name, value in dataclasses.asdict(row).items():
+                if name != "epoch" and value is not None:
+                    tf.summary.scalar(name, value, step=row.epoch)
+        self._writer.flush()
 
     def examples(
         self, step: int, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray, records: Sequence[CaseRecord]
@@ -60,7 +50,7 @@ class TensorBoardLog:
         Args:
             grey, labels, mask: (n, rows, columns) uint8 images, uint8 classes, and bool where metastatic is predicted.
         """
-        if not self._writers:
+        if self._writer is None:
             return
         legend = [("TP", TRUE_POSITIVE), ("FP", FALSE_POSITIVE), ("FN", FALSE_NEGATIVE)]
         phantom = any(record.phantom for record in records)  # for all: pictures of one event have one size
@@ -70,14 +60,14 @@ class TensorBoardLog:
                 for image, *case, record in zip(grey, labels, mask, records, strict=True)
             ]
         )
-        with self._writers["validation"].as_default():
+        with self._writer.as_default():
             tf.summary.image("validation", pictures, step=step, max_outputs=len(pictures))
-        self._writers["validation"].flush()
+        self._writer.flush()
 
     def close(self) -> None:
         """End the event files."""
-        for writer in self._writers.values():
-            writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) -> None:

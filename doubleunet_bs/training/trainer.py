@@ -28,7 +28,7 @@ from doubleunet_bs.files import replace_file, write_json
 from doubleunet_bs.network.metrics import metastatic_mask, network_input
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
-from doubleunet_bs.runs.history import Epoch, Pace, epoch_line, write_history
+from doubleunet_bs.runs.history import Epoch, epoch_line, write_history
 from doubleunet_bs.runs.run_folder import (
     BEST_WEIGHTS,
     ENVIRONMENT,
@@ -41,10 +41,9 @@ from doubleunet_bs.runs.run_folder import (
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
 from doubleunet_bs.training.build_network import build_network, encoder_variables, plain_network
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
-from doubleunet_bs.training.learning_rate import Plateau, cosine
 from doubleunet_bs.training.progress import EXAMPLES, TensorBoardLog, draw_progress
 from doubleunet_bs.training.steps import Steps, make_loss
-from doubleunet_bs.training.training_state import TrainingState, load_state, save_state
+from doubleunet_bs.training.training_state import Plateau, TrainingState, cosine, load_state, save_state
 from doubleunet_bs.training.training_task import (
     TrainingTask,
     training_environment,
@@ -67,10 +66,10 @@ class Trainer:
         self.path, self.experiment, self.dataset = task.path, task.experiment, task.dataset
         self.train_cases, self.validation_cases = task.train_cases, task.validation_cases
         check_batch_size(self.experiment.batch_size, replicas.count, self.experiment.accumulate)
+        self._searched = "bone" if self.experiment.is_skeleton else "metastatic"
         for what, cases in (("training", self.train_cases), ("validation", self.validation_cases)):
             if not any(self.dataset.cases[index].metastatic_pixels for index in cases):
-                looked_for = "bone" if self.experiment.is_skeleton else "metastatic"
-                raise DatasetError(f"{self.path}: no {looked_for} pixel in the {what} scans")
+                raise DatasetError(f"{self.path}: no {self._searched} pixel in the {what} scans")
         benign = self.experiment.has_benign
         if benign and not any(self.dataset.cases[index].benign_pixels for index in self.train_cases):
             raise DatasetError(f"{self.path}: no benign pixel in the training scans: prepare without --benign own")
@@ -81,10 +80,6 @@ class Trainer:
         # Replicas normalise a micro-batch together, so that theirs never is a single image.
         pairs = replicas.count == 1 and self.experiment.batch_size // self.experiment.accumulate >= 2
         self.plan = EpochPlan(self.train_cases, self.experiment.batch_size, seed, variants, all_variants, pairs)
-        self.pace = Pace(
-            training=-(-len(self.plan) // self.experiment.batch_size),
-            validation=-(-len(self.validation_cases) // images_at_once(self.experiment)),
-        )
         self.compiles = True
         self.signals, self.reading_errors = StopSignals(), ReadingErrors()
 
@@ -193,9 +188,7 @@ class Trainer:
             if not np.isfinite(loss):
                 cases = ", ".join(self.dataset.cases[index].case for index in indices)
                 raise self._not_finite("loss", loss, f" with {cases}")
-            seconds = time.monotonic() - start
-            state.add_batch(loss, counts, seconds)
-            self.pace.add("training", seconds)
+            state.add_batch(loss, counts, time.monotonic() - start)
             if self.compiles:
                 # The time left of the bar does not count what is compiled once.
                 bar.unpause()
@@ -241,8 +234,7 @@ class Trainer:
         write_history(self.path / HISTORY, state.history)
         self.board.epoch(row)
         if self.show_progress:
-            left = self.pace.seconds_left(experiment.epochs - row.epoch, [one.seconds for one in state.history])
-            bar.write(epoch_line(row, experiment.epochs, left, best))
+            bar.write(epoch_line(state.history, experiment.epochs, self._searched))
             sys.stdout.flush()
 
     def _validate(self) -> tuple[float, list[int]]:
@@ -254,9 +246,7 @@ class Trainer:
         total, counts = None, [0, 0, 0]
         iterator = iter(self._distribute(micro_batches))
         for _ in range(-(-len(cases) // images)):
-            start = time.monotonic()
             sums, batch_counts = self.steps.evaluate(iterator)
-            self.pace.add("validation", time.monotonic() - start)
             total = sums if total is None else total + sums
             counts = [a + b for a, b in zip(counts, batch_counts, strict=True)]
         return self.steps.loss_from_sums(total), counts

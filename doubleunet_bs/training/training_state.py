@@ -1,4 +1,4 @@
-"""The state of an unfinished training: how far it has come, and the file that it is continued from.
+"""The state of an unfinished training: how far it has come, its learning rate, and the file that it is continued from.
 
 The file is a NumPy archive rather than a pickle: it is opened with `allow_pickle=False`, and the checksums of the zip
 format find truncated or damaged content. It is replaced atomically.
@@ -6,6 +6,7 @@ format find truncated or damaged content. It is replaced atomically.
 
 import dataclasses
 import json
+import math
 import os
 import struct
 import zipfile
@@ -80,6 +81,45 @@ class TrainingState:
         return cls(**{**content, "best": None if best is None else tuple(best), "history": history})
 
 
+@dataclasses.dataclass
+class Plateau:
+    """Lowers the learning rate when the validation loss stops improving. Its fields are all its state.
+
+    Attributes:
+        factor: what the learning rate is multiplied with.
+        patience: epochs without improvement before that happens.
+        min_delta: how much lower the loss must be to count as better (Keras' ReduceLROnPlateau: 1e-4).
+        best: lowest loss so far.
+        wait: epochs since then, or since the last reduction.
+    """
+
+    factor: float
+    patience: int
+    min_delta: float = 1e-4
+    best: float = math.inf
+    wait: int = 0
+
+    def learning_rate(self, val_loss: float, current: float) -> float:
+        """The learning rate of the next epoch, given the validation loss of this one."""
+        if val_loss < self.best - self.min_delta:
+            self.best, self.wait = val_loss, 0
+            return current
+        self.wait += 1
+        if self.wait < self.patience:
+            return current
+        self.wait = 0
+        return current * self.factor
+
+
+def cosine(start: float, done: float) -> float:
+    """The learning rate after a fraction `done` of all steps, falling from `start` to 0 along half a cosine.
+
+    >>> cosine(1e-3, 0.5)
+    0.0005
+    """
+    return start * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
 def save_state(
     path: str | os.PathLike, model: keras.Model, optimizer: keras.optimizers.Optimizer, progress: dict
 ) -> None:
@@ -110,23 +150,30 @@ def load_state(
         RunError: the file is missing, truncated, damaged or of another format, its variables are not those of this
             model and optimiser, or "identity" in its `progress` is not `fingerprint`. The difference is named.
     """
-    with _open(path) as archive:
-        meta = _meta(path, archive)
-        _check_fingerprint(path, meta["progress"], fingerprint)
-        loaded = []
-        for kind, owner in (("model", model), ("optimizer", optimizer)):
-            if meta["paths"][kind] != _paths(owner):
-                raise RunError(
-                    f"{path}: saved from another {kind}: use the settings and version that it was saved with"
-                )
-            for index, variable in enumerate(owner.variables):
-                value = _read(path, archive, f"{kind}/{index:04d}")
-                if value.shape != tuple(variable.shape):
-                    raise RunError(f"{path}: {variable.path} has shape {value.shape}, not {tuple(variable.shape)}")
-                loaded.append((variable, value))
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(arrays["meta"].tobytes())
+        paths, progress, known = meta["paths"], meta["progress"], meta["format"] == FORMAT
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such checkpoint: there is nothing to resume") from None
+    except DAMAGED_ARCHIVE as cause:
+        raise RunError(f"{path}: damaged checkpoint ({cause}): remove it to start this training again") from None
+    if not known:
+        raise RunError(f"{path}: not a checkpoint of format {FORMAT}")
+    _check_fingerprint(path, progress, fingerprint)
+    loaded = []
+    for kind, owner in (("model", model), ("optimizer", optimizer)):
+        if paths.get(kind) != _paths(owner):
+            raise RunError(f"{path}: saved from another {kind}: use the settings and version that it was saved with")
+        for index, variable in enumerate(owner.variables):
+            value = arrays.get(f"{kind}/{index:04d}")
+            if value is None or value.shape != tuple(variable.shape):
+                raise RunError(f"{path}: has no {variable.path} of shape {tuple(variable.shape)}: start another --run")
+            loaded.append((variable, value))
     for variable, value in loaded:
         variable.assign(value)
-    return meta["progress"]
+    return progress
 
 
 def _check_fingerprint(path, progress: dict[str, Any], fingerprint: dict[str, Any] | None) -> None:
@@ -145,40 +192,6 @@ def _check_fingerprint(path, progress: dict[str, Any], fingerprint: dict[str, An
         raise RunError(
             f"{path}: saved with other settings or data ({detail}): restore them, or choose a new --run folder"
         )
-
-
-def _open(path):
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such checkpoint: there is nothing to resume") from None
-    except DAMAGED_ARCHIVE as cause:
-        raise _damaged(path, cause) from None
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise RunError(f"{path}: not a checkpoint of this package")
-    return archive
-
-
-def _read(path, archive, name: str) -> np.ndarray:
-    try:
-        return archive[name]
-    except DAMAGED_ARCHIVE as cause:
-        raise _damaged(path, cause) from None
-
-
-def _meta(path, archive) -> dict[str, Any]:
-    try:
-        meta = json.loads(_read(path, archive, "meta").tobytes())
-        known = meta["format"] == FORMAT and {"model", "optimizer"} <= set(meta["paths"]) and "progress" in meta
-    except (KeyError, ValueError, TypeError) as cause:
-        raise _damaged(path, cause) from None
-    if not known:
-        raise RunError(f"{path}: not a checkpoint of format {FORMAT}")
-    return meta
-
-
-def _damaged(path, cause) -> RunError:
-    return RunError(f"{path}: damaged checkpoint ({cause}): remove it to start this training again")
 
 
 def _values(owner) -> list:

@@ -1,15 +1,16 @@
 """The learning-rate rule against Keras' own, and the history file."""
 
+import dataclasses
+
 import keras
 import matplotlib.axes
 import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.runs.history import COLUMNS, Epoch, Pace, epoch_line, read_history, write_history
-from doubleunet_bs.training.learning_rate import Plateau, cosine
+from doubleunet_bs.runs.history import COLUMNS, Epoch, epoch_line, read_history, write_history
 from doubleunet_bs.training.progress import draw_progress
-from doubleunet_bs.training.training_state import TrainingState
+from doubleunet_bs.training.training_state import Plateau, TrainingState, cosine
 
 
 def test_learning_rate_follows_keras_reduce_lr_on_plateau():
@@ -92,26 +93,17 @@ def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatc
 
 
 def test_the_line_of_an_epoch():
-    row = Epoch(2, 1.0, 0.5, 0.5, 0.5, 0.75, 0.25, 0.25, 0.25, 1e-4, 30.0)
-    said = "epoch   2/10  loss 1.0000  F1  50.0 %  |  validation loss 0.7500  F1  25.0 %  |  30.0 s, 05:20 left"
-    assert epoch_line(row, 10, 320.0, best=False) == said
-    assert epoch_line(row, 10, 320.0, best=True) == f"{said}  best"
+    rows = [
+        Epoch(number, 1.0, 0.5, 0.5, 0.5, 0.75, 0.25, 0.25, 0.25, 1e-4, 30.0 + 60 * (number == 1))
+        for number in range(1, 5)
+    ]
+    said = "epoch   4/10  loss 1.0000  F1  50.0 %  |  validation loss 0.7500  F1  25.0 %  |  30.0 s, 03:00 left"
+    assert epoch_line(rows, 10) == said, "the first epoch, with the compiler's time, has no say"
+    rows[3] = dataclasses.replace(rows[3], val_loss=0.5)
+    assert epoch_line(rows, 10) == f"{said.replace('0.7500', '0.5000')}  best"
     undefined = Epoch(1, 1.5, None, 0.0, None, 1.25, None, None, None, 1e-4, 50.0)
-    assert "F1   –     |" in epoch_line(undefined, 10, 0.0, best=False)
-
-
-def test_the_time_left_does_not_count_what_is_compiled_once():
-    pace = Pace(training=4, validation=2)
-    for kind, first, later in (("training", 60.0, 5.0), ("validation", 20.0, 1.0)):
-        for seconds in (first, later, later):
-            pace.add(kind, seconds)
-    # Four batches of 5 s and two of 1 s an epoch.
-    assert pace.seconds_left(epochs=10) == 220.0
-    assert Pace(training=4, validation=2).seconds_left(epochs=10) == 0.0
-    resumed = Pace(training=4, validation=2)
-    resumed.add("training", 40.0)
-    for seconds in (9.0, 1.0):
-        resumed.add("validation", seconds)
-    assert resumed.seconds_left(2, earlier=[50.0, 10.0, 12.0]) == 24.0, "40 s are the compiler's"
-    resumed.add("training", 2.0)
-    assert resumed.seconds_left(2, earlier=[50.0, 10.0, 12.0]) == 2 * (4 * 2.0 + 2 * 1.0)
+    assert "F1   –     |" in epoch_line([undefined], 10)
+    for found in (None, 0.0):
+        nothing = [dataclasses.replace(row, val_f1=found) for row in rows]
+        assert epoch_line(nothing, 10).endswith("  no metastatic pixel found yet")
+        assert epoch_line(nothing[:1], 10, "bone").endswith("  no bone pixel found yet")
