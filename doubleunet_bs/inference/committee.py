@@ -6,6 +6,7 @@ Houlsby et al., arXiv:1112.5745).
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError, counted
-from doubleunet_bs.inference.engines import find_fault
+from doubleunet_bs.inference.engines import Engine, find_fault
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import open_engine
 from doubleunet_bs.preparation.shards import DATASET, open_shards
@@ -99,12 +100,21 @@ class Committee:
                     self.gone.append(part["path"])
         found = [model.description.quality_warning for model in models]
         self.warnings = [warning for warning in found if warning]
-        self._engines = [open_engine(model) for model in models]
-        what = self.description.name if run is None else f"{run.experiment.name}, {counted(len(models), 'fold')}"
-        self.text = f"{what}, {self._engines[0].name}"
+        self._what = self.description.name if run is None else f"{run.experiment.name}, {counted(len(models), 'fold')}"
+        self._models = models
 
     def __len__(self) -> int:
-        return len(self._engines)
+        return len(self._models)
+
+    @functools.cached_property
+    def _engines(self) -> list[Engine]:
+        # Opened when they are needed: TensorFlow takes seconds to import.
+        return [open_engine(model) for model in self._models]
+
+    @property
+    def text(self) -> str:
+        """Model and engine in one line. Opens the engines."""
+        return f"{self._what}, {self._engines[0].name}"
 
     def judge(self, grey: np.ndarray, missing_views: Sequence[str] = ()) -> Uncertainty:
         """How sure the folds are of a prepared image, (rows, columns) uint8.

@@ -14,6 +14,7 @@ from intensity_run import LEVEL, SETTINGS, intensity_model, make_run, make_shard
 from PIL import Image
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.inference import committee
 from doubleunet_bs.inference.committee import Committee
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
@@ -159,7 +160,9 @@ def test_scans_that_cannot_be_used_do_not_stop_the_others(trained_run, archive, 
         (("--model", "nowhere"), 1, "nowhere: no such model folder"),
     ],
 )
-def test_wrong_options_in_one_line(trained_run, phantoms, tmp_path, capsys, options, code, message):
+def test_wrong_options_in_one_line(trained_run, phantoms, tmp_path, capsys, monkeypatch, options, code, message):
+    # Before TensorFlow is imported, which takes seconds.
+    monkeypatch.setattr(committee, "open_engine", lambda model: pytest.fail("the model was opened"))
     assert rank(phantoms, "--model", trained_run / "fold_01", "--out", tmp_path / "out", *options) == code
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
