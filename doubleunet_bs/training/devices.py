@@ -11,7 +11,7 @@ from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.network.encoder_weights import check_encoder_weights
 from doubleunet_bs.runs.experiments import Experiment
 from doubleunet_bs.tensorflow_setup import bfloat16_instruction
-from doubleunet_bs.training.fast_kernels import can_train_in, has_bfloat16_kernels
+from doubleunet_bs.training.fast_kernels import can_train_in, has_avx2_alone, has_bfloat16_kernels
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -177,6 +177,8 @@ BYTES_PER_PIXEL = {"float32": 10_000, "mixed_bfloat16": 7_200, "mixed_float16": 
 a GPU (H200, batch 4 and 8) was 11 to 15 % below `memory_needed`, with the kernels of `training.fast_kernels` 28 %."""
 CPU_BYTES_PER_PIXEL = {"float32": 9_200, "mixed_bfloat16": 4_800, "mixed_float16": 7_200}
 """The same with the kernels of `training.fast_kernels`, which float16 does not have."""
+AVX2_BYTES_PER_PIXEL = 1_000
+"""Further ones of the kernel gradients with AVX2 alone, which hold shifted copies of a layer's maps. Calculated."""
 CONSTANT_BYTES = 1.5e9
 
 
@@ -188,6 +190,8 @@ def images_at_once(experiment: Experiment, replicas: int = 1) -> int:
 def memory_needed(experiment: Experiment, image_shape: tuple[int, int], replicas: Replicas) -> float:
     """Estimated bytes on a GPU, or on the CPU for all replicas together."""
     per_pixel = (BYTES_PER_PIXEL if replicas.gpu_numbers else CPU_BYTES_PER_PIXEL)[replicas.precision]
+    if not replicas.gpu_numbers and replicas.precision == "float32" and has_avx2_alone():
+        per_pixel += AVX2_BYTES_PER_PIXEL
     share = CONSTANT_BYTES + images_at_once(experiment, replicas.count) * image_shape[0] * image_shape[1] * per_pixel
     return share if replicas.gpu_numbers else share * replicas.count
 
