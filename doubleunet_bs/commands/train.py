@@ -34,20 +34,31 @@ if TYPE_CHECKING:
     from doubleunet_bs.runs.experiments import Experiment
     from doubleunet_bs.runs.run_folder import Run
 
-# Options that are settings of the experiment; the name of the option is that of the setting.
-SETTINGS = (
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "folds",
-    "early_stopping",
-    "head_bias",
-    "freeze_encoder",
-    "accumulate",
-    "bn_momentum",
-    "encoder_weights",
-    "seed",
-)
+# Options that are settings of the experiment, by the name of the setting: type, value, help and default.
+SETTINGS: dict[str, tuple[type, str, str, str]] = {
+    "epochs": (int, "E", "number of epochs", "500"),
+    "batch_size": (int, "B", "scans per batch over all devices", "4"),
+    "learning_rate": (float, "R", "Adam learning rate", "1e-4"),
+    "folds": (int, "N", "folds of the cross-validation, or 1: the published split of a public data set, if any", "10"),
+    "early_stopping": (int, "E", "stop after E epochs without a better F1", "never"),
+    "head_bias": (str, "prior|zeros", "initial bias of the output layers: class frequencies, or zero", "prior"),
+    "bn_momentum": (float, "M", "batch-normalisation momentum; short runs need less", "0.99"),
+    "encoder_weights": (
+        str,
+        "imagenet|none|FILE",
+        "initial weights of the VGG19 encoder; imagenet is a download of 80 MB",
+        "imagenet",
+    ),
+    "freeze_encoder": (int, "E", "keep the VGG19 encoder fixed for the first E epochs", "0"),
+    "accumulate": (
+        int,
+        "N",
+        "split each batch into N micro-batches to save memory. Losses and gradients stay those of the whole batch. "
+        "Batch normalisation sees each micro-batch alone, so keep at least 2 images in each",
+        "1",
+    ),
+    "seed": (int, "S", "random seed for folds, initial weights and shuffling", "0"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,54 +104,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_options(parser, precision="float32")
 
 
-def add_settings(
-    parser: argparse.ArgumentParser,
-    description: str = "The defaults are the paper's. experiment.json lists your changes.",
-) -> None:
-    """Add the options that change the experiment; `changed_settings` reads them."""
-    group = parser.add_argument_group("settings", description)
-    group.add_argument("--epochs", type=int, metavar="E", help="number of epochs (default 500)")
-    group.add_argument("--batch-size", type=int, metavar="B", help="scans per batch over all devices (default 4)")
-    group.add_argument("--learning-rate", type=float, metavar="R", help="Adam learning rate (default 1e-4)")
-    group.add_argument(
-        "--folds",
-        type=int,
-        metavar="N",
-        help="number of folds of the cross-validation (default 10); 1: the published split of a public data set, the "
-        "default where there is one",
-    )
-    group.add_argument(
-        "--early-stopping", type=int, metavar="E", help="stop after E epochs without a better F1 (default: never)"
-    )
-    group.add_argument(
-        "--head-bias",
-        choices=("prior", "zeros"),
-        help="initial bias of the output layers: class frequencies, or zero (default prior)",
-    )
-    group.add_argument(
-        "--bn-momentum",
-        type=float,
-        metavar="M",
-        help="batch-normalisation momentum (default 0.99); short runs need less",
-    )
-    group.add_argument(
-        "--encoder-weights",
-        metavar="imagenet|none|FILE",
-        help="initial weights of the VGG19 encoder (default imagenet, a download of 80 MB)",
-    )
-    group.add_argument(
-        "--freeze-encoder",
-        type=int,
-        metavar="E",
-        help="keep the VGG19 encoder fixed for the first E epochs (default 0)",
-    )
-    group.add_argument(
-        "--accumulate",
-        type=int,
-        metavar="N",
-        help="split each batch into N micro-batches to save memory (default 1). Losses and gradients stay those of the "
-        "whole batch; batch normalisation sees each micro-batch alone, so keep at least 2 images in each",
-    )
+def add_settings(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """Add the options that change the experiment. `defaults` are those that differ from the paper's."""
+    whose = "the demo's, which is scaled down" if defaults else "the paper's"
+    group = parser.add_argument_group("settings", f"The defaults are {whose}. experiment.json lists all changes.")
+    for name, (kind, value, text, default) in SETTINGS.items():
+        text = f"{text} (default {defaults.get(name, default)})"
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=value, help=text)
     group.add_argument(
         "--set",
         action=_SetAction,
@@ -148,9 +118,6 @@ def add_settings(
         metavar="NAME=VALUE",
         help="any other setting, such as flip=per_view or gamma=1; can be repeated. --set help lists all with their "
         "values",
-    )
-    group.add_argument(
-        "--seed", type=int, metavar="S", help="random seed for folds, initial weights and shuffling (default 0)"
     )
 
 
