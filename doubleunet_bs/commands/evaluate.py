@@ -182,9 +182,7 @@ def _score(args: argparse.Namespace, settings) -> int:
     print(f"{summary.method}, experiment {summary.experiment}{changed}\n")
     print(f"{summary_text(summary)}\n")
     if found is not None:
-        from doubleunet_bs.evaluation.bsi_agreement import format_agreement
-
-        print(f"{format_agreement(found)}\n")
+        print(f"{table_text(found.table, 'Bone Scan Index')}\n")
     written = ["summary.json", "summary.csv", "table.tex"] + ([] if args.no_report else ["report.html"])
     place = "" if args.ensemble else "in each fold's folder "
     written += ["figures/"] if args.figures else []

@@ -1,11 +1,9 @@
 """Several runs on the same folds, side by side."""
 
-import csv
 import dataclasses
-import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, precision_entry
 from doubleunet_bs.evaluation.scores.statistics import Comparison, compare_scans, holm_corrected
 from doubleunet_bs.evaluation.summary import Mean, mean_of_folds
-from doubleunet_bs.evaluation.tables import percent
+from doubleunet_bs.evaluation.tables import Table, percent, table_text
+from doubleunet_bs.evaluation.write_summary import csv_text
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS
 from doubleunet_bs.preparation.shards import ShardedDataset
@@ -166,24 +165,19 @@ def _common_folds(runs: Sequence[Run], names: Sequence[str], fold: int | None) -
 
 def format_comparison(comparison: RunComparison) -> str:
     """F1 by fold, means and pairs as text, in %."""
-    names = comparison.names
-    width = max(12, *(len(name) + 2 for name in names))
-
-    def line(label: object, cells: Iterable[str]) -> str:
-        return f"{label:>12}" + "".join(f"{cell:>{width}}" for cell in cells)
-
-    head = line("F1 of fold", names)
-    rule = "-" * len(head)
-    lines = [head, rule]
-    for place, fold in enumerate(comparison.folds):
-        lines.append(line(fold, (percent(folds[place].pooled.f1) for folds in comparison.scores)))
-    lines.append(rule)
-    for label, name in _MEANS.items():
-        lines.append(line(label, (percent(getattr(mean, name)) for mean in comparison.means)))
-    lines += [
+    rows = [
+        [str(fold), *(percent(folds[place].pooled.f1) for folds in comparison.scores)]
+        for place, fold in enumerate(comparison.folds)
+    ]
+    rows += [[label, *(percent(getattr(mean, name)) for mean in comparison.means)] for label, name in _MEANS.items()]
+    differences = [
+        f"{setting} {' / '.join('-' if value is None else str(value) for value in values)}"
+        for setting, values in comparison.differences.items()
+    ]
+    notes = [
         "",
-        *(f"{name}: {what}" for name, what in zip(names, comparison.experiments, strict=True)),
-        differences_line(comparison),
+        *(f"{name}: {what}" for name, what in zip(comparison.names, comparison.experiments, strict=True)),
+        f"Differ in: {', '.join(differences)}." if differences else "The runs have the same settings.",
         "Metastatic pixels in %. Means over folds: [1] of mean precision and mean sensitivity, [2] of the folds' F1.",
         "",
         "Dice per scan, second minus first, in percentage points:",
@@ -193,8 +187,9 @@ def format_comparison(comparison: RunComparison) -> str:
     ]
     if comparison.left_out:
         left_out = ", ".join(f"fold {fold} of {name}" for name, fold in comparison.left_out)
-        lines.append(f"Left out, since not all runs have it: {left_out}.")
-    return "\n".join(lines + comparison.provenance.notes)
+        notes.append(f"Left out, since not all runs have it: {left_out}.")
+    notes += comparison.provenance.notes
+    return table_text(Table(("", *comparison.names), rows, notes=notes), "F1 of fold")
 
 
 def _pair_line(pair: Comparison, several: bool) -> str:
@@ -209,17 +204,6 @@ def _pair_line(pair: Comparison, several: bool) -> str:
     return f"  {pair.first} -> {pair.second}: {scans}; median {median}; {test}"
 
 
-def comparison_csv(comparison: RunComparison) -> str:
-    """One line a scan: the Dice of each run as a fraction, an empty cell where undefined."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["fold", "case", "patient", "scans_are", *comparison.names])
-    of = comparison.provenance.scans
-    for fold, case, patient, dice in _dice_of_scans(comparison):
-        writer.writerow([fold, case, patient, of, *("" if value is None else repr(value) for value in dice)])
-    return text.getvalue()
-
-
 def _dice_of_scans(comparison: RunComparison) -> Iterator[tuple[int, str, str, list[float | None]]]:
     """(fold, case, patient, Dice in each run) of every test scan."""
     for place, fold in enumerate(comparison.folds):
@@ -232,7 +216,12 @@ def write_comparison(folder: str | os.PathLike, comparison: RunComparison) -> No
     """Write `comparison.json`, `.csv`, `.txt`, `.svg` and `.png` into a folder, made when it is new."""
     folder = Path(folder)
     write_json(folder / "comparison.json", comparison.to_json())
-    write_text(folder / "comparison.csv", comparison_csv(comparison))
+    # One line a scan: the Dice of each run as a fraction, an empty cell where undefined.
+    of = comparison.provenance.scans
+    scans = [(fold, case, patient, of, *dice) for fold, case, patient, dice in _dice_of_scans(comparison)]
+    write_text(
+        folder / "comparison.csv", csv_text([("fold", "case", "patient", "scans_are", *comparison.names), *scans])
+    )
     write_text(folder / "comparison.txt", format_comparison(comparison) + "\n")
     # Imported here: matplotlib takes half a second, and the comparison on the terminal needs none.
     from doubleunet_bs.evaluation.charts import mark_figure, paired_chart, write_figures
@@ -274,15 +263,6 @@ def _differences(runs: Sequence[Run], scores: Sequence[Sequence[FoldScores]]) ->
     names = dict.fromkeys(name for own in settings for name in own if name != "name")
     values = {name: tuple(own.get(name) for own in settings) for name in names}
     return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
-
-
-def differences_line(comparison: RunComparison) -> str:
-    """In which settings the runs differ, with the values in the order of the runs."""
-    found = [
-        f"{setting} {' / '.join('-' if value is None else str(value) for value in values)}"
-        for setting, values in comparison.differences.items()
-    ]
-    return f"Differ in: {', '.join(found)}." if found else "The runs have the same settings."
 
 
 def _p(value: float) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from doubleunet_bs.evaluation.summary import Summary, interval_note, undefined_note
@@ -26,15 +26,13 @@ def summary_csv(summary: Summary) -> str:
     Figures are fractions, an undefined one is an empty cell. `f1_is` says how the F1 of a line came about, `scans_are`
     whether the scans are of patients or phantoms. The notes are in `summary.json`.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines: list[Sequence[object]] = [COLUMNS]
     rows = summary_rows(summary)
 
     def write(method: str, name: str, cells: Iterable[Cell], row: Row) -> None:
         figures = [repr(float(cell)) if isinstance(cell, float) else "" for cell in cells]
         scans_are = "" if row.kind == "paper" else summary.provenance.scans
-        writer.writerow([method, name, row.scans or "", *figures, row.f1_is, scans_are])
+        lines.append([method, name, row.scans or "", *figures, row.f1_is, scans_are])
 
     methods = {summary.method: "model", "intensity threshold": "threshold"}
     if summary.postprocessed_mean:
@@ -53,6 +51,13 @@ def summary_csv(summary: Summary) -> str:
     for row in rows:
         if row.kind == "paper" and summary.provenance.paper:
             write(f"paper, Table {summary.provenance.paper.table} (other scans)", "mean", row.model, row)
+    return csv_text(lines)
+
+
+def csv_text(lines: Iterable[Sequence[object]]) -> str:
+    """Lines of cells as CSV; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 

@@ -14,7 +14,8 @@ from doubleunet_bs.bsi import WEIGHT_TABLES, bone_scan_index
 from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.bsi_agreement import evaluate_with_skeleton, format_agreement
+from doubleunet_bs.evaluation.bsi_agreement import evaluate_with_skeleton
+from doubleunet_bs.evaluation.tables import table_text
 from doubleunet_bs.inference import Predictor
 from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.preparation import PreparationSettings, open_shards
@@ -156,11 +157,11 @@ def test_scans_that_no_fold_tests_are_left_out_and_too_few_have_no_agreement(coh
     _, found = compare(cohort, tmp_path, tmp_path / "one")
     scans = len(found.scans)
     assert 0 < scans < 3
-    text = format_agreement(found)
+    text = table_text(found.table)
     assert f"{4 - scans} scans of 4 left out: no trained fold of the skeleton run tests them." in text
     assert f"{scans} of at least 3 scans: agreement is undefined" in text
     row = next(line for line in text.splitlines() if line.startswith("predicted against annotated"))
-    assert row.split()[4:] == [str(scans), *"-----"]
+    assert row.split()[4:] == [str(scans), *"------"]
 
 
 def test_lesions_with_a_benign_class_have_the_same_index(cohort, tmp_path):
