@@ -41,10 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the ensemble and print what is in it."""
+    from doubleunet_bs.inference.model_folder import open_members
     from doubleunet_bs.runs.run_folder import open_run
     from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     opened = open_run(args.run_path)
+    # Before TensorFlow, which takes seconds to import.
+    open_members(opened, args.folds)
     import_tensorflow()
     from doubleunet_bs.inference.model_description import percent
     from doubleunet_bs.serving.export import export_ensemble

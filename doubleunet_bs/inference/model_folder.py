@@ -4,6 +4,7 @@ TensorFlow is not imported.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,26 @@ def open_fold(run: Run, fold: int) -> TrainedFold:
         precision=content.get("precision"),
         cohorts=_cohorts(content),
     )
+
+
+def open_members(run: Run, folds: Sequence[int] | None = None) -> list[TrainedFold]:
+    """The folds of an ensemble, in their order.
+
+    Args:
+        run: the opened run. folds: at least two trained folds; None: all trained folds.
+
+    Raises:
+        SettingsError: fewer than two folds, or one named twice.
+        RunError: a fold is not trained or damaged, or they were trained on different splits.
+    """
+    folds = run.trained_folds() if folds is None else list(folds)
+    if len(folds) < 2 or len(set(folds)) < len(folds):
+        named = ", ".join(map(str, folds)) or "none"
+        raise SettingsError(f"{run.path}: an ensemble needs two different trained folds or more, not {named}")
+    members = [open_fold(run, fold) for fold in sorted(folds)]
+    if len({member.folds_sha256 for member in members}) > 1:
+        raise RunError(f"{run.path}: its folds were trained on different splits of the scans: train them again")
+    return members
 
 
 def _cohorts(environment: dict[str, Any]) -> dict[str, Any]:

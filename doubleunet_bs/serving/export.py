@@ -33,7 +33,7 @@ from doubleunet_bs.inference.keras_model import (
     segmentation_function,
 )
 from doubleunet_bs.inference.model_description import DESCRIPTION, ModelDescription, describe_ensemble
-from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
+from doubleunet_bs.inference.model_folder import TrainedFold, open_fold, open_members
 from doubleunet_bs.inference.saved_model_check import FILES, GRAPH, check_graph, hash_files
 from doubleunet_bs.runs.run_folder import SAVED_MODEL, Run
 from doubleunet_bs.serving.model_card import write_model_card
@@ -83,13 +83,7 @@ def export_ensemble(
     out = Path(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / DESCRIPTION).is_file())):
         raise SettingsError(f"{out}: exists and is not an exported model: choose another --out folder")
-    folds = run.trained_folds() if folds is None else list(folds)
-    if len(folds) < 2 or len(set(folds)) < len(folds):
-        named = ", ".join(map(str, folds)) or "none"
-        raise SettingsError(f"{run.path}: an ensemble needs two different trained folds or more, not {named}")
-    members = [open_fold(run, fold) for fold in sorted(folds)]
-    if len({member.folds_sha256 for member in members}) > 1:
-        raise RunError(f"{run.path}: its folds were trained on different splits of the scans: train them again")
+    members = open_members(run, folds)
     description = describe_ensemble([member.describe() for member in members])
     if not force:
         description.check_quality(run.path, "leave the fold out with --folds")

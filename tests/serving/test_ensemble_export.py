@@ -105,7 +105,7 @@ def test_a_fold_that_found_nothing_is_taken_by_force_only(run, tmp_path, capsys)
     assert "(fold 2: F1 0.0 %)" in find_model(tmp_path / "out").description.quality_warning
 
 
-def test_what_is_refused(run, ensemble, tmp_path, capsys):
+def test_what_is_refused(run, ensemble, tmp_path, capsys, monkeypatch):
     from doubleunet_bs.serving.export import export_ensemble
 
     opened, out = open_run(run), tmp_path / "out"
@@ -123,6 +123,9 @@ def test_what_is_refused(run, ensemble, tmp_path, capsys):
     with pytest.raises(RunError, match="different splits of the scans"):
         export_ensemble(open_run(copy), out)
     assert not out.exists()
+    # At once, before TensorFlow is imported.
+    monkeypatch.setattr("doubleunet_bs.tensorflow_setup.import_tensorflow", lambda: pytest.fail("imported"))
+    assert main(["ensemble", str(run), "--out", str(out), "--folds", "1"]) == 2
     with pytest.raises(SystemExit) as stopped:
         main(["ensemble", str(run), "--out", str(out), "--folds", "one"])
     assert stopped.value.code == 2
