@@ -98,9 +98,10 @@ def exported_network(live_network, tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """What builds the real network is slow. Files with slow tests come first: no process ends alone with one."""
+    """What needs the real network or a browser is slow. Files with slow tests come first: no process ends alone with
+    one."""
     for item in items:
-        if "live_network" in item.fixturenames:
+        if {"live_network", "browser"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

@@ -189,23 +189,34 @@ def encode(dataset: FileDataset, syntax: str) -> bytes:
     return write(dataset)
 
 
+def once(encode):
+    """An encoder that keeps what it made of a frame."""
+
+    @functools.lru_cache
+    def kept(data: bytes, dtype: str, shape: tuple[int, ...]) -> bytes:
+        return encode(np.frombuffer(data, dtype).reshape(shape))
+
+    return lambda frame: kept(frame.tobytes(), frame.dtype.str, frame.shape)
+
+
+@once
 def encode_rle(frame: np.ndarray) -> bytes:
     """RLE by the letter of the standard: runs of equal bytes, literals for the rest, two segments."""
     segments = []
     for plane in (frame >> 8, frame & 0xFF):
-        data, coded, start = plane.astype(np.uint8).tobytes(), bytearray(), 0
-        while start < len(data):
-            end = start
-            while end < len(data) and end - start < 128 and data[end] == data[start]:
-                end += 1
-            coded += bytes([257 - (end - start), data[start]]) if end - start > 1 else bytes([0, data[start]])
-            start = end
+        data, coded = plane.astype(np.uint8).ravel(), bytearray()
+        starts = np.flatnonzero(np.r_[True, data[1:] != data[:-1]])
+        for value, count in zip(data[starts].tolist(), np.diff(np.r_[starts, len(data)]).tolist(), strict=True):
+            coded += bytes([129, value]) * (count // 128)
+            if count % 128:
+                coded += bytes([257 - count % 128 if count % 128 > 1 else 0, value])
         segments.append(bytes(coded) + b"\0" * (len(coded) % 2))
     header = np.zeros(16, dtype="<u4")
     header[:3] = 2, 64, 64 + len(segments[0])
     return header.tobytes() + b"".join(segments)
 
 
+@once
 def encode_jpeg_lossless(frame: np.ndarray) -> bytes:
     """JPEG lossless, first-order prediction, 16 bits: every difference category has an eight-bit code."""
     signed = frame.astype(np.int64)

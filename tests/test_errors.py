@@ -55,6 +55,7 @@ def test_a_file_name_that_is_not_utf8_comes_back_from_json(tmp_path):
     assert "张三" in (tmp_path / "names.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_a_name_that_the_terminal_cannot_show_stops_nothing(tmp_path, monkeypatch, encoding):
     folder = make_cohort(tmp_path / "cohort", patients=1) / "scans"

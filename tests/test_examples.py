@@ -20,7 +20,10 @@ def test_modules_with_examples_are_found():
     assert len(MODULES) > 20
 
 
-@pytest.mark.parametrize("name", MODULES)
+# The network and what runs it are slow.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (".network." in name)) for name in MODULES]
+)
 def test_examples(name):
     module = importlib.import_module(name)
     assert doctest.testmod(module).failed == 0

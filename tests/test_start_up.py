@@ -98,6 +98,7 @@ def imported_packages() -> set[str]:
     return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"doubleunet_bs"}
 
 
+@pytest.mark.slow
 def test_every_import_is_declared():
     """Named by a requirement or an extra of users, not only brought along by another package."""
     setup = configparser.ConfigParser()

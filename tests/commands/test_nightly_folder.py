@@ -191,6 +191,7 @@ def test_a_table_that_is_none_of_ours_is_not_touched(tmp_path):
     assert (tmp_path / "out.files.csv").read_text() == "my own table\n"
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures(command, tmp_path, phantoms, capsys):
     """Paired by name as `prepare --pictures` does; the results in the same folder are no scans."""
     folder = tmp_path / "pictures"

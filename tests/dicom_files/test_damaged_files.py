@@ -113,6 +113,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(changes=CHANGES, in_detector=st.booleans())
 def test_absurd_values(tmp_path_factory, changes, in_detector):

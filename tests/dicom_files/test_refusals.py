@@ -192,6 +192,7 @@ def test_an_unknown_transfer_syntax(tmp_path):
     assert refuse(tmp_path, write(dataset)).reason == "transfer-syntax"
 
 
+@pytest.mark.slow
 def test_a_deflated_bomb_is_not_inflated(tmp_path):
     deflater = zlib.compressobj(9, wbits=-15)
     element = b"\x09\x00\x10\x10OB\0\0" + struct.pack("<I", sources.MAX_FILE_BYTES * 4)

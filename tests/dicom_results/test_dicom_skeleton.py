@@ -39,6 +39,7 @@ def test_regions_are_segments(written):
         assert len(frames) == 2 and all(np.array_equal(frame, mask) for frame in frames)
 
 
+@pytest.mark.slow
 def test_each_lesion_names_its_bone(written):
     lesions = written.result["lesions"]
     assert {lesion["region"] for lesion in lesions} == {"ribs", "pelvis"}

@@ -200,6 +200,7 @@ def test_masks_of_another_program_may_have_four_classes(run, shards, tmp_path, c
     assert "values must be 0, 1, 2 and 3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
 def test_an_exported_model_predicts_both_kinds_of_lesions(run, tmp_path, engine):
     from doubleunet_bs.inference.predictor import Predictor
@@ -224,6 +225,7 @@ def test_an_exported_model_predicts_both_kinds_of_lesions(run, tmp_path, engine)
         np.testing.assert_array_equal(strict.benign[view], prediction.benign[view])
 
 
+@pytest.mark.slow
 def test_raw_counts_answer_with_both_kinds(run, tensorflow):
     from doubleunet_bs.serving.export import export_fold
 

@@ -142,6 +142,7 @@ def test_the_tables_say_that_patients_could_not_be_compared(tmp_path, here, ther
         assert (sentence in (folder / name).read_text(encoding="utf-8")) is said
 
 
+@pytest.mark.slow
 def test_they_say_so_where_the_pre_training_alone_has_another_key(tmp_path):
     keys = {"own": "a", "prostate": "b", "others": "a"}
     shards = {

@@ -233,6 +233,7 @@ def test_the_same_scores_give_the_same_page(report, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_names_cannot_become_markup(tmp_path, tensorflow):
     # In the name of the shards: names of cases have no such letters.
     shards = make_shards(tmp_path / "<b>&'shards")

@@ -75,6 +75,7 @@ def test_results_that_cannot_be_compared_have_no_change(field, reason):
     assert set(found.values()) == {None}
 
 
+@pytest.mark.slow
 def test_report_and_result_say_the_change(scan, tmp_path):
     """Of a result folder, and of a scan that is segmented as well; the report of a scan alone says nothing of it."""
     prediction, empty = make_prediction(scan), make_prediction(scan, {})

@@ -59,6 +59,7 @@ def test_same_masks_as_here(server, trained_run, scan, record_property):
             assert np.allclose(found.probabilities[view], expected.probabilities[view], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @ordered
 def test_predict_asks_one_server_for_lesions_and_skeleton(
     served_skeleton, trained_run, exported_skeleton, phantoms, tmp_path, capsys

@@ -106,6 +106,7 @@ def test_image_is_multiplied_with_each_class_map_class_by_class():
     np.testing.assert_allclose(link.predict([x, y], verbose=0), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_network_2_trains_network_1_through_the_link(softmax_network):
     import tensorflow as tf
 
@@ -132,6 +133,7 @@ def test_sigmoid_output_is_both_outputs_concatenated(sigmoid_network):
     assert _sources(sigmoid_network, "outputs") == ["output1", "output2"]
 
 
+@pytest.mark.slow
 def test_head_bias_sets_both_heads(softmax_network):
     network = double_unet((32, 32, 3), classes=3, head_bias=[-0.5, -1.0, -6.0])
     for name in ("output1_logits", "output2_logits"):

@@ -46,6 +46,7 @@ def test_a_scan_gets_results_for_every_destination(node, spool, study_files, cap
     assert "predicted" in said and source.PatientID not in said and source.StudyInstanceUID not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", [False, True])
 def test_a_skeleton_adds_regions_and_the_index(served, settings, spool, study_files, trained_run, request):
     """With engines here, and with one server that has both models."""
@@ -73,6 +74,7 @@ def test_a_skeleton_adds_regions_and_the_index(served, settings, spool, study_fi
     assert result["bone_scan_index"]["table"] == "spiers1968" and result["bone_scan_index"]["value"] > 0
 
 
+@pytest.mark.slow
 def test_models_that_were_prepared_differently_stop_the_node_at_its_start(settings, spool, trained_run, tmp_path):
     skeleton = export_regions(tmp_path / "skeleton", dataclasses.replace(SETTINGS, brightness="per_view"))
     node = _Node(
@@ -97,6 +99,7 @@ def test_a_corrected_patient_gets_results_of_their_own(node, spool, study_files)
     assert again and {pydicom.dcmread(one.path).PatientID for one in again} == {"CORRECTED"}
 
 
+@pytest.mark.slow
 def test_two_files_that_come_minutes_apart(node, spool, study_files):
     first, second = study_files("two-files")
     take(spool, [first])
@@ -281,6 +284,7 @@ def test_a_view_that_cannot_be_read_is_not_taken_as_missing(node, spool, study_f
     assert node.step() and spool.figures()["studies"] == {"receiving": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [RunError("grpc://gpu:8500: of another format"), RuntimeError("no device"), KeyError()]
 )
@@ -296,6 +300,7 @@ def test_a_server_with_another_model_costs_no_study(error, node, spool, study_fi
     assert node.trouble == "" and spool.figures()["studies"] == {"sending": 1}
 
 
+@pytest.mark.slow
 def test_a_model_server_that_is_away_costs_nothing(node, spool, study_files, monkeypatch):
     monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
     take(spool, study_files())

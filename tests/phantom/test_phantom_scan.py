@@ -177,6 +177,7 @@ def test_a_repeated_scan_is_the_same_patient_elsewhere_with_new_noise():
     assert make_phantom(5, 2, repeat=1).anterior.tobytes() == second.anterior.tobytes()
 
 
+@pytest.mark.slow
 def test_varied_phantoms_leave_the_usual_ranges():
     usual = [make_phantom(5, k, metastatic=False) for k in range(4)]
     varied = [make_phantom(5, k, metastatic=False, varied=True) for k in range(4)]

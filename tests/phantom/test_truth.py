@@ -127,26 +127,27 @@ def test_vertebrae_and_hips_lie_in_their_regions(scan, bones):
         ("C", 5, "cervical spine"), ("T", 12, "thoracic spine"), ("L", 3, "lumbar spine"))]  # fmt: skip
     places += [(bones.on_rod(f"rib_{side}6", 0.4), "ribs") for side in "LR"]
     places += [(bones.at((12.0, 64.0, 0)), "pelvis"), (bones.at((-12.0, 64.0, 0)), "pelvis")]
+    regions = scan.regions()
     for point, name in places:
         row, column = (int(value[0]) for value in scan.acquisition.camera.pixels(point[None]))
-        assert scan.regions()["anterior"][row, column] == region_number(name), name
-        assert scan.regions()["posterior"][row, 255 - column] == region_number(name), name
+        assert regions["anterior"][row, column] == region_number(name), name
+        assert regions["posterior"][row, 255 - column] == region_number(name), name
 
 
 def test_a_cohort_holds_regions_and_truth(tmp_path):
     folder = make_cohort(tmp_path / "out", 4, seed=6, positive_fraction=0.75, wanted_index=(0.5, 2.0))
     with open(folder / "truth.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    scans = [make_phantom(6, k, wanted_index=wanted) for k, wanted in ((0, 0.5), (1, 1.0), (2, 2.0))]
-    tables = [choose_table(sex=scan.patient.sex)[0].name for scan in scans]
-    assert [round(float(row[f"bsi {table}"]), 2) for row, table in zip(rows, tables, strict=False)] == [0.5, 1.0, 2.0]
+    middle = make_phantom(6, 1, wanted_index=1.0)
+    table = choose_table(sex=middle.patient.sex)[0].name
+    assert [round(float(row[f"bsi {table}"]), 2) for row in rows[:3]] == [0.5, 1.0, 2.0]
     assert [row["scan"] for row in rows] == [f"phantom_000{k}" for k in (1, 2, 3, 4)]
     assert {float(value) for name, value in rows[3].items() if name != "scan"} == {0.0}
     for row in rows:
         shares = {region.name: float(row[f"fraction {region.name}"]) for region in REGIONS}
         for name, table in WEIGHT_TABLES.items():
             assert true_index(shares, table) == pytest.approx(float(row[f"bsi {name}"]), rel=1e-3, abs=1e-9)
-    for view, mask in scans[1].regions().items():
+    for view, mask in middle.regions().items():
         image = Image.open(folder / "regions" / f"phantom_0002_{view}.png")
         assert image.mode == "P" and np.array_equal(np.array(image), mask)
     assert len(list((folder / "regions").iterdir())) == 8

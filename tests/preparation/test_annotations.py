@@ -60,6 +60,7 @@ def embedded(array, form="PNG"):
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", ["window", "inverted", "JPEG"])
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_the_picture_inside_shows_which_view_was_annotated(cohort, display, exchanged):

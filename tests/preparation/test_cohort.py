@@ -134,6 +134,7 @@ def test_a_line_near_a_scan_names_it(cohort, row):
     assert problem.message == f"there is no scan {row!r}: did you mean 'patient11_ant'?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -103,6 +103,7 @@ def test_a_leg_that_one_view_hardly_shows_is_held_by_the_other():
     assert warnings == ["the views disagree about where the body begins and ends"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [1.0, 0.2, 0.05])
 def test_a_real_scan_keeps_its_range_when_it_is_thinned(part):
     # A real anterior view, 1024 x 256, lossy but of the same scan as the NEMA sample. Binomial thinning of counts is

@@ -134,6 +134,7 @@ def test_a_manifest_without_hot_spots_is_no_scan_without_them(archives, tmp_path
         find_public("bs80k-masks", archives[0], masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["anterior", None])
 def test_an_abnormal_picture_without_a_mask_is_passed_over_with_a_count(archives, tmp_path, gone, capsys):
     """Of 8 the anterior view or both; a normal one (4) is free of hot spots."""
@@ -200,6 +201,7 @@ def test_options_of_other_data_do_not_go_with_it(archives, tmp_path, capsys):
     assert "--patients does not go with --dataset" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boxes", ["masks", "rectangles"])
 def test_boxes_become_masks_by_the_rule_or_rectangles(archives, tmp_path, boxes, capsys):
     out = tmp_path / "shards"

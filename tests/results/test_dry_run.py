@@ -9,6 +9,7 @@ import pytest
 from doubleunet_bs.inference.engines import choose_local
 
 
+@pytest.mark.slow
 def test_dry_run_writes_nothing_and_loads_no_network(phantoms, trained_run, tmp_path, scan):
     before = sorted(tmp_path.rglob("*"))
     arguments = ["predict", phantoms, "--model", trained_run / "fold_01", "--out", tmp_path / "out"]

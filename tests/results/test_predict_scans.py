@@ -248,6 +248,7 @@ def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
     assert command(tmp_path / "Jane_Doe.dcm", "--log", tmp_path)[0] == 2
 
 
+@pytest.mark.slow
 def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, monkeypatch):
     (tmp_path / "broken.dcm").write_text("no scan")
     code, _, err = command(tmp_path / "broken.dcm", "--previous", phantoms / "phantom_0001.dcm")

@@ -41,6 +41,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_outlines_are_corrected_and_become_labels(trained_run, archive, tmp_path, capsys):
     out, model = tmp_path / "next", trained_run / "fold_01"
     assert rank(archive, "--model", model, "--out", out, "--outlines", 2) == 0

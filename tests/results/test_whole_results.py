@@ -18,6 +18,7 @@ from doubleunet_bs.results import result_folder
 from doubleunet_bs.results.result_files import JobSettings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "failing_call", "named"),
     [

@@ -65,6 +65,7 @@ def test_changed_bytes(place, changes):
     right_or_ours(lambda: rasterize(path, CLASSES))
 
 
+@pytest.mark.slow
 @given(data=st.data(), value=values)
 @settings(quick, max_examples=200)
 def test_any_value_in_any_place(place, data, value):

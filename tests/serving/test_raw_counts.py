@@ -15,11 +15,11 @@ from doubleunet_bs.scans.bone_scan import BoneScan
 
 VIEWS = ("anterior", "posterior")
 SETTINGS = [
-    PreparationSettings(bin=1),
-    PreparationSettings(bin=1, brightness="per_view"),
-    PreparationSettings(bin=2),
+    pytest.param(PreparationSettings(bin=1), marks=pytest.mark.slow),
+    pytest.param(PreparationSettings(bin=1, brightness="per_view"), marks=pytest.mark.slow),
+    pytest.param(PreparationSettings(bin=2), marks=pytest.mark.slow),
     PreparationSettings(bin=4, brightness="per_view"),
-    PreparationSettings(bin=4, source="pictures"),
+    pytest.param(PreparationSettings(bin=4, source="pictures"), marks=pytest.mark.slow),
 ]
 
 # Counts a scanner should never send, and some it does.
@@ -150,8 +150,7 @@ def test_every_status_is_met(both, bases):
 
 def test_a_bad_scan_does_not_touch_its_batch(both, bases):
     """What is promised: equal masks, statuses, gains and bodies, and probabilities to 1e-5. How a processor rounds may
-    depend
-    on the size of the batch."""
+    depend on the size of the batch."""
     good, blank = bases[0], np.zeros_like(bases[0])
     answer = both(np.stack([blank, good, np.full_like(good, 3), bases[2]]))
     assert [STATUS_REASONS[status] for status in answer["status"]] == ["missing-view", "ok", "no-body", "ok"]

@@ -62,6 +62,7 @@ def test_versions_and_files(repository, trained_run):
     assert not [path for path in repository.rglob(".*")]
 
 
+@pytest.mark.slow
 def test_lesions_and_skeleton_in_one_repository(trained_run, exported_skeleton, tmp_path, capsys):
     lesions, out = str(trained_run / "fold_01"), tmp_path / "both"
     assert main(["serve-package", lesions, str(exported_skeleton), "--out", str(out)]) == 0

@@ -66,6 +66,7 @@ def test_the_layers_of_the_network_are_found(monkeypatch):
         assert use_fast_kernels(model) == 36 + 8 + dilated + convolutions
 
 
+@pytest.mark.slow
 def test_synchronised_normalisation_and_float64_stay_with_keras():
     model = small_network((48, 32, 3), synchronized=True)
     use_fast_kernels(model)
@@ -74,6 +75,7 @@ def test_synchronised_normalisation_and_float64_stay_with_keras():
     assert pair("float64")[2] == 0
 
 
+@pytest.mark.slow
 def test_a_kernel_is_tried_in_the_precision_of_its_layer(monkeypatch):
     """On AVX2 the gradient of a dilated convolution exists in float32 and not in bfloat16."""
     works = fast_kernels.kernel_works

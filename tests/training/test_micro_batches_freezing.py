@@ -49,6 +49,7 @@ def one_step(name: str, images: int, accumulate: int, normalise: bool = False):
 
 
 # Micro-batches of equal size, of unequal size, and a last batch of fewer images than micro-batches.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "images", "accumulate"),
     [
