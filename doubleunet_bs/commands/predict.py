@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from doubleunet_bs.results.input_scans import parse_shard
-    from doubleunet_bs.results.predict_scans import PredictionTask, predict_scans, rehearse_prediction
+    from doubleunet_bs.results.predict_scans import PredictionTask, predict_scans
     from doubleunet_bs.results.result_files import JobSettings, parse_outputs
 
     settings = JobSettings(
@@ -188,4 +188,4 @@ def run(args: argparse.Namespace) -> int:
         skeleton=args.skeleton,
         weights=args.weights,
     )
-    return rehearse_prediction(task) if args.dry_run else predict_scans(task)
+    return predict_scans(task, args.dry_run)

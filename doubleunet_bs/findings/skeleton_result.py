@@ -148,8 +148,8 @@ def _why_not_comparable(result: Mapping[str, Any], previous: Mapping[str, Any]) 
     return None
 
 
-def describe_models(model: str, skeleton: str | None) -> list[ModelDescription]:
-    """What the folders of two models say, the first of lesions; no TensorFlow is needed for it.
+def describe_models(model: str, skeleton: str | None) -> tuple[ModelDescription, ModelDescription | None]:
+    """What the folders of two models say, of lesions and of the skeleton; no TensorFlow is needed for it.
 
     Args:
         model, skeleton: folders; None for no skeleton.
@@ -157,13 +157,14 @@ def describe_models(model: str, skeleton: str | None) -> list[ModelDescription]:
     Raises:
         RunError: no such model, one of another kind, or the two are prepared differently.
     """
-    found = []
-    for name in filter(None, (model, skeleton)):
-        found.append(find_model(Path(name)).description)
-        found[-1].check_kind(name, skeleton=len(found) == 2)
-    if skeleton:
-        check_same_preparation(*found)
-    return found
+    lesions = find_model(Path(model)).description
+    lesions.check_kind(model, skeleton=False)
+    if skeleton is None:
+        return lesions, None
+    bones = find_model(Path(skeleton)).description
+    bones.check_kind(skeleton, skeleton=True)
+    check_same_preparation(lesions, bones)
+    return lesions, bones
 
 
 def check_same_preparation(lesions: ModelDescription, skeleton: ModelDescription) -> None:

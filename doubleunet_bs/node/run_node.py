@@ -273,6 +273,7 @@ def startup_report(settings: NodeSettings) -> str:
                 found = describe_models(settings.model, name if number else None)[number]
             except RunError as error:
                 raise SettingsError(f"{key}: {error}") from None
+            assert found is not None
             name = f"{found.name}, weights {found.weights_sha256[:12]}"
             if found.quality_warning:
                 lines.append(f"WARNING   {found.quality_warning}")

@@ -1,12 +1,13 @@
 """The work of `predict`: the scans a user named are read, segmented and written one after the other, and printed."""
 
 import dataclasses
+import datetime
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -14,7 +15,7 @@ from doubleunet_bs import __version__
 from doubleunet_bs.bsi import choose_table
 from doubleunet_bs.dicom_files.other_files import PassedOver, count_kinds
 from doubleunet_bs.dicom_files.sources import Source
-from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError, one_line
+from doubleunet_bs.errors import BoneScanError, RunError, ScanError, SettingsError, one_line, os_reason
 from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.findings.skeleton_result import Networks, describe_models
 from doubleunet_bs.inference.engines import check_choice, check_threshold, choose_local
@@ -28,7 +29,6 @@ from doubleunet_bs.results.patient_report import ReportScan
 from doubleunet_bs.results.previous_scan import find_previous
 from doubleunet_bs.results.result_files import COHORT, INDEX, JobSettings
 from doubleunet_bs.results.result_folder import WrittenResult, report_scan, write_prediction
-from doubleunet_bs.results.run_log import RunLog, check_log
 from doubleunet_bs.results.scan_reader import COPY, ScanReader
 from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -69,10 +69,6 @@ class PredictionTask:
     skeleton: str | None = None
     weights: str | None = None
 
-    def read_pseudonyms(self) -> Pseudonyms | None:
-        """What names the scans; None for a hash of their counts. BoneScanError for a file that cannot be used."""
-        return Pseudonyms.load(self.identities) if self.identities else None
-
     def find_scans(self) -> ScanFolder:
         """The scans to segment, once the options have been found possible. Unusable files are reported.
 
@@ -104,35 +100,21 @@ class PredictionTask:
             raise ScanError(f"{', '.join(self.scans)}: no scan is in it{beside}: give the folder of the scans", "empty")
         if self.shard:
             found = choose_shard(found, self.shard)
-        found = _without_copies(found)
-        if self.shard and not found.scans and not found.rejected:
-            return found
         for file in found.rejected:
-            _complain(f"{file.path}: {file.message}")
-        if not found.scans:
+            _complain(f"{one_line(file.path)}: {file.message}", file.reason == COPY)
+        if not found.scans and not (self.shard and all(file.reason == COPY for file in found.rejected)):
             raise ScanError("no scan can be used", "empty")
-        if self.previous and len(found.scans) != 1:
+        if self.previous and len(found.scans) > 1:
             raise SettingsError(f"--previous belongs to one scan, and {len(found.scans)} are given")
         return found
 
-    def open_skeleton(self) -> Predictor | None:
-        """The model of the skeleton, computed as that of the lesions; None when there is none."""
-        if self.skeleton is None:
-            return None
-        return Predictor(self.skeleton, self.engine, self.server, self.precision, self.deadline, skeleton=True)
 
-
-def _without_copies(found: ScanFolder) -> ScanFolder:
-    """Pass over copies of a file, which have the same counts: nothing of them is lost, and they are no failure."""
-    copies = [file for file in found.rejected if file.reason == COPY]
-    for file in copies:
-        print(f"warning: {one_line(file.path)}: {file.message}", file=sys.stderr)
-    rejected = tuple(file for file in found.rejected if file not in copies)
-    return ScanFolder(found.scans, rejected, (*found.passed_over, *(PassedOver(file.path, "copy") for file in copies)))
-
-
-def predict_scans(task: PredictionTask) -> int:
+def predict_scans(task: PredictionTask, dry_run: bool = False) -> int:
     """Segment scans, write and print their results. One scan is in memory at a time.
+
+    Args:
+        task: what is asked for.
+        dry_run: stop before the network, which is not even loaded, and print what would be written.
 
     Returns:
         0 when every scan was segmented or was done before, else 1.
@@ -142,33 +124,49 @@ def predict_scans(task: PredictionTask) -> int:
         KeyboardInterrupt: SIGINT or SIGTERM came; the result that was begun is complete.
     """
     begun = time.perf_counter()
-    found, settings, pseudonyms = task.find_scans(), task.settings, task.read_pseudonyms()
-    if task.server is None:
-        describe_models(task.model, task.skeleton)
-    if not found.scans and not found.rejected:
-        print(f"0 scans are in part {task.shard[0]} of {task.shard[1]}" if task.shard else "0 scans")
-        return 0
-    previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None
-    total, counts = len(found.scans) + len(found.rejected), Counts(failed=len(found.rejected))
-    with RunLog(task.log) as log:
-        predictor = Predictor(task.model, task.engine, task.server, task.precision, task.deadline, task.threshold)
-        model = predictor.description
-        networks = Networks(predictor, task.open_skeleton(), task.weights)
-        bones = networks.skeleton.description if networks.skeleton else None
-        _introduce(model, bones, predictor.engine, task.threshold)
+    found, settings = task.find_scans(), task.settings
+    if dry_run and task.server and not all(Path(name).is_dir() for name in (task.model, task.skeleton) if name):
+        raise SettingsError(f"{task.model}: a dry run asks no server: name the folder of the model")
+    with RunLog(None if dry_run else task.log) as log:
+        if dry_run or task.server is None:
+            # Before a network is loaded, and in every part, also in an empty one.
+            model, bones = describe_models(task.model, task.skeleton)
+        if not found.scans:
+            print(f"0 scans are in part {task.shard[0]} of {task.shard[1]}" if task.shard else "0 scans")
+            return 0
+        pseudonyms = Pseudonyms.load(task.identities) if task.identities else None
+        previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view) if task.previous else None
+        copies = [PassedOver(file.path, "copy") for file in found.rejected if file.reason == COPY]
+        counts = Counter(failed=len(found.rejected) - len(copies))
+        total = len(found.scans) + counts["failed"]
+        files_of: dict[str, Sequence[str]] = {}
+        networks = None
+        if dry_run:
+            engine = f"engine {choose_local(task.engine)}"
+            if task.engine != "serving":
+                find_model(Path(task.model)).export()
+        else:
+            how = task.engine, task.server, task.precision, task.deadline
+            lesions = Predictor(task.model, *how, task.threshold)
+            skeleton = Predictor(task.skeleton, *how, skeleton=True) if task.skeleton else None
+            networks = Networks(lesions, skeleton, task.weights)
+            model, bones, engine = lesions.description, skeleton.description if skeleton else None, lesions.engine
+        _introduce(model, bones, engine, task.threshold)
         threshold = "" if task.threshold is None else f", threshold {task.threshold:g}"
         log.line(
             f"start: doubleunet_bs {__version__}, {model.name}, weights {model.weights_sha256[:12]}, "
-            f"engine {predictor.engine}{threshold}, {total} scans"
+            f"engine {engine}{threshold}, {total} scans"
         )
         for number, file in enumerate(found.rejected, start=len(found.scans) + 1):
             log.line(f"scan {number} of {total}: not segmented ({file.reason})")
+        names: tuple[str, ...] = ()
         if isinstance(previous, BoneScan):
-            previous = report_scan(previous, *networks.segment(previous, predictor.prepare(previous)))
-        earlier = _names_of(previous.result) if previous else ()
-        reader = ScanReader(settings, model, task.threshold, pseudonyms, earlier, bones, task.weights)
-        files_of: dict[str, Sequence[str]] = {}
-        copies: list[PassedOver] = []
+            names, prepared = (previous.case, previous.pixel_sha256), prepare_scan(previous, settings=model.preparation)
+            previous = report_scan(previous, *networks.segment(previous, prepared)) if networks else None
+        elif previous:
+            # In newer results the hash of the counts as well.
+            names = previous.result["case"], previous.result.get("pixel_sha256", "")
+        reader = ScanReader(settings, model, task.threshold, pseudonyms, names, bones, task.weights)
         bar = tqdm(found.scans, desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
         try:
             # A flag that is looked at: a signal that stops the work anywhere could leave a result unreported.
@@ -176,98 +174,112 @@ def predict_scans(task: PredictionTask) -> int:
                 for number, files in enumerate(bar, start=1):
                     started = time.perf_counter()
                     try:
-                        result = _predict_one(files, reader, networks, previous)
+                        said = _predict_one(files, reader, networks, previous, counts)
                     except BoneScanError as error:
-                        copy = _is_copy(error)
-                        if copy:
-                            copies.append(PassedOver(scan_name(files.sources), "copy"))
-                        else:
-                            counts.failed += 1
-                        name = reader.cases.get(files, f"scan {number} of {total}")
                         reason = error.reason if isinstance(error, ScanError) else type(error).__name__
-                        log.line(f"{name}: not segmented ({reason})")
+                        if reason == COPY:
+                            copies.append(PassedOver(scan_name(files.sources), "copy"))
+                            total -= 1
+                        counts["failed"] += reason != COPY
+                        log.line(f"{reader.cases.get(files, f'scan {number} of {total}')}: not segmented ({reason})")
                         with tqdm.external_write_mode(file=sys.stderr):
-                            _complain(_named(error, files.sources), "warning" if copy else "error")
+                            _complain(_named(error, files.sources), reason == COPY)
                     else:
                         files_of[reader.cases[files]] = files.full_paths
-                        counts.add(result)
-                        log.line(f"{reader.cases[files]}: {_short(result)}, {time.perf_counter() - started:.2f} s")
+                        log.line(f"{reader.cases[files]}: {said}, {time.perf_counter() - started:.2f} s")
                     if signals.requested:
                         raise KeyboardInterrupt
         finally:
             # Also of an interrupted run: a result without its line could not be led back to its file.
-            if files_of:
+            if files_of and not dry_run:
                 save_file_table(settings.files_file, files_of)
         seconds = time.perf_counter() - begun
-        total -= len(copies)
-        log.line(f"end: {counts.text(total)}, {seconds:.2f} s")
-    print(f"\n{counts.text(total)} in {seconds:.0f} s")
-    if other := count_kinds((*found.passed_over, *copies)):
-        print(f"passed over: {other}")
-    print(_where(settings))
-    return 1 if counts.failed else 0
+        others = (("findings", "with findings"), ("before", "done before"), ("failed", "failed"))
+        said = ", ".join(f"{counts[name]} {what}" for name, what in others if counts[name])
+        done = f"{counts['done']} of {total} scans {'would be ' * dry_run}segmented{said and f', {said}'}"
+        log.line(f"end: {done}, {seconds:.2f} s")
+    if dry_run:
+        print(f"\ndry run: {done}; nothing was written")
+    else:
+        print(f"\n{done} in {seconds:.0f} s")
+        if other := count_kinds((*found.passed_over, *copies)):
+            print(f"passed over: {other}")
+        print(_where(settings))
+    return 1 if counts["failed"] else 0
 
 
 def _predict_one(
-    files: ScanFiles,
-    reader: ScanReader,
-    networks: Networks,
-    previous: ReportScan | None,
-) -> dict[str, Any] | None:
-    """Segment a scan, write and print its result, which is returned; None when it was done before."""
+    files: ScanFiles, reader: ScanReader, networks: Networks | None, previous: ReportScan | None, counts: Counter
+) -> str:
+    """Segment a scan, write and print its result, and count it; returns a line for the log. Without networks it only
+    prints what would be written."""
     content = reader(files)
     if content is None:
-        return None
+        counts["before"] += 1
+        return "done before"
+    settings, name = reader.settings, scan_name(files.sources)
+    if networks is None:
+        places = [f"{settings.out / content.scan.case}: {', '.join(('result.json', *settings.outputs))}"]
+        lines = [f"  would be written    {place}" for place in (*places, *(content.labelme or {}).values())]
+        lines += [f"  warning             {warning}" for warning in content.prepared.warnings]
+        print(f"\n{name}", *lines, sep="\n")
+        counts["done"] += 1
+        return ""
     prediction, index = networks.segment(content.scan, content.prepared)
     try:
-        written = write_prediction(
-            reader.settings, content.scan, prediction, content.study, content.labelme, previous, index
-        )
+        written = write_prediction(settings, content.scan, prediction, content.study, content.labelme, previous, index)
     except RunError:
         # Another process may have been faster.
-        if reader.settings.overwrite or not reader.is_done(content.scan):
+        if settings.overwrite or not reader.is_done(content.scan):
             raise
-        return None
-    with tqdm.external_write_mode(file=sys.stdout):
-        print(f"\n{scan_name(files.sources)}\n{_summary(written)}", flush=True)
-    return written.result
-
-
-@dataclasses.dataclass
-class Counts:
-    """How many scans of a run were segmented, how many of them with findings, were done before, or failed."""
-
-    segmented: int = 0
-    findings: int = 0
-    before: int = 0
-    failed: int = 0
-
-    def add(self, result: dict[str, Any] | None) -> None:
-        """Count a scan by its result; None for one that was done before."""
-        if result is None:
-            self.before += 1
-        else:
-            self.segmented += 1
-            self.findings += bool(result["lesions"])
-
-    def text(self, total: int) -> str:
-        """One line; what is zero is left out."""
-        others = ((self.findings, "with findings"), (self.before, "done before"), (self.failed, "failed"))
-        return ", ".join(
-            [f"{self.segmented} of {total} scans segmented", *(f"{count} {what}" for count, what in others if count)]
-        )
-
-
-def _short(result: dict[str, Any] | None) -> str:
-    if result is None:
+        counts["before"] += 1
         return "done before"
+    with tqdm.external_write_mode(file=sys.stdout):
+        print(f"\n{name}\n{_summary(written)}", flush=True)
+    result = written.result
+    counts.update(done=1, findings=bool(result["lesions"]))
     figures = f"{len(result['lesions'])} areas, {result['metastatic_pixels']} pixels"
     return f"{figures}, {len(result['warnings'])} warnings"
 
 
-def _names_of(result: dict[str, Any]) -> tuple[str, ...]:
-    """What a scan can be recognised by: its pseudonym, and the hash of its counts in newer results."""
-    return tuple(filter(None, (result["case"], result.get("pixel_sha256"))))
+class RunLog:
+    """Appends one line per event to a file, after those of earlier runs; without a file it does nothing.
+
+    File names, folders and texts of errors are left out, since they may hold a patient's name. A scan is named by its
+    pseudonym, or by its number in the run when it could not be read, and an error by its reason.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | None):
+        self._file = None
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+            except OSError as cause:
+                raise SettingsError(
+                    f"{path}: cannot be written ({os_reason(cause)}): give --log another file"
+                ) from None
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.line(f"stopped: {kind.__name__}")
+        if self._file is not None:
+            self._file.close()
+
+    def line(self, text: str) -> None:
+        """Append a line with the local time; it is in the file when this returns."""
+        if self._file is not None:
+            try:
+                self._file.write(f"{datetime.datetime.now().isoformat(timespec='seconds')} {text}\n")
+                self._file.flush()
+            except OSError as cause:
+                raise RunError(f"{self._file.name}: the log cannot be written ({os_reason(cause)})") from None
 
 
 def _where(settings: JobSettings) -> str:
@@ -280,63 +292,6 @@ def _where(settings: JobSettings) -> str:
         lines.append(f"warning: {len(problems)} earlier results cannot be read, doubleunet-bs collect names them")
     lines.append(f"file of each case, for you only: {settings.files_file}")
     return "\n".join(lines)
-
-
-def rehearse_prediction(task: PredictionTask) -> int:
-    """Do everything up to the network, which is not even loaded, and print what would be written.
-
-    Returns:
-        0 when every scan can be segmented, else 1.
-
-    Raises:
-        BoneScanError: nothing can be segmented with these options.
-    """
-    found, settings, path = task.find_scans(), task.settings, Path(task.model)
-    for name in filter(None, (task.model, task.skeleton)):
-        if task.server and not Path(name).is_dir():
-            raise SettingsError(f"{name}: a dry run asks no server: name the folder of the model")
-    if task.log:
-        check_log(task.log)
-    bones = describe_models(task.model, task.skeleton)[1] if task.skeleton else None
-    model = find_model(path)
-    if task.engine != "serving":
-        model.export()
-    _introduce(model.description, bones, f"engine {choose_local(task.engine)}", task.threshold)
-    earlier: tuple[str, ...] = ()
-    if task.previous:
-        previous = find_previous(task.previous, found.scans[0], settings.allow_missing_view)
-        if isinstance(previous, BoneScan):
-            prepare_scan(previous, settings=model.description.preparation)
-            earlier = previous.case, previous.pixel_sha256
-        else:
-            earlier = _names_of(previous.result)
-    reader = ScanReader(
-        settings, model.description, task.threshold, task.read_pseudonyms(), earlier, bones, task.weights
-    )
-    ready = before = copies = 0
-    for files in found.scans:
-        try:
-            content = reader(files)
-        except BoneScanError as error:
-            copies += _is_copy(error)
-            _complain(_named(error, files.sources), "warning" if _is_copy(error) else "error")
-            continue
-        print(f"\n{scan_name(files.sources)}")
-        if content is None:
-            before += 1
-            print(f"  done before         {settings.out / reader.cases[files]}")
-            continue
-        ready += 1
-        outputs = ", ".join(("result.json", *settings.outputs))
-        print(f"  would be written    {settings.out / content.scan.case}: {outputs}")
-        for path in (content.labelme or {}).values():
-            print(f"  would be written    {path}")
-        for warning in content.prepared.warnings:
-            print(f"  warning             {warning}")
-    total = len(found.scans) + len(found.rejected) - copies
-    skipped = f", {before} done before" if before else ""
-    print(f"\ndry run: {ready} of {total} scans would be segmented{skipped}; nothing was written")
-    return 0 if ready + before == total else 1
 
 
 def _summary(written: WrittenResult) -> str:
@@ -389,9 +344,5 @@ def _named(error: BoneScanError, sources: Sequence[Source]) -> str:
     return message if message.startswith(names) else f"{name}: {message}"
 
 
-def _is_copy(error: BoneScanError) -> bool:
-    return isinstance(error, ScanError) and error.reason == COPY
-
-
-def _complain(message: str, kind: str = "error") -> None:
-    print(f"{kind}: {message}", file=sys.stderr)
+def _complain(message: str, harmless: bool) -> None:
+    print(f"{'warning' if harmless else 'error'}: {message}", file=sys.stderr)

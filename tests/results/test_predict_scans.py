@@ -245,7 +245,9 @@ def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
     # A model that cannot be opened stands in the log as well; a log that cannot be written stops everything.
     assert command(tmp_path / "Jane_Doe.dcm", "--log", log, model=tmp_path)[0] == 1
     assert log.read_text().endswith(" stopped: RunError\n")
-    assert command(tmp_path / "Jane_Doe.dcm", "--log", tmp_path)[0] == 2
+    for place in (tmp_path, log / "log"):
+        code, _, err = command(tmp_path / "Jane_Doe.dcm", "--log", place)
+        assert code == 2 and f"{place}: cannot be written (" in err
 
 
 @pytest.mark.slow
