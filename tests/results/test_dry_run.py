@@ -57,12 +57,10 @@ def test_dry_run_refuses_what_a_run_would(command, phantoms, trained_run, tmp_pa
     assert list(command.out.glob("*")) == []
 
 
-def test_dry_run_names_the_engine_of_the_run(command, phantoms, trained_run, tmp_path):
-    run = shutil.copytree(trained_run, tmp_path / "run")
-    shutil.rmtree(run / "fold_01" / "saved_model")
+def test_dry_run_names_the_engine_of_the_run(command, phantoms):
     file = phantoms / "phantom_0001.dcm"
-    for arguments, engine in (((), "tensorflow"), (("--engine", "serving", "--server", "grpc://host:1"), "serving")):
-        code, out, _ = command(file, *arguments, "--dry-run", model=run / "fold_01")
+    for engine, arguments in (("tensorflow", ()), ("serving", ("--server", "grpc://host:1"))):
+        code, out, _ = command(file, "--engine", engine, *arguments, "--dry-run")
         assert code == 0 and out.splitlines()[0].endswith(f", engine {engine}")
 
 
