@@ -177,8 +177,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, export, and print where the results are."""
     from doubleunet_bs.dataset.folds import has_published_split
     from doubleunet_bs.runs.create_run import plan_run
-    from doubleunet_bs.runs.resume import resume_command, to_resume
-    from doubleunet_bs.runs.run_folder import EXPERIMENT, open_run
+    from doubleunet_bs.runs.run_folder import EXPERIMENT, open_run, resume_command, to_resume
     from doubleunet_bs.tensorflow_setup import import_tensorflow
 
     # Everything up to the import of TensorFlow answers within a second or two, and writes nothing.
@@ -274,7 +273,7 @@ def _open_data(
 
 def _is_left(plan: "PlannedRun", fold: "int | str", resume: bool) -> bool:
     """Whether something is left to do. Finished folds are named; without `resume` one that has begun is an error."""
-    from doubleunet_bs.runs.resume import already_begun, has_results
+    from doubleunet_bs.runs.run_folder import already_begun, has_results
 
     if not isinstance(fold, int) or not plan.exists:
         return True
@@ -296,7 +295,7 @@ def _check_devices(args: argparse.Namespace) -> None:
 
 
 def _open_devices(args: argparse.Namespace, plan: "PlannedRun", fold: "int | str"):
-    from doubleunet_bs.runs.resume import earlier_devices
+    from doubleunet_bs.runs.run_folder import earlier_devices
     from doubleunet_bs.training.devices import DeviceSettings, open_devices
 
     earlier = earlier_devices(plan.run, fold) if args.resume else {}

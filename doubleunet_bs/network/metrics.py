@@ -5,33 +5,9 @@ The mask is that of output 2. Precision, sensitivity and F1 follow from the coun
 `pixel_counts.precision_sensitivity_f1`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from keras import ops
 
 from doubleunet_bs.constants import BENIGN, METASTATIC
-
-
-def predict_metastases(network: Callable[..., Any], grey):
-    """The one way from grey images to the answer, for training, evaluation and export.
-
-    Args:
-        network: a Keras model, or a function with its arguments (`image`, `training`) and outputs.
-        grey: (batch, rows, columns) uint8 prepared images.
-
-    Returns:
-        Probability of the metastatic class, float32 between 0 and 1, and mask, bool; both (batch, rows, columns).
-
-    Example:
-        >>> import numpy as np
-        >>> from doubleunet_bs.network import double_unet
-        >>> probability, mask = predict_metastases(double_unet((32, 32, 3)), np.zeros((1, 32, 32), "uint8"))
-        >>> probability.shape, mask.dtype.name
-        (TensorShape([1, 32, 32]), 'bool')
-    """
-    outputs = network(network_input(grey), training=False)
-    return metastatic_probability(outputs), metastatic_mask(outputs)
 
 
 def network_input(grey):

@@ -21,7 +21,7 @@ from doubleunet_bs.dataset.folds import Split
 from doubleunet_bs.display import save_png
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json
-from doubleunet_bs.network.metrics import predict_metastases
+from doubleunet_bs.network.metrics import metastatic_mask, network_input
 from doubleunet_bs.preparation.shards import Dataset, load_arrays
 from doubleunet_bs.preparation.summaries import overlay
 from doubleunet_bs.training.training_state import DAMAGED_ARCHIVE
@@ -60,7 +60,7 @@ def mine_negatives(
 
     @tf.function(input_signature=[tf.TensorSpec((None, rows, columns), tf.uint8)])
     def segment(grey):
-        return predict_metastases(model, grey)[1]
+        return metastatic_mask(model(network_input(grey), training=False))
 
     found: dict[int, np.ndarray] = {}
     for start in range(0, len(cases), batch_size):

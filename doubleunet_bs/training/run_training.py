@@ -16,7 +16,6 @@ from doubleunet_bs.errors import RunError, SettingsError, counted
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.history import Epoch, read_history
 from doubleunet_bs.runs.locks import TAKEOVER_SECONDS, LockedError, locked
-from doubleunet_bs.runs.resume import already_begun, has_results
 from doubleunet_bs.runs.run_folder import (
     HISTORY,
     KERAS_MODEL,
@@ -24,6 +23,8 @@ from doubleunet_bs.runs.run_folder import (
     PRETRAIN,
     SAVED_MODEL,
     Run,
+    already_begun,
+    has_results,
     remove_temporary,
 )
 from doubleunet_bs.stop_signals import StopSignals

@@ -1,10 +1,8 @@
 """What one training is made from: its task, the fingerprint it is continued by, and its `environment.json`."""
 
 import dataclasses
-import os
 import platform
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -132,23 +130,14 @@ def _earlier_starts(path: Path) -> list[dict[str, Any]]:
 def describe_environment() -> dict[str, Any]:
     """Versions of Python and the packages, the processor, and the git commit of the source if there is one.
 
-    It holds no host name, user name or address, and of paths on the command line only the last part.
+    It holds no host name, user name, address or path.
     """
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "source": _git_state(),
-        "command": [_without_folders(argument) for argument in sys.argv],
     }
-
-
-def _without_folders(argument: str) -> str:
-    """The last part of a path, with or without a slash at its end or `--name=` before it."""
-    name, equals, path = argument.partition("=")
-    if os.sep in name or not equals:
-        name, equals, path = "", "", argument
-    return name + equals + (path.rstrip(os.sep).rsplit(os.sep, 1)[-1] or path[:1])
 
 
 def _version(name: str) -> str | None:
