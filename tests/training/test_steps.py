@@ -1,4 +1,4 @@
-"""Training steps, run eagerly, of the real network and of a small one: all losses, heads and precisions lower the loss."""
+"""Training steps of the real and of a small network, run eagerly: all losses, heads and precisions lower the loss."""
 
 import dataclasses
 
@@ -53,7 +53,7 @@ def losses_of(trainer, steps, batch=4):
 )
 def test_loss_falls_for_every_loss_and_head(tmp_path, monkeypatch, name, network):
     monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", network)
-    trainer = built(tmp_path, name)
+    trainer = built(tmp_path, name, seed=1)  # with 0 a unit of the small network never fires
     before = [keras.ops.convert_to_numpy(weight).copy() for weight in trainer.model.trainable_weights]
     losses = losses_of(trainer, 6)
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
