@@ -265,7 +265,7 @@ def _open_data(
     confirmed = args.assume_disjoint_patients or old is not None
     dataset = open_all_shards(paths, True, confirmed)
     if experiment.is_skeleton:
-        from doubleunet_bs.dataset.skeleton import SkeletonDataset
+        from doubleunet_bs.dataset.joined_shards import SkeletonDataset
 
         dataset = SkeletonDataset.of(dataset)
     return dataset, open_shards(other, verify=True) if other else None

@@ -1,11 +1,13 @@
-"""Several shard folders as one data set: a cohort that was prepared in parts, or of several hospitals."""
+"""Several shard folders as one data set, a cohort prepared in parts or of several hospitals; and their skeletons."""
 
 import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from doubleunet_bs.errors import DatasetError, SettingsError
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
@@ -44,6 +46,48 @@ class JoinedShards(ShardedDataset):
 def parts_of(dataset: Any) -> tuple[Any, ...]:
     """The data sets that were joined, or the one data set itself."""
     return getattr(dataset, "parts", (dataset,))
+
+
+class SkeletonDataset(ShardedDataset):
+    """The cases of a shard folder whose skeleton is annotated, with and without metastases.
+
+    `labels` gives the regions: 0 not bone, 1 to 12. Every case counts as "positive", so that folds are split over all
+    patients, and `metastatic_pixels` of its record is the number of its bone pixels.
+
+    Attributes:
+        parts: the shard folders, see `parts_of`.
+    """
+
+    parts: tuple[ShardedDataset, ...]
+
+    @classmethod
+    def of(cls, dataset: ShardedDataset) -> Self:
+        """The skeleton view of an opened shard folder; `DatasetError` where no skeleton is annotated in it."""
+        numbers = [index for index, case in enumerate(dataset.cases) if case.has_regions]
+        if not numbers:
+            raise DatasetError(f"{dataset.path}: no skeleton is annotated in it: run prepare with --regions")
+        cases = [
+            dataclasses.replace(
+                dataset.cases[index],
+                group="positive",
+                metastatic_pixels=int(np.count_nonzero(dataset.regions(index))),
+            )
+            for index in numbers
+        ]
+        shards = dataset.shards
+        view = cls(
+            dataset.path, cases, dataset.settings, dataset.fingerprint, shards, dataset.key_mark, dataset.sources
+        )
+        view.parts = parts_of(dataset)
+        return view
+
+    def labels(self, index: int) -> np.ndarray:
+        """uint8 array of `image_shape`: 0 not bone, 1 to 12. A read-only view of the mapped file."""
+        return self.regions(index)
+
+    def lesions(self, index: int) -> np.ndarray:
+        """uint8 array of `image_shape` of lesion classes, as `ShardedDataset.labels`."""
+        return super().labels(index)
 
 
 def open_all_shards(

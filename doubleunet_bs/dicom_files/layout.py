@@ -7,20 +7,8 @@ import zipfile
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.dicom_files.decoders import check_decoder
-from doubleunet_bs.dicom_files.dicom_file import (
-    DicomFile,
-    first_elements,
-    load_file,
-    load_header,
-    pydicom_silence,
-)
-from doubleunet_bs.dicom_files.header_values import (
-    read_integer,
-    read_items,
-    read_numbers,
-    read_text,
-    read_texts,
-)
+from doubleunet_bs.dicom_files.dicom_file import DicomFile, first_elements, load_file, load_header, pydicom_silence
+from doubleunet_bs.dicom_files.header_values import read_integer, read_items, read_numbers, read_text, read_texts
 from doubleunet_bs.dicom_files.other_files import OtherFileError
 from doubleunet_bs.dicom_files.sources import FIRST_LOOK_BYTES, MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
 from doubleunet_bs.dicom_files.views import check_upright

@@ -18,8 +18,7 @@ from doubleunet_bs.bsi import WeightTable, bone_scan_index, choose_table
 from doubleunet_bs.bsi.agreement import Agreement, agreement
 from doubleunet_bs.bsi.regions import without_posterior_sternum
 from doubleunet_bs.constants import METASTATIC, VIEWS
-from doubleunet_bs.dataset.joined_shards import Paths, parts_of
-from doubleunet_bs.dataset.skeleton import SkeletonDataset
+from doubleunet_bs.dataset.joined_shards import Paths, SkeletonDataset, parts_of
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, counted
 from doubleunet_bs.evaluation.charts import agreement_chart, mark_figure, svg_uri, write_figures

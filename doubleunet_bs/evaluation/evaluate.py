@@ -12,8 +12,7 @@ from PIL import Image
 from doubleunet_bs import __version__
 from doubleunet_bs.constants import BENIGN, METASTATIC
 from doubleunet_bs.dataset.folds import Folds
-from doubleunet_bs.dataset.joined_shards import Paths, as_paths, open_all_shards
-from doubleunet_bs.dataset.skeleton import SkeletonDataset
+from doubleunet_bs.dataset.joined_shards import Paths, SkeletonDataset, as_paths, open_all_shards
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
 from doubleunet_bs.evaluation.report import write_report

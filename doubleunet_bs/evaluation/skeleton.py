@@ -16,8 +16,7 @@ from PIL import Image
 
 from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.dataset.joined_shards import Paths
-from doubleunet_bs.dataset.skeleton import SkeletonDataset
+from doubleunet_bs.dataset.joined_shards import Paths, SkeletonDataset
 from doubleunet_bs.display import (
     PHANTOM_NOTE,
     as_rgb,

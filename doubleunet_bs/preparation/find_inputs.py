@@ -17,13 +17,7 @@ from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, co
 from doubleunet_bs.dicom_files.sources import Source, walk_folders
 from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, first_of
 from doubleunet_bs.files import no_folder
-from doubleunet_bs.preparation.annotations import (
-    ENDINGS,
-    NearNames,
-    annotation_stem,
-    index_labels,
-    stems_of,
-)
+from doubleunet_bs.preparation.annotations import ENDINGS, NearNames, annotation_stem, index_labels, stems_of
 from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
 from doubleunet_bs.preparation.public_labels import PublicLabels
 from doubleunet_bs.preparation.records import DataSource

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from doubleunet_bs.constants import (
-    AIR,
-    BENIGN,
-    BENIGN_NAME,
-    CROP_SHAPE,
-    KEPT_ROWS,
-    METASTATIC,
-    NON_METASTATIC,
-    VIEWS,
-)
+from doubleunet_bs.constants import AIR, BENIGN, BENIGN_NAME, CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, VIEWS
 from doubleunet_bs.display import (
     PHANTOM_NOTE,
     as_rgb,

@@ -12,13 +12,13 @@ from typing import Any
 
 from doubleunet_bs.dataset.folds import Folds, choose_folds, in_training_part, keep_parts, lesions_of_cases
 from doubleunet_bs.dataset.joined_shards import (
+    SkeletonDataset,
     check_no_common_scan,
     check_prepared_alike,
     different_keys,
     open_all_shards,
     parts_of,
 )
-from doubleunet_bs.dataset.skeleton import SkeletonDataset
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.preparation.records import count_cohort, scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset, patients_comparable

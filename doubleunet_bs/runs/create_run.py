@@ -8,8 +8,7 @@ from typing import Any
 
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.folds import Folds, folds_to_json, load_folds
-from doubleunet_bs.dataset.joined_shards import parts_of
-from doubleunet_bs.dataset.skeleton import SkeletonDataset
+from doubleunet_bs.dataset.joined_shards import SkeletonDataset, parts_of
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import create_file, json_text
 from doubleunet_bs.preparation.records import count_cohort, scans_are

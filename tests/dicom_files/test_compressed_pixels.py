@@ -19,12 +19,7 @@ from dicom_headers import (
 from one_file import assert_exact, read, reason
 from PIL import Image
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    JPEGBaseline8Bit,
-    JPEGLosslessSV1,
-    JPEGLSNearLossless,
-    RLELossless,
-)
+from pydicom.uid import JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSNearLossless, RLELossless
 
 from doubleunet_bs.dicom_files.decoders import END_WARNING
 

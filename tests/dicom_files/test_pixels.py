@@ -2,22 +2,9 @@
 
 import numpy as np
 import pytest
-from dicom_headers import (
-    FRAMES,
-    encode,
-    ge_discovery,
-    ge_names,
-    image,
-    plain,
-    strip,
-    write,
-)
+from dicom_headers import FRAMES, encode, ge_discovery, ge_names, image, plain, strip, write
 from one_file import assert_exact, read, reason
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    JPEGLSLossless,
-    RLELossless,
-)
+from pydicom.uid import ExplicitVRBigEndian, JPEGLSLossless, RLELossless
 
 from doubleunet_bs.dicom_files.pixels import bin_counts, pixel_hash
 from doubleunet_bs.errors import ScanError

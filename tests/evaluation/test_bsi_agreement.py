@@ -12,7 +12,7 @@ from intensity_run import BODY, LEVEL, make_run, region_model, write_fold
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.bsi import WEIGHT_TABLES, bone_scan_index
 from doubleunet_bs.bsi.agreement import agreement
-from doubleunet_bs.dataset.skeleton import SkeletonDataset
+from doubleunet_bs.dataset.joined_shards import SkeletonDataset
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.bsi_agreement import evaluate_with_skeleton
 from doubleunet_bs.evaluation.tables import table_text

@@ -11,7 +11,7 @@ from small_network import small_network
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.bsi import REGIONS
 from doubleunet_bs.dataset.augmentation import mirror
-from doubleunet_bs.dataset.skeleton import SkeletonDataset
+from doubleunet_bs.dataset.joined_shards import SkeletonDataset
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.phantom import make_cohort
 from doubleunet_bs.preparation import PreparationSettings, open_shards
