@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from doubleunet_bs.errors import RunError, SettingsError, counted
-    from doubleunet_bs.results.cohort_table import write_cohort_table
+    from doubleunet_bs.results.overview import write_cohort_table
     from doubleunet_bs.results.stored_result import find_results
 
     if args.out.suffix.lower() != ".csv":

@@ -23,8 +23,8 @@ from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescrip
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import Predictor
 from doubleunet_bs.preparation.case import prepare_scan
-from doubleunet_bs.results.index_page import write_overview
 from doubleunet_bs.results.input_scans import choose_shard, list_scans, scan_name
+from doubleunet_bs.results.overview import write_overview
 from doubleunet_bs.results.patient_report import ReportScan
 from doubleunet_bs.results.previous_scan import find_previous
 from doubleunet_bs.results.result_files import COHORT, INDEX, JobSettings
@@ -226,14 +226,7 @@ def _predict_one(
         counts["done"] += 1
         return ""
     prediction, index = networks.segment(content.scan, content.prepared)
-    try:
-        written = write_prediction(settings, content.scan, prediction, content.study, content.labelme, previous, index)
-    except RunError:
-        # Another process may have been faster.
-        if settings.overwrite or not reader.is_done(content.scan):
-            raise
-        counts["before"] += 1
-        return "done before"
+    written = write_prediction(settings, content.scan, prediction, content.study, content.labelme, previous, index)
     with tqdm.external_write_mode(file=sys.stdout):
         print(f"\n{name}\n{_summary(written)}", flush=True)
     result = written.result

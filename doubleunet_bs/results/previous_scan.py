@@ -1,6 +1,5 @@
 """The earlier scan that a report shows beside the new one: a result folder, or a scan to be segmented as well."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from doubleunet_bs.findings.lesion_list import LesionArea, find_areas
 from doubleunet_bs.results.input_scans import list_scans
 from doubleunet_bs.results.overlay import view_pictures
 from doubleunet_bs.results.patient_report import ReportScan
-from doubleunet_bs.results.result_files import MASK, MOST_BYTES, PICTURE, REGION_MASK, RESULT
+from doubleunet_bs.results.result_files import MASK, PICTURE, REGION_MASK, RESULT
 from doubleunet_bs.results.stored_result import load_result
 from doubleunet_bs.scans import read_scan
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -73,7 +72,7 @@ def read_result(folder: Path) -> ReportScan:
                 regions[view] = _read_mask(folder / REGION_MASK.format(view))
                 if regions[view].max() > len(REGIONS):
                     raise ValueError("not a mask of the skeleton")
-            with Image.open(io.BytesIO(_read_bytes(folder / PICTURE.format(view))), formats=("PNG",)) as picture:
+            with Image.open(folder / PICTURE.format(view), formats=("PNG",)) as picture:
                 if (picture.size, picture.mode) != (RAW_SHAPE[::-1], "L"):
                     raise ValueError("not a picture of this package")
                 greys[view] = np.asarray(picture)
@@ -83,7 +82,7 @@ def read_result(folder: Path) -> ReportScan:
     except FileNotFoundError as cause:
         raise RunError(f"{cause.filename}: is missing: segment that scan again with --outputs masks,labelme") from None
     # What files changed by hand or cut short lead to: NumPy, Pillow (SyntaxError) and the checks of the JSON.
-    except (OSError, ValueError, SyntaxError, LookupError, TypeError) as cause:
+    except (OSError, EOFError, ValueError, SyntaxError, LookupError, TypeError, AttributeError) as cause:
         raise RunError(f"{folder}: a damaged result ({type(cause).__name__}): segment that scan again") from None
     if (folder / SCAN_COPY).is_file():
         scan = read_scan([folder / SCAN_COPY], allow_missing_view=True)
@@ -94,18 +93,8 @@ def read_result(folder: Path) -> ReportScan:
 
 
 def _read_mask(path: Path) -> np.ndarray:
-    """A mask of `predict`. What the header of the file promises is compared before memory is taken for it."""
-    with io.BytesIO(_read_bytes(path)) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("another version of the format")
-        if np.lib.format.read_array_header_1_0(file) != (RAW_SHAPE, False, np.dtype(np.uint8)):
-            raise ValueError("not a mask of this package")
-        return np.frombuffer(file.read(), np.uint8).reshape(RAW_SHAPE)
-
-
-def _read_bytes(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError("larger than a file of a result")
-    return content
+    """A mask of `predict`. As a map of the file, so that no header makes it take memory that the file has not."""
+    mask = np.load(path, mmap_mode="r", allow_pickle=False)
+    if (mask.shape, mask.dtype) != (RAW_SHAPE, np.uint8):
+        raise ValueError("not a mask of this package")
+    return np.array(mask)

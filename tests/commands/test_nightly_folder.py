@@ -16,7 +16,6 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import BoneScanError
 from doubleunet_bs.inference.predictor import Predictor
 from doubleunet_bs.results.input_scans import list_scans
-from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.scans import Pseudonyms, read_scan
 from doubleunet_bs.scans.pseudonyms import load_file_table, save_file_table
 
@@ -163,25 +162,6 @@ def test_an_empty_part_does_not_hide_a_wrong_model(phantoms, tmp_path, capsys):
         arguments = [str(scan), "--model", str(tmp_path / "nosuch"), "--out", str(tmp_path / "out")]
         assert main(["predict", *arguments, "--shard", f"{part}/3"]) == 1
         assert "nosuch: no such model folder" in capsys.readouterr().err
-
-
-def test_a_result_that_another_process_wrote_meanwhile(command, phantoms, monkeypatch):
-    """Both have read the scan when the first one writes it."""
-    from doubleunet_bs.results import predict_scans
-
-    file, real = phantoms / "phantom_0001.dcm", write_prediction
-
-    def later(settings, *arguments):
-        real(settings, *arguments)
-        return real(settings, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(predict_scans, "write_prediction", later)
-        code, out, _ = command(file, "--outputs", "none", "--skip-existing")
-    assert code == 0 and "1 done before" in out
-    shutil.rmtree(command.out)
-    monkeypatch.setattr(predict_scans, "write_prediction", later)
-    assert command(file, "--outputs", "none")[0] == 1
 
 
 def test_a_table_that_is_none_of_ours_is_not_touched(tmp_path):
