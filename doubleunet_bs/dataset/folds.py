@@ -155,6 +155,10 @@ def make_folds(
         targets = sorted(rng.permutation(folds), key=lambda part: len(parts[part]))
         for patient, part in zip(rng.permutation(round_), targets, strict=False):
             parts[part].extend(sorted(scans[str(patient)]))
+    return _cross_validation(parts, cases, seed)
+
+
+def _cross_validation(parts: Iterable[Iterable[str]], cases: Sequence[CaseRecord], seed: int | None) -> Folds:
     return Folds(
         parts=tuple(tuple(part) for part in parts),
         negatives=tuple(sorted(case.case for case in cases if case.group == "negative")),
@@ -229,12 +233,8 @@ def keep_parts(earlier: Folds, cases: Sequence[CaseRecord], lesions: Mapping[str
         raise SettingsError(
             f"no patient of part {members.index([]) + 1} of the earlier folds is left: give --folds-file"
         )
-    return Folds(
-        parts=tuple(tuple(case for patient in part for case in sorted(scans[patient])) for part in members),
-        negatives=tuple(sorted(case.case for case in cases if case.group == "negative")),
-        patients={case.case: case.patient for case in cases},
-        seed=earlier.seed,
-    )
+    parts = ((case for patient in part for case in sorted(scans[patient])) for part in members)
+    return _cross_validation(parts, cases, earlier.seed)
 
 
 def _burden(

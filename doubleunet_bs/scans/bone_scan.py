@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from doubleunet_bs.constants import ONE_VIEW_WARNING, RAW_SHAPE, SIDE_BY_SIDE_WARNING
+from doubleunet_bs.constants import ONE_VIEW_WARNING, SIDE_BY_SIDE_WARNING
 from doubleunet_bs.dicom_files.dicom_file import DicomFile, pydicom_silence
 from doubleunet_bs.dicom_files.header_values import has_doubtful_text, is_phantom, read_identifier, read_person
 from doubleunet_bs.dicom_files.layout import Layout, load_scan_file, pixel_spacing
@@ -128,32 +129,35 @@ def read_sources(
 
 def _scan_of_pictures(sources: Sequence[Source], allow_missing_view: bool, pseudonyms: Pseudonyms | None) -> BoneScan:
     views, warnings = read_pictures(sources)
-    missing = tuple(view for view in (ANTERIOR, POSTERIOR) if view not in views)
-    if missing and not allow_missing_view:
-        message = f"the picture of the {missing[0]} view is missing: give both, or --allow-missing-view"
-        raise ScanError(f"{sources[0].label}: {message}", "missing-view")
-    if missing:
-        warnings.append(f"the {missing[0]} view is missing: it is all zero")
-    else:
-        warnings += check_views(views[ANTERIOR], views[POSTERIOR])
-    empty = np.zeros(RAW_SHAPE, np.uint16)
-    anterior, posterior = (np.ascontiguousarray(views.get(view, empty)) for view in (ANTERIOR, POSTERIOR))
-    fingerprint = pixel_hash(anterior, posterior)
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(source.read()[0])
+    for view in (ANTERIOR, POSTERIOR):
+        if view not in views and not allow_missing_view:
+            message = f"the picture of the {view} view is missing: give both, or --allow-missing-view"
+            raise ScanError(f"{sources[0].label}: {message}", "missing-view")
+        if view not in views:
+            warnings.append(f"the {view} view is missing: it is all zero")
+    content = _whole(views, warnings)
+    digest = hashlib.sha256(b"".join(source.read()[0] for source in sources))
+    if pseudonyms is not None:
+        content["case"] = pseudonyms.case(content["pixel_sha256"])
     return BoneScan(
-        anterior=anterior,
-        posterior=posterior,
+        **content,
         pixel_spacing_mm=None,
-        case=pseudonyms.case(fingerprint) if pseudonyms is not None else "case-" + fingerprint[:12],
         warnings=tuple(warnings),
         view_source="picture-name",
         source_sha256=digest.hexdigest(),
-        missing_views=missing,
-        pixel_sha256=fingerprint,
         pictures=True,
     )
+
+
+def _whole(views: Mapping[str, np.ndarray], warnings: list[str]) -> dict[str, Any]:
+    """What a scan has of its views alone: both of them, which is missing, their hash, and a name after it."""
+    missing = tuple(view for view in (ANTERIOR, POSTERIOR) if view not in views)
+    if not missing:
+        warnings += check_views(views[ANTERIOR], views[POSTERIOR])
+    empty = np.zeros_like(next(iter(views.values())))
+    both = {view: np.ascontiguousarray(views.get(view, empty), dtype=np.uint16) for view in (ANTERIOR, POSTERIOR)}
+    fingerprint = pixel_hash(both[ANTERIOR], both[POSTERIOR])
+    return both | {"missing_views": missing, "pixel_sha256": fingerprint, "case": f"case-{fingerprint[:12]}"}
 
 
 def _read_part(source: Source) -> _Part:
@@ -219,22 +223,14 @@ def _assemble(
     for view, frame in counts.items():
         if not frame.any():
             raise ScanError(f"has a blank {view} view: all its pixels are zero", "blank")
-    views = {view: bin_counts(frame, layout.bin) for view, frame in counts.items()}
-    missing = tuple(view for view in (ANTERIOR, POSTERIOR) if view not in views)
     if layout.bin > 1:
-        matrix = f"the {'x'.join(map(str, frame.shape))} matrix"
+        matrix = f"the {'x'.join(map(str, next(iter(counts.values())).shape))} matrix"
         warnings.append(f"{matrix} was summed over {layout.bin} x {layout.bin} pixels; no count is lost")
-    if not missing:
-        warnings += check_views(views[ANTERIOR], views[POSTERIOR])
-    shape = next(iter(views.values())).shape
-    anterior, posterior = (
-        np.ascontiguousarray(views.get(view, np.zeros(shape, np.uint16)), dtype=np.uint16)
-        for view in (ANTERIOR, POSTERIOR)
-    )
-    fingerprint = pixel_hash(anterior, posterior)
-    case, patient = "case-" + fingerprint[:12], None
+    content = _whole({view: bin_counts(frame, layout.bin) for view, frame in counts.items()}, warnings)
+    patient = None
     if pseudonyms is not None:
-        case = pseudonyms.case("\\".join(instances) if instances and all(instances) else fingerprint)
+        named = instances and all(instances)
+        content["case"] = pseudonyms.case("\\".join(instances) if named else content["pixel_sha256"])
         # An identifier is only unique at the institution that issued it.
         patient_id = [read_identifier(dataset, "PatientID"), read_identifier(dataset, "IssuerOfPatientID")]
         patient = pseudonyms.patient("\\".join(filter(None, patient_id))) if patient_id[0] else None
@@ -245,28 +241,17 @@ def _assemble(
                 birth, sex = read_person(part.dataset).values()
                 pseudonyms.persons.setdefault(patient, set()).add((birth, sex))
     found = pixel_spacing(dataset)
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.file.data)
+    digest = hashlib.sha256(b"".join(part.file.data for part in parts))
     return BoneScan(
-        anterior=anterior,
-        posterior=posterior,
+        **content,
         pixel_spacing_mm=(found[0] * layout.bin, found[1] * layout.bin) if found else None,
-        case=case,
         patient=patient,
         warnings=tuple(dict.fromkeys([*(line for part in parts for line in part.warnings), *warnings])),
         view_source=step,
         source_sha256=digest.hexdigest(),
-        missing_views=missing,
-        pixel_sha256=fingerprint,
         phantom=any(is_phantom(part.dataset) for part in parts),
-        sex=_sex(read_identifier(dataset, "PatientSex")),
+        sex=sex if (sex := read_identifier(dataset, "PatientSex").upper()) in ("F", "M") else "",
     )
-
-
-def _sex(text: str) -> str:
-    text = text.strip().upper()
-    return text if text in ("F", "M") else ""
 
 
 def _check_halves(frame: np.ndarray) -> None:

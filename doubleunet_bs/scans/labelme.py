@@ -13,7 +13,6 @@ import io
 import json
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from doubleunet_bs.errors import LabelError
-from doubleunet_bs.scans.labels import PNG_ERRORS, check_image_size, fold_classes, fold_label, quoted, read_file
+from doubleunet_bs.scans.labels import (
+    PNG_ERRORS,
+    check_image_size,
+    fold_classes,
+    fold_label,
+    open_picture,
+    quoted,
+    read_file,
+)
 
 VERSIONS = range(3, 8)
 LARGEST_FILE = 64 << 20
@@ -105,12 +112,7 @@ def _decode_picture(encoded: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     if not isinstance(encoded, str):
         return None
     try:
-        data = base64.b64decode(encoded)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
-        with picture:
-            # Before decoding: a small picture can unfold to any size.
+        with open_picture(io.BytesIO(base64.b64decode(encoded)), ("PNG", "JPEG")) as picture:
             return np.asarray(picture.convert("L")) if picture.size == shape[::-1] else None
     except (*PNG_ERRORS, binascii.Error):
         return None
@@ -156,19 +158,7 @@ def _opposite_corners(corners: list[tuple[float, float]]) -> list[list[float]]:
 
 def _draw(image: Image.Image, kind: str, points: list[tuple[float, float]], value: int) -> bool:
     (x0, y0), (x1, y1) = points[:2]
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    # Drawn on the part of the image that the shape can reach, to see that it left something there.
-    if kind == "circle":
-        radius = math.sqrt((x0 - x1) ** 2 + (y0 - y1) ** 2)
-        xs, ys = [x0 - radius, x0 + radius], [y0 - radius, y0 + radius]
-    box = (
-        max(0, math.floor(min(xs)) - 1),
-        max(0, math.floor(min(ys)) - 1),
-        min(image.width, math.ceil(max(xs)) + 2),
-        min(image.height, math.ceil(max(ys)) + 2),
-    )
-    if box[0] >= box[2] or box[1] >= box[3]:
-        return False
+    # Drawn by itself, to see that it left something in the image.
     stencil = Image.new("L", image.size)
     draw = ImageDraw.Draw(stencil)
     if kind in ("polygon", "oriented_rectangle"):
@@ -176,10 +166,10 @@ def _draw(image: Image.Image, kind: str, points: list[tuple[float, float]], valu
     elif kind == "rectangle":
         draw.rectangle([min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)], outline=255, fill=255)
     else:
+        radius = math.sqrt((x0 - x1) ** 2 + (y0 - y1) ** 2)
         draw.ellipse([x0 - radius, y0 - radius, x0 + radius, y0 + radius], outline=255, fill=255)
-    part = stencil.crop(box)
-    image.paste(value, box, part)
-    return part.getbbox() is not None
+    image.paste(value, (0, 0), stencil)
+    return stencil.getbbox() is not None
 
 
 def _paste_mask(image: Image.Image, encoded: Any, points: list[tuple[float, float]], value: int) -> bool:
@@ -190,13 +180,7 @@ def _paste_mask(image: Image.Image, encoded: Any, points: list[tuple[float, floa
     if not isinstance(encoded, str):
         raise LabelError("is a mask without its picture", "label-shape")
     try:
-        data = base64.b64decode(encoded, validate=True)
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures; ours are refused with a reason.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=("PNG",))
-        with picture:
-            # Before decoding: a small PNG can unfold to any size.
+        with open_picture(io.BytesIO(base64.b64decode(encoded, validate=True))) as picture:
             if size[0] > image.width or size[1] > image.height:
                 raise LabelError("is a mask larger than the image", "label-shape")
             if picture.size != size:

@@ -1,12 +1,13 @@
 """What labels and mask images mean: the user's class map, the image an annotation was drawn on, masks as PNG."""
 
+import contextlib
 import json
 import os
 import unicodedata
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -66,6 +67,16 @@ def read_file(path: Path, limit: int, what: str, error: Callable[[str], BoneScan
         raise error(f"{path}: is {cause}") from None
     except OSError as cause:
         raise error(f"{path}: cannot be read ({os_reason(cause)})") from None
+
+
+@contextlib.contextmanager
+def open_picture(file: Path | BinaryIO, formats: tuple[str, ...] = ("PNG",)) -> Iterator[Image.Image]:
+    """A picture that is not decoded yet: a small file can unfold to any size. Raises any of `PNG_ERRORS`."""
+    with warnings.catch_warnings():
+        # Pillow warns of large pictures; ours are refused with a reason.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file, formats=formats) as picture:
+            yield picture
 
 
 def fold_classes(classes: Mapping[str, int]) -> dict[str, int]:
@@ -154,11 +165,7 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
     }
     of_value = {0: 0} | (of_value or {number: number for number in range(METASTATIC + 1)})
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures; ours are refused with a reason.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=("PNG",))
-        with image:
+        with open_picture(path) as image:
             check_image_size(path, image.height, image.width)
             if image.mode not in ("1", "L", "P"):
                 message = f"{path}: a PNG of mode {image.mode}: save the mask as a palette or 8-bit grey image"

@@ -8,8 +8,7 @@ views of a scan are two files that differ in the view only, by name or by folder
 import contextlib
 import io
 import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -19,6 +18,7 @@ from doubleunet_bs.dicom_files.pixels import bin_counts
 from doubleunet_bs.dicom_files.sources import Source, prefix_errors
 from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR
 from doubleunet_bs.errors import ScanError
+from doubleunet_bs.scans.labels import PNG_ERRORS, open_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 PICTURE_WARNING = "made of pictures: display grey instead of counts, areas in pixels only"
@@ -32,7 +32,6 @@ _MARKS = (b"\x89PNG", b"\xff\xd8\xff")
 # (height, width) -> how many pixels of a view side by side become one; both views may lie side by side.
 _SIZES = {(RAW_SHAPE[0] * n, RAW_SHAPE[1] * m * n): n for n in (1, 2) for m in (1, 2)}
 _MASK_MODES = ("1", "L", "P", "RGB")
-_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
 # As a word, or in capitals at the end of one: S_ant, Anterior, wholeBodyANT. Not: giant, Santos.
 _WORDS = {
     ANTERIOR: re.compile(r"(?<![a-z])(?:anterior|ant)(?![a-z])|ANT(?:ERIOR)?(?![a-zA-Z])|Anterior"),
@@ -46,14 +45,8 @@ def is_picture(source: Source) -> bool:
     return source.read(4)[0].startswith(_MARKS)
 
 
-@contextlib.contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
-    """The picture, not decoded yet. Pillow warns of large pictures; those of other sizes than ours are not decoded."""
-    data, _ = source.read()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-            yield picture
+def _opened(source: Source) -> contextlib.AbstractContextManager[Image.Image]:
+    return open_picture(io.BytesIO(source.read()[0]), ("PNG", "JPEG"))
 
 
 def describe_picture(source: Source) -> tuple[int, int]:
@@ -66,12 +59,12 @@ def describe_picture(source: Source) -> tuple[int, int]:
     Raises:
         ScanError: "unreadable".
     """
-    with contextlib.suppress(*_ERRORS), _opened(source) as picture:
+    with contextlib.suppress(*PNG_ERRORS), _opened(source) as picture:
         if (picture.height, picture.width) not in _SIZES:
             return 0, 0
         views, levels = 1 if 4 * picture.width == picture.height else 2, 0
         if picture.format == "PNG" and picture.mode in _MASK_MODES:
-            with contextlib.suppress(*_ERRORS):
+            with contextlib.suppress(*PNG_ERRORS):
                 levels = len(picture.convert("RGB").getcolors(MASK_LEVELS) or ())
         return views, levels
     return 0, 0
@@ -158,7 +151,7 @@ def _read_grey(source: Source) -> np.ndarray:
                 grey = np.asarray(picture)
             else:
                 raise ScanError(f"is a picture of mode {picture.mode}: save it in grey of 8 or 16 bits", "colour")
-    except _ERRORS as cause:
+    except PNG_ERRORS as cause:
         raise ScanError(f"is a damaged picture ({type(cause).__name__})", "damaged-pixels") from None
     if grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
         raise ScanError("is a picture with values outside of 16 bits", "colour")
