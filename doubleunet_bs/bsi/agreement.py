@@ -6,7 +6,6 @@ Lancet 1986;327:307.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -46,10 +45,6 @@ class Agreement:
     variation: float | None = None
     ratio: float | None = None
     note: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return dataclasses.asdict(self) | {"limits": self.limits and list(self.limits)}
 
 
 def agreement(reference: Sequence[float] | np.ndarray, measured: Sequence[float] | np.ndarray) -> Agreement:

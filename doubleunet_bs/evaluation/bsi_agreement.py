@@ -17,7 +17,7 @@ import numpy as np
 from doubleunet_bs.bsi import WeightTable, bone_scan_index, choose_table
 from doubleunet_bs.bsi.agreement import Agreement, agreement
 from doubleunet_bs.bsi.regions import without_posterior_sternum
-from doubleunet_bs.constants import METASTATIC, VIEWS
+from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.dataset.joined_shards import Paths, SkeletonDataset, parts_of
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, counted
@@ -25,6 +25,7 @@ from doubleunet_bs.evaluation.charts import agreement_chart, mark_figure, svg_ur
 from doubleunet_bs.evaluation.evaluate import AGREEMENT_FILES, evaluate_run, open_run_data, read_folds
 from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
+from doubleunet_bs.evaluation.scores.lesions import view_parts
 from doubleunet_bs.evaluation.skeleton import predict_regions
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary
@@ -108,7 +109,7 @@ class IndexAgreement:
         return {
             "unit": "percent of the skeleton",
             "table": self.weights,
-            "agreement": {name: one.to_json() for name, one in self.comparisons.items()},
+            "agreement": {name: dataclasses.asdict(one) for name, one in self.comparisons.items()},
             "notes": self.table.notes,
             "scans": [dataclasses.asdict(one) for one in self.scans],
         }
@@ -227,12 +228,10 @@ def measure_agreement(
 
 def _index(lesions: np.ndarray, regions: np.ndarray, record: CaseRecord, table: WeightTable, bin: int) -> float:
     """The index from two masks of a prepared image, the anterior view on the left."""
-    half = lesions.shape[1] // 2
-    parts = dict(zip(VIEWS, (np.s_[:, :half], np.s_[:, half:]), strict=True))
-    present = [view for view in VIEWS if view not in record.missing_views]
-    bones, _ = without_posterior_sternum({view: regions[parts[view]].astype(np.uint8) for view in present})
+    present = [(view, part) for view, part in view_parts(lesions) if view not in record.missing_views]
+    bones, _ = without_posterior_sternum({view: regions[part].astype(np.uint8) for view, part in present})
     spacing = record.pixel_spacing_mm and (record.pixel_spacing_mm[0] * bin, record.pixel_spacing_mm[1] * bin)
-    return bone_scan_index({view: lesions[parts[view]] for view in present}, bones, table, spacing).value
+    return bone_scan_index({view: lesions[part] for view, part in present}, bones, table, spacing).value
 
 
 def true_indices(

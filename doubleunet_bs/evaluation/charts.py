@@ -1,6 +1,7 @@
 """The charts: figures of matplotlib, as data URIs for the report and as files for a paper."""
 
 import base64
+import functools
 import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
@@ -132,7 +132,6 @@ def agreement_chart(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]]
         pairs: name of the reference -> its values and the measured ones, in percent.
     """
     figure = Figure(figsize=(8.8, 3.6 * len(pairs)), layout="constrained")
-    FigureCanvasSVG(figure)
     green, grey = hex_colour(TRUE_POSITIVE), "#4d575b"
     for row, (name, (reference, measured)) in enumerate(pairs.items()):
         scatter, bland = (figure.add_subplot(len(pairs), 2, 2 * row + place) for place in (1, 2))
@@ -189,7 +188,6 @@ def _curves(
 
 def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.4, height), layout="constrained")
-    FigureCanvasSVG(figure)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -234,7 +232,6 @@ def _image_figure(picture: np.ndarray, warnings: Collection[str]) -> tuple[Figur
     rows, columns = picture.shape
     width = 4.8
     figure = Figure(figsize=(width, width * rows / columns + 0.5), layout="constrained")
-    FigureCanvasSVG(figure)
     axes = figure.subplots()
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
@@ -257,16 +254,10 @@ _STYLE: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "font.family": ["sans
 def write_figures(folder: Path, figures: Mapping[str, Figure], kind: str) -> None:
     """Write each figure as NAME.`kind`: "pdf", "svg" or "png". The same figure gives the same bytes."""
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}[kind]
-
-    def save(name: str, figure: Figure) -> None:
-        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-            replace_file(
-                folder / f"{name}.{kind}",
-                lambda path: figure.savefig(path, format=kind, dpi=300, metadata=metadata),
-            )
-
     for name, figure in figures.items():
-        save(name, figure)
+        save = functools.partial(figure.savefig, format=kind, dpi=300, metadata=metadata)
+        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+            replace_file(folder / f"{name}.{kind}", save)
 
 
 def svg_uri(figure: Figure, name: str) -> str:

@@ -10,36 +10,12 @@ from doubleunet_bs import __version__
 from doubleunet_bs.constants import TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import PHANTOM_NOTE, hex_colour
 from doubleunet_bs.errors import counted
-from doubleunet_bs.evaluation.charts import (
-    FIGURES,
-    dice_chart,
-    f1_chart,
-    froc_chart,
-    loss_chart,
-    map_chart,
-    mark_figure,
-    scan_chart,
-    size_chart,
-    svg_uri,
-    write_figures,
-)
+from doubleunet_bs.evaluation import charts, tables
 from doubleunet_bs.evaluation.scan_figures import OUTLINE_TRANSFORM, ErrorMaps, chosen_scans, scan_figure
 from doubleunet_bs.evaluation.scores.statistics import Interval
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary, by_size, denominator, folds_in_mean
-from doubleunet_bs.evaluation.tables import (
-    Table,
-    comparable_table,
-    dice_sentence,
-    lesion_table,
-    patient_table,
-    percent,
-    pixel_table,
-    quality_warning,
-    scan_table,
-    view_table,
-    with_unit,
-)
+from doubleunet_bs.evaluation.tables import Table, percent, with_unit
 from doubleunet_bs.files import write_text
 from doubleunet_bs.preparation.records import PATIENTS, PHANTOMS
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -98,20 +74,20 @@ def write_report(
 
     scans = [(fold.fold, scan) for fold in summary.folds for scan in fold.scans]
     mark = PHANTOM_NOTE if summary.provenance.scans == PHANTOMS else ""
-    charts = {
-        "loss": loss_chart(histories),
-        "f1": f1_chart(histories),
-        "dice": dice_chart([(fold.fold, fold.scans) for fold in summary.folds]),
-        "lesion_sizes": size_chart(by_size(summary.scans, summary.unit)),
-        "froc": froc_chart([(fold.fold, fold.comparable.froc) for fold in summary.folds]),
+    drawn = {
+        "loss": charts.loss_chart(histories),
+        "f1": charts.f1_chart(histories),
+        "dice": charts.dice_chart([(fold.fold, fold.scans) for fold in summary.folds]),
+        "lesion_sizes": charts.size_chart(by_size(summary.scans, summary.unit)),
+        "froc": charts.froc_chart([(fold.fold, fold.comparable.froc) for fold in summary.folds]),
     }
-    for chart in charts.values():
-        mark_figure(chart, "phantoms" if mark else "")
+    for chart in drawn.values():
+        charts.mark_figure(chart, "phantoms" if mark else "")
     errors = ErrorMaps(dataset.image_shape)
     for fold, scan in scans:
         errors.add(*images(fold, scan.case)[:3], warnings(scan.case))
     maps = {
-        name: mark_figure(map_chart(name, mean, share, colour, errors.warnings), mark)
+        name: charts.mark_figure(charts.map_chart(name, mean, share, colour, errors.warnings), mark)
         for name, mean, share, colour in errors.maps()
     }
     folds = run.experiment.folds
@@ -123,23 +99,23 @@ def write_report(
         PACKAGE,
         "report.html",
         **head(summary, dataset.image_shape, sentence),
-        pixels=pixel_table(summary),
+        pixels=tables.pixel_table(summary),
         starred=any(epoch.val_f1 for _, epochs in histories for epoch in epochs),
-        charts={name: svg_uri(chart, name) for name, chart in charts.items()},
-        dice=dice_sentence(summary.dice),
-        scans=scan_table(scans),
+        charts={name: charts.svg_uri(chart, name) for name, chart in drawn.items()},
+        dice=tables.dice_sentence(summary.dice),
+        scans=tables.scan_table(scans),
         layers=LAYERS,
         colours=COLOURS,
         outline_transform=OUTLINE_TRANSFORM,
         chosen=[
             scan_figure(what, fold, scan, images(fold, scan.case), warnings(scan.case)) for what, fold, scan in chosen
         ],
-        lesions=lesion_table(summary),
-        views=view_table(summary),
-        patients=patient_table(summary),
-        comparable=comparable_table(summary),
+        lesions=tables.lesion_table(summary),
+        views=tables.view_table(summary),
+        patients=tables.patient_table(summary),
+        comparable=tables.comparable_table(summary),
         agreement=agreement,
-        maps={name: svg_uri(chart, name) for name, chart in maps.items()},
+        maps={name: charts.svg_uri(chart, name) for name, chart in maps.items()},
         mark=mark,
         **settings_section(run.experiment, run.data, dataset.fingerprint, summary.training_precision),
     )
@@ -147,10 +123,10 @@ def write_report(
     write_text(path, page)
     if figures:
         for what, fold, scan in chosen:
-            grey, labels, mask, _ = images(fold, scan.case)
-            charts[f"{what}_{scan.case}"] = mark_figure(scan_chart(grey, labels, mask, warnings(scan.case)), mark)
-        charts |= {name.lower().replace(" ", "_"): chart for name, chart in maps.items()}
-        write_figures(path.parent / FIGURES, charts, figures)
+            chart = charts.scan_chart(*images(fold, scan.case)[:3], warnings(scan.case))
+            drawn[f"{what}_{scan.case}"] = charts.mark_figure(chart, mark)
+        drawn |= {name.lower().replace(" ", "_"): chart for name, chart in maps.items()}
+        charts.write_figures(path.parent / charts.FIGURES, drawn, figures)
     return path
 
 
@@ -174,7 +150,7 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, An
             f"had not seen, {image[0]} x {image[1]} pixels; {trained}. {kind}"
         ),
         "warning": summary.provenance.notes[0] if summary.provenance.scans != PATIENTS else "",
-        "quality_warning": quality_warning(summary),
+        "quality_warning": tables.quality_warning(summary),
         "tiles": [
             ("F1, pixels", with_unit(mean.f1_of_means), _interval_text(found.f1_of_means)),
             ("precision, pixels", with_unit(mean.precision), _interval_text(found.precision)),

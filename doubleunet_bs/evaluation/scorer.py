@@ -14,7 +14,7 @@ from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.figures import draw_case
 from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, Postprocessed, ThresholdScore
-from doubleunet_bs.evaluation.scores.lesions import AreaUnit, area_unit
+from doubleunet_bs.evaluation.scores.lesions import area_unit, pixel_area
 from doubleunet_bs.evaluation.scores.scan_scores import (
     LEVELS,
     ScanScore,
@@ -141,7 +141,7 @@ class Scorer:
         self.dataset = dataset
         self.predictions = predictions
         self.settings = settings
-        self.unit: AreaUnit = area_unit(dataset.cases, dataset.settings.bin)
+        self.unit = area_unit(dataset.cases)
         self._numbers = {case.case: index for index, case in enumerate(dataset.cases)}
 
     def predict(self, stored: StoredPredictions, cases: Sequence[str], models: Sequence[Path], what: str) -> None:
@@ -177,7 +177,7 @@ class Scorer:
             self.score(test),
             self.threshold(histograms, test),
             about,
-            self.unit.name,
+            self.unit,
             self.settings.overlap,
             self.score(normals[0]),
             normals[1],
@@ -190,7 +190,7 @@ class Scorer:
 
     def postprocess(self, validation: Sequence[str], test: Sequence[str], raw: tuple[ScanScore, ...]) -> Postprocessed:
         """Learn the minimum lesion size on the validation scans and score the test scans with it; `raw` has none."""
-        learnt = learn_minimum_size(self.score(validation), self.unit.name)
+        learnt = learn_minimum_size(self.score(validation), self.unit)
         scans = raw if learnt.smallest is None else self.score(test, learnt.smallest)
         # What follows from probabilities is that of the raw scans.
         return Postprocessed(learnt, tuple(dataclasses.replace(scan, candidates=None, peaks=None) for scan in scans))
@@ -221,13 +221,13 @@ class Scorer:
         index = self._numbers[case]
         record, labels = self.dataset.cases[index], np.asarray(self.dataset.labels(index))
         mask, probability, benign = self.predictions.read(case, self.dataset.image_shape)
-        pixel_area, overlap = self.unit.of_a_pixel(record), self.settings.overlap
+        area, overlap = pixel_area(record, self.unit, self.dataset.settings.bin), self.settings.overlap
         if smallest is not None:
-            mask = drop_small_lesions(mask, pixel_area, smallest)
-        scan = score_scan(record, labels, mask, probability, pixel_area, overlap)
+            mask = drop_small_lesions(mask, area, smallest)
+        scan = score_scan(record, labels, mask, probability, area, overlap)
         if scan.peaks is not None:
             peaks = {view: peak for view, peak in scan.peaks.items() if view not in record.missing_views}
             scan = dataclasses.replace(scan, peaks=peaks)
         if benign is None:
             return scan
-        return dataclasses.replace(scan, benign=score_benign(record, labels, benign, pixel_area, overlap))
+        return dataclasses.replace(scan, benign=score_benign(record, labels, benign, area, overlap))

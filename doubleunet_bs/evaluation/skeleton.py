@@ -32,6 +32,7 @@ from doubleunet_bs.evaluation.evaluate import about_scores, open_run_data, open_
 from doubleunet_bs.evaluation.scan_figures import png_uri
 from doubleunet_bs.evaluation.scorer import EvaluationSettings, open_model, predict_scans
 from doubleunet_bs.evaluation.scores.fold_scores import SCORES
+from doubleunet_bs.evaluation.scores.lesions import view_parts
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS
 from doubleunet_bs.evaluation.tables import Table, percent, unusable_folds
 from doubleunet_bs.files import write_json, write_text
@@ -132,14 +133,13 @@ def count_regions(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
         >>> count_regions(np.array([[1, 1, 0, 4]], np.uint8), np.array([[1, 2, 0, 4]], np.uint8))[0, :2].tolist()
         [[1, 0, 1], [0, 1, 0]]
     """
-    size, half = len(REGIONS) + 1, labels.shape[1] // 2
-    counts = np.empty((2, len(REGIONS), 3), np.int64)
-    for view, part in enumerate((np.s_[:, :half], np.s_[:, half:])):
+    size, counts = len(REGIONS) + 1, []
+    for _, part in view_parts(labels):
         pairs = np.bincount(labels[part].ravel().astype(np.int64) * size + mask[part].ravel(), minlength=size * size)
         table = pairs.reshape(size, size)
         true = np.diag(table)
-        counts[view] = np.stack([true, table.sum(axis=0) - true, table.sum(axis=1) - true], axis=1)[1:]
-    return counts
+        counts.append(np.stack([true, table.sum(axis=0) - true, table.sum(axis=1) - true], axis=1)[1:])
+    return np.stack(counts)
 
 
 def evaluate_skeleton(

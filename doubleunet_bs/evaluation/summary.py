@@ -142,11 +142,6 @@ class Summary:
         rows = [fold.postprocessed_figures for fold in self.folds if fold.postprocessed]
         return mean_of_folds(rows) if rows else None
 
-    @property
-    def lesion_mean(self) -> Mean:
-        """Of the lesion-level figures."""
-        return mean_of_folds([fold.lesions.figures for fold in self.folds])
-
     @functools.cached_property
     def intervals(self) -> Intervals:
         """95 % intervals of `mean`."""
@@ -191,7 +186,12 @@ class Summary:
     @property
     def comparable_notes(self) -> list[str]:
         """What is undefined among the figures to compare, and what the published ones are."""
-        notes = undefined_comparable(self)
+        reasons: dict[str, list[str]] = {}
+        for fold in self.folds:
+            for name, reason in fold.comparable.undefined.items():
+                if name not in reasons.setdefault(reason, []):
+                    reasons[reason].append(name)
+        notes = [f"Undefined, {reason}: {'; '.join(names)}." for reason, names in reasons.items()]
         if any(fold.benign for fold in self.folds):
             notes.append("Benign lesions: in test scans and normal scans, matched as metastatic ones are.")
         found = self.provenance.published
@@ -229,6 +229,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with one row per fold, the means, and the figures beyond pixels."""
+        lesion_mean = mean_of_folds([fold.lesions.figures for fold in self.folds])
         return {
             "format": FORMAT,
             "version": __version__,
@@ -239,16 +240,16 @@ class Summary:
             "cross_validation_folds": self.total_folds,
             "f1_of_means": "harmonic mean of mean precision and mean sensitivity, as in the paper's tables",
             "f1_mean": "mean of the folds' own F1, with the sample standard deviation f1_sd",
-            "folds": [_fold_row(fold) for fold in self.folds],
+            "folds": [fold.row() for fold in self.folds],
             "mean": dataclasses.asdict(self.mean),
             "interval_95": {
                 "meaning": "percentile bootstrap: patients drawn with replacement within each fold, folds and means "
                 "computed again",
-                **_plain(dataclasses.asdict(self.intervals)),
+                **dataclasses.asdict(self.intervals),
             },
             "threshold_mean": dataclasses.asdict(self.threshold_mean),
             "postprocessed_mean": dataclasses.asdict(after) if (after := self.postprocessed_mean) else None,
-            "lesions": {"pooled": self.lesions.to_json(), "mean": dataclasses.asdict(self.lesion_mean)},
+            "lesions": {"pooled": self.lesions.to_json(), "mean": dataclasses.asdict(lesion_mean)},
             "views": {
                 view: {"pixels": pixels.to_json(), "lesions": lesions.to_json()}
                 for view, (pixels, lesions) in by_view(self.scans).items()
@@ -305,24 +306,10 @@ def undefined_detection(summary: Summary) -> list[str]:
     return lines
 
 
-def undefined_comparable(summary: Summary) -> list[str]:
-    """Which figures to compare are undefined, why, and in which folds: a sentence for each reason."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for name in dict.fromkeys(name for fold in summary.folds for name in fold.comparable.undefined):
-        where = [fold for fold in summary.folds if name in fold.comparable.undefined]
-        for reason in dict.fromkeys(fold.comparable.undefined[name] for fold in where):
-            folds = [str(fold.fold) for fold in where if fold.comparable.undefined[name] == reason]
-            place = f" (fold {', '.join(folds)})" if len(folds) < len(summary.folds) else ""
-            found.setdefault((reason, place), []).append(name)
-    return [f"Undefined{place}, {reason}: {'; '.join(names)}." for (reason, place), names in found.items()]
-
-
-def folds_in_mean(summary: Summary, key: str, minimum_size: bool = False) -> str:
+def folds_in_mean(summary: Summary, key: str) -> str:
     """Of how many folds the mean `key` of `Summary.detection_mean` is, where it is undefined in others; else ""."""
-    found = [fold.postprocessed_detection if minimum_size else fold.detection for fold in summary.folds]
-    defined = sum(one is not None and getattr(one, key) is not None for one in found)
-    some = 0 < defined < len(summary.folds)
-    return f"mean of {defined} of {counted(len(summary.folds), 'fold')}" if some else ""
+    defined = sum(getattr(fold.detection, key) is not None for fold in summary.folds)
+    return f"mean of {defined} of {len(summary.folds)} folds" if 0 < defined < len(summary.folds) else ""
 
 
 def denominator(summary: Summary, key: str, minimum_size: bool = False) -> str:
@@ -346,21 +333,3 @@ def _detection_mean(found: Sequence[Detection]) -> dict[str, float | None]:
         column = [figure for one in found if (figure := getattr(one, name)) is not None]
         means[name] = statistics.fmean(column) if column else None
     return means
-
-
-def _fold_row(fold: FoldScores) -> dict[str, Any]:
-    after = fold.postprocessed
-    return {
-        "fold": fold.fold,
-        "scans": len(fold.scans),
-        **fold.pooled.to_json(),
-        "threshold": {key: value for key, value in fold.threshold.to_json().items() if key != "meaning"},
-        "lesions": fold.lesions.to_json(),
-        "detection": fold.detection.to_json(),
-        "postprocessed": after and {"filter": dataclasses.asdict(after.filter), **after.pooled.to_json()},
-    }
-
-
-def _plain(content: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as the lists that JSON gives back."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}

@@ -128,8 +128,8 @@ def test_means_over_folds_leave_out_what_is_undefined():
     assert (figures["AUC of patients"].mean, figures["AUC of patients"].folds) == (1.0, 1)
     text = summary_text(Summary("dice", {}, 10, (first, second)))
     assert "AUC of patients" in text and "1.000 (1 of 2 folds)" in text
-    assert "Undefined (fold 2), no probabilities" in text
-    assert "Undefined (fold 1), none has metastases: AUC of images, posterior." in text
+    assert "Undefined, no probabilities" in text
+    assert "Undefined, none has metastases: AUC of images, posterior." in text
 
 
 MASKS = DataSource("bs80k-masks", "CC BY 4.0", "masks", whole=True)

@@ -65,7 +65,7 @@ def test_scores_say_what_they_belong_to(evaluated, shards):
 def test_summary(evaluated):
     path, summary = evaluated
     content = json.loads((path / "summary.json").read_text())
-    assert content == summary.to_json()
+    assert content == json.loads(json.dumps(summary.to_json()))
     first, second = content["folds"]
     assert content["mean"]["precision"] == pytest.approx((first["precision"] + second["precision"]) / 2)
     assert content["mean"]["sensitivity"] == pytest.approx(2 / 3)

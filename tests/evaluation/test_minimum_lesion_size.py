@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from score_makers import Scan, fold, lesion, scan
 
-from doubleunet_bs.evaluation.scores.lesions import AreaUnit, area_unit, size_class, size_class_names
+from doubleunet_bs.evaluation.scores.lesions import area_unit, pixel_area, size_class, size_class_names
 from doubleunet_bs.evaluation.scores.scan_scores import MinimumSize, drop_small_lesions, learn_minimum_size, score_scan
 from doubleunet_bs.evaluation.summary import Summary, by_size, by_view
 from doubleunet_bs.pixel_counts import count_pixels
@@ -74,13 +74,11 @@ def records(*spacings):
 
 def test_areas_are_in_mm2_where_every_spacing_is_known():
     cases = records((2.4, 2.2), (2.26, 2.26))
-    unit = area_unit(cases, 2)
-    assert unit == AreaUnit("mm2", 2)
-    assert unit.of_a_pixel(cases[0]) == pytest.approx(2.4 * 2.2 * 4)
+    assert area_unit(cases) == "mm2"
+    assert pixel_area(cases[0], "mm2", 2) == pytest.approx(2.4 * 2.2 * 4)
+    assert pixel_area(cases[0], "pixels", 4) == 16.0
     for unknown in (None, (0.0, 2.4), (float("nan"), 2.4)):
-        unit = area_unit([*cases, *records(unknown)], 4)
-        assert unit == AreaUnit("pixels", 4)
-        assert unit.of_a_pixel(cases[0]) == 16.0
+        assert area_unit([*cases, *records(unknown)]) == "pixels"
 
 
 def test_size_classes():

@@ -155,7 +155,7 @@ def test_interval_stands_under_the_table():
     table = pixel_table(summary)
     assert table.rows[1] == ["95 % interval [1]", "", *["0.0 to 100.0"] * 3, "", ""]
     assert "[1] 95 % interval: 2000 bootstrap draws (seed 0) of 2 patients, within each fold." in table.notes
-    assert summary.to_json()["interval_95"]["precision"] == [0.0, 1.0]
+    assert summary.to_json()["interval_95"]["precision"] == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,19 @@ class FoldScores(_Pooled):
         ]
         return score_patients(self.postprocessed.scans, normals, self.normals_reason)
 
+    def row(self) -> dict[str, Any]:
+        """Its entry in `summary.json`."""
+        after = self.postprocessed
+        return {
+            "fold": self.fold,
+            "scans": len(self.scans),
+            **self.pooled.to_json(),
+            "threshold": {key: value for key, value in self.threshold.to_json().items() if key != "meaning"},
+            "lesions": self.lesions.to_json(),
+            "detection": self.detection.to_json(),
+            "postprocessed": after and {"filter": dataclasses.asdict(after.filter), **after.pooled.to_json()},
+        }
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; every figure follows from the counts in it."""
         after, after_detection = self.postprocessed, self.postprocessed_detection

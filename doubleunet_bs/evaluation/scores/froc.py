@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from doubleunet_bs.connected_components import find_components
-from doubleunet_bs.constants import VIEWS
+from doubleunet_bs.evaluation.scores.lesions import view_parts
 
 CANDIDATE_FROM = 0.1
 LIMIT = 4.0
@@ -53,12 +53,10 @@ def find_candidates(truth: np.ndarray, probability: np.ndarray) -> tuple[tuple[C
         truth: (rows, columns), bool or 0 and 1; the anterior view is the left half.
         probability: (rows, columns) metastatic probability, 0 to 1.
     """
-    half, lesions = truth.shape[1] // 2, 0
+    lesions, peaks = 0, {}
     candidates: list[Candidate] = []
-    peaks = {}
-    for view, left in zip(VIEWS, (0, half), strict=True):
-        part = np.s_[:, left : left + half]
-        values, true = probability[part], find_components(truth[part])
+    for view, part in view_parts(truth):
+        left, values, true = part[1].start or 0, probability[part], find_components(truth[part])
         peaks[view] = float(values.max(initial=0.0))
         for row, column in _peaks(values):
             number = int(true.labels[row, column])

@@ -28,34 +28,23 @@ SIZE_EDGES = {MM2: (150.0, 300.0, 600.0), PIXELS: (25.0, 50.0, 100.0)}
 the same. A lesion belongs to the class whose lower limit it reaches."""
 
 
-@dataclasses.dataclass(frozen=True)
-class AreaUnit:
-    """How areas are given for a set of cases.
-
-    Attributes:
-        name: "mm2", or "pixels" (of the camera) when the spacing of any of the cases is unknown.
-        bin: rows and columns of camera pixels in a pixel of the prepared image.
-    """
-
-    name: str
-    bin: int
-
-    def of_a_pixel(self, record: CaseRecord) -> float:
-        """The area of one pixel of the prepared image of a case."""
-        if self.name == PIXELS or record.pixel_spacing_mm is None:
-            return float(self.bin**2)
-        rows, columns = record.pixel_spacing_mm
-        return rows * columns * self.bin**2
+def view_parts(image: np.ndarray) -> list[tuple[str, tuple[slice, slice]]]:
+    """Name of each view and its index in a merged image, whose left half is the anterior view."""
+    half = image.shape[1] // 2
+    return list(zip(VIEWS, (np.s_[:, :half], np.s_[:, half:]), strict=True))
 
 
-def area_unit(records: Iterable[CaseRecord], bin: int) -> AreaUnit:
-    """mm2 when every case has a usable pixel spacing, else pixels: areas in different units cannot be compared."""
-    known = all(
-        record.pixel_spacing_mm is not None
-        and all(math.isfinite(length) and length > 0 for length in record.pixel_spacing_mm)
-        for record in records
-    )
-    return AreaUnit(MM2 if known else PIXELS, bin)
+def area_unit(records: Iterable[CaseRecord]) -> str:
+    """ "mm2" when every case has a usable pixel spacing, else "pixels" of the camera: areas need one unit."""
+    spacings = [record.pixel_spacing_mm for record in records]
+    known = all(one is not None and all(math.isfinite(length) and length > 0 for length in one) for one in spacings)
+    return MM2 if known else PIXELS
+
+
+def pixel_area(record: CaseRecord, unit: str, bin: int) -> float:
+    """The area of one pixel of the prepared image of a case, which is `bin` x `bin` pixels of the camera."""
+    rows, columns = (unit == MM2 and record.pixel_spacing_mm) or (1.0, 1.0)
+    return rows * columns * bin**2
 
 
 def size_class(area: float, unit: str) -> int:
@@ -162,16 +151,15 @@ def match_lesions(
     Returns:
         True and predicted lesions, anterior first. Empty masks have none.
     """
-    half = truth.shape[1] // 2
-    true: list[ScoredLesion] = []
-    predicted: list[ScoredLesion] = []
-    for view, left in zip(VIEWS, (0, half), strict=True):
-        part = np.s_[:, left : left + half]
+    found: Matches = ([], [])
+    for view, part in view_parts(truth):
         values = None if probability is None else probability[part]
-        found = match_view(truth[part], mask[part], pixel_area, overlap, values, view)
-        for lesions, new in zip((true, predicted), found, strict=True):
+        left = part[1].start or 0
+        for lesions, new in zip(
+            found, match_view(truth[part], mask[part], pixel_area, overlap, values, view), strict=True
+        ):
             lesions += [dataclasses.replace(lesion, column=lesion.column + left) for lesion in new]
-    return true, predicted
+    return found
 
 
 def match_view(

@@ -9,7 +9,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -17,9 +17,9 @@ from sklearn.metrics import roc_auc_score
 from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.constants import BENIGN, CASE_NAME, METASTATIC, PATIENT_NAME, VIEWS
 from doubleunet_bs.evaluation.scores.froc import Candidate, find_candidates
-from doubleunet_bs.evaluation.scores.lesions import LesionCounts, ScoredLesion, match_lesions, match_view
+from doubleunet_bs.evaluation.scores.lesions import LesionCounts, ScoredLesion, match_lesions, match_view, view_parts
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
-from doubleunet_bs.preparation.records import WITH_METASTASES
+from doubleunet_bs.preparation.records import WITH_METASTASES, CaseRecord
 
 LEVELS = 256
 
@@ -118,19 +118,8 @@ class ScanScore:
         }
 
 
-class ScanOf(Protocol):
-    """Whose scan it is: a `CaseRecord`, for instance."""
-
-    @property
-    def case(self) -> str: ...
-    @property
-    def patient(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-
-
 def score_scan(
-    record: ScanOf,
+    record: CaseRecord,
     labels: np.ndarray,
     mask: np.ndarray,
     probability: np.ndarray | None = None,
@@ -147,11 +136,8 @@ def score_scan(
         pixel_area, overlap: of one pixel, and the least overlap of a match, see `scores.lesions`.
     """
     labels, found = np.asarray(labels), np.asarray(mask, bool)
-    truth, half = labels == METASTATIC, labels.shape[1] // 2
-    views = {
-        name: count_pixels(labels[part], found[part])
-        for name, part in zip(VIEWS, (np.s_[:, :half], np.s_[:, half:]), strict=True)
-    }
+    truth = labels == METASTATIC
+    views = {view: count_pixels(labels[part], found[part]) for view, part in view_parts(labels)}
     true, predicted = match_lesions(truth, found, pixel_area, overlap, probability)
     scan = ScanScore(record.case, record.patient, record.group, views, tuple(true), tuple(predicted))
     if probability is None:
@@ -161,7 +147,7 @@ def score_scan(
 
 
 def score_benign(
-    record: ScanOf, labels: np.ndarray, mask: np.ndarray, pixel_area: float = 1.0, overlap: float = 0.0
+    record: CaseRecord, labels: np.ndarray, mask: np.ndarray, pixel_area: float = 1.0, overlap: float = 0.0
 ) -> ScanScore:
     """`score_scan` for benign lesions; `mask` is where they are predicted."""
     truth = np.where(np.asarray(labels) == BENIGN, METASTATIC, 0)
@@ -176,10 +162,9 @@ def scan_from_json(content: dict[str, Any]) -> ScanScore:
     )
     if not CASE_NAME.fullmatch(content["case"]) or not PATIENT_NAME.fullmatch(content["patient"]):
         raise ValueError("a case or a patient has no name of this package")
-    # Scores written earlier have no candidates.
-    candidates = peaks = None
-    if content.get("candidates") is not None:
-        candidates = tuple(Candidate(**entry) for entry in content["candidates"])
+    candidates, peaks = content.get("candidates"), content.get("peaks")
+    if candidates is not None:
+        candidates = tuple(Candidate(**entry) for entry in candidates)
         peaks = {view: float(peak) for view, peak in content["peaks"].items()}
     benign = scan_from_json(content["benign"]) if content.get("benign") else None
     scan = ScanScore(
@@ -349,10 +334,8 @@ def drop_small_lesions(mask: np.ndarray, pixel_area: float, smallest: float) -> 
     Returns:
         (rows, columns) bool, a new array.
     """
-    half = mask.shape[1] // 2
     kept = np.zeros(mask.shape, bool)
-    for left in (0, half):
-        part = np.s_[:, left : left + half]
+    for _, part in view_parts(mask):
         found = find_components(mask[part])
         # The same product as where the area was learnt, so that a lesion of just that area stays.
         large = np.concatenate([[False], found.pixels * pixel_area >= smallest])
