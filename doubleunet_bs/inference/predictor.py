@@ -13,7 +13,7 @@ from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.inference.engines import DEADLINE, Engine, check_choice, check_threshold, choose_local, find_fault
 from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.model_folder import ModelFolder, find_model
-from doubleunet_bs.inference.saved_model_check import check_saved_model
+from doubleunet_bs.inference.saved_model_check import GRAPH, check_files, check_graph
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
 from doubleunet_bs.tensorflow_setup import bfloat16_instruction, import_tensorflow
 
@@ -212,13 +212,14 @@ def open_engine(model: ModelFolder, engine: str = "auto", precision: str = "auto
         RunError: the model is damaged, changed or not one of this package, or not exported.
     """
     exported = model.export()
-    check_saved_model(exported)
+    check_files(exported)
     bfloat16 = precision == "auto" and bfloat16_instruction() is not None
     if choose_local(engine) == "openvino":
         from doubleunet_bs.inference.engine_openvino import OpenVinoEngine
 
         return OpenVinoEngine(exported, bfloat16)
     import_tensorflow()
+    check_graph(exported / GRAPH)
     from doubleunet_bs.inference.engine_tensorflow import TensorFlowEngine
 
     return TensorFlowEngine(exported, bfloat16)

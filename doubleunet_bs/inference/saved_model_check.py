@@ -1,16 +1,15 @@
 """Whether a SavedModel is what this package exported. A SavedModel is a program: it can read and write files.
 
 Two checks before anything of it runs. The files have the hashes that its description states, so a damaged or mixed-up
-copy is found. And the graph holds only operations of our own exports, so that one made to read or write files is
-refused. Neither says who made the model. TensorFlow is not imported.
+copy is found. And where TensorFlow will run it, the graph holds only operations of our own exports, so that one made to
+read or write files is refused. OpenVINO has no such operations. Neither check says who made the model.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
@@ -53,11 +52,11 @@ def hash_files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
 
 
-def check_saved_model(folder: Path) -> None:
-    """Check files and graph of a SavedModel folder of this package.
+def check_files(folder: Path) -> None:
+    """Check the files of a SavedModel folder of this package. Imports no TensorFlow.
 
     Raises:
-        RunError: a file is missing, changed or a link, or the graph holds an operation that exports do not have.
+        RunError: a file is missing, changed or a link.
     """
     for path in (folder / GRAPH, folder / "variables", *(folder / "variables").glob("*")):
         if path.is_symlink() or not path.exists():
@@ -65,7 +64,6 @@ def check_saved_model(folder: Path) -> None:
     others = [name for name in ("saved_model.pbtxt", "saved_model.cpb") if (folder / name).exists()]
     if others:
         raise RunError(f"{folder / others[0]}: a second graph: remove it, or export the model again")
-    check_graph(folder / GRAPH)
     expected = read_json(folder / DESCRIPTION, RunError, "model description").get(FILES)
     if expected is not None and expected != hash_files(folder):
         raise RunError(f"{folder}: damaged, or changed since its export: copy or export the model again")
@@ -80,10 +78,13 @@ def check_graph(path: Path) -> None:
     Raises:
         RunError: it is damaged, or the first operation that is not allowed.
     """
+    # Brings all of TensorFlow, which whoever runs the graph has imported.
+    from tensorflow.core.protobuf import saved_model_pb2
+
     try:
         if path.stat().st_size > LARGEST_GRAPH:
             raise RunError(f"{path}: larger than a graph of this package: export the model again")
-        model: Any = _SavedModel.FromString(path.read_bytes())
+        model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     except (OSError, DecodeError) as cause:
         raise RunError(f"{path}: damaged, or not a SavedModel of this package ({cause})") from None
     if not model.meta_graphs:
@@ -113,8 +114,8 @@ def _check_meta_graph(path: Path, meta: Any) -> None:
             others.append(node)
     _check_operations(path, _reached(others, functions), COMPUTING)
     used = [name for node in others for name in node.input]
-    used += [tensor.value.name for one in meta.signature_def for tensor in one.value.outputs]
-    used += [name for one in meta.collection_def for name in one.value.node_list.value]
+    used += [tensor.name for one in meta.signature_def.values() for tensor in one.outputs.values()]
+    used += [name for one in meta.collection_def.values() for name in one.node_list.value]
     if {save, restore} & {name.lstrip("^").partition(":")[0] for name in used if name}:
         raise RunError(f"{path}: a computation of it reads or writes files: do not use this model")
 
@@ -129,7 +130,7 @@ def _reached(nodes: Iterable[Any], functions: dict[str, list[Any]]) -> list[Any]
     while waiting:
         node = waiting.pop()
         found.append(node)
-        for name in (node.op, *(attribute.value.func.name for attribute in node.attr)):
+        for name in (node.op, *(attribute.func.name for attribute in node.attr.values())):
             if name in functions and name not in seen:
                 seen.add(name)
                 waiting.extend(functions[name])
@@ -141,57 +142,3 @@ def _check_operations(path: Path, nodes: Iterable[Any], allowed: frozenset[str])
     if foreign:
         name = foreign[0][:40]
         raise RunError(f"{path}: operation {name!r} is not one of this package's exports: do not use this model")
-
-
-# The fields of TensorFlow's messages that are looked at, by their numbers (saved_model.proto, meta_graph.proto,
-# graph.proto, function.proto, node_def.proto, attr_value.proto, saver.proto). A name in the third place is a message.
-_MESSAGES: dict[str, dict[str, tuple[int, bool, str | None]]] = {
-    "SavedModel": {"meta_graphs": (2, True, "MetaGraph")},
-    "MetaGraph": {
-        "graph_def": (2, False, "Graph"),
-        "saver_def": (3, False, "Saver"),
-        "collection_def": (4, True, "CollectionEntry"),
-        "signature_def": (5, True, "SignatureEntry"),
-    },
-    "Graph": {"node": (1, True, "Node"), "library": (2, False, "Library")},
-    "Library": {"function": (1, True, "Function")},
-    "Function": {"signature": (1, False, "Named"), "node_def": (3, True, "Node")},
-    "Named": {"name": (1, False, None)},
-    "Node": {
-        "name": (1, False, None),
-        "op": (2, False, None),
-        "input": (3, True, None),
-        "attr": (5, True, "AttributeEntry"),
-    },
-    "AttributeEntry": {"value": (2, False, "Attribute")},
-    "Attribute": {"func": (10, False, "Named")},
-    "Saver": {
-        "filename_tensor_name": (1, False, None),
-        "save_tensor_name": (2, False, None),
-        "restore_op_name": (3, False, None),
-    },
-    "CollectionEntry": {"value": (2, False, "Collection")},
-    "Collection": {"node_list": (1, False, "Strings")},
-    "Strings": {"value": (1, True, None)},
-    "SignatureEntry": {"value": (2, False, "Signature")},
-    "Signature": {"outputs": (2, True, "TensorEntry")},
-    "TensorEntry": {"value": (2, False, "Named")},
-}
-
-
-def _message_class(name: str) -> type[Message]:
-    file = descriptor_pb2.FileDescriptorProto(name="doubleunet_bs/graph.proto", package="graph", syntax="proto3")
-    for message, fields in _MESSAGES.items():
-        described = file.message_type.add(name=message)
-        for field, (number, repeated, kind) in fields.items():
-            one = described.field.add(name=field, number=number)
-            one.label = one.LABEL_REPEATED if repeated else one.LABEL_OPTIONAL
-            one.type = one.TYPE_STRING if kind is None else one.TYPE_MESSAGE
-            if kind:
-                one.type_name = f".graph.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"graph.{name}"))
-
-
-_SavedModel = _message_class("SavedModel")

@@ -32,7 +32,7 @@ from doubleunet_bs.inference.engines import (
 )
 from doubleunet_bs.inference.model_description import DESCRIPTION, NAME, ModelDescription, describe_saved_model
 from doubleunet_bs.inference.model_folder import find_model
-from doubleunet_bs.inference.saved_model_check import check_saved_model
+from doubleunet_bs.inference.saved_model_check import GRAPH, check_files, check_graph
 from doubleunet_bs.preparation.case import prepare_scan
 from doubleunet_bs.runs.run_folder import Run
 from doubleunet_bs.scans.bone_scan import BoneScan
@@ -244,7 +244,8 @@ def _exported(path: Path) -> tuple[ModelDescription, Path, Run | None]:
     """Description, SavedModel and run of a model folder, exported again where its export is missing or older."""
     found = find_model(path)
     if found.saved_model and "endpoints" in read_json(found.saved_model / DESCRIPTION, RunError, "model description"):
-        check_saved_model(found.saved_model)
+        check_files(found.saved_model)
+        check_graph(found.saved_model / GRAPH)
         return found.description, found.saved_model, found.trained.run if found.trained else None
     if not found.trained:
         raise RunError(f"{path}: exported by an older version of this package: package the fold in its run instead")
