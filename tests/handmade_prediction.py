@@ -1,5 +1,8 @@
 """Predictions made by hand, without a network: what results are written from."""
 
+import dataclasses
+
+import intensity_run
 import numpy as np
 from intensity_run import LEVEL, SETTINGS
 
@@ -12,16 +15,10 @@ from doubleunet_bs.preparation.settings import PreparationSettings
 
 
 def description(settings: PreparationSettings = SETTINGS) -> ModelDescription:
-    return ModelDescription(
-        experiment={"name": "focal-tversky-otsu", "classes": 3, "encoder_weights": "none"},
-        fold=1,
-        preparation=settings,
-        image_shape=settings.image_shape,
-        data_fingerprint="0" * 64,
-        weights_sha256="ab" * 32,
-        best_epoch=3,
-        validation_f1=0.6,
-    )
+    changes = {"preparation": settings, "data_fingerprint": "0" * 64, "weights_sha256": "ab" * 32, "best_epoch": 3}
+    experiment = {"name": "focal-tversky-otsu", "classes": 3, "encoder_weights": "none"}
+    plain = intensity_run.description(settings.image_shape)
+    return dataclasses.replace(plain, experiment=experiment, validation_f1=0.6, **changes)
 
 
 def make_prediction(scan, masks=None, settings: PreparationSettings = SETTINGS) -> Prediction:

@@ -22,6 +22,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
+from orthanc import free_port
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 LARGEST_TASK = 4
@@ -213,7 +214,7 @@ class RealServer:
 
     def __init__(self, repository: Path, name: str):
         self.name = name
-        ports = [_free_port(), _free_port()]
+        ports = [free_port(), free_port()]
         self.grpc, self.rest = f"grpc://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         arguments = [
             BINARY,
@@ -242,9 +243,3 @@ class RealServer:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(30)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

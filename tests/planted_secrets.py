@@ -12,100 +12,31 @@ SECRET = "ZQXJSECRET"
 NUMBER = "73519846"
 UID = f"2.25.{NUMBER}{NUMBER}"
 NEEDED = {
-    "SOPClassUID",
-    "Modality",
-    "ImageType",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "FrameIncrementPointer",
-    "PixelSpacing",
-    "CountsAccumulated",
-    "PixelData",
-    "SpecificCharacterSet",
-}
+    "SOPClassUID", "Modality", "ImageType", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
+    "FrameIncrementPointer", "PixelSpacing", "CountsAccumulated", "PixelData", "SpecificCharacterSet",
+}  # fmt: skip
 # What tells the views apart, scales the counts, or is refused where it is unreadable.
 TELLING = {"StartAngle", "RescaleSlope", "RescaleIntercept", "RescaleType", "Units", "ImageOrientationPatient"}
 TEXT = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
 # Every element of the patient, study and equipment modules that a camera or an archive is likely to fill.
 PLANTED = [
-    "AccessionNumber",
-    "AcquisitionDate",
-    "AcquisitionDateTime",
-    "AcquisitionTime",
-    "AdditionalPatientHistory",
-    "AdmittingDiagnosesDescription",
-    "Allergies",
-    "BranchOfService",
-    "CommentsOnRadiationDose",
-    "ContentDate",
-    "ContentTime",
-    "CountryOfResidence",
-    "DeviceSerialNumber",
-    "EthnicGroup",
-    "ImageComments",
-    "InstitutionAddress",
-    "InstitutionName",
-    "InstitutionalDepartmentName",
-    "IssuerOfPatientID",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "MedicalAlerts",
-    "MilitaryRank",
-    "NameOfPhysiciansReadingStudy",
-    "Occupation",
-    "OperatorsName",
-    "OtherPatientNames",
-    "PatientAddress",
-    "PatientAge",
-    "PatientBirthDate",
-    "PatientBirthName",
-    "PatientBirthTime",
-    "PatientComments",
-    "PatientID",
-    "PatientInstitutionResidence",
-    "PatientMotherBirthName",
-    "PatientName",
-    "PatientReligiousPreference",
-    "PatientTelephoneNumbers",
-    "PerformedProcedureStepDescription",
-    "PerformedProcedureStepID",
-    "PerformedProcedureStepStartDate",
-    "PerformingPhysicianName",
-    "PhysiciansOfRecord",
-    "InstanceNumber",
-    "PatientSize",
-    "PatientWeight",
-    "PositionReferenceIndicator",
-    "ProtocolName",
-    "SeriesNumber",
-    "ReasonForStudy",
-    "ReferringPhysicianName",
-    "ReferringPhysicianTelephoneNumbers",
-    "RequestedProcedureDescription",
-    "RequestedProcedureID",
-    "RequestingPhysician",
-    "SeriesDate",
-    "SeriesDescription",
-    "SeriesTime",
-    "SoftwareVersions",
-    "StationName",
-    "StudyComments",
-    "StudyDate",
-    "StudyDescription",
-    "StudyID",
-    "StudyTime",
-    "FrameOfReferenceUID",
-    "SeriesInstanceUID",
-    "SOPInstanceUID",
+    "AccessionNumber", "AcquisitionDate", "AcquisitionDateTime", "AcquisitionTime", "AdditionalPatientHistory",
+    "AdmittingDiagnosesDescription", "Allergies", "BranchOfService", "CommentsOnRadiationDose", "ContentDate",
+    "ContentTime", "CountryOfResidence", "DeviceSerialNumber", "EthnicGroup", "ImageComments", "InstitutionAddress",
+    "InstitutionName", "InstitutionalDepartmentName", "IssuerOfPatientID", "Manufacturer", "ManufacturerModelName",
+    "MedicalAlerts", "MilitaryRank", "NameOfPhysiciansReadingStudy", "Occupation", "OperatorsName",
+    "OtherPatientNames", "PatientAddress", "PatientAge", "PatientBirthDate", "PatientBirthName", "PatientBirthTime",
+    "PatientComments", "PatientID", "PatientInstitutionResidence", "PatientMotherBirthName", "PatientName",
+    "PatientReligiousPreference", "PatientTelephoneNumbers", "PerformedProcedureStepDescription",
+    "PerformedProcedureStepID", "PerformedProcedureStepStartDate", "PerformingPhysicianName", "PhysiciansOfRecord",
+    "InstanceNumber", "PatientSize", "PatientWeight", "PositionReferenceIndicator", "ProtocolName", "SeriesNumber",
+    "ReasonForStudy", "ReferringPhysicianName", "ReferringPhysicianTelephoneNumbers",
+    "RequestedProcedureDescription", "RequestedProcedureID", "RequestingPhysician", "SeriesDate",
+    "SeriesDescription", "SeriesTime", "SoftwareVersions", "StationName", "StudyComments", "StudyDate",
+    "StudyDescription", "StudyID", "StudyTime", "FrameOfReferenceUID", "SeriesInstanceUID", "SOPInstanceUID",
     "StudyInstanceUID",
-]
+]  # fmt: skip
 
 
 def secret_for(vr: str, keyword: str) -> str | None:
@@ -114,14 +45,8 @@ def secret_for(vr: str, keyword: str) -> str | None:
     if vr == "UI":
         # Identifiers differ, or the reader would rightly take objects for one and the same.
         return f"{UID}.{sum(map(ord, keyword))}"
-    return {
-        "DA": "19290714",
-        "TM": "173519.846",
-        "DT": "19290714173519.846",
-        "IS": NUMBER,
-        "DS": NUMBER,
-        "AS": "099Y",
-    }.get(vr)
+    dates = {"DA": "19290714", "TM": "173519.846", "DT": "19290714173519.846", "AS": "099Y"}
+    return (dates | {"IS": NUMBER, "DS": NUMBER}).get(vr)
 
 
 def names_a_view(element) -> bool:

@@ -1,17 +1,8 @@
-"""What the tests of commands share: a network of one convolution in place of the Double U-Net, and `predict`."""
+"""What the tests of commands share: `predict`."""
 
 import pytest
-from intensity_run import intensity_model
 
 from doubleunet_bs.__main__ import main
-
-
-@pytest.fixture
-def small_network(monkeypatch):
-    """Trainings of this test use a network of one convolution: the rest is the same, in a hundredth of the time."""
-    monkeypatch.setattr(
-        "doubleunet_bs.training.build_network.double_unet", lambda shape, *args, **kwargs: intensity_model(*shape[:2])
-    )
 
 
 @pytest.fixture

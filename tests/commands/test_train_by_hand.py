@@ -125,6 +125,42 @@ def test_shards_that_have_moved_are_asked_for(tmp_path, shards, small_network, c
     )  # trained, or killed by its size
 
 
+# A command, its exit code, and what it says.
+WRONG = [
+    ("{new} --fold 11", 2, "fold 11 is out of range: there are folds 1 to 3 (--folds 3)"),
+    ("{new} --fold 0", 2, "fold 0 is out of range: there are folds 1 to 3 (--folds 3)"),
+    ("{new} --fold 1 --folds 60", 2, "cannot fill 60 folds: prepare more scans, or lower --folds"),
+    ("{new} --fold 1 --devices 0", 2, "--devices 0: this machine has 0 GPU(s)"),
+    ("{new} --fold 1 --data {folder}/gone", 1, "gone: not a shard folder"),
+    ("{new} --fold 1 --experiment dice-otsu-transfer", 2, "name its shards with --pretrain-data"),
+    ("{new} --fold 1 --set transfer=yes --pretrain-data {folder}/gone", 1, "gone: not a shard folder"),
+    ("{new} --fold 1 --encoder-weights {folder}/gone.h5", 1, "gone.h5: no such file"),
+    ("{new} --fold 1 --from {folder}/gone", 1, "gone: not a run or a fold of one"),
+    ("{new} --fold 1 --experiment focal_tversky", 2, "did you mean focal-tversky?"),
+    ("{new} --fold 1 --set gama=1", 2, "did you mean gamma?"),
+    ("train --run {folder}/new", 2, "a new one needs --data, --experiment and --fold"),
+    ("{new} --fold 1 --resume", 1, "new: nothing to resume"),
+    ("train --run {trained} --fold 3 --resume", 1, "nothing to resume, fold 3 has not begun"),
+    ("train --run {trained}", 2, "give --fold"),
+    ("train --run {trained} --fold 3 --epochs 7", 1, "epochs 500 there, 7 here"),
+    ("train --run {trained} --fold 1 --epochs 7", 1, "run/fold_01 to start from its weights"),
+    ("train --run {trained} --fold 3 --experiment dice", 1, "name focal-tversky-otsu there, dice here"),
+    ("train --run {trained} --fold 1", 1, "or a new --run with --from "),
+    ("evaluate {folder}/gone", 1, "gone: no such folder"),
+    ("evaluate {trained}n", 1, "did you mean run?"),
+    ("evaluate {trained}/fold_01", 1, "a fold, not a run: give "),
+    ("evaluate {trained}/fold_1", 1, "run, and --fold K for one fold alone"),
+    ("evaluate {shards}", 1, "not a run folder"),
+    ("evaluate {trained} --fold 3", 1, "fold 3 is not trained"),
+    ("evaluate {trained} --fold 11", 2, "fold 11 is out of range"),
+    ("evaluate {folder}/damaged", 1, "folds.json: `parts` must be"),
+    ("evaluate {trained} {folder}/damaged", 1, "folds.json: `parts` must be"),
+    ("evaluate {trained} {trained}", 2, "a run is named twice"),
+    ("evaluate {trained} --ensemble --data {shards}", 1, "is of the same case as"),
+]
+NEW = "train --data {shards} --run {folder}/new --experiment dice --folds 3"
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory, shards, trained):
     """Answers to wrong commands, all given in one process that must never import TensorFlow."""
@@ -132,39 +168,8 @@ def answers(tmp_path_factory, shards, trained):
     damaged = folder / "damaged"
     shutil.copytree(trained, damaged)
     write_json(damaged / "folds.json", {"format": 1, "parts": []})
-    new = ["train", "--data", shards, "--run", folder / "new", "--experiment", "dice", "--folds", 3]
-    commands = {
-        "fold": [*new, "--fold", 11],
-        "fold 0": [*new, "--fold", 0],
-        "more epochs": ["train", "--run", trained, "--fold", 1, "--epochs", 7],
-        "folds": [*new, "--fold", 1, "--folds", 60],
-        "devices": [*new, "--fold", 1, "--devices", "0"],
-        "shards": [*new, "--fold", 1, "--data", folder / "gone"],
-        "pretrain-data": [*new, "--fold", 1, "--experiment", "dice-otsu-transfer"],
-        "pretrain-gone": [*new, "--fold", 1, "--set", "transfer=yes", "--pretrain-data", folder / "gone"],
-        "weights": [*new, "--fold", 1, "--encoder-weights", folder / "gone.h5"],
-        "from": [*new, "--fold", 1, "--from", folder / "gone"],
-        "experiment": [*new, "--fold", 1, "--experiment", "focal_tversky"],
-        "setting": [*new, "--fold", 1, "--set", "gama=1"],
-        "nothing named": ["train", "--run", folder / "new"],
-        "resume nothing": [*new, "--fold", 1, "--resume"],
-        "resume unbegun": ["train", "--run", trained, "--fold", 3, "--resume"],
-        "no fold": ["train", "--run", trained],
-        "other settings": ["train", "--run", trained, "--fold", 3, "--epochs", 7],
-        "other experiment": ["train", "--run", trained, "--fold", 3, "--experiment", "dice"],
-        "trained": ["train", "--run", trained, "--fold", 1],
-        "evaluate gone": ["evaluate", folder / "gone"],
-        "evaluate near": ["evaluate", f"{trained}n"],
-        "evaluate fold": ["evaluate", trained / "fold_01"],
-        "evaluate no fold": ["evaluate", trained / "fold_1"],
-        "evaluate shards": ["evaluate", shards],
-        "evaluate untrained": ["evaluate", trained, "--fold", 3],
-        "evaluate out of range": ["evaluate", trained, "--fold", 11],
-        "evaluate damaged": ["evaluate", damaged],
-        "compare others": ["evaluate", trained, damaged],
-        "compare twice": ["evaluate", trained, trained],
-        "ensemble alone": ["evaluate", trained, "--ensemble", "--data", shards],
-    }
+    places = {"shards": shards, "trained": trained, "folder": folder}
+    places["new"] = NEW.format(**places)
     script = (
         "import contextlib, io, json, sys\n"
         "from doubleunet_bs.__main__ import main\n"
@@ -176,7 +181,7 @@ def answers(tmp_path_factory, shards, trained):
         "    answers[name] = [code, said.getvalue(), 'tensorflow' in sys.modules or 'keras' in sys.modules]\n"
         "print(json.dumps(answers))\n"
     )
-    words = {name: [str(word) for word in command] for name, command in commands.items()}
+    words = {line: line.format(**places).split() for line, _, _ in WRONG}
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -192,43 +197,9 @@ def answers(tmp_path_factory, shards, trained):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("name", "code", "message"),
-    [
-        ("fold", 2, "fold 11 is out of range: there are folds 1 to 3 (--folds 3)"),
-        ("fold 0", 2, "fold 0 is out of range: there are folds 1 to 3 (--folds 3)"),
-        ("folds", 2, "cannot fill 60 folds: prepare more scans, or lower --folds"),
-        ("devices", 2, "--devices 0: this machine has 0 GPU(s)"),
-        ("shards", 1, "gone: not a shard folder"),
-        ("pretrain-data", 2, "name its shards with --pretrain-data"),
-        ("pretrain-gone", 1, "gone: not a shard folder"),
-        ("weights", 1, "gone.h5: no such file"),
-        ("from", 1, "gone: not a run or a fold of one"),
-        ("experiment", 2, "did you mean focal-tversky?"),
-        ("setting", 2, "did you mean gamma?"),
-        ("nothing named", 2, "a new one needs --data, --experiment and --fold"),
-        ("resume nothing", 1, "new: nothing to resume"),
-        ("resume unbegun", 1, "nothing to resume, fold 3 has not begun"),
-        ("no fold", 2, "give --fold"),
-        ("other settings", 1, "epochs 500 there, 7 here"),
-        ("more epochs", 1, "run/fold_01 to start from its weights"),
-        ("other experiment", 1, "name focal-tversky-otsu there, dice here"),
-        ("trained", 1, "or a new --run with --from "),
-        ("evaluate gone", 1, "gone: no such folder"),
-        ("evaluate near", 1, "did you mean run?"),
-        ("evaluate fold", 1, "a fold, not a run: give "),
-        ("evaluate no fold", 1, "run, and --fold K for one fold alone"),
-        ("evaluate shards", 1, "not a run folder"),
-        ("evaluate untrained", 1, "fold 3 is not trained"),
-        ("evaluate out of range", 2, "fold 11 is out of range"),
-        ("evaluate damaged", 1, "folds.json: `parts` must be"),
-        ("compare others", 1, "folds.json: `parts` must be"),
-        ("compare twice", 2, "a run is named twice"),
-        ("ensemble alone", 1, "have the case of a scan in"),
-    ],
-)
-def test_wrong_commands_are_answered_before_tensorflow_is_imported(answers, name, code, message):
-    found, said, imported = answers[name]
+@pytest.mark.parametrize(("line", "code", "message"), WRONG)
+def test_wrong_commands_are_answered_before_tensorflow_is_imported(answers, line, code, message):
+    found, said, imported = answers[line]
     assert (found, imported) == (code, False) and message in said and len(said.splitlines()) == 1, said
 
 
