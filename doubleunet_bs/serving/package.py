@@ -18,7 +18,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.files import create_file, new_folder, read_json, write_text
+from doubleunet_bs.files import create_file, new_folder, write_text
 from doubleunet_bs.findings.skeleton_result import check_same_preparation
 from doubleunet_bs.inference.engine_serving import LARGEST_BATCH, predict_request
 from doubleunet_bs.inference.engines import (
@@ -34,7 +34,6 @@ from doubleunet_bs.inference.model_description import DESCRIPTION, NAME, ModelDe
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.saved_model_check import GRAPH, check_files, check_graph
 from doubleunet_bs.preparation.case import prepare_scan
-from doubleunet_bs.runs.run_folder import Run
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.serving.export import export_fold
 from doubleunet_bs.serving.model_card import write_model_card
@@ -124,8 +123,8 @@ def package_model(
     """Add a version of a model to a repository.
 
     A version appears whole or not at all, since a running server looks for new ones at any time. A fold without an
-    export, or with one of other weights or of an older version of this package, is exported first. Where the highest
-    version holds these weights already, nothing is added.
+    export of its present weights is exported first. Where the highest version holds these weights already, nothing is
+    added.
 
     Args:
         model: a fold in its run, or an exported model.
@@ -136,33 +135,34 @@ def package_model(
 
     Raises:
         SettingsError: an impossible name, or a repository path that is a file.
-        RunError: no model, one exported by an older version and away from its run, or one that needs `force`.
+        RunError: no model, or one that needs `force`.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out}: is a file: give a folder with --out")
     if name is not None and not NAME.fullmatch(name):
         raise SettingsError(f"name {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first")
-    description, saved_model, run = _exported(Path(model))
+    found = find_model(Path(model))
+    description, run = found.description, found.trained.run if found.trained else None
     if not force:
         description.check_quality(model, "train it further")
+    saved_model = found.saved_model
+    if saved_model:
+        check_files(saved_model)
+        check_graph(saved_model / GRAPH)
+    else:
+        assert found.trained and run  # Only a fold in its run may lack an export.
+        saved_model = export_fold(run, found.trained.fold)
     name = name or description.served_name
     folder = out / name
     versions = _versions(folder)
-    same = None if force else _find_version(folder, description)
-    if same is not None and same != max(versions):
-        raise RunError(
-            f"{folder}: version {same} already holds these weights and version {max(versions)} is served: see rollback "
-            "in assets/docs/deployment.md, or add them again with --force"
-        )
-    records = []
-    if same is None:
+    version, records = max(versions, default=0), []
+    if force or not versions or not _holds(folder / str(version), description):
+        version += 1
         records = [
             prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             for request in warmup_requests(name, description)
         ]
-    version = same or max(versions, default=0) + 1
-    if same is None:
         with new_folder(folder / str(version)) as new:
             shutil.copytree(saved_model, new, dirs_exist_ok=True)
             if run:  # The fold may have been evaluated since its export.
@@ -230,27 +230,12 @@ def _write_configuration(out: Path, mounted_at: str) -> None:
         write_text(path, text)
 
 
-def _find_version(folder: Path, description: ModelDescription) -> int | None:
-    """The highest version with these weights, exported by this version of the package."""
-    for version in sorted(_versions(folder), reverse=True):
-        if (folder / str(version) / DESCRIPTION).is_file():
-            there = describe_saved_model(folder / str(version))
-            if (there.weights_sha256, there.version) == (description.weights_sha256, description.version):
-                return version
-    return None
-
-
-def _exported(path: Path) -> tuple[ModelDescription, Path, Run | None]:
-    """Description, SavedModel and run of a model folder, exported again where its export is missing or older."""
-    found = find_model(path)
-    if found.saved_model and "endpoints" in read_json(found.saved_model / DESCRIPTION, RunError, "model description"):
-        check_files(found.saved_model)
-        check_graph(found.saved_model / GRAPH)
-        return found.description, found.saved_model, found.trained.run if found.trained else None
-    if not found.trained:
-        raise RunError(f"{path}: exported by an older version of this package: package the fold in its run instead")
-    run = found.trained.run
-    return found.description, export_fold(run, found.trained.fold), run
+def _holds(folder: Path, description: ModelDescription) -> bool:
+    """Whether a version has these weights, exported by this version of the package."""
+    if not (folder / DESCRIPTION).is_file():
+        return False
+    there = describe_saved_model(folder)
+    return (there.weights_sha256, there.version) == (description.weights_sha256, description.version)
 
 
 def _versions(folder: Path) -> list[int]:
