@@ -7,11 +7,13 @@ network 2: own encoder -> ASPP -> decoder with the skips of both encoders -> out
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import h5py
 import keras
 
-from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.network.encoder_weights import vgg19_encoder
+from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.imagenet_file import published_file
 from doubleunet_bs.network.layers import (
     Normalisation,
     aspp,
@@ -21,6 +23,9 @@ from doubleunet_bs.network.layers import (
     upsample_concat,
 )
 
+CONV_LAYERS = tuple(
+    f"block{block}_conv{conv}" for block, count in enumerate((2, 2, 4, 4, 4), start=1) for conv in range(1, count + 1)
+)
 VGG_SKIPS = ("block1_conv2", "block2_conv2", "block3_conv4", "block4_conv4")
 VGG_BOTTLENECK = "block5_conv4"
 DECODER_FILTERS = (256, 128, 64, 32)
@@ -147,3 +152,41 @@ def _checked_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
             f"input of {rows} x {columns} pixels: crop or pad it until both are divisible by 16 and at least 32"
         )
     return rows, columns, channels
+
+
+def vgg19_encoder(image: keras.KerasTensor, source: str | os.PathLike | None) -> keras.Model:
+    """VGG19 without its classifier.
+
+    Args:
+        image: (batch, rows, columns, 3) Keras input.
+        source: "imagenet" for the file that Keras publishes, from Keras' cache or downloaded; the path of such a file;
+            None or "none" for a random start. The random start is He-normal: the Glorot of Keras halves the variance at
+            each of the 16 ReLU layers, and the bottleneck would start with a standard deviation of 1e-4.
+
+    Raises:
+        RunError: the download failed, or the file has another layout.
+    """
+    if source is None or str(source) == "none":
+        vgg = keras.applications.VGG19(include_top=False, weights=None, input_tensor=image)
+        for name in CONV_LAYERS:
+            kernel = vgg.get_layer(name).kernel
+            kernel.assign(keras.initializers.HeNormal()(kernel.shape))
+        return vgg
+    path = published_file() if str(source) == "imagenet" else Path(source)
+    if not path.is_file():
+        raise RunError(f"{path}: no such file: give --encoder-weights imagenet, none, or another file")
+    try:
+        with h5py.File(path, "r") as file:
+            layers = set(file.get("model_weights", file))
+        missing = [name for name in CONV_LAYERS if name not in layers]
+        if missing:
+            raise ValueError(f"layer {missing[0]} is missing")
+        return keras.applications.VGG19(include_top=False, weights=path, input_tensor=image)
+    except (OSError, ValueError, KeyError) as cause:
+        raise RunError(f"{path}: not the VGG19 no-top file of Keras ({cause})") from None
+
+
+def check_encoder_weights(source: str | os.PathLike | None) -> None:
+    """Find out before anything is written that weights cannot be downloaded or read (`RunError`)."""
+    if source is not None and str(source) != "none":
+        vgg19_encoder(keras.Input((32, 32, 3)), source)

@@ -9,13 +9,12 @@ import numpy as np
 from doubleunet_bs.constants import BENIGN, NON_METASTATIC
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.network.double_unet import prior_head_bias
-from doubleunet_bs.network.encoder_weights import CONV_LAYERS
+from doubleunet_bs.network.double_unet import CONV_LAYERS, prior_head_bias
 from doubleunet_bs.preparation.shards import Dataset
 from doubleunet_bs.runs.experiments import BENIGN_CLASSES, Experiment
 from doubleunet_bs.training.devices import Replicas
 from doubleunet_bs.training.fast_kernels import FusedAdam
-from doubleunet_bs.training.training_task import TrainingTask
+from doubleunet_bs.training.training_state import TrainingTask
 
 
 def build_network(task: TrainingTask, replicas: Replicas) -> tuple[keras.Model, keras.optimizers.Optimizer]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled  # TensorFlow has no public one
 
 from doubleunet_bs.errors import SettingsError
-from doubleunet_bs.network.encoder_weights import check_encoder_weights
+from doubleunet_bs.network.double_unet import check_encoder_weights
 from doubleunet_bs.runs.experiments import Experiment
 from doubleunet_bs.tensorflow_setup import bfloat16_instruction
 from doubleunet_bs.training.fast_kernels import can_train_in, has_avx2_alone, has_bfloat16_kernels

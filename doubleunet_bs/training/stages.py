@@ -42,7 +42,7 @@ from doubleunet_bs.training.negative_mining import (
     save_mined,
 )
 from doubleunet_bs.training.trainer import Trainer
-from doubleunet_bs.training.training_task import TrainingTask, check_made_from, read_environment
+from doubleunet_bs.training.training_state import TrainingTask, check_made_from, read_environment
 
 MINED_NEGATIVES, FOLD = "mined_negatives", "fold"
 FORMAT = 1

@@ -43,9 +43,13 @@ from doubleunet_bs.training.build_network import build_network, encoder_variable
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
 from doubleunet_bs.training.progress import EXAMPLES, TensorBoardLog, draw_progress
 from doubleunet_bs.training.steps import Steps, make_loss
-from doubleunet_bs.training.training_state import Plateau, TrainingState, cosine, load_state, save_state
-from doubleunet_bs.training.training_task import (
+from doubleunet_bs.training.training_state import (
+    Plateau,
+    TrainingState,
     TrainingTask,
+    cosine,
+    load_state,
+    save_state,
     training_environment,
     training_fingerprint,
 )

@@ -10,7 +10,7 @@ import pytest
 from doubleunet_bs import imagenet_file
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.network.encoder_weights import CONV_LAYERS, check_encoder_weights
+from doubleunet_bs.network.double_unet import CONV_LAYERS, check_encoder_weights
 
 CHANNELS = (3, 64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512, 512, 512, 512)
 

@@ -32,7 +32,7 @@ from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.training.devices import choose_precision, open_replicas
 from doubleunet_bs.training.trainer import Trainer
-from doubleunet_bs.training.training_task import TrainingTask
+from doubleunet_bs.training.training_state import TrainingTask
 
 pytestmark = pytest.mark.slow
 

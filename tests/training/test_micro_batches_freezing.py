@@ -19,7 +19,7 @@ from doubleunet_bs.training.devices import check_batch_size, images_at_once, ope
 from doubleunet_bs.training.fast_kernels import FusedAdam
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.trainer import Trainer
-from doubleunet_bs.training.training_task import TrainingTask
+from doubleunet_bs.training.training_state import TrainingTask
 
 SHARDS = SyntheticShards(scans=12)
 

@@ -77,7 +77,7 @@ import doubleunet_bs.training.build_network as build_module
 from small_network import small_network
 from doubleunet_bs.runs.history import read_history
 from doubleunet_bs.training.trainer import Trainer
-from doubleunet_bs.training.training_task import TrainingTask
+from doubleunet_bs.training.training_state import TrainingTask
 build_module.double_unet = small_network
 experiment = paper_experiment(
     "focal-tversky-otsu", epochs=6, learning_rate=1e-2, encoder_weights="none", bn_momentum=0.9)

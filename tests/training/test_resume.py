@@ -184,7 +184,7 @@ def test_environment_names_every_start_that_the_result_comes_from(tmp_path, monk
     interrupt_after(first, 3)
     for commit, trainer in (("a" * 40, first), ("b" * 40, trainer_in(tmp_path))):
         source = {"commit": commit, "modified": False}
-        monkeypatch.setattr("doubleunet_bs.training.training_task._git_state", lambda source=source: source)
+        monkeypatch.setattr("doubleunet_bs.training.training_state._git_state", lambda source=source: source)
         with contextlib.suppress(Interrupted):
             trainer.train(resume=True)
     content = read_json(trainer.path / "environment.json")
