@@ -4,8 +4,16 @@ This room knows NumPy arrays only, no files and no network.
 """
 
 from doubleunet_bs.bsi.index import BoneScanIndex, RegionShare, bone_scan_index
-from doubleunet_bs.bsi.regions import REGION_LABELS, REGIONS, Region, check_regions, region_number
-from doubleunet_bs.bsi.weights import WEIGHT_TABLES, WeightTable, choose_table
+from doubleunet_bs.bsi.regions import (
+    REGION_LABELS,
+    REGIONS,
+    WEIGHT_TABLES,
+    Region,
+    WeightTable,
+    check_regions,
+    choose_table,
+    region_number,
+)
 
 __all__ = [
     "REGIONS",

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from doubleunet_bs.bsi.regions import FEMORA, NOT_BONE, REGIONS, check_regions
-from doubleunet_bs.bsi.weights import WeightTable
+from doubleunet_bs.bsi.regions import FEMORA, NOT_BONE, REGIONS, WeightTable, check_regions
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import LabelError, SettingsError
 
@@ -203,14 +202,8 @@ def _check(
     if pixel_spacing_mm is not None and not all(0 < value < math.inf for value in pixel_spacing_mm):
         raise SettingsError(f"pixel spacing {pixel_spacing_mm}: both values must be above 0 mm")
     check_regions(regions)
-    if not lesions or set(lesions) != set(regions):
-        names = " and ".join(sorted(lesions)) or "no view", " and ".join(sorted(regions)) or "no view"
-        raise LabelError(f"lesions are of {names[0]} but regions of {names[1]}: both need the same", "region-frame")
-    for view, lesion in lesions.items():
-        if lesion.dtype != np.bool_:
-            message = f"the {view} lesion mask is {lesion.dtype}: pass bool, for instance labels == METASTATIC"
-            raise LabelError(message, "region-frame")
-        if lesion.shape != regions[view].shape:
-            shapes = [" x ".join(map(str, array.shape)) for array in (lesion, regions[view])]
-            message = f"{view}: lesions are {shapes[0]} but regions {shapes[1]} pixels: draw both on one image"
-            raise LabelError(message, "region-frame")
+    shapes, drawn = ({view: mask.shape for view, mask in masks.items()} for masks in (lesions, regions))
+    if shapes != drawn or not shapes:
+        raise LabelError(f"lesions are {shapes} but regions {drawn}: draw both in the same views", "region-frame")
+    if any(lesion.dtype != np.bool_ for lesion in lesions.values()):
+        raise LabelError("a lesion mask is not bool: pass labels == METASTATIC, for instance", "region-frame")

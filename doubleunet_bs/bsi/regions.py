@@ -1,12 +1,19 @@
-"""The twelve regions of the skeleton, numbered as the public skeleton masks of planar bone scans number them."""
+"""The twelve regions of the skeleton, numbered as the public skeleton masks of planar bone scans, and their weights.
+
+A weight is the percent of the whole skeleton that a region makes up. `icrp110-male` and `icrp110-female` are bone
+masses of the adult reference phantoms of ICRP Publication 110. `spiers1968` is the table used by Imbriaco et al. 1998;
+it does not divide the spine, which is divided here by the ratio of `icrp110-male`. The tables differ twofold at the
+spine: never compare results under different tables.
+"""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.errors import LabelError
+from doubleunet_bs.errors import LabelError, SettingsError
 
 NOT_BONE = 0
 STERNUM = 5
@@ -96,3 +103,66 @@ def check_regions(regions: Mapping[str, np.ndarray]) -> None:
     if "posterior" in regions and (regions["posterior"] == STERNUM).any():
         message = "the posterior region mask has a sternum, which is not seen from behind: erase it there"
         raise LabelError(message, "region-sternum")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightTable:
+    """Weights of the twelve regions.
+
+    Attributes:
+        name: stands beside every result.
+        percent: name of the region -> percent of the weight of the whole skeleton. The sum is below 100, since
+            forearms, hands, lower legs and feet are outside of the twelve regions.
+
+    Raises:
+        SettingsError: a region is missing or unknown, a weight is no number above 0, or the sum exceeds 100.
+    """
+
+    name: str
+    percent: Mapping[str, float]
+
+    def __post_init__(self):
+        usual = all(isinstance(value, int | float) and 0 < value < math.inf for value in self.percent.values())
+        if set(self.percent) != {region.name for region in REGIONS} or not usual or self.total > 100 + 1e-9:
+            raise SettingsError(
+                f"weight table {self.name}: give each of the 12 regions a weight above 0, at most 100 % together"
+            )
+
+    @property
+    def total(self) -> float:
+        """Sum of all twelve in percent: the largest index that this table allows."""
+        return math.fsum(self.percent.values())
+
+
+WEIGHT_TABLES = {
+    name: WeightTable(name, dict(zip((region.name for region in REGIONS), percent, strict=True)))
+    for name, percent in {
+        "icrp110-male": (11.30, 1.71, 6.04, 8.59, 0.64, 0.98, 4.01, 5.61, 4.74, 2.74, 10.48, 15.27),
+        "icrp110-female": (12.66, 2.02, 6.42, 5.93, 0.69, 1.03, 3.06, 5.91, 5.85, 1.97, 9.91, 13.71),
+        "spiers1968": (18.40, 0.93, 3.29, 4.40, 0.30, 1.00, 3.00, 6.60, 2.58, 1.50, 7.50, 17.80),
+    }.items()
+}
+
+
+def choose_table(name: str | None = None, sex: str | None = None) -> tuple[WeightTable, str]:
+    """The weight table of one scan, and why it is this one.
+
+    Args:
+        name: of a table, by the user's choice; None chooses by sex.
+        sex: "F", "M" or anything else for unknown, as in the DICOM header.
+
+    Raises:
+        SettingsError: no table has this name.
+
+    Example:
+        >>> table, reason = choose_table(sex="M")
+        >>> table.name, reason
+        ('icrp110-male', 'by the sex in the header')
+    """
+    if name is not None:
+        if name not in WEIGHT_TABLES:
+            raise SettingsError(f"no weight table {name!r}: choose one of {', '.join(WEIGHT_TABLES)}")
+        return WEIGHT_TABLES[name], "chosen"
+    if sex in ("F", "M"):
+        return WEIGHT_TABLES["icrp110-female" if sex == "F" else "icrp110-male"], "by the sex in the header"
+    return WEIGHT_TABLES["icrp110-female"], "the default, as the header does not give the sex"

@@ -1,7 +1,7 @@
 """A predicted mask -> its lesions with their figures, and how much of the body they cover.
 
 A lesion is a connected area of the mask of one view. Pixels that touch at an edge or a corner belong together, as in
-`connected_components`. A focus seen from both sides is one lesion in each view; `foci` matches the two.
+`connected_components`. A focus seen from both sides is one lesion in each view; `matching` joins the two.
 
 The body is everything inside the outline of the patient, from the head down to the last segmented row: counts smoothed
 with a Gaussian of 3 pixels, Otsu's threshold on log(1 + counts), the largest connected area. Lesion pixels over body

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from doubleunet_bs.bsi.regions import REGIONS
-from doubleunet_bs.bsi.weights import WEIGHT_TABLES
+from doubleunet_bs.bsi.regions import REGIONS, WEIGHT_TABLES
 from doubleunet_bs.constants import CANCERS, VIEWS
 from doubleunet_bs.display import region_picture, save_png
 from doubleunet_bs.errors import SettingsError

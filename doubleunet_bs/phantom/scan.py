@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from doubleunet_bs.bsi.weights import WeightTable, choose_table
+from doubleunet_bs.bsi.regions import WeightTable, choose_table
 from doubleunet_bs.constants import CANCERS, METASTATIC, VIEWS
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.phantom.artefacts import draw_artefacts

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from doubleunet_bs.bsi.regions import NOT_BONE, REGIONS, region_number
-from doubleunet_bs.bsi.weights import WeightTable
+from doubleunet_bs.bsi.regions import NOT_BONE, REGIONS, WeightTable, region_number
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.phantom.camera import COLUMNS, ROWS, Camera
 from doubleunet_bs.phantom.patient import PosedSkeleton, Skeleton, template_skeleton

@@ -27,8 +27,8 @@ from doubleunet_bs.display import (
     upper_level,
 )
 from doubleunet_bs.errors import counted
-from doubleunet_bs.findings.lesion_changes import match_earlier
 from doubleunet_bs.findings.lesion_list import BODY_DEFINITION, LesionArea
+from doubleunet_bs.findings.matching import match_earlier
 from doubleunet_bs.inference.model_description import INTENDED_USE, percent
 from doubleunet_bs.templates import render_page
 

@@ -19,8 +19,6 @@ from doubleunet_bs.dicom_results.source_study import SourceStudy
 from doubleunet_bs.display import png_bytes, region_picture
 from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import json_text, replaced_folder, write_json
-from doubleunet_bs.findings.foci import FOCUS_RULE, find_foci, focus_numbers
-from doubleunet_bs.findings.lesion_changes import tracking_uids
 from doubleunet_bs.findings.lesion_list import (
     BODY_DEFINITION,
     LesionArea,
@@ -31,6 +29,7 @@ from doubleunet_bs.findings.lesion_list import (
     find_areas,
     find_lesions,
 )
+from doubleunet_bs.findings.matching import FOCUS_RULE, find_foci, focus_numbers, tracking_uids
 from doubleunet_bs.findings.skeleton_result import SkeletonResult, describe_change
 from doubleunet_bs.inference.model_description import INTENDED_USE, device_uid
 from doubleunet_bs.inference.predictor import Prediction

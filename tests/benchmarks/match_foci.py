@@ -51,8 +51,8 @@ def main() -> None:
     from pathlib import Path
 
     from doubleunet_bs.constants import VIEWS
-    from doubleunet_bs.findings.foci import find_foci
     from doubleunet_bs.findings.lesion_list import PredictedLesion, find_areas
+    from doubleunet_bs.findings.matching import find_foci
     from doubleunet_bs.inference import Predictor
     from doubleunet_bs.phantom.dicom import write_dicom
     from doubleunet_bs.scans import read_scan

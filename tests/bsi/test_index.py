@@ -126,18 +126,11 @@ def test_the_table_is_chosen_by_name_or_by_sex():
 
 
 @pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"sacrum": None}, "lacks sacrum"),
-        ({"tail": 1.0}, "unknown region 'tail'"),
-        ({"ribs": -1.0}, "weight of ribs"),
-        ({"ribs": float("nan")}, "weight of ribs"),
-        ({"ribs": 60.0}, "adds up to"),
-    ],
+    "change", [{"sacrum": None}, {"tail": 1.0}, {"ribs": -1.0}, {"ribs": float("nan")}, {"ribs": "5"}, {"ribs": 60.0}]
 )
-def test_a_wrong_weight_table_is_refused(change, message):
+def test_a_wrong_weight_table_is_refused(change):
     percent = {**FEMALE.percent, **change}
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match="weight table mine: give each of the 12 regions a weight above 0"):
         WeightTable("mine", {name: value for name, value in percent.items() if value is not None})
 
 
@@ -149,9 +142,9 @@ def test_wrong_masks_are_refused():
     for regions, message in (
         (thirteen, "holds number 13"),
         (sternum, "not seen from behind"),
-        (wider, "1 x 8 but regions 1 x 9"),
+        (wider, r"(1, 8).*(1, 9).*draw both in the same views"),
         (signed, "must be a uint8"),
-        ({"anterior": REGION_MASKS["anterior"]}, "of anterior and posterior but regions of anterior"),
+        ({"anterior": REGION_MASKS["anterior"]}, "draw both in the same views"),
         ({**REGION_MASKS, "lateral": thirteen["anterior"]}, "named 'lateral'"),
     ):
         with pytest.raises(LabelError, match=message):
@@ -160,7 +153,7 @@ def test_wrong_masks_are_refused():
     classes = {view: mask.astype(np.uint8) for view, mask in LESION_MASKS.items()}
     with pytest.raises(LabelError, match="labels == METASTATIC"):
         bone_scan_index(classes, REGION_MASKS, FEMALE, SPACING)
-    with pytest.raises(LabelError, match="no view"):
+    with pytest.raises(LabelError, match="draw both in the same views"):
         bone_scan_index({}, {}, FEMALE)
     with pytest.raises(SettingsError, match="no estimator"):
         bone_scan_index(LESION_MASKS, REGION_MASKS, FEMALE, SPACING, estimator="best")

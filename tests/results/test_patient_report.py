@@ -15,8 +15,8 @@ from PIL import Image
 from report_page import Page, page_of
 
 from doubleunet_bs.constants import MIRRORED_WARNING
-from doubleunet_bs.findings.lesion_changes import match_earlier
 from doubleunet_bs.findings.lesion_list import SPACING_WARNING
+from doubleunet_bs.findings.matching import match_earlier
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.results.patient_report import report_page
 from doubleunet_bs.results.previous_scan import read_result
