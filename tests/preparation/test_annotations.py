@@ -1,4 +1,4 @@
-"""What the annotations of a cohort say of each other, of the table and of the scans they were drawn on."""
+"""Annotations: what those of a cohort say of each other, and those of the skeleton beside the lesions."""
 
 import base64
 import io
@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from doubleunet_bs.errors import LabelError
-from doubleunet_bs.preparation.annotations import OTHER_PICTURE, SAME_OUTLINES, read_annotation
+from doubleunet_bs.errors import DatasetError, LabelError, SettingsError
+from doubleunet_bs.phantom import make_phantom
+from doubleunet_bs.preparation import PreparationSettings, open_shards, prepare_scan
+from doubleunet_bs.preparation.annotations import (
+    OTHER_PICTURE,
+    SAME_OUTLINES,
+    prepare_regions,
+    read_annotation,
+    read_regions,
+)
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
+from doubleunet_bs.scans import BoneScan
 
 CLASSES = {"metastasis": 2, "non-metastatic": 1}
 
@@ -116,7 +125,7 @@ def test_one_annotation_for_both_views_is_said(cohort):
     assert "both views have the same outlines: was one annotation copied?" in lines and SAME_OUTLINES not in lines
 
 
-def png(cohort, stem, value):
+def png_of(cohort, stem, value):
     mask = np.zeros((1024, 256), np.uint8)
     mask[400:410, 120:130] = value
     Image.fromarray(mask).save(cohort.labels / f"{stem}.png")
@@ -124,7 +133,7 @@ def png(cohort, stem, value):
 
 def test_a_png_that_contradicts_the_table_or_the_json_beside_it(cohort):
     cohort.scan("a", 1)
-    png(cohort, "a_anterior", 1)
+    png_of(cohort, "a_anterior", 1)
     [problem] = prepare(cohort).rejected
     assert problem.reason == "label-missing" and '--classes with {"1": "metastatic"}' in problem.message
     cohort.declare("a,A,breast,yes")
@@ -137,7 +146,7 @@ def test_a_png_that_contradicts_the_table_or_the_json_beside_it(cohort):
 
 def test_class_1_alone_is_right_for_a_normal_scan(cohort):
     cohort.normal("a", 1)
-    png(cohort, "a_anterior", 1)
+    png_of(cohort, "a_anterior", 1)
     assert prepare(cohort).written
 
 
@@ -151,3 +160,181 @@ def test_all_files_that_cannot_be_read_are_named(tmp_path):
         read_annotation(["S"], files, CLASSES)
     assert all(f"{path}: is not UTF-8 text" in str(caught.value) for path in files)
     assert caught.value.reason == "label-file"
+
+
+NAMES = ["S"]
+
+
+def labelme(path, *shapes, size=(1024, 256)):
+    """Rectangles: (label, x0, y0, x1, y1)."""
+    content = {"version": "5.5.0", "imageData": None, "imageHeight": size[0], "imageWidth": size[1]}
+    content["shapes"] = [
+        {"label": label, "shape_type": "rectangle", "points": [[x0, y0], [x1, y1]]} for label, x0, y0, x1, y1 in shapes
+    ]
+    path.write_text(json.dumps(content))
+    return path
+
+
+def png(path, mask):
+    Image.fromarray(np.asarray(mask, np.uint8)).save(path)
+    return path
+
+
+def drawn(value, shape=(1024, 256)):
+    mask = np.zeros(shape, np.uint8)
+    mask[300:310, 100:110] = value
+    return mask
+
+
+def test_labelme_files_with_several_shapes_of_a_region(tmp_path):
+    files = [
+        labelme(tmp_path / "S_anterior.json", ("Skull", 10, 20, 12, 22), ("femur", 5, 5, 5, 5), ("femur", 7, 7, 7, 7),
+                ("sternum", 11, 20, 11, 20)),
+        labelme(tmp_path / "S_posterior.json", ("lumbar spine", 1, 1, 2, 1)),
+    ]  # fmt: skip
+    regions = read_regions(NAMES, files)
+    anterior, posterior = regions["anterior"], regions["posterior"]
+    assert anterior.shape == (1024, 256) and {n: int((anterior == n).sum()) for n in (1, 5, 12)} == {1: 8, 5: 1, 12: 2}
+    assert (posterior == 9).sum() == 2 and posterior[1, 1] == 9 and not (posterior == 5).any()
+    assert read_regions(NAMES, []) is None
+
+
+def test_index_masks_of_both_views_side_by_side_or_of_the_prepared_image(tmp_path):
+    both = np.hstack([drawn(12), drawn(11)])
+    regions = read_regions(NAMES, [png(tmp_path / "S.png", both)])
+    assert set(np.unique(regions["anterior"])) == {0, 12} and set(np.unique(regions["posterior"])) == {0, 11}
+    crops = read_regions(NAMES, [png(tmp_path / "S.png", both[:640])])
+    assert crops["posterior"].shape == (640, 256) and crops["posterior"][300, 100] == 11
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda path: labelme(path / "S_anterior.json", ("tail", 1, 1, 2, 2)), "label 'tail', which is no region"),
+        (lambda path: png(path / "S_anterior.png", drawn(13)), "pixel value 13, which is no region"),
+        (lambda path: png(path / "S_posterior.png", drawn(5)), "not seen from behind"),
+        (lambda path: png(path / "S_anterior.png", drawn(0)), "anterior view has no regions: draw both"),
+        (lambda path: png(path / "S_anterior.png", drawn(1)[:1000]), "drawn on 1000 x 256 pixels"),
+    ],
+)
+def test_what_is_refused(tmp_path, make, message):
+    wrong = make(tmp_path)
+    other = "posterior" if "anterior" in wrong.name else "anterior"
+    with pytest.raises(LabelError, match=message) as refused:
+        read_regions(NAMES, [wrong, png(tmp_path / f"S_{other}.png", drawn(1))])
+    assert str(wrong) in str(refused.value)
+
+
+def test_views_that_are_missing(tmp_path):
+    anterior = png(tmp_path / "S_anterior.png", drawn(1))
+    with pytest.raises(LabelError, match="posterior view has no regions"):
+        read_regions(NAMES, [anterior])
+    assert set(read_regions(NAMES, [anterior], ["posterior"])) == {"anterior"}
+    with pytest.raises(LabelError, match="the scan lacks it"):
+        read_regions(NAMES, [anterior, png(tmp_path / "S_posterior.png", drawn(1))], ["posterior"])
+
+
+@pytest.mark.parametrize("bin", [1, 4])
+def test_regions_lie_where_the_prepared_image_shows_them(bin):
+    phantom = make_phantom(3, 1)
+    scan = BoneScan(phantom.anterior, phantom.posterior, phantom.pixel_spacing_mm, case="case-000000000001")
+    case = prepare_scan(scan, settings=PreparationSettings(bin=bin))
+    regions = prepare_regions(case, phantom.regions())
+    assert regions.shape == case.counts.shape and regions.dtype == np.uint8
+    back = case.map_back(regions)
+    for view, mask in phantom.regions().items():
+        inside = case.map_back(np.ones_like(regions))[view] > 0
+        agree = (back[view] == mask)[inside].mean()
+        assert agree == 1 if bin == 1 else agree > 0.97
+    # The most frequent number of a block, not the largest one.
+    if bin == 4:
+        block = {"anterior": np.zeros((640, 256), np.uint8)}
+        block["anterior"][:4, :4] = 3
+        block["anterior"][0, :3] = 12
+        assert prepare_regions(case, block)[0, 0] == 3 and prepare_regions(case, block)[:, 64:].max() == 0
+
+
+def test_scans_with_lesions_with_regions_and_with_both(cohort):
+    """`A` has both, `B` lesions only, `C` regions only, `D` is normal with regions."""
+    folder = cohort.root / "regions"
+    folder.mkdir()
+    cohort.positive("A", 1)
+    cohort.positive("B", 2)
+    cohort.scan("C", 3)
+    cohort.normal("D", 4)
+    for name in "ACD":
+        for view in ("anterior", "posterior"):
+            png(folder / f"{name}_{view}.png", drawn(3))
+    job = CohortJob(cohort.scans, cohort.labels, cohort.out, PreparationSettings(bin=4), regions=folder)
+    result = prepare_cohort(job)
+    assert not result.rejected
+    dataset = open_shards(cohort.out, verify=True)
+    assert [(case.group, case.has_regions) for case in dataset.cases] == [
+        ("positive", True),
+        ("positive", False),
+        ("unknown", True),
+        ("negative", True),
+    ]
+    assert set(np.unique(dataset.regions(0))) == {0, 3} and not dataset.regions(0).flags.writeable
+    with pytest.raises(DatasetError, match="no annotated skeleton"):
+        dataset.regions(1)
+    # A shard that lost its regions is noticed, and so are changed ones.
+    (cohort.out / "regions-00000.npy").rename(cohort.out / "away.npy")
+    with pytest.raises(DatasetError, match="regions-00000.npy: missing"):
+        open_shards(cohort.out)
+
+
+def test_problems_of_region_files_are_listed_with_the_others(cohort):
+    folder = cohort.root / "regions"
+    folder.mkdir()
+    cohort.positive("A", 1)
+    png(folder / "A_anterior.png", drawn(13))
+    png(folder / "A_posterior.png", drawn(1))
+    png(folder / "Z_posterior.png", drawn(1))
+    job = CohortJob(cohort.scans, cohort.labels, cohort.out, regions=folder)
+    result = prepare_cohort(job)
+    assert sorted((file.path, file.reason) for file in result.rejected) == [
+        ("A.dcm", "region-unknown"),
+        ("Z_posterior.png", "no-such-scan"),
+    ]
+    assert not cohort.out.exists()
+    missing = CohortJob(cohort.scans, cohort.labels, cohort.out, regions=cohort.root / "nowhere")
+    with pytest.raises(SettingsError, match="no such folder"):
+        prepare_cohort(missing)
+    inside = CohortJob(cohort.scans, cohort.labels, folder / "shards", regions=folder)
+    with pytest.raises(SettingsError, match="lies inside"):
+        prepare_cohort(inside)
+
+
+def test_the_file_of_a_posterior_sternum_is_named(cohort):
+    folder = cohort.root / "regions"
+    folder.mkdir()
+    cohort.positive("A", 1)
+    for view, number in (("anterior", 5), ("posterior", 5)):
+        png(folder / f"A_{view}.png", drawn(number))
+    [file] = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, regions=folder)).rejected
+    assert (file.path, file.reason) == ("A.dcm", "region-sternum")
+    assert "A_posterior.png: the posterior region mask has a sternum" in file.message
+    png(folder / "A_posterior.png", drawn(0))
+    [file] = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, regions=folder)).rejected
+    assert "A_posterior.png: the posterior view has no regions: draw both views" in file.message
+
+
+def test_shards_without_regions_stay_as_they_were(cohort):
+    cohort.positive("A", 1)
+    prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, PreparationSettings(bin=4)))
+    content = json.loads((cohort.out / "dataset.json").read_text())
+    assert not (cohort.out / "regions-00000.npy").exists() and set(content["shards"][0]) == {
+        "cases",
+        "counts_sha256",
+        "labels_sha256",
+    }
+    # Written before skeletons were known.
+    del content["cases"][0]["has_regions"]
+    (cohort.out / "dataset.json").write_text(json.dumps(content))
+    assert open_shards(cohort.out).cases[0].has_regions is False
+    # A case that claims regions which no shard holds.
+    content["cases"][0]["has_regions"] = True
+    (cohort.out / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="regions of shard 0 are missing"):
+        open_shards(cohort.out)

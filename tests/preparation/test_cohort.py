@@ -242,59 +242,6 @@ def test_annotations_of_every_kind_of_file(cohort):
     assert [any(forgotten in line for line in record.warnings) for record in result.records] == [True, False, False]
 
 
-def test_patients_come_from_the_table_then_from_the_header(cohort):
-    for name, number, header in (("a", 1, "H1"), ("b", 2, "H1"), ("c", 3, "H2"), ("d", 4, "H2"), ("e", 5, "H3")):
-        cohort.positive(name, number, header)
-    # b has no line, but the PatientID of a: it follows a. d is another person than c, whatever the header says.
-    cohort.declare("a,Ann,breast,", "c,Cleo,breast,", "d,Dora,breast,")
-    records = prepare(cohort).records
-    a, b, c, d, e = (record.patient for record in records)
-    assert a == b and len({a, c, d, e}) == 4
-    assert all(patient.startswith("patient-") for patient in (a, c, d, e))
-
-
-def test_what_the_table_says_is_never_changed(cohort):
-    # a2 is an older scan of ID-1, from before the numbers were changed; the header of b holds the number of somebody
-    # else.
-    for name, number, header in (("a", 1, "ID-1"), ("a2", 2, "OLD-1"), ("b", 3, "ID-1"), ("c", 4, "OLD-1")):
-        cohort.positive(name, number, header)
-    cohort.declare("a,ID-1,breast,", "a2,ID-1,breast,", "b,ID-2,breast,")
-    a, a2, b, c = (record.patient for record in prepare(cohort).records)
-    names = json.loads((cohort.root / "shards.identities.json").read_text())["patients"]
-    # c has no line and follows a2, with which it shares the PatientID.
-    assert [names[patient] for patient in (a, a2, b, c)] == ["ID-1", "ID-1", "ID-2", "ID-1"]
-
-
-def test_a_header_that_stands_for_two_patients_assigns_nobody(cohort):
-    for name, number in (("a", 1), ("b", 2), ("c", 3)):
-        cohort.positive(name, number, "ID-1")
-    cohort.declare("a,ID-1,breast,", "b,ID-2,breast,")
-    a, b, c = (record.patient for record in prepare(cohort).records)
-    assert a == c != b
-
-
-def test_patients_who_may_be_one_are_said(cohort):
-    for name, number, header in (("a", 1, "ID-07"), ("b", 2, "id 7"), ("c", 3, "ID-70"), ("d", 4, "x"), ("e", 5, "y")):
-        cohort.positive(name, number, header)
-    cohort.declare("d,Dora,breast,", "e,dora,breast,")
-    [note] = [line for line in prepare(cohort).notes if "are they one" in line]
-    assert note.endswith("see a.dcm, b.dcm, d.dcm and 1 more: are they one?")
-    cohort.declare("a,1-17,,", "b,11-7,,")
-    [note] = [line for line in prepare(cohort, out=cohort.root / "again").notes if "are they one" in line]
-    assert note.endswith("see d.dcm, e.dcm: are they one?")
-
-
-def test_without_any_patient_each_scan_is_its_own(cohort):
-    for name, number in (("a", 1), ("b", 2)):
-        cohort.positive(name, number)
-        dataset = cohort.dataset(number)
-        del dataset.PatientID
-        dataset.save_as(cohort.scans / f"{name}.dcm", enforce_file_format=True)
-    records = prepare(cohort).records
-    assert records[0].patient != records[1].patient
-    assert all(any("no Patient ID in patients.csv" in line for line in record.warnings) for record in records)
-
-
 def test_the_key_makes_pseudonyms_and_is_kept(cohort):
     cohort.positive("a", 1)
     first = prepare(cohort).records[0]
