@@ -1,11 +1,7 @@
-"""The ImageNet weights of VGG19 that Keras publishes: found in Keras' cache, copied into it, or downloaded.
-
-Keras is not imported, so that a command can look before it imports TensorFlow.
-"""
+"""The ImageNet weights of VGG19 that Keras publishes: found in Keras' cache, or downloaded."""
 
 import hashlib
 import os
-import shutil
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
@@ -24,29 +20,6 @@ TIMEOUT_SECONDS = 30.0
 """Without an answer, or without a further byte."""
 
 
-def known_source(source: str) -> str:
-    """ "imagenet" for a copy of the published file, which then goes into Keras' cache; other sources as they are.
-
-    So a run that gets a copy, where there is no network, equals one that downloads, and each continues the other.
-    `RunError`: there is no such file, or the cache cannot be written.
-    """
-    path = Path(source)
-    if source in ("none", "imagenet"):
-        return source
-    if not path.is_file():
-        raise RunError(f"{path}: no such file: give --encoder-weights imagenet, none, or another file")
-    if not _is_published(path):
-        return source
-    cached = _cached()
-    if not _is_published(cached):
-        try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(cached, lambda temporary: shutil.copyfile(path, temporary))
-        except OSError as cause:
-            raise RunError(f"{cached}: cannot be written ({cause}): set KERAS_HOME to a writable folder") from None
-    return "imagenet"
-
-
 def published_file() -> Path:
     """The file in Keras' cache, downloaded when it is not there or damaged. It appears whole or not at all."""
     cached = _cached()
@@ -56,8 +29,8 @@ def published_file() -> Path:
         except (OSError, HTTPException, ValueError) as cause:
             reason = getattr(cause, "reason", None) or cause
             raise RunError(
-                f"ImageNet weights not downloaded ({reason}): "
-                f"fetch {URL} elsewhere and give --encoder-weights FILE, or none"
+                f"ImageNet weights not downloaded ({reason}): fetch {URL} elsewhere and put it at {cached}, "
+                "or use --encoder-weights none"
             ) from None
     return cached
 

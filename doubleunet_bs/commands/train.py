@@ -229,14 +229,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _experiment(args: argparse.Namespace, old: "Run | None") -> "Experiment":
     """What is asked for: the row with the changes, or the settings of the run with them."""
-    from doubleunet_bs.imagenet_file import known_source
     from doubleunet_bs.runs.experiments import paper_experiment
 
     changes = changed_settings(args)
     if args.start_from:
         changes["start_from"] = str(Path(args.start_from).resolve())
-    if "encoder_weights" in changes:
-        changes["encoder_weights"] = known_source(changes["encoder_weights"])
+    weights = changes.get("encoder_weights", "none")
+    if weights not in ("none", "imagenet") and not Path(weights).is_file():
+        raise RunError(f"{weights}: no such file: give --encoder-weights imagenet, none, or another file")
     if old is None or args.experiment not in (None, old.experiment.name):
         experiment = paper_experiment(args.experiment, **changes)
     else:

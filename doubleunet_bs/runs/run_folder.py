@@ -196,23 +196,14 @@ TEMPORARY_FOLDERS = (".mined_negatives-*", f".{SAVED_MODEL}-*")
 
 
 def remove_temporary(path: Path, files: bool = True) -> None:
-    """Remove what a killed process left in the folder of a stage: hidden files, half-written mined labels and exports.
+    """Remove what a killed process left in the folder of a stage: hidden `files`, half-written labels and exports.
 
-    An export that was killed between its two renames has left the older SavedModel under a hidden name and none in its
-    place. That one is put back first. Nothing happens if `path` does not exist.
-
-    Args:
-        path: the folder of a stage, whose lock is held.
-        files: remove hidden files too.
+    The lock of the stage is held. Nothing happens if `path` does not exist. An export that was killed between its two
+    renames is made again.
     """
-    for hidden in path.glob(".*") if files else ():
-        if hidden.is_file():
-            hidden.unlink()
-    saved_model = path / SAVED_MODEL
-    for folder in sorted(folder for pattern in TEMPORARY_FOLDERS for folder in path.glob(pattern)):
-        old = folder / "old"
-        if folder.match(f".{SAVED_MODEL}-*") and old.is_dir() and not saved_model.exists():
-            os.rename(old, saved_model)
+    for hidden in filter(Path.is_file, path.glob(".*") if files else ()):
+        hidden.unlink()
+    for folder in (folder for pattern in TEMPORARY_FOLDERS for folder in path.glob(pattern)):
         shutil.rmtree(folder)
 
 

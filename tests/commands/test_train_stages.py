@@ -1,7 +1,6 @@
 """`doubleunet-bs train` with transfer, mining and all folds, on a network of one convolution."""
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import signal
@@ -162,18 +161,3 @@ def test_pretraining_alone_needs_an_experiment_with_transfer(tmp_path, cohorts, 
     options = ["--data", cohorts[0], "--run", tmp_path / "run", "--experiment", "dice", "--fold", "pretrain"]
     assert run(*options) == 2
     assert "dice does not pre-train" in capsys.readouterr().err and not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_a_copy_of_the_imagenet_file_makes_the_same_run_as_the_download(tmp_path, cohorts, small_network, monkeypatch):
-    """The file is never read here, since this network has no encoder: what matters is what it counts as."""
-    monkeypatch.setattr(devices, "check_encoder_weights", lambda source: None)
-    (tmp_path / "copy.h5").write_bytes(b"weights")
-    monkeypatch.setattr("doubleunet_bs.imagenet_file.MD5", hashlib.md5(b"weights").hexdigest())
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
-    options = ["--data", cohorts[0], "--run", tmp_path / "run", "--experiment", "dice", "--folds", 3, "--epochs", 1]
-    for fold, weights in ((1, tmp_path / "copy.h5"), (2, "imagenet")):
-        assert run(*options, "--fold", fold, "--encoder-weights", weights) == 0
-    opened = open_run(tmp_path / "run")
-    assert opened.experiment.encoder_weights == "imagenet" and "encoder_weights" not in opened.changed_settings()
-    assert opened.trained_folds() == [1, 2]
