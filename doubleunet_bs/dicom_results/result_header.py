@@ -69,6 +69,16 @@ class ResultHeader:
         """A UID for a result or a series, under the 2.25 root: the same for the same seed and name."""
         return _hashed_uid(self.seed, name)
 
+    def nameless(self, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:
+        """An instance of the study as highdicom wants a source, without the patient, whom `stamp` writes in the end."""
+        image = Dataset()
+        for keyword in PATIENT_AND_STUDY:
+            if keyword not in _OPTIONAL:
+                setattr(image, keyword, "")
+        image.SOPClassUID, image.SOPInstanceUID = sop_class_uid, sop_instance_uid
+        image.SeriesInstanceUID, image.StudyInstanceUID = series_instance_uid, self.values["StudyInstanceUID"]
+        return image
+
     def stamp(self, dataset: Dataset) -> None:
         """Write patient, study and dates into a result; values that are there are replaced."""
         dataset.SpecificCharacterSet = "ISO_IR 192"

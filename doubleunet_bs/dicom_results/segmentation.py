@@ -195,9 +195,7 @@ def _stand_in(
     header: ResultHeader,
 ) -> Dataset:
     """A single-frame image on its plane of the nominal grid: highdicom takes no planar image of several frames."""
-    image = Dataset()
-    image.SOPClassUID, image.SOPInstanceUID = SecondaryCaptureImageStorage, header.uid(f"plane {plane}")
-    image.SeriesInstanceUID, image.StudyInstanceUID = header.uid("planes"), header.values["StudyInstanceUID"]
+    image = header.nameless(SecondaryCaptureImageStorage, header.uid(f"plane {plane}"), header.uid("planes"))
     image.FrameOfReferenceUID = frame_of_reference
     image.PositionReferenceIndicator = None
     image.Rows, image.Columns = frame.shape
@@ -208,9 +206,6 @@ def _stand_in(
     spacing = pixel_spacing_mm or UNKNOWN_SPACING_MM
     image.PixelSpacing = [f"{value / frame.block:.6g}" for value in spacing]
     image.SliceThickness = image.SpacingBetweenSlices = _PLANE_DISTANCE_MM
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(image, keyword, "")
-    image.StudyDate = image.StudyTime = image.ReferringPhysicianName = ""
     return image
 
 

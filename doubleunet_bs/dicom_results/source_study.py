@@ -106,12 +106,11 @@ def read_source_study(sources: Sequence[Source]) -> SourceStudy:
         ScanError: as `read_scan`. Also "unreferable": a UID of a file is missing or invalid, or the file says that the
             patient's identity has been removed. A pseudonym must not become a patient.
     """
-    files = [_read(source) for source in sources]
-    for source, (file, _) in zip(sources, files, strict=True):
+    files = []
+    for source in sources:
         with prefix_errors(source):
-            _check_identity(file.dataset)
-            _check_characters(file.dataset)
-            _check_uids(file.dataset)
+            files.append(load_scan_header(source))
+            _check(files[-1][0].dataset)
     if len({read_identifier(file.dataset, "SOPInstanceUID") for file, _ in files}) < len(files):
         message = "both views have one SOP Instance UID: leave out --keep-identity"
         raise ScanError(f"{sources[0].label}: {message}", "unreferable")
@@ -131,8 +130,8 @@ def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | No
     """
     found = []
     for sources in (first, second):
-        file, _ = _read(sources[0])
         with prefix_errors(sources[0]):
+            file, _ = load_scan_header(sources[0])
             identity = read_identifier(file.dataset, "PatientID")
         found.append((identity, _value(file.dataset, "IssuerOfPatientID"), _value(file.dataset, "PatientBirthDate")))
     identities, issuers, birth_dates = zip(*found, strict=True)
@@ -143,34 +142,20 @@ def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | No
     return identities[0] == identities[1] and (not all(issuers) or issuers[0] == issuers[1])
 
 
-def _read(source: Source) -> tuple[DicomFile, Layout]:
-    with prefix_errors(source):
-        return load_scan_header(source)
-
-
-def _check_identity(dataset: Dataset) -> None:
+def _check(dataset: Dataset) -> None:
+    """Refuse what results cannot refer to, or would carry to another patient."""
+    reason = None
     if read_identifier(dataset, "PatientIdentityRemoved").upper() == "YES":
-        raise ScanError(
-            "the patient's identity has been removed from this file: leave out --keep-identity",
-            "unreferable",
-        )
-
-
-def _check_characters(dataset: Dataset) -> None:
-    """A name in another character set than declared would become another name in the results."""
+        reason = "the patient's identity has been removed from this file"
     for keyword in ("PatientName", "PatientID", "IssuerOfPatientID"):
         if has_doubtful_text(dataset, keyword):
-            message = f"has a {keyword} that is not in its Specific Character Set: leave out --keep-identity"
-            raise ScanError(message, "unreferable")
-
-
-def _check_uids(dataset: Dataset) -> None:
+            reason = reason or f"has a {keyword} that is not in its Specific Character Set"
     for keyword in _UIDS:
         uid = read_identifier(dataset, keyword)
         if not _UID.match(uid) or len(uid) > 64:
-            raise ScanError(
-                f"has no valid {keyword} for DICOM results to refer to: leave out --keep-identity", "unreferable"
-            )
+            reason = reason or f"has no valid {keyword} for DICOM results to refer to"
+    if reason:
+        raise ScanError(f"{reason}: leave out --keep-identity", "unreferable")
 
 
 def _frames(sources: Sequence[Source], files: Sequence[tuple[DicomFile, Layout]]) -> dict[str, SourceFrame]:

@@ -63,7 +63,7 @@ class ReportedLesion:
 def lesion_report(
     prediction: Prediction, header: ResultHeader, lesions: Sequence[ReportedLesion]
 ) -> sr.Comprehensive3DSR:
-    """The lesions of a scan, a measurement group with an outline for each; without lesions a report without groups.
+    """The lesions of a scan, a measurement group with an outline for each; at least one.
 
     A side of the body is never stated. The outline is the outer one, its area that of the pixels.
 
@@ -183,9 +183,7 @@ def _report(
         model_name=short_name(models[0]),
     )
     context = sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, observer))
-    # highdicom takes no report without a group. The template does: its container is then empty.
-    stand_in = sr.MeasurementsAndQualitativeEvaluations(sr.TrackingIdentifier(header.uid("nothing"), "none"))
-    content = sr.MeasurementReport(context, _IMAGING, groups or [stand_in])
+    content = sr.MeasurementReport(context, _IMAGING, groups)
     # Comprehensive3DSR copies its content, parses and searches it, 10 ms a lesion: the groups are put in afterwards.
     container = content[0].ContentSequence[-1]
     measured = container["ContentSequence"]
@@ -204,8 +202,7 @@ def _report(
         is_complete=True,
         series_description=f"{MODEL} {name}. {NOT_FOR_DIAGNOSIS}",
     )
-    if groups:
-        container.add(measured)
+    container.add(measured)
     scheme = Dataset()
     scheme.CodingSchemeDesignator, scheme.CodingSchemeName = SCHEME, f"{MODEL} measurements"
     scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
@@ -222,13 +219,7 @@ def _distinct(frames: Mapping[str, SourceFrame]) -> list[SourceFrame]:
 
 def _evidence(frame: SourceFrame, header: ResultHeader) -> Dataset:
     """What highdicom asks of a source instance."""
-    image = Dataset()
-    image.SOPClassUID, image.SOPInstanceUID = frame.sop_class_uid, frame.sop_instance_uid
-    image.SeriesInstanceUID, image.StudyInstanceUID = frame.series_instance_uid, header.values["StudyInstanceUID"]
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(image, keyword, "")
-    image.StudyDate = image.StudyTime = image.ReferringPhysicianName = ""
-    return image
+    return header.nameless(frame.sop_class_uid, frame.sop_instance_uid, frame.series_instance_uid)
 
 
 def _marked(text: str, header: ResultHeader) -> str:

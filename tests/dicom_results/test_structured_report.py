@@ -127,16 +127,6 @@ def test_outlines_are_those_of_the_pixels_in_their_source_frame(kind, identified
         assert extra.sum() in (rings, 2 * rings)
 
 
-def test_no_lesion_is_a_report_without_groups(phantom, tmp_path):
-    scan = read_scan([phantom])
-    prediction = make_prediction(scan, {})
-    dataset = lesion_report(prediction, header_without_identity(scan, prediction), [])
-    dataset.save_as(tmp_path / "report.dcm")
-    container = pydicom.dcmread(tmp_path / "report.dcm").ContentSequence[-1]
-    assert container.ConceptNameCodeSequence[0].CodeMeaning == "Imaging Measurements"
-    assert "ContentSequence" not in container
-
-
 def test_the_index_is_a_report_of_its_own(phantom, tmp_path):
     scan, prediction, header, _, lesions = make_report([phantom], False)
     fractions = {REGIONS[3]: 0.125, REGIONS[10]: 0.0}
@@ -158,12 +148,10 @@ def test_the_index_is_a_report_of_its_own(phantom, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("identified", [True, False])
-@pytest.mark.parametrize("what", ["lesions", "none", "bsi"])
+@pytest.mark.parametrize("what", ["lesions", "bsi"])
 def test_others_read_it(what, identified, phantom, tmp_path):
     """DCMTK, dicom3tools and dcmqi, the reader of 3D Slicer."""
     _, prediction, header, lesions, dataset = make_report([phantom], identified)
-    if what == "none":
-        dataset = lesion_report(prediction, header, [])
     if what == "bsi":
         dataset = bsi_report(header, 1.0, {REGIONS[0]: 0.5}, "icrp110-male", [prediction.model])
     path = tmp_path / "report.dcm"
