@@ -23,13 +23,11 @@ from doubleunet_bs.inference.model_description import INTENDED_USE, ModelDescrip
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import Predictor
 from doubleunet_bs.preparation.case import prepare_scan
-from doubleunet_bs.results.input_scans import choose_shard, list_scans, scan_name
+from doubleunet_bs.results.input_scans import COPY, ScanReader, choose_shard, find_previous, list_scans, scan_name
 from doubleunet_bs.results.overview import write_overview
 from doubleunet_bs.results.patient_report import ReportScan
-from doubleunet_bs.results.previous_scan import find_previous
 from doubleunet_bs.results.result_files import COHORT, INDEX, JobSettings
 from doubleunet_bs.results.result_folder import WrittenResult, report_scan, write_prediction
-from doubleunet_bs.results.scan_reader import COPY, ScanReader
 from doubleunet_bs.results.stored_result import find_results
 from doubleunet_bs.scans.bone_scan import BoneScan
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, save_file_table

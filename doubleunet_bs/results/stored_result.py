@@ -1,4 +1,4 @@
-"""A `result.json` that was written earlier, here or elsewhere: read and checked before anything in it is believed."""
+"""The result of an earlier prediction, made here or elsewhere: read and checked before anything in it is believed."""
 
 import math
 import os
@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from doubleunet_bs.bsi.regions import REGIONS
-from doubleunet_bs.constants import CASE_NAME, VIEWS
+from doubleunet_bs.constants import CASE_NAME, RAW_SHAPE, VIEWS
+from doubleunet_bs.dicom_results import SCAN_COPY
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import no_folder, read_json
-from doubleunet_bs.results.result_files import FORMAT, MOST_BYTES, RESULT
+from doubleunet_bs.findings.lesion_list import LesionArea, find_areas
+from doubleunet_bs.results.overlay import view_pictures
+from doubleunet_bs.results.patient_report import ReportScan
+from doubleunet_bs.results.result_files import FORMAT, MASK, MOST_BYTES, PICTURE, REGION_MASK, RESULT
+from doubleunet_bs.scans import read_scan
 
 LONGEST_TEXT = 2000
 UID = re.compile(r"2\.25\.[1-9][0-9]{0,38}")
@@ -144,3 +152,52 @@ def _within(path: Path) -> Iterator[Path]:
                 result = os.path.join(entry.path, RESULT)
                 if os.path.isfile(result) and not os.path.islink(result):
                     yield Path(entry.path)
+
+
+def read_result(folder: Path) -> ReportScan:
+    """The result folder of an earlier prediction.
+
+    Raises:
+        RunError: it is none, one of another format, incomplete or damaged.
+    """
+    result = load_result(folder)
+    areas: dict[str, tuple[LesionArea, ...]] = {}
+    greys: dict[str, np.ndarray] = {}
+    regions: dict[str, np.ndarray] = {}
+    try:
+        for view in VIEWS:
+            if result["views"][view]["missing"]:
+                areas[view] = ()
+                continue
+            mask = _read_mask(folder / MASK.format(view))
+            areas[view] = find_areas((mask == 1).astype(np.uint8))
+            if result.get("bone_scan_index") and (folder / REGION_MASK.format(view)).is_file():
+                regions[view] = _read_mask(folder / REGION_MASK.format(view))
+                if regions[view].max() > len(REGIONS):
+                    raise ValueError("not a mask of the skeleton")
+            with Image.open(folder / PICTURE.format(view), formats=("PNG",)) as picture:
+                if (picture.size, picture.mode) != (RAW_SHAPE[::-1], "L"):
+                    raise ValueError("not a picture of this package")
+                greys[view] = np.asarray(picture)
+        # The report draws the areas of the masks with the numbers of the list.
+        if [lesion["view"] for lesion in result["lesions"]] != [view for view in VIEWS for _ in areas[view]]:
+            raise ValueError("not the lesions of its mask")
+    except FileNotFoundError as cause:
+        raise RunError(f"{cause.filename}: is missing: segment that scan again with --outputs masks,labelme") from None
+    # What files changed by hand or cut short lead to: NumPy, Pillow (SyntaxError) and the checks of the JSON.
+    except (OSError, EOFError, ValueError, SyntaxError, LookupError, TypeError, AttributeError) as cause:
+        raise RunError(f"{folder}: a damaged result ({type(cause).__name__}): segment that scan again") from None
+    if (folder / SCAN_COPY).is_file():
+        scan = read_scan([folder / SCAN_COPY], allow_missing_view=True)
+        if all(np.array_equal(grey, view_pictures(scan)[view]) for view, grey in greys.items()):
+            return ReportScan(result, areas, {view: getattr(scan, view) for view in greys}, regions=regions)
+    counts = {view: np.uint16(255) - grey for view, grey in greys.items()}
+    return ReportScan(result, areas, counts, in_counts=False, regions=regions)
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """A mask of `predict`. As a map of the file, so that no header makes it take memory that the file has not."""
+    mask = np.load(path, mmap_mode="r", allow_pickle=False)
+    if (mask.shape, mask.dtype) != (RAW_SHAPE, np.uint8):
+        raise ValueError("not a mask of this package")
+    return np.array(mask)

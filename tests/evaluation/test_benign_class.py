@@ -243,7 +243,7 @@ def test_raw_counts_answer_with_both_kinds(run, tensorflow):
 
 
 def test_a_result_tells_both_kinds_apart(run, tmp_path, capsys):
-    from doubleunet_bs.results.previous_scan import read_result
+    from doubleunet_bs.results.stored_result import read_result
     from doubleunet_bs.scans.labelme import rasterize
 
     [scan] = (make_cohort(tmp_path / "made", 1, seed=1) / "scans").iterdir()

@@ -13,9 +13,9 @@ from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.findings.skeleton_result import check_same_preparation, describe_change, find_index
 from doubleunet_bs.results.patient_report import report_page
-from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import report_scan, write_prediction
+from doubleunet_bs.results.stored_result import read_result
 
 
 def result(value, before="0"):

@@ -6,9 +6,9 @@ import pytest
 from handmade_prediction import description, make_prediction
 
 from doubleunet_bs.__main__ import main
+from doubleunet_bs.results.input_scans import ScanReader
 from doubleunet_bs.results.result_files import OUTPUTS, JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
-from doubleunet_bs.results.scan_reader import ScanReader
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from doubleunet_bs.findings.lesion_list import SPACING_WARNING
 from doubleunet_bs.findings.matching import match_earlier
 from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.results.patient_report import report_page
-from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import report_scan, write_prediction
+from doubleunet_bs.results.stored_result import read_result
 from doubleunet_bs.scans import read_scan
 
 

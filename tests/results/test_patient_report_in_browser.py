@@ -16,9 +16,9 @@ from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.display import clinical_display
 from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.results.patient_report import report_page
-from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
+from doubleunet_bs.results.stored_result import read_result
 
 CONTOUR = np.array((225, 87, 0))
 

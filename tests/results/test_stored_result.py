@@ -9,9 +9,9 @@ from handmade_prediction import make_prediction
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.findings.skeleton_result import find_index
-from doubleunet_bs.results.previous_scan import read_result
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
+from doubleunet_bs.results.stored_result import read_result
 
 
 @pytest.fixture(scope="module")
