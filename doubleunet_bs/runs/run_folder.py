@@ -144,18 +144,12 @@ def open_run(path: str | os.PathLike) -> Run:
         raise RunError(f"{source}: the description of the data is incomplete")
     try:
         PreparationSettings.from_json(data.get("preparation"))
-    except DatasetError as error:
-        raise RunError(f"{source}: {error}") from None
-    shape = data.get("image_shape")
-    if not (
-        isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and 0 < side <= 4096 for side in shape)
-    ):
-        raise RunError(f"{source}: the size of the images is damaged")
-    try:
         parse_sources(data.get("sources"))
     except DatasetError as error:
         raise RunError(f"{source}: {error}") from None
-    if data.get("scans", UNKNOWN) not in SCANS_ARE:
+    shape = data.get("image_shape")
+    sides = shape if isinstance(shape, list) and len(shape) == 2 else [0]
+    if not all(type(side) is int and 0 < side <= 4096 for side in sides) or data.get("scans", UNKNOWN) not in SCANS_ARE:
         raise RunError(f"{source}: the description of the data is damaged")
     experiment = Experiment.from_json(content.get("experiment") or {}, str(source))
     pretrain_data = content.get("pretrain_data")
