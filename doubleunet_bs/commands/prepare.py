@@ -196,11 +196,11 @@ def run(args: argparse.Namespace) -> int:
         for note in result.notes:
             print(f"warning          {note}")
         problems = counted(len(result.rejected), "problem")
-        raise DatasetError(f"{problems}, nothing was written, see {job.rejected_file}: {advice}")
+        raise DatasetError(f"{problems}, nothing was written, see {job.beside('rejected.json')}: {advice}")
     print(summary_text(result, settings))
     print(f"shards           {args.out}")
     if result.rejected:
-        print(f"problems         {job.rejected_file}")
-    print(f"files            {job.files_file} (case and file: keep it private)")
+        print(f"problems         {job.beside('rejected.json')}")
+    print(f"files            {job.beside('files.csv')} (case and file: keep it private)")
     print(f"identities       {job.key_file} (keep it private, apart from the shards)")
     return 0

@@ -38,12 +38,11 @@ from doubleunet_bs.preparation.annotations import (
 )
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.case import prepare_scan
-from doubleunet_bs.preparation.find_inputs import Inputs, Task, find_inputs
+from doubleunet_bs.preparation.find_inputs import CohortJob, Inputs, Task, find_inputs
 from doubleunet_bs.preparation.patients import PatientSource, notes_on_patients, settle_patients
 from doubleunet_bs.preparation.public_data import find_public
 from doubleunet_bs.preparation.public_labels import boxes_remark
 from doubleunet_bs.preparation.records import UNKNOWN_GROUP, CaseRecord, DataSource, make_record
-from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardWriter
 from doubleunet_bs.preparation.summaries import write_pictures
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, save_file_table
@@ -53,55 +52,6 @@ AHEAD = 4
 """Scans given to each worker before their turn: enough to keep all busy, few enough to keep memory flat."""
 
 NO_PATIENT = "no Patient ID in patients.csv or the DICOM header: treated as a separate patient"
-
-
-@dataclasses.dataclass(frozen=True)
-class CohortJob:
-    """What to prepare, and how.
-
-    Attributes:
-        scans, labels: folders.
-        out: the shard folder to make.
-        settings: of the preparation.
-        patients, classes_file, regions: see `find_inputs`.
-        key: file of the key and the lookup table of pseudonyms; None takes `<out>.identities.json`.
-        workers: number of processes.
-        skip_invalid: leave out scans with a problem instead of writing nothing.
-        allow_missing_view: accept scans of one view.
-        pictures: also write PNGs into `out/png`.
-        public: name of a public data set whose folders these are.
-        boxes: "masks" or "rectangles": what the boxes of a public data set become.
-    """
-
-    scans: Path
-    labels: Path
-    out: Path
-    settings: PreparationSettings = dataclasses.field(default_factory=PreparationSettings)
-    patients: Path | None = None
-    classes_file: Path | None = None
-    key: Path | None = None
-    workers: int = 1
-    skip_invalid: bool = False
-    allow_missing_view: bool = False
-    pictures: bool = False
-    regions: Path | None = None
-    public: str | None = None
-    boxes: str = "masks"
-
-    @property
-    def rejected_file(self) -> Path:
-        """Where all problems are written."""
-        return self.out.parent / f"{self.out.name}.rejected.json"
-
-    @property
-    def files_file(self) -> Path:
-        """Where the table of cases and files is written."""
-        return self.out.parent / f"{self.out.name}.files.csv"
-
-    @property
-    def key_file(self) -> Path:
-        """Where the key and the lookup table are kept."""
-        return self.key or self.out.parent / f"{self.out.name}.identities.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +90,7 @@ class CohortResult:
 def prepare_cohort(job: CohortJob) -> CohortResult:
     """Prepare all scans of a folder. A progress bar is shown where standard error is a terminal.
 
-    All problems of single files are found in one go and written to `job.rejected_file`. With problems and without
+    All problems of single files are found in one go and written to `<out>.rejected.json`. With problems and without
     `skip_invalid`, no shard folder is made.
 
     Raises:
@@ -155,26 +105,24 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     _check_places(job)
     try:
         with new_folder(job.out) as folder:
-            inputs = _find(job)
+            if job.public is None:
+                inputs = find_inputs(job)
+            else:
+                inputs = find_public(job.public, job.scans, job.labels, job.boxes)
             result = _prepare(job, inputs, Pseudonyms.open(job.key_file, create=job.key is not None), folder)
             if not result.written:
                 shutil.rmtree(folder)
         if result.rejected:
-            _write_rejected(job.rejected_file, result.rejected)
+            problems = [
+                {name: printable(text) for name, text in dataclasses.asdict(one).items()} for one in result.rejected
+            ]
+            # For its owner only: file names of a hospital's export often are the patients' names.
+            write_json(job.beside("rejected.json"), problems, mode=0o600)
         else:
-            job.rejected_file.unlink(missing_ok=True)
+            job.beside("rejected.json").unlink(missing_ok=True)
     except OSError as cause:
         raise BoneScanError(f"{cause.filename or job.out}: {os_reason(cause)}") from None
     return result
-
-
-def _find(job: CohortJob) -> Inputs:
-    if job.public is not None:
-        return find_public(job.public, job.scans, job.labels, job.boxes)
-    pictures = job.settings.source == "pictures"
-    return find_inputs(
-        job.scans, job.labels, job.patients, job.classes_file, job.allow_missing_view, job.regions, pictures
-    )
 
 
 def _check_places(job: CohortJob) -> None:
@@ -230,11 +178,12 @@ def _prepare(job: CohortJob, inputs: Inputs, pseudonyms: Pseudonyms, folder: Pat
 
 def _save_tables(job: CohortJob, pseudonyms: Pseudonyms, files: Mapping[str, Sequence[str]]) -> None:
     """Both lookup tables, before the shard folder gets its name; none on a full disk, where there will be no shards."""
-    new = [path for path in (job.key_file, job.files_file) if path == job.files_file or not path.exists()]
+    table = job.beside("files.csv")
+    new = [table] if job.key_file.exists() else [table, job.key_file]
     try:
         pseudonyms.save(job.key_file)
-        job.files_file.unlink(missing_ok=True)
-        save_file_table(job.files_file, files)
+        table.unlink(missing_ok=True)
+        save_file_table(table, files)
     except BoneScanError:
         for path in new:
             path.unlink(missing_ok=True)
@@ -248,8 +197,8 @@ class Prepared:
     Attributes:
         record, counts, labels, regions: as `ShardWriter.add` takes them.
         source: where its patient is known from.
-        annotation: pictures and outlines of its annotation, without the masks.
-        pseudonyms: key and lookup table of the pseudonyms of this scan alone.
+        annotation: without the masks.
+        pseudonyms: of this scan alone.
     """
 
     record: CaseRecord
@@ -358,10 +307,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
     os._exit(1)
-
-
-def _write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
-    """Write a JSON list of objects with `path`, `reason` and `message`."""
-    content = [{name: printable(text) for name, text in dataclasses.asdict(file).items()} for file in rejected]
-    # For its owner only: file names of a hospital's export often are the patients' names.
-    write_json(path, content, mode=0o600)

@@ -21,6 +21,7 @@ from doubleunet_bs.preparation.annotations import ENDINGS, NearNames, annotation
 from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
 from doubleunet_bs.preparation.public_labels import PublicLabels
 from doubleunet_bs.preparation.records import DataSource
+from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.scans import find_pictures, find_scans
 from doubleunet_bs.scans.labels import quoted
 from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder
@@ -79,35 +80,67 @@ class Inputs:
     sources: tuple[DataSource, ...] = ()
 
 
-def find_inputs(
-    scans: Path,
-    labels: Path,
-    patients: Path | None = None,
-    classes_file: Path | None = None,
-    allow_missing_view: bool = False,
-    regions: Path | None = None,
-    pictures: bool = False,
-) -> Inputs:
-    """Search both folders. Headers are read, pixels are not.
+@dataclasses.dataclass(frozen=True)
+class CohortJob:
+    """What to prepare, and how.
 
-    Args:
+    Attributes:
+        scans, labels: folders; of pictures instead of DICOM files where the settings say so.
+        out: the shard folder to make.
+        settings: of the preparation.
         patients: table of patients; None takes patients.csv of the labels folder when it is there.
         classes_file: the class map, which is no annotation where it lies in the labels folder.
         regions: folder of annotations of the skeleton, if any.
-        pictures: the scans are grey pictures instead of DICOM files.
+        key: file of the key and the lookup table of pseudonyms; None takes `<out>.identities.json`.
+        workers: number of processes.
+        skip_invalid: leave out scans with a problem instead of writing nothing.
+        allow_missing_view: accept scans of one view.
+        pictures: also write PNGs into `out/png`.
+        public: name of a public data set whose folders these are.
+        boxes: "masks" or "rectangles": what the boxes of a public data set become.
+    """
+
+    scans: Path
+    labels: Path
+    out: Path
+    settings: PreparationSettings = dataclasses.field(default_factory=PreparationSettings)
+    patients: Path | None = None
+    classes_file: Path | None = None
+    key: Path | None = None
+    workers: int = 1
+    skip_invalid: bool = False
+    allow_missing_view: bool = False
+    pictures: bool = False
+    regions: Path | None = None
+    public: str | None = None
+    boxes: str = "masks"
+
+    def beside(self, ending: str) -> Path:
+        """A file beside the shards: "rejected.json" (all problems) or "files.csv" (cases and their files)."""
+        return self.out.parent / f"{self.out.name}.{ending}"
+
+    @property
+    def key_file(self) -> Path:
+        """Where the key and the lookup table are kept."""
+        return self.key or self.beside("identities.json")
+
+
+def find_inputs(job: CohortJob) -> Inputs:
+    """Search both folders. Headers are read, pixels are not.
 
     Raises:
         SettingsError: no such folder.
         DatasetError: no scan is in the folder, or the table of patients is missing or not readable.
     """
+    scans, labels, regions, pictures = job.scans, job.labels, job.regions, job.settings.source == "pictures"
     for folder in (labels, regions):
         if folder is not None and not folder.is_dir():
             raise no_folder(folder)
     if pictures and scans.is_dir() and os.path.samefile(scans, labels):
         raise SettingsError(f"{labels}: pictures and annotations need two folders, masks are pictures, too")
-    table = patients or _find_table(labels)
+    table = job.patients or _find_table(labels)
     declared, notes = read_patients(table) if table else ({}, [])
-    found = (find_pictures if pictures else find_scans)(scans, allow_missing_view)
+    found = (find_pictures if pictures else find_scans)(scans, job.allow_missing_view)
     if not found.scans and not found.rejected:
         other = count_kinds(found.passed_over)
         beside = f", only {other}" if other else ""
@@ -117,9 +150,9 @@ def find_inputs(
         # Without a scan every annotation would be listed, too.
         return Inputs((), found.rejected, found.passed_over, tuple(notes))
     names = _Names(found)
-    files = index_labels(labels, names.known, [classes_file] if classes_file else [])
+    files = index_labels(labels, names.known, [job.classes_file] if job.classes_file else [])
     skeletons = index_labels(regions, names.known) if regions else {}
-    strays = _find_strays(labels, files, names, found, classes_file)
+    strays = _find_strays(labels, files, names, found, job.classes_file)
     tasks, rejected = [], list(found.rejected)
     named: set[Path] = set()
     for source in found.scans:
@@ -139,7 +172,7 @@ def find_inputs(
             f"{labels}: no annotation is in it (.json or .png): give their folder, or declare normal scans in {FILE}"
         )
     # When a table was named, there is no doubt about the others.
-    rejected += [] if patients else _unread_tables(scans, labels, table)
+    rejected += [] if job.patients else _unread_tables(scans, labels, table)
     wanted = set(stems_of(list(names.known)))
     rejected += [
         Rejection(str(path.relative_to(regions)), "no-such-scan", "annotation matches no scan: check the file name")

@@ -119,10 +119,6 @@ def parse_record(content: Any) -> CaseRecord:
 _NAMES = {field.name for field in dataclasses.fields(CaseRecord)}
 
 
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, str) and _HASH.match(value) is not None
-
-
 def _is_whole(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**62
 
@@ -142,21 +138,23 @@ def _is_list(value: Any, is_right: Callable[[Any], bool], length: int | None = N
 def _is_table(value: Any, kind: type[Placement] | type[BodyBox]) -> bool:
     """Whether a value gives whole numbers below a million for all fields of `kind` to some views."""
     names = {field.name for field in dataclasses.fields(kind)}
-    if not isinstance(value, dict) or not set(value) <= set(VIEWS):
-        return False
-    entries = value.values()
-    if not all(isinstance(entry, dict) and entry.keys() == names for entry in entries):
-        return False
-    return all(type(number) is int and abs(number) < 10**6 for entry in entries for number in entry.values())
+    return (
+        isinstance(value, dict)
+        and set(value) <= set(VIEWS)
+        and all(isinstance(entry, dict) and entry.keys() == names for entry in value.values())
+        and all(type(number) is int and abs(number) < 10**6 for entry in value.values() for number in entry.values())
+    )
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("shard", "row", "sum_counts", "metastatic_pixels", "benign_pixels"), _is_whole),
+    **dict.fromkeys(
+        ("source_sha256", "pixel_sha256"), lambda value: isinstance(value, str) and bool(_HASH.match(value))
+    ),
     "case": lambda value: isinstance(value, str) and CASE_NAME.fullmatch(value) is not None,
     "patient": lambda value: isinstance(value, str) and PATIENT_NAME.fullmatch(value) is not None,
     "group": lambda value: value in GROUPS,
     "cancer": lambda value: value is None or value in CANCERS,
-    "shard": _is_whole,
-    "row": _is_whole,
     "gains": lambda value: _is_list(value, _is_gain, 2),
     "brightness": _is_number,
     "placements": lambda value: _is_table(value, Placement) and set(value) == set(VIEWS),
@@ -164,16 +162,11 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "raw_shape": lambda value: _is_list(value, lambda length: _is_whole(length) and length > 0, 2),
     "pixel_spacing_mm": lambda value: value is None or _is_list(value, _is_number, 2),
     "missing_views": lambda value: _is_list(value, lambda name: name in VIEWS),
-    "sum_counts": _is_whole,
     "uptake_fraction": lambda value: _is_number(value) and 0 <= value <= 1,
-    "metastatic_pixels": _is_whole,
     "warnings": lambda value: _is_list(value, lambda line: isinstance(line, str)),
-    "source_sha256": _is_hash,
-    "pixel_sha256": _is_hash,
     "phantom": lambda value: value is None or type(value) is bool,
     "has_regions": lambda value: type(value) is bool,
     "part": lambda value: value is None or value in PARTS,
-    "benign_pixels": _is_whole,
 }
 
 
@@ -247,8 +240,7 @@ def parse_sources(content: Any) -> tuple[DataSource, ...]:
     except (TypeError, KeyError):
         raise DatasetError("`sources` is damaged") from None
     texts = [text for one in sources for text in (one.name, one.licence, one.citation, *one.remarks)]
-    if not all(isinstance(text, str) and len(text) <= LONGEST_TEXT and text.isprintable() for text in texts):
-        raise DatasetError("`sources` is damaged")
-    if not all(type(one.whole) is bool for one in sources):
+    readable = all(isinstance(text, str) and len(text) <= LONGEST_TEXT and text.isprintable() for text in texts)
+    if not readable or not all(type(one.whole) is bool for one in sources):
         raise DatasetError("`sources` is damaged")
     return sources
