@@ -19,6 +19,8 @@ from doubleunet_bs.preparation.shards import open_shards
 from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.runs.run_folder import open_run
 
+QUICK = {"pictures": False, "report": False, "show_progress": False}
+
 
 def wrong_pixels(case):
     return FALSE_PIXELS[int(case.removeprefix("case-"), 16)]
@@ -71,6 +73,10 @@ def test_summary(evaluated):
     assert content["mean"]["sensitivity"] == pytest.approx(2 / 3)
     assert content["threshold_mean"]["sensitivity"] == 1.0
     assert content["cross_validation_folds"] == 3
+    rows = list(csv.DictReader((path / "summary.csv").read_text().splitlines()))
+    assert float(rows[0]["f1"]) == summary.folds[0].pooled.f1
+    assert r"\bottomrule" in (path / "table.tex").read_text()
+    assert (path / "report.html").stat().st_size < 1_000_000
 
 
 def test_a_changed_preparation_is_among_the_changed_settings(evaluated):
@@ -168,11 +174,11 @@ def test_normal_scans_that_trained_give_no_specificity(evaluated):
 
 def test_normal_scans_that_did_not_train_are_scored(tmp_path, shards, tensorflow):
     run = make_run(tmp_path / "run", shards, folds=(1,), experiment="dice")
-    summary = evaluate_run(run, pictures=False, report=False, show_progress=False)
+    summary = evaluate_run(run, **QUICK)
     found = summary.folds[0].detection
     assert [scan.case for scan in summary.folds[0].normals] == ["case-000000000006"]
     assert (found.specificity, found.auc, found.false_positives_per_normal_scan, found.reason) == (1.0, 1.0, 0.0, None)
-    without = evaluate_run(run, pictures=False, report=False, show_progress=False, normals=False)
+    without = evaluate_run(run, normals=False, **QUICK)
     assert without.folds[0].detection.specificity is None
     assert without.folds[0].detection.reason == "normal scans were not scored, as asked"
 
@@ -183,36 +189,24 @@ def test_what_is_predicted_already_needs_no_network(evaluated, monkeypatch):
     after = evaluate_run(path, show_progress=False)
     assert after.to_json() == before.to_json()
     # Another rule for lesions changes lesions, and nothing else.
-    stricter = evaluate_run(path, show_progress=False, overlap=0.9, pictures=False, report=False)
+    stricter = evaluate_run(path, overlap=0.9, **QUICK)
     assert stricter.mean == before.mean
-    evaluate_run(path, show_progress=False, report=False, pictures=False)
+    evaluate_run(path, **QUICK)
 
 
 def test_predicting_again_is_possible(own_run):
-    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    evaluate_run(own_run, fold=1, **QUICK)
     kept = next((own_run / "fold_01" / "predictions").glob("*.npz"))
     content = kept.read_bytes()
     kept.write_bytes(b"damaged")
     with pytest.raises(RunError, match="evaluate with --recompute"):
-        evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
-    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False, recompute=True)
+        evaluate_run(own_run, fold=1, **QUICK)
+    evaluate_run(own_run, fold=1, recompute=True, **QUICK)
     assert kept.read_bytes() == content
 
 
-def test_new_weights_are_predicted(own_run, shards):
-    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
-    run, dataset = open_run(own_run), open_shards(shards)
-    shutil.rmtree(own_run / "fold_02")
-    write_fold(run, dataset, 2, intensity_model(*dataset.image_shape, level=250))
-    for name in ("model.keras", "best.weights.h5"):
-        shutil.copy(own_run / "fold_02" / name, own_run / "fold_01" / name)
-    summary = evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
-    pooled = summary.folds[0].pooled
-    assert (pooled.tp, pooled.fp, pooled.fn) == (0, 0, 48)
-
-
 def test_a_picture_never_shows_the_prediction_of_other_weights(own_run, shards):
-    """New weights are scored without pictures; the next run draws them, though it predicts nothing."""
+    """New weights are predicted and scored without pictures; the next run draws them, though it predicts nothing."""
     evaluate_run(own_run, fold=1, report=False, show_progress=False)
     folder = own_run / "fold_01" / "predictions"
     before = {path.name: path.read_bytes() for path in folder.glob("*.png")}
@@ -222,7 +216,8 @@ def test_a_picture_never_shows_the_prediction_of_other_weights(own_run, shards):
     write_fold(run, dataset, 2, intensity_model(*dataset.image_shape, level=250))
     for name in ("model.keras", "best.weights.h5"):
         shutil.copy(own_run / "fold_02" / name, own_run / "fold_01" / name)
-    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    summary = evaluate_run(own_run, fold=1, **QUICK)
+    assert summary.folds[0].pooled == PixelCounts(0, 0, 48)
     assert not list(folder.glob("*.png"))
     evaluate_run(own_run, fold=1, report=False, show_progress=False)
     after = {path.name: path.read_bytes() for path in folder.glob("*.png")}
@@ -231,26 +226,18 @@ def test_a_picture_never_shows_the_prediction_of_other_weights(own_run, shards):
 
 
 def test_folds_scored_by_different_rules_are_not_put_together(own_run):
-    evaluate_run(own_run, fold=1, pictures=False, report=False, show_progress=False)
+    evaluate_run(own_run, fold=1, **QUICK)
     with pytest.raises(RunError, match=r"lesion overlap of 0, not 0\.5: evaluate all folds again"):
-        evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False, overlap=0.5)
+        evaluate_run(own_run, fold=2, overlap=0.5, **QUICK)
     with pytest.raises(RunError, match=r"fold_01.scores\.json: scored with normal scans, unlike now: evaluate all"):
-        evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False, normals=False)
+        evaluate_run(own_run, fold=2, normals=False, **QUICK)
     # Refused before anything was done.
     assert not (own_run / "fold_02" / "scores.json").exists() and not (own_run / "fold_02" / "predictions").exists()
-    evaluate_run(own_run, pictures=False, report=False, show_progress=False, normals=False)
+    evaluate_run(own_run, normals=False, **QUICK)
     before = (own_run / "fold_02" / "scores.json").read_bytes()
     with pytest.raises(RunError, match=r"fold_01.scores\.json: scored without normal scans, unlike now"):
-        evaluate_run(own_run, fold=2, pictures=False, report=False, show_progress=False)
+        evaluate_run(own_run, fold=2, **QUICK)
     assert (own_run / "fold_02" / "scores.json").read_bytes() == before
-
-
-def test_table_files(evaluated):
-    path, summary = evaluated
-    rows = list(csv.DictReader((path / "summary.csv").read_text().splitlines()))
-    assert float(rows[0]["f1"]) == summary.folds[0].pooled.f1
-    assert r"\bottomrule" in (path / "table.tex").read_text()
-    assert (path / "report.html").stat().st_size < 1_000_000
 
 
 def test_where_the_scans_come_from(tmp_path, tensorflow):
@@ -281,20 +268,13 @@ def test_pictures_of_other_scans_go(own_run, shards):
 
 
 @pytest.mark.slow
-def test_one_fold_keeps_the_scores_of_the_others(own_run):
-    evaluate_run(own_run, fold=2, pictures=False, show_progress=False)
+def test_one_fold_keeps_the_scores_of_the_others_unless_their_weights_were_replaced(own_run):
+    evaluate_run(own_run, fold=2, **QUICK)
     assert not (own_run / "fold_01" / "scores.json").exists()
-    summary = evaluate_run(own_run, fold=1, pictures=False, show_progress=False)
-    assert [fold.fold for fold in summary.folds] == [1, 2]
-
-
-@pytest.mark.slow
-def test_scores_of_replaced_weights_do_not_count(own_run):
-    evaluate_run(own_run, pictures=False, show_progress=False)
+    assert [fold.fold for fold in evaluate_run(own_run, fold=1, **QUICK).folds] == [1, 2]
     with open(own_run / "fold_02" / "best.weights.h5", "ab") as file:
         file.write(b"other")
-    summary = evaluate_run(own_run, fold=1, pictures=False, show_progress=False)
-    assert [fold.fold for fold in summary.folds] == [1]
+    assert [fold.fold for fold in evaluate_run(own_run, fold=1, **QUICK).folds] == [1]
 
 
 @pytest.mark.parametrize(
@@ -306,22 +286,15 @@ def test_impossible_folds(trained_run, fold, error, message):
         evaluate_run(trained_run, fold=fold, show_progress=False)
 
 
-def test_not_a_run(tmp_path):
+def test_no_run_another_format_and_nothing_trained(own_run, tmp_path):
     with pytest.raises(RunError, match="not a run folder"):
         evaluate_run(tmp_path)
-
-
-def test_nothing_trained(own_run):
     for fold in (1, 2):
         shutil.rmtree(own_run / f"fold_0{fold}")
     with pytest.raises(RunError, match="no fold is trained yet"):
         evaluate_run(own_run)
-
-
-def test_run_of_another_format(own_run):
-    content = read_json(own_run / "experiment.json")
-    write_json(own_run / "experiment.json", {**content, "format": 99})
-    with pytest.raises(RunError, match="experiment.json: not a run description of format"):
+    write_json(own_run / "experiment.json", {**read_json(own_run / "experiment.json"), "format": 99})
+    with pytest.raises(RunError, match=r"experiment\.json: not a run description of format"):
         evaluate_run(own_run)
 
 

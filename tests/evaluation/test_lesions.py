@@ -20,11 +20,6 @@ def mask(text):
     return np.array([[c != "." for c in line.replace("|", "")] for line in text.split()])
 
 
-def matched(truth, found, overlap=0.0):
-    true, predicted = match_lesions(mask(truth), mask(found), 1.0, overlap)
-    return [lesion.matched for lesion in true], [lesion.matched for lesion in predicted]
-
-
 def test_corners_join_lesions_and_the_middle_of_the_image_parts_them():
     true, _ = match_lesions(mask("x...|.... .x.x|x... ...x|x..."), np.zeros((3, 8), bool), 2.5)
     assert [(lesion.view, lesion.pixels) for lesion in true] == [("anterior", 2), ("anterior", 2), ("posterior", 2)]
@@ -35,16 +30,21 @@ def test_corners_join_lesions_and_the_middle_of_the_image_parts_them():
     assert all(lesion.probability is None and not lesion.matched for lesion in true)
 
 
-def test_one_common_pixel_is_enough_unless_an_overlap_is_asked_for():
-    truth, found = "xxx.|....", "..xx|xx.."
-    assert matched(truth, found) == ([True], [True, False])
-    # 1 of 4 pixels in the union.
-    assert matched(truth, found, 0.25) == ([True], [True, False])
-    assert matched(truth, found, 0.26) == ([False], [False, False])
-
-
-def test_a_corner_is_no_common_pixel():
-    assert matched("x...|.... ....|....", "....|.... .x..|....") == ([False], [False])
+@pytest.mark.parametrize(
+    ("truth", "found", "overlap", "expected"),
+    [
+        ("xxx.|....", "..xx|xx..", 0.0, ([True], [True, False])),
+        # 1 of 4 pixels in the union.
+        ("xxx.|....", "..xx|xx..", 0.25, ([True], [True, False])),
+        ("xxx.|....", "..xx|xx..", 0.26, ([False], [False, False])),
+        # A corner is no common pixel, and a lesion in the other view matches nothing.
+        ("x...|.... ....|....", "....|.... .x..|....", 0.0, ([False], [False])),
+        ("x...|....", "....|x...", 0.0, ([False], [False])),
+    ],
+)
+def test_one_common_pixel_is_enough_unless_an_overlap_is_asked_for(truth, found, overlap, expected):
+    sides = match_lesions(mask(truth), mask(found), 1.0, overlap)
+    assert tuple([lesion.matched for lesion in side] for side in sides) == expected
 
 
 def test_a_lesion_predicted_in_two_parts_is_detected():
@@ -61,10 +61,6 @@ def test_two_lesions_predicted_as_one_are_both_detected():
     assert [lesion.overlap for lesion in true] == pytest.approx([1 / 2, 1 / 2])
     assert [lesion.overlap for lesion in predicted] == pytest.approx([4 / 6])
     assert all(lesion.matched for lesion in (*true, *predicted))
-
-
-def test_a_lesion_in_the_other_view_matches_nothing():
-    assert matched("x...|....", "....|x...") == ([False], [False])
 
 
 def test_probability_is_the_mean_over_the_lesion_and_the_peak_its_largest():
@@ -156,13 +152,9 @@ def test_views_of_a_scan_add_up_and_read_back():
     damaged = scan.to_json() | {"tp": 3}
     with pytest.raises(ValueError, match="do not add up"):
         scan_from_json(damaged)
-
-
-def test_a_scan_without_a_predicted_lesion_has_the_lowest_probability():
-    labels = np.full((2, 4), 2, np.uint8)
-    scan = score_scan(Scan(), labels, np.zeros((2, 4)), np.full((2, 4), 0.4))
-    assert scan.probability == 0.0
-    assert scan.counts.precision is None and scan.dice == 0.0
+    # Without a predicted lesion the probability is the lowest.
+    nothing = score_scan(Scan(), labels, found * 0, np.full((2, 4), 0.4))
+    assert (nothing.probability, nothing.counts.precision, nothing.dice) == (0.0, None, 0.0)
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, float("nan")])

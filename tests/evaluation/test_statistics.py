@@ -16,13 +16,8 @@ def cohort(seed=0, patients=12):
 
 def test_equal_patients_leave_nothing_to_chance():
     found = bootstrap_means([[scan(number, 30, 10, 20) for number in range(5)]] * 2)
-    for interval, value in (
-        (found.precision, 30 / 40),
-        (found.sensitivity, 30 / 50),
-        (found.f1_of_means, 60 / 90),
-        (found.f1_mean, 60 / 90),
-    ):
-        assert interval == pytest.approx((value, value))
+    for name, value in (("precision", 3 / 4), ("sensitivity", 3 / 5), ("f1_of_means", 2 / 3), ("f1_mean", 2 / 3)):
+        assert getattr(found, name) == pytest.approx((value, value))
     assert found.patients == 10
 
 
@@ -53,11 +48,6 @@ def test_against_a_plain_loop():
     assert found.f1_mean[1] - found.f1_mean[0] > 0.1
 
 
-def test_the_same_seed_gives_the_same_interval():
-    assert bootstrap_means([cohort()]) == bootstrap_means([cohort()])
-    assert bootstrap_means([cohort()], seed=1) != bootstrap_means([cohort()])
-
-
 def test_scans_of_one_patient_are_drawn_together():
     one = [scan(0, 10, 5, 5, patient=0), scan(1, 20, 5, 5, patient=0)]
     found = bootstrap_means([one])
@@ -81,8 +71,5 @@ def test_distribution():
     assert (found.mean, found.minimum, found.maximum) == pytest.approx((0.5, 0.2, 0.9))
     assert (found.lower_quartile, found.median, found.upper_quartile) == pytest.approx((0.35, 0.45, 0.6))
     assert found.sd == pytest.approx(np.std([0.2, 0.4, 0.9, 0.5], ddof=1))
-
-
-def test_distribution_of_one_and_of_none():
     assert distribution([0.7]) == Distribution(1, 0, 0.7, None, 0.7, 0.7, 0.7, 0.7, 0.7)
     assert distribution([None, None]) == Distribution(0, 2)
