@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -18,7 +17,6 @@ from matplotlib.ticker import MaxNLocator
 from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import Colour, clinical_display, hex_colour, place_names
-from doubleunet_bs.evaluation.scan_figures import outline_points
 from doubleunet_bs.evaluation.scores.froc import LIMIT, Froc
 from doubleunet_bs.evaluation.scores.lesions import LesionCounts
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
@@ -201,15 +199,18 @@ def scan_chart(grey: np.ndarray, labels: np.ndarray, mask: np.ndarray, warnings:
         warnings: of the scan: they may put the sides in doubt.
     """
     figure, axes = _image_figure(clinical_display(grey), warnings)
-    truth, predicted = (outline_points(area) for area in (np.asarray(labels) == METASTATIC, mask))
+    truth, predicted = np.asarray(labels) == METASTATIC, np.asarray(mask, bool)
     # A white halo first: it keeps both visible on black bone, and hides neither where they coincide.
-    for areas, colour, width, style, name in (
-        ([*truth, *predicted], "white", 2.2, "-", None),
+    for area, colour, width, style, name in (
+        (truth, "white", 2.2, "-", None),
+        (predicted, "white", 2.2, "-", None),
         (truth, hex_colour(TRUTH), 1.3, "-", "true lesions"),
         (predicted, hex_colour(TRUE_POSITIVE), 0.8, (0, (3, 1.5)), "predicted lesions"),
     ):
-        closed = [np.concatenate([points, points[:1]]) - 0.5 for points in areas]
-        axes.add_collection(LineCollection(closed, colors=colour, linewidths=width, linestyles=[style], label=name))
+        if area.any():
+            axes.contour(area, [0.5], colors=[colour], linewidths=width, linestyles=[style])
+        if name:
+            axes.plot([], [], color=colour, linewidth=width, linestyle=style, label=name)
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.0))
     return figure
 

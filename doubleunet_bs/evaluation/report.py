@@ -11,7 +11,7 @@ from doubleunet_bs.constants import TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import PHANTOM_NOTE, hex_colour
 from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation import charts, tables
-from doubleunet_bs.evaluation.scan_figures import OUTLINE_TRANSFORM, ErrorMaps, chosen_scans, scan_figure
+from doubleunet_bs.evaluation.scan_figures import chosen_scans, error_maps, scan_figure
 from doubleunet_bs.evaluation.scores.statistics import Interval
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary, by_size, denominator, folds_in_mean
@@ -83,12 +83,10 @@ def write_report(
     }
     for chart in drawn.values():
         charts.mark_figure(chart, "phantoms" if mark else "")
-    errors = ErrorMaps(dataset.image_shape)
-    for fold, scan in scans:
-        errors.add(*images(fold, scan.case)[:3], warnings(scan.case))
+    doubts = {line for _, scan in scans for line in warnings(scan.case)}
     maps = {
-        name: charts.mark_figure(charts.map_chart(name, mean, share, colour, errors.warnings), mark)
-        for name, mean, share, colour in errors.maps()
+        name: charts.mark_figure(charts.map_chart(name, mean, share, colour, doubts), mark)
+        for name, mean, share, colour in error_maps(images(fold, scan.case)[:3] for fold, scan in scans)
     }
     folds = run.experiment.folds
     sentence = "trained and tested on the published split" if folds == 1 else f"{len(trained)} of {folds} folds trained"
@@ -106,7 +104,6 @@ def write_report(
         scans=tables.scan_table(scans),
         layers=LAYERS,
         colours=COLOURS,
-        outline_transform=OUTLINE_TRANSFORM,
         chosen=[
             scan_figure(what, fold, scan, images(fold, scan.case), warnings(scan.case)) for what, fold, scan in chosen
         ],

@@ -1,14 +1,15 @@
 """Which scans a report shows, their layers as SVG in image coordinates, and maps of all errors."""
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from doubleunet_bs.constants import METASTATIC
-from doubleunet_bs.display import Colour, clinical_display, place_names, png_bytes
+from doubleunet_bs.display import Colour, clinical_display, edge_path, place_names, png_bytes
+from doubleunet_bs.evaluation.scores.lesions import view_parts
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.evaluation.tables import with_unit
 
@@ -16,8 +17,6 @@ PROBABILITY_COLOUR = (230, 130, 0)
 FALSE_POSITIVE_COLOUR, FALSE_NEGATIVE_COLOUR = (200, 70, 0), (0, 80, 200)
 SMOOTHING = 0.012
 """Standard deviation of the smoothing of an error map as a part of the image's rows: 8 of 640."""
-_FINE = 3
-OUTLINE_TRANSFORM = f"scale({1 / _FINE:.6f}) translate(0.5 0.5)"
 
 
 def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[tuple[str, int, ScanScore]]:
@@ -76,7 +75,7 @@ def scan_figure(
         "names": place_names(grey.shape[1], warnings),
         # (name of the layer, picture or path), from the bottom up.
         "pictures": [("", png_uri(clinical_display(grey))), ("probability", png_uri(tinted(probability)))],
-        "outlines": [("truth", inner_outline(labels == METASTATIC)), ("prediction", inner_outline(mask))],
+        "outlines": [("truth", edge_path(labels == METASTATIC)), ("prediction", edge_path(mask))],
     }
 
 
@@ -94,64 +93,35 @@ def tinted(probability: np.ndarray) -> np.ndarray:
     return picture
 
 
-def inner_outline(mask: np.ndarray) -> str:
-    """The outlines of a mask as SVG path data, holes included; "" for an empty mask.
+def error_maps(
+    scans: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> list[tuple[str, np.ndarray, np.ndarray, Colour]]:
+    """Where the errors of all scans are: of false positives, then of false negatives; none without scans.
 
-    Every pixel is drawn as a block and its outline lies just inside, so that outlines of lesions that touch do not run
-    into one. The unit is a third of a pixel (`OUTLINE_TRANSFORM`), so that all numbers are whole and short.
+    Args:
+        scans: each (rows, columns): uint8 image and classes, bool prediction.
+
+    Returns:
+        Name, mean picture (uint8), smoothed share of the scans in which a pixel is an error (0 to 1), and colour.
     """
-    parts = []
-    for points in _fine_outlines(mask):
-        steps = np.diff(points, axis=0).ravel().tolist()
-        parts.append(f"M{points[0, 0]} {points[0, 1]}l{' '.join(map(str, steps))}z")
-    return "".join(parts)
-
-
-def outline_points(mask: np.ndarray) -> list[np.ndarray]:
-    """The outlines of `inner_outline` as closed polygons: float arrays of (x, y), whose unit is a pixel."""
-    return [(points + 0.5) / _FINE for points in _fine_outlines(mask)]
-
-
-def _fine_outlines(mask: np.ndarray) -> list[np.ndarray]:
-    fine = np.asarray(mask, bool).astype(np.uint8).repeat(_FINE, axis=0).repeat(_FINE, axis=1)
-    contours, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    return [contour[:, 0, :] for contour in contours]
-
-
-class ErrorMaps:
-    """Sums over `scans` scans: of the pictures, and in how many of them a pixel is a false positive or negative."""
-
-    def __init__(self, shape: tuple[int, int]):
-        self.grey, self.false_positives, self.false_negatives = np.zeros((3, *shape))
-        self.scans = 0
-        self.warnings: set[str] = set()
-
-    def add(self, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray, warnings: Collection[str] = ()) -> None:
-        """Add one scan: (rows, columns) uint8 image and classes, bool prediction, and its warnings."""
-        self.warnings |= set(warnings)
-        truth = np.asarray(labels) == METASTATIC
+    count, sums = 0, np.zeros(3)
+    for grey, labels, mask in scans:
+        truth = labels == METASTATIC
         # As displayed: scans of many counts must not outshine the others.
-        self.grey += 255 - clinical_display(grey)
-        self.false_positives += mask & ~truth
-        self.false_negatives += truth & ~mask
-        self.scans += 1
-
-    def maps(self) -> list[tuple[str, np.ndarray, np.ndarray, Colour]]:
-        """Name, mean picture (uint8), smoothed share of the scans (0 to 1) and colour of both; none without scans."""
-        if not self.scans:
-            return []
-        mean = 255 - np.rint(self.grey / self.scans * 0.6).astype(np.uint8)
-        return [
-            ("False positives", mean, _smooth(self.false_positives / self.scans), FALSE_POSITIVE_COLOUR),
-            ("False negatives", mean, _smooth(self.false_negatives / self.scans), FALSE_NEGATIVE_COLOUR),
-        ]
+        sums = sums + np.stack([255 - clinical_display(grey), mask & ~truth, ~mask & truth], axis=-1)
+        count += 1
+    if not count:
+        return []
+    grey, false_positives, false_negatives = np.moveaxis(sums / count, -1, 0)
+    mean = 255 - np.rint(grey * 0.6).astype(np.uint8)
+    return [
+        ("False positives", mean, _smooth(false_positives), FALSE_POSITIVE_COLOUR),
+        ("False negatives", mean, _smooth(false_negatives), FALSE_NEGATIVE_COLOUR),
+    ]
 
 
 def _smooth(share: np.ndarray) -> np.ndarray:
     """Each view by itself: smoothing must not carry an error across the middle."""
-    rows, columns = share.shape
-    sigma = max(0.5, SMOOTHING * rows)
-    parts = (np.ascontiguousarray(part) for part in (share[:, : columns // 2], share[:, columns // 2 :]))
-    return np.concatenate(
-        [cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT) for part in parts], axis=1
-    )
+    sigma = max(0.5, SMOOTHING * share.shape[0])
+    parts = (np.ascontiguousarray(share[part]) for _, part in view_parts(share))
+    return np.hstack([cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT) for part in parts])

@@ -1,12 +1,11 @@
 """The pictures of report.html: which scans are shown, outlines, maps of errors, charts."""
 
-import cv2
 import numpy as np
 import pytest
 from score_makers import scan
 
 from doubleunet_bs.evaluation.charts import f1_chart, write_figures
-from doubleunet_bs.evaluation.scan_figures import ErrorMaps, chosen_scans, inner_outline, tinted
+from doubleunet_bs.evaluation.scan_figures import chosen_scans, error_maps, tinted
 from doubleunet_bs.runs.history import Epoch
 
 
@@ -35,36 +34,19 @@ def test_scans_without_dice_are_not_shown():
     assert chosen_scans([empty]) == []
 
 
-def test_outlines_enclose_exactly_the_mask():
-    rng = np.random.default_rng(0)
-    mask = rng.random((20, 24)) < 0.4
-    drawn = np.zeros((20 * 8, 24 * 8), np.uint8)
-    polygons = []
-    for part in inner_outline(mask).split("M")[1:]:
-        start, _, steps = part.strip("z").partition("l")
-        moves = np.array([*start.split(), *steps.split()], int).reshape(-1, 2)
-        polygons.append((moves.cumsum(axis=0) + 0.5) / 3)
-    cv2.fillPoly(drawn, [np.rint(points * 8).astype(np.int32) for points in polygons], 1)
-    np.testing.assert_array_equal(drawn[4::8, 4::8] > 0, mask)
-    assert inner_outline(np.zeros((4, 4), bool)) == ""
-
-
 def test_error_maps_show_where_the_errors_are():
-    maps = ErrorMaps((80, 64))
-    assert maps.maps() == []
+    assert error_maps([]) == []
     labels, mask = np.zeros((80, 64), np.uint8), np.zeros((80, 64), bool)
     labels[10:14, 10:14], mask[60:64, 50:54] = 2, True
-    for _ in range(2):
-        maps.add(np.full((80, 64), 50, np.uint8), labels, mask)
-    assert maps.false_positives.sum() == maps.false_negatives.sum() == 32
-    assert maps.false_positives[61, 51] == 2 and maps.false_negatives[11, 11] == 2
-    (name, _, positives, _), (other, _, negatives, _) = maps.maps()
+    wrong = np.full((80, 64), 50, np.uint8), labels, mask
+    (name, _, positives, _), (other, _, negatives, _) = error_maps([wrong, wrong])
     assert (name, other) == ("False positives", "False negatives")
     # Smoothed, and each in its place: neither spreads to the other view.
     assert np.unravel_index(positives.argmax(), positives.shape) in {(61, 51), (61, 52), (62, 51), (62, 52)}
     assert 0 < positives.max() < 1 and not positives[:, :32].any() and not negatives[:, 32:].any()
-    maps.add(np.zeros((80, 64), np.uint8), labels, labels == 2)
-    assert maps.false_positives[61, 51] == 2 and maps.scans == 3
+    assert positives.sum() == pytest.approx(16, rel=0.01)
+    right = np.zeros((80, 64), np.uint8), labels, labels == 2
+    assert error_maps([wrong, right])[0][2].max() == pytest.approx(positives.max() / 2)
 
 
 @pytest.mark.parametrize(("kind", "begin"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
