@@ -225,7 +225,7 @@ def test_another_model_under_the_name(server, trained_run, tmp_path):
 
 
 def test_a_description_of_another_format(server, monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.inference.parse_description.FORMAT", 7)
+    monkeypatch.setattr("doubleunet_bs.inference.model_description.FORMAT", 7)
     with pytest.raises(RunError, match="reads format 7"):
         Predictor(NAME, engine="serving", server=server.grpc)
 

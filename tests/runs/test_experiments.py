@@ -101,31 +101,21 @@ def test_an_own_experiment_is_no_paper_row():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "changes", "message"),
     [
-        ("dize", "no experiment 'dize'; did you mean dice[?]"),
-        ("focal_tversky-otsu", "did you mean focal-tversky-otsu[?]"),
-        ("Dice-Mining", "did you mean dice-mining[?]"),
-        ("unet", "there are baseline, dice,"),
+        ("dize", {}, "no experiment 'dize'; did you mean dice[?]"),
+        ("focal_tversky-otsu", {}, "did you mean focal-tversky-otsu[?]"),
+        ("Dice-Mining", {}, "did you mean dice-mining[?]"),
+        ("unet", {}, "there are baseline, dice,"),
+        ("dice", {"loss": "focal_tversky"}, "loss focal_tversky: dice or focal-tversky; did you mean focal-tversky[?]"),
+        ("dice", {"flip": "perview"}, "did you mean per_view[?]"),
+        ("dice", {"head_bias": "zero"}, "head bias zero: prior or zeros; did you mean zeros[?]"),
+        ("dice", {"classes": 2}, "classes 2: 1, 3, 4 or 13$"),
     ],
 )
-def test_unknown_names_suggest_the_near_one(name, message):
+def test_unknown_names_and_values_suggest_the_near_one(name, changes, message):
     with pytest.raises(SettingsError, match=message):
-        paper_experiment(name)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"loss": "focal_tversky"}, "loss focal_tversky: dice or focal-tversky; did you mean focal-tversky[?]"),
-        ({"flip": "perview"}, "did you mean per_view[?]"),
-        ({"head_bias": "zero"}, "head bias zero: prior or zeros; did you mean zeros[?]"),
-        ({"classes": 2}, "classes 2: 1, 3, 4 or 13$"),
-    ],
-)
-def test_unknown_values_suggest_the_near_one(change, message):
-    with pytest.raises(SettingsError, match=message):
-        paper_experiment("dice", **change)
+        paper_experiment(name, **changes)
 
 
 def test_the_table_of_settings_has_every_name_with_values_and_default():
@@ -142,56 +132,47 @@ def test_the_table_of_settings_has_every_name_with_values_and_default():
             parse_changes([f"{name}={choice}"])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"classes": 2},
-        {"loss": "cross-entropy"},
-        {"negatives": "some"},
-        {"negatives": "mining", "classes": 1},
-        {"mining_start": "again"},
-        {"pretrain_negatives": "mining"},
-        {"pretrain_epochs": -1},
-        {"brightness_levels": 6},
-        {"brightness_levels": 0},
-        {"brightness_reach": 0.0},
-        {"brightness_reach": 7.5},
-        {"flip": "vertical"},
-        {"variants_per_epoch": "some"},
-        {"head_bias": "ones"},
-        {"batch_size": 0},
-        {"epochs": 0},
-        {"learning_rate": 0.0},
-        {"learning_rate": float("nan")},
-        {"plateau_factor": 0.0},
-        {"plateau_patience": 0},
-        {"schedule": "steps"},
-        {"early_stopping": -1},
-        {"bn_momentum": 1.0},
-        {"folds": 2},
-        {"seed": -1},
-        {"seed": 2**32},
-        {"folds": 100},
-        {"smooth": 0.0},
-        {"smooth": float("nan")},
-        {"smooth": float("inf")},
-        {"alpha": -0.1},
-        {"alpha": float("nan")},
-        {"beta": float("inf")},
-        {"beta": -1.0},
-        {"alpha": 0.0, "beta": 0.0},
-        {"gamma": 0.0},
-        {"gamma": -1.0},
-        {"gamma": float("nan")},
-        {"gamma": float("inf")},
-        {"loss_classes": ()},
-        {"loss_classes": (3,)},
-        {"loss_classes": (1, 1, 2)},
-    ],
-)
-def test_impossible_settings(change):
+NAN, INF = float("nan"), float("inf")
+IMPOSSIBLE = {
+    "classes": (2,),
+    "loss": ("cross-entropy",),
+    "negatives": ("some",),
+    "mining_start": ("again",),
+    "pretrain_negatives": ("mining",),
+    "pretrain_epochs": (-1,),
+    "brightness_levels": (6, 0),
+    "brightness_reach": (0.0, 7.5),
+    "flip": ("vertical",),
+    "variants_per_epoch": ("some",),
+    "head_bias": ("ones",),
+    "batch_size": (0,),
+    "epochs": (0,),
+    "learning_rate": (0.0, NAN),
+    "plateau_factor": (0.0,),
+    "plateau_patience": (0,),
+    "schedule": ("steps",),
+    "early_stopping": (-1,),
+    "bn_momentum": (1.0,),
+    "folds": (2, 100),
+    "seed": (-1, 2**32),
+    "smooth": (0.0, NAN, INF),
+    "alpha": (-0.1, NAN),
+    "beta": (INF, -1.0),
+    "gamma": (0.0, -1.0, NAN, INF),
+    "loss_classes": ((), (3,), (1, 1, 2)),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in IMPOSSIBLE.items() for value in values])
+def test_impossible_settings(name, value):
     with pytest.raises(SettingsError):
-        paper_experiment("dice", **change)
+        paper_experiment("dice", **{name: value})
+
+
+@pytest.mark.parametrize("changes", [{"negatives": "mining", "classes": 1}, {"alpha": 0.0, "beta": 0.0}])
+def test_settings_that_are_impossible_together(changes):
+    with pytest.raises(SettingsError):
+        paper_experiment("dice", **changes)
 
 
 def test_loss_classes_have_no_order():

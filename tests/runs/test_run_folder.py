@@ -71,23 +71,9 @@ def test_an_impossible_fold_leaves_nothing_behind(tmp_path, experiment, syntheti
     with pytest.raises(SettingsError, match="folds 1 to 5"):
         create_run(tmp_path / "run", experiment, synthetic_shards, fold)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("fold", [0, 6])
-def test_an_impossible_fold_of_a_run_that_is_there(tmp_path, experiment, synthetic_shards, fold):
     create_run(tmp_path / "run", experiment, synthetic_shards)
     with pytest.raises(SettingsError, match="folds 1 to 5"):
         create_run(tmp_path / "run", experiment, synthetic_shards, fold)
-
-
-def test_the_users_own_folds_are_honoured(tmp_path, experiment, synthetic_shards):
-    first = create_run(tmp_path / "one", experiment, synthetic_shards)
-    parts = json.loads((first.path / "folds.json").read_text())
-    parts["parts"] = parts["parts"][::-1]
-    (tmp_path / "two").mkdir()
-    (tmp_path / "two" / "folds.json").write_text(json.dumps(parts))
-    second = create_run(tmp_path / "two", experiment, synthetic_shards)
-    assert second.folds(synthetic_shards).parts == first.folds(synthetic_shards).parts[::-1]
 
 
 def test_what_is_no_run_folder_and_what_to_give(tmp_path, experiment, synthetic_shards):
@@ -121,47 +107,37 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, experiment, synthetic_sha
     assert open_run(tmp_path / "name").experiment == experiment
 
 
-@pytest.mark.parametrize(
-    ("entry", "value"),
-    [
-        ("image_shape", [10**9, 10**9]),
-        ("image_shape", [32]),
-        ("image_shape", ["32", 32]),
-        ("scans", "../../x"),
-        ("parts", 3),
-        ("parts", [{"path": 1, "fingerprint": "x"}]),
-        ("path", None),
-    ],
-)
-def test_sizes_and_names_from_elsewhere_are_checked(tmp_path, experiment, synthetic_shards, entry, value):
-    run = create_run(tmp_path / "run", experiment, synthetic_shards)
-    content = json.loads((run.path / "experiment.json").read_text())
-    content["data"][entry] = value
-    (run.path / "experiment.json").write_text(json.dumps(content))
-    with pytest.raises(RunError, match=r"experiment.json: the .* is (damaged|incomplete)"):
-        open_run(run.path)
+DATA = r"experiment.json: the .* is (damaged|incomplete)"
+SETTINGS = "not the settings of an experiment"
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"),
+    ("part", "entry", "value", "message"),
     [
-        ("name", "../../victim"),
-        ("name", "x" * 101),
-        ("name", "a\nb"),
-        ("epochs", 2.5),
-        ("epochs", True),
-        ("batch_size", "4"),
-        ("transfer", "no"),
-        ("encoder_weights", 7),
-        ("loss_classes", ["2"]),
+        ("data", "image_shape", [10**9, 10**9], DATA),
+        ("data", "image_shape", [32], DATA),
+        ("data", "image_shape", ["32", 32], DATA),
+        ("data", "scans", "../../x", DATA),
+        ("data", "parts", 3, DATA),
+        ("data", "parts", [{"path": 1, "fingerprint": "x"}], DATA),
+        ("data", "path", None, DATA),
+        ("experiment", "name", "../../victim", SETTINGS),
+        ("experiment", "name", "x" * 101, SETTINGS),
+        ("experiment", "name", "a\nb", SETTINGS),
+        ("experiment", "epochs", 2.5, SETTINGS),
+        ("experiment", "epochs", True, SETTINGS),
+        ("experiment", "batch_size", "4", SETTINGS),
+        ("experiment", "transfer", "no", SETTINGS),
+        ("experiment", "encoder_weights", 7, SETTINGS),
+        ("experiment", "loss_classes", ["2"], SETTINGS),
     ],
 )
-def test_settings_from_elsewhere_are_of_their_kind(tmp_path, experiment, synthetic_shards, setting, value):
+def test_what_comes_from_elsewhere_is_checked(tmp_path, experiment, synthetic_shards, part, entry, value, message):
     run = create_run(tmp_path / "run", experiment, synthetic_shards)
     content = json.loads((run.path / "experiment.json").read_text())
-    content["experiment"][setting] = value
+    content[part][entry] = value
     (run.path / "experiment.json").write_text(json.dumps(content))
-    with pytest.raises(RunError, match="not the settings of an experiment"):
+    with pytest.raises(RunError, match=message):
         open_run(run.path)
 
 
