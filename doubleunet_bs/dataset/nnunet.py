@@ -12,7 +12,6 @@ nnU-Net reads the split from there. Its fold 0 is fold 1 of the run.
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ def export_nnunet(
     name: str = "BoneScan",
     number: int = 501,
     normals: bool = True,
-    show_progress: bool = True,
 ) -> str:
     """Write the shards as a data set of nnU-Net v2. The folder appears whole or not at all.
 
@@ -50,7 +48,6 @@ def export_nnunet(
         out: folder to write, new or empty.
         name, number: nnU-Net calls the data set "Dataset501_BoneScan".
         normals: normal scans train as well, as in the paper's rows with negatives.
-        show_progress: a progress bar on standard error.
 
     Returns:
         The name of the data set.
@@ -76,10 +73,7 @@ def export_nnunet(
         raw = new / RAW / title
         for sub in (IMAGES, LABELS, *(TEST_IMAGES.format(fold) for fold in range(1, len(folds) + 1))):
             (raw / sub).mkdir(parents=True)
-        bar = tqdm(
-            cases, "export", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None if show_progress else True
-        )
-        for case in bar:
+        for case in tqdm(cases, "export", unit="scan", disable=None):
             (raw / IMAGES / _image(case)).write_bytes(png_bytes(dataset.grey(indices[case])))
             (raw / LABELS / f"{case}.png").write_bytes(png_bytes(np.asarray(dataset.labels(indices[case]))))
         for fold, split in enumerate(splits, start=1):

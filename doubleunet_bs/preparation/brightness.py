@@ -41,10 +41,7 @@ def find_gain(images: Sequence[np.ndarray]) -> tuple[float, float]:
         >>> round(gain, 4), round(brightness, 3)
         (3.5005, 7.001)
     """
-    numbers = np.zeros(max(int(image.max(initial=0)) for image in images) + 1, np.int64)
-    for image in images:
-        part = np.bincount(image.ravel())
-        numbers[: len(part)] += part
+    numbers = np.bincount(np.concatenate([image.ravel() for image in images]))
     histogram = _Histogram(np.arange(len(numbers)), numbers)
     low, high = BRIGHTNESS_RANGE
     mean = histogram.mean(1.0)

@@ -8,7 +8,7 @@ the folder `2019` of the labels folder.
 import dataclasses
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -152,20 +152,23 @@ def find_inputs(job: CohortJob) -> Inputs:
     names = _Names(found)
     files = index_labels(labels, names.known, [job.classes_file] if job.classes_file else [])
     skeletons = index_labels(regions, names.known) if regions else {}
-    strays = _find_strays(labels, files, names, found, job.classes_file)
+    wanted = set(stems_of(list(names.known)))
+    left = [path for stem, paths in files.items() if stem not in wanted for path in paths]
+    strays = _find_strays(job, left, names, found)
     tasks, rejected = [], list(found.rejected)
     named: set[Path] = set()
     for source in found.scans:
+        own_strays = [path for name in set(source.names) for path in strays.get(name, ())]
         try:
             own = _choose_files(source, names, files, declared, labels)
             bones = _choose_files(source, names, skeletons, declared, regions) if regions else ()
             row = _declaration((*source.names, *_long_names(source)), declared)
-            _check_forgotten(source, own, row, [path for name in set(source.names) for path in strays.get(name, ())])
+            _check_forgotten(source, own, row, own_strays)
         except ScanError as error:
             rejected.append(source.rejection(error))
-            named.update(path for name in source.names for path in strays.get(name, ()))
-            continue
-        tasks.append(Task(source, own, row, bones))
+            named.update(own_strays)
+        else:
+            tasks.append(Task(source, own, row, bones))
     normal = any(row.metastases is False for row in declared.values())
     if len(found.scans) > 1 and not (files or strays or skeletons or normal):
         raise DatasetError(
@@ -173,16 +176,13 @@ def find_inputs(job: CohortJob) -> Inputs:
         )
     # When a table was named, there is no doubt about the others.
     rejected += [] if job.patients else _unread_tables(scans, labels, table)
-    wanted = set(stems_of(list(names.known)))
     rejected += [
         Rejection(str(path.relative_to(regions)), "no-such-scan", "annotation matches no scan: check the file name")
         for stem, paths in skeletons.items()
         if regions is not None and stem not in wanted
         for path in paths
     ]
-    left = (path for stem, paths in files.items() if stem not in wanted for path in paths if path not in named)
-    unmatched = [str(path.relative_to(labels)) for path in left]
-    if unmatched:
+    if unmatched := [str(path.relative_to(labels)) for path in left if path not in named]:
         notes.append(f"{counted(len(unmatched), 'annotation file')} without a scan: {first_of(unmatched)}")
     everybody = all(task.declared is not None for task in tasks)
     missing = []
@@ -201,26 +201,18 @@ def find_inputs(job: CohortJob) -> Inputs:
 
 
 def _find_strays(
-    labels: Path,
-    files: Mapping[str, Sequence[Path]],
-    names: "_Names",
-    found: ScanFolder,
-    classes_file: Path | None,
-) -> dict[str, list[Path]]:
-    """Name of a scan -> files of the labels folder that may be its annotation and are not read."""
-    wanted = set(stems_of(list(names.known)))
-    unread = [path for stem, paths in files.items() if stem not in wanted for path in paths]
+    job: CohortJob, left: Sequence[Path], names: "_Names", found: ScanFolder
+) -> defaultdict[str, list[Path]]:
+    """Name of a scan -> what may be its annotation: files without a scan (`left`), and others that are not read."""
     known = {os.path.realpath(source.path) for scan in found.scans for source in scan.sources}
-    known |= {os.path.realpath(path) for path in (classes_file,) if path is not None}
-    for place, members in walk_folders(labels):
-        for path in (Path(place, name) for name in members):
-            if not path.name.startswith(".") and path.suffix.lower() not in _NO_ANNOTATION:
-                unread += [path] if os.path.realpath(path) not in known else []
-    strays: dict[str, list[Path]] = {}
-    for path in unread:
+    known |= {os.path.realpath(job.classes_file)} if job.classes_file else set()
+    others = (Path(place, name) for place, members in walk_folders(job.labels) for name in members)
+    others = (path for path in others if not path.name.startswith(".") and path.suffix.lower() not in _NO_ANNOTATION)
+    strays: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in (*left, *(path for path in others if os.path.realpath(path) not in known)):
         name = names.near.find(unicodedata.normalize("NFC", path.stem))
         if name is not None:
-            strays.setdefault(name, []).append(path)
+            strays[name].append(path)
     return strays
 
 
@@ -240,18 +232,11 @@ def _check_forgotten(
         for name in source.names:
             text = text.removeprefix(name.casefold())
         said = {view for view, word in zip(VIEWS, ("ant", "post"), strict=True) if word in text} or set(VIEWS)
-        if not said & views:
-            continue
-        if path.suffix.lower() in ENDINGS:
-            raise ScanError(
-                f"{path.name} may be its annotation: call it {source.names[0]}_VIEW{path.suffix} or move it away",
-                "label-name",
-            )
-        if declared is None or declared.metastases is not False:
-            raise ScanError(
-                f"{path.name} may be its annotation: only .json and .png are read, rename it or export it again",
-                "label-name",
-            )
+        read = path.suffix.lower() in ENDINGS
+        if said & views and (read or declared is None or declared.metastases is not False):
+            cure = f"call it {source.names[0]}_VIEW{path.suffix} or move it away"
+            cure = cure if read else "only .json and .png are read, rename it or export it again"
+            raise ScanError(f"{path.name} may be its annotation: {cure}", "label-name")
 
 
 class _Names:

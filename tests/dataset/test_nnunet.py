@@ -30,7 +30,7 @@ def read(path):
 def test_images_labels_and_split_are_those_of_the_folds(dataset, normals, tmp_path):
     folds = make_folds(dataset.cases, 3)
     out = tmp_path / "out"
-    assert export_nnunet(dataset, folds, out, normals=normals, show_progress=False) == "Dataset501_BoneScan"
+    assert export_nnunet(dataset, folds, out, normals=normals) == "Dataset501_BoneScan"
     raw = out / "nnUNet_raw" / "Dataset501_BoneScan"
     used = [case for case in dataset.cases if normals or case.group == "positive"]
     assert sorted(path.name for path in (raw / "imagesTr").iterdir()) == sorted(f"{one.case}_0000.png" for one in used)
