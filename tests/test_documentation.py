@@ -153,7 +153,7 @@ def run(line: str) -> None:
         assert words[0] == "doubleunet-bs", line
         with model_server(" ".join(words)) as answered:
             words = shlex.split(answered)
-            options = {"train": SHORT, "demo": [*SHORT, "--patients", "30"], "ensemble": POOR, "serve-package": POOR}
+            options = {"train": SHORT, "demo": [*SHORT, "--patients", "10"], "ensemble": POOR, "serve-package": POOR}
             short = options.get(words[1], [])
             if words[1] == "train" and {"bs80k_shards", "bs80k_skeleton_shards", "bs80k_benign_shards"} & {*words}:
                 short = [*SHORT[:2], *SHORT[4:]]  # the published split is one fold

@@ -1,8 +1,19 @@
-"""What the tests of commands share: `predict`."""
+"""What the tests of commands share: trainings without an export, and `predict`."""
 
 import pytest
 
 from doubleunet_bs.__main__ import main
+
+
+@pytest.fixture
+def no_export(monkeypatch):
+    """Trainings leave an empty file in place of the SavedModel, which takes longer to write than they do."""
+
+    def export(run, fold):
+        (run.fold_path(fold) / "saved_model").mkdir()
+        (run.fold_path(fold) / "saved_model" / "saved_model.pb").touch()
+
+    monkeypatch.setattr("doubleunet_bs.serving.export.export_fold", export)
 
 
 @pytest.fixture

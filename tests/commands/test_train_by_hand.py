@@ -18,6 +18,7 @@ from doubleunet_bs.stop_signals import Interrupted
 from doubleunet_bs.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("no_export")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.training import devices
 
+pytestmark = pytest.mark.usefixtures("no_export")
+
 
 @pytest.fixture(scope="module")
 def cohorts(tmp_path_factory):
