@@ -52,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Rank the scans and print the first ones."""
-    from doubleunet_bs.results.rank_scans import RankingTask, rank_scans
+    from doubleunet_bs.results.rank_scans import rank_scans
 
-    task = RankingTask(args.scans, args.out, args.outlines, args.by, args.allow_missing_view)
-    return rank_scans(task, args.model)
+    return rank_scans(args.scans, args.model, args.out, args.outlines, args.by, args.allow_missing_view)

@@ -20,6 +20,7 @@ from doubleunet_bs.preparation import PreparationSettings, prepare_scan
 from doubleunet_bs.preparation.shards import ShardWriter, open_shards
 from doubleunet_bs.runs.run_folder import open_run
 from doubleunet_bs.scans import read_scan
+from doubleunet_bs.serving.export import export_fold
 
 
 @pytest.fixture
@@ -93,6 +94,8 @@ def contradicting(trained_run, tmp_path_factory):
     path = make_run(tmp_path_factory.mktemp("two") / "run", shards.path, folds=(1,))
     run = open_run(path)
     write_fold(run, shards, 2, intensity_model(*shards.image_shape, LEVEL + 50))
+    for fold in (1, 2):
+        export_fold(run, fold)
     return path
 
 
@@ -180,6 +183,8 @@ def test_scans_of_the_training_are_left_out(tmp_path, trained_run, capsys):
 def test_shards_of_the_training_that_are_gone_are_said_once(tmp_path, capsys):
     shards = make_shards(tmp_path / "shards")
     run = make_run(tmp_path / "run", shards)
+    for fold in (1, 2):
+        export_fold(open_run(run), fold)
     again = make_shards(tmp_path / "again")
     shutil.rmtree(shards)
     assert rank(again, "--model", run, "--out", tmp_path / "out") == 0
