@@ -62,11 +62,7 @@ def test_a_changed_row_with_all_stages(tmp_path, cohorts, small_network, capsys)
     common = ["--data", breast, "--run", tmp_path / "run", "--experiment", "dice-mining-transfer", "--folds", 3]
     common += ["--epochs", 1, "--encoder-weights", "none"]
     for extra, code, message in (
-        (["--fold", "all"], 2, "name its shards with --pretrain-data"),
         (["--fold", "all", "--pretrain-data", breast], 1, "the same shards"),
-        (["--fold", 4, "--pretrain-data", prostate], 2, "folds 1 to 3"),
-        (["--fold", 1, "--pretrain-data", prostate, "--set", "flip=upside-down"], 2, "flip upside-down"),
-        (["--fold", 1, "--pretrain-data", prostate, "--set", "colour=red"], 2, "colour=red"),
         (["--fold", 1, "--pretrain-data", prostate, "--set", "epochs=3"], 2, "epochs is set twice"),
         (["--fold", 1, "--pretrain-data", prostate, "--folds-file", tmp_path / "gone.json"], 1, "no such folds file"),
     ):
