@@ -92,14 +92,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     device.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all cores)")
 
 
+_NEEDS = {"out": "several runs", "weights": "--skeleton", "trained_on": "--ensemble"}
+_CONFLICTS = {
+    "several runs": ("ensemble", "predictions", "skeleton", "figures"),
+    "--ensemble": ("fold", "predictions", "skeleton"),
+    "--predictions": ("fold", "skeleton", "figures"),
+    "--skeleton": (),
+    "one run": (),
+}
+
+
 def run(args: argparse.Namespace) -> int:
     """Score or compare, and print the tables."""
-    _check(args)
-    if args.predictions:
-        return _score_predictions(args)
-
+    from doubleunet_bs.errors import SettingsError
     from doubleunet_bs.evaluation.scorer import EvaluationSettings
 
+    named = [f"--{option}" for option in ("ensemble", "predictions", "skeleton") if getattr(args, option)]
+    mode = "several runs" if len(args.run_paths) > 1 else (*named, "one run")[0]
+    for option, needed in _NEEDS.items():
+        if getattr(args, option) and needed != mode:
+            raise SettingsError(f"--{option.replace('_', '-')} needs {needed}: leave it out")
+    for option in _CONFLICTS[mode]:
+        if getattr(args, option):
+            raise SettingsError(f"--{option} does not go with {mode}: leave one out")
+    if args.ensemble and not args.data:
+        raise SettingsError("--ensemble needs the scans to test on: give --data OTHER_SHARDS")
+    if args.figures and args.no_report:
+        raise SettingsError("--figures are those of the report: leave out --no-report")
     settings = EvaluationSettings(
         batch_size=args.batch_size,
         overlap=args.overlap,
@@ -109,97 +128,62 @@ def run(args: argparse.Namespace) -> int:
         figures=args.figures,
         threads=args.threads,
     )
-    return _compare(args, settings) if len(args.run_paths) > 1 else _score(args, settings)
-
-
-def _check(args: argparse.Namespace) -> None:
-    from doubleunet_bs.errors import SettingsError
-
-    for option in ("fold", "batch_size", "threads"):
-        value = getattr(args, option)
-        if value is not None and value < 1:
-            raise SettingsError(f"--{option.replace('_', '-')} {value}: must be at least 1")
-    if not 0 <= args.overlap < 1:
-        raise SettingsError(f"--overlap {args.overlap}: must be at least 0 and below 1")
-    if args.ensemble and (len(args.run_paths) > 1 or args.fold or not args.data):
-        raise SettingsError("--ensemble takes one run, no --fold, and the scans to test on: give --data OTHER_SHARDS")
-    if args.figures and (len(args.run_paths) > 1 or args.no_report):
-        raise SettingsError("--figures are those of the report of one run: name one run, without --no-report")
-    if args.trained_on and not args.ensemble:
-        raise SettingsError("--trained-on needs --ensemble: without it, --data names the shards of the run")
-    if args.predictions and (len(args.run_paths) > 1 or args.fold or args.ensemble):
-        raise SettingsError(
-            "--predictions takes one run, no --fold and no --ensemble: it scores the folds that are in DIR"
-        )
-    if args.skeleton and (len(args.run_paths) > 1 or args.ensemble or args.predictions):
-        raise SettingsError("--skeleton takes one run of lesions, without --ensemble and --predictions")
-    if args.weights and not args.skeleton:
-        raise SettingsError("--weights needs --skeleton: it is the weight table of the Bone Scan Index")
-    if args.out and len(args.run_paths) < 2:
-        raise SettingsError("--out needs several runs: the results of one run are written into its folder")
+    return _compare(args, settings) if mode == "several runs" else _score(args, settings)
 
 
 def _score(args: argparse.Namespace, settings) -> int:
-    from doubleunet_bs.errors import SettingsError, counted
     from doubleunet_bs.evaluation.tables import summary_text, table_text
     from doubleunet_bs.runs.run_folder import open_run
 
     [path] = args.run_paths
-    found = None
-    if open_run(path).experiment.is_skeleton and not args.ensemble and not args.skeleton:
-        from doubleunet_bs.evaluation.skeleton import evaluate_skeleton
-
-        for option, given in (
-            ("overlap", args.overlap),
-            ("no-normals", args.no_normals),
-            ("figures", args.figures),
-        ):
-            if given:
-                raise SettingsError(f"--{option} is for lesions: leave it out for the run of a skeleton")
-        scores = evaluate_skeleton(path, args.fold, args.data, settings, not args.no_report)
-        print(f"{counted(len(scores.cases), 'test scan')}\n\n{table_text(scores.table(), 'region')}\n")
-        if scores.warning:
-            print(f"Warning: {scores.warning}\n")
-        names = "summary.json" + ("" if args.no_report else ", report.html")
-        print(f"written in {path}: {names}; in each fold's folder scores.json and predictions/")
-        return 0
+    folder, common, found = path, (args.fold, args.data, settings, not args.no_report), None
     if args.ensemble:
         from doubleunet_bs.evaluation.evaluate_ensemble import evaluate_ensemble
 
         summary, folder = evaluate_ensemble(path, args.data, settings, args.trained_on, not args.no_report)
+    elif args.predictions:
+        from doubleunet_bs.evaluation.evaluate import evaluate_predictions
+
+        summary, folder = evaluate_predictions(path, args.predictions, args.data, settings), args.predictions
     elif args.skeleton:
         from doubleunet_bs.evaluation.bsi_agreement import evaluate_with_skeleton
 
-        summary, found = evaluate_with_skeleton(
-            path, args.skeleton, args.fold, args.data, settings, not args.no_report, args.weights
-        )
-        folder = path
+        summary, found = evaluate_with_skeleton(path, args.skeleton, *common, args.weights)
+    elif open_run(path).experiment.is_skeleton:
+        return _score_skeleton(args, *common)
     else:
         from doubleunet_bs.evaluation.evaluate import evaluate_run
 
-        summary, folder = evaluate_run(path, args.fold, args.data, settings, not args.no_report), path
+        summary = evaluate_run(path, *common)
     changed = f", changed: {', '.join(summary.changed_settings)}" if summary.changed_settings else ""
-    print(f"{summary.method}, experiment {summary.experiment}{changed}\n")
-    print(f"{summary_text(summary)}\n")
+    what = "predictions" if args.predictions else f"{summary.method}, experiment"
+    print(f"{what} {summary.experiment}{changed}\n\n{summary_text(summary)}\n")
     if found is not None:
         print(f"{table_text(found.table, 'Bone Scan Index')}\n")
-    written = ["summary.json", "summary.csv", "table.tex"] + ([] if args.no_report else ["report.html"])
-    place = "" if args.ensemble else "in each fold's folder "
+    written = ["summary.json", "summary.csv", "table.tex"]
+    written += ["report.html"] if not args.no_report and not args.predictions else []
     written += ["figures/"] if args.figures else []
     written += ["bsi_agreement.csv, .json, .png", "bsi_scans.csv"] if found is not None else []
-    print(f"written in {folder}: {', '.join(written)}; {place}scores.json and predictions/")
+    place = "" if args.ensemble else "in each fold's folder "
+    kept = "scores.json" if args.predictions else "scores.json and predictions/"
+    print(f"written in {folder}: {', '.join(written)}; {place}{kept}")
     return 0
 
 
-def _score_predictions(args: argparse.Namespace) -> int:
-    from doubleunet_bs.evaluation.evaluate import evaluate_predictions
-    from doubleunet_bs.evaluation.scorer import EvaluationSettings
-    from doubleunet_bs.evaluation.tables import summary_text
+def _score_skeleton(args: argparse.Namespace, *common) -> int:
+    from doubleunet_bs.errors import SettingsError, counted
+    from doubleunet_bs.evaluation.skeleton import evaluate_skeleton
+    from doubleunet_bs.evaluation.tables import table_text
 
-    settings = EvaluationSettings(overlap=args.overlap)
-    summary = evaluate_predictions(args.run_paths[0], args.predictions, args.data, settings)
-    print(f"predictions {summary.experiment}\n\n{summary_text(summary)}\n")
-    print(f"written in {args.predictions}: summary.json, summary.csv, table.tex; in each fold's folder scores.json")
+    for option in ("overlap", "no_normals", "figures"):
+        if getattr(args, option):
+            raise SettingsError(f"--{option.replace('_', '-')} is for lesions: leave it out for the run of a skeleton")
+    scores = evaluate_skeleton(args.run_paths[0], *common)
+    print(f"{counted(len(scores.cases), 'test scan')}\n\n{table_text(scores.table(), 'region')}\n")
+    if scores.warning:
+        print(f"Warning: {scores.warning}\n")
+    names = "summary.json" + ("" if args.no_report else ", report.html")
+    print(f"written in {args.run_paths[0]}: {names}; in each fold's folder scores.json and predictions/")
     return 0
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, METASTATIC, TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import Colour, clinical_display, hex_colour, place_names
-from doubleunet_bs.evaluation.scores.froc import LIMIT, Froc
+from doubleunet_bs.evaluation.scores.comparable_scores import LIMIT, Froc
 from doubleunet_bs.evaluation.scores.lesions import LesionCounts
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.files import replace_file

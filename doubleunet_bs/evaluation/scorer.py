@@ -12,7 +12,7 @@ from tqdm import tqdm
 from doubleunet_bs.constants import METASTATIC
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.figures import draw_case
+from doubleunet_bs.evaluation.scan_figures import draw_case
 from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, Postprocessed, ThresholdScore
 from doubleunet_bs.evaluation.scores.lesions import area_unit, pixel_area
 from doubleunet_bs.evaluation.scores.scan_scores import (
@@ -65,8 +65,9 @@ class EvaluationSettings:
     threads: int | None = None
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise SettingsError(f"batch size {self.batch_size}: at least 1")
+        for name, value in (("batch size", self.batch_size), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} {value}: at least 1")
         if not 0 <= self.overlap < 1:
             raise SettingsError(f"lesion overlap {self.overlap}: at least 0 (one common pixel) and below 1")
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from doubleunet_bs.errors import counted
-from doubleunet_bs.evaluation.scores.froc import CANDIDATE_FROM, LIMIT
+from doubleunet_bs.evaluation.scores.comparable_scores import LIMIT
+from doubleunet_bs.evaluation.scores.lesions import CANDIDATE_FROM
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.evaluation.scores.statistics import Distribution
 from doubleunet_bs.evaluation.summary import (

@@ -9,7 +9,7 @@ from score_makers import fold, scan
 
 from doubleunet_bs.evaluation.paper_tables import PUBLISHED_SCORES, provenance
 from doubleunet_bs.evaluation.scores.comparable_scores import BenignScores, comparable_figures, comparable_scores
-from doubleunet_bs.evaluation.scores.froc import Candidate
+from doubleunet_bs.evaluation.scores.lesions import Candidate
 from doubleunet_bs.evaluation.scores.scan_scores import scan_from_json
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import comparable_table, summary_text

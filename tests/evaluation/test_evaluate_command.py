@@ -41,11 +41,13 @@ def test_script_exit_codes(trained_run, tmp_path, capsys):
         ["a", "b", "--ensemble", "--data", "shards"],
         ["run", "--trained-on", "shards"],
         ["run", "--out", "folder"],
+        ["run", "--weights", "spiers1968"],
+        ["run", "--predictions", "folder", "--figures", "pdf"],
     ],
 )
 def test_wrong_arguments(capsys, arguments):
     assert script(*arguments) == 2
-    assert capsys.readouterr().err.startswith("error: --")
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from PIL import Image
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, MIRRORED_WARNING, TRUE_POSITIVE, TRUTH
 from doubleunet_bs.display import place_names
-from doubleunet_bs.evaluation.figures import draw_case
+from doubleunet_bs.evaluation.scan_figures import draw_case
 
 
 def record(phantom=None, warnings=()):

@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import auc
 
-from doubleunet_bs.evaluation.scores.froc import Candidate, Froc, find_candidates, froc
+from doubleunet_bs.evaluation.scores.comparable_scores import Froc, froc
+from doubleunet_bs.evaluation.scores.lesions import Candidate, find_candidates
 
 
 def candidate(peak, lesion=None):

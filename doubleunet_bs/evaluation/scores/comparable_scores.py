@@ -6,7 +6,12 @@ All figures are of the test scans and of the normal scans that the model has not
 
 - Dice: of the metastatic pixels, pooled over the images, and as the mean over images. An image without true and
   predicted pixels has no Dice and is left out of the mean. One without true but with predicted pixels has 0.
-- FROC: see `scores.froc`.
+- FROC (free-response ROC): sensitivity for lesions against false positives per scan. A point of the curve is the share
+  of the lesions whose best candidate has a score of at least t, and the number of false positives of at least t per
+  scan, for every t that occurs. Straight lines join the points, from 0 and 0 on, as in an ROC curve: equal scores, of
+  saturated probabilities for instance, are as good as in random order. Behind the last point the curve is flat. Its
+  area is that of Bandos et al., Biometrics 2009;65:247, between 0 and `LIMIT` false positives per scan, divided by
+  `LIMIT`: the mean sensitivity there, from 0 to 1.
 - AUC: `sklearn.metrics.roc_auc_score` of the largest metastatic probability of an image, and of a patient over all
   images. It is undefined unless there are positive and negative ones. The AUC of `scan_scores.score_patients` ranks by
   predicted lesions instead.
@@ -14,18 +19,21 @@ All figures are of the test scans and of the normal scans that the model has not
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.evaluation.scores.froc import AT, LIMIT, Froc, froc
-from doubleunet_bs.evaluation.scores.lesions import LesionCounts
+from doubleunet_bs.evaluation.scores.lesions import Candidate, LesionCounts
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.records import UNOUTLINED, WITH_METASTASES
 
+LIMIT = 4.0
+AT = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""False positives per scan at which the sensitivity is listed."""
 BOTH = "both views"
 ALL_VIEWS = (BOTH, *VIEWS)
 MEANING = (
@@ -35,6 +43,91 @@ MEANING = (
     "undefined"
 )
 NO_PROBABILITIES = "no probabilities: masks of another program, or scores of an earlier version (evaluate again)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Froc:
+    """The curve of one model on some scans.
+
+    Attributes:
+        lesions, scans: true lesions; scans, each with both views.
+        thresholds, false_positives, sensitivity: of each point, from the highest threshold to the lowest.
+    """
+
+    lesions: int
+    scans: int
+    thresholds: tuple[float, ...]
+    false_positives: tuple[float, ...]
+    sensitivity: tuple[float, ...]
+
+    def sensitivity_at(self, false_positives: float) -> float:
+        """The sensitivity at so many false positives per scan, at least 0."""
+        x, y = (0.0, *self.false_positives), (0.0, *self.sensitivity)
+        place = int(np.searchsorted(x, false_positives, side="right"))
+        if place == len(x):
+            return y[-1]
+        share = (false_positives - x[place - 1]) / (x[place] - x[place - 1])
+        return y[place - 1] + share * (y[place] - y[place - 1])
+
+    @property
+    def area(self) -> float:
+        """Mean sensitivity between 0 and `LIMIT` false positives per scan."""
+        inside = [point for point in zip(self.false_positives, self.sensitivity, strict=True) if point[0] <= LIMIT]
+        x, y = zip((0.0, 0.0), *inside, (LIMIT, self.sensitivity_at(LIMIT)), strict=True)
+        return float(np.trapezoid(y, x) / LIMIT)
+
+    def to_json(self) -> dict[str, Any]:
+        """Area, sensitivities and points."""
+        return {
+            "lesions": self.lesions,
+            "scans": self.scans,
+            "area": self.area,
+            "sensitivity_at": {f"{at:g}": self.sensitivity_at(at) for at in AT},
+            "curve_is": ["threshold", "false positives per scan", "sensitivity"],
+            "curve": [
+                list(point) for point in zip(self.thresholds, self.false_positives, self.sensitivity, strict=True)
+            ],
+        }
+
+
+def froc(scans: Sequence[tuple[int, Iterable[Candidate]]]) -> Froc | None:
+    """The curve of (number of true lesions, candidates) of each scan; None without a true lesion.
+
+    Example:
+        One scan, two lesions. The first is marked twice, the second not at all, and one mark is false.
+
+        >>> marks = [Candidate("anterior", 0, 0, peak, lesion) for peak, lesion in ((0.9, 0), (0.8, None), (0.7, 0))]
+        >>> curve = froc([(2, marks)])
+        >>> curve.thresholds, curve.false_positives, curve.sensitivity
+        ((0.9, 0.8, 0.7), (0.0, 1.0, 1.0), (0.5, 0.5, 0.5))
+    """
+    lesions = 0
+    found: list[float] = []
+    false: list[float] = []
+    for number, candidates in scans:
+        best: dict[int, float] = {}
+        for one in candidates:
+            if one.lesion is None:
+                false.append(one.peak)
+            else:
+                best[one.lesion] = max(one.peak, best.get(one.lesion, 0.0))
+        found += best.values()
+        lesions += number
+    if not lesions:
+        return None
+    peaks = {one.peak for _, candidates in scans for one in candidates}
+    thresholds = np.array(sorted(peaks, reverse=True), np.float64)
+
+    def reached(scores: list[float]) -> np.ndarray:
+        return len(scores) - np.searchsorted(np.sort(scores), thresholds)
+
+    return Froc(
+        lesions,
+        len(scans),
+        tuple(thresholds.tolist()),
+        tuple((reached(false) / len(scans)).tolist()),
+        tuple((reached(found) / lesions).tolist()),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

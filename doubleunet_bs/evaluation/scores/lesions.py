@@ -7,6 +7,11 @@ Matching: a lesion matches when it shares at least one pixel with the other side
 default 0). The overlap is its intersection over union with everything of the other side that touches it. Pixels in
 other lesions of its own side do not count in the union. So a lesion that was predicted in two parts is detected, and
 two lesions that were predicted as one are both detected.
+
+Candidates of the FROC curve are the components of a view where the metastatic probability is at least `CANDIDATE_FROM`.
+The score of a candidate is its largest probability (its peak). It marks the true lesion in which its peak pixel lies.
+If it lies in none, the candidate is a false positive. One common pixel does not suffice here: a candidate that covers
+the whole body would mark all lesions.
 """
 
 import dataclasses
@@ -203,3 +208,63 @@ def _lesions(view: str, side: Components, common: np.ndarray, pixel_area: float,
         ScoredLesion(view, pixels, pixels * pixel_area, *centroid, *rest)
         for pixels, centroid, *rest in zip(*(column.tolist() for column in columns), strict=True)
     ]
+
+
+CANDIDATE_FROM = 0.1
+"""Least metastatic probability of a candidate of the FROC curve."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A place that may be a lesion.
+
+    Attributes:
+        view: "anterior" or "posterior".
+        row, column: of its peak in the prepared image. Of several equal pixels the one nearest to their mean position.
+        peak: largest metastatic probability, 0 to 1.
+        lesion: place of the true lesion it marks among the true lesions of the scan, from 0; None: a false positive.
+    """
+
+    view: str
+    row: int
+    column: int
+    peak: float
+    lesion: int | None
+
+
+def find_candidates(truth: np.ndarray, probability: np.ndarray) -> tuple[tuple[Candidate, ...], dict[str, float]]:
+    """The candidates of a merged image, anterior first, and the largest probability of each view.
+
+    Args:
+        truth: (rows, columns), bool or 0 and 1; the anterior view is the left half.
+        probability: (rows, columns) metastatic probability, 0 to 1.
+    """
+    lesions, peaks = 0, {}
+    candidates: list[Candidate] = []
+    for view, part in view_parts(truth):
+        left, values, true = part[1].start or 0, probability[part], find_components(truth[part])
+        peaks[view] = float(values.max(initial=0.0))
+        for row, column in _peaks(values):
+            number = int(true.labels[row, column])
+            lesion = lesions + number - 1 if number else None
+            candidates.append(Candidate(view, row, column + left, float(values[row, column]), lesion))
+        lesions += len(true)
+    return tuple(candidates), peaks
+
+
+def _peaks(values: np.ndarray) -> list[tuple[int, int]]:
+    """(row, column) of the peak of each candidate in one view."""
+    labels = find_components(values >= CANDIDATE_FROM).labels
+    rows, columns = np.nonzero(labels)
+    if not len(rows):
+        return []
+    which, value = labels[rows, columns], values[rows, columns]
+    highest = np.zeros(which.max() + 1, value.dtype)
+    np.maximum.at(highest, which, value)
+    top = value == highest[which]
+    rows, columns, which = rows[top], columns[top], which[top]
+    number = np.maximum(np.bincount(which), 1)
+    away = [place - (np.bincount(which, place) / number)[which] for place in (rows, columns)]
+    order = np.lexsort((columns, rows, np.hypot(*away).round(9), which))
+    _, first = np.unique(which[order], return_index=True)
+    return [(int(rows[one]), int(columns[one])) for one in order[first]]

@@ -16,8 +16,15 @@ from sklearn.metrics import roc_auc_score
 
 from doubleunet_bs.connected_components import find_components
 from doubleunet_bs.constants import BENIGN, CASE_NAME, METASTATIC, PATIENT_NAME, VIEWS
-from doubleunet_bs.evaluation.scores.froc import Candidate, find_candidates
-from doubleunet_bs.evaluation.scores.lesions import LesionCounts, ScoredLesion, match_lesions, match_view, view_parts
+from doubleunet_bs.evaluation.scores.lesions import (
+    Candidate,
+    LesionCounts,
+    ScoredLesion,
+    find_candidates,
+    match_lesions,
+    match_view,
+    view_parts,
+)
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.records import WITH_METASTASES, CaseRecord
 
@@ -66,7 +73,7 @@ class ScanScore:
     """One scan: pseudonyms, "positive" or "negative" as the cohort says, pixels of each view, lesions of both.
 
     `benign` is the same of benign lesions, of a model with that class; its counts are of their pixels.
-    `candidates` (see `scores.froc`) and `peaks`, the largest probability of each view, are None where probabilities
+    `candidates` (see `scores.lesions`) and `peaks`, the largest probability of each view, are None where probabilities
     are not known or not of interest.
     """
 
