@@ -1,5 +1,6 @@
 """Where results go: C-STORE to a DICOM node or STOW-RS to a DICOMweb service, again and again until they are stored."""
 
+import functools
 import os
 import threading
 from collections.abc import Iterable
@@ -120,7 +121,7 @@ class Sender(threading.Thread):
         destination = self.destination
         assert destination.url is not None
         session = requests.Session()
-        session.request = _with_timeout(session.request)  # type: ignore[method-assign]
+        session.request = functools.partial(session.request, timeout=_TIMEOUT)  # type: ignore[method-assign]
         headers = {}
         if destination.token:
             headers["Authorization"] = f"Bearer {os.environ[destination.token]}"
@@ -160,11 +161,3 @@ def _contexts(datasets: Iterable[Dataset]) -> list:
         if syntax.is_compressed:
             wanted[dataset.SOPClassUID, syntax] = [syntax]
     return [build_context(sop_class, syntaxes) for (sop_class, _), syntaxes in wanted.items()]
-
-
-def _with_timeout(request):
-    def bounded(*args, **kwargs):
-        kwargs.setdefault("timeout", _TIMEOUT)
-        return request(*args, **kwargs)
-
-    return bounded

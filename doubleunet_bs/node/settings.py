@@ -150,12 +150,15 @@ def _settings(content: dict[str, Any], folder: Path) -> NodeSettings:
         # A name on a model server is no path.
         if key in plain and (folder / plain[key]).is_dir():
             plain[key] = str(folder / plain[key])
+    place = {"host": "127.0.0.1"} | _values(monitor[0], "monitor.", ("host", "port"), ("port",)) if monitor else {}
+    keys = ("certificate", "key", "authority")
+    files = _values(tls[0], "tls.", keys, keys) if tls else {}
     settings = NodeSettings(
         **plain,
         receive=_receive(receive[0]) if receive else None,
         watch=folder / _values(watch[0], "watch.", ("folder",), ("folder",))["folder"] if watch else None,
-        monitor=_monitor(**_values(monitor[0], "monitor.", ("host", "port"), ("port",))) if monitor else None,
-        tls=_tls(tls[0], folder) if tls else None,
+        monitor=(place["host"], place["port"]) if place else None,
+        tls=Tls(*(folder / files[key] for key in keys)) if files else None,
         destinations=tuple(_destination(one) for one in sends),
     )
     _check(settings)
@@ -192,15 +195,6 @@ def _receive(table: dict[str, Any]) -> Receive:
     return Receive(
         peers=tuple(peers), **_values(table, "receive.", ("ae_title", "host", "port", "tls"), ("ae_title", "port"))
     )
-
-
-def _monitor(port: int, host: str = "127.0.0.1") -> tuple[str, int]:
-    return host, port
-
-
-def _tls(table: dict[str, Any], folder: Path) -> Tls:
-    keys = ("certificate", "key", "authority")
-    return Tls(**{key: folder / name for key, name in _values(table, "tls.", keys, keys).items()})
 
 
 def _destination(table: dict[str, Any]) -> Destination:
