@@ -1,23 +1,4 @@
-"""The files of a result: their names, which of them a user can choose, and where they go.
-
-result.json                     always: lesions, areas, model, gains, warnings; no name, ID, date or UID of the patient
-masks     mask_VIEW.npy         uint8 (1024, 256) in the pixels of the raw view: 1 metastatic, 2 benign
-          mask_VIEW.png         the same as 0, 255 and 128, to look at
-          regions_VIEW.npy      with a model of the skeleton: uint8 (1024, 256), 0 not bone, 1 to 12
-          regions_VIEW.png      the same as a coloured index image
-overlay   overlay.png           both raw views with the outlines of the prediction
-dicom     segmentation.dcm      not of pictures: DICOM segmentation of both views
-          segmentation_2.dcm    the second view, where the views are files of two series
-          lesions.dcm           DICOM structured report of the lesions; none without a lesion
-          bsi.dcm               DICOM structured report of the Bone Scan Index; with a skeleton
-          overlay.dcm           DICOM secondary capture of the overlay
-          scan.dcm              the de-identified scan that both refer to; not with the patient's identity
-labelme   annotation_VIEW.json  Labelme outlines to correct; not of a missing view
-          view_VIEW.png         the picture the outlines belong to
-report    report.html           a page to read
-          thumbnail.png         both views, small, for the index
-probability probability_VIEW.png  probability of metastatic in the pixels of the raw view, 16 bits: 65535 is 1
-"""
+"""The files of a result, which `predict --help` lists: their names, which a user can choose, and where they go."""
 
 import dataclasses
 import os

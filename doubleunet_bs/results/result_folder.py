@@ -78,7 +78,7 @@ def write_prediction(
     previous: ReportScan | None = None,
     skeleton: SkeletonResult | None = None,
 ) -> WrittenResult:
-    """Write a prediction into the folder `settings.out`/CASE. `result_files` lists the files.
+    """Write a prediction into the folder `settings.out`/CASE. `predict --help` lists the files.
 
     Args:
         settings: where to write, which outputs, whether an earlier result of this case is replaced.

@@ -82,18 +82,6 @@ def test_export_of_a_fold(trained_run):
     assert [file.name for file in trained_run.joinpath("fold_01").glob(".*")] == []
 
 
-@pytest.mark.slow
-def test_a_second_export_replaces_the_first(trained_run, tmp_path):
-    from doubleunet_bs.serving.export import export_fold
-
-    run = shutil.copytree(trained_run, tmp_path / "run")
-    (run / "fold_01" / "saved_model" / "left over").touch()
-    path = export_fold(open_run(run), 1)
-    assert path == run / "fold_01" / "saved_model"
-    assert not (path / "left over").exists()
-    assert (path / "saved_model.pb").stat().st_size > 0
-
-
 def test_a_failed_export_leaves_the_old_one(trained_run, tmp_path, monkeypatch):
     from doubleunet_bs.serving import export
 
