@@ -76,19 +76,13 @@ def test_agrees_with_scipy_and_turns_around():
     assert back.rank_biserial == pytest.approx(-there.rank_biserial)
     assert back.median_difference == pytest.approx(-there.median_difference)
     assert there.interval[0] <= there.median_difference <= there.interval[1]
+    # Paired by name, not by place.
+    assert compare_scans("a", "b", first, second[::-1]) == there
 
 
-def test_scans_are_paired_by_name_not_by_place():
-    first, second = with_dice([10, 50, 90]), with_dice([20, 60, 95])
-    assert compare_scans("a", "b", first, second[::-1]) == compare_scans("a", "b", first, second)
-
-
-def test_without_a_difference_there_is_no_test():
-    found = compare_scans("a", "b", with_dice([30, 40, 50]), with_dice([30, 40, 50]))
-    assert (found.ties, found.median_difference, found.p, found.rank_biserial) == (3, 0.0, None, None)
-
-
-def test_undefined_scans_are_left_out():
+def test_equal_and_undefined_scans_are_left_out():
+    equal = compare_scans("a", "b", with_dice([30, 40, 50]), with_dice([30, 40, 50]))
+    assert (equal.ties, equal.median_difference, equal.p, equal.rank_biserial) == (3, 0.0, None, None)
     found = compare_scans("a", "b", with_dice([None, 40, 50]), with_dice([30, None, 60]))
     assert (found.scans, found.undefined, found.median_difference) == (1, 2, pytest.approx(0.1))
     nothing = compare_scans("a", "b", with_dice([None]), with_dice([None]))
@@ -247,30 +241,25 @@ def test_one_fold(runs):
         compare_runs(runs, fold=3, settings=QUICK)
 
 
-def test_other_folds_are_refused(runs, tmp_path):
-    other = shutil.copytree(runs[0], tmp_path / "other")
+def test_other_folds_other_shards_and_too_few_runs_are_refused(runs, tmp_path):
+    other, untrained = tmp_path / "other", tmp_path / "untrained"
+    shutil.copytree(runs[0], other)
+    shutil.copytree(runs[0], untrained, ignore=shutil.ignore_patterns("fold_*"))
     folds = read_json(other / "folds.json")
     parts = folds["parts"]
     write_json(other / "folds.json", {**folds, "parts": [parts[1], parts[0], parts[2]]})
-    with pytest.raises(RunError, match=r"other: its folds are not those of .*first: copy folds\.json"):
-        compare_runs([runs[0], other], settings=QUICK)
-
-
-def test_other_shards_are_refused(runs, tmp_path):
-    shards = make_shards(tmp_path / "elsewhere", first=100)
-    other = make_run(tmp_path / "other", shards, folds=(1,))
-    with pytest.raises(RunError, match=r"other: trained on other shards than .*first \(.*elsewhere and .*shards\)"):
-        compare_runs([runs[0], other], settings=QUICK)
-
-
-def test_impossible_comparisons(runs, tmp_path):
+    strange = make_run(tmp_path / "strange", make_shards(tmp_path / "elsewhere", first=100), folds=(1,))
+    for second, message in (
+        (other, r"other: its folds are not those of .*first: copy folds\.json"),
+        (strange, r"strange: trained on other shards than .*first \(.*elsewhere and .*shards\)"),
+        (untrained, "no fold that all runs have trained .*untrained: none"),
+    ):
+        with pytest.raises(RunError, match=message):
+            compare_runs([runs[0], second], settings=QUICK)
     with pytest.raises(SettingsError, match="at least two"):
         compare_runs(runs[:1])
     with pytest.raises(SettingsError, match="named twice"):
         compare_runs([runs[0], runs[0]])
-    untrained = shutil.copytree(runs[0], tmp_path / "untrained", ignore=shutil.ignore_patterns("fold_*"))
-    with pytest.raises(RunError, match="no fold that all runs have trained .*untrained: none"):
-        compare_runs([runs[0], untrained], settings=QUICK)
 
 
 def test_runs_of_one_name_are_distinguished(runs, tmp_path):

@@ -44,30 +44,18 @@ def test_equal_folds_together_are_as_good_as_one(scored):
     assert summary.folds[0].postprocessed is None
 
 
-def test_files(scored):
-    _, summary, folder = scored
+def test_files_name_members_and_shards(scored, others):
+    """An ensemble's scans are not those the run was trained on: the report names both."""
+    run, summary, folder = scored
     content = json.loads((folder / "scores.json").read_text())
     assert read_scores(folder / "scores.json").to_json() == content
-    assert [member["fold"] for member in content["ensemble"]] == [1, 2]
-    assert content["scans_are"] == "phantoms"
+    assert [member["fold"] for member in content["ensemble"]] == [1, 2] and content["scans_are"] == "phantoms"
     assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary.to_json()))
-    assert {path.name for path in folder.iterdir()} == {
-        "predictions",
-        "report.html",
-        "scores.json",
-        "summary.csv",
-        "summary.json",
-        "table.tex",
-    }
-    assert "averaged" in (folder / "report.html").read_text()
-
-
-def test_the_report_names_the_shards_of_its_scans(scored, others):
-    """An ensemble's scans are not those the run was trained on: both fingerprints are there, each as what it is."""
-    run, _, folder = scored
+    names = "predictions report.html scores.json summary.csv summary.json table.tex"
+    assert sorted(path.name for path in folder.iterdir()) == names.split()
     own, shown = open_run(run).data["fingerprint"][:16], open_shards(others).fingerprint[:16]
-    assert own != shown
     page = (folder / "report.html").read_text(encoding="utf-8")
+    assert own != shown and "averaged" in page
     assert f"shards of these scans {shown}…, trained on the shards {own}…" in page
 
 
@@ -94,18 +82,13 @@ def test_probabilities_are_averaged(tmp_path, tensorflow):
     np.testing.assert_array_equal(mask, (grey >= 103).astype(np.uint8))
 
 
-def test_networks_of_one_class(tmp_path, tensorflow):
-    path = tmp_path / "one.keras"
-    intensity_model(32, 32, level=100, classes=1).save(path)
-    _, mask = open_model([path, path])(np.full((1, 32, 32), 120, np.uint8))
-    assert mask.all()
-
-
-def test_folds_of_different_sizes_are_refused(tmp_path, tensorflow):
+def test_networks_of_one_class_and_of_different_sizes(tmp_path, tensorflow):
     paths = []
     for size in (32, 48):
         paths.append(tmp_path / f"{size}.keras")
-        intensity_model(size, size).save(paths[-1])
+        intensity_model(size, size, level=100, classes=1).save(paths[-1])
+    _, mask = open_model([paths[0], paths[0]])(np.full((1, 32, 32), 120, np.uint8))
+    assert mask.all()
     with pytest.raises(RunError, match="images of different sizes"):
         open_model(paths)
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import auc
 
-from doubleunet_bs.evaluation.scores.comparable_scores import Froc, froc
+from doubleunet_bs.evaluation.scores.comparable_scores import froc
 from doubleunet_bs.evaluation.scores.lesions import Candidate, find_candidates
 
 
@@ -58,6 +58,8 @@ def test_curve_by_hand():
     assert [curve.sensitivity_at(x) for x in (0, 0.99, 1, 4)] == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
     # 1/3 from 0 to 1, 2/3 from 1 to 4.
     assert curve.area == pytest.approx((1 / 3 + 3 * 2 / 3) / 4)
+    content = curve.to_json()
+    assert content["curve"][1] == [0.8, 1.0, 1 / 3] and content["sensitivity_at"]["1"] == curve.sensitivity_at(1)
 
 
 def test_ends():
@@ -122,10 +124,3 @@ def test_equal_scores_count_as_in_random_order():
     curve = froc([(1, [candidate(1.0, 0), candidate(1.0)])])
     assert [curve.sensitivity_at(x) for x in (0, 0.5, 1, 3)] == [0.0, 0.5, 1.0, 1.0]
     assert curve.area == pytest.approx((0.5 + 3) / 4)
-
-
-def test_json_has_the_points():
-    content = Froc(2, 4, (0.9, 0.5), (0.0, 0.25), (0.5, 1.0)).to_json()
-    assert content["curve"] == [[0.9, 0.0, 0.5], [0.5, 0.25, 1.0]]
-    assert content["sensitivity_at"]["0.25"] == 1.0
-    assert content["sensitivity_at"]["0.5"] == 1.0

@@ -43,23 +43,18 @@ def test_patients_with_several_scans_count_once():
     assert found.auc == 0.5
 
 
-def test_without_normals_half_of_it_is_undefined_with_a_reason():
+def test_what_needs_normal_patients_is_undefined_without_with_a_reason():
     found = score_patients([scan(1, lesions=[lesion(probability=0.9)])], [], "they train")
     assert (found.sensitivity, found.specificity, found.auc) == (1.0, None, None)
-    assert found.false_positives_per_normal_scan is None
-    assert found.to_json()["reason"] == "they train"
+    assert found.false_positives_per_normal_scan is None and found.to_json()["reason"] == "they train"
     assert score_patients([], []).sensitivity is None
-
-
-def test_normal_scans_of_patients_with_metastases_are_no_normal_patients():
-    """Their false-positive lesions are counted; what needs a normal patient is undefined, and the reason says so."""
-    found = score_patients(
-        [scan(1, patient=1)], [scan(2, patient=1, group="negative", lesions=[lesion(probability=0.2)])]
-    )
+    assert score_patients([scan(1)], []).reason == "no normal scan was scored"
+    # False-positive lesions in normal scans of patients with metastases are counted all the same.
+    normal = scan(2, patient=1, group="negative", lesions=[lesion(probability=0.2)])
+    found = score_patients([scan(1, patient=1)], [normal])
     assert (found.normal_scans, found.false_positives_per_normal_scan) == (1, 1.0)
     assert (found.normals, found.specificity, found.auc) == (0, None, None)
     assert found.reason == "all normal scans are of patients with metastases"
-    assert score_patients([scan(1)], []).reason == "no normal scan was scored"
 
 
 def test_agrees_with_scikit_learn():

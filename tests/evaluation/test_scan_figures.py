@@ -1,11 +1,16 @@
-"""The pictures of report.html: which scans are shown, outlines, maps of errors, charts."""
+"""Pictures: overlays of scans, which scans a report shows, maps of errors, charts."""
+
+import types
 
 import numpy as np
 import pytest
+from PIL import Image
 from score_makers import scan
 
+from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, MIRRORED_WARNING, TRUE_POSITIVE, TRUTH
+from doubleunet_bs.display import place_names
 from doubleunet_bs.evaluation.charts import f1_chart, write_figures
-from doubleunet_bs.evaluation.scan_figures import chosen_scans, error_maps, tinted
+from doubleunet_bs.evaluation.scan_figures import chosen_scans, draw_case, error_maps, tinted
 from doubleunet_bs.runs.history import Epoch
 
 
@@ -73,3 +78,44 @@ def test_weak_probabilities_are_not_drawn():
     picture = tinted(np.array([[0.0, 0.04, 0.5, 1.0]]))
     assert picture[0, :, 3].tolist() == [0, 0, 136, 255]
     assert picture[0, 2].tolist() == [230, 130, 0, 136] and picture[0, 0].tolist() == [0, 0, 0, 0]
+
+
+def record(phantom=None, warnings=()):
+    return types.SimpleNamespace(case="case-0", phantom=phantom, warnings=warnings)
+
+
+@pytest.mark.parametrize("shape", [(160, 128), (32, 32)])
+def test_every_kind_of_pixel_has_its_colour_and_size(tmp_path, shape):
+    labels = np.ones(shape, np.uint8)
+    mask = np.zeros(shape, np.uint8)
+    labels[12:14, 2:8] = 2  # 12 true pixels ...
+    mask[12:14, 2:5] = 1  # ... 6 of them found
+    mask[20:22, 2:4] = 1  # and 4 wrong ones
+    path = tmp_path / "case.png"
+    draw_case(path, record(), np.full(shape, 40, np.uint8), labels, mask)
+    assert set(Image.open(path).info) <= {"dpi"}
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    scale = 960 // shape[0]
+    # Legend patches have the same colours: look at the panels only.
+    panels = picture[: int(picture.shape[0] * 0.94)]
+    for rgb, pixels in ((TRUE_POSITIVE, 6), (FALSE_POSITIVE, 4), (FALSE_NEGATIVE, 6), (TRUTH, 12)):
+        assert np.all(panels == rgb, axis=2).sum() == pixels * scale**2
+
+
+def test_phantoms_are_called_so_and_no_side_is_stated_where_it_is_in_doubt(tmp_path):
+    """In the title, and nowhere else does the picture of a phantom change."""
+    path, pictures = tmp_path / "case.png", {}
+    for name, of in (
+        ("plain", record(phantom=False, warnings=["few counts"])),
+        ("unknown", record()),
+        ("phantom", record(phantom=True)),
+        ("doubtful", record(warnings=[MIRRORED_WARNING])),
+    ):
+        draw_case(path, of, *np.zeros((3, 32, 32), np.uint8))
+        pictures[name] = np.asarray(Image.open(path).convert("L")).astype(int)
+    plain = pictures["plain"]
+    assert (plain == pictures["unknown"]).all() and (plain != pictures["doubtful"]).any()
+    rows, columns = np.nonzero(pictures["phantom"] != plain)
+    assert rows.size and rows.max() < 0.06 * len(plain) and columns.max() < 0.6 * plain.shape[1]
+    assert [text for _, text in place_names(100)] == ["R", "anterior", "L", "L", "posterior", "R"]
+    assert [text for _, text in place_names(100, [MIRRORED_WARNING])] == ["?", "anterior", "?", "?", "posterior", "?"]
