@@ -173,8 +173,9 @@ class _Node:
         try:
             results, reasons, scans = self._predict(study, networks)
         except ServerError as error:
-            # Its text names the server only. A study is not to blame.
-            self.trouble = SERVER_AWAY
+            # Its text names the server only. A study is not to blame. The model is asked for again, since the server may
+            # have another version of it by now.
+            self.trouble, self._networks = SERVER_AWAY, None
             self.log(self.trouble, study=study.number, reason=str(error))
             self.spool.postpone(study, FIRST_PAUSE, count=False)
         except Exception as error:  # noqa: BLE001 - whatever a study causes, the others must get their results

@@ -304,18 +304,15 @@ def test_a_server_with_another_model_costs_no_study(error, node, spool, study_fi
 def test_a_model_server_that_is_away_costs_nothing(node, spool, study_files, monkeypatch):
     monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
     take(spool, study_files())
-    node.open_model()
-    lesions = node._networks.lesions
-    segment = lesions.segment
-
-    def away(prepared):
-        raise ServerError("grpc://gpu:8500: no answer")
-
-    monkeypatch.setattr(lesions, "segment", away)
-    for _ in range(2 * ATTEMPTS):
-        node.step()
-    assert node.trouble == SERVER_AWAY and spool.figures()["studies"] == {"receiving": 1}
-    monkeypatch.setattr(lesions, "segment", segment)
+    with monkeypatch.context() as away:
+        away.setattr(
+            "doubleunet_bs.inference.predictor.Predictor.segment", raising(ServerError("gpu: changed version"))
+        )
+        for _ in range(2 * ATTEMPTS):
+            node.step()
+        # Whatever version the server has next is opened.
+        assert node.trouble == SERVER_AWAY and node._networks is None
+        assert spool.figures()["studies"] == {"receiving": 1}
     node.step()
     assert node.trouble == "" and spool.figures()["studies"] == {"sending": 1}
 
