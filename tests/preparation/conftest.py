@@ -10,6 +10,7 @@ from public_layouts import prepare_masks, write_masks, write_pictures
 
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.phantom.dicom import to_dicom
+from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 
 
 @functools.cache
@@ -97,6 +98,10 @@ class Cohort:
     def normal(self, name: str, number: int):
         self.scan(name, number)
         self.declare(f"{name},,breast,no")
+
+    def prepare(self, **options):
+        """The result of preparing the folders into `out`; `options` are those of the job."""
+        return prepare_cohort(CohortJob(self.scans, self.labels, **{"out": self.out} | options))
 
 
 @pytest.fixture

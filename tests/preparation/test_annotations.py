@@ -18,18 +18,13 @@ from doubleunet_bs.preparation.annotations import (
     read_annotation,
     read_regions,
 )
-from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.scans import BoneScan
 
 CLASSES = {"metastasis": 2, "non-metastatic": 1}
 
 
-def prepare(cohort, **others):
-    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, **others))
-
-
 def warnings_of(cohort):
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == ()
     return [record.warnings for record in result.records]
 
@@ -134,10 +129,10 @@ def png_of(cohort, stem, value):
 def test_a_png_that_contradicts_the_table_or_the_json_beside_it(cohort):
     cohort.scan("a", 1)
     png_of(cohort, "a_anterior", 1)
-    [problem] = prepare(cohort).rejected
+    [problem] = cohort.prepare().rejected
     assert problem.reason == "label-missing" and '--classes with {"1": "metastatic"}' in problem.message
     cohort.declare("a,A,breast,yes")
-    [problem] = prepare(cohort).rejected
+    [problem] = cohort.prepare().rejected
     assert problem.reason == "label-contradiction" and "PNG mask has only class 1" in problem.message
     cohort.label("a_posterior", (120, 400))
     [lines] = warnings_of(cohort)
@@ -147,7 +142,7 @@ def test_a_png_that_contradicts_the_table_or_the_json_beside_it(cohort):
 def test_class_1_alone_is_right_for_a_normal_scan(cohort):
     cohort.normal("a", 1)
     png_of(cohort, "a_anterior", 1)
-    assert prepare(cohort).written
+    assert cohort.prepare().written
 
 
 def test_all_files_that_cannot_be_read_are_named(tmp_path):
@@ -265,8 +260,7 @@ def test_scans_with_lesions_with_regions_and_with_both(cohort):
     for name in "ACD":
         for view in ("anterior", "posterior"):
             png(folder / f"{name}_{view}.png", drawn(3))
-    job = CohortJob(cohort.scans, cohort.labels, cohort.out, PreparationSettings(bin=4), regions=folder)
-    result = prepare_cohort(job)
+    result = cohort.prepare(settings=PreparationSettings(bin=4), regions=folder)
     assert not result.rejected
     dataset = open_shards(cohort.out, verify=True)
     assert [(case.group, case.has_regions) for case in dataset.cases] == [
@@ -291,19 +285,16 @@ def test_problems_of_region_files_are_listed_with_the_others(cohort):
     png(folder / "A_anterior.png", drawn(13))
     png(folder / "A_posterior.png", drawn(1))
     png(folder / "Z_posterior.png", drawn(1))
-    job = CohortJob(cohort.scans, cohort.labels, cohort.out, regions=folder)
-    result = prepare_cohort(job)
+    result = cohort.prepare(regions=folder)
     assert sorted((file.path, file.reason) for file in result.rejected) == [
         ("A.dcm", "region-unknown"),
         ("Z_posterior.png", "no-such-scan"),
     ]
     assert not cohort.out.exists()
-    missing = CohortJob(cohort.scans, cohort.labels, cohort.out, regions=cohort.root / "nowhere")
     with pytest.raises(SettingsError, match="no such folder"):
-        prepare_cohort(missing)
-    inside = CohortJob(cohort.scans, cohort.labels, folder / "shards", regions=folder)
+        cohort.prepare(regions=cohort.root / "nowhere")
     with pytest.raises(SettingsError, match="lies inside"):
-        prepare_cohort(inside)
+        cohort.prepare(out=folder / "shards", regions=folder)
 
 
 def test_the_file_of_a_posterior_sternum_is_named(cohort):
@@ -312,17 +303,17 @@ def test_the_file_of_a_posterior_sternum_is_named(cohort):
     cohort.positive("A", 1)
     for view, number in (("anterior", 5), ("posterior", 5)):
         png(folder / f"A_{view}.png", drawn(number))
-    [file] = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, regions=folder)).rejected
+    [file] = cohort.prepare(regions=folder).rejected
     assert (file.path, file.reason) == ("A.dcm", "region-sternum")
     assert "A_posterior.png: the posterior region mask has a sternum" in file.message
     png(folder / "A_posterior.png", drawn(0))
-    [file] = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, regions=folder)).rejected
+    [file] = cohort.prepare(regions=folder).rejected
     assert "A_posterior.png: the posterior view has no regions: draw both views" in file.message
 
 
 def test_shards_without_regions_stay_as_they_were(cohort):
     cohort.positive("A", 1)
-    prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, PreparationSettings(bin=4)))
+    cohort.prepare(settings=PreparationSettings(bin=4))
     content = json.loads((cohort.out / "dataset.json").read_text())
     assert not (cohort.out / "regions-00000.npy").exists() and set(content["shards"][0]) == {
         "cases",

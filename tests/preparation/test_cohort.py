@@ -18,11 +18,6 @@ from doubleunet_bs.scans.picture_files import PICTURE_WARNING
 from doubleunet_bs.scans.pseudonyms import Pseudonyms, load_file_table
 
 
-def prepare(cohort, **others):
-    options = {"out": cohort.out} | others
-    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, **options))
-
-
 def problems(result):
     return {(problem.path, problem.reason) for problem in result.rejected}
 
@@ -31,7 +26,7 @@ def test_positives_and_normals_go_in(cohort):
     cohort.positive("a", 1)
     cohort.normal("b", 2)
     cohort.declare("a,someone,prostate,yes")
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.written and result.rejected == ()
     dataset = open_shards(cohort.out, verify=True)
     positive, normal = dataset.cases
@@ -76,7 +71,7 @@ def test_all_problems_are_found_in_one_go_and_nothing_is_written(cohort):
     cohort.label("nobody_anterior", (9, 9))
     (cohort.scans / "letter.txt").write_text("not DICOM")
     cohort.declare("says-yes,,,yes", "says-no,,,no", "absent,,,no")
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert problems(result) == {
         ("twin.dcm", "duplicate"),
         ("forgotten.dcm", "label-missing"),
@@ -104,7 +99,7 @@ def test_labels_of_scans_that_are_not_there_are_a_note(cohort):
     cohort.declare("wb1,A,breast,yes", *(f"wb{number},B,breast,yes" for number in range(10, 30)))
     for number in range(10, 30):
         cohort.label(f"wb{number}_anterior", (9, 9))
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert (
         result.written
         and result.rejected == ()
@@ -121,7 +116,7 @@ def test_labels_of_scans_that_are_not_there_are_a_note(cohort):
 def test_a_line_without_a_scan_is_a_problem_while_a_scan_has_no_line(cohort):
     cohort.positive("a", 1)
     cohort.declare("other,A,breast,yes")
-    assert problems(prepare(cohort)) == {("patients.csv", "no-such-scan")}
+    assert problems(cohort.prepare()) == {("patients.csv", "no-such-scan")}
 
 
 @pytest.mark.parametrize("row", ["patient11", "patient11_ant.dcm", "patient11_antt", "Patient11_ANT"])
@@ -130,7 +125,7 @@ def test_a_line_near_a_scan_names_it(cohort, row):
     cohort.label("patient11_ant", (120, 400))
     cohort.label("patient11_post")
     cohort.declare(f"{row},A,breast,yes", "patient11_post,A,breast,yes")
-    [problem] = prepare(cohort).rejected
+    [problem] = cohort.prepare().rejected
     assert problem.message == f"there is no scan {row!r}: did you mean 'patient11_ant'?"
 
 
@@ -147,11 +142,11 @@ def test_a_file_that_may_be_the_annotation_is_not_passed_over(cohort, name):
     cohort.positive("wb37", 1)
     cohort.positive("wb38", 2)
     (cohort.labels / "wb37_posterior.json").rename(cohort.labels / name)
-    result = prepare(cohort)
+    result = cohort.prepare()
     [problem] = result.rejected
     assert (problem.path, problem.reason) == ("wb37.dcm", "label-name") and name in problem.message
     assert result.notes == (), "said once"
-    assert len(prepare(cohort, skip_invalid=True).records) == 1
+    assert len(cohort.prepare(skip_invalid=True).records) == 1
 
 
 def test_files_beside_a_whole_annotation_are_no_problem(cohort):
@@ -164,7 +159,7 @@ def test_files_beside_a_whole_annotation_are_no_problem(cohort):
         "wb4_posterior.xml", "wb390_posterior.json.txt",
     ):  # fmt: skip
         (cohort.labels / name).touch()
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == () and result.written
 
 
@@ -172,8 +167,8 @@ def test_the_rest_goes_in_when_asked_for(cohort):
     cohort.positive("a", 1)
     cohort.scan("b", 2)
     cohort.positive("c", 3)
-    assert not prepare(cohort).written
-    result = prepare(cohort, skip_invalid=True)
+    assert not cohort.prepare().written
+    result = cohort.prepare(skip_invalid=True)
     assert result.written and problems(result) == {("b.dcm", "label-missing")}
     assert len(open_shards(cohort.out)) == 2
     assert (cohort.root / "shards.rejected.json").exists()
@@ -181,7 +176,7 @@ def test_the_rest_goes_in_when_asked_for(cohort):
 
 def test_when_nothing_is_left_nothing_is_written(cohort):
     cohort.scan("b", 2)
-    result = prepare(cohort, skip_invalid=True)
+    result = cohort.prepare(skip_invalid=True)
     assert not result.written and not cohort.out.exists()
 
 
@@ -189,7 +184,7 @@ def test_two_headers_with_one_identity_and_other_counts_are_two_cases(cohort):
     cohort.positive("a", 1)
     cohort.positive("b", 2)
     write_as(cohort, "b", 2, "2.25.2")
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert problems(result) == set() and len({record.case for record in result.records}) == 2
     assert all(SHARED_UID_WARNING in record.warnings for record in result.records)
 
@@ -206,7 +201,7 @@ def test_a_file_that_takes_the_identity_of_another_while_preparing_is_refused(co
         return prepare_task(task, **others)
 
     monkeypatch.setattr(module, "prepare_task", changed_meanwhile)
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert problems(result) == {("b.dcm", "duplicate-identity")} and "header as a.dcm" in result.rejected[0].message
     assert not cohort.out.exists()
 
@@ -221,7 +216,7 @@ def test_one_name_in_two_folders_cannot_be_annotated(cohort):
     cohort.positive("a", 1)
     (cohort.scans / "below").mkdir()
     cohort.scan("below/a", 2)
-    assert problems(prepare(cohort)) == {("a.dcm", "ambiguous-name"), ("below/a.dcm", "ambiguous-name")}
+    assert problems(cohort.prepare()) == {("a.dcm", "ambiguous-name"), ("below/a.dcm", "ambiguous-name")}
 
 
 def test_annotations_of_every_kind_of_file(cohort):
@@ -234,7 +229,7 @@ def test_annotations_of_every_kind_of_file(cohort):
     mask[400:410, 120:130] = 2
     (cohort.labels / "deep").mkdir()
     Image.fromarray(mask).save(cohort.labels / "deep" / "png_anterior.png")
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == ()
     assert [record.metastatic_pixels for record in result.records] == [100, 121, 242]
     # One view is annotated, the other was perhaps forgotten.
@@ -244,20 +239,20 @@ def test_annotations_of_every_kind_of_file(cohort):
 
 def test_the_key_makes_pseudonyms_and_is_kept(cohort):
     cohort.positive("a", 1)
-    first = prepare(cohort).records[0]
+    first = cohort.prepare().records[0]
     key = cohort.root / "shards.identities.json"
     assert key.stat().st_mode & 0o777 == 0o600
     table = json.loads(key.read_text())
     assert table["cases"][first.case] == "2.25.2" and table["patients"][first.patient] == "ID-1"
-    again = prepare(cohort, out=cohort.root / "again", key=key).records[0]
+    again = cohort.prepare(out=cohort.root / "again", key=key).records[0]
     assert (again.case, again.patient) == (first.case, first.patient)
-    other = prepare(cohort, out=cohort.root / "other").records[0]
+    other = cohort.prepare(out=cohort.root / "other").records[0]
     assert other.case != first.case and other.patient != first.patient
 
 
 def test_pictures_to_look_at(cohort):
     cohort.positive("a", 1)
-    record = prepare(cohort, pictures=True).records[0]
+    record = cohort.prepare(pictures=True).records[0]
     dataset = open_shards(cohort.out)
     folder = cohort.out / "png"
     with Image.open(folder / f"{record.case}.png") as image:
@@ -292,7 +287,7 @@ def test_a_full_disk_leaves_nothing_behind(cohort, monkeypatch, place, failing_c
 
     monkeypatch.setattr(owner, name, write)
     with pytest.raises(BoneScanError, match="No space left on device"):
-        prepare(cohort)
+        cohort.prepare()
     assert sorted(path.name for path in cohort.root.iterdir()) == ["labels", "scans"]
 
 
@@ -301,19 +296,19 @@ def test_an_existing_output_is_left_alone(cohort):
     cohort.out.mkdir()
     (cohort.out / "precious").write_text("x")
     with pytest.raises(BoneScanError, match="exists already"):
-        prepare(cohort)
+        cohort.prepare()
     assert [path.name for path in cohort.root.iterdir() if "identities" in path.name] == []
 
 
 @pytest.mark.parametrize("place", ["scans", "labels/inside"])
 def test_an_output_inside_the_input_is_refused(cohort, place):
     with pytest.raises(SettingsError, match="lies inside"):
-        prepare(cohort, out=cohort.root / place)
+        cohort.prepare(out=cohort.root / place)
 
 
 def test_an_empty_folder_is_an_error(cohort):
     with pytest.raises(BoneScanError, match="no scan is in it"):
-        prepare(cohort)
+        cohort.prepare()
 
 
 def test_one_view_goes_in_when_allowed(cohort):
@@ -327,9 +322,9 @@ def test_one_view_goes_in_when_allowed(cohort):
     dataset.NumberOfDetectors = 1
     dataset.save_as(cohort.scans / "one.dcm", enforce_file_format=True)
     cohort.label("one", (120, 400))
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert not result.written and ("one.dcm", "missing-view") in problems(result)
-    result = prepare(cohort, allow_missing_view=True)
+    result = cohort.prepare(allow_missing_view=True)
     assert result.rejected == ()
     record = result.records[0]
     assert record.missing_views == ("posterior",) and record.metastatic_pixels == 121
@@ -342,7 +337,7 @@ def test_two_files_of_one_view_each_have_an_annotation_each(cohort):
     cohort.label("front", (120, 400))
     cohort.label("back", (100, 300), (140, 300))
     cohort.declare("back,Ann,breast,yes")
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == ()
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
@@ -358,7 +353,7 @@ def test_pictures_go_in_as_scans_and_leave_their_mark(cohort):
         mask[400:410, 120 + number : 130] = 2
         Image.fromarray(mask).save(cohort.labels / f"{number}_anterior.png")
     settings = PreparationSettings(source="pictures")
-    result = prepare(cohort, settings=settings)
+    result = cohort.prepare(settings=settings)
     assert result.rejected == () and [record.metastatic_pixels for record in result.records] == [90, 80]
     dataset = open_shards(cohort.out)
     assert dataset.settings.changes() == {"source": "pictures"} and dataset.cases[0].pixel_spacing_mm is None

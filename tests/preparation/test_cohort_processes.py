@@ -1,6 +1,8 @@
-"""Whole preparations that are spread over processes, interrupted or killed: the same bytes, or nothing."""
+"""Whole preparations over several processes, interrupted, killed or at the same time: the same bytes, or nothing."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,16 +10,10 @@ import time
 
 import pytest
 
-from doubleunet_bs.errors import BoneScanError, SettingsError
+from doubleunet_bs.errors import BoneScanError, DatasetError, SettingsError
 from doubleunet_bs.preparation import PreparationSettings, shards
 from doubleunet_bs.preparation import cohort as module
-from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
-from doubleunet_bs.preparation.shards import open_shards
-
-
-def prepare(cohort, **others):
-    options = {"out": cohort.out} | others
-    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, **options))
+from doubleunet_bs.preparation.shards import open_shards, patients_comparable
 
 
 def everything(folder):
@@ -35,8 +31,8 @@ def six(cohort, monkeypatch):
 
 def test_the_result_does_not_depend_on_the_number_of_workers(six):
     options = {"skip_invalid": True, "key": six.root / "key.json", "settings": PreparationSettings(bin=4)}
-    one = prepare(six, out=six.root / "one", **options)
-    two = prepare(six, out=six.root / "two", workers=2, **options)
+    one = six.prepare(out=six.root / "one", **options)
+    two = six.prepare(out=six.root / "two", workers=2, **options)
     assert everything(six.root / "one") == everything(six.root / "two")
     assert one.records == two.records and one.rejected == two.rejected
     assert len(everything(six.root / "one")) == 1 + 2 * 3
@@ -58,9 +54,9 @@ def test_an_interrupted_run_leaves_nothing(six, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "prepare_task", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            prepare(six, skip_invalid=True)
+            six.prepare(skip_invalid=True)
     assert sorted(six.root.rglob("*")) == before
-    assert prepare(six, skip_invalid=True).written
+    assert six.prepare(skip_invalid=True).written
 
 
 def test_a_folder_that_appears_meanwhile_is_left_alone(six, monkeypatch):
@@ -71,12 +67,12 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(six, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(module, "prepare_task", prepare_task)
             if not six.out.exists():
-                prepare(six, **options)
+                six.prepare(**options)
         return prepare_task(task, **others)
 
     monkeypatch.setattr(module, "prepare_task", with_another)
     with pytest.raises(BoneScanError, match="shards: Directory not empty"):
-        prepare(six, **options)
+        six.prepare(**options)
     assert len(open_shards(six.out, verify=True)) == 6 and not list(six.root.glob(".shards*"))
 
 
@@ -103,9 +99,9 @@ def test_a_killed_worker_is_one_line(six):
 @pytest.mark.parametrize("place", ["scans/key.json", "labels/below/key.json", "shards/key.json"])
 def test_a_key_among_inputs_or_shards_is_refused(six, place):
     with pytest.raises(SettingsError, match="key.json: lies inside"):
-        prepare(six, key=six.root / place)
+        six.prepare(key=six.root / place)
     assert not (six.root / place).exists()
-    assert prepare(six, key=six.labels / ".." / "key.json", skip_invalid=True).written
+    assert six.prepare(key=six.labels / ".." / "key.json", skip_invalid=True).written
 
 
 def test_nobody_else_reads_the_names_of_files(six, monkeypatch):
@@ -118,7 +114,7 @@ def test_nobody_else_reads_the_names_of_files(six, monkeypatch):
     monkeypatch.setattr(os, "replace", spy)
     mask = os.umask(0o022)
     try:
-        prepare(six, skip_invalid=True)
+        six.prepare(skip_invalid=True)
     finally:
         os.umask(mask)
     assert (listed.name, 0o600) in modes and listed.stat().st_mode & 0o777 == 0o600
@@ -155,8 +151,8 @@ def test_a_killed_run_leaves_no_process_and_no_shards(six):
     assert processes_of_session(run.pid) == []
     # It starts again.
     options = {"skip_invalid": True, "key": key, "pictures": True}
-    prepare(six, **options)
-    prepare(six, out=six.root / "whole", **options)
+    six.prepare(**options)
+    six.prepare(out=six.root / "whole", **options)
     assert everything(six.out) == everything(six.root / "whole")
 
 
@@ -173,3 +169,82 @@ def processes_of_session(session):
             if int(fields[3]) == session and fields[0] != "Z":
                 found.append(int(entry))
     return found
+
+
+@pytest.fixture
+def breast(cohort):
+    return cohort
+
+
+@pytest.fixture
+def prostate(cohort, tmp_path):
+    other = type(cohort)(tmp_path / "prostate")
+    other.positive("prostate", 7, "PROSTATE-ID")
+    return other
+
+
+def meanwhile(monkeypatch, name, work):
+    """Do `work` while the scan `name` is being prepared."""
+    prepare_task, results = module.prepare_task, []
+
+    def with_work(task, **others):
+        if name in task.path:
+            monkeypatch.setattr(module, "prepare_task", prepare_task)
+            results.append(work())
+        return prepare_task(task, **others)
+
+    monkeypatch.setattr(module, "prepare_task", with_work)
+    return results
+
+
+def test_two_preparations_at_once_keep_each_others_patients(tmp_path, breast, prostate, monkeypatch):
+    key = tmp_path / "key.json"
+    module.Pseudonyms.new().save(key)
+    breast.positive("breast", 2, "BREAST-ID")
+    other = meanwhile(monkeypatch, "breast", lambda: prostate.prepare(key=key))
+    results = [breast.prepare(key=key), *other]
+    assert [result.written for result in results] == [True, True]
+    table = json.loads(key.read_text())
+    assert sorted(table["patients"].values()) == ["BREAST-ID", "PROSTATE-ID"]
+    for result in results:
+        assert result.records[0].case in table["cases"] and result.records[0].patient in table["patients"]
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_shards_say_whether_their_patients_can_be_compared(tmp_path, breast, prostate):
+    breast.positive("breast", 2, "BREAST-ID")
+    for folder, key in ((breast, "one.json"), (prostate, "two.json")):
+        assert folder.prepare(key=tmp_path / key).written
+    one, two = open_shards(breast.out), open_shards(prostate.out)
+    assert patients_comparable(one, two) is False
+    shutil.rmtree(prostate.out)
+    assert prostate.prepare(key=tmp_path / "one.json").written
+    assert patients_comparable(one, open_shards(prostate.out)) is True
+    assert json.loads((tmp_path / "one.json").read_text())["key"] not in (breast.out / "dataset.json").read_text()
+    # Shards that do not know their key, as those made without one.
+    content = json.loads((breast.out / "dataset.json").read_text())
+    for content["key_mark"], says in ((None, None), (5, "damaged")):
+        (breast.out / "dataset.json").write_text(json.dumps(content))
+        if says:
+            with pytest.raises(DatasetError, match="`key_mark` is damaged"):
+                open_shards(breast.out)
+        else:
+            assert patients_comparable(open_shards(breast.out), two) is None
+
+
+def test_a_key_that_is_used_meanwhile_outlives_a_preparation_with_problems(tmp_path, breast, prostate, monkeypatch):
+    key = tmp_path / "key.json"
+    breast.scan("forgotten", 2)
+    other = meanwhile(monkeypatch, "forgotten", lambda: prostate.prepare(key=key))
+    assert not breast.prepare(key=key).written and other[0].written
+    assert other[0].records[0].patient in json.loads(key.read_text())["patients"]
+
+
+def test_a_key_that_is_named_is_made_at_once_and_any_other_only_with_shards(tmp_path, breast):
+    key = tmp_path / "key.json"
+    breast.scan("forgotten", 2)
+    assert not breast.prepare(key=None).written
+    assert not list(breast.root.glob("*.identities.json"))
+    assert not breast.prepare(key=key).written
+    made = key.read_text()
+    assert not breast.prepare(key=key).written and key.read_text() == made

@@ -8,12 +8,7 @@ import pytest
 from PIL import Image
 
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.shards import open_shards
-
-
-def prepare(cohort, **others):
-    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out, **others))
 
 
 def problems(result):
@@ -35,12 +30,12 @@ def test_annotations_in_linked_folders_are_found(cohort):
     (archive / "nobody.json").write_text("{}")
     (cohort.labels / "2019").symlink_to(archive)
     (archive / "up").symlink_to(cohort.labels)
-    assert prepare(cohort).notes == ("1 annotation file without a scan: 2019/nobody.json",)
+    assert cohort.prepare().notes == ("1 annotation file without a scan: 2019/nobody.json",)
     shutil.rmtree(cohort.out)
     (archive / "nobody.json").rename(archive / "notes.csv")
-    assert problems(prepare(cohort)) == {("2019/notes.csv", "unread-table")}
+    assert problems(cohort.prepare()) == {("2019/notes.csv", "unread-table")}
     (archive / "notes.csv").unlink()
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == () and result.records[0].metastatic_pixels == 121
 
 
@@ -53,7 +48,7 @@ def test_accents_may_be_composed_or_not(cohort, of_files, of_table):
     cohort.declare(
         unicodedata.normalize(of_table, f"{name},J\u00fcrgen,breast,yes"), f"{other},J\u00fcrgen,prostate,no"
     )
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == ()
     assert sorted(record.cancer for record in result.records) == ["breast", "prostate"]
     assert len({record.patient for record in result.records}) == 1
@@ -64,7 +59,7 @@ def test_capitals_in_the_view_do_not_lose_an_annotation(cohort, suffix):
     cohort.positive("a", 1)
     (cohort.labels / "a_posterior.json").unlink()
     cohort.label(f"a_{suffix}", (100, 300), (140, 300))
-    result = prepare(cohort, skip_invalid=True)
+    result = cohort.prepare(skip_invalid=True)
     assert result.rejected == () and result.records[0].warnings == ()
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
@@ -74,7 +69,7 @@ def test_a_view_in_the_name_of_a_scan_stays_a_part_of_it(cohort):
     cohort.one_view_files(1, "x_Anterior.dcm", "x_Posterior.dcm")
     cohort.label("x_Anterior", (120, 400))
     cohort.label("x_Posterior", (100, 300), (140, 300))
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == ()
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
@@ -83,7 +78,7 @@ def test_a_view_in_the_name_of_a_scan_stays_a_part_of_it(cohort):
 def test_the_picture_beside_its_annotation_is_not_taken_for_a_mask(cohort):
     cohort.positive("a", 1)
     Image.fromarray(np.full((1024, 256), 77, np.uint8)).save(cohort.labels / "a_anterior.png")
-    [problem] = prepare(cohort).rejected
+    [problem] = cohort.prepare().rejected
     assert (problem.path, problem.reason) == ("a.dcm", "label-ambiguous")
     assert problem.message.startswith("a_anterior.png: ") and "on which a_anterior.json was drawn" in problem.message
     assert "move it out of the labels folder" in problem.message
@@ -95,7 +90,7 @@ def test_one_name_in_two_folders_is_told_apart_by_the_folder(cohort):
         cohort.positive(f"{folder}/IM0001", number)
     cohort.label("p2/deep/IM0001_posterior", (100, 300), (140, 300))
     cohort.declare("p1/IM0001,Ann,breast,yes", "p2/deep/IM0001,Ben,prostate,yes")
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == ()
     first, second = result.records
     assert (first.cancer, first.metastatic_pixels) == ("breast", 121)
@@ -113,7 +108,7 @@ def test_a_name_that_does_not_say_which_is_refused_and_the_longer_one_named(coho
         cohort.declare("IM0001,,breast,yes")
     else:
         (cohort.labels / "p1" / "IM0001_anterior.json").rename(cohort.labels / "p3" / "IM0001_anterior.json")
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert problems(result) == {(f"p{number}/IM0001.dcm", "ambiguous-name") for number in (1, 2)}
     assert "call it p1/IM0001 in patients.csv" in result.rejected[0].message
     assert "folder p1 of the labels folder" in result.rejected[0].message
@@ -126,7 +121,7 @@ def test_two_files_of_one_name_in_one_folder_have_no_longer_name(cohort):
     for row in ("a,,breast,yes", "p1/a,,breast,yes"):
         cohort.rows = []
         cohort.declare(row)
-        result = prepare(cohort)
+        result = cohort.prepare()
         assert problems(result) == {("p1/a.dcm", "ambiguous-name"), ("p1/a.ima", "ambiguous-name")}
         assert all("rename it" in problem.message for problem in result.rejected)
 
@@ -137,7 +132,7 @@ def test_two_files_of_one_scan_may_have_one_name(cohort, name):
     cohort.label("IM0001_anterior", (120, 400))
     cohort.label("IM0001_posterior", (100, 300), (140, 300))
     cohort.declare(f"{name},Ann,prostate,yes")
-    result = prepare(cohort)
+    result = cohort.prepare()
     assert result.rejected == () and result.records[0].cancer == "prostate"
     labels = open_shards(cohort.out).labels(0)
     assert [int((half == 2).sum()) for half in (labels[:, :256], labels[:, 256:])] == [121, 242]
@@ -146,7 +141,7 @@ def test_two_files_of_one_scan_may_have_one_name(cohort, name):
 def test_of_two_files_of_one_name_an_annotation_must_say_the_view(cohort):
     cohort.one_view_files(1, "ant/IM0001", "post/IM0001")
     cohort.label("IM0001", (120, 400))
-    [problem] = prepare(cohort).rejected
+    [problem] = cohort.prepare().rejected
     assert problem.reason == "label-frame" and "IM0001_posterior.json" in problem.message
 
 
@@ -155,7 +150,7 @@ def test_lines_of_one_scan_must_say_the_same(cohort):
     cohort.positive("p1/a", 1)
     cohort.declare("a,Ann,breast,yes", "p1/a,Ben,breast,yes")
     with pytest.raises(DatasetError, match="'a' and 'p1/a' are one scan"):
-        prepare(cohort)
+        cohort.prepare()
 
 
 def test_a_line_for_a_scan_that_was_refused_is_no_problem_of_its_own(cohort):
@@ -163,7 +158,7 @@ def test_a_line_for_a_scan_that_was_refused_is_no_problem_of_its_own(cohort):
     cohort.positive("a", 1)
     (cohort.scans / "p1" / "b.dcm").write_text("not DICOM")
     cohort.declare("p1/b,,breast,yes")
-    assert problems(prepare(cohort)) == {("p1/b.dcm", "not-dicom")}
+    assert problems(cohort.prepare()) == {("p1/b.dcm", "not-dicom")}
 
 
 @pytest.mark.parametrize("folder", ["p1", "p3"])
@@ -173,7 +168,7 @@ def test_the_annotation_of_a_refused_scan_does_not_go_to_another_of_its_name(coh
     (cohort.scans / "p2" / "IM0001.dcm").write_text("not DICOM")
     cohort.label("p2/IM0001_anterior", (120, 400))
     cohort.label(f"{folder}/IM0001_posterior", (100, 300), (140, 300))
-    result = prepare(cohort, skip_invalid=True)
+    result = cohort.prepare(skip_invalid=True)
     assert problems(result) == {("p2/IM0001.dcm", "not-dicom")}
     # Of one scan that is left of its name the annotation may still lie in any other folder.
     assert result.records[0].metastatic_pixels == 242

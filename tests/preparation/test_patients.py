@@ -5,7 +5,6 @@ import json
 import pytest
 
 from doubleunet_bs.errors import DatasetError
-from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.patients import ISSUER_WARNING, PERSON_WARNING, Declaration, read_patients
 
 
@@ -105,7 +104,7 @@ def test_no_table(tmp_path):
 
 
 def records_of(cohort):
-    result = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out))
+    result = cohort.prepare()
     assert result.rejected == ()
     return result.records
 
@@ -195,17 +194,13 @@ def test_one_id_with_two_birth_dates_or_sexes_is_said(cohort, people, expected):
 def test_one_id_for_all_is_said_unless_the_table_says_who_is_who(cohort):
     persons(cohort, ("19500101", "F"), ("19610202", "M"), ("19700303", "F"))
     cohort.declare(*(f"s{number},P{number},breast,yes" for number in range(3)))
-    result = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.out))
+    result = cohort.prepare()
     assert result.notes == () and not any(PERSON_WARNING in record.warnings for record in result.records)
     assert len({record.patient for record in result.records}) == 3
     (cohort.labels / "patients.csv").unlink()
-    result = prepare_cohort(CohortJob(cohort.scans, cohort.labels, cohort.root / "again", workers=2))
+    result = cohort.prepare(out=cohort.root / "again", workers=2)
     assert result.notes == ("all 3 scans have one Patient ID: if they are of several patients, say so in patients.csv",)
     assert all(PERSON_WARNING in record.warnings for record in result.records)
-
-
-def prepare(cohort, **others):
-    return prepare_cohort(CohortJob(cohort.scans, cohort.labels, **({"out": cohort.out} | others)))
 
 
 @pytest.fixture
@@ -220,7 +215,7 @@ def two(cohort):
 @pytest.mark.parametrize("name", ["patients.csv", "Patients.csv", "PATIENTS.CSV"])
 def test_capitals_do_not_matter(two, name):
     (two.labels / "patients.csv").rename(two.labels / name)
-    result = prepare(two)
+    result = two.prepare()
     assert result.rejected == () and result.records[0].patient == result.records[1].patient
     assert [record.cancer for record in result.records] == ["breast", "breast"]
 
@@ -228,7 +223,7 @@ def test_capitals_do_not_matter(two, name):
 def test_two_tables_are_one_too_many(two):
     (two.labels / "PATIENTS.csv").write_text((two.labels / "patients.csv").read_text())
     with pytest.raises(DatasetError, match="PATIENTS.csv.*patients.csv.*keep one"):
-        prepare(two)
+        two.prepare()
 
 
 @pytest.mark.parametrize("place", ["labels/patients-breast.csv", "labels/breast/patients.csv", "scans/Patients.csv"])
@@ -237,10 +232,10 @@ def test_a_table_elsewhere_is_a_problem(two, place):
     path = two.root / place
     path.parent.mkdir(exist_ok=True)
     (two.labels / "patients.csv").rename(path)
-    [problem] = prepare(two).rejected
+    [problem] = two.prepare().rejected
     assert (problem.path, problem.reason) == (name, "unread-table") and "--patients" in problem.message
     assert (folder == "scans") == ("scans folder" in problem.message)
-    result = prepare(two, patients=path)
+    result = two.prepare(patients=path)
     assert result.rejected == () and result.records[0].patient == result.records[1].patient
 
 
@@ -248,23 +243,23 @@ def test_one_folder_for_scans_and_labels(two):
     for path in two.labels.iterdir():
         path.rename(two.scans / path.name)
     two.labels = two.scans
-    assert prepare(two).rejected == ()
+    assert two.prepare().rejected == ()
 
 
 def test_a_table_that_is_a_broken_link_is_an_error(two):
     (two.labels / "patients.csv").unlink()
     (two.labels / "patients.csv").symlink_to("nowhere")
     with pytest.raises(DatasetError, match="no such table"):
-        prepare(two)
+        two.prepare()
 
 
 def test_a_misspelt_column_stops_everything_and_other_columns_are_said(two):
     path = two.labels / "patients.csv"
     path.write_text(path.read_text().replace("patient,", "pateint,"))
     with pytest.raises(DatasetError, match="did you mean patient"):
-        prepare(two, skip_invalid=True)
+        two.prepare(skip_invalid=True)
     path.write_text(path.read_text().replace("pateint,", "age,"))
-    result = prepare(two)
+    result = two.prepare()
     assert len({record.patient for record in result.records}) == 2 and result.notes == (
         "patients.csv: columns that are not read: 'age'",
         "patients.csv lacks the column patient: patients are taken from the headers",
@@ -276,7 +271,7 @@ def test_patients_come_from_the_table_then_from_the_header(cohort):
         cohort.positive(name, number, header)
     # b has no line, but the PatientID of a: it follows a. d is another person than c, whatever the header says.
     cohort.declare("a,Ann,breast,", "c,Cleo,breast,", "d,Dora,breast,")
-    records = prepare(cohort).records
+    records = cohort.prepare().records
     a, b, c, d, e = (record.patient for record in records)
     assert a == b and len({a, c, d, e}) == 4
     assert all(patient.startswith("patient-") for patient in (a, c, d, e))
@@ -288,7 +283,7 @@ def test_what_the_table_says_is_never_changed(cohort):
     for name, number, header in (("a", 1, "ID-1"), ("a2", 2, "OLD-1"), ("b", 3, "ID-1"), ("c", 4, "OLD-1")):
         cohort.positive(name, number, header)
     cohort.declare("a,ID-1,breast,", "a2,ID-1,breast,", "b,ID-2,breast,")
-    a, a2, b, c = (record.patient for record in prepare(cohort).records)
+    a, a2, b, c = (record.patient for record in cohort.prepare().records)
     names = json.loads((cohort.root / "shards.identities.json").read_text())["patients"]
     # c has no line and follows a2, with which it shares the PatientID.
     assert [names[patient] for patient in (a, a2, b, c)] == ["ID-1", "ID-1", "ID-2", "ID-1"]
@@ -298,7 +293,7 @@ def test_a_header_that_stands_for_two_patients_assigns_nobody(cohort):
     for name, number in (("a", 1), ("b", 2), ("c", 3)):
         cohort.positive(name, number, "ID-1")
     cohort.declare("a,ID-1,breast,", "b,ID-2,breast,")
-    a, b, c = (record.patient for record in prepare(cohort).records)
+    a, b, c = (record.patient for record in cohort.prepare().records)
     assert a == c != b
 
 
@@ -306,10 +301,10 @@ def test_patients_who_may_be_one_are_said(cohort):
     for name, number, header in (("a", 1, "ID-07"), ("b", 2, "id 7"), ("c", 3, "ID-70"), ("d", 4, "x"), ("e", 5, "y")):
         cohort.positive(name, number, header)
     cohort.declare("d,Dora,breast,", "e,dora,breast,")
-    [note] = [line for line in prepare(cohort).notes if "are they one" in line]
+    [note] = [line for line in cohort.prepare().notes if "are they one" in line]
     assert note.endswith("see a.dcm, b.dcm, d.dcm and 1 more: are they one?")
     cohort.declare("a,1-17,,", "b,11-7,,")
-    [note] = [line for line in prepare(cohort, out=cohort.root / "again").notes if "are they one" in line]
+    [note] = [line for line in cohort.prepare(out=cohort.root / "again").notes if "are they one" in line]
     assert note.endswith("see d.dcm, e.dcm: are they one?")
 
 
@@ -319,6 +314,6 @@ def test_without_any_patient_each_scan_is_its_own(cohort):
         dataset = cohort.dataset(number)
         del dataset.PatientID
         dataset.save_as(cohort.scans / f"{name}.dcm", enforce_file_format=True)
-    records = prepare(cohort).records
+    records = cohort.prepare().records
     assert records[0].patient != records[1].patient
     assert all(any("no Patient ID in patients.csv" in line for line in record.warnings) for record in records)

@@ -17,7 +17,6 @@ from pydicom.dataset import Dataset
 from doubleunet_bs.dicom_files.header_values import is_phantom
 from doubleunet_bs.errors import BoneScanError, DatasetError
 from doubleunet_bs.preparation import PreparationSettings, prepare_scan, shards
-from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.preparation.records import count_cohort, make_record, parse_record
 from doubleunet_bs.preparation.shards import open_shards
 
@@ -295,8 +294,7 @@ def test_shards_say_which_cases_are_phantoms(cohort):
     dataset.ManufacturerModelName, dataset.ImageComments = "Discovery NM/CT 670", ""
     dataset.save_as(cohort.scans / "patient.dcm", enforce_file_format=True)
     cohort.declare("patient,,breast,no")
-    job = CohortJob(cohort.scans, cohort.labels, cohort.out, PreparationSettings(bin=4))
-    assert prepare_cohort(job).written
+    assert cohort.prepare(settings=PreparationSettings(bin=4)).written
     found = {case.group: case.phantom for case in open_shards(cohort.out).cases}
     assert found == {"positive": True, "negative": False}
 
