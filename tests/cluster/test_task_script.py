@@ -31,6 +31,7 @@ def task(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_120_tasks_are_every_fold_of_every_row_once(task):
     found = []
     for index in range(120):

@@ -6,14 +6,17 @@ from doubleunet_bs.__main__ import main
 
 
 @pytest.fixture
-def no_export(monkeypatch):
-    """Trainings leave an empty file in place of the SavedModel, which takes longer to write than they do."""
+def no_export(monkeypatch, tensorflow):
+    """Trainings run eagerly and leave an empty file for a SavedModel: tracing and export take longer than they do."""
 
     def export(run, fold):
         (run.fold_path(fold) / "saved_model").mkdir()
         (run.fold_path(fold) / "saved_model" / "saved_model.pb").touch()
 
     monkeypatch.setattr("doubleunet_bs.serving.export.export_fold", export)
+    tensorflow.config.run_functions_eagerly(True)
+    yield
+    tensorflow.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -80,6 +80,7 @@ def test_the_picture_shows_body_crop_and_row_640(file, tmp_path, capsys):
     assert letters[0].any() and letters[0].sum() == letters[1].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [

@@ -113,6 +113,7 @@ def test_baseline_jpeg_of_eight_bits(tmp_path, bits):
     assert len(scan.warnings) == 1 and "lossy" in scan.warnings[0]
 
 
+@pytest.mark.slow
 def test_a_stream_deeper_than_the_header_says(tmp_path):
     dataset = compressed([encode_jpeg_lossless(frame) for frame in FRAMES], JPEGLosslessSV1)
     dataset.BitsStored, dataset.HighBit = 12, 11

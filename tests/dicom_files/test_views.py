@@ -337,6 +337,7 @@ def test_a_mirrored_posterior_view_is_a_warning_of_the_scan_and_stays_as_it_is(t
     assert np.array_equal(scan.posterior, changed)
 
 
+@pytest.mark.slow
 def test_phantoms_raise_no_false_alarm():
     phantom = pytest.importorskip("doubleunet_bs.phantom.scan")
     for index in range(4):

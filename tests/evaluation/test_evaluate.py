@@ -87,6 +87,7 @@ def test_a_changed_preparation_is_among_the_changed_settings(evaluated):
         assert json.loads(file.read_text())["changed_settings"] == changed
 
 
+@pytest.mark.slow
 def test_results_say_in_which_precision_the_folds_were_trained(evaluated, own_run):
     """As `environment.json` does; where it does not, nothing is said."""
     path, before = evaluated
@@ -298,6 +299,7 @@ def test_no_run_another_format_and_nothing_trained(own_run, tmp_path):
         evaluate_run(own_run)
 
 
+@pytest.mark.slow
 def test_shards_that_moved(own_run, shards, tmp_path):
     content = read_json(own_run / "experiment.json")
     content["data"]["path"] = str(tmp_path / "gone")

@@ -16,6 +16,7 @@ def script(*arguments):
     return main(["evaluate", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_script_prints_the_scores(own_run, capsys):
     assert script(own_run, "--fold", 1, "--no-pictures") == 0
     row = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("fold 1 "))

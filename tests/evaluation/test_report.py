@@ -170,6 +170,7 @@ def test_one_file_and_nothing_else(report):
         assert len(re.findall(rf"<{tag}[ >]", page)) == page.count(f"</{tag}>"), tag
 
 
+@pytest.mark.slow
 def test_the_same_scores_give_the_same_page(report, tmp_path):
     path, _ = report
     before = path.read_bytes()

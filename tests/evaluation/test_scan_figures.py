@@ -54,6 +54,7 @@ def test_error_maps_show_where_the_errors_are():
     assert error_maps([wrong, right])[0][2].max() == pytest.approx(positives.max() / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "begin"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
 def test_the_same_figure_gives_the_same_file(tmp_path, kind, begin):
     written = []

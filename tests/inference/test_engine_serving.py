@@ -100,6 +100,7 @@ def test_more_images_than_one_request_takes(predictor):
         predictor._segmenter._ask("serving_default", {"image": images}, {})
 
 
+@pytest.mark.slow
 def test_raw_counts(predictor, trained_run, scan):
     """Four scans: more than gRPC's default message size, both ways."""
     counts = np.stack([np.stack([scan.anterior, scan.posterior])] * 4)

@@ -28,6 +28,7 @@ from doubleunet_bs.scans.labelme import draw_shapes, rasterize
 CLASSES = {"metastasis": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.8, 2, 5])
 def test_drawn_back_to_exactly_the_mask(sigma, tmp_path):
     rng = np.random.default_rng(1)

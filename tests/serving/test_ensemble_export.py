@@ -18,6 +18,8 @@ from doubleunet_bs.runs.run_folder import open_run
 
 LEVELS = {1: 120, 2: 150, 3: 190}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tensorflow):
@@ -74,7 +76,6 @@ def test_its_description_names_its_members(run, ensemble):
     assert len({one.weights_sha256 for one in description.members} | {description.weights_sha256}) == 4
 
 
-@pytest.mark.slow
 def test_some_folds_and_a_second_time(run, tmp_path, capsys):
     out = tmp_path / "pair"
     for folds in ("3,1", "2,3"):
@@ -86,7 +87,6 @@ def test_some_folds_and_a_second_time(run, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["pair"]
 
 
-@pytest.mark.slow
 def test_a_fold_that_found_nothing_is_taken_by_force_only(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     history = copy / "fold_02" / "history.csv"
