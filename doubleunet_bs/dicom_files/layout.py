@@ -6,6 +6,7 @@ import zipfile
 
 from pydicom.dataset import Dataset
 
+from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.dicom_files.decoders import check_decoder
 from doubleunet_bs.dicom_files.dicom_file import DicomFile, first_elements, load_file, load_header, pydicom_silence
 from doubleunet_bs.dicom_files.header_values import read_integer, read_items, read_numbers, read_text, read_texts
@@ -14,16 +15,9 @@ from doubleunet_bs.dicom_files.sources import FIRST_LOOK_BYTES, MAX_FILE_BYTES, 
 from doubleunet_bs.dicom_files.views import check_upright
 from doubleunet_bs.errors import ScanError
 
-# The raw matrix of one view (paper, section 2.3), and the finer one that is summed over 2 x 2 pixels to it.
-VIEW_SHAPE = (1024, 256)
-FINE_VIEW_SHAPE = (2048, 512)
-# (rows, columns) -> whether both views lie side by side, and `Layout.bin`.
-_SHAPES = {
-    VIEW_SHAPE: (False, 1),
-    FINE_VIEW_SHAPE: (False, 2),
-    (VIEW_SHAPE[0], 2 * VIEW_SHAPE[1]): (True, 1),
-    (FINE_VIEW_SHAPE[0], 2 * FINE_VIEW_SHAPE[1]): (True, 2),
-}
+SHAPES = {(n * RAW_SHAPE[0], m * n * RAW_SHAPE[1]): (m == 2, n) for n in (1, 2) for m in (1, 2)}
+"""(rows, columns) of an image -> whether both views lie side by side in it, and `Layout.bin`: one view has 1024 x 256
+pixels (paper, section 2.3), or 2048 x 512."""
 
 # Metres that the rows of a view may cover. A spacing in centimetres or micrometres would make every area wrong.
 SHORTEST_SCAN, LONGEST_SCAN = 1.0, 3.7
@@ -176,7 +170,7 @@ def _check_kind(dataset: Dataset) -> bool:
 
 def _has_whole_body_matrix(dataset: Dataset) -> bool:
     with contextlib.suppress(ScanError):
-        return read_numbers(dataset, "Rows") + read_numbers(dataset, "Columns") in _SHAPES
+        return read_numbers(dataset, "Rows") + read_numbers(dataset, "Columns") in SHAPES
     return False
 
 
@@ -217,7 +211,7 @@ def _layout_of_matrix(dataset: Dataset, rows: int, columns: int, frames: int) ->
     if frames > 2:
         message = f"has {frames} frames, not one of each view: export one energy window of a whole-body scan"
         raise ScanError(message, "too-many-frames")
-    side_by_side, block = _SHAPES.get((rows, columns), (None, 1))
+    side_by_side, block = SHAPES.get((rows, columns), (None, 1))
     if side_by_side is None or (side_by_side and frames == 2):
         if "STATIC" in read_texts(dataset, "ImageType"):
             message = f"is a static image of a part of the body, {size}, not a whole-body scan"
@@ -238,7 +232,7 @@ def _check_spacing(dataset: Dataset, size: str, block: int) -> None:
     if not 0.9 < row / column < 1.1:
         raise ScanError(f"has {size}, but its pixels are not square ({row:.2f} x {column:.2f} mm)", "wrong-matrix")
     # The usual matrix has pixels of 2.2 to 2.6 mm, with zoom for a child about 1.2 mm, and the finer one half of that.
-    length = row * block * VIEW_SHAPE[0] / 1000
+    length = row * block * RAW_SHAPE[0] / 1000
     if not SHORTEST_SCAN <= length <= LONGEST_SCAN:
         message = f"has {size} of {row:.3g} mm, which are {length:.3g} m: correct Pixel Spacing, or export a whole body"
         raise ScanError(message, "wrong-matrix")

@@ -13,12 +13,16 @@ BRIGHTNESS_RANGE = (7.0, 14.0)
 BRIGHTNESS_MARGIN = 1e-3
 """How far inside the open range a scan is brought that lies outside of it, in grey levels."""
 
-BACKGROUNDS = ("otsu", "log", "none")
-BRIGHTNESSES = ("per_scan", "per_view")
-BINS = (1, 2, 4)
-SOURCES = ("counts", "pictures")
-HISTOGRAMS = ("non-metastatic", "all")
-BENIGN_CLASSES = ("non-metastatic", "own")
+CHOICES: dict[str, tuple] = {
+    "background": ("otsu", "log", "none"),
+    "brightness": ("per_scan", "per_view"),
+    "bin": (1, 2, 4),
+    "otsu_histogram": ("non-metastatic", "all"),
+    "source": ("counts", "pictures"),
+    "benign": ("non-metastatic", "own"),
+}
+"""Of each setting but the class map."""
+
 LABEL_SETTINGS = ("background", "classes", "otsu_histogram", "benign")
 """Settings that change labels alone: the prepared image is the same."""
 
@@ -52,14 +56,8 @@ class PreparationSettings:
     benign: str = "non-metastatic"
 
     def __post_init__(self):
-        for name, value, choices in (
-            ("background", self.background, BACKGROUNDS),
-            ("brightness", self.brightness, BRIGHTNESSES),
-            ("bin", self.bin, BINS),
-            ("otsu_histogram", self.otsu_histogram, HISTOGRAMS),
-            ("source", self.source, SOURCES),
-            ("benign", self.benign, BENIGN_CLASSES),
-        ):
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
             # By type as well: True == 1 and 2.0 == 2.
             if not any(type(value) is type(choice) and value == choice for choice in choices):
                 raise SettingsError(f"{name} is {value!r}: it must be one of {', '.join(map(str, choices))}")

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from doubleunet_bs.constants import RAW_SHAPE
+from doubleunet_bs.dicom_files.layout import SHAPES
 from doubleunet_bs.dicom_files.pixels import bin_counts
 from doubleunet_bs.dicom_files.sources import Source, prefix_errors
 from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR
@@ -29,8 +30,6 @@ MASK_LEVELS = 3
 """Grey levels that a mask has at most, with black: background, non-metastatic, metastatic."""
 
 _MARKS = (b"\x89PNG", b"\xff\xd8\xff")
-# (height, width) -> how many pixels of a view side by side become one; both views may lie side by side.
-_SIZES = {(RAW_SHAPE[0] * n, RAW_SHAPE[1] * m * n): n for n in (1, 2) for m in (1, 2)}
 _MASK_MODES = ("1", "L", "P", "RGB")
 # As a word, or in capitals at the end of one: S_ant, Anterior, wholeBodyANT. Not: giant, Santos.
 _WORDS = {
@@ -60,9 +59,10 @@ def describe_picture(source: Source) -> tuple[int, int]:
         ScanError: "unreadable".
     """
     with contextlib.suppress(*PNG_ERRORS), _opened(source) as picture:
-        if (picture.height, picture.width) not in _SIZES:
+        if (picture.height, picture.width) not in SHAPES:
             return 0, 0
-        views, levels = 1 if 4 * picture.width == picture.height else 2, 0
+        side_by_side, _ = SHAPES[picture.height, picture.width]
+        views, levels = 1 + side_by_side, 0
         if picture.format == "PNG" and picture.mode in _MASK_MODES:
             with contextlib.suppress(*PNG_ERRORS):
                 levels = len(picture.convert("RGB").getcolors(MASK_LEVELS) or ())
@@ -139,7 +139,7 @@ def _read_grey(source: Source) -> np.ndarray:
     try:
         with _opened(source) as picture:
             shape = picture.height, picture.width
-            if shape not in _SIZES:
+            if shape not in SHAPES:
                 message = f"is a picture of {shape[0]} x {shape[1]} pixels: a view has 1024 x 256"
                 raise ScanError(message, "wrong-matrix")
             if picture.mode == "RGB":
@@ -163,4 +163,4 @@ def _read_grey(source: Source) -> np.ndarray:
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if np.median(border) > int(grey.max()) / 2:
         raise ScanError("is dark on white: invert the picture, hot must be bright", "inverted")
-    return bin_counts(grey, _SIZES[shape])
+    return bin_counts(grey, SHAPES[shape][1])
