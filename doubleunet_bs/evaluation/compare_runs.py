@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from doubleunet_bs import __version__
-from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.dataset.joined_shards import Paths
 from doubleunet_bs.display import PHANTOM_NOTE
 from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.evaluation.charts import mark_figure, paired_chart, write_figures
 from doubleunet_bs.evaluation.evaluate import check_lesions, open_run_data, provenance_of_runs, read_folds, score_fold
 from doubleunet_bs.evaluation.paper_tables import Provenance
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
@@ -22,7 +22,6 @@ from doubleunet_bs.evaluation.tables import Table, percent, table_text
 from doubleunet_bs.evaluation.write_summary import csv_text
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS
-from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.run_folder import Run, open_run
 
 METHOD = (
@@ -125,11 +124,24 @@ def compare_runs(
     runs = [open_run(path) for path in paths]
     for run in runs:
         check_lesions(run)
-    dataset, folds = _check_same(runs, data)
+    dataset = open_run_data(runs[0], data)
+    folds = read_folds(runs[0], dataset)
+    for run in runs[1:]:
+        run.check_data(dataset, dataset.path)
+        if read_folds(run, dataset).sha256() != folds.sha256():
+            raise RunError(
+                f"{run.path}: its folds are not those of {runs[0].path}: "
+                "copy folds.json into a new run folder before training"
+            )
     names = tuple(run.path.resolve().name for run in runs)
     if len(set(names)) < len(names):
         names = tuple(str(run.path) for run in runs)
-    common = _common_folds(runs, names, fold)
+    trained = [run.trained_folds() for run in runs]
+    common = tuple(sorted(set.intersection(*map(set, trained)) & set(trained[0] if fold is None else [fold])))
+    if not common:
+        there = [f"{name}: {', '.join(map(str, own)) or 'none'}" for name, own in zip(names, trained, strict=True)]
+        wanted = "no fold that all runs have trained" if fold is None else f"fold {fold} is not trained in all runs"
+        raise RunError(f"{runs[0].path} and others: {wanted} ({'; '.join(there)})")
     scores = tuple(tuple(score_fold(run, dataset, folds, number, settings) for number in common) for run in runs)
     scans = [tuple(scan for score in folds for scan in score.scans) for folds in scores]
     pairs = [
@@ -137,8 +149,8 @@ def compare_runs(
     ]
     left_out = tuple(
         (name, number)
-        for name, run in zip(names, runs, strict=True)
-        for number in run.trained_folds()
+        for name, own in zip(names, trained, strict=True)
+        for number in own
         if number not in common and fold is None
     )
     experiments = tuple(run.experiment.name + ("" if run.is_paper_row else " (changed)") for run in runs)
@@ -146,21 +158,6 @@ def compare_runs(
     return RunComparison(
         names, experiments, _differences(runs, scores), common, left_out, scores, holm_corrected(pairs), of
     )
-
-
-def _common_folds(runs: Sequence[Run], names: Sequence[str], fold: int | None) -> tuple[int, ...]:
-    """The folds that all runs have trained, or `fold` alone."""
-    common = set.intersection(*(set(run.trained_folds()) for run in runs))
-    if fold is not None:
-        common &= {fold}
-    if not common:
-        trained = "; ".join(
-            f"{name}: {', '.join(map(str, run.trained_folds())) or 'none'}"
-            for name, run in zip(names, runs, strict=True)
-        )
-        wanted = "no fold that all runs have trained" if fold is None else f"fold {fold} is not trained in all runs"
-        raise RunError(f"{runs[0].path} and others: {wanted} ({trained})")
-    return tuple(sorted(common))
 
 
 def format_comparison(comparison: RunComparison) -> str:
@@ -223,33 +220,10 @@ def write_comparison(folder: str | os.PathLike, comparison: RunComparison) -> No
         folder / "comparison.csv", csv_text([("fold", "case", "patient", "scans_are", *comparison.names), *scans])
     )
     write_text(folder / "comparison.txt", format_comparison(comparison) + "\n")
-    # Imported here: matplotlib takes half a second, and the comparison on the terminal needs none.
-    from doubleunet_bs.evaluation.charts import mark_figure, paired_chart, write_figures
-
-    phantoms = comparison.provenance.scans == PHANTOMS
+    figure = paired_chart(comparison.names, [dice for *_, dice in _dice_of_scans(comparison)])
+    mark_figure(figure, PHANTOM_NOTE if of == PHANTOMS else "")
     for kind in ("svg", "png"):
-        figure = paired_chart(comparison.names, [dice for *_, dice in _dice_of_scans(comparison)])
-        write_figures(folder, {"comparison": mark_figure(figure, PHANTOM_NOTE if phantoms else "")}, kind)
-
-
-def _check_same(runs: Sequence[Run], data: Paths | None) -> tuple[ShardedDataset, Folds]:
-    """Refuse runs whose scans or folds differ; returns the shards and the folds of all of them."""
-    first = runs[0]
-    for run in runs[1:]:
-        if run.data["fingerprint"] != first.data["fingerprint"]:
-            raise RunError(
-                f"{run.path}: trained on other shards than {first.path} ({run.data['path']} and {first.data['path']}): "
-                "compare runs on the same shards"
-            )
-    dataset = open_run_data(first, data)
-    folds = read_folds(first, dataset)
-    for run in runs[1:]:
-        if read_folds(run, dataset).sha256() != folds.sha256():
-            raise RunError(
-                f"{run.path}: its folds are not those of {first.path}: "
-                "copy folds.json into a new run folder before training"
-            )
-    return dataset, folds
+        write_figures(folder, {"comparison": figure}, kind)
 
 
 def _differences(runs: Sequence[Run], scores: Sequence[Sequence[FoldScores]]) -> dict[str, tuple[Any, ...]]:

@@ -12,7 +12,6 @@ from doubleunet_bs.display import PHANTOM_NOTE, hex_colour
 from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation import charts, tables
 from doubleunet_bs.evaluation.scan_figures import chosen_scans, error_maps, scan_figure
-from doubleunet_bs.evaluation.scores.statistics import Interval
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary, by_size, denominator, folds_in_mean
 from doubleunet_bs.evaluation.tables import Table, percent, with_unit
@@ -135,8 +134,7 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, An
         if changed
         else "All settings are those of the paper's row of that name."
     )
-    mean, lesions, patients = summary.mean, summary.lesions, summary.detection_mean
-    found = summary.intervals
+    mean, lesions = summary.mean, summary.lesions
     scans = counted(len(summary.scans), "scan")
     if not summary.scans and (unoutlined := sum(len(fold.unoutlined) + len(fold.normals) for fold in summary.folds)):
         scans = f"{counted(unoutlined, 'scan')} without outlines"
@@ -149,9 +147,11 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, An
         "warning": summary.provenance.notes[0] if summary.provenance.scans != PATIENTS else "",
         "quality_warning": tables.quality_warning(summary),
         "tiles": [
-            ("F1, pixels", with_unit(mean.f1_of_means), _interval_text(found.f1_of_means)),
-            ("precision, pixels", with_unit(mean.precision), _interval_text(found.precision)),
-            ("sensitivity, pixels", with_unit(mean.sensitivity), _interval_text(found.sensitivity)),
+            *(
+                (f"{name}, pixels", with_unit(getattr(mean, key)), f"95 % interval {percent(span)}" if span else "")
+                for name, key in (("F1", "f1_of_means"), ("precision", "precision"), ("sensitivity", "sensitivity"))
+                for span in [getattr(summary.intervals, key)]
+            ),
             (
                 "sensitivity, lesions",
                 with_unit(lesions.sensitivity),
@@ -163,12 +163,8 @@ def head(summary: Summary, image: tuple[int, int], trained: str) -> dict[str, An
                 f"{lesions.right} of {lesions.predicted} predicted lesions match",
             ),
             # Without the specificity a model that calls everybody positive looks perfect.
-            (
-                "sensitivity (patients with metastases)",
-                with_unit(patients["sensitivity"]),
-                _patients_behind(summary, "sensitivity", "patients"),
-            ),
-            ("specificity (normal patients without a finding)", *_specificity(summary)),
+            ("sensitivity (patients with metastases)", *_patients(summary, "sensitivity", "patients")),
+            ("specificity (normal patients without a finding)", *_patients(summary, "specificity", "normal patients")),
         ],
     }
 
@@ -197,23 +193,13 @@ def _setting_table(name: str, settings: Mapping[str, Any], changed: Mapping[str,
     return Table([name, "", ""], rows)
 
 
-def _specificity(summary: Summary) -> tuple[str, str]:
-    """The figure and a note, which says why where there is none."""
-    specificity = summary.detection_mean["specificity"]
-    if specificity is not None:
-        return with_unit(specificity), _patients_behind(summary, "specificity", "normal patients")
-    reasons = dict.fromkeys(fold.detection.reason for fold in summary.folds if fold.detection.reason)
-    return "not tested", "; ".join(reasons)
-
-
-def _patients_behind(summary: Summary, key: str, whom: str) -> str:
-    """Of how many patients a figure is, and that it is a mean over folds."""
+def _patients(summary: Summary, key: str, whom: str) -> tuple[str, str]:
+    """A figure by patient and of how many it is; why there is no specificity."""
+    value = summary.detection_mean[key]
+    if key == "specificity" and value is None:
+        return "not tested", "; ".join(dict.fromkeys(filter(None, (fold.detection.reason for fold in summary.folds))))
     mean = folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
-    return "; ".join(part for part in (f"{denominator(summary, key)} {whom}", mean) if part)
-
-
-def _interval_text(interval: Interval) -> str:
-    return "" if interval is None else f"95 % interval {percent(interval)}"
+    return with_unit(value), "; ".join(filter(None, (f"{denominator(summary, key)} {whom}", mean)))
 
 
 def _plain(value: Any) -> str:

@@ -8,7 +8,6 @@ import dataclasses
 import os
 import statistics
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,17 +207,12 @@ def _score_fold(run: Run, dataset: SkeletonDataset, fold: int, settings: Evaluat
     cases, counts = [], []
     for one in predict_regions(run, dataset, fold, numbers, settings):
         record = dataset.cases[one.index]
-        save_png(mask_path(run, fold, record.case), region_picture(one.mask))
+        save_png(folder / f"{record.case}_regions.png", region_picture(one.mask))
         if settings.pictures:
             save_png(folder / f"{record.case}.png", draw_regions(one.grey, one.labels, one.mask))
         cases.append(record.case)
         counts.append(count_regions(one.labels, one.mask))
     return SkeletonScores(tuple(cases), np.stack(counts))
-
-
-def mask_path(run: Run, fold: int, case: str) -> Path:
-    """Where the predicted index mask of a test scan is kept."""
-    return run.fold_path(fold) / PREDICTIONS / f"{case}_regions.png"
 
 
 def draw_regions(grey: np.ndarray, *masks: np.ndarray) -> np.ndarray:

@@ -251,7 +251,7 @@ def test_other_folds_other_shards_and_too_few_runs_are_refused(runs, tmp_path):
     strange = make_run(tmp_path / "strange", make_shards(tmp_path / "elsewhere", first=100), folds=(1,))
     for second, message in (
         (other, r"other: its folds are not those of .*first: copy folds\.json"),
-        (strange, r"strange: trained on other shards than .*first \(.*elsewhere and .*shards\)"),
+        (strange, "not the shards"),
         (untrained, "no fold that all runs have trained .*untrained: none"),
     ):
         with pytest.raises(RunError, match=message):
