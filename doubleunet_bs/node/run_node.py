@@ -173,7 +173,7 @@ class _Node:
         try:
             results, reasons, scans = self._predict(study, networks)
         except ServerError as error:
-            # Its text names the server only. A study is not to blame. The model is asked for again, since the server may
+            # Its text names the server only. A study is not to blame. The model is opened again: the server may
             # have another version of it by now.
             self.trouble, self._networks = SERVER_AWAY, None
             self.log(self.trouble, study=study.number, reason=str(error))
