@@ -309,26 +309,25 @@ class ScanReader:
             result = load_result(folder)
         except RunError:
             return "is damaged or of another version"
+        settings, index = self.settings, result.get("bone_scan_index")
+        outputs, bones = outputs_of(scan, settings.outputs), self.skeleton
         present = [view for view in VIEWS if view not in scan.missing_views]
-        settings, model_weights = self.settings, result["model"]["weights_sha256"]
-        if result.get("pixel_sha256", scan.pixel_sha256) != scan.pixel_sha256:
-            return "is that of a scan with other counts"
-        if model_weights != self.model.weights_sha256:
-            return f"by another model (weights {model_weights[:12]}, now {self.model.weights_sha256[:12]})"
-        if result.get("threshold") != self.threshold:
-            return f"with another threshold ({result.get('threshold') or 'none'})"
-        index = result.get("bone_scan_index")
-        wanted = None if self.skeleton is None else self.skeleton.weights_sha256
-        if (None if index is None else index["model"]["weights_sha256"]) != wanted:
-            return "by another model of the skeleton, or without one"
-        if index is not None and index["table"] != (table := choose_table(self.weights, scan.sex)[0].name):
-            return f"with the weight table {index['table']} (now {table})"
-        outputs, lesions = outputs_of(scan, settings.outputs), bool(result["lesions"])
+        there_and_now = {
+            "scan": (result.get("pixel_sha256", scan.pixel_sha256), scan.pixel_sha256),
+            "model": (result["model"]["weights_sha256"], self.model.weights_sha256),
+            "threshold": (result.get("threshold"), self.threshold),
+            "model of the skeleton": (index and index["model"]["weights_sha256"], bones and bones.weights_sha256),
+            "weight table": (index and index["table"], bones and choose_table(self.weights, scan.sex)[0].name),
+        }
+        if "dicom" in outputs:
+            kept = "kept" if settings.keep_identity else "none"
+            there_and_now["identity in its DICOM files"] = result["dicom"]["patient_identity"], kept
+        for what, (there, now) in there_and_now.items():
+            if there != now:
+                return f"with another {what} ({str(there)[:12]}, now {str(now)[:12]})"
         second = bool(result["dicom"].get("second_segmentation"))
-        for name in file_names(outputs, present, settings.keep_identity, lesions, wanted is not None, second):
+        lesions = bool(result["lesions"])
+        for name in file_names(outputs, present, settings.keep_identity, lesions, bones is not None, second):
             if not (folder / name).is_file() or not (folder / name).stat().st_size:
                 return f"without {name}"
-        kept = "kept" if settings.keep_identity else "none"
-        if "dicom" in outputs and result["dicom"]["patient_identity"] != kept:
-            return f"{'without' if settings.keep_identity else 'with'} the patient's identity"
         return None

@@ -61,7 +61,7 @@ def test_the_files_without_a_lesion_and_with_a_skeleton(scan, tmp_path, lesion, 
     assert reader.is_done(scan)
     if bones:
         reader.weights = "spiers1968"
-        with pytest.raises(RunError, match=r"with the weight table icrp110-.* \(now spiers1968\)"):
+        with pytest.raises(RunError, match=r"with another weight table \(icrp110-.*, now spiers1968\)"):
             reader.is_done(scan)
 
 
@@ -80,12 +80,12 @@ def test_only_a_whole_result_of_the_same_model_is_skipped(reader, scan):
         other.settings = dataclasses.replace(other.settings, overwrite=True)
         assert not other.is_done(scan)
 
-    refused("by another model", model={"weights_sha256": "cd" * 32})
+    refused("with another model ", model={"weights_sha256": "cd" * 32})
     refused("another threshold", threshold=0.3)
-    refused("of a scan with other counts", pixel_sha256="0" * 64)
+    refused("with another scan ", pixel_sha256="0" * 64)
     refused("damaged or of another version", format=1)
     refused("damaged or of another version", lesions="none")
-    refused("without the patient's identity", settings={"keep_identity": True})
+    refused("with another identity in its DICOM files", settings={"keep_identity": True})
     for name in file_names(OUTPUTS, VIEWS, False, lesions=True) - {"result.json"}:
         path = reader.folder / name
         content = path.read_bytes()
