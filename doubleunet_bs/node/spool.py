@@ -62,13 +62,11 @@ class Study:
 
     Attributes:
         number: its name in the log.
-        key: hash of its UID.
         folder: its received files.
         attempts: how often it was tried before.
     """
 
     number: int
-    key: str
     folder: Path
     attempts: int
 
@@ -237,7 +235,7 @@ class Spool:
                 return None
             database.execute("UPDATE study SET state = ?, attempts = attempts + 1 WHERE id = ?", (PREDICTING, row[0]))
         number, key, attempts = row
-        return Study(number, key, self.folder / "received" / key, attempts)
+        return Study(number, self.folder / "received" / key, attempts)
 
     def finish(self, study: Study, results: dict[str, Path], reason: str = "") -> str:
         """Note the results of a study for every destination, in one step.

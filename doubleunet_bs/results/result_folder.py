@@ -267,7 +267,7 @@ def describe_prediction(
         "case": prediction.case,
         "phantom": scan.phantom,
         "metastatic_pixels": sum(prediction.lesion_pixels.values()),
-        "created": created(),
+        "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "threshold": prediction.threshold,
         "mask_rule": prediction.mask_rule,
         "lesion_rule": f"connected areas of the mask of one view, {CONNECTIVITY} neighbours; foci match the views",
@@ -343,8 +343,3 @@ def describe_benign(prediction: Prediction) -> dict[str, dict[str, int]] | None:
         view: {"areas": len(find_components(mask)), "pixels": int(np.count_nonzero(mask))}
         for view, mask in prediction.benign.items()
     }
-
-
-def created() -> str:
-    """The local time with its offset, to the second: when a result was made."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
