@@ -98,20 +98,19 @@ def write_prediction(
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
     lesions = find_lesions(scan, prediction, areas)
     label = class_label(prediction.model.preparation.classes)
-    shapes = {view: lesion_shapes(areas[view], label) for view in present}
-    outlined = dict(shapes)
+    outlined = {view: lesion_shapes(areas[view], label) for view in present}
+    kinds = [shape["shape_type"] for view in present for shape in outlined[view]]
     if prediction.benign:
         # With the shapes of the metastatic areas `prepare --benign own` reads the prediction back.
         name = class_label(prediction.model.preparation.classes, NON_METASTATIC, CLASS_NAMES[NON_METASTATIC])
         for view in present:
-            outlined[view] = shapes[view] + lesion_shapes(find_areas(prediction.benign[view]), name)
-    bones = None if skeleton is None else bones_of(lesions, areas, skeleton.regions)
-    result = describe_prediction(scan, prediction, lesions, shapes, outputs, study, bones)
+            outlined[view] += lesion_shapes(find_areas(prediction.benign[view]), name)
+    bones = bones_of(lesions, areas, skeleton)
+    result = describe_prediction(scan, prediction, lesions, bones, outputs, study, kinds)
     result["previous"] = None if previous is None else previous.result["case"]
-    result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
+    _add_index(result, skeleton)
     if skeleton and previous:
         result["bone_scan_index"]["change"] = describe_change(result, previous.result)
-    result["warnings"] += skeleton.result_warnings if skeleton else ()
     tracking = tracking_uids(result, None if previous is None else previous.result)
     for lesion in result["lesions"]:
         lesion["tracking_uid"] = tracking[lesion["number"]]
@@ -182,17 +181,17 @@ def write_prediction(
 def bones_of(
     lesions: Sequence[PredictedLesion],
     areas: Mapping[str, Sequence[LesionArea]],
-    regions: Mapping[str, np.ndarray],
-) -> dict[int, Region]:
+    skeleton: SkeletonResult | None,
+) -> dict[int, Region] | None:
     """Number of a lesion -> the region that most of its pixels lie in; lesions outside of all regions are left out.
 
-    Args:
-        lesions, areas: from `find_lesions` and `find_areas`, in one order.
-        regions: view -> uint8 region mask in the pixels of the raw view.
+    `lesions` and `areas` come from `find_lesions` and `find_areas`, in one order. None without a skeleton.
     """
+    if skeleton is None:
+        return None
     found = {}
     for lesion, area in zip(lesions, (area for view in VIEWS for area in areas[view]), strict=True):
-        inside = regions[lesion.view][area.box][area.inside]
+        inside = skeleton.regions[lesion.view][area.box][area.inside]
         counts = np.bincount(inside, minlength=len(REGIONS) + 1)[1:]
         if counts.any():
             found[lesion.number] = REGIONS[int(counts.argmax())]
@@ -203,32 +202,34 @@ def report_scan(scan: BoneScan, prediction: Prediction, skeleton: SkeletonResult
     """What the report of another scan shows of this one; nothing is written."""
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
     lesions = find_lesions(scan, prediction, areas)
-    bones = None if skeleton is None else bones_of(lesions, areas, skeleton.regions)
-    result = describe_prediction(scan, prediction, lesions, {}, (), bones=bones)
-    if skeleton:
-        result["bone_scan_index"] = skeleton.to_json()
-        result["warnings"] += skeleton.result_warnings
+    result = describe_prediction(scan, prediction, lesions, bones_of(lesions, areas, skeleton))
+    _add_index(result, skeleton)
     counts = {view: getattr(scan, view) for view in VIEWS if view not in scan.missing_views}
     return ReportScan(result, areas, counts, regions=skeleton.regions if skeleton else {})
+
+
+def _add_index(result: dict[str, Any], skeleton: SkeletonResult | None) -> None:
+    result["bone_scan_index"] = None if skeleton is None else skeleton.to_json()
+    result["warnings"] += skeleton.result_warnings if skeleton else ()
 
 
 def describe_prediction(
     scan: BoneScan,
     prediction: Prediction,
     lesions: Sequence[PredictedLesion],
-    shapes: Mapping[str, list[dict[str, Any]]],
-    outputs: Collection[str],
-    study: SourceStudy | None = None,
     bones: Mapping[int, Region] | None = None,
+    outputs: Collection[str] = (),
+    study: SourceStudy | None = None,
+    kinds: Sequence[str | None] = (),
 ) -> dict[str, Any]:
     """The content of `result.json`. The scan is named by its pseudonym alone; a file that is not written is null.
 
     Args:
         scan, prediction, lesions: the scan, the prediction, and `find_lesions` of both.
-        shapes: view -> Labelme shapes; not of a missing view. Empty when none are made.
+        bones: from `bones_of`.
         outputs: members of `result_files.OUTPUTS`.
         study: the patient's identity, where the DICOM files carry it.
-        bones: from `bones_of`; None where no skeleton was predicted.
+        kinds: of the Labelme shapes of the lesions; empty when none are made.
     """
     regions = {number: region.name for number, region in (bones or {}).items()}
     prepared, model = prediction.prepared, prediction.model
@@ -256,8 +257,6 @@ def describe_prediction(
         }
     foci = find_foci(lesions, scan.pixel_spacing_mm, prediction.warnings, regions)
     number_of_focus = focus_numbers(foci)
-    kinds: list[str | None] = [shape["shape_type"] for view in VIEWS for shape in shapes.get(view, ())]
-    kinds = kinds or [None] * len(lesions)
     pixels = sum(lesion.pixels for lesion in lesions)
     body = sum(bodies.values())
     return {
@@ -278,7 +277,7 @@ def describe_prediction(
                 "focus": number_of_focus.get(lesion.number),
                 "region": regions.get(lesion.number),
             }
-            for lesion, kind in zip(lesions, kinds, strict=True)
+            for lesion, kind in zip(lesions, kinds or [None] * len(lesions), strict=True)
         ],
         "foci": None if foci is None else [dataclasses.asdict(focus) for focus in foci],
         "focus_rule": FOCUS_RULE,
