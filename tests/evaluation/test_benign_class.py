@@ -200,15 +200,20 @@ def test_masks_of_another_program_may_have_four_classes(run, shards, tmp_path, c
     assert "values must be 0, 1, 2 and 3" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
-def test_an_exported_model_predicts_both_kinds_of_lesions(run, tmp_path, engine):
-    from doubleunet_bs.inference.predictor import Predictor
+@pytest.fixture(scope="module")
+def saved(run):
+    """The SavedModel of fold 1."""
     from doubleunet_bs.serving.export import export_fold
 
-    saved = open_run(run).fold_path(1) / "saved_model"
-    if not saved.is_dir():
-        export_fold(open_run(run), 1)
+    export_fold(open_run(run), 1)
+    return open_run(run).fold_path(1) / "saved_model"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_an_exported_model_predicts_both_kinds_of_lesions(saved, engine):
+    from doubleunet_bs.inference.predictor import Predictor
+
     predictor = Predictor(saved, engine=engine)
     assert predictor.description.largest_mask == 2 and predictor.description.has_benign
     phantom = make_phantom(0, 0)
@@ -226,12 +231,7 @@ def test_an_exported_model_predicts_both_kinds_of_lesions(run, tmp_path, engine)
 
 
 @pytest.mark.slow
-def test_raw_counts_answer_with_both_kinds(run, tensorflow):
-    from doubleunet_bs.serving.export import export_fold
-
-    saved = open_run(run).fold_path(1) / "saved_model"
-    if not saved.is_dir():
-        export_fold(open_run(run), 1)
+def test_raw_counts_answer_with_both_kinds(saved, tensorflow):
     endpoint = tensorflow.saved_model.load(str(saved)).signatures["raw_counts"]
     phantom = make_phantom(0, 0)
     counts = np.stack([phantom.anterior, phantom.posterior])[None]
@@ -242,13 +242,14 @@ def test_raw_counts_answer_with_both_kinds(run, tensorflow):
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_a_result_tells_both_kinds_apart(run, tmp_path, capsys):
+@pytest.mark.slow
+def test_a_result_tells_both_kinds_apart(saved, tmp_path, capsys):
     from doubleunet_bs.results.stored_result import read_result
     from doubleunet_bs.scans.labelme import rasterize
 
     [scan] = (make_cohort(tmp_path / "made", 1, seed=1) / "scans").iterdir()
     outputs = ["--outputs", "masks,overlay,labelme,report", "--out", str(tmp_path / "out")]
-    assert main(["predict", str(scan), "--model", str(run / "fold_01"), *outputs]) == 0
+    assert main(["predict", str(scan), "--model", str(saved.parent), *outputs]) == 0
     [folder] = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
     result = read_json(folder / "result.json", RunError, "result")
     assert result["mask_values"]["2"] == "benign"
