@@ -9,8 +9,6 @@ from score_makers import fold, scan
 
 from doubleunet_bs.evaluation.paper_tables import PUBLISHED_SCORES, provenance
 from doubleunet_bs.evaluation.scores.comparable_scores import BenignScores, comparable_figures, comparable_scores
-from doubleunet_bs.evaluation.scores.lesions import Candidate
-from doubleunet_bs.evaluation.scores.scan_scores import scan_from_json
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import comparable_table, summary_text
 from doubleunet_bs.pixel_counts import PixelCounts
@@ -108,15 +106,6 @@ def test_without_probabilities_only_the_dice_is_left():
     assert (found.froc, found.patient_auc, set(found.image_auc.values())) == (None, None, {None})
     assert "evaluate again" in found.undefined["FROC and AUC"]
     assert comparable_scores([]).undefined == {}
-
-
-def test_candidates_read_back_and_earlier_scores_stay_readable():
-    one = seen(scan(1, tp=1), 0.9, 0.1, [Candidate("anterior", 3, 4, 0.9, None)])
-    one = dataclasses.replace(one, case="case-0123456789ab", patient="patient-0123456789ab")
-    content = one.to_json()
-    assert scan_from_json(content) == one
-    del content["candidates"], content["peaks"]
-    assert scan_from_json(content).candidates is None
 
 
 def test_means_over_folds_leave_out_what_is_undefined():

@@ -148,7 +148,9 @@ def test_views_of_a_scan_add_up_and_read_back():
     assert (scan.counts.tp, scan.counts.fp, scan.counts.fn) == (2, 3, 1)
     assert scan.dice == scan.counts.f1 == 4 / 8
     assert scan.probability == 0.5
-    assert scan_from_json(scan.to_json()) == scan
+    assert scan_from_json(scan.to_json()) == scan and scan.candidates
+    without = {name: value for name, value in scan.to_json().items() if name not in ("candidates", "peaks")}
+    assert scan_from_json(without).candidates is None
     damaged = scan.to_json() | {"tp": 3}
     with pytest.raises(ValueError, match="do not add up"):
         scan_from_json(damaged)

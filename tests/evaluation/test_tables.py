@@ -97,20 +97,15 @@ def test_table_2_is_consistent_with_itself():
         assert row.f1 == pytest.approx(harmonic, abs=0.0101)
 
 
-def test_standard_deviation_is_that_of_a_sample():
+def test_means_over_folds_by_hand():
     mean = mean_of_folds([(0.2, 0.5, 0.3), (0.4, 0.5, 0.5)])
+    # The standard deviation is that of a sample.
     assert (mean.precision_sd, mean.sensitivity_sd, mean.f1_sd) == pytest.approx((0.02**0.5, 0.0, 0.02**0.5))
-
-
-def test_undefined_folds_are_left_out_and_counted():
+    # Undefined folds are left out and counted.
     mean = mean_of_folds([(None, 0.0, 0.0), (0.6, 0.4, 0.48)])
     assert (mean.precision, mean.sensitivity, mean.f1_mean) == pytest.approx((0.6, 0.2, 0.24))
     assert mean.folds == {"precision": 1, "sensitivity": 2, "f1": 2}
-    assert mean.precision_sd is None
-    assert mean.f1_of_means == pytest.approx(0.3)
-
-
-def test_nothing_at_all():
+    assert mean.precision_sd is None and mean.f1_of_means == pytest.approx(0.3)
     assert mean_of_folds([(0.0, 0.0, 0.0)]).f1_of_means == 0.0
     # Nothing was predicted, and something was there: the F1 of the means is that of the fold.
     silent = mean_of_folds([(None, 0.0, 0.0)])
@@ -145,14 +140,10 @@ def test_the_terminal_has_all_tables_without_what_a_plain_one_cannot_print():
     assert lines.splitlines() == ["name      F1", "one        5", "longer  10.5", "all"]
 
 
-def test_table_of_one_fold_has_no_means():
-    table = pixel_table(Summary("dice", {}, 1, (fold(1, scan(0, 1, 3, 1)),)))
-    assert [row[0] for row in table.rows] == ["fold 1"] and table.strong == []
-
-
-def test_interval_stands_under_the_table():
+def test_table_of_one_fold_has_an_interval_and_no_means():
     summary = Summary("dice", {}, 2, (fold(1, scan(0, 10, 0, 0), scan(1, 0, 10, 10)),))
     table = pixel_table(summary)
+    assert [row[0] for row in table.rows] == ["fold 1", "95 % interval [1]"] and table.strong == []
     assert table.rows[1] == ["95 % interval [1]", "", *["0.0 to 100.0"] * 3, "", ""]
     assert "[1] 95 % interval: 2000 bootstrap draws (seed 0) of 2 patients, within each fold." in table.notes
     assert summary.to_json()["interval_95"]["precision"] == (0.0, 1.0)
@@ -214,12 +205,8 @@ def test_no_row_of_the_paper_beside_another_cancer(cancers, others):
         )
         assert (says in form) is (bool(others) and not form.startswith("method,"))
     assert (found.to_json()["paper"] is not None) is shown
-
-
-def test_what_phantoms_are_called_does_not_depend_on_their_cancer():
-    notes = Provenance("phantoms", {}, PAPER_ROWS["dice"], ("prostate",)).notes
-    assert "The paper's row is left out: these are not (or not known to be) scans of patients." in notes
-    assert not any("prostate" in note for note in notes)
+    # What phantoms are called does not depend on their cancer.
+    assert not any("prostate" in note for note in dataclasses.replace(found, scans="phantoms").notes)
 
 
 def test_an_ensemble_of_one_fold_is_called_so():
@@ -239,16 +226,6 @@ def test_csv():
     means = [row for row in rows if row["row"].startswith("mean")]
     assert [row["f1_is"] for row in means] == ["of the means", "mean over folds"] * 2
     assert {row["method"] for row in means} == {"Double U-Net", "intensity threshold"}
-
-
-def test_latex_is_whole():
-    tex = summary_tex(two_folds())
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
-    body = tex.partition(r"\begin{tabular}")[2]
-    assert not re.search(r"(?<!\\)[%&_#](?![^\n]*\\\\)", body.replace(" & ", ""))
-    for line in body.splitlines():
-        if " & " in line:
-            assert line.count(" & ") == 3 and line.endswith(r"\\")
 
 
 @pytest.mark.parametrize("folds", [1, 2])
@@ -280,9 +257,16 @@ def test_latex_notes_do_not_widen_the_table_and_intervals_are_there(folds):
     assert spans == expected
 
 
-def test_latex_says_which_means_leave_folds_out():
-    assert "Undefined in some folds, which are left out of that mean: precision (1)." in summary_tex(two_folds())
-    assert "interval" not in summary_tex(two_folds())  # one patient in each fold, too few to draw
+def test_latex_is_whole_and_says_which_means_leave_folds_out():
+    tex = summary_tex(two_folds())
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
+    body = tex.partition(r"\begin{tabular}")[2]
+    assert not re.search(r"(?<!\\)[%&_#](?![^\n]*\\\\)", body.replace(" & ", ""))
+    for line in body.splitlines():
+        if " & " in line:
+            assert line.count(" & ") == 3 and line.endswith(r"\\")
+    assert "Undefined in some folds, which are left out of that mean: precision (1)." in tex
+    assert "interval" not in tex  # one patient in each fold, too few to draw
 
 
 def test_lesions_and_minimum_size():
