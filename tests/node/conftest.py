@@ -6,8 +6,10 @@ import pytest
 
 pytest.importorskip("pynetdicom", reason="no DICOM network: the extra node is missing")
 
+import pydicom
 from hospital import make_study
 from orthanc import free_port
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from doubleunet_bs.node.settings import NodeSettings, Peer, Receive
 from doubleunet_bs.node.spool import Spool
@@ -45,6 +47,28 @@ def study_files(phantoms, tmp_path):
 
     def make(kind="two-frames", seed="1"):
         return make_study(phantoms / "phantom_0001.dcm", kind, tmp_path / "studies" / f"{kind}{seed}", seed)
+
+    return make
+
+
+@pytest.fixture
+def finished_study(spool, study_files):
+    """Make the result of a study, a secondary capture for the destination "pacs"; returns its file."""
+
+    def make(syntax=None):
+        path = study_files()[0]
+        spool.receive(spool.copy_in(str(path)), 0)
+        study = spool.next_study()
+        dataset = pydicom.dcmread(path)
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        if syntax:
+            dataset.compress(syntax, generate_instance_uid=False)
+        target = spool.results(study.number) / "overlay.dcm"
+        target.parent.mkdir(parents=True)
+        dataset.save_as(target)
+        spool.destinations = ("pacs",)
+        spool.finish(study, {dataset.SOPInstanceUID: target})
+        return target
 
     return make
 

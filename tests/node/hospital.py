@@ -165,6 +165,14 @@ class Sender(threading.Thread):
                     time.sleep(0.3)
 
 
+def wait_for(condition, seconds: float = 20) -> None:
+    """Wait until `condition()` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def tiny_disk(folder: Path, megabytes: int) -> bool:
     """Mount a small disk; False where that is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)

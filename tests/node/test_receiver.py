@@ -3,11 +3,10 @@
 import dataclasses
 import os
 import subprocess
-import time
 
 import pydicom
 import pytest
-from hospital import send, tiny_disk
+from hospital import send, tiny_disk, wait_for
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.node.receiver import Receiver, WatchFolder
@@ -48,10 +47,7 @@ def test_nobody_else_may_send(caller, called, receiver, settings, spool, study_f
     assert send(study_files(), settings.receive.port, caller, called) == []
     assert spool.next_study() is None
     # It is logged after the answer.
-    end = time.monotonic() + 20
-    while [event["event"] for event in events.seen] != ["association rejected"]:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: [event["event"] for event in events.seen] == ["association rejected"])
 
 
 def test_a_queue_that_cannot_be_written_is_out_of_resources(receiver, settings, spool, study_files):

@@ -1,34 +1,17 @@
 """What destinations get, what they refuse, and what happens while they are away."""
 
 import threading
-import time
 from io import BytesIO
 
 import pydicom
 import pytest
+from hospital import wait_for
 from orthanc import free_port, running_orthanc
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
 
 from doubleunet_bs.node.sender import Sender, UnavailableError
 from doubleunet_bs.node.settings import Destination
-
-
-@pytest.fixture
-def result(spool, study_files, tmp_path):
-    """A study with one result, an RLE-compressed secondary capture, for destination "pacs"."""
-    path = study_files()[0]
-    spool.receive(spool.copy_in(str(path)), 0)
-    study = spool.next_study()
-    dataset = pydicom.dcmread(path)
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.compress(RLELossless, generate_instance_uid=False)
-    target = spool.results(study.number) / "overlay.dcm"
-    target.parent.mkdir(parents=True)
-    dataset.save_as(target)
-    spool.destinations = ("pacs",)
-    spool.finish(study, {dataset.SOPInstanceUID: target})
-    return target
 
 
 class Pacs:
@@ -60,6 +43,12 @@ def datasets_in_memory(monkeypatch):
     from pynetdicom import _config
 
     monkeypatch.setattr(_config, "STORE_RECV_CHUNKED_DATASET", False)
+
+
+@pytest.fixture
+def result(finished_study):
+    """A result for the destination "pacs", compressed."""
+    return finished_study(RLELossless)
 
 
 def sender(settings, spool, events, **destination):
@@ -155,7 +144,7 @@ def test_a_sender_survives_whatever_a_pacs_does(settings, spool, result, events)
         pacs.abort = True
         one = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
         one.start()
-        _wait(lambda: any(event["event"] == "destination unavailable" for event in events.seen))
+        wait_for(lambda: any(event["event"] == "destination unavailable" for event in events.seen))
         assert one.is_alive() and spool.figures()["deliveries"] == {("pacs", "waiting"): 1}
         one.stop.set()
         one.join(10)
@@ -163,15 +152,8 @@ def test_a_sender_survives_whatever_a_pacs_does(settings, spool, result, events)
     with Pacs(RLELossless) as pacs:
         other = sender(settings, spool, events, ae_title="PACS", host="127.0.0.1", port=pacs.port)
         other.start()
-        _wait(lambda: events.seen[-1].get("reason") == "results not there")
+        wait_for(lambda: events.seen[-1].get("reason") == "results not there")
         assert other.is_alive()
         hidden.rename(result)
         other.stop.set()
         other.join(10)
-
-
-def _wait(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)

@@ -7,13 +7,12 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pydicom
 import pytest
+from hospital import wait_for
 from orthanc import free_port, require_program
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from doubleunet_bs.node.receiver import Receiver
 from doubleunet_bs.node.sender import Sender, UnavailableError
@@ -110,19 +109,9 @@ def pacs(certificates, tmp_path):
         process.terminate()
 
 
-def test_results_go_to_a_pacs_over_tls(pacs, secured, spool, study_files, events, certificates):
+def test_results_go_to_a_pacs_over_tls(pacs, secured, spool, finished_study, events, certificates):
     port, stored = pacs
-    path = study_files()[0]
-    spool.receive(spool.copy_in(str(path)), 0)
-    study = spool.next_study()
-    dataset = pydicom.dcmread(path)
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    target = spool.results(study.number) / "overlay.dcm"
-    target.parent.mkdir(parents=True)
-    dataset.save_as(target)
-    spool.destinations = ("pacs",)
-    spool.finish(study, {dataset.SOPInstanceUID: target})
+    target = finished_study()
 
     def sender(settings, tls=True):
         destination = Destination("pacs", "PACS", "127.0.0.1", port, tls)
@@ -141,17 +130,10 @@ def test_results_go_to_a_pacs_over_tls(pacs, secured, spool, study_files, events
     assert not list(stored.iterdir()) and spool.figures()["studies"] == {"sending": 1}
     sender(secured)._send_dicom(spool.deliveries("pacs"))
     [file] = stored.iterdir()
-    assert pydicom.dcmread(file).SOPInstanceUID == dataset.SOPInstanceUID
+    assert pydicom.dcmread(file).SOPInstanceUID == pydicom.dcmread(target).SOPInstanceUID
     assert spool.figures()["studies"] == {"done": 1}
 
 
 def _listens(port):
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
