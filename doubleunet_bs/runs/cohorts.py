@@ -38,17 +38,20 @@ def check_cohorts(dataset: ShardedDataset, other: ShardedDataset, other_patients
     if other.image_shape != dataset.image_shape:
         shapes = [" x ".join(map(str, cohort.image_shape)) for cohort in (other, dataset)]
         raise DatasetError(f"{other.path}: images of {shapes[0]} pixels, {dataset.path} has {shapes[1]}")
+    _check_comparable(dataset, other, other_patients)
+    check_no_common_scan(dataset, other, patients=True)
+
+
+def _check_comparable(dataset: ShardedDataset, other: ShardedDataset, other_patients: bool) -> None:
     check_prepared_alike(dataset, other)
     kinds = [scans_are(cohort.cases) for cohort in (other, dataset)]
     if kinds[0] != kinds[1]:
         # What a report says of its figures rests on the scans of the folds alone.
         raise DatasetError(
-            f"{other.path}: its scans are {kinds[0]}, those of {dataset.path} {kinds[1]}: pre-train on scans of the "
-            "same kind"
+            f"{other.path}: its scans are {kinds[0]}, those of {dataset.path} {kinds[1]}: use scans of the same kind"
         )
     if patients_comparable(dataset, other) is False and not other_patients:
         raise different_keys(dataset, other)
-    check_no_common_scan(dataset, other, patients=True)
 
 
 def check_normal_scans(dataset: ShardedDataset, experiment: Experiment, folds: Folds) -> None:
@@ -165,12 +168,7 @@ def check_start(experiment: Experiment, dataset: ShardedDataset, folds: Folds, f
     unseen = folds.negatives if experiment.negatives == "none" else ()
     tested = {*split.test, *(folds.negative_parts[0] if folds.is_published else unseen)}
     for seen, trained, validated in seen_by_start(start, other_patients):
-        check_prepared_alike(dataset, seen)
-        kinds = [scans_are(cohort.cases) for cohort in (seen, dataset)]
-        if kinds[0] != kinds[1]:
-            raise DatasetError(f"{start.path}: trained on {kinds[0]}, these are {kinds[1]}: start from the same kind")
-        if patients_comparable(dataset, seen) is False and not other_patients:
-            raise different_keys(dataset, seen)
+        _check_comparable(dataset, seen, other_patients)
         for held_out, by in ((tested, {*trained, *validated}), ({*split.validation}, trained)):
             case = _common_patient(dataset, held_out, seen, by)
             if case is not None:

@@ -8,7 +8,7 @@ Each fold mines with its own model: that of another fold has trained on scans th
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 
 from doubleunet_bs.constants import NON_METASTATIC
-from doubleunet_bs.dataset.folds import Split
 from doubleunet_bs.display import save_png
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json
@@ -28,24 +27,6 @@ from doubleunet_bs.training.training_state import DAMAGED_ARCHIVE
 
 FORMAT = 1
 LABELS, DESCRIPTION = "labels.npz", "mined.json"
-
-
-def check_unseen(
-    trained_on: Collection[str], mined_on: Collection[str], split: Split, patients: Mapping[str, str]
-) -> None:
-    """Refuse (`RunError`) a model that was trained on, or segments, a patient whom its fold validates or tests on.
-
-    Args:
-        trained_on, mined_on: cases. patients: case -> patient.
-    """
-    held_out = {patients[case] for case in (*split.validation, *split.test)}
-    for what, cases in (("was trained on", trained_on), ("is to segment", mined_on)):
-        seen = sorted(case for case in cases if case not in patients or patients[case] in held_out)
-        if seen:
-            raise RunError(
-                f"the mining model {what} {seen[0]}, whose patient validates or tests in this fold; train it on this "
-                "fold's own training scans"
-            )
 
 
 def mine_negatives(

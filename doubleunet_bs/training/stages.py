@@ -36,7 +36,6 @@ from doubleunet_bs.training.devices import Replicas, images_at_once
 from doubleunet_bs.training.negative_mining import (
     DESCRIPTION,
     MinedDataset,
-    check_unseen,
     load_mined,
     mine_negatives,
     save_mined,
@@ -159,13 +158,12 @@ class FoldStages:
 
     def mining_model(self) -> Trainer:
         """The training on the positive scans alone, whose model mines."""
-        title = f"fold {self.fold} mining model"
-        return self._trainer(MINING_MODEL, title, self.split.train, self.dataset, self._start)
+        return self._trainer(self._mining_task())
 
     def mine(self) -> Path:
         """Segment the normal scans with the finished mining model, keep its false positives, and return their folder.
 
-        Raises `RunError` for a model that has seen what this fold validates or tests on, or is not that of this fold.
+        Raises `RunError` for a model that was not trained on exactly the training scans of this fold.
         """
         path = stage_path(self.run, self.fold, MINED_NEGATIVES)
         model_path = self._checked_mining_model()
@@ -178,37 +176,32 @@ class FoldStages:
 
     def final(self) -> Trainer:
         """The training whose model is tested."""
-        experiment, title = self.run.experiment, f"fold {self.fold}"
-        weights = self._start
-        if experiment.negatives == "none":
-            return self._trainer(FOLD, title, self.split.train, self.dataset, weights)
-        train = self.split.train + self.split.negatives
-        if experiment.negatives == "otsu":
-            return self._trainer(FOLD, title, train, self.dataset, weights)
-        model_path = self._checked_mining_model()
-        sha256 = file_sha256(model_path / BEST_WEIGHTS)
-        normal = _indices(self.dataset, self.split.negatives)
-        mined_path = stage_path(self.run, self.fold, MINED_NEGATIVES)
-        mined = MinedDataset(self.dataset, load_mined(mined_path, self.dataset, normal, sha256))
-        if experiment.mining_start == "mined":
-            weights = model_path / BEST_WEIGHTS
-        return self._trainer(FOLD, title, train, mined, weights, mining_model_sha256=sha256)
+        experiment = self.run.experiment
+        dataset: Dataset = self.dataset
+        weights, mined_with = self._start, {}
+        if experiment.negatives == "mining":
+            model_path = self._checked_mining_model()
+            sha256 = file_sha256(model_path / BEST_WEIGHTS)
+            normal = _indices(self.dataset, self.split.negatives)
+            mined = load_mined(stage_path(self.run, self.fold, MINED_NEGATIVES), self.dataset, normal, sha256)
+            dataset, mined_with = MinedDataset(self.dataset, mined), {"mining_model_sha256": sha256}
+            if experiment.mining_start == "mined":
+                weights = model_path / BEST_WEIGHTS
+        train = self.split.train + (() if experiment.negatives == "none" else self.split.negatives)
+        return self._trainer(self._task(FOLD, train, dataset, weights, **mined_with))
 
-    def _trainer(
-        self,
-        stage: str,
-        title: str,
-        train: Sequence[str],
-        dataset: Dataset,
-        weights: Path | None,
-        **made_from: Any,
-    ) -> Trainer:
+    def _mining_task(self) -> TrainingTask:
+        return self._task(MINING_MODEL, self.split.train, self.dataset, self._start)
+
+    def _task(
+        self, stage: str, train: Sequence[str], dataset: Dataset, weights: Path | None, **made_from: Any
+    ) -> TrainingTask:
         train_cases = _indices(self.dataset, train)
         started_from = "pretrain_sha256" if self.run.experiment.transfer else "start_sha256"
         started = {started_from: file_sha256(self._start)} if self._start else {}
-        task = TrainingTask(
+        return TrainingTask(
             path=stage_path(self.run, self.fold, stage),
-            title=title,
+            title=f"fold {self.fold}" + (" mining model" if stage == MINING_MODEL else ""),
             experiment=self.run.experiment,
             dataset=dataset,
             train_cases=train_cases,
@@ -223,19 +216,17 @@ class FoldStages:
                 **made_from,
             },
         )
-        trainer = Trainer(task, self.replicas, self.show_progress)
-        if is_done(self.run, self.fold, stage):
-            check_made_from(task.path, {**task.made_from, "data_fingerprint": dataset.fingerprint})
-        return trainer
+
+    def _trainer(self, task: TrainingTask) -> Trainer:
+        if (task.path / KERAS_MODEL).is_file():
+            check_made_from(task.path, {**task.made_from, "data_fingerprint": task.dataset.fingerprint})
+        return Trainer(task, self.replicas, self.show_progress)
 
     def _checked_mining_model(self) -> Path:
         """The folder of this fold's mining model, which has not seen what the fold validates or tests on."""
-        path = stage_path(self.run, self.fold, MINING_MODEL)
-        trained_on = check_made_from(path, {"stage": MINING_MODEL, "fold": self.fold}).get("trained_on")
-        if not isinstance(trained_on, list):
-            raise RunError(f"{path / ENVIRONMENT}: does not say what the mining model was trained on")
-        check_unseen(trained_on, self.split.negatives, self.split, self.folds.patients)
-        return path
+        task = self._mining_task()
+        check_made_from(task.path, task.made_from)
+        return task.path
 
     def _pretrained_weights(self) -> Path | None:
         """The weights that all folds start from, of one and the same pre-training."""

@@ -7,9 +7,8 @@ import pytest
 from intensity_run import intensity_model
 from PIL import Image
 
-from doubleunet_bs.dataset.folds import make_folds
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.training.negative_mining import MinedDataset, check_unseen, load_mined, mine_negatives, save_mined
+from doubleunet_bs.training.negative_mining import MinedDataset, load_mined, mine_negatives, save_mined
 
 NORMAL = [5, 11, 17, 23]
 LEVEL = 140
@@ -91,20 +90,3 @@ def test_nothing_else_passes_for_them(saved, synthetic_shards):
     (saved / "mined.json").write_text("{}")
     with pytest.raises(RunError, match="format 1"):
         load_mined(saved, synthetic_shards, NORMAL, "abc")
-
-
-def test_a_model_that_has_seen_held_out_scans_may_not_mine(synthetic_shards):
-    folds = make_folds(synthetic_shards.cases, 4)
-    split = folds.split(1)
-    check_unseen(split.train, split.negatives, split, folds.patients)
-    for seen in (split.test[0], split.validation[-1]):
-        with pytest.raises(RunError, match=f"was trained on {seen}"):
-            check_unseen([*split.train, seen], split.negatives, split, folds.patients)
-    # The model of another fold has been trained on this one's test scans.
-    with pytest.raises(RunError, match="was trained on"):
-        check_unseen(folds.split(3).train, split.negatives, split, folds.patients)
-    # Another scan of a held-out patient counts like the one that is held out, and so does one that nobody knows.
-    patients = {**folds.patients, "twin": folds.patients[split.test[0]]}
-    for case in ("twin", "stranger"):
-        with pytest.raises(RunError, match=f"is to segment {case}"):
-            check_unseen(split.train, [case], split, patients)

@@ -264,7 +264,7 @@ def test_a_mining_model_of_another_fold_is_refused(copied):
     environment.write_text(json.dumps({**content, "fold": 1}))
     with pytest.raises(RunError, match="mining_model: made from another trained_on than this fold needs"):
         train(copied, resume=True)
-    with pytest.raises(RunError, match="was trained on case-.* validates or tests"):
+    with pytest.raises(RunError, match="mining_model: made from another trained_on than this fold needs"):
         fold_stages(open_run(copied), 1).mine()
 
 
