@@ -112,7 +112,7 @@ class Trainer:
             self._restore(state_file)
         remove_temporary(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        environment = training_environment(self.task, self.replicas, self._fingerprint, self.state)
+        environment = training_environment(self.task, self.replicas, self._fingerprint)
         write_json(self.path / ENVIRONMENT, environment)
         self.board = TensorBoardLog(self.path)
         try:

@@ -258,22 +258,14 @@ def training_fingerprint(task: TrainingTask, replicas: Replicas) -> dict[str, An
     }
 
 
-def training_environment(
-    task: TrainingTask, replicas: Replicas, fingerprint: dict[str, Any], state: TrainingState
-) -> dict[str, Any]:
+def training_environment(task: TrainingTask, replicas: Replicas, fingerprint: dict[str, Any]) -> dict[str, Any]:
     """The content of `environment.json`: versions, devices, settings and hashes, without a path or a user's name.
 
-    Versions and devices are those of this start, from `state`. "starts" lists all starts whose epochs are in the
-    result, each with the epochs and batches that were done before it.
-
-    Raises `RunError` where the `environment.json` of the interrupted training is damaged.
+    Versions and devices are those of the last start.
     """
-    start = {**describe_environment(), "devices": list(replicas.devices)}
-    done = {"epochs": state.epoch, "batches": state.batch}
-    earlier = _earlier_starts(task.path / ENVIRONMENT) if any(done.values()) else []
     return {
-        **start,
-        "starts": [*earlier, {"after": done, **start}],
+        **describe_environment(),
+        "devices": list(replicas.devices),
         "replicas": replicas.count,
         "precision": replicas.precision,
         "deterministic": fingerprint["deterministic"],
@@ -308,15 +300,6 @@ def check_made_from(path: Path, made_from: dict[str, Any]) -> dict[str, Any]:
         if content.get(key) != value:
             raise RunError(f"{path}: made from another {key} than this fold needs: remove the folder to train it again")
     return content
-
-
-def _earlier_starts(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    starts = read_environment(path.parent).get("starts", [])
-    if not isinstance(starts, list):
-        raise RunError(f"{path}: not a description of a training environment: remove it to continue without")
-    return starts
 
 
 def describe_environment() -> dict[str, Any]:

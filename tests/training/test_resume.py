@@ -1,6 +1,5 @@
 """An interrupted run goes on as if nothing had happened: the same weights, to the bit, and the same history."""
 
-import contextlib
 import dataclasses
 import os
 import signal
@@ -13,7 +12,6 @@ from trainers import fold_trainer
 from two_convolutions import two_convolutions
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import read_json
 from doubleunet_bs.runs.create_run import create_run
 from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.runs.history import read_history
@@ -176,20 +174,3 @@ def test_resuming_after_a_frozen_encoder_is_bit_identical(tmp_path, monkeypatch)
     with pytest.raises(Interrupted):
         trainer.train()
     assert_same(result(trainer_in(tmp_path / "run", freeze_encoder=2).train(resume=True)), expected)
-
-
-def test_environment_names_every_start_that_the_result_comes_from(tmp_path, monkeypatch):
-    """A training continued under another version of the source or of TensorFlow names both."""
-    first = trainer_in(tmp_path)
-    interrupt_after(first, 3)
-    for commit, trainer in (("a" * 40, first), ("b" * 40, trainer_in(tmp_path))):
-        source = {"commit": commit, "modified": False}
-        monkeypatch.setattr("doubleunet_bs.training.training_state._git_state", lambda source=source: source)
-        with contextlib.suppress(Interrupted):
-            trainer.train(resume=True)
-    content = read_json(trainer.path / "environment.json")
-    assert [start["source"]["commit"][0] for start in content["starts"]] == ["a", "b"]
-    batches = all_steps(trainer) // trainer.experiment.epochs
-    done = [start["after"]["epochs"] * batches + start["after"]["batches"] for start in content["starts"]]
-    assert done == [0, 3] and content["source"]["commit"] == "b" * 40
-    assert content["starts"][0]["packages"]["tensorflow"] and content["starts"][0]["devices"] == ["CPU:0"]
