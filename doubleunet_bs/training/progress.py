@@ -26,21 +26,24 @@ EXAMPLES = 3
 
 
 class TensorBoardLog:
-    """Event files in `folder`/tensorboard, flushed after every epoch. A resumed training adds others."""
+    """Event files in `folder`/tensorboard, flushed after every epoch. A resumed training adds others.
+
+    Training and validation are two series with the same names, which TensorBoard draws into one chart.
+    """
 
     def __init__(self, folder: Path):
-        there = importlib.util.find_spec("tensorboard") is not None
-        self._writer = tf.summary.create_file_writer(str(folder / "tensorboard")) if there else None
+        series = ("training", "validation") if importlib.util.find_spec("tensorboard") is not None else ()
+        self._writers = {one: tf.summary.create_file_writer(str(folder / "tensorboard" / one)) for one in series}
 
     def epoch(self, row: Epoch) -> None:
         """Write the figures of an epoch, without those that are undefined."""
-        if self._writer is None:
-            return
-        with self._writer.as_default():
-            for name, value in dataclasses.asdict(row).items():
-                if name != "epoch" and value is not None:
-                    tf.summary.scalar(name, value, step=row.epoch)
-        self._writer.flush()
+        for series, writer in self._writers.items():
+            with writer.as_default(row.epoch):
+                for name, value in dataclasses.asdict(row).items():
+                    of = "validation" if name.startswith("val_") else "training"
+                    if of == series and name != "epoch" and value is not None:
+                        tf.summary.scalar(name.removeprefix("val_"), value)
+            writer.flush()
 
     def examples(
         self, step: int, grey: np.ndarray, labels: np.ndarray, mask: np.ndarray, records: Sequence[CaseRecord]
@@ -50,7 +53,7 @@ class TensorBoardLog:
         Args:
             grey, labels, mask: (n, rows, columns) uint8 images, uint8 classes, and bool where metastatic is predicted.
         """
-        if self._writer is None:
+        if not self._writers:
             return
         legend = [("TP", TRUE_POSITIVE), ("FP", FALSE_POSITIVE), ("FN", FALSE_NEGATIVE)]
         phantom = any(record.phantom for record in records)  # for all: pictures of one event have one size
@@ -60,14 +63,14 @@ class TensorBoardLog:
                 for image, *case, record in zip(grey, labels, mask, records, strict=True)
             ]
         )
-        with self._writer.as_default():
-            tf.summary.image("validation", pictures, step=step, max_outputs=len(pictures))
-        self._writer.flush()
+        with self._writers["validation"].as_default(step):
+            tf.summary.image("validation", pictures, max_outputs=len(pictures))
+        self._writers["validation"].flush()
 
     def close(self) -> None:
         """End the event files."""
-        if self._writer is not None:
-            self._writer.close()
+        for writer in self._writers.values():
+            writer.close()
 
 
 def draw_progress(path: str | os.PathLike, epochs: Sequence[Epoch], title: str) -> None:

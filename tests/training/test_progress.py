@@ -9,7 +9,7 @@ from synthetic_shards import SyntheticShards
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from doubleunet_bs.constants import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
-from doubleunet_bs.runs.history import COLUMNS, Epoch
+from doubleunet_bs.runs.history import Epoch
 from doubleunet_bs.training.progress import TensorBoardLog
 
 
@@ -22,19 +22,25 @@ def test_figures_and_overlays_come_back(tmp_path):
     grey, labels = (np.stack([part(index) for index in range(3)]) for part in (shards.grey, shards.labels))
     board.examples(2, grey, labels, labels == 1, shards.cases[:3])
     board.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
-    assert set(events.Tags()["tensors"]) == {*COLUMNS, "validation"} - {"epoch"}
+    logs = {}
+    for series in ("training", "validation"):
+        logs[series] = EventAccumulator(str(tmp_path / "tensorboard" / series), size_guidance={"tensors": 0})
+        logs[series].Reload()
+    figures = {"loss", "precision", "sensitivity", "f1"}
+    # Equal names: one chart.
+    assert {series: set(events.Tags()["tensors"]) for series, events in logs.items()} == {
+        "training": {*figures, "learning_rate", "seconds"},
+        "validation": {*figures, "validation"},
+    }
 
-    def values(tag):
-        tensors = [(event.step, event.tensor_proto) for event in events.Tensors(tag)]
-        return [
-            (step, np.frombuffer(one.tensor_content, np.float32).sum() + sum(one.float_val)) for step, one in tensors
-        ]
+    def values(series, tag):
+        found = [(event.step, event.tensor_proto) for event in logs[series].Tensors(tag)]
+        return [(step, np.frombuffer(one.tensor_content, "f4").sum() + sum(one.float_val)) for step, one in found]
 
-    assert values("loss") == [(1, 1.5), (2, 0.75)]
-    assert values("precision") == [(2, 0.5)]
-    [pictures] = events.Tensors("validation")
+    assert values("training", "loss") == [(1, 1.5), (2, 0.75)]
+    assert values("training", "precision") == [(2, 0.5)]
+    assert [step for step, _ in values("validation", "loss")] == [1, 2]
+    [pictures] = logs["validation"].Tensors("validation")
     width, height, *pngs = pictures.tensor_proto.string_val
     assert pictures.step == 2 and len(pngs) == 3 and int(width) == 32 and int(height) > 32
     with Image.open(io.BytesIO(pngs[0])) as image:
