@@ -14,7 +14,7 @@ from doubleunet_bs.phantom.soft_tissue import Surfaces
 
 ROWS, COLUMNS = RAW_SHAPE
 SPACINGS_MM = (2.26, 2.332, 2.398)
-BODY_ROWS = (652, 756)
+BODY_ROWS, VARIED_BODY_ROWS = (652, 756), (600, 890)
 FIELD_OF_VIEW_MM = 540.0
 ATTENUATION = 0.11  # per cm
 # Depth (cm) under the skin up to which each point spread (sigma, mm) holds.
@@ -189,6 +189,42 @@ def draw_acquisition(rng: np.random.Generator, height_cm: float) -> Acquisition:
         posterior_share=float(np.clip(rng.normal(0.91, 0.04), 0.83, 0.98)),
         background=float(np.clip(0.05 + 0.22 * (counts / 3e6) * rng.uniform(0.3, 1.6), 0.05, 0.6)),
         motion=motion,
+    )
+
+
+def vary_acquisition(rng: np.random.Generator, acquisition: Acquisition, height_cm: float) -> Acquisition:
+    """The same settings with another pixel size, place, field of view, scan length, resolution, counts and noise.
+
+    Beyond the usual ranges on purpose, as `patient.vary_patient`.
+
+    Args:
+        rng: random numbers. acquisition: as drawn.
+        height_cm: from vertex to toes.
+    """
+    spacing = float(np.clip(height_cm * 10 / rng.uniform(*VARIED_BODY_ROWS), 1.8, 3.0))
+    rows = height_cm * 10 / spacing
+    top = float(rng.uniform(20, max(21.0, ROWS - rows - 20)))
+    half = min(COLUMNS / 2, rng.uniform(430, 600) / spacing / 2)
+    left = int(round(COLUMNS / 2 - half))
+    end = rows + rng.uniform(5, 60)
+    if rng.random() < 0.25:
+        end = rows * rng.uniform(0.62, 1.0)  # the table stops at the knees or shanks
+    counts = float(np.exp(rng.uniform(np.log(0.25e6), np.log(4e6))))
+    camera = dataclasses.replace(
+        acquisition.camera,
+        spacing_mm=spacing,
+        top_row=top,
+        middle_column=float(COLUMNS / 2 - 0.5 + rng.normal(0, 6)),
+        field_columns=(left, COLUMNS - left),
+        field_rows=(int(max(0, top - rng.uniform(5, 60))), int(min(ROWS, top + end))),
+        blur=float(rng.uniform(0.8, 1.6)),
+    )
+    return dataclasses.replace(
+        acquisition,
+        camera=camera,
+        counts=counts,
+        posterior_share=float(rng.uniform(0.7, 1.2)),
+        background=float(0.05 + 0.3 * (counts / 3e6) * rng.uniform(0, 2)),
     )
 
 

@@ -52,7 +52,7 @@ def make_cohort(
         seed: 0 or more.
         wanted_index: true Bone Scan Index in percent of the first and the last scan with metastases. Those between are
             spaced evenly on a logarithmic scale. None draws lesions as they are reported.
-        varied: builds, postures, uptake and cameras beyond the usual ones, see `phantom.variation`.
+        varied: builds, postures, uptake and cameras beyond the usual ones, see `patient.vary_patient`.
 
     Returns:
         `out` as a Path.

@@ -158,6 +158,45 @@ def _draw_uptake(rng: np.random.Generator, skeleton: Skeleton, osteoporosis: flo
     return uptake
 
 
+def vary_patient(rng: np.random.Generator, patient: Patient) -> Patient:
+    """The same patient with another build and posture, and other uptake of bones and soft tissue.
+
+    Widened beyond the bands measured on real scans on purpose: for networks that must not learn one posture or build by
+    heart. At most 50 cm wide at the hips.
+    """
+    regions: dict[str, float] = {}
+    uptake = {}
+    for name, value in patient.uptake.items():
+        stem = name.split("_")[0]
+        region = stem[0] if stem[0] in "CTL" and stem[1:].isdigit() else stem
+        if region not in regions:
+            regions[region] = float(np.exp(rng.normal(0, 0.30)))
+        uptake[name] = value * regions[region] * float(np.exp(rng.normal(0, 0.08)))
+    joints = dict(patient.joints)
+    arms = rng.uniform(0, 0.35)
+    for side in "LR":
+        joints[f"shoulder_{side}"] += float(arms * rng.uniform(0.6, 1.2))
+        # Forearms beside the body, or laid on the belly.
+        joints[f"elbow_{side}"] -= float(rng.uniform(0.5, 1.0) if rng.random() < 0.25 else arms * rng.uniform(0, 1.5))
+        joints[f"wrist_{side}"] += float(rng.normal(0, 0.15))
+        joints[f"hip_{side}"] += float(rng.uniform(-0.05, 0.08))
+        joints[f"knee_{side}"] += float(rng.normal(0, 0.04))
+    amplitude, phase, period = patient.scoliosis
+    return dataclasses.replace(
+        patient,
+        fat=float(rng.uniform(-0.4, 1.5)),
+        lengths=patient.lengths * rng.uniform(0.9, 1.08) * np.exp(rng.normal(0, 0.05, len(patient.lengths))),
+        width=float(patient.width * rng.uniform(0.9, 1.2)),
+        depth=float(patient.depth * rng.uniform(0.9, 1.2)),
+        scoliosis=(amplitude * float(rng.uniform(1, 2.5)), phase, period),
+        kyphosis=float(patient.kyphosis * rng.uniform(0.5, 1.6)),
+        head=(float(rng.normal(0, 0.12)), float(rng.normal(0, 0.30))),
+        joints=joints,
+        uptake=uptake,
+        soft_tissue=float(patient.soft_tissue * np.exp(rng.uniform(np.log(0.7), np.log(3.0)))),
+    )
+
+
 def pose(xyz: np.ndarray, segment: str, patient: Patient) -> np.ndarray:
     """Template points (points, 3) of a moving segment -> patient centimetres in the same axes, float32."""
     xyz = np.array(xyz, np.float32)

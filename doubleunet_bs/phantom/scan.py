@@ -23,14 +23,21 @@ from doubleunet_bs.phantom.camera import (
     project,
     scatter,
     soft_tissue_image,
+    vary_acquisition,
 )
 from doubleunet_bs.phantom.metastases import LARGEST_INDEX, Focus, draw_extent, draw_metastases, illuminate
 from doubleunet_bs.phantom.organs import draw_organs
-from doubleunet_bs.phantom.patient import Patient, PosedSkeleton, draw_patient, pose_skeleton, template_skeleton
+from doubleunet_bs.phantom.patient import (
+    Patient,
+    PosedSkeleton,
+    draw_patient,
+    pose_skeleton,
+    template_skeleton,
+    vary_patient,
+)
 from doubleunet_bs.phantom.shapes import Cloud
 from doubleunet_bs.phantom.soft_tissue import Surfaces, build_parts, surfaces
 from doubleunet_bs.phantom.truth import draw_regions, involved_fractions, true_index, weight_of_points
-from doubleunet_bs.phantom.variation import vary_acquisition, vary_patient
 
 LEVEL = 0.47  # of the lesion's own maximum: what a physician outlines
 LEAST_CONTRAST = 0.40  # lesion over everything else, at its brightest point
@@ -110,7 +117,7 @@ def make_phantom(
             sex; None draws lesions as they are reported.
         repeat: number of the scan of this patient: 0 is the first, 1 and on are the same patient and lesions, laid a
             little elsewhere under the camera, with new noise.
-        varied: another build, posture, uptake and camera than usual, see `phantom.variation`.
+        varied: another build, posture, uptake and camera than usual, see `patient.vary_patient`.
 
     Returns:
         The scan. Views are uint16 of shape (1024, 256).
