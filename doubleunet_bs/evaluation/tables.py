@@ -297,13 +297,11 @@ def patient_table(summary: Summary) -> Table:
     notes = undefined_detection(summary)
     if summary.filtered:
         after = summary.postprocessed_detection_mean
-        shown = {}
-        for key in ("sensitivity", "specificity"):
-            behind = denominator(summary, key, minimum_size=True)
-            shown[key] = with_unit(after[key]) + (f" ({behind})" if behind else "")
+        behind = {key: denominator(summary, key, minimum_size=True) for key in ("sensitivity", "specificity")}
+        shown = [f"{key} {with_unit(after[key])}" + (f" ({of})" if of else "") for key, of in behind.items()]
         notes.append(
-            f"With the minimum lesion size{', mean over the folds' if len(summary.folds) > 1 else ''}: sensitivity "
-            f"{shown['sensitivity']}, specificity {shown['specificity']}, false-positive lesions per normal scan "
+            f"With the minimum lesion size{', mean over the folds' if len(summary.folds) > 1 else ''}: "
+            f"{', '.join(shown)}, false-positive lesions per normal scan "
             f"{patient_figure(FALSE_POSITIVES, after[FALSE_POSITIVES], 'undefined')}."
         )
     head = ["", "sensitivity", "specificity", "AUC", "false-positive lesions per normal scan"]

@@ -125,16 +125,12 @@ def find_lesions(
         for area in areas[view]:
             counts = getattr(scan, view)[area.box][area.inside]
             probability = prediction.probabilities[view][area.box][area.inside]
+            place = {name: value for name, value in vars(area).items() if name != "inside"}
             lesions.append(
                 PredictedLesion(
                     number=len(lesions) + 1,
                     view=view,
-                    row=area.row,
-                    column=area.column,
-                    first_row=area.first_row,
-                    last_row=area.last_row,
-                    first_column=area.first_column,
-                    last_column=area.last_column,
+                    **place,
                     pixels=counts.size,
                     area_mm2=area_mm2(counts.size, scan.pixel_spacing_mm),
                     peak_probability=float(probability.max()),
