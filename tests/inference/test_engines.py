@@ -230,6 +230,6 @@ def test_a_damaged_model_is_one_line(trained_run, tmp_path):
     damaged = shutil.copytree(trained_run / "fold_01" / "saved_model", tmp_path / "damaged")
     (damaged / "saved_model.pb").write_bytes(b"\xff" * 100)
     for engine in ("tensorflow", "openvino"):
-        with pytest.raises(RunError, match="damaged, or not a SavedModel of this package") as caught:
+        with pytest.raises(RunError, match="damaged, or changed since its export") as caught:
             Predictor(damaged, engine=engine)
         assert "\n" not in str(caught.value)
