@@ -275,8 +275,7 @@ def find_pictures(
         elif view not in (found := pairs.setdefault(os.path.splitext(rest)[0], {})):
             found[view] = source, views
         else:
-            first = search.relative(found[view][0])
-            message = f"shows the {view} view, as does {first}: keep one of the two"
+            message = f"shows the {view} view, as does {search.relative(found[view][0])}: keep one of the two"
             take(source, views, 1, ScanError(message, "ambiguous-pair"))
     for found in pairs.values():
         if len(found) == 2:
@@ -363,8 +362,6 @@ def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView
     with pydicom_silence:
         try:
             file, layout = load_scan_header(source, archive)
-        except OtherFileError:
-            raise
         except ScanError as error:
             if error.reason in ("not-dicom", "archive"):
                 data, _ = source.read(FIRST_LOOK_BYTES, archive)
