@@ -68,7 +68,7 @@ def make_cohort(
     if not (isinstance(positive_fraction, int | float) and 0 <= positive_fraction <= 1):
         raise SettingsError(f"positive fraction must be between 0 and 1, not {positive_fraction!r}")
     positives = [_is_positive(index, positive_fraction) for index in range(patients)]
-    wanted = _wanted(wanted_index, positives)
+    wanted = wanted_indices(wanted_index, positives)
     with new_folder(out) as folder:
         for name in ("scans", "labels", "regions"):
             (folder / name).mkdir()
@@ -109,7 +109,7 @@ def _is_positive(index: int, fraction: float) -> bool:
     return count_positives(index + 1, fraction) > count_positives(index, fraction)
 
 
-def _wanted(limits: tuple[float, float] | None, positives: list[bool]) -> list[float | None]:
+def wanted_indices(limits: tuple[float, float] | None, positives: list[bool]) -> list[float | None]:
     """The wanted index of each scan, None for those without metastases."""
     if limits is None:
         return [None] * len(positives)

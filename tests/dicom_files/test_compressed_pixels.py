@@ -35,7 +35,10 @@ def compressed(frames: list[bytes], syntax: str, bits: int = 16):
     return dataset
 
 
-@pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS])
+@pytest.mark.parametrize(
+    "syntax",
+    [*NATIVE, RLELossless, *(pytest.param(one, marks=pytest.mark.slow) for one in LOSSLESS if one != RLELossless)],
+)
 def test_lossless_transfer_syntaxes_give_identical_counts(tmp_path, syntax):
     dataset = ge_discovery()
     frames = FRAMES.copy()

@@ -9,6 +9,7 @@ from PIL import Image
 from doubleunet_bs.bsi import REGIONS, WEIGHT_TABLES, bone_scan_index, check_regions, choose_table, region_number
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.phantom import make_cohort, make_phantom
+from doubleunet_bs.phantom.cohort import wanted_indices
 from doubleunet_bs.phantom.metastases import _ball, draw_extent
 from doubleunet_bs.phantom.patient import pose_skeleton, template_skeleton
 from doubleunet_bs.phantom.truth import involved_fractions, region_of_points, true_index, weight_of_points
@@ -135,19 +136,21 @@ def test_vertebrae_and_hips_lie_in_their_regions(scan, bones):
 
 
 def test_a_cohort_holds_regions_and_truth(tmp_path):
-    folder = make_cohort(tmp_path / "out", 4, seed=6, positive_fraction=0.75, wanted_index=(0.5, 2.0))
+    # On a logarithmic scale, among scans with metastases.
+    assert wanted_indices((0.5, 2.0), [True, True, False, True]) == pytest.approx([0.5, 1.0, None, 2.0])
+    folder = make_cohort(tmp_path / "out", 3, seed=6, positive_fraction=0.6, wanted_index=(0.5, 2.0))
     with open(folder / "truth.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    middle = make_phantom(6, 1, wanted_index=1.0)
-    table = choose_table(sex=middle.patient.sex)[0].name
-    assert [round(float(row[f"bsi {table}"]), 2) for row in rows[:3]] == [0.5, 1.0, 2.0]
-    assert [row["scan"] for row in rows] == [f"phantom_000{k}" for k in (1, 2, 3, 4)]
-    assert {float(value) for name, value in rows[3].items() if name != "scan"} == {0.0}
+    last = make_phantom(6, 1, wanted_index=2.0)
+    table = choose_table(sex=last.patient.sex)[0].name
+    assert [round(float(row[f"bsi {table}"]), 2) for row in rows[:2]] == [0.5, 2.0]
+    assert [row["scan"] for row in rows] == [f"phantom_000{k}" for k in (1, 2, 3)]
+    assert {float(value) for name, value in rows[2].items() if name != "scan"} == {0.0}
     for row in rows:
         shares = {region.name: float(row[f"fraction {region.name}"]) for region in REGIONS}
         for name, table in WEIGHT_TABLES.items():
             assert true_index(shares, table) == pytest.approx(float(row[f"bsi {name}"]), rel=1e-3, abs=1e-9)
-    for view, mask in middle.regions().items():
+    for view, mask in last.regions().items():
         image = Image.open(folder / "regions" / f"phantom_0002_{view}.png")
         assert image.mode == "P" and np.array_equal(np.array(image), mask)
-    assert len(list((folder / "regions").iterdir())) == 8
+    assert len(list((folder / "regions").iterdir())) == 6

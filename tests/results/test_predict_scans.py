@@ -31,6 +31,7 @@ def secret_scan(phantoms, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_outputs_to_choose(command, phantoms):
     file = phantoms / "phantom_0001.dcm"
 

@@ -180,6 +180,7 @@ def test_scans_of_the_training_are_left_out(tmp_path, trained_run, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_shards_of_the_training_that_are_gone_are_said_once(tmp_path, capsys):
     shards = make_shards(tmp_path / "shards")
     run = make_run(tmp_path / "run", shards)

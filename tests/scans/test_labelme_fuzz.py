@@ -92,6 +92,7 @@ def test_points_anywhere(place, kind, points):
     right_or_ours(lambda: rasterize(path, CLASSES))
 
 
+@pytest.mark.slow
 @given(content=st.binary(max_size=60) | values.map(lambda value: json.dumps(value).encode()))
 @settings(quick, max_examples=200)
 def test_class_maps(place, content):
