@@ -133,7 +133,7 @@ def inspection_text(figures: dict[str, Any]) -> str:
             f"  crop           {CROP_SHAPE[0]} x {CROP_SHAPE[1]} from row {view['crop_top']}, "
             f"column {view['crop_left']}{_outside(view, rows, columns)}",
             f"  used           the first {KEPT_ROWS} rows of the crop, down to row {view['knee_row'] - 1} of the view",
-            f"  gain           {view['gain']:.3f}",
+            f"  gain           {view['gain']:#.4g}",
         ]
     factor = figures["bin"]
     summed = f"; counts of {factor} x {factor} pixels added, before the gain" if factor > 1 else ""
@@ -155,7 +155,7 @@ def inspection_line(name: str, figures: dict[str, Any] | None = None) -> str:
             *(f"{view['counts']:,}" if view else "missing" for view in figures["views"].values()),
             str(last - first + 1),
             f"{spacing[0]:.2f}" if spacing else "unknown",
-            ", ".join(f"{view['gain']:.2f}" for view in views),
+            ", ".join(f"{view['gain']:#.3g}" for view in views),
             "; ".join(figures["warnings"]) or "none",
         )
     widths = (11, 11, 9, 8, 12)

@@ -13,7 +13,7 @@ from real_scan import REAL
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.phantom.dicom import write_dicom
-from doubleunet_bs.preparation.summaries import BODY, CROP, KNEE
+from doubleunet_bs.preparation.summaries import BODY, CROP, KNEE, inspection_line
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_json_and_text_say_the_same(phantom, file, capsys):
     assert main(["inspect", file]) == 0
     text = capsys.readouterr().out
     assert f"{anterior['counts']:,} counts" in text and f"rows {first} to {last}" in text
-    assert f"gain           {anterior['gain']:.3f}" in text and "identified by: " in text
+    assert f"gain           {anterior['gain']:#.4g}" in text and "identified by: " in text
 
 
 def test_binned_as_prepare_would(phantom, file, capsys):
@@ -147,6 +147,8 @@ def test_a_folder_has_one_line_a_scan(phantom, file, tmp_path, capsys):
     assert main(["inspect", str(folder), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["files"] == ["a.dcm"] and figures["views"]["anterior"]["counts"] == int(phantom.anterior.sum())
+    figures["views"]["anterior"]["gain"] = 0.000712  # As of 16-bit pictures.
+    assert " 0.000712, " in inspection_line("deep", figures)
     assert main(["inspect", str(folder), "--png", str(tmp_path / "look.png")]) == 2
     (folder / "a.dcm").unlink()
     assert main(["inspect", str(folder)]) == 1
