@@ -207,16 +207,25 @@ def table(out: Path) -> str:
             differences = [found[seed, one][score] - found[seed, other][score] for seed in seeds]
             lines.append(f"{one} less {other}: {interval(differences)}")
         lines.append("")
-    added = {one: statistics.mean(found[seed, one]["with_metastases"] for seed in seeds) for one in STRATEGIES[1:]}
-    return "\n".join([*lines, f"with metastases, of those added: random {added['random']}, entropy {added['entropy']}"])
+    lines.append("with metastases, of those added:")
+    for one in STRATEGIES[1:]:
+        mean, low, high = bounds([found[seed, one]["with_metastases"] for seed in seeds])
+        lines.append(f"{one} {mean:.1f} ({low:.1f} to {high:.1f})")
+    return "\n".join(lines)
+
+
+def bounds(values: list[float]) -> tuple[float, float, float]:
+    """Mean and 95% t interval."""
+    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+    half = stats.t.ppf(0.975, len(values) - 1) * error
+    return mean, mean - half, mean + half
 
 
 def interval(differences: list[float]) -> str:
     """Mean and 95% t interval of paired differences in points, and how many are above 0."""
-    mean, error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
-    half = stats.t.ppf(0.975, len(differences) - 1) * error
+    mean, low, high = bounds(differences)
     above = sum(one > 0 for one in differences)
-    return f"{mean:+.1f} points ({mean - half:+.1f} to {mean + half:+.1f}), above 0 in {above} of {len(differences)}"
+    return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f}), above 0 in {above} of {len(differences)}"
 
 
 def main() -> None:
