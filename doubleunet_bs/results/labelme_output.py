@@ -6,7 +6,8 @@ edit it point by point.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def write_annotations(
     size: tuple[int, ...],
     pictures: Mapping[str, bytes],
 ) -> None:
-    """Write one self-contained Labelme file per view. Of several processes one succeeds.
+    """Write one self-contained Labelme file per view, all or none. Of several processes one succeeds.
 
     Args:
         paths, shapes, pictures: by view; pictures as the bytes of PNGs.
@@ -118,15 +119,29 @@ def write_annotations(
     Raises:
         RunError: one of them exists by now and is left as it is, or one cannot be written.
     """
-    for view, path in paths.items():
-        # Labelme wants the name of a picture. No such file may be here: `prepare` would take it for a mask.
-        content = labelme_file(shapes[view], size, f"{path.stem}.png", pictures[view])
-        try:
-            created = create_file(path, json_text(content))
-        except OSError as cause:
-            raise RunError(f"{path}: cannot be written ({os_reason(cause)})") from None
-        if not created:
-            raise _taken(path)
+    written: list[Path] = []
+    with removed_on_error(written):
+        for view, path in paths.items():
+            # Labelme wants the name of a picture. No such file may be here: `prepare` would take it for a mask.
+            content = labelme_file(shapes[view], size, f"{path.stem}.png", pictures[view])
+            try:
+                created = create_file(path, json_text(content))
+            except OSError as cause:
+                raise RunError(f"{path}: cannot be written ({os_reason(cause)})") from None
+            if not created:
+                raise _taken(path)
+            written.append(path)
+
+
+@contextlib.contextmanager
+def removed_on_error(paths: Iterable[Path]) -> Iterator[None]:
+    """Remove `paths`, which this process has written, when the block ends with an error."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _taken(path: Path) -> RunError:

@@ -1,5 +1,6 @@
 """The result of a prediction: one folder per scan, named by the case pseudonym, that appears whole or not at all."""
 
+import contextlib
 import dataclasses
 import datetime
 import io
@@ -37,6 +38,7 @@ from doubleunet_bs.results.labelme_output import (
     class_label,
     labelme_file,
     lesion_shapes,
+    removed_on_error,
     write_annotations,
 )
 from doubleunet_bs.results.overlay import overlay_picture, thumbnail, view_pictures
@@ -167,12 +169,14 @@ def write_prediction(
             files[PROBABILITY.format(view)] = png_bytes(Image.fromarray(levels))
 
     try:
-        with replaced_folder(folder, settings.overwrite) as new:
+        with contextlib.ExitStack() as undo, replaced_folder(folder, settings.overwrite) as new:
             for name, content in files.items():
                 (new / name).write_bytes(content)
             write_json(new / RESULT, result)
             if labelme:
                 write_annotations(labelme, outlined, scan.anterior.shape, pictures)
+                # Renaming the folder may still fail. `prepare` would take what is left behind for the truth.
+                undo.enter_context(removed_on_error(labelme.values()))
     except OSError as cause:
         raise RunError(f"its results cannot be written to {folder} ({os_reason(cause)})") from None
     return WrittenResult(folder, result)

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from handmade_prediction import make_prediction
 
+from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.results import result_folder
@@ -46,6 +47,32 @@ def test_nothing_is_left_of_a_failed_write(command, phantoms, tmp_path, monkeypa
     assert not list(command.out.glob("case-*")) and not list(tmp_path.glob("labels/*"))
     assert command(*arguments)[0] == 0
     assert len(list((tmp_path / "labels").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("function", "failing_call"), [("doubleunet_bs.results.labelme_output.create_file", 2), ("os.rename", 1)]
+)
+def test_annotations_go_when_the_rest_cannot_be_written(scan, tmp_path, monkeypatch, function, failing_call):
+    """The second view, or the folder: one view alone would be half a truth for `prepare`."""
+    real, calls = pydoc.locate(function), []
+
+    def fail(*arguments):
+        calls.append(list(tmp_path.glob("labels/*.json")))
+        if len(calls) == failing_call:
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    paths = {view: tmp_path / "labels" / f"S_{view}.json" for view in VIEWS}
+    arguments = JobSettings(tmp_path / "out", ("masks",)), scan, make_prediction(scan), None, paths
+    with monkeypatch.context() as patch:
+        patch.setattr(function, fail)
+        with pytest.raises(RunError, match="No space left on device"):
+            result_folder.write_prediction(*arguments)
+    # Something was there to be removed.
+    assert len(calls) == failing_call and calls[-1]
+    assert os.listdir(tmp_path / "labels") == os.listdir(tmp_path / "out") == []
+    result_folder.write_prediction(*arguments)
+    assert len(os.listdir(tmp_path / "labels")) == 2
 
 
 def test_an_annotation_of_another_process_is_not_overwritten(command, phantoms, tmp_path, monkeypatch):
