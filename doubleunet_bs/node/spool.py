@@ -86,13 +86,16 @@ class Spool:
 
     Args:
         folder: of the spool.
-        destinations: names of those that are configured. What waits for others is dropped.
+        destinations: names of those that are configured. What was not sent to others is dropped.
+
+    Attributes:
+        dropped: name of a destination that is no longer configured -> number of its results that were dropped.
 
     Raises:
         RunError: another node uses the folder, or it cannot be made or read.
     """
 
-    def __init__(self, folder: Path, destinations: Sequence[str] = ()):
+    def __init__(self, folder: Path, destinations: Sequence[str]):
         self.folder, self.destinations = folder, tuple(destinations)
         self._lock = threading.Lock()
         try:
@@ -111,10 +114,12 @@ class Spool:
             raise RunError(f"{folder}: the spool cannot be opened ({cause})") from None
         with self._transaction() as database:
             _put_back(database)
-            marks = ", ".join("?" * len(self.destinations))
-            database.execute(
-                f"DELETE FROM delivery WHERE state != ? AND destination NOT IN ({marks})", (SENT, *self.destinations)
-            )
+            unsent = database.execute(
+                "SELECT destination, COUNT(*) FROM delivery WHERE state != ? GROUP BY destination", (SENT,)
+            ).fetchall()
+            self.dropped = {name: number for name, number in unsent if name not in self.destinations}
+            for name in self.dropped:
+                database.execute("DELETE FROM delivery WHERE state != ? AND destination = ?", (SENT, name))
             # A destination that refused a file may have been repaired since.
             database.execute("UPDATE delivery SET state = ? WHERE state = ?", (WAITING, REFUSED))
             database.execute(

@@ -65,7 +65,7 @@ def test_a_disk_that_is_really_full(settings, events, study_files):
     if not tiny_disk(settings.spool, 4):
         pytest.skip("no disk of 4 MB can be mounted (needs root)")
     try:
-        spool = Spool(settings.spool)
+        spool = Spool(settings.spool, ())
         tight = dataclasses.replace(settings, min_free_mb=2)
         receiver = Receiver(tight, spool, events)
         try:

@@ -9,6 +9,7 @@ import pytest
 
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.node.monitor import list_studies
+from doubleunet_bs.node.run_node import _Node
 from doubleunet_bs.node.spool import CRASH_PAUSE, Spool
 
 
@@ -223,7 +224,7 @@ def test_refused_results_that_were_removed_are_not_offered_again(spool, study_fi
     assert spool.deliveries("a") == [] and spool.figures()["studies"] == {"done": 1}
 
 
-def test_a_destination_that_is_no_longer_configured_holds_up_nothing(spool, study_files, reopen):
+def test_a_destination_that_is_no_longer_configured_holds_up_nothing(settings, spool, study_files, reopen, events):
     receive(spool, study_files())
     study = spool.next_study()
     spool.finish(study, results(spool, study, "1.2"))
@@ -233,11 +234,18 @@ def test_a_destination_that_is_no_longer_configured_holds_up_nothing(spool, stud
     spool.destinations = ("a",)
     reopen()
     assert spool.deliveries("b") == [] and spool.figures()["studies"] == {"done": 1}
+    # Not without a word: the log of the node says it once. What "a" has got stays known.
+    assert spool.dropped == {"b": 1} and list(spool.figures()["deliveries"]) == [("a", "sent")]
+    for log in (events, quiet := type(events)()):
+        _Node(settings, spool, log)
+        reopen()
+    event = {"event": "destination no longer configured", "destination": "b", "dropped_results": 1}
+    assert events.seen == [event] and quiet.seen == []
 
 
 def test_the_spool_is_for_one_node_and_its_owner(spool, study_files):
     with pytest.raises(RunError, match="another node uses this spool"):
-        Spool(spool.folder)
+        Spool(spool.folder, ())
     receive(spool, study_files())
     assert os.stat(spool.folder).st_mode & 0o777 == 0o700
     for where, _, names in os.walk(spool.folder):
