@@ -189,7 +189,8 @@ def _check(settings: NodeSettings) -> None:
 
 def _receive(table: dict[str, Any]) -> Receive:
     keys = ("ae_title", "address")
-    peers = [Peer(**_values(one, "receive.from.", keys, keys)) for one in _tables(table, "from", True, "receive.")]
+    listed = [_values(one, "receive.from.", keys, keys) for one in _tables(table, "from", True, "receive.")]
+    peers = [Peer(one["ae_title"], _plain_address(one["address"])) for one in listed]
     if not peers:
         raise SettingsError("[[receive.from]] is missing: list who may send, with ae_title and address")
     return Receive(
@@ -238,8 +239,17 @@ def _values(
         if not is_possible(value):
             # An address may hold a password.
             shown = "" if key == "url" else f" = {value!r}"
-            raise SettingsError(f"{where}{key}{shown} must be {what}")
+            hint = ", without quotation marks" if _is_quoted(value, is_possible) else ""
+            raise SettingsError(f"{where}{key}{shown} must be {what}{hint}")
     return dict(table)
+
+
+def _is_quoted(value: Any, is_possible: Callable[[Any], bool]) -> bool:
+    """Whether a text would be possible if the file had it without its quotation marks."""
+    try:
+        return isinstance(value, str) and is_possible(tomllib.loads(f"value = {value}")["value"])
+    except tomllib.TOMLDecodeError:
+        return False
 
 
 def _is_text(value: Any) -> bool:
@@ -247,14 +257,22 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_title(value: Any) -> bool:
-    return _is_text(value) and len(value) <= 16 and value.isascii() and value.isprintable() and "\\" not in value
+    # DICOM pads titles with spaces, so those at the ends mean nothing and the receiver compares without them.
+    is_plain = _is_text(value) and value == value.strip() and value.isascii() and value.isprintable()
+    return is_plain and len(value) <= 16 and "\\" not in value
 
 
 def _is_address(value: Any) -> bool:
     try:
-        return isinstance(value, str) and str(ipaddress.ip_address(value)) == value
+        return isinstance(value, str) and bool(_plain_address(value))
     except ValueError:
         return False
+
+
+def _plain_address(text: str) -> str:
+    """An IP address as the operating system writes it, IPv4 within IPv6 as IPv4; the receiver compares texts."""
+    address = ipaddress.ip_address(text)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _is_url(value: Any) -> bool:
@@ -270,7 +288,7 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "min_free_mb": (lambda value: type(value) is int and value >= 0, "a whole number, 0 or more"),
     "port": (lambda value: type(value) is int and 0 < value < 65536, "a port, 1 to 65535"),
     "weights": (lambda value: value in tuple(WEIGHT_TABLES), f"one of {', '.join(WEIGHT_TABLES)}"),
-    "ae_title": (_is_title, "an AE title: at most 16 ASCII characters, no backslash"),
+    "ae_title": (_is_title, "an AE title: at most 16 ASCII characters, no backslash, no space at an end"),
     "address": (_is_address, "an IP address"),
     "url": (_is_url, "an http or https address without a password"),
 }

@@ -40,6 +40,21 @@ def test_what_a_file_means(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2001:DB8::1", "2001:db8::1"),
+        ("::0001", "::1"),
+        ("2001:db8:0:0:0:0:0:1", "2001:db8::1"),
+        ("::ffff:10.0.0.5", "10.0.0.5"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+    ],
+)
+def test_an_address_means_the_same_however_it_is_written(written, meant, tmp_path):
+    """`meant` is what a socket says of who connects."""
+    assert read(tmp_path, WHOLE.replace("10.0.0.5", written)).receive.peers == (Peer("CAMERA", meant),)
+
+
 def test_a_skeleton_is_named_like_the_model(tmp_path):
     (tmp_path / "bones").mkdir()
     both = 'skeleton = "bones"\nweights = "spiers1968"\n[receive]'
@@ -56,14 +71,34 @@ def test_a_skeleton_is_named_like_the_model(tmp_path):
         ("[receive]", "quiet_second = 3\n[receive]", "quiet_second is unknown: did you mean quiet_seconds?"),
         ("port = 11112", "port = 0", "receive.port = 0 must be a port, 1 to 65535"),
         ("port = 11112", "port = true", "must be a port"),
-        ("port = 11112", 'port = "11112"', "receive.port = '11112' must be a port"),
-        ("port = 11112", 'port = 11112\ntls = "true"', "receive.tls = 'true' must be true or false"),
-        ("[receive]", 'quiet_seconds = "60"\n[receive]', "quiet_seconds = '60' must be a number above 0"),
+        (
+            "port = 11112",
+            'port = "11112"',
+            "receive.port = '11112' must be a port, 1 to 65535, without quotation marks",
+        ),
+        (
+            "port = 11112",
+            'port = 11112\ntls = "true"',
+            "receive.tls = 'true' must be true or false, without quotation marks",
+        ),
+        (
+            "[receive]",
+            'quiet_seconds = "60"\n[receive]',
+            "quiet_seconds = '60' must be a number above 0, without quotation marks",
+        ),
         ("[receive]", 'min_free_mb = "1"\n[receive]', "min_free_mb = '1' must be a whole number"),
         ("port = 11112", "prot = 11112", "receive.port is missing"),
         ('"CAMERA"', '"CAMERA\\\\1"', "must be an AE title"),
         ('"BONESCAN"', '"BONESCAN_OF_THE_WHOLE_CLINIC"', "must be an AE title"),
+        (
+            '"BONESCAN"',
+            '"BONE "',
+            "receive.ae_title = 'BONE ' must be an AE title: at most 16 ASCII characters, no backsl",
+        ),
+        ('"CAMERA"', '" CAMERA"', "' CAMERA' must be an AE title: at most 16 ASCII characters, no backslash, no space"),
         ('address = "10.0.0.5"', 'address = "camera1"', "receive.from.address = 'camera1' must be an IP address"),
+        ('address = "10.0.0.5"', 'address = "10.0.0.256"', "must be an IP address"),
+        ('address = "10.0.0.5"', "address = 10", "must be an IP address"),
         ("[[receive.from]]", "[[receive.form]]", "[[receive.from]] is missing: list who may send"),
         ("https://", "ftp://", "must be an http or https address"),
         ("https://", "https://user:secret@", "send.url must be an http or https address without a password"),
