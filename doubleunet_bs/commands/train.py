@@ -39,7 +39,12 @@ SETTINGS: dict[str, tuple[type, str, str, str]] = {
     "epochs": (int, "E", "number of epochs", "500"),
     "batch_size": (int, "B", "scans per batch over all devices", "4"),
     "learning_rate": (float, "R", "Adam learning rate", "1e-4"),
-    "folds": (int, "N", "folds of the cross-validation, or 1: the published split of a public data set, if any", "10"),
+    "folds": (
+        int,
+        "N",
+        "folds of the cross-validation; 1 is the published split of a public data set",
+        "10, or 1 where there is a published split",
+    ),
     "early_stopping": (int, "E", "stop after E epochs without a better F1", "never"),
     "head_bias": (str, "prior|zeros", "initial bias of the output layers: class frequencies, or zero", "prior"),
     "bn_momentum": (float, "M", "batch-normalisation momentum; short runs need less", "0.99"),

@@ -10,7 +10,7 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
 from doubleunet_bs.preparation.settings import PreparationSettings
-from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.create_run import create_run, plan_run
 from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.runs.run_folder import KERAS_MODEL, open_run
 from doubleunet_bs.training.stages import pretraining_cases
@@ -74,6 +74,20 @@ def test_an_impossible_fold_leaves_nothing_behind(tmp_path, experiment, syntheti
     create_run(tmp_path / "run", experiment, synthetic_shards)
     with pytest.raises(SettingsError, match="folds 1 to 5"):
         create_run(tmp_path / "run", experiment, synthetic_shards, fold)
+
+
+def test_a_folds_file_in_the_new_folder_counts(tmp_path, experiment, synthetic_shards):
+    """`compare` tells users to copy one there."""
+    first = create_run(tmp_path / "one", experiment, synthetic_shards)
+    content = json.loads((first.path / "folds.json").read_text())
+    content["parts"] = content["parts"][::-1]
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "folds.json").write_text(json.dumps(content))
+    with pytest.raises(SettingsError, match="two/folds.json: has 5 parts, the experiment 10: set --folds"):
+        create_run(tmp_path / "two", paper_experiment("dice"), synthetic_shards)
+    planned = plan_run(tmp_path / "two", experiment, synthetic_shards)
+    expected = first.folds(synthetic_shards).parts[::-1]
+    assert planned.folds.parts == expected == planned.create().folds(synthetic_shards).parts
 
 
 def test_what_is_no_run_folder_and_what_to_give(tmp_path, experiment, synthetic_shards):
