@@ -28,7 +28,7 @@ from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.run_folder import Run, open_run
 
 AGREEMENT_FILES = ("bsi_agreement.json", "bsi_agreement.csv", "bsi_agreement.png", "bsi_scans.csv")
-"""Of the Bone Scan Index, in a run: `bsi_agreement.write_agreement` and a picture."""
+"""Of the Bone Scan Index, in a run: written by `bsi_agreement.evaluate_with_skeleton`."""
 
 
 def evaluate_run(

@@ -80,21 +80,14 @@ class Segmenter:
     Args:
         network: see `Network`.
         image_shape: (rows, columns) of its input.
-        source: where it comes from, for the engine's name.
     """
 
-    def __init__(self, network: Network, image_shape: tuple[int, int], source: str = "in memory"):
+    def __init__(self, network: Network, image_shape: tuple[int, int]):
         self.image_shape = image_shape
-        self.name = f"tensorflow {tf.__version__}, float32, {source}"
+        self.name = f"tensorflow {tf.__version__}, float32, in memory"
         self._function = tf.function(
             segmentation_function(network), input_signature=[image_signature(*image_shape)], autograph=False
         )
-
-    @classmethod
-    def from_keras(cls, path: str | os.PathLike) -> "Segmenter":
-        """Load a `.keras` file: see `load_keras_model`."""
-        model = load_keras_model(path)
-        return cls(model, model.input_shape[1:3], Path(path).name)
 
     def __call__(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `engines.Engine`."""

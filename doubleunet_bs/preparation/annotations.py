@@ -124,7 +124,7 @@ class Annotation:
         shown: those pictures by place, as `lesions`: uint8 grey levels, where the files hold them.
         outlines: hash of the outlined pixels of each file that has any.
         non_metastatic_png: whether a PNG mask has outlines and none of them is metastatic.
-        box_paths: how many boxes became masks by each way of `box_masks.PATHS`.
+        box_paths: how many boxes became masks by each way of `public_labels.PATHS`.
     """
 
     lesions: dict[str, np.ndarray]
