@@ -162,7 +162,8 @@ def evaluate_skeleton(
     run = open_run(path)
     trained = run.trained_folds()
     if fold is not None and fold not in trained or not trained:
-        raise RunError(f"{run.path}: {'no fold' if fold is None else f'fold {fold}'} is trained yet: train it first")
+        missing = "no fold is" if fold is None else f"fold {fold} is not"
+        raise RunError(f"{run.path}: {missing} trained yet: train it first")
     dataset = open_run_data(run, data)
     if not isinstance(dataset, SkeletonDataset):
         raise RunError(f"{run.path}: not a run of the skeleton experiment: score it with evaluate_run")

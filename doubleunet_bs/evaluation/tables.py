@@ -74,9 +74,9 @@ def summary_text(summary: Summary) -> str:
     """All tables for the terminal, a warning where the model is of no use at the end."""
     tables = {
         "pixels, %": pixel_table,
-        "lesions": lesion_table,
+        "lesions, %": lesion_table,
         "pixels by view, %": view_table,
-        "patients": patient_table,
+        "patients, mean in %": patient_table,
         "all unseen scans": comparable_table,
     }
     parts = [table_text(table(summary), title) for title, table in tables.items()]
