@@ -133,7 +133,7 @@ def test_table():
 
 def test_the_terminal_has_all_tables_without_what_a_plain_one_cannot_print():
     text = summary_text(two_folds())
-    for title in ("pixels, %", "lesions", "pixels by view, %", "patients", "all unseen scans"):
+    for title in ("pixels, %", "lesions, %", "pixels by view, %", "patients, mean in %", "all unseen scans"):
         assert f"\n{title} " in f"\n{text}"
     assert re.search(r"^fold 2 +1 +- +0\.00 +0\.00 +- +-$", text, re.MULTILINE) and text.isascii()
     lines = table_text(Table(["", "F1"], [["one", "5"], ["longer", "10.5"]], about=["page"], notes=["all"]), "name")
