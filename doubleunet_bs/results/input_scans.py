@@ -252,6 +252,7 @@ class ScanReader:
         self.previous, self.skeleton, self.weights = previous, skeleton, weights
         self.cases: dict[ScanFiles, str] = {}
         self._names: dict[str, str] = {}
+        self._annotations: dict[Path, str] = {}
 
     def __call__(self, files: ScanFiles) -> ReadScan | None:
         """Read and prepare a scan; None when --skip-existing finds its result.
@@ -284,9 +285,14 @@ class ScanReader:
         if settings.labelme is not None:
             present = [view for view in VIEWS if view not in scan.missing_views]
             labelme = annotation_paths(settings.labelme, files.sources, present)
+            # A dry run writes none that the next scan could find.
+            for path in labelme.values():
+                if path in self._annotations:
+                    raise RunError(f"{path}: would also be that of {self._annotations[path]}: rename one scan")
         prepared = prepare_scan(scan, settings=self.model.preparation)
         # Last: a scan that gets no result does not keep another from getting it.
         self._names |= dict.fromkeys((scan.case, scan.pixel_sha256), name)
+        self._annotations |= dict.fromkeys((labelme or {}).values(), name)
         return ReadScan(scan, prepared, study, labelme)
 
     def is_done(self, scan: BoneScan) -> bool:

@@ -307,8 +307,10 @@ def test_two_scans_whose_annotations_would_have_one_name(command, phantoms, tmp_
     for number, path in enumerate(paths, start=1):
         path.parent.mkdir()
         shutil.copy(phantoms / f"phantom_000{number}.dcm", path)
-    code, _, err = command(*paths, "--labelme", tmp_path / "labels", "--outputs", "none")
-    assert code == 1 and err.count("error: ") == 1 and "scan_anterior.json: exists already and may hold" in err
+    for said, dry_run in ((f"would also be that of {paths[0]}: ren", ["--dry-run"]), ("exists already and may", [])):
+        code, out, err = command(*paths, "--labelme", tmp_path / "labels", "--outputs", "none", *dry_run)
+        assert (code, err.count("error: ")) == (1, 1) and f"scan_anterior.json: {said}" in err
+        assert "1 of 2 scans" in out
     assert len(list((tmp_path / "labels").iterdir())) == 2
 
 
