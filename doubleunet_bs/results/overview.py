@@ -22,6 +22,22 @@ from doubleunet_bs.results.result_files import COHORT, INDEX, REPORT, THUMBNAIL
 from doubleunet_bs.results.stored_result import find_results, load_result
 from doubleunet_bs.templates import render_page
 
+_VIEW_COLUMNS = ("areas", "pixels", "area_mm2", "highest_probability", "counts", "lesion_counts")
+
+
+def _region_column(view: str, region: str | None) -> str:
+    return f"areas_{view}_{(region or 'no region').replace(' ', '_')}"
+
+
+COLUMNS = (
+    *("case", "phantom", "created", "lesions", "lesions_in_both_views"),
+    *(f"{name}_{view}" for view in VIEWS for name in _VIEW_COLUMNS),
+    *("area_mm2", "fraction_of_body", "bone_scan_index", "bsi_table", "warnings", "model", "weights"),
+    *("validation_f1", "threshold", "engine", "version"),
+    *(_region_column(view, region) for view in VIEWS for region in (*(one.name for one in REGIONS), None)),
+)
+"""Of `cohort.csv`, in order."""
+
 
 def write_overview(out: Path) -> list[str]:
     """Write `index.html` and `cohort.csv` of all results in a folder. Several processes may do so at the same time.
@@ -100,7 +116,7 @@ def _entry(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cohort_line(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The line of a result in the table: name of a column -> value. None is an empty cell."""
+    """The line of a result in the table: name of each of `COLUMNS` -> value. None is an empty cell."""
     foci, index = result.get("foci"), result.get("bone_scan_index") or {}
     views: dict[str, Any] = {}
     regions: dict[str, Any] = {}
@@ -119,8 +135,7 @@ def cohort_line(result: Mapping[str, Any]) -> dict[str, Any]:
         # Results of earlier versions have an index, but not the bones of their areas.
         named = present and index and all("region" in area for area in areas)
         for region in (*(region.name for region in REGIONS), None):
-            column = f"areas_{view}_{(region or 'no region').replace(' ', '_')}"
-            regions[column] = sum(area["region"] == region for area in areas) if named else None
+            regions[_region_column(view, region)] = sum(area["region"] == region for area in areas) if named else None
     both = None if foci is None else sum(None not in (focus["anterior"], focus["posterior"]) for focus in foci)
     return {
         "case": result["case"],
@@ -150,7 +165,7 @@ def write_cohort_table(
     """Write the table of some results, whole or not at all. One result is in memory at a time.
 
     Args:
-        path: of the CSV file, UTF-8 with a line of column names.
+        path: of the CSV file, UTF-8 with a line of column names, also where no result can be read.
         folders: result folders, in the order of the lines.
         seen: called with each folder and its result.
 
@@ -162,7 +177,7 @@ def write_cohort_table(
     def write(temporary: Path) -> None:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            begun = False
+            writer.writerow(COLUMNS)
             for folder in folders:
                 try:
                     result = load_result(folder)
@@ -170,10 +185,7 @@ def write_cohort_table(
                     problems.append(str(error))
                 else:
                     line = cohort_line(result)
-                    if not begun:
-                        writer.writerow(line)
-                        begun = True
-                    writer.writerow(map(_cell, line.values()))
+                    writer.writerow([_cell(line[name]) for name in COLUMNS])
                     if seen:
                         seen(folder, result)
 

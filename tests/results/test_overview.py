@@ -20,7 +20,7 @@ from doubleunet_bs.dicom_files.views import MIRRORED_WARNING
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.findings.skeleton_result import find_index
-from doubleunet_bs.results.overview import _cell, write_cohort_table, write_overview
+from doubleunet_bs.results.overview import COLUMNS, _cell, cohort_line, write_cohort_table, write_overview
 from doubleunet_bs.results.result_files import JobSettings
 from doubleunet_bs.results.result_folder import write_prediction
 from doubleunet_bs.results.stored_result import load_result
@@ -72,6 +72,15 @@ def test_one_line_a_scan(result, scan, tmp_path, capsys):
         "highest_probability_anterior": "0.9",
     }  # fmt: skip
     assert {name: line[name] for name in expected} == {name: str(value) for name, value in expected.items()}
+
+
+def test_the_column_names_are_there_without_a_line(result, tmp_path):
+    assert tuple(cohort_line(result.result)) == COLUMNS
+    broken = tmp_path / "out" / "case-broken"
+    broken.mkdir(parents=True)
+    (broken / "result.json").write_text("{")
+    assert len(write_overview(tmp_path / "out")) == 1
+    assert (tmp_path / "out" / "cohort.csv").read_text(encoding="utf-8") == ",".join(COLUMNS) + "\n"
 
 
 def test_a_missing_view_and_an_unknown_spacing_are_empty_cells(scan, tmp_path):
