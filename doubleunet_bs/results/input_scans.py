@@ -318,8 +318,9 @@ class ScanReader:
         settings, index = self.settings, result.get("bone_scan_index")
         outputs, bones = outputs_of(scan, settings.outputs), self.skeleton
         present = [view for view in VIEWS if view not in scan.missing_views]
+        if result.get("pixel_sha256", scan.pixel_sha256) != scan.pixel_sha256:
+            return "of a scan with other counts"
         there_and_now = {
-            "scan": (result.get("pixel_sha256", scan.pixel_sha256), scan.pixel_sha256),
             "model": (result["model"]["weights_sha256"], self.model.weights_sha256),
             "threshold": (result.get("threshold"), self.threshold),
             "model of the skeleton": (index and index["model"]["weights_sha256"], bones and bones.weights_sha256),
@@ -330,7 +331,8 @@ class ScanReader:
             there_and_now["identity in its DICOM files"] = result["dicom"]["patient_identity"], kept
         for what, (there, now) in there_and_now.items():
             if there != now:
-                return f"with another {what} ({str(there)[:12]}, now {str(now)[:12]})"
+                before, wanted = ("none" if one is None else str(one)[:12] for one in (there, now))
+                return f"with another {what} ({before}, now {wanted})"
         second = bool(result["dicom"].get("second_segmentation"))
         lesions = bool(result["lesions"])
         for name in file_names(outputs, present, settings.keep_identity, lesions, bones is not None, second):

@@ -123,8 +123,9 @@ def predict_scans(task: PredictionTask, dry_run: bool = False) -> int:
     """
     begun = time.perf_counter()
     found, settings = task.find_scans(), task.settings
-    if dry_run and task.server and not all(Path(name).is_dir() for name in (task.model, task.skeleton) if name):
-        raise SettingsError(f"{task.model}: a dry run asks no server: name the folder of the model")
+    served = [name for name in (task.model, task.skeleton) if name and not Path(name).is_dir()]
+    if dry_run and task.server and served:
+        raise SettingsError(f"{served[0]}: a dry run asks no server: name the folder of the model")
     with RunLog(None if dry_run else task.log) as log:
         if dry_run or task.server is None:
             # Before a network is loaded, and in every part, also in an empty one.

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from doubleunet_bs.__main__ import main
 from doubleunet_bs.inference.engines import choose_local
 
 
@@ -84,6 +85,15 @@ def test_engine_settings_are_refused_also_in_a_dry_run(command, phantoms, monkey
         code, out, err = command(phantoms / "phantom_0001.dcm", *arguments, *dry_run)
         assert (code, out) == (2, "") and message in err and err.count("\n") == 1
     assert not command.out.exists()
+
+
+@pytest.mark.parametrize("culprit", ["--model", "--skeleton"])
+def test_a_dry_run_asks_no_server_and_names_what_is_no_folder(phantoms, tmp_path, capsys, culprit):
+    words = ["--engine", "serving", "--server", "grpc://host:1", "--out", tmp_path / "out", "--dry-run"]
+    for option in ("--model", "--skeleton"):
+        words += [option, "on-server" if option == culprit else tmp_path]
+    assert main(["predict", *map(str, (phantoms / "phantom_0001.dcm", *words))]) == 2
+    assert "on-server: a dry run asks no server: name the folder" in capsys.readouterr().err
 
 
 def test_a_dry_run_sees_that_there_is_no_export(command, phantoms, trained_run, tmp_path):

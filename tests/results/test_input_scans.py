@@ -81,8 +81,8 @@ def test_only_a_whole_result_of_the_same_model_is_skipped(reader, scan):
         assert not other.is_done(scan)
 
     refused("with another model ", model={"weights_sha256": "cd" * 32})
-    refused("another threshold", threshold=0.3)
-    refused("with another scan ", pixel_sha256="0" * 64)
+    refused(r"another threshold \(none, now 0.3\)", threshold=0.3)
+    refused("is there, but of a scan with other counts", pixel_sha256="0" * 64)
     refused("damaged or of another version", format=1)
     refused("damaged or of another version", lesions="none")
     refused("with another identity in its DICOM files", settings={"keep_identity": True})
