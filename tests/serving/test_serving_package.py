@@ -15,12 +15,14 @@ pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not 
 from google.protobuf import text_format
 from intensity_run import SETTINGS, description, export_regions, intensity_model
 from model_server import LoopbackServer
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
+from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.serving import package
 from doubleunet_bs.serving.export import write_saved_model
@@ -143,6 +145,48 @@ def test_an_interrupted_version_is_never_seen(trained_run, tmp_path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         package_model(trained_run / "fold_01", tmp_path, force=True)
     assert [one.name for one in (tmp_path / NAME).iterdir()] == ["1"]
+
+
+def test_an_older_export(trained_run, tmp_path, monkeypatch):
+    """A fold in its run is exported again; an export away from its run cannot be."""
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    saved_model = run / "fold_01" / "saved_model"
+    path = saved_model / "assets.extra" / "model.json"
+    content = read_json(path)
+    write_json(path, {name: value for name, value in content.items() if name != "endpoints"})
+    alone = shutil.copytree(saved_model, tmp_path / "alone")
+    with pytest.raises(RunError, match="alone: exported by an older version .*: package the fold in its run instead"):
+        package_model(alone, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+    monkeypatch.setattr(package, "export_fold", lambda run, fold: trained_run / f"fold_{fold:02d}" / "saved_model")
+    packaged = package_model(run / "fold_01", tmp_path / "models")
+    assert read_json(packaged.path / "assets.extra" / "model.json")["endpoints"] == content["endpoints"]
+
+
+def add_an_operation(path):
+    """One that writes a file, with hashes to match: only the check of the graph sees it."""
+    graph = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    graph.meta_graphs[0].graph_def.node.add(name="evil", op="WriteFile")
+    (path / "saved_model.pb").write_bytes(graph.SerializeToString())
+    description = path / "assets.extra" / "model.json"
+    write_json(description, read_json(description) | {"files_sha256": hash_files(path)})
+
+
+def change_a_weight(path):
+    [data] = path.glob("variables/variables.data*")
+    data.write_bytes(data.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize(
+    ("alter", "message"),
+    [(add_an_operation, "operation 'WriteFile' is not one"), (change_a_weight, "damaged, or changed since its export")],
+)
+def test_a_foreign_or_damaged_model_is_refused(trained_run, tmp_path, alter, message):
+    model = shutil.copytree(trained_run / "fold_01" / "saved_model", tmp_path / "model")
+    alter(model)
+    with pytest.raises(RunError, match=message):
+        package_model(model, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
 
 
 def test_wrong_arguments(trained_run, tmp_path):
