@@ -10,6 +10,7 @@ from score_makers import fold, scan
 from sklearn.metrics import auc
 
 from doubleunet_bs.evaluation.paper_tables import PUBLISHED_SCORES, provenance
+from doubleunet_bs.evaluation.scorer import EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.scores.comparable_scores import BenignScores, comparable_figures, comparable_scores, froc
 from doubleunet_bs.evaluation.scores.lesions import Candidate, find_candidates
 from doubleunet_bs.evaluation.summary import Summary
@@ -90,6 +91,22 @@ def test_a_missing_view_is_no_image():
     found = comparable_scores(scans)
     assert found.image_auc["anterior"] == pytest.approx(1 / 2)
     assert found.image_auc["both views"] == pytest.approx((3 + 2) / 6)  # negative images: 0.0, 0.0, 0.1
+
+
+@pytest.mark.parametrize(("missing", "views"), [((), ["anterior", "posterior"]), (("posterior",), ["anterior"])])
+def test_the_scorer_gives_a_missing_view_no_peak(missing, views):
+    """Its half of the images is empty, but would count as a negative image."""
+    case = types.SimpleNamespace(
+        case="case-0", patient="patient-0", group="positive", missing_views=missing, pixel_spacing_mm=None, phantom=True
+    )
+    labels = np.zeros((8, 8), np.uint8)
+    labels[2:4, 1:3] = 2
+    dataset = types.SimpleNamespace(
+        cases=[case], labels=lambda index: labels, image_shape=labels.shape, settings=PreparationSettings()
+    )
+    predictions = types.SimpleNamespace(read=lambda name, shape: (labels == 2, labels / np.float32(2), None))
+    [scored] = Scorer(dataset, predictions, EvaluationSettings()).score(["case-0"])
+    assert sorted(scored.peaks) == views and scored.peaks["anterior"] == 1.0
 
 
 def test_metastases_that_nobody_outlined_count_for_the_auc_of_patients_alone():

@@ -70,6 +70,19 @@ def test_a_truncated_file_is_refused_wherever_it_was_cut(saved):
             load_state(path, *small_model())
 
 
+def test_other_settings_or_data_are_refused_by_name(tmp_path):
+    model, optimizer = small_model()
+    path, identity = tmp_path / "state.npz", {"experiment": {"epochs": 2, "seed": 0}, "data_fingerprint": "a"}
+    save_state(path, model, optimizer, {"identity": identity})
+    assert load_state(path, model, optimizer, identity)["identity"] == identity
+    for other, message in (
+        ({"experiment": {"epochs": 2, "seed": 1}}, r"\(seed was 0, is 1\): restore them"),
+        ({"data_fingerprint": "b"}, r"\(data_fingerprint was a, is b\): restore them"),
+    ):
+        with pytest.raises(RunError, match=message):
+            load_state(path, model, optimizer, identity | other)
+
+
 @pytest.mark.slow
 def test_flipped_bytes_are_found(saved):
     path, expected = saved

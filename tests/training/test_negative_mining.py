@@ -8,7 +8,12 @@ from intensity_run import intensity_model
 from PIL import Image
 
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.files import write_json
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
+from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.negative_mining import MinedDataset, load_mined, mine_negatives, save_mined
+from doubleunet_bs.training.stages import FoldStages
 
 NORMAL = [5, 11, 17, 23]
 LEVEL = 140
@@ -28,6 +33,18 @@ def masks(synthetic_shards, model):
 def saved(tmp_path, synthetic_shards, masks):
     save_mined(tmp_path / "mined", synthetic_shards, masks, "abc")
     return tmp_path / "mined"
+
+
+def test_a_model_that_has_seen_held_out_scans_does_not_mine(tmp_path, synthetic_shards):
+    run = create_run(tmp_path / "run", paper_experiment("dice-mining", folds=3), synthetic_shards)
+    folds = run.folds(synthetic_shards)
+    split = folds.split(1)
+    stages = FoldStages(run, synthetic_shards, folds, 1, open_replicas("cpu"), show_progress=False)
+    task = stages.mining_model().task
+    for scans in (split.train + split.test[:1], split.train + split.validation[:1]):
+        write_json(task.path / "environment.json", task.made_from | {"trained_on": sorted(scans)})
+        with pytest.raises(RunError, match="mining_model: made from another trained_on than this fold needs"):
+            stages.mine()
 
 
 def test_what_the_model_finds_on_normal_scans(synthetic_shards, masks):
