@@ -262,7 +262,7 @@ def _open_data(
     if old is not None:
         paths = paths or [part["path"] for part in old.parts]
         if other is None and experiment.transfer:
-            other = (old.pretrain_data or {})["path"]
+            other = (old.pretrain_data or {}).get("path")
         for path, given, option in ((paths[0], args.data, "--data"), (other, args.pretrain_data, "--pretrain-data")):
             if path and not given and not Path(path).is_dir():
                 raise RunError(f"{path}: the shards of {old.path} are not where they were: name them with {option}")
