@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for package in ("pynetdicom", "dicomweb_client"):
         if importlib.util.find_spec(package) is None:
-            raise SettingsError("the DICOM network is not installed: pip install -e ".[node]" in the clone")
+            raise SettingsError('the DICOM network is not installed: pip install -e ".[node]" in the clone')
     from doubleunet_bs.node.run_node import run_node, startup_report
 
     try:
