@@ -197,8 +197,11 @@ def test_predict_gives_the_bone_scan_index(cohort, run, tmp_path, capsys):
 
     from doubleunet_bs.bsi import WEIGHT_TABLES, bone_scan_index
     from doubleunet_bs.preparation.geometry import KEPT_ROWS
+    from doubleunet_bs.runs.run_folder import open_run
+    from doubleunet_bs.serving.export import export_fold
 
     lesions = make_run(tmp_path / "lesions", cohort / "shards", folds=(1,), experiment="dice")
+    export_fold(open_run(lesions), 1)
     arguments = [
         str(cohort / "scans" / "phantom_0001.dcm"),
         "--model",
