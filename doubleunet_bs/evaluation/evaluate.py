@@ -174,10 +174,8 @@ def evaluate_predictions(
     }
     # All masks are read before anything is written.
     for fold, place in places.items():
-        split, scorer = (
-            folds.split(fold),
-            Scorer(dataset, MaskFolder(place, dataset.settings.benign == "own"), settings),
-        )
+        split = folds.split(fold)
+        scorer = Scorer(dataset, MaskFolder(place, dataset.settings.benign == "own"), settings)
         histograms = grey_histograms(dataset, scorer.numbers(split.validation))
         scored.append(scorer.fold_scores(fold, split.test, histograms, about))
     of = Provenance(
