@@ -233,7 +233,7 @@ def draw_shapes(path: Path, shapes: list[Any], shape: tuple[int, int], classes: 
         if label not in folded:
             known = ", ".join(map(quoted, sorted(folded)[:10]))
             message = f"{path}: shape {index} has the label {quoted(entry['label'])}, which the class map lacks"
-            raise LabelError(f"{message} (it has {known})", "label-unknown")
+            raise LabelError(f"{message}: add it by --classes (known: {known})", "label-unknown")
         points += len(entry["points"]) if isinstance(entry.get("points"), list) else 0
         if points > MOST_POINTS:
             raise LabelError(f"{path}: more than {MOST_POINTS} points are not read", "label-shape")

@@ -183,7 +183,7 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
         message = f"{path}: {len(unknown)} pixel values have no class: export the mask without smoothed edges"
         raise LabelError(message, "label-unknown")
     if unknown:
-        message = f'{path}: pixel value {unknown[0]} has no class: add "{unknown[0]}": "metastatic" to the class map'
+        message = f'{path}: pixel value {unknown[0]} has no class: add "{unknown[0]}": "metastatic" to --classes'
         raise LabelError(message, "label-unknown")
     table = np.zeros(256, np.uint8)
     for value, number in of_value.items():

@@ -190,8 +190,8 @@ def test_a_shape_that_cannot_be_a_lesion_names_file_index_and_reason(draw, name)
     assert caught.value.reason == "label-shape"
 
 
-def test_an_unknown_label_names_file_index_and_label(draw):
-    with pytest.raises(LabelError, match=r"scan_anterior.json: shape 1 has the label 'oedema'") as caught:
+def test_an_unknown_label_names_file_index_label_and_the_option_that_adds_it(draw):
+    with pytest.raises(LabelError, match=r"scan_anterior.json: shape 1 has the label 'oedema'.*--classes") as caught:
         draw(square(), square("oedema"))
     assert caught.value.reason == "label-unknown"
 
