@@ -48,7 +48,8 @@ def decode_text(data: bytes) -> str:
         encoding = "utf-32" if b"\0\0" in data[:4] else "utf-16"
         raise ValueError(f"{encoding.upper()} text: convert it with iconv -f {encoding} -t utf-8")
     raise ValueError(
-        "not UTF-8 text: convert it with iconv -f gb18030 -t utf-8, or from the encoding of its program (cp932, cp1252)"
+        "not UTF-8 text: convert it with iconv -f gb18030 -t utf-8 (or -f cp1252, cp932), or save it anew as UTF-8 "
+        "(Excel: CSV UTF-8)"
     )
 
 

@@ -52,6 +52,7 @@ def test_tabs_are_taken_as_well(tmp_path):
         ("patient,cancer,metastases,scan\nSECRET,breast\n", "line 2"),
         ('scan,patient\na,"SECRET\n', "line"),
         (b"scan,patient\na,\xff\xfe\n", "is not UTF-8 text: convert it with iconv -f gb18030"),
+        ("scan;patient\r\na;Müller\r\n".encode("cp1252"), "save it anew as UTF-8 (Excel: CSV UTF-8)"),
         ("scan,patient\na,b\n".encode("utf-16"), "is UTF-16 text: convert it with iconv -f utf-16"),
         (b"PK\x03\x04\x14\x00\xff", "save it as CSV"),
     ],
