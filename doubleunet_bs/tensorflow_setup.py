@@ -98,8 +98,9 @@ def _native_stderr_held() -> Iterator[Callable[[], None]]:
 
         try:
             yield show
-        except BaseException:
-            show()
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                show()
             raise
         finally:
             os.dup2(original, 2)

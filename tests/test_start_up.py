@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from doubleunet_bs import tensorflow_setup
 from doubleunet_bs.__main__ import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +86,17 @@ def test_what_was_imported_before_stays():
         "print(sys.modules['matplotlib'] is matplotlib)\n"
     )
     assert said.strip() == "True"
+
+
+@pytest.mark.parametrize(("stop", "shown"), [(KeyboardInterrupt, ""), (ImportError, "native chatter")])
+def test_what_native_code_says_is_shown_where_the_import_fails_not_where_it_is_interrupted(
+    stop, shown, capfd, monkeypatch
+):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    with pytest.raises(stop), tensorflow_setup._native_stderr_held():
+        os.write(2, b"native chatter")
+        raise stop
+    assert capfd.readouterr().err == shown
 
 
 def imported_packages() -> set[str]:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import difflib
+import functools
 import ipaddress
 import math
 import os
 import ssl
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -119,11 +120,16 @@ class NodeSettings:
     tls: Tls | None = None
 
 
+_KEYS = {field.name for field in dataclasses.fields(NodeSettings)} - {"destinations"} | {"send"}
+_PEM_FILES = ("certificate", "key", "authority")
+
+
 def read_settings(path: str | os.PathLike) -> NodeSettings:
     """Read and check the configuration file.
 
     Raises:
-        SettingsError: it cannot be read, has an unknown or impossible value, or names neither [receive] nor [watch].
+        SettingsError: it cannot be read, has unknown or impossible values, or names neither [receive] nor [watch]. Each
+            fault is a line.
     """
     path = Path(path)
     try:
@@ -135,14 +141,20 @@ def read_settings(path: str | os.PathLike) -> NodeSettings:
     try:
         return _settings(content, path.parent)
     except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from None
+        lines = (f"{path}: {line}" for line in str(error).splitlines())
+        raise SettingsError("\nerror: ".join(lines)) from None
 
 
 def _settings(content: dict[str, Any], folder: Path) -> NodeSettings:
-    receive, watch, monitor, tls = (_tables(content, name) for name in ("receive", "watch", "monitor", "tls"))
-    sends = _tables(content, "send", several=True)
-    made = {"receive", "watch", "monitor", "tls", "destinations"}
-    plain = _values(content, "", {field.name for field in dataclasses.fields(NodeSettings)} - made, ("spool", "model"))
+    receive, watch, monitor, tls, sends, plain = _all(
+        lambda: [_receive(table) for table in _tables(content, "receive")],
+        lambda: [_values(table, "watch.", ("folder",), ("folder",)) for table in _tables(content, "watch")],
+        lambda: [_values(table, "monitor.", ("host", "port"), ("port",)) for table in _tables(content, "monitor")],
+        lambda: [_values(table, "tls.", _PEM_FILES, _PEM_FILES) for table in _tables(content, "tls")],
+        lambda: _all(*(functools.partial(_destination, one) for one in _tables(content, "send", several=True))),
+        # Last: the tables have been taken out.
+        lambda: _values(content, "", _KEYS, ("spool", "model")),
+    )
     plain["spool"] = folder / plain["spool"]
     if "server" in plain:
         plain.setdefault("engine", "serving")
@@ -150,52 +162,77 @@ def _settings(content: dict[str, Any], folder: Path) -> NodeSettings:
         # A name on a model server is no path.
         if key in plain and (folder / plain[key]).is_dir():
             plain[key] = str(folder / plain[key])
-    place = {"host": "127.0.0.1"} | _values(monitor[0], "monitor.", ("host", "port"), ("port",)) if monitor else {}
-    keys = ("certificate", "key", "authority")
-    files = _values(tls[0], "tls.", keys, keys) if tls else {}
     settings = NodeSettings(
         **plain,
-        receive=_receive(receive[0]) if receive else None,
-        watch=folder / _values(watch[0], "watch.", ("folder",), ("folder",))["folder"] if watch else None,
-        monitor=(place["host"], place["port"]) if place else None,
-        tls=Tls(*(folder / files[key] for key in keys)) if files else None,
-        destinations=tuple(_destination(one) for one in sends),
+        receive=receive[0] if receive else None,
+        watch=folder / watch[0]["folder"] if watch else None,
+        monitor=(monitor[0].get("host", "127.0.0.1"), monitor[0]["port"]) if monitor else None,
+        tls=Tls(*(folder / tls[0][key] for key in _PEM_FILES)) if tls else None,
+        destinations=tuple(sends),
     )
-    _check(settings)
+    _raise_all(list(_contradictions(settings)))
     return settings
 
 
-def _check(settings: NodeSettings) -> None:
-    """Refuse what does not go together."""
-    check_choice(settings.engine, settings.precision, settings.server, settings.deadline)
+def _all(*readers: Callable[[], Any]) -> list[Any]:
+    """What all readers return. `SettingsError`: the faults that they raise, a line each."""
+    found, faults = [], []
+    for read in readers:
+        try:
+            found.append(read())
+        except SettingsError as error:
+            faults.append(str(error))
+    _raise_all(faults)
+    return found
+
+
+def _raise_all(faults: list[str]) -> None:
+    if faults:
+        raise SettingsError("\n".join(faults))
+
+
+def _contradictions(settings: NodeSettings) -> Iterator[str]:
+    """What does not go together."""
+    try:
+        check_choice(settings.engine, settings.precision, settings.server, settings.deadline)
+    except SettingsError as error:
+        yield str(error)
     if settings.weights and not settings.skeleton:
-        raise SettingsError("weights needs skeleton: there is no Bone Scan Index without it")
+        yield "weights needs skeleton: there is no Bone Scan Index without it"
     if settings.receive is None and settings.watch is None:
-        raise SettingsError("nothing would come in: add [receive] or [watch]")
+        yield "nothing would come in: add [receive] or [watch]"
     if settings.watch is not None:
         inner, outer = settings.watch.resolve(), settings.spool.resolve()
         if inner == outer or outer in inner.parents or inner in outer.parents:
-            raise SettingsError("watch.folder and spool lie in one another: name another folder")
-        if not settings.watch.is_dir():
-            raise SettingsError(f"watch.folder: no folder {settings.watch}")
+            yield "watch.folder and spool lie in one another: name another folder"
+        elif not settings.watch.is_dir():
+            yield f"watch.folder: no folder {settings.watch}"
     if settings.tls is not None:
-        for server_side in (True, False):
-            settings.tls.context(server_side)
+        try:
+            for server_side in (True, False):
+                settings.tls.context(server_side)
+        except SettingsError as error:
+            yield str(error)
     elif (settings.receive and settings.receive.tls) or any(one.tls for one in settings.destinations):
-        raise SettingsError("tls = true needs [tls] with certificate, key and authority")
+        yield "tls = true needs [tls] with certificate, key and authority"
     if len({one.name for one in settings.destinations}) != len(settings.destinations):
-        raise SettingsError("[[send]]: two destinations have the same name")
+        yield "[[send]]: two destinations have the same name"
 
 
 def _receive(table: dict[str, Any]) -> Receive:
-    keys = ("ae_title", "address")
-    listed = [_values(one, "receive.from.", keys, keys) for one in _tables(table, "from", True, "receive.")]
-    peers = [Peer(one["ae_title"], _plain_address(one["address"])) for one in listed]
-    if not peers:
-        raise SettingsError("[[receive.from]] is missing: list who may send, with ae_title and address")
-    return Receive(
-        peers=tuple(peers), **_values(table, "receive.", ("ae_title", "host", "port", "tls"), ("ae_title", "port"))
+    peers, values = _all(
+        lambda: _peers(_tables(table, "from", True, "receive.")),
+        lambda: _values(table, "receive.", ("ae_title", "host", "port", "tls", "from"), ("ae_title", "port")),
     )
+    return Receive(peers=peers, **values)
+
+
+def _peers(tables: list[dict[str, Any]]) -> tuple[Peer, ...]:
+    if not tables:
+        raise SettingsError("[[receive.from]] is missing: list who may send, with ae_title and address")
+    keys = ("ae_title", "address")
+    listed = _all(*(functools.partial(_values, table, "receive.from.", keys, keys) for table in tables))
+    return tuple(Peer(one["ae_title"], _plain_address(one["address"])) for one in listed)
 
 
 def _destination(table: dict[str, Any]) -> Destination:
@@ -227,20 +264,21 @@ def _values(
     table: dict[str, Any], where: str, known: Collection[str], required: Collection[str] = ()
 ) -> dict[str, Any]:
     """The values of a table, each as its key asks for. Nothing else may be in it."""
-    for key in required:
-        if key not in table:
-            raise SettingsError(f"{where}{key} is missing")
+    faults, meant = [], set()
     for key, value in table.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
+            meant.update(near)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-            raise SettingsError(f"{where}{key} is unknown: {hint}")
+            faults.append(f"{where}{key} is unknown: {hint}")
+            continue
         is_possible, what = _FORMS.get(key, (_is_text, "a text"))
         if not is_possible(value):
             # An address may hold a password.
             shown = "" if key == "url" else f" = {value!r}"
             hint = ", without quotation marks" if _is_quoted(value, is_possible) else ""
-            raise SettingsError(f"{where}{key}{shown} must be {what}{hint}")
+            faults.append(f"{where}{key}{shown} must be {what}{hint}")
+    _raise_all(faults + [f"{where}{key} is missing" for key in required if key not in table and key not in meant])
     return dict(table)
 
 

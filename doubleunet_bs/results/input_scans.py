@@ -148,8 +148,13 @@ def _results(path: str) -> set[str]:
 def _without(found: ScanFolder, path: str, within: set[str]) -> ScanFolder:
     """What lies outside of the result folders `within`, with paths as the user gave them."""
     join = "!" if is_archive(path) else os.sep
-    rejected = [Rejection(f"{path}{join}{file.path}", file.reason, file.message) for file in found.rejected]
-    other = [PassedOver(f"{path}{join}{file.path}", file.kind) for file in found.passed_over]
+
+    def full(inner: str) -> str:
+        # An archive may be rejected as a whole.
+        return path if join == "!" and inner == os.path.basename(path) else f"{path}{join}{inner}"
+
+    rejected = [Rejection(full(file.path), file.reason, file.message) for file in found.rejected]
+    other = [PassedOver(full(file.path), file.kind) for file in found.passed_over]
     outs = {os.path.dirname(folder) for folder in within}
     beside = {os.path.join(out, name) for out in outs for name in (INDEX, COHORT)}
     beside |= {f"{out}{FILES_SUFFIX}" for out in outs}

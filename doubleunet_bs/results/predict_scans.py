@@ -98,6 +98,9 @@ class PredictionTask:
             raise ScanError(f"{', '.join(self.scans)}: no scan is in it{beside}: give the folder of the scans", "empty")
         if self.shard:
             found = choose_shard(found, self.shard)
+        elif not found.scans and len(found.rejected) == 1:
+            [only] = found.rejected
+            raise ScanError(f"{one_line(only.path)}: {only.message}", only.reason)
         for file in found.rejected:
             _complain(f"{one_line(file.path)}: {file.message}", file.reason == COPY)
         if not found.scans and not (self.shard and all(file.reason == COPY for file in found.rejected)):

@@ -70,10 +70,12 @@ def rank_scans(
             _of_shards(scans, committee) if are_shards else _of_scans(scans, committee, allow_missing_view, problems)
         )
         ranked = sorted(found, key=lambda one: (-one[0][by], one[0]["path"], one[0]["case"]))
+        if not ranked and len(problems) == 1:
+            raise ScanError(problems[0])
         for problem in problems:
             print(f"error: {problem}", file=sys.stderr)
         if not ranked:
-            raise ScanError(f"{scans}: no scan is left to rank: name scans that the model has not seen", "empty")
+            raise ScanError(f"{scans}: no usable scan that the model has not seen: name other scans", "empty")
         write_text(new / TABLE, _table_text(ranked), mode=0o600)
         for _, files in ranked[:outlines]:
             assert files is not None  # of shards there are no outlines

@@ -5,16 +5,17 @@ import pytest
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.node.settings import Destination, Peer, read_settings
 
-WHOLE = """
+FROM = """[[receive.from]]
+ae_title = "CAMERA"
+address = "10.0.0.5"
+"""
+WHOLE = f"""
 spool = "spool"
 model = "model"
 [receive]
 ae_title = "BONESCAN"
 port = 11112
-[[receive.from]]
-ae_title = "CAMERA"
-address = "10.0.0.5"
-[[send]]
+{FROM}[[send]]
 ae_title = "PACS"
 host = "10.0.0.2"
 port = 104
@@ -67,7 +68,9 @@ def test_a_skeleton_is_named_like_the_model(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('model = "model"', 'modell = "model"', "model is missing"),
+        ('model = "model"', "", "model is missing"),
+        ('model = "model"', 'modell = "model"', "modell is unknown: did you mean model?"),
+        ("[[send]]", "[[sned]]", "sned is unknown: did you mean send?"),
         ("[receive]", "quiet_second = 3\n[receive]", "quiet_second is unknown: did you mean quiet_seconds?"),
         ("port = 11112", "port = 0", "receive.port = 0 must be a port, 1 to 65535"),
         ("port = 11112", "port = true", "must be a port"),
@@ -87,7 +90,8 @@ def test_a_skeleton_is_named_like_the_model(tmp_path):
             "quiet_seconds = '60' must be a number above 0, without quotation marks",
         ),
         ("[receive]", 'min_free_mb = "1"\n[receive]', "min_free_mb = '1' must be a whole number"),
-        ("port = 11112", "prot = 11112", "receive.port is missing"),
+        ("port = 11112", "prot = 11112", "receive.prot is unknown: did you mean port?"),
+        ("port = 11112", "", "receive.port is missing"),
         ('"CAMERA"', '"CAMERA\\\\1"', "must be an AE title"),
         ('"BONESCAN"', '"BONESCAN_OF_THE_WHOLE_CLINIC"', "must be an AE title"),
         (
@@ -99,7 +103,7 @@ def test_a_skeleton_is_named_like_the_model(tmp_path):
         ('address = "10.0.0.5"', 'address = "camera1"', "receive.from.address = 'camera1' must be an IP address"),
         ('address = "10.0.0.5"', 'address = "10.0.0.256"', "must be an IP address"),
         ('address = "10.0.0.5"', "address = 10", "must be an IP address"),
-        ("[[receive.from]]", "[[receive.form]]", "[[receive.from]] is missing: list who may send"),
+        (FROM, "", "[[receive.from]] is missing: list who may send"),
         ("https://", "ftp://", "must be an http or https address"),
         ("https://", "https://user:secret@", "send.url must be an http or https address without a password"),
         ("[receive]", "[watch]\nfolder = '.'\n[receive]", "watch.folder and spool lie in one another"),
@@ -124,6 +128,28 @@ def test_what_is_refused(old, new, said, tmp_path):
     message = str(caught.value)
     assert "secret" not in message
     assert said in message and "\n" not in message and message.startswith(str(tmp_path / "node.toml"))
+
+
+def test_all_faults_at_once_a_line_each(tmp_path):
+    text = (
+        WHOLE.replace("11112", "0")
+        .replace("10.0.0.5", "camera1")
+        .replace("port = 104", "")
+        .replace("spool =", "pool =")
+    )
+    path = tmp_path / "node.toml"
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, text)
+    assert str(caught.value).split("\nerror: ") == [
+        f"{path}: receive.from.address = 'camera1' must be an IP address",
+        f"{path}: receive.port = 0 must be a port, 1 to 65535",
+        f"{path}: send.port is missing",
+        f"{path}: pool is unknown: did you mean spool?",
+    ]
+    # What does not go together is looked at once each value is possible.
+    text = WHOLE.replace("[receive]", 'engine = "gpu"\nweights = "spiers1968"\n[receive]', 1)
+    with pytest.raises(SettingsError, match=r"engine 'gpu': .*\nerror: .*weights needs skeleton"):
+        read(tmp_path, text)
 
 
 def test_a_node_needs_a_source(tmp_path):

@@ -253,7 +253,12 @@ def test_the_log_names_pseudonyms_only(command, phantoms, scan, tmp_path):
 def test_errors_name_the_file_and_its_own_reason(command, phantoms, tmp_path, monkeypatch):
     (tmp_path / "broken.dcm").write_text("no scan")
     code, _, err = command(tmp_path / "broken.dcm", "--previous", phantoms / "phantom_0001.dcm")
-    assert code == 1 and "broken.dcm: is not a DICOM file" in err and "no scan can be used" in err
+    assert code == 1 and err == f"error: {tmp_path}/broken.dcm: is not a DICOM file\n"
+    (tmp_path / "broken.zip").write_bytes(b"PK\3\4 no archive")
+    code, _, err = command(tmp_path / "broken.zip")
+    assert code == 1 and err == f"error: {tmp_path}/broken.zip: is a damaged zip archive\n"
+    code, _, err = command(tmp_path / "broken.dcm", tmp_path / "broken.zip")
+    assert code == 1 and err.count("\n") == 3 and err.endswith("error: no scan can be used\n")
     # A file whose name is a part of any message.
     monkeypatch.chdir(tmp_path)
     dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")

@@ -176,8 +176,14 @@ def test_wrong_options_in_one_line(trained_run, phantoms, tmp_path, capsys, monk
 def test_scans_of_the_training_are_left_out(tmp_path, trained_run, capsys):
     own = trained_run.parent / "shards"
     assert rank(own, "--model", trained_run / "fold_01", "--out", tmp_path / "out") == 1
-    assert "no scan is left to rank: name scans that the model has not seen" in capsys.readouterr().err
+    assert "no usable scan that the model has not seen: name other scans" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_scan_in_one_line(tmp_path, trained_run, capsys):
+    (tmp_path / "note.txt").write_text("no scan")
+    assert rank(tmp_path / "note.txt", "--model", trained_run / "fold_01", "--out", tmp_path / "out") == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/note.txt: is not a DICOM file\n"
 
 
 @pytest.mark.slow
