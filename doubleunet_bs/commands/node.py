@@ -74,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
     from doubleunet_bs.node.settings import read_settings
 
     settings = read_settings(args.config)
-    if args.list:
-        from doubleunet_bs.node.monitor import list_studies
+    from doubleunet_bs.node.monitor import list_studies, unsent_text
 
-        print(list_studies(settings.spool))
+    if args.list:
+        print(list_studies(settings.spool), unsent_text(settings), sep="\n", end="")
         return 0
     for package in ("pynetdicom", "dicomweb_client"):
         if importlib.util.find_spec(package) is None:
@@ -88,5 +88,8 @@ def run(args: argparse.Namespace) -> int:
         report = startup_report(settings)
     except SettingsError as error:
         raise SettingsError(f"{args.config}: {error}") from None
-    print(report, file=None if args.check else sys.stderr, flush=True)
-    return 0 if args.check else run_node(settings)
+    if args.check:
+        print(report, unsent_text(settings), sep="\n", end="")
+        return 0
+    print(report, file=sys.stderr, flush=True)
+    return run_node(settings)

@@ -4,16 +4,18 @@ import collections
 import contextlib
 import datetime
 import json
+import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from doubleunet_bs.errors import RunError
-from doubleunet_bs.node.spool import Spool
+from doubleunet_bs.errors import RunError, counted
+from doubleunet_bs.node.settings import NodeSettings
+from doubleunet_bs.node.spool import QUEUE, Spool, unsent_elsewhere
 
 PREFIX = "doubleunet_bs_node"
 
@@ -105,16 +107,30 @@ class Monitor:
         self._server.server_close()
 
 
+@contextlib.contextmanager
+def read_queue(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The database of a spool, to read, while a node may use it.
+
+    Raises:
+        RunError: there is none, or it cannot be read.
+    """
+    path = folder / QUEUE
+    if not path.is_file():
+        raise RunError(f"{folder}: no spool of a node")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            yield database
+    except sqlite3.Error as cause:
+        raise RunError(f"{path}: cannot be read ({cause})") from None
+
+
 def list_studies(folder: Path) -> str:
     """The studies of a spool as a table: number in the log, state, reason, folder of the received files.
 
     Raises:
-        RunError: there is no spool.
+        RunError: there is no spool, or it cannot be read.
     """
-    path = folder / "queue.sqlite"
-    if not path.is_file():
-        raise RunError(f"{folder}: no spool of a node")
-    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+    with read_queue(folder) as database:
         rows = database.execute("SELECT id, state, reason, key, removed FROM study ORDER BY id").fetchall()
     lines = [f"{'study':>6}  {'state':<10}  {'reason':<24}  received files"]
     for number, state, reason, key, removed in rows:
@@ -128,3 +144,21 @@ def list_studies(folder: Path) -> str:
             "unreferable: results cannot refer to the scan: it was de-identified, or a UID or name is not valid"
         )
     return "\n".join(lines)
+
+
+def unsent_text(settings: NodeSettings) -> str:
+    """What was not sent to destinations that are no longer configured, a line each; "" without such or a spool.
+
+    Raises:
+        RunError: the spool cannot be read.
+    """
+    # Not by Path: whoever checks a configuration may not look into the spool.
+    if not os.path.isfile(settings.spool / QUEUE):
+        return ""
+    with read_queue(settings.spool) as database:
+        unsent = unsent_elsewhere(database, [one.name for one in settings.destinations])
+    return "".join(
+        f"unsent    {counted(number, 'result')} to {name}, no longer configured: a [[send]] of that name sends them "
+        f"within {settings.keep_days:g} days\n"
+        for name, number in unsent.items()
+    )

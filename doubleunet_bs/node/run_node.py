@@ -92,8 +92,8 @@ class _Node:
         self._networks: Networks | None = None
         self._watch = WatchFolder(settings, spool, log) if settings.watch else None
         self._next_watch = self._next_clean = 0.0
-        for name, number in spool.dropped.items():
-            log("destination no longer configured", destination=name, dropped_results=number)
+        for name, number in spool.unsent.items():
+            log("destination no longer configured", destination=name, unsent_results=number)
 
     def open_model(self) -> None:
         """Load the models. A model server may be started later: then it is asked again when a study waits.

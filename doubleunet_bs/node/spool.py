@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from doubleunet_bs.dicom_files.dicom_file import load_header, pydicom_silence
@@ -26,12 +26,14 @@ from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.files import sync_folder
 
 WAITING, SENT, REFUSED = "waiting", "sent", "refused"
-"""States of a delivery. Refused: the destination said that it will not take this file."""
+"""States of a delivery. Refused: the destination said that it will not take this file, or is no longer configured."""
 RECEIVING, PREDICTING, SENDING, DONE, ASIDE = "receiving", "predicting", "sending", "done", "aside"
 """States of a study. Aside: no result can be made, for a reason that is kept; another file starts the study again."""
 
 FAILED, CRASHED = "failed", "crash"
 """Reasons of a study that could not be segmented, and of one during which the node ended, though it was tried again."""
+QUEUE = "queue.sqlite"
+"""The database in a spool."""
 CRASH_PAUSE = 20.0
 """Seconds that a study waits for each time that it was being predicted when the node ended."""
 
@@ -86,10 +88,10 @@ class Spool:
 
     Args:
         folder: of the spool.
-        destinations: names of those that are configured. What was not sent to others is dropped.
+        destinations: names of those that are configured. What was not sent to others is kept as if they had refused it.
 
     Attributes:
-        dropped: name of a destination that is no longer configured -> number of its results that were dropped.
+        unsent: as `unsent_elsewhere`.
 
     Raises:
         RunError: another node uses the folder, or it cannot be made or read.
@@ -106,7 +108,7 @@ class Spool:
             # What a killed node was just receiving has not been acknowledged.
             shutil.rmtree(self.incoming, ignore_errors=True)
             self.incoming.mkdir(mode=0o700)
-            self._database = sqlite3.connect(folder / "queue.sqlite", check_same_thread=False, isolation_level=None)
+            self._database = sqlite3.connect(folder / QUEUE, check_same_thread=False, isolation_level=None)
             self._database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; {_SCHEMA}")
         except BlockingIOError:
             raise RunError(f"{folder}: another node uses this spool: stop it or name another folder") from None
@@ -114,14 +116,13 @@ class Spool:
             raise RunError(f"{folder}: the spool cannot be opened ({cause})") from None
         with self._transaction() as database:
             _put_back(database)
-            unsent = database.execute(
-                "SELECT destination, COUNT(*) FROM delivery WHERE state != ? GROUP BY destination", (SENT,)
-            ).fetchall()
-            self.dropped = {name: number for name, number in unsent if name not in self.destinations}
-            for name in self.dropped:
-                database.execute("DELETE FROM delivery WHERE state != ? AND destination = ?", (SENT, name))
+            self.unsent = unsent_elsewhere(database, self.destinations)
             # A destination that refused a file may have been repaired since.
-            database.execute("UPDATE delivery SET state = ? WHERE state = ?", (WAITING, REFUSED))
+            configured = f"destination IN ({', '.join('?' * len(self.destinations))})"
+            database.execute(
+                f"UPDATE delivery SET state = CASE WHEN {configured} THEN ? ELSE ? END WHERE state != ?",
+                (*self.destinations, WAITING, REFUSED, SENT),
+            )
             database.execute(
                 "UPDATE study SET state = ? WHERE state = ? AND id IN (SELECT study FROM delivery WHERE state = ?)",
                 (SENDING, DONE, WAITING),
@@ -354,6 +355,12 @@ class Spool:
     def results(self, number: int) -> Path:
         """Folder of a study's results."""
         return self.folder / "results" / str(number)
+
+
+def unsent_elsewhere(database: sqlite3.Connection, destinations: Collection[str]) -> dict[str, int]:
+    """Name of a destination that is no longer configured -> number of results that were not sent to it."""
+    rows = database.execute("SELECT destination, COUNT(*) FROM delivery WHERE state != ? GROUP BY destination", (SENT,))
+    return {name: number for name, number in rows if name not in destinations}
 
 
 def _put_back(database: sqlite3.Connection) -> None:

@@ -1,5 +1,6 @@
 """The queue on disk: states of a study, what a kill leaves, what is known to have been sent."""
 
+import dataclasses
 import os
 import sqlite3
 import types
@@ -8,8 +9,9 @@ import pydicom
 import pytest
 
 from doubleunet_bs.errors import RunError, ScanError
-from doubleunet_bs.node.monitor import list_studies
+from doubleunet_bs.node.monitor import list_studies, unsent_text
 from doubleunet_bs.node.run_node import _Node
+from doubleunet_bs.node.settings import Destination
 from doubleunet_bs.node.spool import CRASH_PAUSE, Spool
 
 
@@ -224,7 +226,9 @@ def test_refused_results_that_were_removed_are_not_offered_again(spool, study_fi
     assert spool.deliveries("a") == [] and spool.figures()["studies"] == {"done": 1}
 
 
-def test_a_destination_that_is_no_longer_configured_holds_up_nothing(settings, spool, study_files, reopen, events):
+def test_a_destination_that_is_no_longer_configured_holds_up_nothing(
+    settings, spool, study_files, reopen, events, clock
+):
     receive(spool, study_files())
     study = spool.next_study()
     spool.finish(study, results(spool, study, "1.2"))
@@ -234,13 +238,32 @@ def test_a_destination_that_is_no_longer_configured_holds_up_nothing(settings, s
     spool.destinations = ("a",)
     reopen()
     assert spool.deliveries("b") == [] and spool.figures()["studies"] == {"done": 1}
-    # Not without a word: the log of the node says it once. What "a" has got stays known.
-    assert spool.dropped == {"b": 1} and list(spool.figures()["deliveries"]) == [("a", "sent")]
-    for log in (events, quiet := type(events)()):
+    # Not without a word: the log of the node says it at every start, and so do --check and --list.
+    event = {"event": "destination no longer configured", "destination": "b", "unsent_results": 1}
+    for log in (events, again := type(events)()):
         _Node(settings, spool, log)
         reopen()
-    event = {"event": "destination no longer configured", "destination": "b", "dropped_results": 1}
-    assert events.seen == [event] and quiet.seen == []
+    assert events.seen == again.seen == [event]
+    chosen = dataclasses.replace(settings, destinations=(Destination("a"),))
+    said = "unsent    1 result to b, no longer configured: a [[send]] of that name sends them within 7 days\n"
+    assert unsent_text(chosen) == said and unsent_text(dataclasses.replace(chosen, spool=spool.folder / "new")) == ""
+    # It is sent when the destination is back, unless the files are gone by then.
+    spool.destinations = ("a", "b")
+    reopen()
+    assert [one.uid for one in spool.deliveries("b")] == ["1.2"] and spool.deliveries("a") == []
+    assert spool.unsent == {} and spool.figures()["studies"] == {"sending": 1}
+    spool.destinations = ("a",)
+    reopen()
+    clock[0] += 8 * 86400
+    assert spool.remove_old(7) == 1 and unsent_text(chosen) == ""
+
+
+def test_a_queue_that_is_damaged_is_named(settings, spool):
+    spool.close()
+    (spool.folder / "queue.sqlite").write_text("no database")
+    for read in (lambda: list_studies(spool.folder), lambda: unsent_text(settings)):
+        with pytest.raises(RunError, match=r"queue\.sqlite: cannot be read \(file is not a database\)"):
+            read()
 
 
 def test_the_spool_is_for_one_node_and_its_owner(spool, study_files):
