@@ -78,7 +78,9 @@ def open_devices(
     check_batch_size(experiment.batch_size, replicas.count, experiment.accumulate)
     replicas = choose_precision(replicas, settings.precision)
     check_memory(experiment, image_shape, replicas)
-    check_encoder_weights(experiment.encoder_weights)
+    # A fold that starts from an earlier run has its encoder from there.
+    if not experiment.start_from:
+        check_encoder_weights(experiment.encoder_weights)
     return replicas
 
 

@@ -164,7 +164,7 @@ def test_what_the_start_started_from_counts_as_well(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_start_and_its_folds_stay_with_the_run(folder, tmp_path, small_training):
+def test_the_start_and_its_folds_stay_with_the_run(folder, tmp_path, small_training, capsys):
     """From the command line: the weights that train are those of the earlier fold, and the run is no paper row."""
     from doubleunet_bs.__main__ import main
 
@@ -172,6 +172,7 @@ def test_the_start_and_its_folds_stay_with_the_run(folder, tmp_path, small_train
     new = ["--data", folder / "shards", folder / "new", "--run", run, "--experiment", "focal-tversky-otsu"]
     options = ["--from", folder / "run", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
     assert main(["train", *map(str, [*new, *options, "--fold", 1])]) == 0
+    assert f"encoder     as all layers from {folder / 'run'}\n" in capsys.readouterr().out
     environment = read_json(run / "fold_01" / "environment.json")
     assert environment["initial_weights_sha256"] == environment["start_sha256"] is not None
     assert str(folder) not in (run / "fold_01" / "environment.json").read_text()

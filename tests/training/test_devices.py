@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from doubleunet_bs import tensorflow_setup
-from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.tensorflow_setup import processor_flags
 from doubleunet_bs.training import devices as devices_module
@@ -20,6 +20,7 @@ from doubleunet_bs.training.devices import (
     memory_advice,
     memory_limit,
     memory_needed,
+    open_devices,
 )
 
 
@@ -175,3 +176,10 @@ def test_the_least_limit_of_the_control_groups_above_the_process_counts(tmp_path
     # Within a container the root is its own.
     (root / "memory.max").write_text("4194304\n")
     assert memory_limit(tmp_path / "none", root) == 4194304
+
+
+def test_a_start_from_an_earlier_run_needs_no_weights_of_the_encoder(tmp_path):
+    experiment = paper_experiment("dice", encoder_weights=str(tmp_path / "absent.h5"))
+    with pytest.raises(RunError, match="absent.h5"):
+        open_devices(experiment, (160, 128))
+    assert open_devices(dataclasses.replace(experiment, start_from="run"), (160, 128)).count == 1
