@@ -5,6 +5,7 @@ long name, with the folders in front: `2019/scan-001`. patients.csv then uses th
 the folder `2019` of the labels folder.
 """
 
+import contextlib
 import dataclasses
 import os
 import unicodedata
@@ -15,9 +16,17 @@ from pathlib import Path
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
 from doubleunet_bs.dicom_files.sources import Source, walk_folders
-from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, first_of
+from doubleunet_bs.errors import DatasetError, LabelError, ScanError, SettingsError, counted, first_of
 from doubleunet_bs.files import no_folder
-from doubleunet_bs.preparation.annotations import ENDINGS, NearNames, annotation_stem, index_labels, stems_of
+from doubleunet_bs.preparation.annotations import (
+    ENDINGS,
+    NearNames,
+    annotation_stem,
+    index_labels,
+    read_annotation,
+    read_regions,
+    stems_of,
+)
 from doubleunet_bs.preparation.patients import FILE, Declaration, read_patients
 from doubleunet_bs.preparation.public_labels import PublicLabels
 from doubleunet_bs.preparation.records import DataSource
@@ -169,11 +178,14 @@ def find_inputs(job: CohortJob) -> Inputs:
             named.update(own_strays)
         else:
             tasks.append(Task(source, own, row, bones))
+    _check_not_swapped(job, tasks)
     normal = any(row.metastases is False for row in declared.values())
     if len(found.scans) > 1 and not (files or strays or skeletons or normal):
         raise DatasetError(
             f"{labels}: no annotation is in it (.json or .png): give their folder, or declare normal scans in {FILE}"
         )
+    if regions is not None and not skeletons:
+        raise DatasetError(f"{regions}: no annotation is in it (.json or .png): give --regions the folder of skeletons")
     # When a table was named, there is no doubt about the others.
     rejected += [] if job.patients else _unread_tables(scans, labels, table)
     rejected += [
@@ -198,6 +210,19 @@ def find_inputs(job: CohortJob) -> Inputs:
     if missing:
         notes.append(f"{counted(len(missing), 'line')} of {FILE} without a scan: {first_of(missing)}")
     return Inputs(tuple(tasks), tuple(rejected), found.passed_over, tuple(notes))
+
+
+def _check_not_swapped(job: CohortJob, tasks: Sequence[Task]) -> None:
+    """Say once, by the first scan, that the folder of regions holds lesions: it would be a problem of every scan."""
+    names, files = next(((task.source.names, task.regions) for task in tasks if task.regions), ((), ()))
+    try:
+        read_regions(names, files)
+    except LabelError as error:
+        if error.reason == "region-unknown":
+            with contextlib.suppress(LabelError):
+                read_annotation(names, files, job.settings.classes)
+                message = "holds lesions, not regions of the skeleton: are --labels and --regions swapped?"
+                raise SettingsError(f"{job.regions}: {message}") from None
 
 
 def _find_strays(

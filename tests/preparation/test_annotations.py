@@ -297,6 +297,16 @@ def test_problems_of_region_files_are_listed_with_the_others(cohort):
         cohort.prepare(out=folder / "shards", regions=folder)
 
 
+def test_lesions_in_the_place_of_regions_are_said_once(cohort):
+    cohort.positive("A", 1)
+    cohort.positive("B", 2)
+    with pytest.raises(SettingsError, match="labels: holds lesions, .* are --labels and --regions swapped"):
+        cohort.prepare(regions=cohort.labels)
+    with pytest.raises(DatasetError, match="scans: no annotation is in it .* give --regions the folder of skeletons"):
+        cohort.prepare(regions=cohort.scans)
+    assert not cohort.out.exists()
+
+
 def test_the_file_of_a_posterior_sternum_is_named(cohort):
     folder = cohort.root / "regions"
     folder.mkdir()
