@@ -1,15 +1,20 @@
 """An exported model in OpenVINO, which reads the SavedModel itself. TensorFlow is not imported."""
 
 import functools
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
-import openvino
-from openvino import opset13 as operations
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.inference.engines import INPUT, MASK, check_images, damaged_model, probability_name
+
+# Otherwise OpenVINO reports its import to Google Analytics and keeps an ID for it in ~/intel (2026.4).
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+from openvino import opset13 as operations  # noqa: E402
 
 CORE = openvino.Core()
 """The one OpenVINO core of the process.

@@ -1,5 +1,6 @@
 """TensorFlow and OpenVINO read the same SavedModel and say the same."""
 
+import os
 import subprocess
 import sys
 
@@ -81,6 +82,15 @@ def test_engines_agree_on_trained_weights(trained, record_property):
         if "float32" in name:
             assert agreement[name] >= 0.999
         assert dice[name] == pytest.approx(dice[names[0]], abs=0.01)
+
+
+@needs_openvino
+def test_openvino_reports_to_nobody(tmp_path):
+    """It would call Google Analytics from a hospital's network, and write into the home folder."""
+    code = "import doubleunet_bs.inference.engine_openvino, sys; sys.exit('openvino_telemetry.main' in sys.modules)"
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": ""}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
