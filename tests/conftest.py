@@ -1,7 +1,9 @@
 """What every test needs: TensorFlow without its start-up messages, small shards, a trained run and its export, a scan,
 a browser, and notes at the end. The model of the run calls grey levels above 150 metastatic (see `intensity_run`)."""
 
+import gc
 import shutil
+import socketserver
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from intensity_run import export_regions, intensity_model, make_run, make_shards
 from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.tensorflow_setup import import_tensorflow
+
+# HTTP and DICOM servers look that often whether they shall end; the default is half a second.
+socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +108,12 @@ def exported_network(live_network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("network")
     write_saved_model(folder, live_network, description((160, 128)))
     return folder
+
+
+def pytest_collection_finish():
+    """A full garbage collection, which TensorFlow asks for again and again, need not look at what is imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

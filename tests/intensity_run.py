@@ -60,7 +60,6 @@ def make_run(
     path: Path, shards: Path, folds=(1, 2), experiment="focal-tversky-otsu", level=LEVEL, folds_of=3, **changes
 ) -> Path:
     """A run of `folds_of` folds on `shards`, of which `folds` are trained to call grey above `level` metastatic."""
-    import keras
 
     from doubleunet_bs.runs.create_run import create_run
     from doubleunet_bs.runs.experiments import paper_experiment
@@ -70,7 +69,6 @@ def make_run(
     run = create_run(path, paper_experiment(experiment, **settings), dataset)
     for fold in folds:
         write_fold(run, dataset, fold, intensity_model(*dataset.image_shape, level, run.experiment.classes))
-    keras.backend.clear_session()
     return path
 
 

@@ -19,7 +19,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from doubleunet_bs.errors import ServerError
 from doubleunet_bs.inference.engine_serving import ServingEngine
 
-DEADLINE = 1.5
+DEADLINE = 0.8
 SHAPES = ((10**9,), (10**6, 10**6), (), (1, 2**40))
 MEMORY = 200 * 2**20
 SETTINGS, HEADERS, DATA, PING, CONTINUATION = 4, 1, 0, 6, 9

@@ -84,7 +84,7 @@ def test_who_shows_no_known_certificate_is_refused(receiver, secured, spool, stu
 
 
 def test_a_peer_that_says_nothing_keeps_nobody_out(receiver, secured, study_files, certificates, monkeypatch, events):
-    monkeypatch.setattr("doubleunet_bs.node.receiver.HANDSHAKE_SECONDS", 3.0)
+    monkeypatch.setattr("doubleunet_bs.node.receiver.HANDSHAKE_SECONDS", 2.0)
     [path] = study_files()
     own = (certificates / "camera.key", certificates / "camera.crt")
     with socket.create_connection(("127.0.0.1", secured.receive.port)) as silent:
