@@ -21,20 +21,20 @@ from doubleunet_bs.evaluation.scores.comparable_scores import LIMIT, Froc
 from doubleunet_bs.evaluation.scores.lesions import LesionCounts
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
 from doubleunet_bs.files import replace_file
+from doubleunet_bs.runs.curves import draw_curves
 from doubleunet_bs.runs.history import Epoch
 
 FIGURES = "figures"
-TRAINING, VALIDATION = "#4477aa", "#cc6677"
 
 
 def loss_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Figure:
     """Training and validation loss over the epochs, one pair of lines a fold."""
-    return _curves(histories, ("loss", "val_loss"), "loss", 1.0)
+    return _curves(histories, f1=False)
 
 
 def f1_chart(histories: Sequence[tuple[int, Sequence[Epoch]]]) -> Figure:
     """Training and validation F1 of the metastatic class in %; a star marks the tested epoch, if it found anything."""
-    return _curves(histories, ("f1", "val_f1"), "metastatic F1 (%)", 100.0)
+    return _curves(histories, f1=True)
 
 
 def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Figure:
@@ -157,30 +157,9 @@ def agreement_chart(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     return figure
 
 
-def _curves(
-    histories: Sequence[tuple[int, Sequence[Epoch]]], names: tuple[str, str], label: str, factor: float
-) -> Figure:
+def _curves(histories: Sequence[tuple[int, Sequence[Epoch]]], f1: bool) -> Figure:
     figure, axes = _figure()
-    alpha = 1.0 if len(histories) == 1 else 0.55
-    for number, (_, epochs) in enumerate(histories):
-        x = [epoch.epoch for epoch in epochs]
-        marker = "o" if len(epochs) < 2 else None
-        for name, colour, what in zip(names, (TRAINING, VALIDATION), ("training", "validation"), strict=True):
-            y = [np.nan if getattr(epoch, name) is None else factor * getattr(epoch, name) for epoch in epochs]
-            label_of_line = None if number else what
-            axes.plot(x, y, color=colour, alpha=alpha, linewidth=1.3, marker=marker, label=label_of_line)
-        if factor != 1.0 and epochs:
-            best = max(epochs, key=lambda epoch: epoch.score)
-            # An epoch that found nothing is no best one.
-            axes.plot(best.epoch, factor * best.val_f1 if best.val_f1 else np.nan, "*", color="#117733", markersize=9)
-    if factor != 1.0:
-        axes.set_ylim(0, 100)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
-    axes.set_xlim(0.5, 0.5 + max((epochs[-1].epoch for _, epochs in histories if epochs), default=1))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=9)
+    draw_curves(axes, [epochs for _, epochs in histories], f1)
     return figure
 
 

@@ -1,5 +1,6 @@
 """Pictures: overlays of scans, which scans a report shows, maps of errors, charts."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -71,8 +72,10 @@ def test_the_axis_of_epochs_has_whole_numbers():
         axes = f1_chart([(1, epochs)]).axes[0]
         ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
         assert ticks and all(tick == round(tick) for tick in ticks)
-        stars = [line for line in axes.lines if line.get_marker() == "*"]
-        assert len(stars) == 1 and np.isnan(stars[0].get_ydata()).all()
+        assert not [line for line in axes.lines if line.get_marker() == "*"]
+    best = dataclasses.replace(epochs[4], val_f1=0.5)
+    [star] = [line for line in f1_chart([(1, [*epochs, best])]).axes[0].lines if line.get_marker() == "*"]
+    assert star.get_xydata().tolist() == [[5, 50]] and star.get_label() == "best: epoch 5"
 
 
 def test_weak_probabilities_are_not_drawn():
