@@ -23,6 +23,11 @@ class SettingsError(BoneScanError):
     exit_code = 2
 
 
+def missing_extra(name: str) -> SettingsError:
+    """The error for packages that only some users need: an extra of setup.cfg."""
+    return SettingsError(f'the extra {name} is not installed: pip install -e ".[{name}]" in the clone')
+
+
 class ScanError(BoneScanError):
     """A file cannot be used as a whole-body bone scan.
 

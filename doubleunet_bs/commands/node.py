@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     import importlib.util
     import sys
 
-    from doubleunet_bs.errors import SettingsError
+    from doubleunet_bs.errors import SettingsError, missing_extra
     from doubleunet_bs.node.settings import read_settings
 
     settings = read_settings(args.config)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for package in ("pynetdicom", "dicomweb_client"):
         if importlib.util.find_spec(package) is None:
-            raise SettingsError('the DICOM network is not installed: pip install -e ".[node]" in the clone')
+            raise missing_extra("node")
     from doubleunet_bs.node.run_node import run_node, startup_report
 
     try:

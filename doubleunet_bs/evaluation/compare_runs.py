@@ -22,7 +22,7 @@ from doubleunet_bs.evaluation.tables import Table, percent, table_text
 from doubleunet_bs.evaluation.write_summary import csv_text
 from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS
-from doubleunet_bs.runs.run_folder import Run, open_run
+from doubleunet_bs.runs.run_folder import FOLDS, Run, open_run
 
 METHOD = (
     "Dice per scan, second minus first; two-sided Wilcoxon signed-rank test without the scans that do not differ, p "
@@ -131,7 +131,7 @@ def compare_runs(
         if read_folds(run, dataset).sha256() != folds.sha256():
             raise RunError(
                 f"{run.path}: its folds are not those of {runs[0].path}: "
-                "copy folds.json into a new run folder before training"
+                f"train a new run with --folds-file {runs[0].path / FOLDS}"
             )
     names = tuple(run.path.resolve().name for run in runs)
     if len(set(names)) < len(names):

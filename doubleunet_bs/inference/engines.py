@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from doubleunet_bs.constants import RAW_SHAPE
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import RunError, SettingsError, missing_extra
 from doubleunet_bs.preparation.settings import PreparationSettings
 
 ENGINES = ("auto", "tensorflow", "openvino", "serving")
@@ -86,7 +86,7 @@ def check_choice(
         if value not in choices:
             raise SettingsError(f"{what} {value!r}: choose one of {', '.join(choices)}")
     if engine == "openvino" and not has_openvino():
-        raise SettingsError("engine openvino is not installed: pip install openvino")
+        raise missing_extra("openvino")
     if (server is None) == (engine == "serving"):
         raise SettingsError("--server and --engine serving go together: give both or neither")
     if server is None:
@@ -120,7 +120,7 @@ def _check_server(server: str) -> None:
 def check_serving_installed() -> None:
     """Raises `SettingsError` without the extra `serving`."""
     if importlib.util.find_spec("tensorflow_serving") is None:
-        raise SettingsError("the extra serving is not installed: pip install 'tensorflow-serving-api~=2.21.0'")
+        raise missing_extra("serving")
 
 
 def has_openvino() -> bool:

@@ -250,7 +250,7 @@ def test_other_folds_other_shards_and_too_few_runs_are_refused(runs, tmp_path):
     write_json(other / "folds.json", {**folds, "parts": [parts[1], parts[0], parts[2]]})
     strange = make_run(tmp_path / "strange", make_shards(tmp_path / "elsewhere", first=100), folds=(1,))
     for second, message in (
-        (other, r"other: its folds are not those of .*first: copy folds\.json"),
+        (other, r"other: its folds are not those of .*first: train .* --folds-file .*first/folds\.json"),
         (strange, "not the shards"),
         (untrained, "no fold that all runs have trained .*untrained: none"),
     ):

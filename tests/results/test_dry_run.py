@@ -76,7 +76,7 @@ def test_dry_run_names_the_engine_of_the_run(command, phantoms):
         (("--engine", "serving", "--server", "grpc://host:1", "--deadline", "nan"), "a deadline of nan s"),
         (("--engine", "serving", "--server", "grpc://host:1", "--precision", "float32"), "precision float32"),
         (("--deadline", "5"), "--deadline is only for --engine serving"),
-        (("--engine", "openvino"), "engine openvino is not installed"),
+        (("--engine", "openvino"), "the extra openvino is not installed"),
     ],
 )
 def test_engine_settings_are_refused_also_in_a_dry_run(command, phantoms, monkeypatch, arguments, message):
