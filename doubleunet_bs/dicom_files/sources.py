@@ -248,12 +248,12 @@ def _check_directory(file: BinaryIO) -> None:
         raise ScanError(f"has more than {MAX_ARCHIVE_MEMBERS:,} files: unpack it first", "archive-bomb")
 
 
-def walk_folders(
+def walk_files(
     folder: str | os.PathLike[str],
     unreadable: Callable[[OSError], None] | None = None,
     left_out: Callable[[str], None] | None = None,
-) -> Iterator[tuple[str, list[str]]]:
-    """The folder and all folders below it, also those that are linked, each once, except hidden ones and bins.
+) -> Iterator[str]:
+    """The files of a folder and of all folders below it, also linked ones, each once, except hidden folders and bins.
 
     Args:
         folder: where to begin.
@@ -261,7 +261,7 @@ def walk_folders(
         left_out: told of folders that are hidden, or a recycle bin.
 
     Yields:
-        The path of a folder, which begins with `folder`, and the sorted names in it that are not folders.
+        The path of a file, which begins with `folder`. Those of one folder are sorted by name.
     """
     # A link may lead back to what has been searched, or round in circles.
     seen: set[tuple[int, int]] = set()
@@ -283,4 +283,4 @@ def walk_folders(
                 left_out(os.path.join(where, name))
         # Links last: of two ways to a folder its own name is the one to report.
         folders[:] = sorted(kept, key=lambda name: (os.path.islink(os.path.join(where, name)), name))
-        yield where, sorted(names)
+        yield from (os.path.join(where, name) for name in sorted(names))

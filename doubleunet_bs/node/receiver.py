@@ -12,7 +12,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from doubleunet_bs.dicom_files.decoders import DECODERS, NATIVE_SYNTAXES
-from doubleunet_bs.dicom_files.sources import walk_folders
+from doubleunet_bs.dicom_files.sources import walk_files
 from doubleunet_bs.errors import RunError, ScanError
 from doubleunet_bs.node.settings import NodeSettings
 from doubleunet_bs.node.spool import Spool
@@ -153,22 +153,20 @@ class WatchFolder:
         """
         growing = {}
         os.listdir(self.folder)
-        for where, names in walk_folders(self.folder):
-            for name in names:
-                path = os.path.join(where, name)
-                try:
-                    status = os.stat(path)
-                except OSError:
-                    continue
-                state = (status.st_size, status.st_mtime_ns)
-                if name.startswith(".") or self.spool.is_watched(path, *state):
-                    continue
-                if self._growing.get(path) != state:
-                    growing[path] = state
-                elif self.spool.is_full(self.settings.min_free_mb):
-                    return
-                else:
-                    self._take(path, state)
+        for path in walk_files(self.folder):
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            state = (status.st_size, status.st_mtime_ns)
+            if os.path.basename(path).startswith(".") or self.spool.is_watched(path, *state):
+                continue
+            if self._growing.get(path) != state:
+                growing[path] = state
+            elif self.spool.is_full(self.settings.min_free_mb):
+                return
+            else:
+                self._take(path, state)
         self._growing = growing
 
     def _take(self, path: str, state: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from doubleunet_bs.bsi.regions import REGION_LABELS, REGIONS, check_regions
 from doubleunet_bs.constants import CROP_SHAPE, KEPT_ROWS, METASTATIC, NON_METASTATIC, RAW_SHAPE, VIEWS
-from doubleunet_bs.dicom_files.sources import walk_folders
+from doubleunet_bs.dicom_files.sources import walk_files
 from doubleunet_bs.errors import LabelError
 from doubleunet_bs.preparation import geometry
 from doubleunet_bs.preparation.case import PreparedCase
@@ -91,11 +91,9 @@ def index_labels(
     """
     out = {Path(path).resolve() for path in leave_out}
     found = defaultdict(list)
-    for place, files in walk_folders(folder):
-        for name in files:
-            path = Path(place) / name
-            if not name.startswith(".") and path.suffix.lower() in ENDINGS and path.resolve() not in out:
-                found[annotation_stem(path, names)].append(path)
+    for path in map(Path, walk_files(folder)):
+        if not path.name.startswith(".") and path.suffix.lower() in ENDINGS and path.resolve() not in out:
+            found[annotation_stem(path, names)].append(path)
     return dict(found)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
-from doubleunet_bs.dicom_files.sources import Source, walk_folders
+from doubleunet_bs.dicom_files.sources import Source, walk_files
 from doubleunet_bs.errors import DatasetError, LabelError, ScanError, SettingsError, counted, first_of
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation.annotations import (
@@ -231,8 +231,11 @@ def _find_strays(
     """Name of a scan -> what may be its annotation: files without a scan (`left`), and others that are not read."""
     known = {os.path.realpath(source.path) for scan in found.scans for source in scan.sources}
     known |= {os.path.realpath(job.classes_file)} if job.classes_file else set()
-    others = (Path(place, name) for place, members in walk_folders(job.labels) for name in members)
-    others = (path for path in others if not path.name.startswith(".") and path.suffix.lower() not in _NO_ANNOTATION)
+    others = (
+        path
+        for path in map(Path, walk_files(job.labels))
+        if not path.name.startswith(".") and path.suffix.lower() not in _NO_ANNOTATION
+    )
     strays: defaultdict[str, list[Path]] = defaultdict(list)
     for path in (*left, *(path for path in others if os.path.realpath(path) not in known)):
         name = names.near.find(unicodedata.normalize("NFC", path.stem))
@@ -354,10 +357,9 @@ def _unread_tables(scans: Path, labels: Path, table: Path | None) -> list[Reject
     """Tables that somebody may have meant to be read."""
     advice = f"is not read: move it to {FILE} in the labels folder, or name it with --patients"
     found = {}
-    for place, names in walk_folders(labels):
-        for path in (Path(place, name) for name in names):
-            if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path != table:
-                found[path] = Rejection(str(path.relative_to(labels)), "unread-table", f"table {advice}")
+    for path in map(Path, walk_files(labels)):
+        if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path != table:
+            found[path] = Rejection(str(path.relative_to(labels)), "unread-table", f"table {advice}")
     if scans.is_dir() and not os.path.samefile(scans, labels):
         for name in sorted(os.listdir(scans)):
             if name.lower() == FILE and scans / name not in found:

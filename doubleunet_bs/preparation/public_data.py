@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.dicom_files.sources import Source, walk_folders
+from doubleunet_bs.dicom_files.sources import Source, walk_files
 from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.preparation import public_labels
@@ -347,7 +347,7 @@ def _check_files(
     folder: Path, rows: Sequence[Mapping[str, str]]
 ) -> tuple[dict[tuple[int, str], Path | None], list[Rejection]]:
     """(number, view) -> hot-spot mask, None when it is missing or another one; and what is wrong."""
-    paths = [Path(place, name) for place, names in walk_folders(folder) for name in names]
+    paths = [Path(path) for path in walk_files(folder)]
     there = {path.relative_to(folder).as_posix().lower(): path for path in paths}
     files: dict[tuple[int, str], Path | None] = {}
     rejected = []

@@ -10,7 +10,7 @@ from doubleunet_bs.bsi import choose_table
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.layout import load_scan_header
 from doubleunet_bs.dicom_files.other_files import PassedOver
-from doubleunet_bs.dicom_files.sources import Source, is_archive, prefix_errors, walk_folders
+from doubleunet_bs.dicom_files.sources import Source, is_archive, prefix_errors, walk_files
 from doubleunet_bs.dicom_results.source_study import SourceStudy, read_source_study, same_patient
 from doubleunet_bs.errors import RunError, ScanError, SettingsError, printable
 from doubleunet_bs.inference.model_description import ModelDescription
@@ -139,9 +139,9 @@ def choose_shard(found: ScanFolder, shard: tuple[int, int]) -> ScanFolder:
 def _results(path: str) -> set[str]:
     """The result folders below `path`, without `path` itself."""
     return {
-        _folder(os.path.join(where, RESULT))
-        for where, names in walk_folders(path)
-        if RESULT in names and where != path and is_result(Path(where))
+        _folder(file)
+        for file in walk_files(path)
+        if os.path.basename(file) == RESULT and _folder(file) != path and is_result(Path(file).parent)
     }
 
 

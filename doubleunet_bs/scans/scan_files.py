@@ -24,7 +24,7 @@ from doubleunet_bs.dicom_files.sources import (
     is_archive,
     list_members,
     open_archive,
-    walk_folders,
+    walk_files,
 )
 from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR
 from doubleunet_bs.errors import ScanError, counted, os_reason
@@ -255,7 +255,7 @@ def find_pictures(
         else:
             search.scans.append(ScanFiles((source,), folder))
 
-    for source in (Source(os.path.join(where, name)) for where, names in walk_folders(folder) for name in names):
+    for source in map(Source, walk_files(folder)):
         name = os.path.basename(source.path)
         if not name.lower().endswith(SUFFIXES):
             other = "zip archive" if name.lower().endswith(".zip") else "other file"
@@ -349,12 +349,11 @@ def _paths(search: _Search) -> Iterator[str]:
     def left_out(path: str) -> None:
         search.pass_over(Source(path), kind_by_name([os.path.basename(path)]) or "hidden file")
 
-    for where, names in walk_folders(search.folder, unreadable, left_out):
-        for name in names:
-            if kind := kind_by_name([name]):
-                search.pass_over(Source(os.path.join(where, name)), kind)
-            else:
-                yield os.path.join(where, name)
+    for path in walk_files(search.folder, unreadable, left_out):
+        if kind := kind_by_name([os.path.basename(path)]):
+            search.pass_over(Source(path), kind)
+        else:
+            yield path
 
 
 def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView | None]:
