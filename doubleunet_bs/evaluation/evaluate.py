@@ -14,7 +14,7 @@ from doubleunet_bs.constants import BENIGN, METASTATIC
 from doubleunet_bs.dataset.folds import Folds
 from doubleunet_bs.dataset.joined_shards import Paths, SkeletonDataset, as_paths, open_all_shards
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.evaluation.paper_tables import Provenance, provenance
+from doubleunet_bs.evaluation.paper_tables import EARLIER_RUN, Provenance, provenance
 from doubleunet_bs.evaluation.report import write_report
 from doubleunet_bs.evaluation.scorer import NOT_ASKED, EvaluationSettings, Scorer, grey_histograms, unseen_normals
 from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, precision_entry, read_scores, write_scores
@@ -258,6 +258,8 @@ def provenance_of_runs(runs: Sequence[Run], dataset: ShardedDataset) -> Provenan
     of = provenance(runs[0].experiment, dataset.cases, dataset.settings, dataset.sources)
     if any((run.pretrain_data or {}).get("patients_compared") is False for run in runs):
         return dataclasses.replace(of, trained_elsewhere="pre-training")
+    if any(run.experiment.start_from and run.disjoint_patients for run in runs):
+        return dataclasses.replace(of, trained_elsewhere=EARLIER_RUN)
     return of
 
 

@@ -26,6 +26,9 @@ SOURCE = "Chen et al. 2023, doi:10.20944/preprints202307.0674.v1"
 CANCER = "breast"
 """Of the patients whose scans were scored; those with prostate cancer served for pre-training only."""
 
+EARLIER_RUN = "earlier run"
+"""Where weights come from whose patients nobody could compare with those of a run."""
+
 PHYSICIANS_DICE = 0.704
 """Physicians of one hospital agree with each other at this Dice coefficient when they outline metastases on such scans:
 no F1 on real scans can be expected to exceed it."""
@@ -112,8 +115,8 @@ class Provenance:
         changed_preparation: what differs from the paper's preparation.
         row: the paper's row, for an experiment of the paper with nothing changed; else None.
         other_cancers: recorded cancers that are not the paper's.
-        trained_elsewhere: "training" or "pre-training" when its scans have pseudonyms of another key than these: shared
-            patients could not be found. Else None.
+        trained_elsewhere: "training" or "pre-training" when its scans have pseudonyms of another key than these, or
+            EARLIER_RUN: shared patients could not be found. Else None.
         sources: a paragraph for each public data set.
         published: scores of others on the test part of this data set; None for other data or split, or a part of it.
         test_scans: how many scans of that test part `prepare` has kept.
@@ -152,7 +155,12 @@ class Provenance:
             )
         elif self.row:
             notes.append("The paper's row is left out: these are not (or not known to be) scans of patients.")
-        if self.trained_elsewhere:
+        if self.trained_elsewhere == EARLIER_RUN:
+            notes.append(
+                "The weights start from an earlier run whose patients could not be compared with these: that none is "
+                "in both was confirmed by the user (--assume-disjoint-patients)."
+            )
+        elif self.trained_elsewhere:
             notes.append(
                 f"The shards of the {self.trained_elsewhere} have pseudonyms of another key: shared scans were ruled "
                 "out, shared patients could not be."

@@ -137,10 +137,15 @@ class ModelDescription:
 
     @property
     def training_summary(self) -> str:
-        """One line: how many scans of whom it was trained on."""
+        """One line: how many scans of whom it was trained on, pre-training and start included."""
         counts = self.cohort if self.members else self.training
         text = describe_cohort(counts, self.trained_on)
-        return f"folds of {text}" if self.members else text
+        text = f"folds of {text}" if self.members else text
+        if self.pretraining:
+            text += f"; pre-trained on {describe_cohort(self.pretraining, self.trained_on)}"
+        if start := self.experiment.get("start_from"):
+            text += f"; started from the weights of {start}"
+        return text
 
     @property
     def quality_warning(self) -> str | None:

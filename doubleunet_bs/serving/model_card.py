@@ -115,6 +115,8 @@ def card_page(card: dict[str, Any]) -> str:
         )
         if card["cohorts"][name]
     ]
+    if start := card["experiment"].get("start_from"):
+        cohorts.append(f"- started from the weights of: {start}")
     if trained_on == UNKNOWN:
         cohorts.append("- the run does not say whether these are scans of patients or phantoms")
     files = [f"- `{name}`: `{value}`" for name, value in card["files_sha256"].items()]

@@ -134,6 +134,8 @@ def test_quality_and_training_in_one_line():
         "scans of phantoms, their number is not recorded"
     )
     assert dataclasses.replace(model, training={"scans": 4}).training_summary == "4 scans of patients"
+    further = dataclasses.replace(model, pretraining={"scans": 4}, experiment={**model.experiment, "start_from": "run"})
+    assert further.training_summary.endswith("; pre-trained on 4 scans of patients; started from the weights of run")
     both = describe_ensemble([model, dataclasses.replace(model, fold=2, validation_f1=0.25)])
     assert both.quality == "validation F1 50.0 %, 25.0 % (folds 1, 2 of 10)"
 

@@ -9,6 +9,7 @@ from intensity_run import make_run, make_shards
 from doubleunet_bs.dataset.folds import load_folds
 from doubleunet_bs.dataset.joined_shards import open_all_shards
 from doubleunet_bs.errors import DatasetError, RunError, SettingsError
+from doubleunet_bs.evaluation.evaluate import provenance_of_runs
 from doubleunet_bs.evaluation.evaluate_ensemble import open_seen
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
@@ -134,8 +135,11 @@ def test_patients_that_cannot_be_compared_need_a_confirmation_once(folder, tmp_p
     start = experiment(folder / "run" / "fold_01")
     with pytest.raises(DatasetError, match="prepared with another key .*--assume-disjoint-patients"):
         create_run(tmp_path / "run", start, stranger)
-    create_run(tmp_path / "run", start, stranger, other_patients=True)
+    run = create_run(tmp_path / "run", start, stranger, other_patients=True)
     create_run(tmp_path / "run", start, stranger, fold=2)  # Confirmed for the run.
+    assert any("--assume-disjoint-patients" in note for note in provenance_of_runs([run], stranger).notes)
+    compared = dataclasses.replace(run, disjoint_patients=False)
+    assert not any("--assume-disjoint-patients" in note for note in provenance_of_runs([compared], stranger).notes)
 
 
 def test_shards_that_are_gone_need_a_confirmation(folder, tmp_path):

@@ -30,6 +30,12 @@ def write_card(fold, **changes):
     return (fold / "saved_model" / "model_card.md").read_text(), read_json(fold / "saved_model" / "model_card.json")
 
 
+def test_it_says_which_weights_a_training_started_from(fold):
+    experiment = {**find_model(fold).description.experiment, "start_from": "run_2024"}
+    page, _ = write_card(fold, experiment=experiment)
+    assert "\n- started from the weights of: run_2024\n" in page
+
+
 def test_what_it_says(trained_run):
     page = (trained_run / "fold_01" / "saved_model" / "model_card.md").read_text()
     content = read_json(trained_run / "fold_01" / "saved_model" / "model_card.json")
