@@ -5,15 +5,13 @@ The public API, from shards to a trained fold, is in the example of `train_fold`
 How to add a loss, a network or an augmentation is in CONTRIBUTING.md.
 """
 
-from doubleunet_bs.runs import Experiment, Run, create_run, open_run, paper_experiment
+from doubleunet_bs.runs.create_run import create_run
+from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 
 import_tensorflow()  # before any module below does it with all of its chatter
 
-from doubleunet_bs.training.devices import DeviceSettings, open_devices  # noqa: E402
-from doubleunet_bs.training.run_training import train_all_folds, train_fold  # noqa: E402
+from doubleunet_bs.training.devices import open_devices  # noqa: E402
+from doubleunet_bs.training.run_training import train_fold  # noqa: E402
 
-__all__ = [
-    "DeviceSettings", "Experiment", "Run", "create_run", "open_devices", "open_run", "paper_experiment",
-    "train_all_folds", "train_fold",
-]  # fmt: skip
+__all__ = ["create_run", "open_devices", "paper_experiment", "train_fold"]
