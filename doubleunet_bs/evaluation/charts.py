@@ -45,7 +45,8 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Figure:
         values = [100 * scan.dice for scan in scans if scan.dice is not None]
         # Dots of one fold are spread a little, always in the same way.
         spread = [0.12 * ((number % 3) - 1) for number in range(len(values))]
-        axes.plot(values, np.add(place, spread), "o", color=green, alpha=0.6, markersize=4.5, markeredgewidth=0)
+        dots = axes.plot(values, np.add(place, spread), "o", color=green, alpha=0.6, markersize=4.5, markeredgewidth=0)
+        dots[0].set_clip_on(False)  # A dot at 0 % is drawn whole.
         if values:
             median = float(np.median(values))
             axes.plot([median, median], [place - 0.32, place + 0.32], color="#1c2326", linewidth=2)

@@ -216,9 +216,8 @@ def write_comparison(folder: str | os.PathLike, comparison: RunComparison) -> No
     # One line a scan: the Dice of each run as a fraction, an empty cell where undefined.
     of = comparison.provenance.scans
     scans = [(fold, case, patient, of, *dice) for fold, case, patient, dice in _dice_of_scans(comparison)]
-    write_text(
-        folder / "comparison.csv", csv_text([("fold", "case", "patient", "scans_are", *comparison.names), *scans])
-    )
+    head = ("fold", "case", "patient", "scans_are", *(f"dice_{name}" for name in comparison.names))
+    write_text(folder / "comparison.csv", csv_text([head, *scans]))
     write_text(folder / "comparison.txt", format_comparison(comparison) + "\n")
     figure = paired_chart(comparison.names, [dice for *_, dice in _dice_of_scans(comparison)])
     mark_figure(figure, PHANTOM_NOTE if of == PHANTOMS else "")

@@ -60,8 +60,9 @@ class Table:
 
 
 def table_text(table: Table, title: str = "") -> str:
-    """The table and its notes for the terminal, the title in the first cell."""
-    lines = [[str(cell).translate(_PLAIN) for cell in row] for row in ((title, *table.head[1:]), *table.rows)]
+    """The table and its notes for the terminal, with a title in the first cell where it is given or has one."""
+    head = (title or table.head[0], *table.head[1:])
+    lines = [[str(cell).translate(_PLAIN) for cell in row] for row in (head, *table.rows)]
     first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         f"{name:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, others, strict=True))
@@ -72,14 +73,8 @@ def table_text(table: Table, title: str = "") -> str:
 
 def summary_text(summary: Summary) -> str:
     """All tables for the terminal, a warning where the model is of no use at the end."""
-    tables = {
-        "pixels, %": pixel_table,
-        "lesions, %": lesion_table,
-        "pixels by view, %": view_table,
-        "patients, mean in %": patient_table,
-        "all unseen scans": comparable_table,
-    }
-    parts = [table_text(table(summary), title) for title, table in tables.items()]
+    tables = (pixel_table, lesion_table, view_table, patient_table, comparable_table)
+    parts = [table_text(table(summary)) for table in tables]
     warning = quality_warning(summary)
     return "\n\n".join([*parts, dice_sentence(summary.dice), *([f"Warning: {warning}"] if warning else [])])
 
@@ -208,7 +203,7 @@ def pixel_table(summary: Summary) -> Table:
         "2 TP / (2 TP + FP + FN). Dice: the same formula on the pixels of one scan.",
         _THRESHOLD_OF_ENSEMBLE if summary.is_ensemble else _THRESHOLD_OF_FOLDS,
     ]
-    head = ["", "scans", "precision", "sensitivity", "F1", "threshold: F1", "minimum size: F1"]
+    head = ["pixels, %", "scans", "precision", "sensitivity", "F1", "threshold: F1", "minimum size: F1"]
     strong = [number for number, row in enumerate(table) if row.kind == "mean"]
     return Table(head, rows, strong, about, _pixel_notes(summary, marks))
 
@@ -258,14 +253,14 @@ def lesion_table(summary: Summary) -> Table:
         "no true one.",
         "By size: sensitivity is of the true lesions of this size, precision of the predicted ones of this size.",
     ]
-    head = ["lesions", "true", "FN", "predicted", "FP", "precision", "sensitivity", "F1"]
+    head = ["lesions, %", "true", "FN", "predicted", "FP", "precision", "sensitivity", "F1"]
     return Table(head, rows, [0], about)
 
 
 def view_table(summary: Summary) -> Table:
     """Pixels by view."""
     rows = [[view, *map(_dash, pixels.figures)] for view, (pixels, _) in by_view(summary.scans).items()]
-    return Table(["", "precision", "sensitivity", "F1"], rows)
+    return Table(["pixels by view, %", "precision", "sensitivity", "F1"], rows)
 
 
 def patient_table(summary: Summary) -> Table:
@@ -304,7 +299,7 @@ def patient_table(summary: Summary) -> Table:
             f"{', '.join(shown)}, false-positive lesions per normal scan "
             f"{patient_figure(FALSE_POSITIVES, after[FALSE_POSITIVES], 'undefined')}."
         )
-    head = ["", "sensitivity", "specificity", "AUC", "false-positive lesions per normal scan"]
+    head = ["patients, mean in %", "sensitivity", "specificity", "AUC", "false-positive lesions per normal scan"]
     return Table(head, rows, about=about, notes=notes)
 
 
@@ -338,7 +333,7 @@ def comparable_table(summary: Summary) -> Table:
         f"FROC area (Bandos et al. 2009): mean sensitivity from 0 to {LIMIT:g} false positives per scan. AUC: area "
         "under the ROC curve of the largest probability. An image is positive where it has a true lesion.",
     ]
-    head = ["", "this run", "published"] if summary.published else ["", "mean" if several else ""]
+    head = ["all unseen scans", *(["this run", "published"] if summary.published else ["mean" if several else ""])]
     return Table(head, rows, about=about, notes=summary.comparable_notes)
 
 
@@ -355,7 +350,7 @@ def scan_table(scans: Sequence[tuple[int, ScanScore]]) -> Table:
         ]
         for fold, scan in ordered
     ]
-    return Table(["scan", "fold", "Dice", "precision", "sensitivity", "lesions detected", "FP lesions"], rows)
+    return Table(["scan", "fold", "Dice, %", "precision, %", "sensitivity, %", "lesions detected", "FP lesions"], rows)
 
 
 def dice_sentence(dice: Distribution) -> str:

@@ -162,7 +162,7 @@ def test_published_scores_stand_beside_figures_of_the_same_scans():
     text = summary_text(summary)
     assert ["AUC of images, both views", "1.000", "0.81 to 0.84"] in comparable_table(summary).rows
     assert "doi:10.5281/zenodo.23190333" in text and "not stated" in text
-    assert comparable_table(summary).head == ["", "this run", "published"]
+    assert comparable_table(summary).head == ["all unseen scans", "this run", "published"]
     assert summary.to_json()["comparable"]["published"]["scans"] == 293 and "left out by prepare" not in text
     names = {one.name for one in summary.comparable}
     dice = {"both views": 0.5, "anterior": 0.5, "posterior": 0.5}
@@ -187,7 +187,7 @@ def test_published_scores_stand_beside_figures_of_the_same_scans():
 def test_published_scores_are_left_out_for_other_scans(changes):
     summary = of_public(**changes)
     assert "0.81 to 0.84" not in summary_text(summary)
-    assert summary.published is None and comparable_table(summary).head == ["", ""]
+    assert summary.published is None and comparable_table(summary).head == ["all unseen scans", ""]
     left_out = "The published scores are left out: 292 of the 293 test scans of these shards are scored."
     assert (left_out in summary.comparable_notes) == ("normals" in changes)
 

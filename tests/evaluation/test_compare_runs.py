@@ -158,7 +158,7 @@ def test_two_runs(runs, tmp_path):
     assert content["pairs"][0]["p"] == pair.p and content["runs"][1]["mean"]["sensitivity"] == 1.0
     rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
     assert len(rows) == 4 and {row["scans_are"] for row in rows} == {"unknown"}
-    assert all(float(row["second"]) > float(row["first"]) for row in rows)
+    assert all(float(row["dice_second"]) > float(row["dice_first"]) for row in rows)
     assert "first" in (drawn := (tmp_path / "out" / "comparison.svg").read_text()) and "second" in drawn
     with Image.open(tmp_path / "out" / "comparison.png") as picture:
         assert picture.width > 1000
