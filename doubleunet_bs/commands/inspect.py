@@ -102,9 +102,8 @@ def _inspect_folder(args: argparse.Namespace) -> int:
     found = find_scans(args.scan[0], args.allow_missing_view)
     if found.only_pictures:
         found = find_pictures(args.scan[0], args.allow_missing_view, others_beside=True)
-    other = count_kinds(found.passed_over)
     if not found.scans and not found.rejected:
-        raise RunError(f"{args.scan[0]}: no scan is in it{f', only {other}' if other else ''}")
+        raise RunError(found.nothing(args.scan[0]))
     rejected = list(found.rejected)
     if not args.json and found.scans:
         print(inspection_line("scan"))
@@ -126,6 +125,6 @@ def _inspect_folder(args: argparse.Namespace) -> int:
     if not args.json:
         total = len(found.scans) + len(found.rejected)
         print(f"\n{total - len(rejected)} of {total} scans can be used")
-        if other:
+        if other := count_kinds(found.passed_over):
             print(f"passed over: {other}")
     return 1 if rejected else 0

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from doubleunet_bs.constants import VIEWS
-from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver, count_kinds
+from doubleunet_bs.dicom_files.other_files import DICOM_SUFFIXES, PassedOver
 from doubleunet_bs.dicom_files.sources import Source, walk_files
 from doubleunet_bs.errors import DatasetError, LabelError, ScanError, SettingsError, counted, first_of
 from doubleunet_bs.files import no_folder
@@ -151,10 +151,7 @@ def find_inputs(job: CohortJob) -> Inputs:
     declared, notes = read_patients(table) if table else ({}, [])
     found = (find_pictures if pictures else find_scans)(scans, job.allow_missing_view)
     if not found.scans and not found.rejected:
-        other = count_kinds(found.passed_over)
-        beside = f", only {other}" if other else ""
-        option = ", or pass --pictures" if not pictures and "picture" in other else ""
-        raise DatasetError(f"{scans}: no scan is in it{beside}: give the folder of the scans{option}")
+        raise DatasetError(found.nothing(scans) + ", and pass --pictures" * (not pictures and found.only_pictures))
     if not found.scans:
         # Without a scan every annotation would be listed, too.
         return Inputs((), found.rejected, found.passed_over, tuple(notes))

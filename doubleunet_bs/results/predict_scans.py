@@ -92,10 +92,8 @@ class PredictionTask:
         if not os.access(parent, os.W_OK):
             raise SettingsError(f"{parent}: no permission for {settings.files_file.name}: give --out a folder in yours")
         found = list_scans(self.scans, settings.allow_missing_view)
-        other = count_kinds(found.passed_over)
         if not found.scans and not found.rejected:
-            beside = f", only {other}" if other else ""
-            raise ScanError(f"{', '.join(self.scans)}: no scan is in it{beside}: give the folder of the scans", "empty")
+            raise ScanError(found.nothing(", ".join(self.scans)), "empty")
         if self.shard:
             found = choose_shard(found, self.shard)
         elif not found.scans and len(found.rejected) == 1:

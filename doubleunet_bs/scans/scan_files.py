@@ -122,6 +122,12 @@ class ScanFolder:
         """Whether the files of DICOM scans are missing, and pictures are there that may be scans: `find_pictures`."""
         return not self.scans and not self.rejected and any(file.kind == "picture" for file in self.passed_over)
 
+    def nothing(self, place: object) -> str:
+        """The message for a `place` that holds no scan, and no file that may be one."""
+        other = count_kinds(self.passed_over)
+        cure = "name the views S_ant.png and S_post.png" if self.only_pictures else "give the folder of the scans"
+        return f"{place}: no scan is in it{f', only {other}' if other else ''}: {cure}"
+
 
 def read_scan(
     paths: str | os.PathLike | Sequence[str | os.PathLike],
