@@ -175,10 +175,11 @@ def test_pictures_in_an_archive_are_passed_over(tmp_path, capsys):
 
 def test_names_that_tell_no_view_are_answered_by_names_that_do(tmp_path, capsys):
     """AP and PA are directions of an X-ray beam: which of them shows the front of a patient would be a guess."""
-    (tmp_path / "scans").mkdir()
+    for name in ("scans", "labels"):
+        (tmp_path / name).mkdir()
     save(tmp_path / "scans", C_AP=GREY["anterior"], C_PA=GREY["posterior"])
     assert main(["inspect", str(tmp_path / "scans")]) == 1
     advice = "no scan is in it, only 2 pictures: name the views S_ant.png and S_post.png"
     assert capsys.readouterr().err.endswith(f"{advice}\n")
-    assert main(shlex.split(f"prepare --scans {tmp_path}/scans --labels {tmp_path} --out {tmp_path}/out")) == 1
+    assert main(shlex.split(f"prepare --scans {tmp_path}/scans --labels {tmp_path}/labels --out {tmp_path}/out")) == 1
     assert capsys.readouterr().err.endswith(f"{advice}, and pass --pictures\n")
