@@ -1,6 +1,6 @@
 """Collect the results of `predict` in one table.
 
-Writes one line a scan: pseudonym, lesions, areas of each view, counts, warnings, model and threshold. `predict` writes
+Writes one line a scan: pseudonym, foci, areas of each view, counts, warnings, model and threshold. `predict` writes
 the same table as cohort.csv. Only result.json of each scan is read. Names of files are not in it: see DIR.files.csv.
 
 Examples:

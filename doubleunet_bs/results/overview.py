@@ -30,7 +30,7 @@ def _region_column(view: str, region: str | None) -> str:
 
 
 COLUMNS = (
-    *("case", "phantom", "created", "lesions", "lesions_in_both_views"),
+    *("case", "phantom", "created", "foci", "foci_in_both_views"),
     *(f"{name}_{view}" for view in VIEWS for name in _VIEW_COLUMNS),
     *("area_mm2", "fraction_of_body", "bone_scan_index", "bsi_table", "warnings", "model", "weights"),
     *("validation_f1", "threshold", "engine", "version"),
@@ -97,7 +97,7 @@ def _entry(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         "day": (result.get("created") or "")[:10],
         "phantom": result["phantom"],
         "areas": len(result["lesions"]),
-        "lesions": None if foci is None else len(foci),
+        "foci": None if foci is None else len(foci),
         "views": [
             {
                 "name": view,
@@ -141,8 +141,8 @@ def cohort_line(result: Mapping[str, Any]) -> dict[str, Any]:
         "case": result["case"],
         "phantom": {True: "yes", False: "no", None: None}[result["phantom"]],
         "created": result.get("created"),
-        "lesions": None if foci is None else len(foci),
-        "lesions_in_both_views": both,
+        "foci": None if foci is None else len(foci),
+        "foci_in_both_views": both,
         **views,
         "area_mm2": result["lesion_area"]["lesion_area_mm2"],
         "fraction_of_body": result["lesion_area"]["fraction_of_body"],

@@ -65,7 +65,7 @@ def test_one_line_a_scan(result, scan, tmp_path, capsys):
     assert (len(line), list(line)[-1]) == (54, "areas_posterior_no_region")
     area = scan.pixel_spacing_mm[0] * scan.pixel_spacing_mm[1]
     expected = {
-        "case": scan.case, "phantom": "yes", "lesions": 2, "lesions_in_both_views": 1, "areas_anterior": 2,
+        "case": scan.case, "phantom": "yes", "foci": 2, "foci_in_both_views": 1, "areas_anterior": 2,
         "areas_posterior": 1, "pixels_anterior": 13, "pixels_posterior": 9, "area_mm2": f"{22 * area:.6g}",
         "area_mm2_anterior": f"{13 * area:.6g}", "counts_anterior": scan.anterior.sum(),
         "lesion_counts_posterior": scan.posterior[301:304, 153:156].sum(), "threshold": "", "weights": "ab" * 6,
@@ -92,7 +92,7 @@ def test_a_missing_view_and_an_unknown_spacing_are_empty_cells(scan, tmp_path):
     (line,) = read(tmp_path / "table.csv")
     empty = {name for name, value in line.items() if value == "" and name.endswith("_posterior")}
     assert empty == {name for name in line if name.endswith("_posterior")}
-    assert (line["areas_anterior"], line["lesions"], line["area_mm2"]) == ("0", "0", "")
+    assert (line["areas_anterior"], line["foci"], line["area_mm2"]) == ("0", "0", "")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_results_of_earlier_versions_are_read(result, tmp_path):
     write_json(folder / "result.json", {key: one for key, one in load_result(folder).items() if key not in new})
     assert main(["collect", str(tmp_path / "out"), "--out", str(tmp_path / "table.csv")]) == 0
     (line,) = read(tmp_path / "table.csv")
-    assert (line["lesions"], line["areas_anterior"]) == ("", "2")
+    assert (line["foci"], line["areas_anterior"]) == ("", "2")
 
 
 def test_wrong_arguments(tmp_path, capsys):
