@@ -91,12 +91,12 @@ class _Node:
         self.trouble = ""
         self._networks: Networks | None = None
         self._watch = WatchFolder(settings, spool, log) if settings.watch else None
-        self._next_watch = self._next_clean = 0.0
+        self._next_watch = self._next_clean = self._next_open = 0.0
         for name, number in spool.unsent.items():
             log("destination no longer configured", destination=name, unsent_results=number)
 
     def open_model(self) -> None:
-        """Load the models. A model server may be started later: then it is asked again when a study waits.
+        """Load the models. A model server may be started later: then `step` asks it again.
 
         Raises:
             BoneScanError: a model is missing or damaged, or the two are prepared differently.
@@ -107,8 +107,9 @@ class _Node:
             skeleton = Predictor(chosen.skeleton, *how, skeleton=True) if chosen.skeleton else None
             self._networks = Networks(Predictor(chosen.model, *how), skeleton, chosen.weights)
         except ServerError as error:
+            if self.trouble != SERVER_AWAY:
+                self.log(SERVER_AWAY, reason=str(error))
             self.trouble = SERVER_AWAY
-            self.log(self.trouble, reason=str(error))
         else:
             self.trouble = ""
             for one in filter(None, (self._networks.lesions, self._networks.skeleton)):
@@ -131,7 +132,7 @@ class _Node:
             time.sleep(LOOK_SECONDS)
 
     def step(self) -> bool:
-        """Look at the watch folder, remove old files and segment a study, each when it is due.
+        """Look at the watch folder, remove old files, ask for the model and segment a study, each when it is due.
 
         Returns:
             Whether a study was segmented.
@@ -150,8 +151,8 @@ class _Node:
         study = None
         if self.disk_is_full():
             trouble = "disk-full"
-        elif (study := self.spool.next_study()) is not None:
-            self.segment(study)
+        elif (networks := self._networks or self._reopen_model()) and (study := self.spool.next_study()):
+            self.segment(study, networks)
         if trouble or self.trouble not in (SERVER_AWAY, MODEL_UNUSABLE):
             self._say_trouble(trouble)
         return study is not None
@@ -161,17 +162,12 @@ class _Node:
             self.log("trouble", reason=reason)
         self.trouble = reason
 
-    def segment(self, study: Study) -> None:
+    def segment(self, study: Study, networks: Networks) -> None:
         """Segment one study and note its results, or why it has none. No error of one study stops the node."""
         if study.attempts >= ATTEMPTS:
             self._finish(study, {}, [CRASHED])
             return
         begun = time.perf_counter()
-        networks = self._networks or self._reopen_model()
-        if networks is None:
-            # A study is not to blame.
-            self.spool.postpone(study, FIRST_PAUSE, count=False)
-            return
         try:
             results, reasons, scans = self._predict(study, networks)
         except ServerError as error:
@@ -199,13 +195,21 @@ class _Node:
         self.log(event, study=study.number, reasons=reasons, **figures)
 
     def _reopen_model(self) -> Networks | None:
-        """Ask the model server again; None, and `trouble`, while it is away or has a model that cannot be used."""
+        """Ask the model server again, once a minute, whether or not a study waits: who asks for /health learns it.
+
+        Returns:
+            None, with `trouble`, while it is away or has a model that cannot be used.
+        """
+        if time.monotonic() < self._next_open:
+            return None
+        self._next_open = time.monotonic() + FIRST_PAUSE
         try:
             self.open_model()
         except Exception as error:  # noqa: BLE001 - the node outlives whatever a model causes, as in `segment`
+            if self.trouble != MODEL_UNUSABLE:
+                known = isinstance(error, BoneScanError)
+                self.log(MODEL_UNUSABLE, reason=str(error) if known else type(error).__name__, where=_where(error))
             self.trouble = MODEL_UNUSABLE
-            known = isinstance(error, BoneScanError)
-            self.log(self.trouble, reason=str(error) if known else type(error).__name__, where=_where(error))
         return self._networks
 
     def _predict(self, study: Study, networks: Networks) -> tuple[dict[str, Path], list[str], int]:

@@ -317,6 +317,18 @@ def test_a_model_server_that_is_away_costs_nothing(node, spool, study_files, mon
     assert node.trouble == "" and spool.figures()["studies"] == {"sending": 1}
 
 
+def test_a_server_that_is_back_is_noticed_before_a_study_comes(node, monkeypatch, capsys):
+    """A load balancer that waits for /health sends no study until then."""
+    monkeypatch.setattr("doubleunet_bs.node.run_node.FIRST_PAUSE", 0.0)
+    with monkeypatch.context() as away:
+        away.setattr("doubleunet_bs.node.run_node.Predictor", raising(ServerError("gpu: not available")))
+        node.open_model()
+        for _ in range(3):
+            assert not node.step() and node.trouble == SERVER_AWAY
+    assert not node.step() and node.trouble == ""
+    assert [event["event"] for event in events(capsys)] == [SERVER_AWAY, "model"]
+
+
 def test_a_full_disk_stops_predictions_until_there_is_space(node, spool, study_files, monkeypatch):
     take(spool, study_files())
     monkeypatch.setattr(spool, "free_bytes", lambda: 0)
