@@ -16,8 +16,9 @@ Writes into DIR, which must be new:
   ranking.csv   rank, case, entropy, disagreement, metastatic pixels and path of each scan; only you can read it
   outlines/     with --outlines: Labelme files with the picture inside, named after the first scans
 
-Correct every outline file in Labelme before `prepare --scans SCANS --labels DIR/outlines --skip-invalid` reads it: what
-is not corrected would train as it is. Names of files and folders may contain the patient's name.
+Correct every outline file in Labelme before `prepare --scans SCANS --labels DIR/outlines --key KEY --skip-invalid`
+reads it: what is not corrected would train as it is. KEY is SHARDS.identities.json of the run's shards. Names of files
+and folders may contain the patient's name.
 
 Exit codes: 0 done, 1 a scan cannot be used (the others are ranked) or nothing was ranked, 2 wrong arguments.
 Research software, not a medical device: not for diagnosis or treatment.

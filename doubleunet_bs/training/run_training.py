@@ -43,9 +43,9 @@ from doubleunet_bs.training.trainer import Trainer
 Export = Callable[[Run, int], object]
 # `patients_compared` of the run -> what is said of it.
 _PATIENTS_COMPARED = {
-    True: "and no patient",
-    False: "patients could not be compared, their keys differ",
-    None: "and no patient, if both were prepared with the same `prepare --key`",
+    True: ", and no patient",
+    False: "; patients could not be compared, their keys differ",
+    None: ", and no patient, if both were prepared with the same `prepare --key`",
 }
 
 
@@ -242,7 +242,7 @@ def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
     ]
     if run.pretrain_data is not None:
         compared = _PATIENTS_COMPARED[run.pretrain_data.get("patients_compared")]
-        lines.append(f"transfer    no scan is in both cohorts; {compared}")
+        lines.append(f"transfer    no scan is in both cohorts{compared}")
     train = len(run.folds(dataset).split(1).train)
     if experiment.batch_size > train:
         lines.append(
