@@ -132,16 +132,18 @@ def list_studies(folder: Path) -> str:
     """
     with read_queue(folder) as database:
         rows = database.execute("SELECT id, state, reason, key, removed FROM study ORDER BY id").fetchall()
-    lines = [f"{'study':>6}  {'state':<10}  {'reason':<24}  received files"]
+    reasons = [reason for _, _, reason, _, _ in rows if reason]
+    wide = max(map(len, reasons), default=6)
+    lines = [f"{'study':>6}  {'state':<10}  {'reason':<{wide}}  received files"]
     for number, state, reason, key, removed in rows:
         where = "removed" if removed else str(folder / "received" / key)
-        lines.append(f"{number:>6}  {state:<10}  {reason or '-':<24}  {where}")
-    reasons = [reason for _, _, reason, _, _ in rows if reason]
+        lines.append(f"{number:>6}  {state:<10}  {reason or '-':<{wide}}  {where}")
     if reasons:
         lines += ["", "`doubleunet-bs inspect FOLDER` says in words why a scan cannot be used."]
     if any("unreferable" in reason for reason in reasons):
         lines.append(
-            "unreferable: results cannot refer to the scan: it was de-identified, or a UID or name is not valid"
+            "unreferable: results cannot refer to the scan. Why says "
+            "`doubleunet-bs predict FOLDER --model MODEL --out NEW --keep-identity --dry-run`."
         )
     return "\n".join(lines)
 

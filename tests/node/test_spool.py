@@ -285,3 +285,4 @@ def test_reasons_are_explained_below_the_list(spool, study_files):
     spool.finish(spool.next_study(), {}, "unreferable")
     *_, general, own = list_studies(spool.folder).splitlines()
     assert general.startswith("`doubleunet-bs inspect FOLDER` says") and own.startswith("unreferable: results cannot")
+    assert "predict FOLDER --model MODEL --out NEW --keep-identity --dry-run" in own
