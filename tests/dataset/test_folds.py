@@ -207,7 +207,7 @@ def test_hold_out_keeps_one_part_by_patient():
         assert not held_out & {patient[case] for case in (*split.train, *split.negatives)}
         assert ("early-scan" in split.negatives) == ("patient-004" not in held_out)
     # A cohort of fewer patients than parts validates on one of them.
-    assert len(hold_out(cohort(4), 10).validation) == 1
+    assert len(hold_out(cohort(3), 10).validation) == 1
     with pytest.raises(SettingsError, match="2 patients with metastases: at least 3"):
         hold_out(cohort(2, 5))
 

@@ -5,7 +5,17 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from doubleunet_bs.network.double_unet import prior_head_bias
-from doubleunet_bs.network.metrics import confusion_counts, metastatic_mask, metastatic_probability, network_input
+from doubleunet_bs.network.metrics import (
+    confusion_counts,
+    lesion_mask,
+    metastatic_mask,
+    metastatic_probability,
+    network_input,
+    region_counts,
+    region_mask,
+    region_probability,
+    segments_skeleton,
+)
 from doubleunet_bs.pixel_counts import precision_sensitivity_f1
 
 
@@ -42,6 +52,28 @@ def test_mask_is_argmax_of_output_2():
     outputs = {"output1": first, "output2": second}
     np.testing.assert_array_equal(metastatic_mask(outputs), [[[True, False, False]]])  # a tie goes to air
     np.testing.assert_allclose(metastatic_probability(outputs), [[[0.5, 0.5, 0.3]]])
+
+
+def test_a_benign_lesion_is_metastatic_only_where_that_is_as_probable():
+    outputs = {"output2": np.array([[[[0.1, 0.2, 0.4, 0.3], [0.1, 0.2, 0.3, 0.4], [0, 0.2, 0.4, 0.4]]]], np.float32)}
+    np.testing.assert_array_equal(metastatic_mask(outputs), [[[True, False, True]]])
+    np.testing.assert_array_equal(lesion_mask(outputs), [[[1, 2, 1]]])
+    assert not segments_skeleton(outputs)
+
+
+def test_the_most_probable_region_is_taken_and_of_equal_ones_the_first():
+    probabilities = np.eye(13, dtype=np.float32)[None, None]
+    np.testing.assert_array_equal(region_mask({"output2": probabilities}), [[range(13)]])
+    equal = {"output2": np.array([[[[0.1, 0.3, 0.2, 0.1, 0.3]]]], np.float32)}
+    np.testing.assert_array_equal(region_mask(equal), [[[1]]])
+    np.testing.assert_allclose(region_probability(equal), [[[0.3]]])
+    assert segments_skeleton(equal)
+
+
+def test_a_bone_pixel_in_the_wrong_region_counts_on_both_sides():
+    labels = np.array([[[0, 0, 1, 1], [2, 5, 12, 0]]], np.uint8)
+    mask = np.array([[[0, 3, 1, 2], [2, 0, 12, 4]]], np.uint8)
+    np.testing.assert_array_equal(region_counts(labels, mask), [[3, 3, 2]])
 
 
 def test_mask_of_the_sigmoid_network_is_its_second_channel():

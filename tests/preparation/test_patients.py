@@ -46,6 +46,7 @@ def test_tabs_are_taken_as_well(tmp_path):
         ("", "first line"),
         ("patient,cancer\nSECRET,breast\n", "first line"),
         ("scan,scan\na,b\n", "first line"),
+        ("scan,patient,patient\na,SECRET,b\n", "first line"),
         ("scan,patient\na,SECRET,x\n", "line 2"),
         ("scan,patient\na,SECRET\na,SECRET\n", "line 3"),
         ("scan,patient\n,SECRET\n", "line 2"),

@@ -88,20 +88,6 @@ def test_mirroring_each_view_leaves_the_sternum_in_front(cohort):
     assert (mirror(labels, "merged")[:, half:] == 5).any()  # why this one is refused
 
 
-def test_masks_and_counts_by_hand():
-    pytest.importorskip("tensorflow")
-    from doubleunet_bs.network.metrics import region_counts, region_mask, region_probability
-
-    probabilities = np.full((1, 1, 3, 13), 0.05, "float32")
-    probabilities[0, 0, 0, 7] = probabilities[0, 0, 0, 9] = 0.2  # a tie goes to the smaller number
-    probabilities[0, 0, 1, 12] = 0.4
-    outputs = {"output2": probabilities}
-    assert np.array(region_mask(outputs)).tolist() == [[[7, 12, 0]]]
-    assert np.array(region_probability(outputs))[0, 0] == pytest.approx([0.2, 0.4, 0.05])
-    labels = np.array([[[7, 0, 3]]], np.uint8)
-    assert np.array(region_counts(labels, np.array(region_mask(outputs)))).tolist() == [[1, 1, 1]]
-
-
 def test_training_goes_on_from_a_skeleton_run_with_normal_patients(cohort, tmp_path):
     from doubleunet_bs.runs.create_run import create_run
 
