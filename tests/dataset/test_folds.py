@@ -145,6 +145,7 @@ def _edited(tmp_path, edit, cases):
         (lambda c: c["parts"][0].append(c["parts"][1][0]), "twice"),
         (lambda c: c["parts"][0].pop(), "is not in it"),
         (lambda c: c["parts"][0].append("case-999"), "not a positive case"),
+        (lambda c: c["negatives"].append("Anna"), "a name in it is no name of a case: they look like [^A]*$"),
         (lambda c: c["negatives"].append(c["parts"][0].pop()), "not a negative case|not in it"),
         (lambda c: c["negatives"].pop(), "is not in it"),
         (lambda c: c.update(format=2), "format 1"),
