@@ -85,6 +85,11 @@ def test_figures_of_each_lesion(phantom, tmp_path):
             source.sop_instance_uid,
             source.frame,
         )
+        own = {one.name.value for one in group.get_measurements() if one.name.scheme_designator == "99DUBS"}
+        assert own == {"probability-peak", "counts-total", "counts-maximum"}
+    # Rows 100 to 109 and columns 120 to 139: an eighth of a pixel inside the edges.
+    points = groups[0].roi.value
+    assert [*points.min(axis=0), *points.max(axis=0)] == [120.125, 100.125, 139.875, 109.875]
     assert dataset.SOPClassUID == pydicom.uid.Comprehensive3DSRStorage
     assert (dataset.PreliminaryFlag, dataset.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
     assert dataset.ContributingEquipmentSequence[-1].DeviceUID == device_uid("ab" * 32)
