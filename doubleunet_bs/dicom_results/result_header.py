@@ -80,7 +80,11 @@ class ResultHeader:
         return image
 
     def stamp(self, dataset: Dataset) -> None:
-        """Write patient, study and dates into a result; values that are there are replaced."""
+        """Write patient, study and dates into a result; values that are there are replaced.
+
+        The description of the series names the series of the source: a study may have two scans, such as an early and
+        a late one, or the camera's own and a filtered one.
+        """
         dataset.SpecificCharacterSet = "ISO_IR 192"
         for keyword, value in self.values.items():
             if value or keyword not in _OPTIONAL:
@@ -95,6 +99,10 @@ class ResultHeader:
         for keyword in ("InstanceCreationTime", "ContentTime", "TimeOfSecondaryCapture"):
             if keyword in dataset:
                 setattr(dataset, keyword, time)
+        numbers = dict.fromkeys(frame.series_number for frame in self.frames.values())
+        if all(numbers):
+            said, what = f". {NOT_FOR_DIAGNOSIS}", f", series {'+'.join(numbers)}, not for diagnosis"
+            dataset.SeriesDescription = str(dataset.SeriesDescription).replace(said, what)
         for equipment in dataset.get("ContributingEquipmentSequence", []):
             equipment.ContributionDateTime = self.date_time
 

@@ -50,6 +50,7 @@ _ALLOWED = {
     "StudyTime": re.compile(r"[0-9]{2}([0-9]{2}([0-9]{2}(\.[0-9]{1,6})?)?)?\Z"),
     "PatientSex": re.compile(r"[MFO]\Z"),
     "FrameOfReferenceUID": _UID,
+    "SeriesNumber": re.compile(r"[0-9]{1,6}\Z"),
 }
 
 
@@ -65,6 +66,7 @@ class SourceFrame:
         block: width and height of a pixel of the view in pixels of the frame; 2 when a finer matrix was summed.
         orientation: row and column direction that viewers take for the frame.
         frame_of_reference: UID in the file; "" when it has none.
+        series_number: in the file; "" when it has none.
     """
 
     sop_class_uid: str
@@ -76,6 +78,7 @@ class SourceFrame:
     block: int = 1
     orientation: tuple[float, ...] = ASSUMED_ORIENTATION
     frame_of_reference: str = ""
+    series_number: str = ""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -189,6 +192,7 @@ def _frame(file: DicomFile, layout: Layout, number: int | None, first_column: in
         block=layout.bin,
         orientation=_orientation(dataset, layout),
         frame_of_reference=_value(dataset, "FrameOfReferenceUID"),
+        series_number=_value(dataset, "SeriesNumber"),
     )
 
 

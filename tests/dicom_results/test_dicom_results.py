@@ -186,7 +186,7 @@ def test_identity_is_that_of_the_header(phantom, tmp_path):
         "ReferringPhysicianName": "Weiß^Jürgen",
         "PatientName": "Müller^Änne",
     }
-    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.SpecificCharacterSet, dataset.SeriesNumber = "ISO_IR 100", 123456
     for keyword, value in values.items():
         setattr(dataset, keyword, value)
     dataset.save_as(tmp_path / "scan.dcm")
@@ -199,6 +199,9 @@ def test_identity_is_that_of_the_header(phantom, tmp_path):
         assert result.StudyInstanceUID == dataset.StudyInstanceUID
         assert "PatientIdentityRemoved" not in result
         assert result.SpecificCharacterSet == "ISO_IR 192"
+        # A study may have two scans.
+        assert result.SeriesDescription.endswith(", series 123456, not for diagnosis")
+        assert result.SeriesDescription.startswith("doubleunet_bs ") and len(result.SeriesDescription) <= 64
         uids.add(result.SOPInstanceUID)
     assert len(uids) == 3 and dataset.SOPInstanceUID not in uids
 

@@ -195,6 +195,7 @@ def test_views_of_two_series_have_a_segmentation_each(phantom, tmp_path):
     one_series, _ = write_results(files, tmp_path / "one", True)
     second = pydicom.dcmread(files[1])
     second.SeriesInstanceUID += ".2"
+    second.SeriesNumber = 123456
     second.save_as(files[1])
     scan, paths = write_results(files, tmp_path / "two", True)
     assert one_series.case == scan.case
@@ -205,7 +206,8 @@ def test_views_of_two_series_have_a_segmentation_each(phantom, tmp_path):
         frame = made.get_stored_frame(1)
         assert made.NumberOfFrames == 1 and np.array_equal(frame == 1, pixels > LEVEL)
         assert np.array_equal(frame == 1, getattr(scan, view) > LEVEL)
-        assert made.SeriesDescription.startswith(f"segmentation, view {number} of 2. ")
+        series = {1: "1", 2: "123456"}[number]
+        assert made.SeriesDescription == f"segmentation, view {number} of 2, series {series}, not for diagnosis"
         assert len(made.SeriesDescription) <= 64
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber"):
         assert found[0][keyword].value != found[1][keyword].value
