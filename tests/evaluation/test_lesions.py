@@ -177,6 +177,9 @@ def test_masks_of_one_view():
     assert score_masks(truth * 0, prediction * 0) == (PixelCounts(), LesionCounts())
     with pytest.raises(ValueError, match=r"\(4, 6\) and \(4, 5\)"):
         score_masks(truth, prediction[:, :5])
+    # Class 1 of `rasterize` is no metastasis, class 2 of a model is benign: neither may count silently.
+    with pytest.raises(ValueError, match="mask == 2"):
+        score_masks(2 * truth.astype(np.uint8), prediction)
 
 
 def test_masks_across_the_middle_are_one_lesion_in_one_view():

@@ -48,6 +48,9 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
     Returns:
         Pixels and lesions. Figures of them are None where they are undefined: of two empty masks, all.
 
+    Raises:
+        ValueError: different shapes, or values above 1, as those of `rasterize` and of models with benign lesions.
+
     Example:
         Two true lesions of 4 pixels. One of 4 is predicted, 2 pixels of which are right:
 
@@ -61,6 +64,8 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
         >>> score_masks(truth, prediction, overlap=0.5).lesions.sensitivity  # 2 common pixels, 6 in the union
         0.0
     """
+    if any(mask.size and mask.max() > 1 for mask in map(np.asarray, (truth, prediction))):
+        raise ValueError("a mask has other values than 0 and 1: choose a class, such as mask == 2")
     truth, prediction = np.asarray(truth, bool), np.asarray(prediction, bool)
     if truth.shape != prediction.shape or truth.ndim != 2:
         raise ValueError(f"masks of shapes {truth.shape} and {prediction.shape}: both must be (rows, columns)")
