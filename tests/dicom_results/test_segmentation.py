@@ -145,6 +145,7 @@ def test_regions_are_further_segments(phantom, tmp_path):
         "113197003",
         "56873002",
     ]
+    assert read.SegmentSequence[0].AnatomicRegionSequence[0].CodeValue == "272673000"  # bone
     found = read.get_pixels_by_source_frame(header.frames["anterior"].sop_instance_uid, [1, 2])
     masks = [[prediction.masks[view], regions[view] == 4, regions[view] == 5] for view in VIEWS]
     assert np.array_equal(found, np.moveaxis(np.array(masks), 1, -1))

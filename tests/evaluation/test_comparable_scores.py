@@ -58,6 +58,12 @@ def test_auc_by_hand():
         "FROC": "there is no true lesion",
         "AUC of images, posterior": "none has metastases",
     }
+    one = comparable_scores(scans[:1])
+    assert one.image_auc["both views"] == 1.0 and one.patient_auc is None
+    assert one.undefined == found.undefined | {
+        "AUC of images, anterior": "all have metastases",
+        "AUC of patients": "all have metastases",
+    }
 
 
 def test_auc_is_the_share_of_pairs_in_the_right_order():

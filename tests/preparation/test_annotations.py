@@ -17,6 +17,7 @@ from doubleunet_bs.preparation.annotations import (
     prepare_regions,
     read_annotation,
     read_regions,
+    warn_of_other_view,
 )
 from doubleunet_bs.scans import BoneScan
 
@@ -83,6 +84,16 @@ def test_the_picture_inside_shows_which_view_was_annotated(cohort, display, exch
         "the picture inside the annotation of the posterior view shows the anterior view",
     ]
     assert picture_warnings(lines) == (said if exchanged else [])
+
+
+def test_pictures_side_by_side_and_alone_are_held_against_their_view():
+    front, back = np.random.default_rng(1).integers(0, 256, (2, 40, 10)).astype(np.uint8)
+    views = {"anterior": front.astype(np.uint16), "posterior": back.astype(np.uint16)}
+    assert warn_of_other_view({"side_by_side": np.hstack([front, 255 - back])}, views) == []
+    assert len(warn_of_other_view({"side_by_side": np.hstack([back, front])}, views)) == 2
+    said = ["the picture inside the annotation of the posterior view shows the anterior view"]
+    assert warn_of_other_view({"anterior": front, "posterior": front}, views) == said
+    assert warn_of_other_view({"posterior": front}, {"posterior": views["posterior"]}) == []
 
 
 @pytest.mark.parametrize(
