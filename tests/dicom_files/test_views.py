@@ -300,8 +300,10 @@ def test_a_posterior_view_stored_mirrored_is_reported():
     assert check_views(counts(front), counts(changed)) == [MIRRORED_WARNING]
 
 
-def test_the_correlation_has_the_sign_of_the_side():
-    front, back = map(counts, body())
+@pytest.mark.parametrize("shifts", [(0, 0), (15, -8)])
+def test_the_correlation_has_the_sign_of_the_side(shifts):
+    """Each view is taken about the middle of its own body."""
+    front, back = (counts(np.roll(view, shift, axis=1)) for view, shift in zip(body(), shifts, strict=True))
     assert side_correlation(front, back) < -0.9
     assert side_correlation(front, counts(back[:, ::-1])) > 0.9
 

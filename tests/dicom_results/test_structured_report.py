@@ -148,6 +148,10 @@ def test_the_index_is_a_report_of_its_own(phantom, tmp_path):
         ("bsi-fraction", 12.5, ["113197003"]),
         ("bsi-fraction", 0.0, ["118645006"]),
     ]
+    sources = [one.ReferencedSOPSequence[0] for one in group.source_images]
+    assert [(one.ReferencedSOPClassUID, one.ReferencedSOPInstanceUID) for one in sources] == [
+        (frame.sop_class_uid, frame.sop_instance_uid) for frame in header.frames.values()
+    ]
     assert b"weights icrp110-female" in (tmp_path / "bsi.dcm").read_bytes()
 
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 from handmade_prediction import make_prediction
 from intensity_run import SETTINGS, description
@@ -73,6 +74,30 @@ def test_results_that_cannot_be_compared_have_no_change(field, reason):
     found = describe_change(result(2.0), result(1.0, field))
     assert found.pop("text") == f"no change is given: {reason}"
     assert set(found.values()) == {None}
+
+
+def test_the_index_counts_what_was_segmented_and_no_posterior_sternum(scan):
+    lesions, regions = ({view: np.zeros((1024, 256), np.uint8) for view in VIEWS} for _ in range(2))
+    lesions["anterior"][300:305, 100:120] = 1
+    for view in VIEWS:
+        regions[view][300:310, 100:120] = region_number("ribs")
+        regions[view][1000:1010] = region_number("femora")  # below the crop
+    regions["posterior"][320, 100:110] = region_number("sternum")
+    prediction = make_prediction(scan, lesions)
+    found = find_index(scan, prediction, make_prediction(scan, regions), "icrp110-male")
+    # 100 of 2 x 200 pixels of the ribs, which are 8.59 % of the skeleton.
+    assert found.index.value == pytest.approx(8.59 / 4) and found.table_reason == "chosen"
+    assert [share.name for share in found.index.regions if share.fraction is not None] == ["ribs"]
+    assert not (found.regions["posterior"] == region_number("sternum")).any()
+    [line] = [line for line in found.warnings if "no view shows them" not in line]
+    assert line == "10 pixels of sternum in the posterior view count as not bone"
+    # A thousandth of the counts, and the anterior view alone.
+    alone = dataclasses.replace(scan, anterior=scan.anterior // 1000 + 1, missing_views=("posterior",))
+    found = find_index(alone, prediction, make_prediction(scan, regions), None)
+    assert found.index.value == pytest.approx(found.index.regions[3].weight / 2)
+    assert set(found.index.views) == {"anterior"} and set(found.regions) == set(VIEWS)
+    assert "below 1,000,000 the index is unreliable" in found.warnings[-1]
+    assert not any("sternum in" in line for line in found.warnings)
 
 
 @pytest.mark.slow
