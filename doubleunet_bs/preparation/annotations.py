@@ -48,6 +48,8 @@ class NearNames:
         >>> near = NearNames(["patient11_ant", "patient11_post", "wb17"])
         >>> near.find("patient11"), near.find("WB-017"), near.find("wb17_postrior"), near.find("wb18")
         ('patient11_ant', 'wb17', 'wb17', None)
+        >>> near.begins("wb17_a.png"), near.begins("wb170_a.png")
+        ('wb17', None)
     """
 
     def __init__(self, names: Iterable[str]):

@@ -78,6 +78,18 @@ def test_body_is_the_outline_of_the_patient(scan):
     assert body_pixels(scan, prediction)["anterior"] == body_mask(scan.anterior, prediction.prepared, "anterior").sum()
 
 
+def test_a_spot_beside_the_body_and_what_lies_above_the_crop_are_no_body(scan):
+    prediction = make_prediction(scan, {})
+    top = prediction.prepared.placements["anterior"].top
+    assert top > 20
+    counts = np.zeros((1024, 256), np.uint16)
+    counts[top - 20 : top + 400, 60:200] = 20
+    counts[:15, 10:25] = counts[top + 20 : top + 30, 220:230] = 200
+    body = body_mask(counts, prediction.prepared, "anterior")
+    assert body[top : top + 395, 65:195].all()
+    assert not body[:top].any() and not body[:, :50].any() and not body[:, 210:].any()
+
+
 def test_body_of_a_blank_and_of_a_missing_view(scan):
     prediction = make_prediction(scan, {})
     assert not body_mask(np.zeros((1024, 256), np.uint16), prediction.prepared, "anterior").any()

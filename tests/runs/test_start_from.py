@@ -45,6 +45,8 @@ def test_patients_keep_their_parts_when_the_cohort_grows(folder, tmp_path):
     assert [set(part) & set(sum(earlier.parts, ())) for part in found.parts] == [set(part) for part in earlier.parts]
     assert sorted(len(part) for part in found.parts) == [4, 4, 4]
     assert set(found.negatives) > set(earlier.negatives)
+    # None of these patients was in the earlier run.
+    assert len(plan(tmp_path / "run", folder / "run", open_shards(folder / "new"), folds=4).folds) == 4
 
 
 def test_each_fold_starts_from_its_own_or_is_refused(folder, tmp_path):
