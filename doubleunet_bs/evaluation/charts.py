@@ -50,7 +50,7 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Figure:
         if values:
             median = float(np.median(values))
             axes.plot([median, median], [place - 0.32, place + 0.32], color="#1c2326", linewidth=2)
-        names.append(f"fold {fold}" if fold else "all folds")
+        names.append(f"fold {fold}" if fold else "ensemble")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 100)

@@ -276,7 +276,7 @@ def interval_note(summary: Summary) -> str:
         return ""
     return (
         f"95 % interval: {found.resamples} bootstrap draws (seed {found.seed}) of "
-        f"{counted(found.patients, 'patient')}, within each fold."
+        f"{counted(found.patients, 'patient')}{', within each fold' if len(summary.folds) > 1 else ''}."
     )
 
 

@@ -220,8 +220,13 @@ def _pixel_notes(summary: Summary, marks: Mapping[str, str]) -> list[str]:
     scored, notes = len(summary.folds), []
     if any(fold.unoutlined for fold in summary.folds) and not summary.scans:
         notes.append("No metastasis is outlined in these scans: only figures by patient are defined.")
-    if summary.is_ensemble and len(summary.folds[0].about.get("ensemble", ())) == 1:
+    members = summary.folds[0].about.get("ensemble", ()) if summary.is_ensemble else ()
+    if len(members) == 1:
         notes.append("Only one fold is trained: these are its own figures, not those of an ensemble.")
+    elif members:
+        notes.append(
+            f"The ensemble averages the probabilities of folds {', '.join(str(one['fold']) for one in members)}."
+        )
     if scored > 1:
         notes += [
             "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
@@ -370,7 +375,7 @@ def dice_sentence(dice: Distribution) -> str:
 
 def fold_name(fold: int) -> str:
     """ "fold 3"; 0 is the ensemble."""
-    return f"fold {fold}" if fold else "all folds averaged"
+    return f"fold {fold}" if fold else "ensemble"
 
 
 def _dash(value: Cell, digits: int = 2) -> str:

@@ -145,7 +145,7 @@ def test_table_of_one_fold_has_an_interval_and_no_means():
     table = pixel_table(summary)
     assert [row[0] for row in table.rows] == ["fold 1", "95 % interval [1]"] and table.strong == []
     assert table.rows[1] == ["95 % interval [1]", "", *["0.0 to 100.0"] * 3, "", ""]
-    assert "[1] 95 % interval: 2000 bootstrap draws (seed 0) of 2 patients, within each fold." in table.notes
+    assert "[1] 95 % interval: 2000 bootstrap draws (seed 0) of 2 patients." in table.notes
     assert summary.to_json()["interval_95"]["precision"] == (0.0, 1.0)
 
 

@@ -89,7 +89,8 @@ def test_scans_of_a_class_score_patients(paraguay, tmp_path, capsys):
     run = make_run(tmp_path / "run", make_shards(tmp_path / "own", settings=settings, phantom=False))
     assert main(["evaluate", str(run), "--ensemble", "--data", str(paraguay)]) == 0
     said = capsys.readouterr().out
-    assert "all folds averaged 2 of 2 0 of 4" in " ".join(said.split())
+    assert "ensemble 2 of 2 0 of 4" in " ".join(said.split())
+    assert "The ensemble averages the probabilities of folds 1, 2." in said
     assert "no metastasis is outlined in these scans: Dice, lesions and AUC of images" in said
     scores = read_scores(run / "ensemble" / "shards" / "scores.json")
     assert len(scores.unoutlined) == 2 and not scores.scans and scores.pooled == PixelCounts()
