@@ -14,7 +14,7 @@ CONFIG is a TOML file, for instance:
 
   [receive]
   ae_title = "BONESCAN"
-  host = "127.0.0.1"                    # the default: this machine only
+  host = "0.0.0.0"                      # default 127.0.0.1: this machine only
   port = 11112
   [[receive.from]]                      # nobody else may send
   ae_title = "CAMERA1"

@@ -31,6 +31,7 @@ LOOK_SECONDS = 1.0
 SERVER_AWAY, MODEL_UNUSABLE = "model server unavailable", "model cannot be used"
 HEALING_REASONS = {"unreadable", "decoder"}
 """Of a `ScanError` that the machine is to blame for: a file could not be read, a decoder did not start."""
+THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 WATCH_SECONDS, CLEAN_SECONDS = 5.0, 3600.0
 
 
@@ -268,6 +269,8 @@ def startup_report(settings: NodeSettings) -> str:
         lines.append(f"accepts   C-STORE and C-ECHO as {receive.ae_title}, {receive.host} port {receive.port}")
         lines.append(f"          {', '.join(one.name for one in RECEIVED_CLASSES)}; {_encrypted(receive.tls)}")
         lines += [f"from      {peer.ae_title} at {peer.address}" for peer in receive.peers]
+        if receive.host in THIS_MACHINE and not any(peer.address in THIS_MACHINE for peer in receive.peers):
+            lines.append(f"WARNING   {receive.host} is for this machine only, and no sender is on it: set receive.host")
     if settings.watch:
         lines.append(f"watches   {settings.watch}")
     where = f", engine {settings.engine}{f' at {settings.server}' * bool(settings.server)}"

@@ -13,7 +13,7 @@ from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, ScanError, ServerError
 from doubleunet_bs.node.monitor import EventLog
 from doubleunet_bs.node.run_node import ATTEMPTS, MODEL_UNUSABLE, SERVER_AWAY, _Node, startup_report
-from doubleunet_bs.node.settings import Destination
+from doubleunet_bs.node.settings import Destination, Peer
 from doubleunet_bs.scans.scan_files import ScanFiles
 
 
@@ -341,6 +341,9 @@ def test_the_startup_report_and_the_list(node, spool, study_files, tmp_path, cap
     said = startup_report(node.settings)
     for line in ("BONESCAN, 127.0.0.1 port", "CAMERA at 127.0.0.1", "pacs: PACS, 127.0.0.1 port 11999; not encrypted"):
         assert line in said
+    assert "WARNING" not in said
+    receive = dataclasses.replace(node.settings.receive, peers=(Peer("CAMERA", "10.0.0.5"),))
+    assert "WARNING   127.0.0.1 is for" in startup_report(dataclasses.replace(node.settings, receive=receive))
     config = tmp_path / "node.toml"
     receive = '[receive]\nae_title = "A"\nport = 11998\n[[receive.from]]\nae_title = "B"\naddress = "127.0.0.1"\n'
     config.write_text(f'spool = "spool"\nmodel = "{node.settings.model}"\n{receive}')
