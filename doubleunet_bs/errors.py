@@ -77,6 +77,8 @@ def os_reason(error: BaseException) -> str:
         if isinstance(cause, shutil.Error) and isinstance(cause.args[0], list):
             # Source, destination and text: "[Errno 28] No space left on device: 'NAME'".
             return re.sub(r"^\[Errno \d+\] |: '.*$", "", str(cause.args[0][0][2]))
+        if isinstance(cause, FileExistsError):
+            return "a file is in the way"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__

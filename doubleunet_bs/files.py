@@ -22,10 +22,7 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode:
     `mode` are the permissions; None leaves them to the umask. With 0o600 only the owner can ever read it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.name.split('.')[0]}-", suffix="".join(path.suffixes), dir=path.parent
-    )
+    handle, name = _temporary(path, "".join(path.suffixes))
     os.close(handle)
     temporary = Path(name)
     try:
@@ -64,8 +61,7 @@ def create_file(path: str | os.PathLike, text: str, mode: int | None = None) -> 
     Returns whether this call made the file, which appears with all of its content at once.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name.split('.')[0]}-", dir=path.parent)
+    handle, name = _temporary(path)
     try:
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -86,6 +82,16 @@ def create_file(path: str | os.PathLike, text: str, mode: int | None = None) -> 
         raise
     finally:
         os.unlink(name)
+
+
+def _temporary(path: Path, suffix: str = "") -> tuple[int, str]:
+    """An open temporary file beside `path`, and its name. The folder is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(prefix=f".{path.name.split('.')[0]}-", suffix=suffix, dir=path.parent)
+    except OSError as cause:
+        _name(cause, path)
+        raise
 
 
 def _name(error: OSError, path: Path) -> None:

@@ -28,6 +28,7 @@ def test_the_reason_is_found_where_libraries_hide_it():
         except OSError as cause:
             raise OSError(f"With tag 7FE00010 got exception: {cause}") from cause
     assert os_reason(caught.value) == FULL
+    assert os_reason(FileExistsError(errno.EEXIST, "File exists")) == "a file is in the way"
     assert os_reason(OSError("what nobody foresaw")) == "what nobody foresaw"
     assert os_reason(shutil.Error([("a", "b", f"[Errno 28] {FULL}: 'a' -> 'b'"), ("c", "d", "x")])) == FULL
 

@@ -7,7 +7,7 @@ import pytest
 
 from doubleunet_bs import files as module
 from doubleunet_bs.errors import BoneScanError, RunError, os_reason
-from doubleunet_bs.files import create_file, new_folder, replace_file, replaced_folder
+from doubleunet_bs.files import create_file, new_folder, replace_file, replaced_folder, write_text
 
 
 def content(folder) -> dict[str, str]:
@@ -100,6 +100,19 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch
     assert caught.value.filename == str(tmp_path / "folds.json") and not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize("write", [write_text, create_file])
+def test_an_error_names_the_file_where_nothing_can_be_written(tmp_path, monkeypatch, write):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="a file is in the way") as caught:
+        write(tmp_path / "file" / "new.json", "")
+    assert caught.value.filename == str(tmp_path / "file" / "new.json")
+    # Permissions do not bind every user.
+    monkeypatch.setattr("tempfile.mkstemp", lambda **_: os.open(tmp_path / "gone" / "new-x7.json", os.O_RDONLY))
+    with pytest.raises(FileNotFoundError) as caught:
+        write(tmp_path / "new.json", "")
+    assert caught.value.filename == str(tmp_path / "new.json")
+
+
 def test_a_reason_in_the_text_alone_is_kept(tmp_path):
     """NumPy's error of a full disk has neither number nor reason."""
     with pytest.raises(OSError, match=r"No space left on device: .*shards") as caught, new_folder(tmp_path / "shards"):
@@ -111,7 +124,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(
-            BoneScanError, match=r"file/out: the folder cannot be made \(File exists\): choose another place"
+            BoneScanError, match=r"file/out: the folder cannot be made \(a file is in the way\): choose another place"
         ),
         new_folder(tmp_path / "file" / "out"),
     ):

@@ -150,8 +150,9 @@ def _without(found: ScanFolder, path: str, within: set[str]) -> ScanFolder:
     join = "!" if is_archive(path) else os.sep
 
     def full(inner: str) -> str:
-        # An archive may be rejected as a whole.
-        return path if join == "!" and inner == os.path.basename(path) else f"{path}{join}{inner}"
+        # An archive, or a folder that cannot be listed, is rejected as a whole.
+        whole = inner == os.path.basename(path) and not os.path.exists(os.path.join(path, inner))
+        return path if whole else f"{path}{join}{inner}"
 
     rejected = [Rejection(full(file.path), file.reason, file.message) for file in found.rejected]
     other = [PassedOver(full(file.path), file.kind) for file in found.passed_over]
@@ -277,7 +278,7 @@ class ScanReader:
             other = self._names[scan.case]
             raise RunError(f"{name}: has the identifier of {other} but other counts: leave out --identities")
         if {scan.case, scan.pixel_sha256} & set(self.previous):
-            raise RunError(f"{scan.case}: is also the scan given with --previous: give an earlier one")
+            raise RunError(f"{name}: is also the scan given with --previous: give an earlier one")
         if self.is_done(scan):
             self._names |= dict.fromkeys((scan.case, scan.pixel_sha256), name)
             return None

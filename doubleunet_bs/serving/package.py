@@ -142,6 +142,8 @@ def package_model(
         raise SettingsError(f"{out}: is a file: give a folder with --out")
     if name is not None and not NAME.fullmatch(name):
         raise SettingsError(f"name {name!r}: use letters, digits, '.', '_' and '-', a letter or digit first")
+    if not mounted_at.startswith("/") and "://" not in mounted_at:
+        raise SettingsError(f"--mounted-at {mounted_at}: TensorFlow Serving needs an absolute path, or a URL")
     found = find_model(Path(model))
     description, run = found.description, found.trained.run if found.trained else None
     if not force:

@@ -193,6 +193,8 @@ def test_wrong_arguments(trained_run, tmp_path):
     with pytest.raises(SettingsError, match="name '../up'"):
         package_model(trained_run / "fold_01", tmp_path, "../up")
     (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="--mounted-at models: TensorFlow Serving needs an absolute path, or a URL"):
+        package_model(trained_run / "fold_01", tmp_path / "models", mounted_at="models")
     with pytest.raises(SettingsError, match="is a file"):
         package_model(trained_run / "fold_01", tmp_path / "file")
     with pytest.raises(RunError, match="a run, not a fold"):
