@@ -269,6 +269,17 @@ class Summary:
         }
 
 
+def folds_note(summary: Summary) -> str:
+    """Which folds the figures are of, as a sentence; "" where all of a run are scored one by one."""
+    members = summary.folds[0].about.get("ensemble", ()) if summary.is_ensemble else ()
+    if len(members) == 1:
+        return "Only one fold is trained: these are its own figures, not those of an ensemble."
+    if members:
+        return f"The ensemble averages the probabilities of folds {', '.join(str(one['fold']) for one in members)}."
+    scored = len(summary.folds)
+    return f"{scored} of {summary.total_folds} folds are scored." if 0 < scored < summary.total_folds else ""
+
+
 def interval_note(summary: Summary) -> str:
     """What the 95 % intervals are of, as a sentence; "" when there is none."""
     found = summary.intervals

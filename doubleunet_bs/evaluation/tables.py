@@ -19,6 +19,7 @@ from doubleunet_bs.evaluation.summary import (
     by_view,
     denominator,
     folds_in_mean,
+    folds_note,
     interval_note,
     undefined_detection,
     undefined_note,
@@ -220,13 +221,6 @@ def _pixel_notes(summary: Summary, marks: Mapping[str, str]) -> list[str]:
     scored, notes = len(summary.folds), []
     if any(fold.unoutlined for fold in summary.folds) and not summary.scans:
         notes.append("No metastasis is outlined in these scans: only figures by patient are defined.")
-    members = summary.folds[0].about.get("ensemble", ()) if summary.is_ensemble else ()
-    if len(members) == 1:
-        notes.append("Only one fold is trained: these are its own figures, not those of an ensemble.")
-    elif members:
-        notes.append(
-            f"The ensemble averages the probabilities of folds {', '.join(str(one['fold']) for one in members)}."
-        )
     if scored > 1:
         notes += [
             "[1] F1 is the harmonic mean of mean precision and mean sensitivity, as in the paper's tables.",
@@ -236,8 +230,8 @@ def _pixel_notes(summary: Summary, marks: Mapping[str, str]) -> list[str]:
         notes.append(left_out)
     if drawn := interval_note(summary):
         notes.append(f"{marks['interval'].split()[-1]} {drawn}")
-    if 0 < scored < summary.total_folds:
-        notes.append(f"{scored} of {summary.total_folds} folds are scored.")
+    if scores := folds_note(summary):
+        notes.append(scores)
     return notes + summary.provenance.notes
 
 

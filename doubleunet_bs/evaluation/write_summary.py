@@ -5,7 +5,8 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from doubleunet_bs.evaluation.summary import Summary, interval_note, undefined_note
+from doubleunet_bs.errors import counted
+from doubleunet_bs.evaluation.summary import Summary, folds_note, interval_note, undefined_note
 from doubleunet_bs.evaluation.tables import Cell, Row, percent, summary_rows
 from doubleunet_bs.files import write_json, write_text
 
@@ -63,7 +64,12 @@ def csv_text(lines: Iterable[Sequence[object]]) -> str:
 
 def summary_tex(summary: Summary) -> str:
     """A `tabular` in % as the paper prints it (package booktabs), with intervals and notes."""
-    notes = [note for note in (undefined_note(summary), interval_note(summary)) if note] + summary.provenance.notes
+    of = "" if summary.is_ensemble else " of a fold"
+    notes = [
+        f"Metastatic pixels in %, pooled over the test scans{of} ({counted(len(summary.scans), 'scan')} in all).",
+        *(note for note in (undefined_note(summary), interval_note(summary), folds_note(summary)) if note),
+        *summary.provenance.notes,
+    ]
     several = len(summary.folds) > 1
     paper = summary.provenance.paper
     names = {

@@ -209,12 +209,20 @@ def test_no_row_of_the_paper_beside_another_cancer(cancers, others):
     assert not any("prostate" in note for note in dataclasses.replace(found, scans="phantoms").notes)
 
 
-def test_an_ensemble_of_one_fold_is_called_so():
+def test_an_ensemble_names_its_folds_and_one_of_one_fold_is_called_so():
     one = two_folds().folds[0]
     for members in (1, 2):
         ensemble = dataclasses.replace(one, fold=0, about={**one.about, "ensemble": [{"fold": 1}] * members})
         summary = dataclasses.replace(two_folds(), folds=(ensemble,), total_folds=1)
-        assert ("Only one fold is trained" in summary_text(summary)) is (members == 1)
+        for form in (summary_text(summary), summary_tex(summary)):
+            assert ("Only one fold is trained" in form) is (members == 1)
+            assert ("averages the probabilities of folds 1, 1." in form) is (members == 2)
+
+
+def test_latex_names_unit_scans_and_folds_that_are_left_out():
+    tex = summary_tex(dataclasses.replace(two_folds(), total_folds=3))
+    assert r"Metastatic pixels in \%, pooled over the test scans of a fold (2 scans in all).\par" in tex
+    assert r"2 of 3 folds are scored.\par" in tex
 
 
 def test_csv():
