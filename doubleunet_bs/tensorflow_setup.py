@@ -13,13 +13,22 @@ BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 
 
 def processor_flags(cpuinfo: str | Path = "/proc/cpuinfo") -> frozenset[str]:
-    """Instruction sets of the processor; empty where that file does not exist."""
+    """Instruction sets that may be used: those of the processor up to ONEDNN_MAX_CPU_ISA, oneDNN's own variable.
+
+    Empty where that file does not exist.
+    """
     try:
         text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return frozenset()
     found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return frozenset(found.group(1).split()) if found else frozenset()
+    flags = found.group(1).split() if found else []
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    hidden: tuple[str, ...] = ()
+    if not any(name in limit for name in ("ALL", "DEFAULT", "AMX", "AVX10")):
+        above_avx512 = ("amx",) if "BF16" in limit or "FP16" in limit else ("amx", "avx512_bf16")
+        hidden = above_avx512 if limit.startswith("AVX512") else ("amx", "avx512")
+    return frozenset(flag for flag in flags if not flag.startswith(hidden))
 
 
 def bfloat16_instruction() -> str | None:

@@ -125,7 +125,7 @@ def _is_plain_3x3(layer: keras.layers.Layer) -> bool:
 def has_avx2_alone() -> bool:
     """Whether oneDNN may use AVX2 here, but not AVX-512."""
     flags = processor_flags()
-    return "avx2" in flags and ("avx512f" not in flags or os.environ.get("ONEDNN_MAX_CPU_ISA", "").startswith("AVX2"))
+    return "avx2" in flags and "avx512f" not in flags
 
 
 def _normalise(layer, plainly, inputs, training=None, mask=None):

@@ -44,6 +44,7 @@ CPU, GPU, TWO_GPUS = devices("CPU:0"), devices("GPU:0"), devices("GPU:0", "GPU:1
 def test_auto_on_a_processor(monkeypatch, tmp_path, flags, precision):
     file = tmp_path / "cpuinfo"
     file.write_text(f"model name\t: some\nflags\t\t: {flags}\n\nmodel name\t: some\nflags\t\t: other\n")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert processor_flags(file) == set(flags.split())
     found = processor_flags(file)
     monkeypatch.setattr(tensorflow_setup, "processor_flags", lambda: found)
@@ -52,6 +53,23 @@ def test_auto_on_a_processor(monkeypatch, tmp_path, flags, precision):
         chosen = choose_precision(CPU, "auto")
         assert chosen.precision == (precision if works else "float32")
     assert "this processor has" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [
+        ("ALL", "avx2 avx512f avx512_bf16 amx_bf16"),
+        ("AVX512_CORE_AMX", "avx2 avx512f avx512_bf16 amx_bf16"),
+        ("AVX512_CORE_BF16", "avx2 avx512f avx512_bf16"),
+        ("AVX512_CORE", "avx2 avx512f"),
+        ("avx2", "avx2"),
+    ],
+)
+def test_a_processor_used_up_to_a_limit(monkeypatch, tmp_path, limit, left):
+    file = tmp_path / "cpuinfo"
+    file.write_text("flags\t: avx2 avx512f avx512_bf16 amx_bf16\n")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert processor_flags(file) == set(left.split())
 
 
 def test_a_processor_that_does_not_say_what_it_can():
