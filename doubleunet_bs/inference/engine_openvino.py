@@ -23,6 +23,9 @@ On processors with AMX each core gives its thread a signal stack and takes it aw
 in the order of their making, the thread is left with a stack that is gone, and the next SIGTERM or Ctrl-C ends the
 process with a segmentation fault (OpenVINO 2026.4).
 """
+# In float32 the weights are read at the first image, from the file by then: another model copied over this one would
+# compute under its name, and a truncated file would end the process.
+CORE.set_property({"ENABLE_MMAP": False})
 
 
 def split_convolutions(model: openvino.Model) -> int:

@@ -1,6 +1,7 @@
 """TensorFlow and OpenVINO read the same SavedModel and say the same."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -110,6 +111,22 @@ def test_split_convolutions_compute_the_same(trained):
         probabilities.append(compiled({"image": grey})["metastatic_probability"].copy())
     assert np.ptp(probabilities[0]) > 0.5
     np.testing.assert_allclose(probabilities[1], probabilities[0], atol=1e-4)
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_a_model_that_is_open_stays_what_it_was(trained, tmp_path):
+    """Although another one is copied over its files before the first image."""
+    from doubleunet_bs.inference.engine_openvino import OpenVinoEngine
+
+    folder, grey, _ = trained
+    expected, _ = OpenVinoEngine(folder, False)(grey)
+    shutil.copytree(folder, tmp_path / "copy")
+    one = OpenVinoEngine(tmp_path / "copy", False)
+    [weights] = (tmp_path / "copy" / "variables").glob("*.data-*")
+    with open(weights, "r+b") as file:
+        file.write(bytes(weights.stat().st_size))
+    assert np.array_equal(one(grey)[0], expected)
 
 
 def test_any_number_of_images_from_any_thread(trained_run):
