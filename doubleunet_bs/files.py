@@ -119,7 +119,7 @@ def read_json(path: str | os.PathLike, error: type[BoneScanError] = BoneScanErro
     except FileNotFoundError:
         raise error(f"{path}: no such {what}") from None
     except (OSError, ValueError, RecursionError) as cause:
-        raise error(f"{path}: not a readable {what} ({cause})") from None
+        raise error(f"{path}: not a readable {what} ({getattr(cause, 'strerror', None) or cause})") from None
 
 
 def _parse_whole(digits: str) -> int:

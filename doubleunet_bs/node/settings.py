@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from doubleunet_bs.bsi import WEIGHT_TABLES
-from doubleunet_bs.errors import SettingsError
+from doubleunet_bs.errors import SettingsError, os_reason
+from doubleunet_bs.files import nearest_existing
 from doubleunet_bs.inference.engines import check_choice
 
 
@@ -137,7 +138,7 @@ def read_settings(path: str | os.PathLike) -> NodeSettings:
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
-        raise SettingsError(f"{path}: not a readable TOML file ({cause})") from None
+        raise SettingsError(f"{path}: not a readable TOML file ({os_reason(cause)})") from None
     try:
         return _settings(content, path.parent)
     except SettingsError as error:
@@ -201,6 +202,8 @@ def _contradictions(settings: NodeSettings) -> Iterator[str]:
         yield "weights needs skeleton: there is no Bone Scan Index without it"
     if settings.receive is None and settings.watch is None:
         yield "nothing would come in: add [receive] or [watch]"
+    if not (place := nearest_existing(settings.spool)).is_dir():
+        yield f"spool: {place} is a file: name a folder"
     if settings.watch is not None:
         inner, outer = settings.watch.resolve(), settings.spool.resolve()
         if inner == outer or outer in inner.parents or inner in outer.parents:

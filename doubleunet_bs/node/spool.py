@@ -22,7 +22,7 @@ from pathlib import Path
 from doubleunet_bs.dicom_files.dicom_file import load_header, pydicom_silence
 from doubleunet_bs.dicom_files.header_values import read_identifier
 from doubleunet_bs.dicom_files.sources import MAX_FILE_BYTES, MAX_HEADER_BYTES, Source
-from doubleunet_bs.errors import RunError, ScanError
+from doubleunet_bs.errors import RunError, ScanError, os_reason
 from doubleunet_bs.files import sync_folder
 
 WAITING, SENT, REFUSED = "waiting", "sent", "refused"
@@ -113,7 +113,7 @@ class Spool:
         except BlockingIOError:
             raise RunError(f"{folder}: another node uses this spool: stop it or name another folder") from None
         except (OSError, sqlite3.Error) as cause:
-            raise RunError(f"{folder}: the spool cannot be opened ({cause})") from None
+            raise RunError(f"{folder}: the spool cannot be opened ({os_reason(cause)})") from None
         with self._transaction() as database:
             _put_back(database)
             self.unsent = unsent_elsewhere(database, self.destinations)

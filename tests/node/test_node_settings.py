@@ -114,6 +114,7 @@ def test_a_skeleton_is_named_like_the_model(tmp_path):
         ('url = "https://pacs.example/dicom-web/"', 'ae_title = "PACS"\nhost = "h"\nport = 1', "the same name"),
         ("port = 104", "port = 104\ntls = true", "tls = true needs [tls]"),
         ("[receive]", "[watch]\nfolder = 'spool/in'\n[receive]", "watch.folder and spool lie in one another"),
+        ('spool = "spool"', 'spool = "node.toml/x"', "node.toml is a file: name a folder"),
         ("[receive]", 'engine = "gpu"\n[receive]', "gpu"),
         ("[receive]", 'weights = "spiers1968"\n[receive]', "weights needs skeleton"),
         ("[receive]", 'weights = "icrp"\n[receive]', "weights = 'icrp' must be one of icrp110-male, icrp110-female"),
