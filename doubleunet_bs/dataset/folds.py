@@ -253,7 +253,7 @@ def _burden(
 
 
 def hold_out(
-    cases: Sequence[CaseRecord], parts: int = 10, seed: int = 0, lesions: Mapping[str, int] | None = None
+    cases: Sequence[CaseRecord], parts: int, seed: int = 0, lesions: Mapping[str, int] | None = None
 ) -> Split:
     """Keep one of some parts of a cohort for validation, see `make_folds`; all other cases may train. Nothing tests.
 

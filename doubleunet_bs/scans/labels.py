@@ -186,8 +186,6 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
     if unknown:
         message = f'{path}: pixel value {unknown[0]} has no class: add "{unknown[0]}": "metastatic" to --classes'
         raise LabelError(message, "label-unknown")
-    table = np.zeros(256, np.uint8)
-    for value, number in of_value.items():
-        if value < 256:
-            table[value] = number
+    table = np.zeros(1000, np.uint8)  # labels of up to three digits
+    table[list(of_value)] = list(of_value.values())
     return table[pixels]

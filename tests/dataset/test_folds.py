@@ -210,7 +210,7 @@ def test_hold_out_keeps_one_part_by_patient():
     # A cohort of fewer patients than parts validates on one of them.
     assert len(hold_out(cohort(3), 10).validation) == 1
     with pytest.raises(SettingsError, match="2 patients with metastases: at least 3"):
-        hold_out(cohort(2, 5))
+        hold_out(cohort(2, 5), 10)
 
 
 def published_cases():
