@@ -252,9 +252,7 @@ def _burden(
     return burden, scans
 
 
-def hold_out(
-    cases: Sequence[CaseRecord], parts: int, seed: int = 0, lesions: Mapping[str, int] | None = None
-) -> Split:
+def hold_out(cases: Sequence[CaseRecord], parts: int, seed: int = 0, lesions: Mapping[str, int] | None = None) -> Split:
     """Keep one of some parts of a cohort for validation, see `make_folds`; all other cases may train. Nothing tests.
 
     There are as many parts as patients when these are fewer. `SettingsError`: fewer than 3 patients with metastases.

@@ -54,6 +54,8 @@ def test_scans_of_one_patient_are_drawn_together():
     assert (found.patients, found.precision) == (1, None)
     two = bootstrap_means([[*one, scan(2, 0, 30, 10, patient=1)]])
     assert two.precision == (0.0, 30 / 40)
+    # A fold of one patient beside another fold always gives the same.
+    assert bootstrap_means([one, [*one, scan(2, 0, 30, 10, patient=1)]]).precision == (30 / 80, 30 / 40)
 
 
 def test_undefined_figures_are_left_out():

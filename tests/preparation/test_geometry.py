@@ -17,6 +17,7 @@ from doubleunet_bs.preparation import prepare_scan
 from doubleunet_bs.preparation.geometry import (
     BodyBox,
     Placement,
+    _body_warnings,
     _gap,
     check_orientation,
     crop,
@@ -124,8 +125,18 @@ def test_a_real_scan_keeps_its_range_when_it_is_thinned(part):
 
 
 def test_unusual_bodies_are_reported():
-    assert "unusual" in rows_of(block(400, 800))[2][0]
+    first, last, warnings = rows_of(block(400, 800))
+    assert warnings[0] == f"the body is {last - first + 1} rows long, which is unusual (rows {first} to {last})"
     assert any("reaches the edge" in line for line in rows_of(block(0, 700))[2])
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(549, "unusual"), (550, None), (900, None), (901, "unusual"), (950, "unusual"), (951, "longer than the crop")],
+)
+def test_a_body_of_550_to_900_rows_is_usual(rows, said):
+    warnings = _body_warnings(30, 30 + rows - 1, [np.ones(1024)])
+    assert said in warnings[-1] if said else warnings == []
 
 
 @pytest.mark.parametrize("level", [0, 7])
