@@ -151,6 +151,8 @@ def _edited(tmp_path, edit, cases):
         (lambda c: c.update(format=2), "format 1"),
         (lambda c: c.update(parts="all"), "lists of cases"),
         (lambda c: c["parts"].append([]), "none empty"),
+        (lambda c: c["parts"].append(7), "lists of cases"),
+        (lambda c: c["parts"][0].append(7), "lists of cases"),
     ],
 )
 def test_a_folds_file_that_does_not_fit_is_refused(tmp_path, edit, message):

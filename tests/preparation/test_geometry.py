@@ -146,6 +146,14 @@ def test_no_body_is_an_error(level):
     assert caught.value.reason == "no-body"
 
 
+def test_rows_that_are_bright_from_edge_to_edge_are_no_body():
+    counts = np.full((1024, 256), 3, np.uint16)
+    counts[150:850] = 5
+    with pytest.raises(ScanError, match="no column stands out") as caught:
+        find_body({"anterior": counts})
+    assert caught.value.reason == "no-body"
+
+
 placements = st.builds(Placement, top=st.integers(-300, 300), left=st.integers(-100, 100))
 
 

@@ -153,6 +153,13 @@ def test_a_hot_injection_site_that_takes_otsu_s_threshold_is_reported():
     assert any("keeps only" in line for line in case.warnings)
 
 
+@pytest.mark.parametrize(("speed", "few"), [(0.05, True), (0.2, False)])
+def test_a_gain_above_20_is_said(speed, few):
+    case = prepare_scan(scan_of(person(0, speed), person(1, speed)))
+    said = [f"few counts: a gain of {case.gains[0]:.1f} is needed"]
+    assert (case.gains[0] > 20) == few and [line for line in case.warnings if "gain" in line] == said * few
+
+
 @pytest.mark.parametrize("place", ["lesion", "air beside the body", "soft tissue", "both"])
 def test_outlines_in_air_or_outside_the_body_are_said(place):
     hot = SCAN.posterior.copy()

@@ -103,6 +103,15 @@ def test_a_spect_is_passed_over_but_not_one_with_the_matrix_of_a_whole_body_scan
     assert kinds(found) == {"spect": "SPECT"} and reasons(found) == {"whole-body": "tomographic"}
 
 
+def test_a_modality_that_contradicts_its_class_is_rejected_and_another_modality_is_passed_over(tmp_path):
+    for name, sop_class in (("scan", "1.2.840.10008.5.1.4.1.1.20"), ("ct", "1.2.840.10008.5.1.4.1.1.2")):
+        dataset = ge_discovery()
+        dataset.Modality, dataset.SOPClassUID = "CT", sop_class
+        write(dataset, tmp_path / name)
+    found = find_scans(tmp_path)
+    assert kinds(found) == {"ct": "CT"} and reasons(found) == {"scan": "other-modality"}
+
+
 def test_an_empty_folder_and_no_folder(tmp_path):
     found = find_scans(tmp_path)
     assert found.scans == () and found.rejected == ()
