@@ -181,7 +181,10 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
         raise LabelError(f"{path}: not a readable PNG ({type(cause).__name__})", "label-file") from None
     unknown = sorted(set(np.unique(pixels).tolist()) - set(of_value))
     if len(unknown) > MOST_VALUES:
-        message = f"{path}: {len(unknown)} pixel values have no class: export the mask without smoothed edges"
+        message = (
+            f"{path}: {len(unknown)} pixel values have no class: move a picture to draw on out of the labels folder, "
+            "or export the mask without smoothed edges"
+        )
         raise LabelError(message, "label-unknown")
     if unknown:
         message = f'{path}: pixel value {unknown[0]} has no class: add "{unknown[0]}": "metastatic" to --classes'
