@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -220,6 +221,10 @@ def test_predict_gives_the_bone_scan_index(cohort, run, tmp_path, capsys):
     assert index["value"] == pytest.approx(expected.value, abs=1e-12) and index["views"] == expected.views
     page = (folder / "report.html").read_text()
     assert "Bone Scan Index by region" in page and "humeri" in page and "No cut-off" in page
+    # The parts add up to the index, not to 100 %.
+    assert "part of the index, points" in page and re.search(
+        r"alone: anterior \d+\.\d\d %, posterior \d+\.\d\d %\.", page
+    )
     # The same scan again is done; with another skeleton model, or none, it is not the same result.
     again = ["predict", *arguments, "--out", str(tmp_path / "out"), "--skip-existing"]
     assert main(again) == 0 and "done before" in capsys.readouterr().out
