@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -33,6 +34,18 @@ def test_the_table_names_all_keys():
     said = set(re.findall(r"`\[*([a-z_.]+)\]*`", PAGE))
     names = {field.name for field in dataclasses.fields(NodeSettings)}
     assert names - {"destinations"} <= said and {"send", "receive.from", "token", "url"} <= said
+
+
+def test_systemd_understands_the_service_file(tmp_path):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("the service file is not checked: systemd-analyze is missing (apt-get install systemd)")
+    text = (ROOT / "assets" / "hospital" / "doubleunet-bs-node.service").read_text(encoding="utf-8")
+    [program] = re.findall(r"ExecStart=(\S+) node \S+\.toml$", text, re.MULTILINE)
+    unit = tmp_path / "node.service"
+    unit.write_text(text.replace(program, sys.executable))
+    checked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    # A key that it does not know is said, and is no error.
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 @pytest.mark.slow
