@@ -73,7 +73,8 @@ class NearNames:
         text = text.casefold()
         alike = self._alike.get(_numbers(text), [])
         for name in alike:
-            if name.startswith(text) and not name[len(text)].isalnum():
+            # Spreadsheets take the zeros from 0017.
+            if (name.isdigit() and text.isdigit()) or (name.startswith(text) and not name[len(text)].isalnum()):
                 return self._names[name]
         stems = {stem: name for name in alike for stem in (name, *(f"{name}_{view}" for view in VIEWS))}
         close = difflib.get_close_matches(text, stems, 1, LEAST_LIKENESS)

@@ -119,6 +119,13 @@ def test_a_line_without_a_scan_is_a_problem_while_a_scan_has_no_line(cohort):
     assert problems(cohort.prepare()) == {("patients.csv", "no-such-scan")}
 
 
+def test_a_line_whose_zeros_a_spreadsheet_took_names_the_scan(cohort):
+    cohort.positive("0017", 1)
+    cohort.declare("17,A,breast,yes")
+    [problem] = cohort.prepare().rejected
+    assert problem.message == "there is no scan '17': did you mean '0017'?"
+
+
 @pytest.mark.parametrize("row", ["patient11", "patient11_ant.dcm", "patient11_antt", "Patient11_ANT"])
 def test_a_line_near_a_scan_names_it(cohort, row):
     cohort.one_view_files(1, "patient11_ant.dcm", "patient11_post.dcm")
