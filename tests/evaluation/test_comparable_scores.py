@@ -6,13 +6,14 @@ import types
 import numpy as np
 import pytest
 from scipy import ndimage
-from score_makers import fold, scan
+from score_makers import Scan, fold, scan
 from sklearn.metrics import auc
 
 from doubleunet_bs.evaluation.paper_tables import PUBLISHED_SCORES, provenance
 from doubleunet_bs.evaluation.scorer import EvaluationSettings, Scorer
 from doubleunet_bs.evaluation.scores.comparable_scores import BenignScores, comparable_figures, comparable_scores, froc
 from doubleunet_bs.evaluation.scores.lesions import Candidate, find_candidates
+from doubleunet_bs.evaluation.scores.scan_scores import score_scan
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import comparable_table, summary_text
 from doubleunet_bs.pixel_counts import PixelCounts
@@ -226,6 +227,8 @@ def test_candidates_by_hand():
         Candidate("posterior", 5, 6, 0.2, None),
     )
     assert peaks == {"anterior": 0.7, "posterior": 0.2}
+    scored = score_scan(Scan(), 2 * truth, probability > 0.5, probability)
+    assert (scored.candidates, scored.peaks) == (found, peaks)
 
 
 def test_lesions_are_numbered_over_both_views():
