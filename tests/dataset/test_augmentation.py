@@ -60,7 +60,7 @@ def test_mirror_by_hand():
 
 def test_fourteen_variants_computed_from_the_counts(synthetic_shards):
     index = 3
-    augmentation = Augmentation(synthetic_shards, [index])
+    augmentation = Augmentation(synthetic_shards, [5, index])
     assert augmentation.variants == 14
     case = synthetic_shards.cases[index]
     raw, labels = synthetic_shards.counts(index), synthetic_shards.labels(index)

@@ -115,6 +115,17 @@ def test_padding_is_no_count(tmp_path, padding, signed):
     assert f"{2 * 40 * 256:,} pixels with the Pixel Padding Value were set to 0" in scan.warnings
 
 
+def test_a_range_of_padding_values_is_no_count(tmp_path):
+    values = FRAMES.astype(np.int64)
+    values[:, :20], values[:, 20:40] = 60_000, 65_000
+    dataset = image(np.zeros((2, 4, 4)))
+    put_pixels(dataset, values, signed=False)
+    dataset.add_new("PixelPaddingValue", "US", 60_000)
+    dataset.add_new("PixelPaddingRangeLimit", "US", 65_000)
+    scan = read(tmp_path, dataset)
+    assert not scan.anterior[:40].any() and np.array_equal(scan.anterior[40:], FRAMES[0, 40:])
+
+
 def test_a_padding_value_among_the_counts_is_kept(tmp_path):
     dataset = plain(FRAMES)
     value = int(FRAMES[FRAMES > 0].min())

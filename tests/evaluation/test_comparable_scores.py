@@ -140,7 +140,7 @@ def test_means_over_folds_leave_out_what_is_undefined():
     second = fold(2, scan(3, tp=1))
     figures = {one.name: one for one in comparable_figures([first.comparable, second.comparable])}
     dice = figures["Dice, both views: pooled"]
-    assert (dice.mean, dice.folds) == (pytest.approx((2 / 3 + 1) / 2), 2)
+    assert (dice.mean, dice.folds, dice.percent) == (pytest.approx((2 / 3 + 1) / 2), 2, True)
     assert (figures["AUC of patients"].mean, figures["AUC of patients"].folds) == (1.0, 1)
     text = summary_text(Summary("dice", {}, 10, (first, second)))
     assert "AUC of patients" in text and "1.000 (1 of 2 folds)" in text

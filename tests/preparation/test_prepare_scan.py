@@ -140,7 +140,7 @@ def test_binning_adds_counts_and_keeps_the_brightness_range(bin):
 def test_binned_sums_over_16_bits_are_kept_at_the_top_and_reported():
     hot = person(0)
     hot[400:404, 128:132] = 60_000
-    case = prepare_scan(scan_of(hot, hot), settings=PreparationSettings(bin=2))
+    case = prepare_scan(scan_of(hot, person(1)), settings=PreparationSettings(bin=2))
     assert case.counts.max() == 65535
     assert any("65535" in line for line in case.warnings)
 
