@@ -306,7 +306,7 @@ def test_arguments_that_belong_together(trained_run, monkeypatch):
         with pytest.raises(SettingsError, match=message):
             Predictor(fold, **settings)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"pip install 'tensorflow-serving-api~=2\.21\.0'"):
+    with pytest.raises(SettingsError, match=r'pip install -e "\.\[serving\]"'):
         Predictor(NAME, engine="serving", server=url)
 
 

@@ -325,4 +325,4 @@ def test_both_ways_to_start_a_server_give_it_the_same():
 def test_the_extra_is_asked_for(trained_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["serve-package", str(trained_run / "fold_01"), "--out", str(tmp_path / "out")]) == 2
-    assert "pip install 'tensorflow-serving-api~=2.21.0'" in capsys.readouterr().err
+    assert 'pip install -e ".[serving]"' in capsys.readouterr().err
