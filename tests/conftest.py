@@ -12,6 +12,8 @@ from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 
+# Until the tests are collected, see `pytest_collection_finish`: a tenth of the time that takes.
+gc.disable()
 # HTTP and DICOM servers look that often whether they shall end; the default is half a second.
 socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
 
@@ -111,9 +113,10 @@ def exported_network(live_network, tmp_path_factory):
 
 
 def pytest_collection_finish():
-    """A full garbage collection, which TensorFlow asks for again and again, need not look at what is imported."""
+    """Garbage is collected from here on, and not among what has been imported."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
