@@ -45,7 +45,8 @@ def run_command(work: Callable[[], int | None]) -> int:
     try:
         return work() or 0
     except BoneScanError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # One line, but for the faults of a whole configuration.
+        print(*(f"error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if isinstance(error, BrokenPipeError):

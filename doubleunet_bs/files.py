@@ -119,7 +119,7 @@ def read_json(path: str | os.PathLike, error: type[BoneScanError] = BoneScanErro
     except FileNotFoundError:
         raise error(f"{path}: no such {what}") from None
     except (OSError, ValueError, RecursionError) as cause:
-        raise error(f"{path}: not a readable {what} ({getattr(cause, 'strerror', None) or cause})") from None
+        raise error(f"{path}: not a readable {what} ({os_reason(cause)})") from None
 
 
 def _parse_whole(digits: str) -> int:
@@ -184,7 +184,8 @@ def check_links(folder: Path) -> None:
 def nearest_existing(path: str | os.PathLike) -> Path:
     """The path itself, or the innermost folder above it that is there."""
     path = Path(path)
-    return next(part for part in (path, *path.absolute().parents) if part.exists())
+    # Not by Path, whose `exists` raises in a folder that may not be entered.
+    return next(part for part in (path, *path.absolute().parents) if os.path.exists(part))
 
 
 def umask() -> int:

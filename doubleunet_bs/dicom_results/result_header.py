@@ -12,6 +12,7 @@ again replaces the first in an archive.
 import dataclasses
 import datetime
 import hashlib
+import re
 
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.sr import CodedConcept
@@ -101,8 +102,11 @@ class ResultHeader:
                 setattr(dataset, keyword, time)
         numbers = dict.fromkeys(frame.series_number for frame in self.frames.values())
         if all(numbers):
-            said, what = f". {NOT_FOR_DIAGNOSIS}", f", series {'+'.join(numbers)}, not for diagnosis"
-            dataset.SeriesDescription = str(dataset.SeriesDescription).replace(said, what)
+            title = re.split(r"\. Research|, not for", str(dataset.SeriesDescription))[0]
+            end = f", series {'+'.join(numbers)}, not for diagnosis"
+            if len(title) + len(end) > 64:  # DICOM's limit
+                title = title.replace(f"{MODEL} ", "")
+            dataset.SeriesDescription = title[: 64 - len(end)] + end
         for equipment in dataset.get("ContributingEquipmentSequence", []):
             equipment.ContributionDateTime = self.date_time
 

@@ -157,8 +157,8 @@ class Provenance:
             notes.append("The paper's row is left out: these are not (or not known to be) scans of patients.")
         if self.trained_elsewhere == EARLIER_RUN:
             notes.append(
-                "The weights start from an earlier run whose patients could not be compared with these: that none is "
-                "in both was confirmed by the user (--assume-disjoint-patients)."
+                "The weights start from an earlier run. That none of its patients is among these was confirmed by the "
+                "user (--assume-disjoint-patients), and not checked for all."
             )
         elif self.trained_elsewhere:
             notes.append(

@@ -154,7 +154,7 @@ class _Node:
             trouble = "disk-full"
         elif (networks := self._networks or self._reopen_model()) and (study := self.spool.next_study()):
             self.segment(study, networks)
-        if trouble or self.trouble not in (SERVER_AWAY, MODEL_UNUSABLE):
+        if trouble or self._networks:
             self._say_trouble(trouble)
         return study is not None
 
@@ -175,6 +175,7 @@ class _Node:
             # Its text names the server only. A study is not to blame. The model is opened again: the server may
             # have another version of it by now.
             self.trouble, self._networks = SERVER_AWAY, None
+            self._next_open = time.monotonic() + FIRST_PAUSE
             self.log(self.trouble, study=study.number, reason=str(error))
             self.spool.postpone(study, FIRST_PAUSE, count=False)
         except Exception as error:  # noqa: BLE001 - whatever a study causes, the others must get their results
@@ -196,14 +197,13 @@ class _Node:
         self.log(event, study=study.number, reasons=reasons, **figures)
 
     def _reopen_model(self) -> Networks | None:
-        """Ask the model server again, once a minute, whether or not a study waits: who asks for /health learns it.
+        """Ask the model server again, a minute after the last time, whether or not a study waits: who asks for /health learns it.
 
         Returns:
             None, with `trouble`, while it is away or has a model that cannot be used.
         """
         if time.monotonic() < self._next_open:
             return None
-        self._next_open = time.monotonic() + FIRST_PAUSE
         try:
             self.open_model()
         except Exception as error:  # noqa: BLE001 - the node outlives whatever a model causes, as in `segment`
@@ -211,6 +211,8 @@ class _Node:
                 known = isinstance(error, BoneScanError)
                 self.log(MODEL_UNUSABLE, reason=str(error) if known else type(error).__name__, where=_where(error))
             self.trouble = MODEL_UNUSABLE
+        # From its end: a server that says nothing takes the whole deadline.
+        self._next_open = time.monotonic() + FIRST_PAUSE
         return self._networks
 
     def _predict(self, study: Study, networks: Networks) -> tuple[dict[str, Path], list[str], int]:

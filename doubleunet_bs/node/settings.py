@@ -143,7 +143,7 @@ def read_settings(path: str | os.PathLike) -> NodeSettings:
         return _settings(content, path.parent)
     except SettingsError as error:
         lines = (f"{path}: {line}" for line in str(error).splitlines())
-        raise SettingsError("\nerror: ".join(lines)) from None
+        raise SettingsError("\n".join(lines)) from None
 
 
 def _settings(content: dict[str, Any], folder: Path) -> NodeSettings:

@@ -219,7 +219,7 @@ def _check_not_swapped(job: CohortJob, tasks: Sequence[Task]) -> None:
             with contextlib.suppress(LabelError):
                 read_annotation(names, files, job.settings.classes)
                 message = "holds lesions, not regions of the skeleton: are --labels and --regions swapped?"
-                raise SettingsError(f"{job.regions}: {message}") from None
+                raise SettingsError(f"{files[0]}: {message}") from None
 
 
 def _find_strays(

@@ -10,7 +10,7 @@ from tensorflow.python.framework.config import is_op_determinism_enabled  # Tens
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.network.double_unet import check_encoder_weights
 from doubleunet_bs.runs.experiments import Experiment
-from doubleunet_bs.tensorflow_setup import bfloat16_instruction
+from doubleunet_bs.tensorflow_setup import bfloat16_instruction, keep_freed_memory
 from doubleunet_bs.training.fast_kernels import can_train_in, has_avx2_alone, has_bfloat16_kernels
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -72,6 +72,7 @@ def open_devices(
         SettingsError, RunError: devices, batch size, precision, memory or encoder weights make it impossible.
     """
     settings = settings or DeviceSettings()
+    keep_freed_memory()
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     replicas = open_replicas(settings.devices)

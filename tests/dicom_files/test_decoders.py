@@ -87,7 +87,7 @@ def replace_process(monkeypatch, code: str, seconds: float = 5) -> None:
     ],
 )
 def test_a_codec_that_hangs_aborts_or_writes_nonsense_is_a_damaged_file(monkeypatch, code):
-    replace_process(monkeypatch, f"print('ready', flush=True); {code}", seconds=1.5 if "sleep" in code else 5)
+    replace_process(monkeypatch, f"print('ready', flush=True); {code}", seconds=3 if "sleep" in code else 5)
     assert reason(FRAME) == "damaged-pixels"
 
 

@@ -17,6 +17,7 @@ from doubleunet_bs.dicom_files.header_values import is_phantom
 from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results import make_results
 from doubleunet_bs.dicom_results.make_results import dicom_results
+from doubleunet_bs.dicom_results.result_header import NOT_FOR_DIAGNOSIS, header_without_identity
 from doubleunet_bs.dicom_results.source_study import read_source_study
 from doubleunet_bs.errors import ScanError
 from doubleunet_bs.inference.model_description import device_uid
@@ -56,6 +57,27 @@ def test_a_model_that_found_nothing_is_called_unreliable(phantom):
             assert description.endswith("not for diagnosis")
             said = " ".join(item.ContributionDescription for item in dataset.ContributingEquipmentSequence)
             assert ("found no metastasis on its own validation scans" in said) == marked
+
+
+def test_results_name_the_series_of_their_scan(phantom):
+    """Also those of an unreliable model; a study may have two scans."""
+    scan = read_scan([phantom])
+    prediction = make_prediction(scan)
+    header = header_without_identity(scan, prediction)
+    frames = {view: dataclasses.replace(frame, series_number="12") for view, frame in header.frames.items()}
+    header = dataclasses.replace(header, frames=frames)
+    for said, expected in (
+        (f"doubleunet_bs overlay. {NOT_FOR_DIAGNOSIS}", "doubleunet_bs overlay, series 12, not for diagnosis"),
+        (
+            "UNRELIABLE MODEL: doubleunet_bs lesions, not for diagnosis",
+            "UNRELIABLE MODEL: lesions, series 12, not for diagnosis",
+        ),
+        ("x" * 64, "x" * 34 + ", series 12, not for diagnosis"),
+    ):
+        dataset = pydicom.Dataset()
+        dataset.SeriesDescription = said
+        header.stamp(dataset)
+        assert dataset.SeriesDescription == expected and len(expected) <= 64
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def test_claimed_shapes_and_deep_json(shape, text, message):
     before = peak()
     try:
         with pytest.raises(ServerError, match=message):
-            ServingEngine(f"grpc://127.0.0.1:{port}", "model", DEADLINE)
+            ServingEngine(f"grpc://127.0.0.1:{port}", "model", 20)
     finally:
         one.stop(None)
     assert peak() - before < MEMORY

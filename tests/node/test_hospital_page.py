@@ -44,8 +44,8 @@ def test_systemd_understands_the_service_file(tmp_path):
     unit = tmp_path / "node.service"
     unit.write_text(text.replace(program, sys.executable))
     checked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
-    # A key that it does not know is said, and is no error.
-    assert (checked.returncode, checked.stderr) == (0, "")
+    # A key that it does not know is said, and is no error. Units of this machine may have faults, too.
+    assert checked.returncode == 0 and unit.name not in checked.stderr
 
 
 @pytest.mark.slow

@@ -329,6 +329,23 @@ def test_a_server_that_is_back_is_noticed_before_a_study_comes(node, monkeypatch
     assert [event["event"] for event in events(capsys)] == [SERVER_AWAY, "model"]
 
 
+def test_a_server_that_fails_in_predictions_is_trouble_until_it_is_asked_again(node, spool, study_files, monkeypatch):
+    take(spool, study_files())
+    node.open_model()
+    with monkeypatch.context() as failing:
+        failing.setattr("doubleunet_bs.inference.predictor.Predictor.segment", raising(ServerError("gpu: no answer")))
+        assert node.step() and node.trouble == SERVER_AWAY
+    assert not node.step() and node.trouble == SERVER_AWAY
+    # Another trouble that comes and goes does not hide it.
+    with monkeypatch.context() as full:
+        full.setattr(spool, "free_bytes", lambda: 0)
+        assert not node.step() and node.trouble == "disk-full"
+    assert not node.step() and node.trouble
+    monkeypatch.setattr(node, "_next_open", 0.0)
+    node.step()
+    assert node.trouble == ""
+
+
 def test_a_full_disk_stops_predictions_until_there_is_space(node, spool, study_files, monkeypatch):
     take(spool, study_files())
     monkeypatch.setattr(spool, "free_bytes", lambda: 0)

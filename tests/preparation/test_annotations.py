@@ -311,7 +311,7 @@ def test_problems_of_region_files_are_listed_with_the_others(cohort):
 def test_lesions_in_the_place_of_regions_are_said_once(cohort):
     cohort.positive("A", 1)
     cohort.positive("B", 2)
-    with pytest.raises(SettingsError, match="labels: holds lesions, .* are --labels and --regions swapped"):
+    with pytest.raises(SettingsError, match="A_anterior.json: holds lesions, .* are --labels and --regions swapped"):
         cohort.prepare(regions=cohort.labels)
     with pytest.raises(DatasetError, match="scans: no annotation is in it .* give --regions the folder of skeletons"):
         cohort.prepare(regions=cohort.scans)

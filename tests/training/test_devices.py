@@ -1,7 +1,10 @@
 """What is recommended for a device, and what is known of its memory before a run starts."""
 
 import dataclasses
+import platform
 import re
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -194,6 +197,25 @@ def test_the_least_limit_of_the_control_groups_above_the_process_counts(tmp_path
     # Within a container the root is its own.
     (root / "memory.max").write_text("4194304\n")
     assert memory_limit(tmp_path / "none", root) == 4194304
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept():
+    code = (
+        "import resource\n"
+        "from doubleunet_bs.tensorflow_setup import keep_freed_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    b'x' * size\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "size = 50_000_000\n"
+        "print(faults(), faults())\n"
+        "keep_freed_memory()\n"
+        "print(faults(), faults())\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    (_, again), (_, kept) = (map(int, line.split()) for line in said.splitlines())
+    assert kept < 0.01 * again
 
 
 def test_a_start_from_an_earlier_run_needs_no_weights_of_the_encoder(tmp_path):
