@@ -197,7 +197,7 @@ class _Node:
         self.log(event, study=study.number, reasons=reasons, **figures)
 
     def _reopen_model(self) -> Networks | None:
-        """Ask the model server again, a minute after the last time, whether or not a study waits: who asks for /health learns it.
+        """Ask the model server again a minute after the last time, also without a study: /health tells the answer.
 
         Returns:
             None, with `trouble`, while it is away or has a model that cannot be used.
