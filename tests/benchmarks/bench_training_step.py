@@ -1,12 +1,16 @@
 """Time of one training step on a CPU: this project, the original model built plainly in Keras, and PyTorch.
 
     python tests/benchmarks/bench_training_step.py [--rows 320] [--columns 256] [--batch 4] [--rounds 5]
+    python tests/benchmarks/bench_training_step.py --apart [--rows 160] [--columns 128] [--ways NAME ...]
     python tests/benchmarks/bench_training_step.py --profile [--precision mixed_bfloat16]
 
 All ways start from the same weights and take the same grey images and labels in turn, in one process. The first loss of
 each is printed and must agree. The plain way: float32 images of three channels, float one-hot targets, `model.compile`
 and `train_on_batch`. PyTorch: an equal network, channels_last, fused Adam. A step at 640 x 512 with batch 4 takes up to
 14 GB in float32. The command checks that the largest step fits into the free memory.
+
+`--apart` runs each way in a process of its own, three steps that do not count and five that do. Only so this project
+keeps freed memory for the next step, as it does in training: the setting holds for a whole process.
 
 `--profile` prints where the time of this project's step goes, by kind of operation.
 
@@ -17,12 +21,16 @@ import argparse
 import collections
 import gc
 import glob
+import json
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from measuring import free_memory_gb, print_environment, print_table, take_turns, timed
+from measuring import Seconds, free_memory_gb, print_environment, print_table, run_for_json, take_turns, timed
+
+from doubleunet_bs.tensorflow_setup import keep_freed_memory
 
 BYTES_PER_PIXEL = {"float32": 12_000, "mixed_bfloat16": 7_000}
 Step = Callable[[np.ndarray, np.ndarray], float]
@@ -140,6 +148,23 @@ def profile(rows: int, columns: int, batch: int, precision: str) -> None:
         print(f"  {kind:44}{number[kind]:>6}{milliseconds:>10.1f}{milliseconds / whole:>8.1%}")
 
 
+def apart(name: str, rows: int, columns: int, batch: int) -> Seconds:
+    """Mean seconds of a step of one way, in a new process."""
+    size = [f"--rows={rows}", f"--columns={columns}", f"--batch={batch}"]
+    return Seconds(*run_for_json([sys.executable, __file__, *size, "--one", name]))
+
+
+def run_one(name: str, rows: int, columns: int, batch: int) -> None:
+    """What the process of `apart` does."""
+    if name.startswith("this project"):
+        keep_freed_memory()
+    step, data = WAYS[name][1](rows, columns), make_batch(rows, columns, batch)
+    for _ in range(3):
+        step(*data)
+    taken = [timed(step, *data) for _ in range(5)]
+    print(json.dumps(np.mean(taken, axis=0).tolist()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=320)
@@ -147,6 +172,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME", help="; ".join(WAYS))
+    parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="mixed_bfloat16")
     args = parser.parse_args()
@@ -164,7 +191,18 @@ def main() -> None:
         print_environment("tensorflow", "keras")
         profile(args.rows, args.columns, args.batch, args.precision)
         return
+    size = args.rows, args.columns, args.batch
+    if args.one:
+        run_one(args.one, *size)
+        return
     names = [BASE, *(name for name in args.ways if name != BASE)]
+    if args.apart:
+        print_environment("tensorflow", "keras", "torch")
+        print(f"\n{args.rows} x {args.columns}, batch {args.batch}, each way in a process of its own")
+        print_table(
+            take_turns({name: partial(apart, name, *size) for name in names}, args.rounds, False), BASE, of="step"
+        )
+        return
     steps = {name: WAYS[name][1](args.rows, args.columns) for name in names}
     grey, labels = make_batch(args.rows, args.columns, args.batch)
     print_environment("tensorflow", "keras", "torch")
