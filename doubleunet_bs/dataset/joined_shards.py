@@ -137,7 +137,7 @@ def check_no_common_scan(one: ShardedDataset, other: ShardedDataset, patients: b
         for case in other.cases:
             value = getattr(case, attribute)
             if value and value in known:
-                advice = ", or name two people differently in patients.csv" if what == "patient" else ""
+                advice = ", or name two patients in patients.csv if they are two people" if what == "patient" else ""
                 raise DatasetError(
                     f"{other.path}: {case.case} is of the same {what} as {known[value]} in {one.path}: leave one out"
                     f"{advice}"

@@ -142,8 +142,8 @@ def list_studies(folder: Path) -> str:
         lines += ["", "`doubleunet-bs inspect FOLDER` says in words why a scan cannot be used."]
     if any("unreferable" in reason for reason in reasons):
         lines.append(
-            "unreferable: results cannot refer to the scan. Why says "
-            "`doubleunet-bs predict FOLDER --model MODEL --out NEW --keep-identity --dry-run`."
+            "unreferable: results cannot refer to the scan. "
+            "`doubleunet-bs predict FOLDER --model MODEL --out NEW --keep-identity --dry-run` says why."
         )
     return "\n".join(lines)
 
@@ -160,7 +160,7 @@ def unsent_text(settings: NodeSettings) -> str:
     with read_queue(settings.spool) as database:
         unsent = unsent_elsewhere(database, [one.name for one in settings.destinations])
     return "".join(
-        f"unsent    {counted(number, 'result')} to {name}, no longer configured: a [[send]] of that name sends them "
-        f"within {settings.keep_days:g} days\n"
+        f"unsent    {counted(number, 'result')} not sent to {name}, which is no longer configured: add a [[send]] with "
+        f"this name before keep_days ({settings.keep_days:g}) have passed\n"
         for name, number in unsent.items()
     )

@@ -182,8 +182,8 @@ def read_mask(path: str | os.PathLike, classes: Mapping[str, int]) -> np.ndarray
     unknown = sorted(set(np.unique(pixels).tolist()) - set(of_value))
     if len(unknown) > MOST_VALUES:
         message = (
-            f"{path}: {len(unknown)} pixel values have no class: move a picture to draw on out of the labels folder, "
-            "or export the mask without smoothed edges"
+            f"{path}: {len(unknown)} pixel values have no class: move pictures out of the labels folder, "
+            "or export masks without smoothed edges"
         )
         raise LabelError(message, "label-unknown")
     if unknown:

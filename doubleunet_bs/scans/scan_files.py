@@ -232,7 +232,10 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
             whole.append((view.source,))
         else:
             kind = f"the {view.view} view" if view.view else "one view"
-            message = f"holds {kind} only: the other view of its study and Patient ID is missing"
+            message = (
+                f"holds {kind} only, and no other view has the same study and Patient ID: check the IDs, "
+                "or pass --allow-missing-view"
+            )
             search.reject(view.source, ScanError(message, "missing-view"))
     search.scans = [ScanFiles(sources, folder, not shared.isdisjoint(sources)) for sources in whole]
     return search.result()

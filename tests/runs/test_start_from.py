@@ -178,7 +178,7 @@ def test_the_start_and_its_folds_stay_with_the_run(folder, tmp_path, small_train
     new = ["--data", folder / "shards", folder / "new", "--run", run, "--experiment", "focal-tversky-otsu"]
     options = ["--from", folder / "run", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
     assert main(["train", *map(str, [*new, *options, "--fold", 1])]) == 0
-    assert f"encoder     as all layers from {folder / 'run'}\n" in capsys.readouterr().out
+    assert f"encoder     from {folder / 'run'}, like all layers\n" in capsys.readouterr().out
     environment = read_json(run / "fold_01" / "environment.json")
     assert environment["initial_weights_sha256"] == environment["start_sha256"] is not None
     assert str(folder) not in (run / "fold_01" / "environment.json").read_text()

@@ -108,7 +108,7 @@ def test_a_value_without_class_says_what_to_do(tmp_path):
 def test_a_mask_with_smoothed_edges_is_called_so(tmp_path):
     path = save(tmp_path, Image.fromarray(np.uint8(MASK > 0) * 255).resize((200, 300)).resize((512, 640), 3))
     with pytest.raises(
-        LabelError, match="pixel values have no class: move a picture .*, or export the mask without smoothed edges"
+        LabelError, match="pixel values have no class: move pictures .*, or export masks without smoothed edges"
     ):
         read_mask(path, {"255": 2})
 

@@ -65,7 +65,7 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
         0.0
     """
     if any(mask.size and mask.max() > 1 for mask in map(np.asarray, (truth, prediction))):
-        raise ValueError("a mask has other values than 0 and 1: choose a class, such as mask == 2")
+        raise ValueError("a mask has values other than 0 and 1: choose a class, such as mask == 2")
     truth, prediction = np.asarray(truth, bool), np.asarray(prediction, bool)
     if truth.shape != prediction.shape or truth.ndim != 2:
         raise ValueError(f"masks of shapes {truth.shape} and {prediction.shape}: both must be (rows, columns)")
