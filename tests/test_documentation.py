@@ -44,7 +44,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory):
-    """The folders that the pages talk of: exports of two cohorts with their annotations, and one scan."""
+    """The folders that the pages talk of: exports of two cohorts with their annotations, and one annotated scan."""
     folder = tmp_path_factory.mktemp("desk")
     for name, cancer, seed in (("", "breast", 1), ("prostate_", "prostate", 2), ("other_", "breast", 3)):
         cohort = make_cohort(folder / "made", 8, cancer=cancer, positive_fraction=0.75, seed=seed)
@@ -52,6 +52,7 @@ def desk(tmp_path_factory):
         shutil.move(cohort / "labels", folder / f"{name}labels")
         shutil.rmtree(cohort)
     shutil.copy(folder / "export" / "phantom_0001.dcm", folder / "scan.dcm")
+    shutil.copy(folder / "labels" / "phantom_0001_anterior.json", folder / "scan_anterior.json")
     scan = read_scan(folder / "scan.dcm")
     for place, counts in (("ANT", scan.anterior), ("POST", scan.posterior)):
         (folder / "pictures" / place).mkdir(parents=True)
