@@ -116,7 +116,7 @@ def read_queue(folder: Path) -> Iterator[sqlite3.Connection]:
     """
     path = folder / QUEUE
     if not path.is_file():
-        raise RunError(f"{folder}: no spool of a node")
+        raise RunError(f"{folder}: no node has worked in this folder yet")
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             yield database

@@ -305,7 +305,7 @@ EXPERIMENTS = PAPER_EXPERIMENTS | {
 _NOT_SET = ("name", "start_from")
 _TABLE_NOTES = (
     "The rows of --experiment set classes, loss, negatives, transfer, brightness_levels and flip.",
-    """What each means: python -c "help('doubleunet_bs.training.Experiment')\"""",
+    """What each means: python -c "help('doubleunet_bs.runs.experiments.Experiment')\"""",
 )
 _KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
 _OF_PRETRAINING = ("pretrain_epochs", "pretrain_negatives", "pretrain_augmentation")

@@ -206,7 +206,7 @@ def _train(trainer: Trainer, resume: bool, tests: int = 0) -> None:
     done = (trainer.path / KERAS_MODEL).is_file()
     print(f"{title:<11} is trained" if done else trainer_line(trainer, tests), flush=True)
     if not done:
-        print("            TensorFlow compiles the network first: the first batch takes up to some minutes", flush=True)
+        print("            TensorFlow compiles the network first: the first batch can take several minutes", flush=True)
     trainer.train(resume)
     print(warn_without_findings(title, read_history(trainer.path / HISTORY)), end="", flush=True)
     trainer.signals.check()

@@ -276,7 +276,7 @@ def test_the_spool_is_for_one_node_and_its_owner(spool, study_files):
         # Hashes: no name, ID or UID of a patient is in a path.
         assert not any("PLANTED" in name or "1.2.826" in name for name in (where, *names))
     assert "receiving" in list_studies(spool.folder)
-    with pytest.raises(RunError, match="no spool of a node"):
+    with pytest.raises(RunError, match="no node has worked in this folder yet"):
         list_studies(spool.folder / "elsewhere")
 
 

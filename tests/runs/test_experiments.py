@@ -1,6 +1,8 @@
 """The rows of the paper as settings."""
 
 import dataclasses
+import pydoc
+import re
 
 import pytest
 
@@ -73,6 +75,11 @@ def test_every_setting_can_be_given_as_text():
                 break
         assert type(getattr(changed, field.name)) is kind and list(changed.changed_settings()) == [field.name]
         assert not changed.is_paper_row
+
+
+def test_the_settings_are_explained_where_the_table_says():
+    [place] = re.findall(r"help\('(\S+)'\)", settings_table())
+    assert pydoc.locate(place) is Experiment
 
 
 @pytest.mark.parametrize(
