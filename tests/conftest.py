@@ -2,9 +2,11 @@
 a browser, and notes at the end. The model of the run calls grey levels above 150 metastatic (see `intensity_run`)."""
 
 import gc
+import os
 import shutil
 import socketserver
 
+import cv2
 import numpy as np
 import pytest
 from intensity_run import export_regions, intensity_model, make_run, make_shards
@@ -110,6 +112,13 @@ def exported_network(live_network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("network")
     write_saved_model(folder, live_network, description((160, 128)))
     return folder
+
+
+def pytest_configure(config):
+    """In the quick tier each of the two processes has a core: the same tests take a seventh less processor time."""
+    if config.option.markexpr == "not slow":
+        cv2.setNumThreads(1)
+        os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
 
 
 def pytest_collection_finish():

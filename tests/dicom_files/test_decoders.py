@@ -78,7 +78,7 @@ def replace_process(monkeypatch, code: str, seconds: float = 5) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "import time; time.sleep(60)",
+        pytest.param("import time; time.sleep(60)", marks=pytest.mark.slow),
         "import os; os.abort()",
         "import sys; sys.stdin.buffer.read(); sys.exit(3)",
         "import sys; sys.stdout.buffer.write(bytes(1024 * 256 * 2)); sys.stdout.flush(); sys.exit(3)",

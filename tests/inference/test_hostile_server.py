@@ -115,7 +115,10 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-@pytest.mark.parametrize("behave", [silence, stall, ping, huge, growing, endless_headers])
+@pytest.mark.parametrize(
+    "behave",
+    [silence, huge, growing, endless_headers, *(pytest.param(one, marks=pytest.mark.slow) for one in (stall, ping))],
+)
 def test_deadline_and_memory(behave, record_property):
     forget_peak()
     before, start = peak(), time.monotonic()

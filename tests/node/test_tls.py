@@ -83,6 +83,7 @@ def test_who_shows_no_known_certificate_is_refused(receiver, secured, spool, stu
     assert all(event["reason"].startswith("TLS: ") for event in events.seen), events.seen
 
 
+@pytest.mark.slow
 def test_a_peer_that_says_nothing_keeps_nobody_out(receiver, secured, study_files, certificates, monkeypatch, events):
     monkeypatch.setattr("doubleunet_bs.node.receiver.HANDSHAKE_SECONDS", 2.0)
     [path] = study_files()
