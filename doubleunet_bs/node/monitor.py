@@ -160,7 +160,7 @@ def unsent_text(settings: NodeSettings) -> str:
     with read_queue(settings.spool) as database:
         unsent = unsent_elsewhere(database, [one.name for one in settings.destinations])
     return "".join(
-        f"unsent    {counted(number, 'result')} not sent to {name}, which is no longer configured: add a [[send]] with "
-        f"this name before keep_days ({settings.keep_days:g}) have passed\n"
+        f"unsent    {counted(number, 'result')} for {name}, which is no longer configured: add a [[send]] with this "
+        f"name before keep_days ({settings.keep_days:g}) have passed\n"
         for name, number in unsent.items()
     )

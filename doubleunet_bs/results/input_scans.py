@@ -30,10 +30,11 @@ from doubleunet_bs.results.result_files import (
 )
 from doubleunet_bs.results.stored_result import load_result, read_result
 from doubleunet_bs.scans.bone_scan import BoneScan
+from doubleunet_bs.scans.find_pictures import find_pictures
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
 from doubleunet_bs.scans.picture_files import is_picture, view_of_path
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
-from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_pictures, find_scans
+from doubleunet_bs.scans.scan_files import Rejection, ScanFiles, ScanFolder, find_scans
 
 COPY = "duplicate"
 """Reason of a ScanError for the same counts once more, under another UID: nothing of them is lost, it is no failure."""

@@ -26,12 +26,10 @@ from doubleunet_bs.dicom_files.sources import (
     open_archive,
     walk_files,
 )
-from doubleunet_bs.dicom_files.views import ANTERIOR, POSTERIOR
 from doubleunet_bs.errors import ScanError, counted, os_reason
 from doubleunet_bs.files import no_folder
 from doubleunet_bs.scans.bone_scan import BoneScan, hash_counts, read_sources
 from doubleunet_bs.scans.pairing import OneView, describe_view, pair_views
-from doubleunet_bs.scans.picture_files import SUFFIXES, describe_picture, view_of_path
 from doubleunet_bs.scans.pseudonyms import Pseudonyms
 
 
@@ -204,7 +202,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     folder = str(folder)
     if not os.path.isdir(folder) and not is_archive(folder):
         raise no_folder(folder)
-    search = _Search(folder)
+    search = Search(folder)
     whole: list[tuple[Source, ...]] = []
     single: list[OneView] = []
     found: dict[str, list[tuple[Source, OneView | None]]] = {}
@@ -241,62 +239,7 @@ def find_scans(folder: str | os.PathLike, allow_missing_view: bool = False) -> S
     return search.result()
 
 
-def find_pictures(
-    folder: str | os.PathLike, allow_missing_view: bool = False, others_beside: bool = False
-) -> ScanFolder:
-    """Find scans that are grey pictures (see `doubleunet_bs.scans.picture_files`) in a folder and its subfolders.
-
-    With `others_beside` what is no pair by name, no view by name and size, and has not the size of two views is passed
-    over. `allow_missing_view` accepts a view alone. `SettingsError`: there is no such folder.
-    """
-    folder = str(folder)
-    if not os.path.isdir(folder):
-        raise no_folder(folder)
-    search = _Search(folder)
-    pairs: dict[str, dict[str, tuple[Source, int]]] = {}
-
-    def take(source: Source, views: int, least: int, problem: ScanError | None = None) -> None:
-        """A scan in one picture, or its problem; a picture with fewer than the `least` views may be none."""
-        if others_beside and views < least:
-            search.pass_over(source, "picture")
-        elif problem is not None:
-            search.reject(source, problem)
-        else:
-            search.scans.append(ScanFiles((source,), folder))
-
-    for source in map(Source, walk_files(folder)):
-        name = os.path.basename(source.path)
-        if not name.lower().endswith(SUFFIXES):
-            other = "zip archive" if name.lower().endswith(".zip") else "other file"
-            search.pass_over(source, kind_by_name([name]) or other)
-            continue
-        try:
-            views, levels = describe_picture(source)
-        except ScanError as error:
-            search.reject(source, error)
-            continue
-        if levels > 1 or (levels and others_beside):
-            search.pass_over(source, "mask" if levels > 1 else "blank picture")
-            continue
-        view, rest = view_of_path(search.relative(source))
-        if view is None:
-            take(source, views, least=2)
-        elif view not in (found := pairs.setdefault(os.path.splitext(rest)[0], {})):
-            found[view] = source, views
-        else:
-            message = f"shows the {view} view, as does {search.relative(found[view][0])}: keep one of the two"
-            take(source, views, 1, ScanError(message, "ambiguous-pair"))
-    for found in pairs.values():
-        if len(found) == 2:
-            search.scans.append(ScanFiles((found[ANTERIOR][0], found[POSTERIOR][0]), folder))
-            continue
-        [(view, (source, views))] = found.items()
-        message = f"shows the {view} view only: the picture of the other view is missing"
-        take(source, views, 1, None if allow_missing_view else ScanError(message, "missing-view"))
-    return search.result()
-
-
-class _Search:
+class Search:
     """What has been found in a folder so far."""
 
     def __init__(self, folder: str):
@@ -322,7 +265,7 @@ class _Search:
         )
 
 
-def _walk(search: _Search) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:
+def _walk(search: Search) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:
     """Every file once, in the order of paths; members of an archive with the open archive."""
     for path in _paths(search):
         if not is_archive(path):
@@ -346,7 +289,7 @@ def _walk(search: _Search) -> Iterator[tuple[Source, zipfile.ZipFile | None]]:
                     yield source, archive
 
 
-def _paths(search: _Search) -> Iterator[str]:
+def _paths(search: Search) -> Iterator[str]:
     if not os.path.isdir(search.folder):
         yield search.folder
         return
@@ -382,7 +325,7 @@ def _look(source: Source, archive: zipfile.ZipFile | None) -> tuple[str, OneView
 
 
 def _without_copies(
-    files: Sequence[tuple[Source, OneView | None]], search: _Search
+    files: Sequence[tuple[Source, OneView | None]], search: Search
 ) -> list[tuple[Source, OneView | None]]:
     """Of files with one SOP Instance UID the first of each kind: anonymisers give one UID to many scans.
 

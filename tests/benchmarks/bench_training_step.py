@@ -10,7 +10,8 @@ and `train_on_batch`. PyTorch: an equal network, channels_last, fused Adam. A st
 14 GB in float32. The command checks that the largest step fits into the free memory.
 
 `--apart` runs each way in a process of its own, three steps that do not count and five that do. Only so this project
-keeps freed memory for the next step, as it does in training: the setting holds for a whole process.
+keeps freed memory for the next step, as it does in training, but with `--give-back`: the setting holds for a whole
+process.
 
 `--profile` prints where the time of this project's step goes, by kind of operation.
 
@@ -148,15 +149,15 @@ def profile(rows: int, columns: int, batch: int, precision: str) -> None:
         print(f"  {kind:44}{number[kind]:>6}{milliseconds:>10.1f}{milliseconds / whole:>8.1%}")
 
 
-def apart(name: str, rows: int, columns: int, batch: int) -> Seconds:
+def apart(name: str, rows: int, columns: int, batch: int, give_back: bool) -> Seconds:
     """Mean seconds of a step of one way, in a new process."""
     size = [f"--rows={rows}", f"--columns={columns}", f"--batch={batch}"]
-    return Seconds(*run_for_json([sys.executable, __file__, *size, "--one", name]))
+    return Seconds(*run_for_json([sys.executable, __file__, *size, *["--give-back"] * give_back, "--one", name]))
 
 
-def run_one(name: str, rows: int, columns: int, batch: int) -> None:
+def run_one(name: str, rows: int, columns: int, batch: int, give_back: bool) -> None:
     """What the process of `apart` does."""
-    if name.startswith("this project"):
+    if name.startswith("this project") and not give_back:
         keep_freed_memory()
     step, data = WAYS[name][1](rows, columns), make_batch(rows, columns, batch)
     for _ in range(3):
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME", help="; ".join(WAYS))
     parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--give-back", action="store_true")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="mixed_bfloat16")
@@ -191,7 +193,7 @@ def main() -> None:
         print_environment("tensorflow", "keras")
         profile(args.rows, args.columns, args.batch, args.precision)
         return
-    size = args.rows, args.columns, args.batch
+    size = args.rows, args.columns, args.batch, args.give_back
     if args.one:
         run_one(args.one, *size)
         return

@@ -245,7 +245,7 @@ def test_a_destination_that_is_no_longer_configured_holds_up_nothing(
         reopen()
     assert events.seen == again.seen == [event]
     chosen = dataclasses.replace(settings, destinations=(Destination("a"),))
-    said = "unsent    1 result not sent to b, which is no longer configured: add a [[send]] with this name "
+    said = "unsent    1 result for b, which is no longer configured: add a [[send]] with this name "
     said += "before keep_days (7) have passed\n"
     assert unsent_text(chosen) == said and unsent_text(dataclasses.replace(chosen, spool=spool.folder / "new")) == ""
     # It is sent when the destination is back, unless the files are gone by then.
