@@ -277,7 +277,8 @@ def folds_note(summary: Summary) -> str:
     if members:
         return f"The ensemble averages the probabilities of folds {', '.join(str(one['fold']) for one in members)}."
     scored = len(summary.folds)
-    return f"{scored} of {summary.total_folds} folds are scored." if 0 < scored < summary.total_folds else ""
+    said = f"{scored} of {summary.total_folds} folds {'is' if scored == 1 else 'are'} scored."
+    return said if 0 < scored < summary.total_folds else ""
 
 
 def interval_note(summary: Summary) -> str:
