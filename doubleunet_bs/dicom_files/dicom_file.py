@@ -165,7 +165,8 @@ def _load(data: bytes, complete: bool, with_pixels: bool) -> DicomFile:
         content = _with_meta(syntax, data[body:])
     header = content[:MAX_HEADER_BYTES]
     item = b"\xff\xfe\xe0\x00" if syntax == ExplicitVRBigEndian else b"\xfe\xff\x00\xe0"
-    if header.count(item) > MAX_HEADER_ITEMS:
+    # Most files have fewer bytes of that value, which are counted five times as fast.
+    if header.count(b"\xfe") > MAX_HEADER_ITEMS and header.count(item) > MAX_HEADER_ITEMS:
         raise ScanError(f"has a header of more than {MAX_HEADER_ITEMS:,} sequence items", "damaged-header")
     dataset, end, keyword = _read_header(header)
     implicit, little = (bool(each) for each in dataset.original_encoding)

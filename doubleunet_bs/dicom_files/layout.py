@@ -87,10 +87,13 @@ def load_scan_file(source: Source) -> tuple[DicomFile, Layout]:
     Raises `ScanError`: `unreadable`, `too-large`, or as `load_file` and `find_layout`.
     """
     data, complete = source.read(MAX_FILE_BYTES)
-    _check_first(data)
-    if not complete:
-        raise ScanError(f"is larger than {MAX_FILE_BYTES >> 20} MB: a whole-body scan has about 1 MB", "too-large")
-    file = load_file(data)
+    try:
+        if not complete:
+            raise ScanError(f"is larger than {MAX_FILE_BYTES >> 20} MB: a whole-body scan has about 1 MB", "too-large")
+        file = load_file(data)
+    except ScanError:
+        _check_first(data)
+        raise
     return file, find_layout(file)
 
 

@@ -157,8 +157,9 @@ def _stored_values(file: DicomFile, pixels: PixelElement, layout: Layout, warnin
     else:
         words = _native_array(pixels.value, f"{order}u{allocated // 8}", shape, warnings)
     if words.itemsize == 2:
-        counted = words[words != 0]
-        if np.count_nonzero(counted & 255 == 0) > EXCHANGED_BYTES * counted.size:
+        counted = np.count_nonzero(words)
+        zeros = words.size - counted
+        if np.count_nonzero(words & 255 == 0) - zeros > EXCHANGED_BYTES * counted:
             raise ScanError("has pixels whose bytes are exchanged: export the file in little endian", "pixel-layout")
     cut = _pixels_with_more_bits(words, stored, allocated, bool(signed))
     if cut:
@@ -230,8 +231,8 @@ def _check_counts(values: np.ndarray) -> np.ndarray:
         raise _too_high(highest)
     if highest == 0:
         raise ScanError("is blank: all pixels are zero", "blank")
-    # Most of a scan is air. When most pixels are near the maximum, dark and bright were exchanged.
-    if np.median(values) > highest / 2:
+    # Most of a scan is air. When most pixels are in the upper half, dark and bright were exchanged.
+    if np.count_nonzero(values > highest // 2) > values.size / 2:
         raise ScanError("is inverted, air has more counts than the body: export the raw counts", "inverted")
     return values.astype(np.uint16, copy=False)
 

@@ -230,7 +230,7 @@ def _clip_level(counts: np.ndarray) -> int:
 
 def _row_range(profile: np.ndarray) -> tuple[int, int]:
     smooth = _smooth(profile)
-    empty, level = np.percentile(smooth, 5), np.percentile(smooth, LEVEL_PERCENTILE)
+    empty, level = np.percentile(smooth, (5, LEVEL_PERCENTILE))
     # Five standard deviations of the smoothed Poisson noise in rows that hold no body.
     noise = 5 * math.sqrt(empty / SMOOTHING)
     body = smooth > empty + max(ROW_FRACTION * (level - empty), noise)
