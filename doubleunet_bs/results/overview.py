@@ -148,7 +148,7 @@ def cohort_line(result: Mapping[str, Any]) -> dict[str, Any]:
         "fraction_of_body": result["lesion_area"]["fraction_of_body"],
         "bone_scan_index": index.get("value"),
         "bsi_table": index.get("table"),
-        "warnings": "; ".join(result["warnings"]),
+        "warnings": "; ".join(filter(None, (result["model"].get("quality_warning"), *result["warnings"]))),
         "model": result["model"]["name"],
         "weights": result["model"]["weights_sha256"][:12],
         "validation_f1": result["model"].get("validation_f1"),

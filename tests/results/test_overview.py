@@ -74,6 +74,15 @@ def test_one_line_a_scan(result, scan, tmp_path, capsys):
     assert {name: line[name] for name in expected} == {name: str(value) for name, value in expected.items()}
 
 
+def test_a_useless_model_is_among_the_warnings_of_each_scan(result):
+    poor = "This model found no metastasis on its own validation scans (fold 1: F1 0.0 %). Do not rely on its results."
+    changed = result.result | {
+        "model": result.result["model"] | {"quality_warning": poor},
+        "warnings": ["the sides are in doubt"],
+    }
+    assert cohort_line(changed)["warnings"] == f"{poor}; the sides are in doubt"
+
+
 def test_the_column_names_are_there_without_a_line(result, tmp_path):
     assert tuple(cohort_line(result.result)) == COLUMNS
     broken = tmp_path / "out" / "case-broken"
