@@ -224,14 +224,16 @@ def _contradictions(settings: NodeSettings) -> Iterator[str]:
 
 def _receive(table: dict[str, Any]) -> Receive:
     peers, values = _all(
-        lambda: _peers(_tables(table, "from", True, "receive.")),
+        lambda: _peers(table),
         lambda: _values(table, "receive.", ("ae_title", "host", "port", "tls", "from"), ("ae_title", "port")),
     )
     return Receive(peers=peers, **values)
 
 
-def _peers(tables: list[dict[str, Any]]) -> tuple[Peer, ...]:
-    if not tables:
+def _peers(receive: dict[str, Any]) -> tuple[Peer, ...]:
+    tables = _tables(receive, "from", True, "receive.")
+    # A misspelt name is a fault of its own.
+    if not tables and not difflib.get_close_matches("from", receive):
         raise SettingsError("[[receive.from]] is missing: list who may send, with ae_title and address")
     keys = ("ae_title", "address")
     listed = _all(*(functools.partial(_values, table, "receive.from.", keys, keys) for table in tables))

@@ -105,6 +105,7 @@ def test_a_skeleton_is_named_like_the_model(tmp_path):
         ('address = "10.0.0.5"', 'address = "10.0.0.256"', "must be an IP address"),
         ('address = "10.0.0.5"', "address = 10", "must be an IP address"),
         (FROM, "", "[[receive.from]] is missing: list who may send"),
+        ("[[receive.from]]", "[[receive.form]]", "receive.form is unknown: did you mean from?"),
         ("https://", "ftp://", "must be an http or https address"),
         ("https://", "https://user:secret@", "send.url must be an http or https address without a password"),
         ("[receive]", "[watch]\nfolder = '.'\n[receive]", "watch.folder and spool lie in one another"),
