@@ -110,7 +110,7 @@ def assert_same(found, expected):
 
 # Within the first epoch, after an epoch's last batch, within a later one.
 @pytest.mark.parametrize(("batches", "schedule"), [(1, "plateau"), (2, "plateau"), (5, "cosine")])
-def test_resumed_run_is_bit_identical(tmp_path, uninterrupted, batches, schedule):
+def test_resumed_run_is_bit_identical(tmp_path, uninterrupted, batches, schedule, capsys):
     trainer = trainer_in(tmp_path, schedule=schedule)
     interrupt_after(trainer, batches)
     with pytest.raises(Interrupted):
@@ -119,6 +119,8 @@ def test_resumed_run_is_bit_identical(tmp_path, uninterrupted, batches, schedule
     resumed = trainer_in(tmp_path, schedule=schedule)
     steps = count_steps(resumed)
     assert_same(result(resumed.train(resume=True)), uninterrupted[schedule])
+    place = {1: "batch 1 of epoch 1", 2: "epoch 1", 5: "batch 1 of epoch 3"}[batches]
+    assert f"continued   after {place}\n" in capsys.readouterr().out
     # From the start again would give the same result: it is what is left that is trained.
     assert len(steps) == all_steps(resumed) - batches
     assert not (trainer.path / STATE).exists()
