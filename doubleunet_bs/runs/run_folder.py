@@ -174,9 +174,9 @@ def _describes_shards(*entries: Any) -> bool:
 def _why_no_run(path: Path) -> str:
     """What a folder that is no run may be, and what to give instead."""
     if fold_number(path) and (path.parent / EXPERIMENT).is_file():
-        return f"a fold, not a run: give {path.parent}, and --fold {fold_number(path)} for this fold alone"
+        return f"a fold, not a run: give the run {path.parent}"
     if not path.exists() and (path.parent / EXPERIMENT).is_file():
-        return f"no such folder: give the run {path.parent}, and --fold K for one fold alone"
+        return f"no such folder: give the run {path.parent}"
     if not path.exists():
         there = [other.name for other in path.absolute().parent.glob("*") if (other / EXPERIMENT).is_file()]
         return f"no such folder: give the --run folder of a training{did_you_mean(path.name, there)}"

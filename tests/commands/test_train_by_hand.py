@@ -146,7 +146,7 @@ WRONG = [
     ("evaluate {folder}/gone", 1, "gone: no such folder"),
     ("evaluate {trained}n", 1, "did you mean run?"),
     ("evaluate {trained}/fold_01", 1, "a fold, not a run: give "),
-    ("evaluate {trained}/fold_1", 1, "run, and --fold K for one fold alone"),
+    ("evaluate {trained}/fold_1", 1, "fold_1: no such folder: give the run "),
     ("evaluate {shards}", 1, "not a run folder"),
     ("evaluate {trained} --fold 3", 1, "fold 3 is not trained"),
     ("evaluate {trained} --fold 11", 2, "fold 11 is out of range"),

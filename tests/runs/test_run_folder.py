@@ -98,7 +98,7 @@ def test_what_is_no_run_folder_and_what_to_give(tmp_path, experiment, synthetic_
     for path, remedy in (
         (tmp_path / "run_dise", r"no such folder: .*; did you mean run_dice\?"),
         (tmp_path, r"not a run folder .*; did you mean .*/run_dice\?"),
-        (run.fold_path(2), r"a fold, not a run: give .*/run_dice, and --fold 2"),
+        (run.fold_path(2), r"a fold, not a run: give the run .*/run_dice$"),
     ):
         with pytest.raises(RunError, match=remedy):
             open_run(path)
