@@ -96,7 +96,7 @@ def _inspect_folder(args: argparse.Namespace) -> int:
 
     from doubleunet_bs.errors import RunError, ScanError, one_line
     from doubleunet_bs.preparation import prepare_scan
-    from doubleunet_bs.preparation.summaries import inspection, inspection_line
+    from doubleunet_bs.preparation.summaries import WIDEST_PATH, inspection, inspection_line
     from doubleunet_bs.scans import count_kinds, find_pictures, find_scans
 
     found = find_scans(args.scan[0], args.allow_missing_view)
@@ -105,9 +105,11 @@ def _inspect_folder(args: argparse.Namespace) -> int:
     if not found.scans and not found.rejected:
         raise RunError(found.nothing(args.scan[0]))
     rejected = list(found.rejected)
+    names = [one_line(" + ".join(files.paths)) for files in found.scans]
+    width = min(max((len(name) for name in names), default=0), WIDEST_PATH)
     if not args.json and found.scans:
-        print(inspection_line("scan"))
-    for files in found.scans:
+        print(inspection_line("scan", width=width))
+    for files, name in zip(found.scans, names, strict=True):
         try:
             scan = files.read(args.allow_missing_view)
             figures = inspection(scan, prepare_scan(scan, settings=_settings(args, scan)))
@@ -115,9 +117,7 @@ def _inspect_folder(args: argparse.Namespace) -> int:
             rejected.append(files.rejection(error))
             continue
         print(
-            json.dumps({"files": files.paths, **figures})
-            if args.json
-            else inspection_line(one_line(" + ".join(files.paths)), figures),
+            json.dumps({"files": files.paths, **figures}) if args.json else inspection_line(name, figures, width),
             flush=True,
         )
     for file in rejected:

@@ -144,8 +144,11 @@ def inspection_text(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def inspection_line(name: str, figures: dict[str, Any] | None = None) -> str:
-    """One line of the table of a folder: the result of `inspection`, or without it the heads of the columns."""
+def inspection_line(name: str, figures: dict[str, Any] | None = None, width: int = 0) -> str:
+    """One line of the table of a folder: the result of `inspection`, or without it the heads of the columns.
+
+    The names are `width` characters wide, at least 32.
+    """
     cells: tuple[str, ...] = ("anterior", "posterior", "body rows", "pixel mm", "gains", "warnings")
     if figures is not None:
         views = [view for view in figures["views"].values() if view]
@@ -159,8 +162,8 @@ def inspection_line(name: str, figures: dict[str, Any] | None = None) -> str:
             "; ".join(figures["warnings"]) or "none",
         )
     widths = (11, 11, 9, 8, 12)
-    columns = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False)]
-    return "  ".join((f"{name:<32}", *columns, cells[-1]))
+    columns = [f"{cell:>{size}}" for cell, size in zip(cells, widths, strict=False)]
+    return "  ".join((f"{name:<{max(width, 32)}}", *columns, cells[-1]))
 
 
 def _outside(view: dict[str, Any], rows: int, columns: int) -> str:

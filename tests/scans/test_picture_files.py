@@ -173,6 +173,17 @@ def test_pictures_in_an_archive_are_passed_over(tmp_path, capsys):
     assert count_kinds(list_scans([str(tmp_path)]).passed_over) == "1 zip archive"
 
 
+def test_columns_of_a_folder_are_as_wide_as_the_names_of_a_pair(tmp_path, capsys):
+    save(tmp_path, whole_body_0001_ant=GREY["anterior"], whole_body_0001_post=GREY["posterior"])
+    save(tmp_path, b_ant=GREY["anterior"], b_post=GREY["posterior"])
+    assert main(["inspect", str(tmp_path)]) == 0
+    heads, *lines = capsys.readouterr().out.splitlines()[:3]
+    assert {line.split("  ")[0] for line in lines} >= {"whole_body_0001_ant.png + whole_body_0001_post.png"}
+    counts = f"{GREY['anterior'].sum():,}"
+    ends = {line.index(counts) + len(counts) for line in lines}
+    assert ends == {heads.index("anterior") + len("anterior")}
+
+
 def test_names_that_tell_no_view_are_answered_by_names_that_do(tmp_path, capsys):
     """AP and PA are directions of an X-ray beam: which of them shows the front of a patient would be a guess."""
     for name in ("scans", "labels"):
