@@ -29,7 +29,8 @@ def draw_curves(axes: Axes, histories: Sequence[Sequence[Epoch]], f1: bool) -> N
             text = f"{what}: epoch {best.epoch}" if single else None
             axes.plot(best.epoch, factor * (best.val_f1 or 0), mark, color="#117733", markersize=9, label=text)
     if f1:
-        axes.set_ylim(0, 100)
+        # Room around 0 and 100, where a line on the frame would not be seen.
+        axes.set_ylim(-3, 103)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.set_xlim(0.5, 0.5 + max((epochs[-1].epoch for epochs in histories if epochs), default=1))

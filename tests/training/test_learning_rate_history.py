@@ -6,8 +6,10 @@ import keras
 import matplotlib.axes
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from doubleunet_bs.errors import RunError
+from doubleunet_bs.runs.curves import draw_curves
 from doubleunet_bs.runs.history import COLUMNS, Epoch, epoch_line, read_history, write_history
 from doubleunet_bs.training.progress import draw_progress
 from doubleunet_bs.training.training_state import Plateau, TrainingState, cosine
@@ -90,6 +92,13 @@ def test_the_picture_marks_the_epoch_whose_weights_are_kept(tmp_path, monkeypatc
     monkeypatch.setattr(matplotlib.axes.Axes, "legend", noting)
     draw_progress(tmp_path / "progress.png", rows, "dice, fold 1")
     assert state.best_epoch == best and labels[-1] == f"{what}: epoch {best}"
+
+
+def test_an_f1_of_zero_is_not_drawn_onto_the_frame():
+    axes = Figure().subplots()
+    draw_curves(axes, [ROWS], f1=True)
+    low, high = axes.get_ylim()
+    assert low < 0 and high > 100
 
 
 def test_the_line_of_an_epoch():
