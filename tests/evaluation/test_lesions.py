@@ -154,6 +154,10 @@ def test_views_of_a_scan_add_up_and_read_back():
     damaged = scan.to_json() | {"tp": 3}
     with pytest.raises(ValueError, match="do not add up"):
         scan_from_json(damaged)
+    damaged = scan.to_json()
+    damaged["views"]["anterior"] |= {"tp": 2, "fp": -1}
+    with pytest.raises(ValueError, match="must be whole numbers"):
+        scan_from_json(damaged | {"tp": 3, "fp": 1})
     # Without a predicted lesion the probability is the lowest.
     nothing = score_scan(Scan(), labels, found * 0, np.full((2, 4), 0.4))
     assert (nothing.probability, nothing.counts.precision, nothing.dice) == (0.0, None, 0.0)
