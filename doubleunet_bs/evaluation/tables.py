@@ -361,8 +361,8 @@ def dice_sentence(dice: Distribution) -> str:
         f" {counted(dice.undefined, 'scan')} without: nothing there, nothing predicted." if dice.undefined else ""
     )
     return (
-        f"Dice of {counted(dice.scans, 'scan')}: median {percent(dice.median, 1)} %, the middle half between "
-        f"{percent(dice.lower_quartile, 1)} and {percent(dice.upper_quartile, 1)} %, range {percent(dice.minimum, 1)} "
+        f"Dice of {counted(dice.scans, 'scan')}: median {percent(dice.median, 1)} %, interquartile range "
+        f"{percent(dice.lower_quartile, 1)} to {percent(dice.upper_quartile, 1)} %, range {percent(dice.minimum, 1)} "
         f"to {percent(dice.maximum, 1)} %, mean {percent(dice.mean, 1)} %{sd}.{undefined}"
     )
 

@@ -63,9 +63,11 @@ def csv_text(lines: Iterable[Sequence[object]]) -> str:
 
 
 def summary_tex(summary: Summary) -> str:
-    """A `tabular` in % as the paper prints it (package booktabs), with intervals and notes."""
+    """A `tabular` in % as the paper prints it (package booktabs), with intervals, settings and notes."""
     of = "" if summary.is_ensemble else " of a fold"
+    changed = ", ".join(f"{name} {value}" for name, value in summary.changed_settings.items())
     notes = [
+        f"Experiment {summary.experiment}{f', changed: {changed}' if changed else ''}.",
         f"Metastatic pixels in %, pooled over the test scans{of} ({counted(len(summary.scans), 'scan')} in all).",
         *(note for note in (undefined_note(summary), interval_note(summary), folds_note(summary)) if note),
         *summary.provenance.notes,

@@ -84,7 +84,7 @@ def test_what_is_in_it(report):
     path, summary = report
     page = html.unescape(path.read_text(encoding="utf-8"))
     assert path.stat().st_size < 5_000_000
-    assert f"Dice of {summary.dice.scans} scans: median {100 * summary.dice.median:.1f} %, the middle half" in page
+    assert f"Dice of {summary.dice.scans} scans: median {100 * summary.dice.median:.1f} %, interquartile range" in page
     assert "F1: the harmonic mean of the two, 2 TP / (2 TP + FP + FN). Dice: the same formula" in page
     assert "Precision (positive predictive value): share of the predicted pixels that are metastatic." in page
     assert "Phantom scans: a software check, not comparable with any figure of patients." in page
