@@ -14,7 +14,7 @@ from doubleunet_bs.evaluation import charts, tables
 from doubleunet_bs.evaluation.scan_figures import chosen_scans, error_maps, scan_figure
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary, by_size, denominator, folds_in_mean
-from doubleunet_bs.evaluation.tables import Table, percent, with_unit
+from doubleunet_bs.evaluation.tables import Table, percent, setting_text, with_unit
 from doubleunet_bs.files import write_text
 from doubleunet_bs.preparation.records import PATIENTS, PHANTOMS
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -189,7 +189,7 @@ def settings_section(
 
 
 def _setting_table(name: str, settings: Mapping[str, Any], changed: Mapping[str, Any] | Sequence[str]) -> Table:
-    rows = [[key, _plain(value), "changed" if key in changed else ""] for key, value in settings.items()]
+    rows = [[key, setting_text(value), "changed" if key in changed else ""] for key, value in settings.items()]
     return Table([name, "", ""], rows)
 
 
@@ -200,9 +200,3 @@ def _patients(summary: Summary, key: str, whom: str) -> tuple[str, str]:
         return "not tested", "; ".join(dict.fromkeys(filter(None, (fold.detection.reason for fold in summary.folds))))
     mean = folds_in_mean(summary, key) or ("mean over folds" if len(summary.folds) > 1 else "")
     return with_unit(value), "; ".join(filter(None, (f"{denominator(summary, key)} {whom}", mean)))
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {part}" for name, part in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

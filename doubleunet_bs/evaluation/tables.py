@@ -367,6 +367,13 @@ def dice_sentence(dice: Distribution) -> str:
     )
 
 
+def setting_text(value: Any) -> str:
+    """A setting of an experiment or a preparation in words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {part}" for name, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def fold_name(fold: int) -> str:
     """ "fold 3"; 0 is the ensemble."""
     return f"fold {fold}" if fold else "ensemble"

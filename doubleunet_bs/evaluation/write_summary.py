@@ -7,7 +7,7 @@ from pathlib import Path
 
 from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation.summary import Summary, folds_note, interval_note, undefined_note
-from doubleunet_bs.evaluation.tables import Cell, Row, percent, summary_rows
+from doubleunet_bs.evaluation.tables import Cell, Row, percent, setting_text, summary_rows
 from doubleunet_bs.files import write_json, write_text
 
 SUMMARY, CSV, TEX = "summary.json", "summary.csv", "table.tex"
@@ -65,7 +65,7 @@ def csv_text(lines: Iterable[Sequence[object]]) -> str:
 def summary_tex(summary: Summary) -> str:
     """A `tabular` in % as the paper prints it (package booktabs), with intervals, settings and notes."""
     of = "" if summary.is_ensemble else " of a fold"
-    changed = ", ".join(f"{name} {value}" for name, value in summary.changed_settings.items())
+    changed = "; ".join(f"{name} {setting_text(value)}" for name, value in summary.changed_settings.items())
     notes = [
         f"Experiment {summary.experiment}{f', changed: {changed}' if changed else ''}.",
         f"Metastatic pixels in %, pooled over the test scans{of} ({counted(len(summary.scans), 'scan')} in all).",

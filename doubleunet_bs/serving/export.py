@@ -7,6 +7,7 @@ Endpoints, all for any number of scans (`inference.engines` has their types and 
 - `model_description` gives the content of `assets.extra/model.json`: how images are prepared, where the model is from.
 """
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -102,6 +103,9 @@ def write_saved_model(folder: Path, network: Network, description: ModelDescript
         network: a Keras model, or a function like that of `keras_model.mean_of`.
         description: where `description.preparation` gives images of another size than the model takes, there is no
             endpoint `raw_counts`.
+
+    Raises:
+        OSError: the disk or a quota is full.
     """
     archive = keras.export.ExportArchive()
     # No archive.track(network): the endpoint brings its variables along, and tracking them as well writes each of them
@@ -117,7 +121,14 @@ def write_saved_model(folder: Path, network: Network, description: ModelDescript
         lambda query: {DESCRIPTION_OUTPUT: tf.fill(tf.shape(query), tf.constant(text))},
         input_signature=[tf.TensorSpec((None,), tf.uint8, name=DESCRIPTION_INPUT)],
     )
-    archive.write_out(str(folder), options=tf.saved_model.SaveOptions(save_debug_info=False), verbose=False)
+    try:
+        archive.write_out(str(folder), options=tf.saved_model.SaveOptions(save_debug_info=False), verbose=False)
+    except tf.errors.ResourceExhaustedError as error:
+        # TensorFlow has one error for a full memory and for a full disk.
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(folder)) from None
+        raise
     check_graph(folder / GRAPH)  # A new network may need an operation that is not on the list yet.
     write_json(folder / DESCRIPTION, {**description.to_json(), FILES: hash_files(folder)})
 

@@ -226,8 +226,8 @@ def test_latex_names_unit_scans_and_folds_that_are_left_out():
 
 
 def test_latex_names_the_experiment_and_what_was_changed():
-    changed = dataclasses.replace(two_folds(), changed_settings={"batch_size": 2, "loss_classes": [2]})
-    assert r"Experiment dice, changed: batch\_size 2, loss\_classes [2].\par" in summary_tex(changed)
+    changed = dataclasses.replace(two_folds(), changed_settings={"batch_size": 2, "loss_classes": (1, 2)})
+    assert r"Experiment dice, changed: batch\_size 2; loss\_classes 1, 2.\par" in summary_tex(changed)
     assert "\n% Experiment dice.\n" in summary_tex(two_folds())
 
 

@@ -1,9 +1,11 @@
 """What is exported runs without this package and says what the live network says."""
 
 import ctypes
+import errno
 import getpass
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -97,6 +99,19 @@ def test_a_failed_export_leaves_the_old_one(trained_run, tmp_path, monkeypatch):
         export.export_fold(open_run(run), 1)
     assert (run / "fold_01" / "saved_model" / "saved_model.pb").read_bytes() == old
     assert sorted(file.name for file in (run / "fold_01").iterdir()) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_not_taken_for_a_full_memory(trained_run, tensorflow, monkeypatch, number):
+    from doubleunet_bs.serving.export import export_fold
+
+    def full(*arguments, **options):
+        raise tensorflow.errors.ResourceExhaustedError(None, None, f"variables; {os.strerror(number)} [Op:SaveV2]")
+
+    monkeypatch.setattr(tensorflow.saved_model, "save", full)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        export_fold(open_run(trained_run), 1)
+    assert caught.value.errno == number
 
 
 def test_folds_that_cannot_be_exported(trained_run):
