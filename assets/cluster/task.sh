@@ -11,7 +11,7 @@
 #   PRETRAIN_DATA  shards of the other cohort; required for rows with transfer, or with --set transfer=yes in OPTIONS
 #   EXPERIMENTS    names separated by spaces (default: the twelve rows of the paper)
 #   FOLDS          number of folds (default 10)
-#   OPTIONS        more options of `doubleunet-bs train`, such as "--precision auto --encoder-weights vgg19.h5"
+#   OPTIONS        more options of `doubleunet-bs train`, such as "--precision auto"
 #   PYTHON         Python with this package installed (default python)
 set -eu
 

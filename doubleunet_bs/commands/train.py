@@ -1,6 +1,7 @@
 """Train a fold of one of the paper's experiments and export it.
 
-Trains at the paper's settings: 640 x 512 pixels, batches of 4, 500 epochs, Adam at 1e-4, on all GPUs of this machine.
+Trains at the paper's settings: 640 x 512 pixels, batches of 4, 500 epochs, learning rate 1e-4, on all GPUs of this
+machine. Where the paper is silent (Adam, ImageNet weights), assets/docs/decisions.md says what was decided.
 SHARDS are made by `doubleunet-bs prepare`. The paper's scans are not public, so results on other scans will differ.
 Several processes, on any machines that share RUN, may train different folds of it at the same time.
 
