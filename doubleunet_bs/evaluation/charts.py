@@ -59,6 +59,10 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Figure:
     return figure
 
 
+_LEVEL_NAMES = 2
+"""So many names of runs, each as long as that of a row of the paper, fit side by side."""
+
+
 def paired_chart(names: Sequence[str], scans: Sequence[Sequence[float | None]]) -> Figure:
     """The Dice of the same scans in several runs in %, one line a scan, the medians as bars.
 
@@ -67,6 +71,8 @@ def paired_chart(names: Sequence[str], scans: Sequence[Sequence[float | None]]) 
         scans: for each scan its Dice in each run as a fraction, None where undefined.
     """
     figure, axes = _figure(height=3.4)
+    if many := len(names) > _LEVEL_NAMES:
+        figure.set_size_inches(max(4.4, 0.65 * len(names)), 4.4)
     values = 100 * np.array([[np.nan if value is None else value for value in dice] for dice in scans], float)
     places = np.arange(len(names))
     green = hex_colour(TRUE_POSITIVE)
@@ -75,7 +81,7 @@ def paired_chart(names: Sequence[str], scans: Sequence[Sequence[float | None]]) 
         if not np.isnan(own).all():
             median = float(np.nanmedian(own))
             axes.plot([place - 0.12, place + 0.12], [median, median], color="#1c2326", linewidth=2.5)
-    axes.set_xticks(places, names)
+    axes.set_xticks(places, names, rotation=35 if many else 0, ha="right" if many else "center")
     axes.set_xlim(-0.4, len(names) - 0.6)
     axes.set_ylim(0, 100)
     axes.set_ylabel("Dice per scan (%); bar: median")

@@ -161,12 +161,11 @@ def compare_runs(
 
 
 def format_comparison(comparison: RunComparison) -> str:
-    """F1 by fold, means and pairs as text, in %."""
+    """Means and F1 by fold with one line a run, as in the paper's Table 2, and pairs as text, in %."""
     rows = [
-        [str(fold), *(percent(folds[place].pooled.f1) for folds in comparison.scores)]
-        for place, fold in enumerate(comparison.folds)
+        [name, *(percent(getattr(mean, key)) for key in _MEANS.values()), *(percent(fold.pooled.f1) for fold in folds)]
+        for name, mean, folds in zip(comparison.names, comparison.means, comparison.scores, strict=True)
     ]
-    rows += [[label, *(percent(getattr(mean, name)) for mean in comparison.means)] for label, name in _MEANS.items()]
     differences = [
         f"{setting} {' / '.join('-' if value is None else str(value) for value in values)}"
         for setting, values in comparison.differences.items()
@@ -175,7 +174,8 @@ def format_comparison(comparison: RunComparison) -> str:
         "",
         *(f"{name}: {what}" for name, what in zip(comparison.names, comparison.experiments, strict=True)),
         f"Differ in: {', '.join(differences)}." if differences else "The runs have the same settings.",
-        "Metastatic pixels in %. Means over folds: [1] of mean precision and mean sensitivity, [2] of the folds' F1.",
+        "Metastatic pixels in %. Means over folds: [1] of mean precision and mean sensitivity, [2] of the folds' F1. "
+        "Then the F1 of each fold.",
         "",
         "Dice per scan, second minus first, in percentage points:",
         *(_pair_line(pair, len(comparison.comparisons) > 1) for pair in comparison.comparisons),
@@ -186,7 +186,7 @@ def format_comparison(comparison: RunComparison) -> str:
         left_out = ", ".join(f"fold {fold} of {name}" for name, fold in comparison.left_out)
         notes.append(f"Left out, since not all runs have it: {left_out}.")
     notes += comparison.provenance.notes
-    return table_text(Table(("", *comparison.names), rows, notes=notes), "F1 of fold")
+    return table_text(Table(("run", *_MEANS, *(f"fold {fold}" for fold in comparison.folds)), rows, notes=notes))
 
 
 def _pair_line(pair: Comparison, several: bool) -> str:

@@ -13,12 +13,14 @@ from scipy.stats import wilcoxon
 from score_makers import scan
 
 from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.evaluation.charts import paired_chart
 from doubleunet_bs.evaluation.compare_runs import compare_runs, format_comparison, write_comparison
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.scores.fold_scores import write_scores
 from doubleunet_bs.evaluation.scores.statistics import SEED, Comparison, compare_scans, holm_corrected
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.preparation.shards import open_shards
+from doubleunet_bs.runs.experiments import PAPER_EXPERIMENTS
 from doubleunet_bs.runs.run_folder import open_run
 
 QUICK = EvaluationSettings(pictures=False, show_progress=False)
@@ -148,6 +150,8 @@ def test_two_runs(runs, tmp_path):
     assert found.means[1].sensitivity == 1.0
 
     text = format_comparison(found)
+    lines = [line.split("  ")[0] for line in text.splitlines()[:4]]
+    assert lines == ["run", "first", "second", ""] and text.splitlines()[0].endswith("SD of F1  fold 1  fold 2")
     assert "Differ in: loss focal-tversky / dice, negatives otsu / none." in text
     assert "first -> second: 4 scans, 0 equal" in text and "rank-biserial +1.00" in text
     assert "fold 3 of second" in text
@@ -232,6 +236,16 @@ def test_three_runs_are_corrected_for_three_pairs(runs, tmp_path):
     assert (same.ties, same.p, same.p_holm) == (4, None, None)
     assert found.comparisons[0].p_holm == pytest.approx(2 * 2 / 16)
     assert "no scan differs, so there is no test" in format_comparison(found)
+
+
+def test_the_names_of_all_rows_fit_under_the_picture():
+    figure = paired_chart(tuple(PAPER_EXPERIMENTS), [[0.5] * len(PAPER_EXPERIMENTS)])
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    labels = axes.get_xticklabels()
+    assert all(figure.bbox.fully_containsx(x) for label in labels for x in label.get_window_extent().intervalx)
+    # Slanted lines of text are apart when their starts are.
+    assert axes.bbox.width / len(labels) * np.sin(np.radians(labels[0].get_rotation())) > labels[0].get_fontsize()
 
 
 def test_one_fold(runs):
