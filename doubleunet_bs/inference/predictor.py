@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ class Prediction:
 
 
 class Predictor:
-    """A model that is ready to segment scans.
+    """A model that is ready to segment scans. Threads may share it; each process opens its own.
 
     Args:
         model: a fold of a run (`RUN/fold_01`), or an exported `saved_model` folder, of a fold or an ensemble, wherever
@@ -154,20 +154,25 @@ class Predictor:
         """
         return prepare_scan(scan, settings=self.description.preparation)
 
-    def segment(self, prepared: Sequence[PreparedCase]) -> list[Prediction]:
+    def segment(self, prepared: Iterable[PreparedCase]) -> list[Prediction]:
         """Segment prepared scans in one batch and map the results back to the raw views.
 
         May be called from several threads. Memory grows with the number of scans: pass a long stream in batches.
 
         Args:
-            prepared: from `prepare`; an empty sequence gives an empty list.
+            prepared: from `prepare`; none gives an empty list.
 
         Raises:
-            RunError: the model computes impossible values.
+            RunError: scans that were prepared otherwise than the model's, or the model computes impossible values.
             ServerError: the server does not answer, or answers impossible values.
         """
+        prepared = list(prepared)
         if not prepared:
             return []
+        for case in prepared:
+            if changes := case.settings.image_changes(self.description.preparation):
+                said = ", ".join(f"{name}={value}" for name, value in changes.items())
+                raise RunError(f"{case.case}: prepared with {said}, unlike the model's scans: use Predictor.prepare")
         images = np.stack([case.grey for case in prepared])
         probability, mask = self._segmenter(images)
         if (fault := find_fault(probability, mask, images.shape, self.description.largest_mask)) is not None:

@@ -184,6 +184,13 @@ def test_masks_of_one_view():
     # Class 1 of `rasterize` is no metastasis, class 2 of a model is benign: neither may count silently.
     with pytest.raises(ValueError, match="mask == 2"):
         score_masks(2 * truth.astype(np.uint8), prediction)
+    # Nor a probability, however small, or what is no number.
+    for wrong in (0.1, -1.0, np.nan):
+        with pytest.raises(ValueError, match="other than 0 and 1"):
+            score_masks(truth, prediction * wrong)
+    for overlap in (-0.1, 1, np.nan):
+        with pytest.raises(ValueError, match="an overlap of"):
+            score_masks(truth, prediction, overlap)
 
 
 def test_masks_across_the_middle_are_one_lesion_in_one_view():

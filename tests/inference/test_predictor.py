@@ -92,6 +92,17 @@ def test_a_batch_gives_what_each_scan_gives(predictor, phantoms):
                 assert alone.masks[view].any()
                 assert np.array_equal(prediction.masks[view], alone.masks[view])
     assert predictor.segment([]) == []
+    # What can be read only once is not lost.
+    assert [found.case for found in predictor.segment(iter(prepared))] == [scan.case for scan in scans]
+
+
+def test_scans_prepared_otherwise_are_refused(predictor, scan):
+    """Images of the same size: the engine could not tell. Settings of the labels alone do not matter."""
+    other = prepare_scan(scan, settings=dataclasses.replace(SETTINGS, brightness="per_view", background="log"))
+    with pytest.raises(RunError, match="prepared with brightness=per_view, unlike the model's"):
+        predictor.segment([predictor.prepare(scan), other])
+    alike = prepare_scan(scan, settings=dataclasses.replace(SETTINGS, background="log"))
+    assert predictor.segment([alike])[0].lesion_pixels == predictor.predict(scan).lesion_pixels
 
 
 def test_a_threshold_decides_instead_of_the_class(predictor, trained_run, scan):

@@ -43,13 +43,14 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
 
     Args:
         truth, prediction: (rows, columns), bool or 0 and 1.
-        overlap: least intersection over union of two lesions that match; 0 asks for one common pixel.
+        overlap: least intersection over union of two lesions that match, below 1; 0 asks for one common pixel.
 
     Returns:
         Pixels and lesions. Figures of them are None where they are undefined: of two empty masks, all.
 
     Raises:
-        ValueError: different shapes, or values above 1, as those of `rasterize` and of models with benign lesions.
+        ValueError: different shapes, an overlap out of range, or values other than 0 and 1, as those of `rasterize` and
+            of probabilities.
 
     Example:
         Two true lesions of 4 pixels. One of 4 is predicted, 2 pixels of which are right:
@@ -64,8 +65,10 @@ def score_masks(truth: np.ndarray, prediction: np.ndarray, overlap: float = 0.0)
         >>> score_masks(truth, prediction, overlap=0.5).lesions.sensitivity  # 2 common pixels, 6 in the union
         0.0
     """
-    if any(mask.size and mask.max() > 1 for mask in map(np.asarray, (truth, prediction))):
+    if not all(np.isin(mask, (0, 1)).all() for mask in (truth, prediction)):
         raise ValueError("a mask has values other than 0 and 1: choose a class, such as mask == 2")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"an overlap of {overlap:g}: at least 0 and below 1")
     truth, prediction = np.asarray(truth, bool), np.asarray(prediction, bool)
     if truth.shape != prediction.shape or truth.ndim != 2:
         raise ValueError(f"masks of shapes {truth.shape} and {prediction.shape}: both must be (rows, columns)")
