@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from doubleunet_bs.errors import BoneScanError, RunError, SettingsError, os_reason
+from doubleunet_bs.errors import BoneScanError, RunError, SettingsError, full_disk, os_reason
 
 MOST_DIGITS = 300
 """Of a whole number in JSON: a larger one is no floating-point number."""
@@ -34,6 +34,9 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode:
     except OSError as cause:
         _name(cause, path)
         raise
+    except RuntimeError as cause:
+        # HDF5, when it closes a file.
+        raise full_disk(cause, path) or cause from None
     finally:
         temporary.unlink(missing_ok=True)
 

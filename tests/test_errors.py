@@ -29,6 +29,8 @@ def test_the_reason_is_found_where_libraries_hide_it():
             raise OSError(f"With tag 7FE00010 got exception: {cause}") from cause
     assert os_reason(caught.value) == FULL
     assert os_reason(FileExistsError(errno.EEXIST, "File exists")) == "a file is in the way"
+    hdf5 = f"Can't close file (file write failed: time = Fri\n, errno = 28, error message = '{FULL}', buf = 0x55)"
+    assert os_reason(OSError(errno.ENOSPC, hdf5)) == FULL
     assert os_reason(OSError("what nobody foresaw")) == "what nobody foresaw"
     assert os_reason(shutil.Error([("a", "b", f"[Errno 28] {FULL}: 'a' -> 'b'"), ("c", "d", "x")])) == FULL
 

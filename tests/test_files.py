@@ -120,6 +120,21 @@ def test_a_reason_in_the_text_alone_is_kept(tmp_path):
     assert os_reason(caught.value) == "No space left on device"
 
 
+def test_hdf5_that_cannot_close_its_file_is_an_error_of_the_disk(tmp_path):
+    """As seen on a full disk. Other RuntimeErrors stay what they are."""
+
+    def write(_):
+        raise RuntimeError(
+            f"Disable slist on flush dest failure failed (time = Fri\n, error message = '{os.strerror(28)}')"
+        )
+
+    with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: .*best\.weights\.h5'$"):
+        replace_file(tmp_path / "best.weights.h5", write)
+    with pytest.raises(RuntimeError, match="another"):
+        replace_file(tmp_path / "best.weights.h5", lambda _: (_ for _ in ()).throw(RuntimeError("another")))
+    assert not os.listdir(tmp_path)
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with (

@@ -7,7 +7,6 @@ Endpoints, all for any number of scans (`inference.engines` has their types and 
 - `model_description` gives the content of `assets.extra/model.json`: how images are prepared, where the model is from.
 """
 
-import errno
 import json
 import os
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import RunError, SettingsError, full_disk
 from doubleunet_bs.files import replaced_folder, write_json
 from doubleunet_bs.inference.engines import (
     DESCRIPTION_ENDPOINT,
@@ -124,11 +123,7 @@ def write_saved_model(folder: Path, network: Network, description: ModelDescript
     try:
         archive.write_out(str(folder), options=tf.saved_model.SaveOptions(save_debug_info=False), verbose=False)
     except tf.errors.ResourceExhaustedError as error:
-        # TensorFlow has one error for a full memory and for a full disk.
-        for number in (errno.ENOSPC, errno.EDQUOT):
-            if os.strerror(number) in str(error):
-                raise OSError(number, os.strerror(number), str(folder)) from None
-        raise
+        raise full_disk(error, folder) or error from None
     check_graph(folder / GRAPH)  # A new network may need an operation that is not on the list yet.
     write_json(folder / DESCRIPTION, {**description.to_json(), FILES: hash_files(folder)})
 

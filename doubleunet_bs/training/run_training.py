@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from doubleunet_bs.dataset.folds import Folds
-from doubleunet_bs.errors import RunError, SettingsError, counted
+from doubleunet_bs.errors import RunError, SettingsError, counted, full_disk
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.history import Epoch, read_history
 from doubleunet_bs.runs.locks import TAKEOVER_SECONDS, LockedError, locked
@@ -196,7 +196,9 @@ def _advice_on_memory(run: Run, path: Path, replicas: Replicas) -> Iterator[None
     """Turn running out of memory within the block into a message that says what to change."""
     try:
         yield
-    except tf.errors.ResourceExhaustedError:
+    except tf.errors.ResourceExhaustedError as error:
+        if full := full_disk(error, path):
+            raise full from None
         advice = memory_advice(run.experiment, tuple(run.data["image_shape"]), replicas)
         raise RunError(f"{path}: out of memory with a batch of {run.experiment.batch_size}: {advice}") from None
 

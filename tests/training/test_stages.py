@@ -18,7 +18,7 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.runs.locks import FOLDER, locked
 from doubleunet_bs.runs.run_folder import open_run
-from doubleunet_bs.training import stages
+from doubleunet_bs.training import run_training, stages
 from doubleunet_bs.training import trainer as trainer_module
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.stages import FoldStages, stage_names
@@ -323,6 +323,14 @@ def test_every_stage_says_what_to_do_when_memory_runs_out(tmp_path, trained, mon
     with pytest.raises(RunError, match=f"{where}: out of memory with a batch of 4: .*--batch-size"):
         train(path, resume=True, export=lambda *arguments: write_mark(*arguments))
     assert not any((path / FOLDER).iterdir())
+
+
+def test_a_full_disk_is_not_taken_for_a_full_memory(tmp_path):
+    """TensorBoard's file on a full disk."""
+    text = "events.out.tfevents; No space left on device\nFailed to flush 1 events"
+    said = pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: '.*fold_01'$")
+    with said, run_training._advice_on_memory(None, tmp_path / "fold_01", None):
+        raise tensorflow.errors.ResourceExhaustedError(None, None, text)
 
 
 def test_augmentation_shows_fourteen_variants_in_an_epoch(tmp_path, monkeypatch):
