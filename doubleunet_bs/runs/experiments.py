@@ -164,6 +164,9 @@ class Experiment:
     start_from: str = ""
 
     def __post_init__(self):
+        for name, kind in get_type_hints(type(self)).items():
+            if not _is_of_kind(value := getattr(self, name), kind):
+                raise SettingsError(f"{_label(name)} {value!r:.60}: must be {_KINDS[kind]}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -261,9 +264,6 @@ class Experiment:
     def from_json(cls, content: Mapping[str, Any], source: str) -> "Experiment":
         """The inverse of `to_json`; `source` names the file in the error."""
         try:
-            for name, kind in get_type_hints(cls).items():
-                if name in content and not _is_of_kind(content[name], kind):
-                    raise TypeError(f"{name} {content[name]!r}"[:80])
             if not _NAME.fullmatch(content["name"]):
                 raise TypeError("name")
             return cls(**{**content, "loss_classes": tuple(content["loss_classes"])})
@@ -275,12 +275,12 @@ _NAME = re.compile(r"[\w .,+()=-]{1,100}")
 
 
 def _is_of_kind(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON is of the kind of a setting. A bool is no number here, a whole number is a float."""
+    """Whether a value is of the kind of a setting. A bool is no number here, a whole number is a float."""
     if kind is float:
-        return type(value) in (int, float)
+        return isinstance(value, int | float) and not isinstance(value, bool)
     if kind in (int, bool, str):
         return type(value) is kind
-    return isinstance(value, list) and all(type(part) is int for part in value)
+    return isinstance(value, list | tuple) and all(type(part) is int for part in value)
 
 
 def _rows() -> dict[str, Experiment]:
@@ -307,7 +307,9 @@ _TABLE_NOTES = (
     "The rows of --experiment set classes, loss, negatives, transfer, brightness_levels and flip.",
     """What each means: python -c "help('doubleunet_bs.runs.experiments.Experiment')\"""",
 )
-_KINDS = {int: "a whole number", float: "a number", bool: "yes or no"}
+_KINDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", bool: "yes or no", str: "a text", tuple[int, ...]: "class numbers: 1,2",
+}  # fmt: skip
 _OF_PRETRAINING = ("pretrain_epochs", "pretrain_negatives", "pretrain_augmentation")
 
 
@@ -364,8 +366,7 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
         try:
             changes[name] = _parse(kinds[name], text)
         except (ValueError, LookupError):
-            kind = _KINDS.get(kinds[name], "class numbers: 1,2")
-            raise SettingsError(f"{name} {text!r}: must be {kind}") from None
+            raise SettingsError(f"{name} {text!r}: must be {_KINDS[kinds[name]]}") from None
     return changes
 
 
@@ -377,7 +378,7 @@ def settings_table() -> str:
         name, default = field.name, field.default
         if name in _NOT_SET:
             continue
-        values = _NUMBERS[name][1] if name in _NUMBERS else _KINDS.get(kinds[name], "")
+        values = _NUMBERS[name][1] if name in _NUMBERS else _KINDS[kinds[name]]
         if name in CHOICES:
             values = _either(CHOICES[name])
         if name == "encoder_weights":

@@ -1,9 +1,11 @@
 """The rows of the paper as settings."""
 
 import dataclasses
+import json
 import pydoc
 import re
 
+import numpy as np
 import pytest
 
 from doubleunet_bs.errors import RunError, SettingsError
@@ -176,6 +178,29 @@ def test_impossible_settings(name, value):
         paper_experiment("dice", **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("encoder_weights", None, "a text"),
+        ("epochs", np.int64(3), "a whole number"),
+        ("epochs", 3.0, "a whole number"),
+        ("epochs", True, "a whole number"),
+        ("learning_rate", "1e-3", "a number"),
+        ("transfer", 1, "yes or no"),
+        ("loss_classes", 2, "class numbers: 1,2"),
+    ],
+)
+def test_values_of_another_kind(name, value, kind):
+    """Otherwise `create_run` would find out after it has written a run that nothing can open."""
+    with pytest.raises(SettingsError, match=f"^{name.replace('_', ' ')} .*: must be {kind}$"):
+        paper_experiment("dice", **{name: value})
+
+
+def test_a_number_of_numpy_is_a_number():
+    swept = paper_experiment("dice", learning_rate=np.logspace(-4, -3, 2)[0])
+    assert Experiment.from_json(json.loads(json.dumps(swept.to_json())), "x") == swept
+
+
 @pytest.mark.parametrize("changes", [{"negatives": "mining", "classes": 1}, {"alpha": 0.0, "beta": 0.0}])
 def test_settings_that_are_impossible_together(changes):
     with pytest.raises(SettingsError):
@@ -213,8 +238,6 @@ def test_one_of_alpha_and_beta_may_be_zero():
 
 
 def test_json_round_trip():
-    import json
-
     row = paper_experiment("focal-tversky-otsu", loss_classes=(2,))
     assert Experiment.from_json(json.loads(json.dumps(row.to_json())), "x") == row
 
