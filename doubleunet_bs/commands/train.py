@@ -158,7 +158,7 @@ def add_device_options(parser: argparse.ArgumentParser, precision: str) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="continue an interrupted training where its state was last saved; never starts a new one",
+        help="continue an interrupted training where its state was last saved; starts a new fold only with --fold all",
     )
 
 

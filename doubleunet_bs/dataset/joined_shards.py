@@ -131,6 +131,8 @@ def check_prepared_alike(one: ShardedDataset, other: ShardedDataset) -> None:
 
 def check_no_common_scan(one: ShardedDataset, other: ShardedDataset, patients: bool = False) -> None:
     """Refuse shards that have a scan in common, with `patients` also a patient; DatasetError names the case."""
+    if other.fingerprint == one.fingerprint:
+        raise DatasetError(f"{other.path}: holds the same scans as {one.path}: name other shards")
     common = (("case", "case"), ("scan", "pixel_sha256"), ("source file", "source_sha256"))
     for what, attribute in (("patient", "patient"), *common[1:]) if patients else common:
         known = {getattr(case, attribute): case.case for case in one.cases}

@@ -153,7 +153,7 @@ WRONG = [
     ("evaluate {folder}/damaged", 1, "folds.json: `parts` must be"),
     ("evaluate {trained} {folder}/damaged", 1, "folds.json: `parts` must be"),
     ("evaluate {trained} {trained}", 2, "a run is named twice"),
-    ("evaluate {trained} --ensemble --data {shards}", 1, "is of the same case as"),
+    ("evaluate {trained} --ensemble --data {shards}", 1, "holds the same scans as"),
 ]
 NEW = "train --data {shards} --run {folder}/new --experiment dice --folds 3"
 

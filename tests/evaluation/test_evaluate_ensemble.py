@@ -139,12 +139,12 @@ def test_they_say_so_where_the_pre_training_alone_has_another_key(tmp_path):
     summary, _ = evaluate_ensemble(run, shards["others"], QUICK, report=False)
     assert summary.provenance.trained_elsewhere == "pre-training"
     # What was seen in the pre-training is refused as well.
-    with pytest.raises(DatasetError, match="of the same case as case-0{9}064 in .*prostate: leave one out"):
+    with pytest.raises(DatasetError, match="prostate: holds the same scans as .*prostate: name other shards"):
         evaluate_ensemble(run, shards["prostate"], QUICK)
 
 
 def test_the_runs_own_shards_are_refused(trained_run, shards):
-    with pytest.raises(DatasetError, match="of the same case as case-000000000000 in .*: leave one out"):
+    with pytest.raises(DatasetError, match="holds the same scans as .*: name other shards"):
         evaluate_ensemble(trained_run, shards, QUICK)
 
 
