@@ -10,7 +10,7 @@ from typing import Any
 from doubleunet_bs import __version__
 from doubleunet_bs.dataset.joined_shards import Paths
 from doubleunet_bs.display import PHANTOM_NOTE
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import RunError, SettingsError, counted
 from doubleunet_bs.evaluation.charts import mark_figure, paired_chart, write_figures
 from doubleunet_bs.evaluation.evaluate import check_lesions, open_run_data, provenance_of_runs, read_folds, score_fold
 from doubleunet_bs.evaluation.paper_tables import Provenance
@@ -176,6 +176,11 @@ def format_comparison(comparison: RunComparison) -> str:
         f"Differ in: {', '.join(differences)}." if differences else "The runs have the same settings.",
         "Metastatic pixels in %. Means over folds: [1] of mean precision and mean sensitivity, [2] of the folds' F1. "
         "Then the F1 of each fold.",
+        *(
+            f"{name}: mean precision and [1] without {counted(silent, 'fold')} that predicted nothing."
+            for name, mean in zip(comparison.names, comparison.means, strict=True)
+            if (silent := len(comparison.folds) - mean.folds["precision"])
+        ),
         "",
         "Dice per scan, second minus first, in percentage points:",
         *(_pair_line(pair, len(comparison.comparisons) > 1) for pair in comparison.comparisons),

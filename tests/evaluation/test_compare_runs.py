@@ -248,6 +248,13 @@ def test_the_names_of_all_rows_fit_under_the_picture():
     assert axes.bbox.width / len(labels) * np.sin(np.radians(labels[0].get_rotation())) > labels[0].get_fontsize()
 
 
+def test_folds_that_predicted_nothing_are_named(runs, shards, tmp_path):
+    silent = make_run(tmp_path / "silent", shards, folds=(1, 2), experiment="dice", level=255)
+    text = format_comparison(compare_runs([runs[0], silent], settings=QUICK))
+    assert "silent: mean precision and [1] without 2 folds that predicted nothing." in text
+    assert "first: mean" not in text
+
+
 def test_one_fold(runs):
     found = compare_runs(runs, fold=2, settings=QUICK)
     assert (found.folds, found.left_out) == ((2,), ())
