@@ -26,22 +26,22 @@ class SyntheticCase:
 
 
 class SyntheticShards:
-    """`scans` images of `size` x `size` pixels: a bright body, in it a brighter square lesion of 8 x 8; every sixth is
-    normal.
+    """`scans` images of `size` x `columns` pixels: a bright body, in it a brighter square lesion of 8 x 8; every sixth
+    is normal.
 
     A square as bright, but outside of the body, is no lesion: brightness alone does not tell.
     """
 
-    def __init__(self, scans: int = 24, size: int = 32, seed: int = 0, patient: str = "patient"):
+    def __init__(self, scans: int = 24, size: int = 32, seed: int = 0, patient: str = "patient", columns: int = 32):
         rng = np.random.default_rng(seed)
-        self.image_shape = (size, size)
+        self.image_shape = (size, columns)
         self.settings = PreparationSettings()
         self.fingerprint = f"synthetic-{scans}-{size}-{seed}-{patient}"
         self.key_mark = None
         self.sources = ()
         self.path = Path(f"{patient}-shards")
-        self._grey = rng.poisson(10, (scans, size, size)).astype(np.uint8)
-        self._labels = np.zeros((scans, size, size), np.uint8)
+        self._grey = rng.poisson(10, (scans, size, columns)).astype(np.uint8)
+        self._labels = np.zeros((scans, size, columns), np.uint8)
         body = slice(size // 4, None)
         self._grey[:, body] += 60
         self._labels[:, body] = 1
@@ -49,7 +49,7 @@ class SyntheticShards:
         for index in range(scans):
             if index % 6 == 5:
                 continue
-            row, column = rng.integers(size // 4, size - 8), rng.integers(0, size - 8)
+            row, column = rng.integers(size // 4, size - 8), rng.integers(0, columns - 8)
             self._grey[index, row : row + 8, column : column + 8] += 120
             self._labels[index, row : row + 8, column : column + 8] = 2
         self.cases = tuple(

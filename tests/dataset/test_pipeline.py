@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.dataset.pipeline import (
     EpochPlan,
@@ -14,6 +15,11 @@ from doubleunet_bs.dataset.pipeline import (
     training_micro_batches,
 )
 from doubleunet_bs.preparation.brightness import find_scales
+
+
+@pytest.fixture(scope="module")
+def synthetic_shards():
+    return SyntheticShards(columns=48)
 
 
 def collected(micro_batches):

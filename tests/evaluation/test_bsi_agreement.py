@@ -14,7 +14,7 @@ from doubleunet_bs.bsi import WEIGHT_TABLES, bone_scan_index
 from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.dataset.joined_shards import SkeletonDataset
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.evaluation.bsi_agreement import evaluate_with_skeleton
+from doubleunet_bs.evaluation.bsi_agreement import IndexAgreement, ScanIndex, evaluate_with_skeleton
 from doubleunet_bs.evaluation.tables import table_text
 from doubleunet_bs.inference import Predictor
 from doubleunet_bs.phantom import make_cohort
@@ -22,7 +22,6 @@ from doubleunet_bs.preparation import PreparationSettings, open_shards
 from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.scans import read_scan
 
-pytestmark = pytest.mark.slow
 SKULL, STERNUM = 1, 5
 
 
@@ -69,6 +68,30 @@ def expected(dataset, index, lesions, regions):
     return bone_scan_index(masks, bones, WEIGHT_TABLES["icrp110-female"], spacing).value
 
 
+def test_rows_of_the_table_by_hand():
+    """Three phantoms and a patient: what is measured stands first in a name, and bias is measured minus reference."""
+    scans = ScanIndex("a", 2.0, 1.0, 3.0), ScanIndex("b", 3.0, 3.0, 4.0), ScanIndex("c", 7.0, 5.0, 7.0)
+    found = IndexAgreement((*scans, ScanIndex("d", 8.0, 7.0)), "icrp110-female")
+    known, rows = found.comparisons, {row[0]: row[1:] for row in found.table.rows}
+    # Differences 1, 0, 2, 1: their standard deviation is sqrt(2/3).
+    first, spread = known["predicted against annotated masks"], (2 / 3) ** 0.5
+    assert (first.scans, first.bias) == (4, 1.0)
+    assert first.limits == pytest.approx((1 - 1.96 * spread, 1 + 1.96 * spread))
+    pearson = 22.0 / (26.0 * 20.0) ** 0.5
+    variation = 100 * spread / 2**0.5 / 4.5
+    assert rows["predicted against annotated masks"] == [
+        *("4", f"{pearson:.3f}", "1.000", "+1.00", "-0.60", "+2.60", f"{variation:.1f} %")
+    ]
+    # Differences -1, -1, 0 and -2, -1, -2.
+    assert known["predicted masks against the truth"].bias == pytest.approx(-2 / 3)
+    assert known["annotated masks against the truth"].bias == pytest.approx(-5 / 3)
+    assert found.pairs == {
+        "annotated": ([1.0, 3.0, 5.0, 7.0], [2.0, 3.0, 7.0, 8.0]),
+        "true": ([3.0, 4.0, 7.0], [2.0, 3.0, 7.0]),
+    }
+
+
+@pytest.mark.slow
 def test_indices_tables_and_report(cohort, tmp_path, capsys):
     run = shutil.copytree(cohort / "lesions", tmp_path / "run")
     assert main(["evaluate", str(run), "--skeleton", str(cohort / "skeleton"), "--no-pictures"]) == 0
@@ -99,6 +122,7 @@ def test_indices_tables_and_report(cohort, tmp_path, capsys):
         assert [row["scans"] for row in csv.DictReader(file)] == ["4", "4", "4"]
 
 
+@pytest.mark.slow
 def test_an_evaluation_without_a_skeleton_leaves_no_index_behind(cohort, tmp_path):
     """It writes the report anew, without the index: its files would belong to other scores."""
     run, _ = compare(cohort, tmp_path)
@@ -108,6 +132,7 @@ def test_an_evaluation_without_a_skeleton_leaves_no_index_behind(cohort, tmp_pat
     assert not list(run.glob("bsi_*"))
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_the_skeleton_segments_regions(cohort, tmp_path):
     assert main(["ensemble", str(cohort / "skeleton"), "--out", str(tmp_path / "all")]) == 0
     predictor = Predictor(tmp_path / "all", "tensorflow", precision="float32", skeleton=True)
@@ -118,6 +143,7 @@ def test_an_ensemble_of_the_skeleton_segments_regions(cohort, tmp_path):
     assert all(np.array_equal(found.masks[view], body[view]) for view in body)
 
 
+@pytest.mark.slow
 def test_what_is_of_lesions_is_refused_for_a_skeleton(cohort, tmp_path, capsys):
     """Masks of another program would be scored as lesions; these options would change nothing."""
     skeleton = str(cohort / "skeleton")
@@ -139,6 +165,7 @@ def test_what_is_of_lesions_is_refused_for_a_skeleton(cohort, tmp_path, capsys):
     assert "a network of 3 classes, not 13" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sternum_seen_from_behind_is_not_bone(cohort, tmp_path):
     make_skeleton_run(tmp_path / "sternum", cohort / "shards", STERNUM, folds=(1,))
     _, found = compare(cohort, tmp_path, tmp_path / "sternum")
@@ -153,6 +180,7 @@ def test_a_sternum_seen_from_behind_is_not_bone(cohort, tmp_path):
     assert any(one.predicted > 0 for one in found.scans)
 
 
+@pytest.mark.slow
 def test_scans_that_no_fold_tests_are_left_out_and_too_few_have_no_agreement(cohort, tmp_path):
     make_skeleton_run(tmp_path / "one", cohort / "shards", folds=(1,))
     _, found = compare(cohort, tmp_path, tmp_path / "one")
@@ -165,6 +193,7 @@ def test_scans_that_no_fold_tests_are_left_out_and_too_few_have_no_agreement(coh
     assert row.split()[4:] == [str(scans), *"------"]
 
 
+@pytest.mark.slow
 def test_lesions_with_a_benign_class_have_the_same_index(cohort, tmp_path):
     """`--benign own` changes labels alone; images that were prepared differently are refused."""
     own = {"classes": 4, "loss_classes": (1, 2, 3)}
@@ -181,6 +210,7 @@ def test_lesions_with_a_benign_class_have_the_same_index(cohort, tmp_path):
         evaluate_with_skeleton(tmp_path / "per_view_run", cohort / "skeleton", report=False)
 
 
+@pytest.mark.slow
 def test_a_truth_of_other_scans_is_not_used(cohort, tmp_path):
     """Phantoms are all called phantom_0001 and so on: the file itself must be the one that was prepared."""
     scan = cohort / "scans" / "phantom_0002.dcm"
@@ -197,6 +227,7 @@ def test_a_truth_of_other_scans_is_not_used(cohort, tmp_path):
     assert list(patients.comparisons) == ["predicted against annotated masks"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_one_line(cohort, tmp_path, capsys):
     run = cohort / "lesions"
     with pytest.raises(RunError, match="not a run of the skeleton experiment: name one with --skeleton"):

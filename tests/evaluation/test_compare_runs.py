@@ -155,6 +155,11 @@ def test_two_runs(runs, tmp_path):
     assert "Differ in: loss focal-tversky / dice, negatives otsu / none." in text
     assert "first -> second: 4 scans, 0 equal" in text and "rank-biserial +1.00" in text
     assert "fold 3 of second" in text
+    cells = [line.split()[-2:] for line in text.splitlines()[1:8]]
+    figures = [[100 * folds[place].pooled.f1 for folds in found.scores] for place in range(2)]
+    for name in ("precision", "sensitivity", "f1_of_means", "f1_mean", "f1_sd"):
+        figures.append([100 * getattr(mean, name) for mean in found.means])
+    assert cells == [[f"{value:.2f}" for value in row] for row in figures]
     assert "do not say whether their scans are phantoms" in text
     write_comparison(tmp_path / "out", found)
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())

@@ -106,12 +106,12 @@ def test_scans_prepared_otherwise_are_refused(predictor, scan):
 
 
 def test_a_threshold_decides_instead_of_the_class(predictor, trained_run, scan):
-    """The network's own mask is ignored: all it gives here are probabilities of 0, 0.25, 0.5 and 0.75 in stripes."""
+    """The network's own mask, metastatic everywhere, is ignored: probabilities are 0, 0.25, 0.5 and 0.75 in stripes."""
     striped = Predictor(trained_run / "fold_01", threshold=0.5)
     stripes = np.arange(4, dtype=np.float32) / 4
 
     def network(grey):
-        return np.resize(stripes, grey.shape), np.zeros(grey.shape, np.uint8)
+        return np.resize(stripes, grey.shape), np.ones(grey.shape, np.uint8)
 
     striped._segmenter = network
     prediction = striped.predict(scan)

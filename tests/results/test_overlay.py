@@ -104,6 +104,19 @@ def test_without_a_lesion_nothing_is_called_outlined(scan):
         assert (titles == CONTOUR).all(axis=-1).any() == coloured
 
 
+def test_outlines_lie_around_the_pixels_of_their_view(scan):
+    """Areas in opposite corners: no air is left out, so that every place of the picture is known."""
+    masks = {view: np.zeros((1024, 256), np.uint8) for view in VIEWS}
+    masks["anterior"][:2, :3] = masks["anterior"][700:720, 40:70] = 1
+    masks["posterior"][-2:, -3:] = masks["posterior"][500:510, 90:95] = 1
+    picture = overlay_picture(scan, make_prediction(scan, masks), (), view_pictures(scan))
+    top = len(picture) - 92 - 2 * 1024
+    for place, view in enumerate(VIEWS):
+        column = 30 + place * (2 * 256 + 24)
+        shown = picture[top : top + 2 * 1024, column : column + 2 * 256]
+        assert np.array_equal((shown == CONTOUR).all(axis=2), outline(masks[view], 2))
+
+
 def test_the_thumbnail_is_marked(scan):
     """The phantom's note is in the last rows, the sides are in the first ones, and outlines are where lesions are."""
     mask = np.zeros((1024, 256), np.uint8)
@@ -123,6 +136,8 @@ def test_the_thumbnail_is_marked(scan):
     assert abs(rows.min() - 100) <= 1 and abs(rows.max() - 110) <= 1
     assert abs(columns.min() - (95 + 33)) <= 1 and abs(columns.max() - (95 + 43)) <= 1
     letters = [patient[:14, left : left + 85].min() < 120 for left in (0, 95)]
+    ink = [(255 - patient[2:14, left : left + 14].astype(int)).sum() for left in (1, 70, 96, 165)]
+    assert ink[0] > ink[1] and ink[3] > ink[2], "an R has more ink than an L"
     blank = np.zeros_like(scan.posterior)
     one = drawn(phantom=False, posterior=blank, missing_views=("posterior",))
     assert letters == [True, True] and (one[:14, 95:] == 255).all()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from intensity_run import intensity_model
 from PIL import Image
+from synthetic_shards import SyntheticShards
 
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import write_json
@@ -20,8 +21,13 @@ LEVEL = 140
 
 
 @pytest.fixture(scope="module")
+def synthetic_shards():
+    return SyntheticShards(columns=48)
+
+
+@pytest.fixture(scope="module")
 def model():
-    return intensity_model(32, 32, level=LEVEL)
+    return intensity_model(32, 48, level=LEVEL)
 
 
 @pytest.fixture
@@ -81,14 +87,14 @@ def test_they_are_kept_and_pictured(saved, synthetic_shards, masks):
     pixels = json.loads((saved / "mined.json").read_text())["false_positive_pixels"]
     assert pixels == {f"case-{index:03d}": int(masks[index].sum()) for index in NORMAL}
     picture = np.asarray(Image.open(saved / "case-005.png"))[-64:]  # below the names
-    assert picture.shape == (64, 64, 3)
+    assert picture.shape == (64, 96, 3)
     blue = (picture == (70, 130, 180)).all(axis=2)
     # The line lies just outside of what was found.
     assert blue.any() and not blue[masks[5].repeat(2, 0).repeat(2, 1)].any()
 
 
 def test_a_model_that_finds_nothing_leaves_air(tmp_path, synthetic_shards):
-    nothing = mine_negatives(intensity_model(32, 32, level=254), synthetic_shards, NORMAL, 4)
+    nothing = mine_negatives(intensity_model(32, 48, level=254), synthetic_shards, NORMAL, 4)
     save_mined(tmp_path / "mined", synthetic_shards, nothing, "abc")
     loaded = load_mined(tmp_path / "mined", synthetic_shards, NORMAL, "abc")
     assert not MinedDataset(synthetic_shards, loaded).labels(5).any()

@@ -19,6 +19,8 @@ from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.runs.history import read_history
 from doubleunet_bs.training.build_network import starting_head_bias
 from doubleunet_bs.training.devices import open_replicas
+from doubleunet_bs.training.trainer import Trainer
+from doubleunet_bs.training.training_state import TrainingTask
 
 SHARDS = SyntheticShards(scans=18)
 SETTINGS = {"folds": 3, "epochs": 3, "learning_rate": 1e-2, "bn_momentum": 0.8, "encoder_weights": "none"}
@@ -134,6 +136,72 @@ def test_a_fold_without_lesions_is_refused(tmp_path):
     run = create_run(tmp_path, paper_experiment("dice", **SETTINGS), shards)
     with pytest.raises(DatasetError, match="fold_01: no metastatic pixel in the training scans"):
         fold_trainer(run, shards, 1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        # The second epoch is no better than the first: from the third on a tenth.
+        ("plateau", [1e-2] * 4 + [1e-3] * 4 + [1e-4] * 2),
+        pytest.param("cosine", [5e-3 * (1 + np.cos(np.pi * step / 12)) for step in range(10)], marks=pytest.mark.slow),
+    ],
+)
+def test_figures_rates_and_kept_weights_of_scripted_steps(tmp_path, monkeypatch, schedule, rates):
+    """Two batches an epoch, whose losses and counts are given: everything else follows by hand."""
+    losses = [1.0, 0.5, 0.4, 0.2, 0.3, 0.1, 0.2, 0.2, 0.2, 0.1]
+    counts = [[1, 0, 3], [2, 1, 0]] * 5
+    val_losses = [0.9, 0.9, 0.8, 0.8, 0.7]
+    val_counts = [[1, 2, 0], [0, 0, 4], [1, 0, 0], [0, 0, 6], [1, 0, 1], [1, 0, 1], *[[0, 1, 2], [1, 0, 0]] * 2]
+    shown, validated, learning_rates, frozen_at = [], [], [], []
+
+    class ScriptedSteps:
+        def __init__(self, model, optimizer, *others):
+            self.model, self.optimizer = model, optimizer
+
+        def train(self, iterator, frozen):
+            shown.append(next(iterator)["index"].numpy().tolist())
+            learning_rates.append(float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)))
+            frozen_at.append(frozen)
+            self.model.set_weights([np.full(weight.shape, len(shown)) for weight in self.model.weights])
+            return losses[len(shown) - 1], counts[len(shown) - 1], shown[-1]
+
+        def evaluate(self, iterator):
+            validated.append(next(iterator)["index"].numpy().tolist())
+            return (len(shown) // 2 - 1) / 2, val_counts[len(validated) - 1]
+
+        def loss_from_sums(self, total):
+            return val_losses[int(total)]
+
+    monkeypatch.setattr("doubleunet_bs.training.trainer.Steps", ScriptedSteps)
+    # What only takes time here.
+    monkeypatch.setattr(Trainer, "_distribute", lambda self, micro_batches: micro_batches)
+    monkeypatch.setattr(Trainer, "_log_examples", lambda self, epoch: None)
+    monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
+    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
+    monkeypatch.setattr("doubleunet_bs.training.build_network.CONV_LAYERS", ("conv",))
+    changes = {"epochs": 6, "early_stopping": 2, "freeze_encoder": 1, "plateau_patience": 1, "schedule": schedule}
+    experiment = paper_experiment("dice", **{**SETTINGS, **changes})
+    task = TrainingTask(tmp_path / "run", "t", experiment, SHARDS, [0, 1, 2, 3, 4, 6], [7, 8, 9, 10, 12])
+    path = Trainer(task, open_replicas("cpu"), show_progress=False).train()
+
+    assert [sorted(sum(shown[batch : batch + 2], [])) for batch in range(0, 10, 2)] == [[0, 1, 2, 3, 4, 6]] * 5
+    assert validated == [[7, 8, 9, 10], [12]] * 5
+    assert frozen_at == [True] * 2 + [False] * 8
+    assert learning_rates == pytest.approx(rates, rel=1e-5)
+    rows = read_history(path / "history.csv")
+    assert [row.epoch for row in rows] == [1, 2, 3, 4, 5], "two epochs after the best the training ends"
+    assert [row.loss for row in rows] == pytest.approx([0.75, 0.3, 0.2, 0.2, 0.15])
+    assert [row.learning_rate for row in rows] == pytest.approx(rates[1::2], rel=1e-5)
+    assert {(row.precision, row.sensitivity, row.f1) for row in rows} == {(3 / 4, 3 / 6, 6 / 10)}
+    assert [row.val_loss for row in rows] == val_losses
+    assert [(row.val_precision, row.val_sensitivity, row.val_f1) for row in rows] == [
+        (1 / 3, 1 / 5, 2 / 8),
+        (1.0, 1 / 7, 2 / 8),
+        (1.0, 1 / 2, 4 / 6),
+        *[(1 / 2, 1 / 3, 2 / 5)] * 2,
+    ]
+    kept = keras.models.load_model(path / "model.keras").get_weights()
+    assert {value for weight in kept for value in np.unique(weight)} == {6.0}, "those of the third epoch's end"
 
 
 @pytest.mark.slow
