@@ -14,12 +14,7 @@ from highdicom.sc import SCImage
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
-from pydicom.uid import (
-    UID,
-    ExplicitVRLittleEndian,
-    NuclearMedicineImageStorage,
-    RLELossless,
-)
+from pydicom.uid import ExplicitVRLittleEndian, NuclearMedicineImageStorage, RLELossless
 
 from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS, region_number
@@ -189,14 +184,11 @@ def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
     """
     views = list(header.frames)
     source = header.frames[views[0]]
-    uid = UID(source.sop_instance_uid)
     frames = np.stack([getattr(scan, view) for view in views]).astype("<u2")
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = NuclearMedicineImageStorage
-    meta.MediaStorageSOPInstanceUID = uid
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = NuclearMedicineImageStorage, uid
+    dataset = FileDataset("", {}, file_meta=meta)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = NuclearMedicineImageStorage, source.sop_instance_uid
     dataset.SeriesInstanceUID = source.series_instance_uid
     dataset.SeriesNumber = dataset.InstanceNumber = 1
     dataset.Modality = "NM"
@@ -233,7 +225,6 @@ def deidentified_scan(scan: BoneScan, header: ResultHeader) -> FileDataset:
     dataset.LossyImageCompression = "00"
     dataset.BurnedInAnnotation = "NO"
     dataset.PixelData = frames.tobytes()
-    dataset["PixelData"].VR = "OW"
     header.stamp(dataset)
     return dataset
 

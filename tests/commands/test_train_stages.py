@@ -42,6 +42,20 @@ def run(*arguments):
     return main(["train", *map(str, arguments)])
 
 
+@pytest.mark.parametrize("option", ["--data", "--pretrain-data"])
+def test_shards_that_changed_do_not_train(tmp_path, cohorts, small_network, capsys, option):
+    paths = dict(zip(("--data", "--pretrain-data"), cohorts, strict=True))
+    paths[option] = shutil.copytree(paths[option], tmp_path / "changed")
+    labels = bytearray((tmp_path / "changed" / "labels-00000.npy").read_bytes())
+    labels[-1] ^= 1
+    (tmp_path / "changed" / "labels-00000.npy").write_bytes(labels)
+    arguments = [word for pair in paths.items() for word in pair]
+    arguments += ["--run", tmp_path / "run", "--experiment", "dice-otsu-transfer", "--fold", 1, "--folds", 3]
+    assert run(*arguments, "--encoder-weights", "none", "--epochs", 1) == 1
+    assert "labels-00000.npy: its content has changed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_training_that_finds_nothing_says_so(tmp_path, cohorts, monkeypatch, capsys):
     run_with = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]

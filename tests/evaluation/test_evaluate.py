@@ -302,6 +302,11 @@ def test_shards_that_moved_or_are_others(own_run, shards, tmp_path):
         evaluate_run(own_run)
     moved = shutil.copytree(shards, tmp_path / "moved")
     assert evaluate_run(own_run, fold=1, data=moved, **QUICK).folds
+    whole = (moved / "labels-00000.npy").read_bytes()
+    (moved / "labels-00000.npy").write_bytes(whole[:-1] + b"\2")
+    with pytest.raises(DatasetError, match="labels-00000.npy: its content has changed"):
+        evaluate_run(own_run, data=moved)
+    (moved / "labels-00000.npy").write_bytes(whole)
     (moved / "dataset.json").write_text((moved / "dataset.json").read_text().replace("patient-", "patient-9"))
     with pytest.raises(RunError, match="not the shards"):
         evaluate_run(own_run, data=moved)

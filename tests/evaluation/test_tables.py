@@ -97,6 +97,12 @@ def test_table_2_is_consistent_with_itself():
         assert row.f1 == pytest.approx(harmonic, abs=0.0101)
 
 
+def test_the_table_of_lesions_says_when_two_match():
+    for overlap, rule in ((0.0, "share a pixel"), (0.25, "overlap by 0.25 (intersection over union)")):
+        table = lesion_table(Summary("dice", {}, 10, (fold(1, scan(0, 1), overlap=overlap),)))
+        assert f"Two match when they {rule}." in table.about[0]
+
+
 def test_means_over_folds_by_hand():
     mean = mean_of_folds([(0.2, 0.5, 0.3), (0.4, 0.5, 0.5)])
     # The standard deviation is that of a sample.
