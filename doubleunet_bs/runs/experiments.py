@@ -317,8 +317,7 @@ def paper_experiment(name: str, **changes: Any) -> Experiment:
     """The experiment of a row of the paper, with settings changed.
 
     Raises:
-        SettingsError: for a name that is no row, a setting out of its range, or one of the pre-training or the mining
-            in an experiment without it. (A run that was made with such a setting can still be opened.)
+        SettingsError: for a name that is no row, a setting out of its range, or one without effect.
     """
     if name not in EXPERIMENTS:
         near = did_you_mean(name, EXPERIMENTS) or f"; there are {', '.join(EXPERIMENTS)}"
@@ -332,12 +331,14 @@ def paper_experiment(name: str, **changes: Any) -> Experiment:
 
 def _check_effect(experiment: Experiment) -> None:
     """Refuse what would be taken for part of the experiment and change nothing."""
-    without = []
-    if not experiment.transfer:
-        without += [(field, "pre-training (transfer=yes)") for field in _OF_PRETRAINING]
-    if experiment.negatives != "mining":
-        without.append(("mining_start", "mining (negatives=mining)"))
-    for field, what in without:
+    needed = (
+        (experiment.transfer, "pre-training (transfer=yes)", _OF_PRETRAINING),
+        (experiment.negatives == "mining", "mining (negatives=mining)", ("mining_start",)),
+        (experiment.loss == "focal-tversky", "Focal Tversky (loss=focal-tversky)", ("alpha", "beta", "gamma")),
+        (experiment.schedule == "plateau", "plateaus (schedule=plateau)", ("plateau_factor", "plateau_patience")),
+        (experiment.brightness_levels > 1, "levels (brightness_levels=7)", ("brightness_reach",)),
+    )
+    for field, what in ((field, what) for is_there, what, fields in needed if not is_there for field in fields):
         value = getattr(experiment, field)
         if value != getattr(EXPERIMENTS[experiment.name], field):
             shown = "yes" if value is True else value

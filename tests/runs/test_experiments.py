@@ -221,7 +221,7 @@ def test_loss_classes_have_no_order():
         ("dice-otsu-transfer", "mining_start=mined", "mining"),
     ],
 )
-def test_a_setting_without_effect_is_refused(name, assignment, missing):
+def test_a_setting_of_a_stage_that_is_not_there_is_refused(name, assignment, missing):
     changes = parse_changes([assignment])
     with pytest.raises(SettingsError, match=f"^{assignment} has no effect without {missing} .*; leave it out$"):
         paper_experiment(name, **changes)
@@ -230,6 +230,24 @@ def test_a_setting_without_effect_is_refused(name, assignment, missing):
     assert paper_experiment(name, **{field: getattr(paper_experiment(name), field) for field in changes}).is_paper_row
     content = {**paper_experiment(name).to_json(), **changes}
     assert Experiment.from_json(content, "run.json").changed_settings() == changes
+
+
+@pytest.mark.parametrize(
+    ("setting", "without", "needed"),
+    [
+        ("alpha=0.5", "loss=dice", "loss=focal-tversky"),
+        ("beta=0.5", "loss=dice", "loss=focal-tversky"),
+        ("gamma=1.0", "loss=dice", "loss=focal-tversky"),
+        ("plateau_factor=0.5", "schedule=cosine", "schedule=plateau"),
+        ("plateau_patience=5", "schedule=cosine", "schedule=plateau"),
+        ("brightness_reach=2.0", "brightness_levels=1", "brightness_levels=7"),
+    ],
+)
+def test_a_series_over_a_setting_without_effect_is_refused(setting, without, needed):
+    """It would be one training several times."""
+    with pytest.raises(SettingsError, match=rf"^{setting} has no effect without .* \({needed}\); leave it out$"):
+        paper_experiment("dice", **parse_changes([setting, without]))
+    assert paper_experiment("dice", **parse_changes([setting, needed])).changed_settings()
 
 
 def test_one_of_alpha_and_beta_may_be_zero():
