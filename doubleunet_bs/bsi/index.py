@@ -95,7 +95,7 @@ def bone_scan_index(
 
     Raises:
         LabelError: masks of different views, shapes or types; see also `check_regions`.
-        SettingsError: an unknown estimator, an impossible spacing.
+        SettingsError: an unknown estimator, an impossible spacing, no weight table.
 
     Example:
         A tenth of the sternum in the anterior view; all of the other regions are missing.
@@ -107,7 +107,7 @@ def bone_scan_index(
         >>> round(found.value, 3)
         0.069
     """
-    _check(lesions, regions, pixel_spacing_mm, estimator)
+    _check(lesions, regions, table, pixel_spacing_mm, estimator)
     warnings = []
     views = [view for view in VIEWS if view in lesions]
     if len(views) == 1:
@@ -194,13 +194,18 @@ def _nearest_regions(
 def _check(
     lesions: Mapping[str, np.ndarray],
     regions: Mapping[str, np.ndarray],
+    table: WeightTable,
     pixel_spacing_mm: tuple[float, float] | None,
     estimator: str,
 ) -> None:
     if estimator not in ESTIMATORS:
         raise SettingsError(f"no estimator {estimator!r}: choose one of {', '.join(ESTIMATORS)}")
-    if pixel_spacing_mm is not None and not all(0 < value < math.inf for value in pixel_spacing_mm):
-        raise SettingsError(f"pixel spacing {pixel_spacing_mm}: both values must be above 0 mm")
+    if not isinstance(table, WeightTable):
+        raise SettingsError(f"weights are a {type(table).__name__}: give the table of WEIGHT_TABLES or choose_table")
+    if pixel_spacing_mm is not None and not (
+        np.shape(pixel_spacing_mm) == (2,) and all(0 < value < math.inf for value in pixel_spacing_mm)
+    ):
+        raise SettingsError(f"pixel spacing {pixel_spacing_mm}: give that of rows and of columns, above 0 mm")
     check_regions(regions)
     shapes, drawn = ({view: mask.shape for view, mask in masks.items()} for masks in (lesions, regions))
     if shapes != drawn or not shapes:

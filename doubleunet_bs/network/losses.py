@@ -56,6 +56,9 @@ class OverlapLoss(keras.losses.Loss):
 
         Returns:
             A float32 scalar, 0 for a perfect prediction, at most 1.
+
+        Raises:
+            ValueError: labels with an axis of channels, one-hot or not.
         """
         return self.from_sums(self.sums(y_true, y_pred, weights))
 
@@ -72,6 +75,8 @@ class OverlapLoss(keras.losses.Loss):
             (terms, 3) float32, or float64 for float64 probabilities: sums of y p, (1 - y) p and y (1 - p), none
             negative.
         """
+        if len(y_true.shape) != len(y_pred.shape) - 1:
+            raise ValueError(f"labels of shape {y_true.shape}: give class numbers (batch, rows, columns), not one-hot")
         channels = y_pred.shape[-1]
         dtype = keras.backend.result_type(y_pred.dtype, "float32")
         y_pred = ops.cast(y_pred, dtype)

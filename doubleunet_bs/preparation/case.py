@@ -95,6 +95,7 @@ def prepare_scan(
     Raises:
         ScanError: another matrix ("wrong-matrix"), both views missing, no body, too few counts.
         LabelError: a mask of another shape or name, with a class above 2, or with lesions in a view that is missing.
+        TypeError: something other than a scan, such as its path, or than masks by name.
 
     Example:
         >>> from doubleunet_bs.phantom import make_phantom
@@ -137,7 +138,7 @@ def prepare_scan(
     empty = np.zeros((rows, columns), np.uint16)
     counts = geometry.merge(*(crops[name][:rows] if name in crops else empty for name in VIEWS))
 
-    annotated, lost = _merge_lesions(lesions or {}, placements, scan.missing_views)
+    annotated, lost = _merge_lesions({} if lesions is None else lesions, placements, scan.missing_views)
     annotated = geometry.majority_of_blocks(annotated, settings.bin)
     if settings.benign == "own":
         annotated = np.where(annotated == NON_METASTATIC, np.uint8(BENIGN), annotated)
@@ -246,6 +247,10 @@ def _check_outlines(
 
 def _check_views(scan: "BoneScan") -> dict[str, np.ndarray]:
     """The views that are there, of the right shape and type."""
+    if not all(hasattr(scan, name) for name in VIEWS):
+        raise TypeError(f"a {type(scan).__name__} is no scan: use read_scan, or make a BoneScan")
+    if not set(VIEWS).issuperset(scan.missing_views):
+        raise ScanError(f"missing views {scan.missing_views!r}: name some of {VIEWS}", "missing-view")
     views = {name: getattr(scan, name) for name in VIEWS if name not in scan.missing_views}
     for name, counts in views.items():
         if counts.shape != RAW_SHAPE or counts.dtype != np.uint16:
@@ -292,6 +297,8 @@ def _merge_lesions(
 
 
 def _check_lesions(lesions: Mapping[str, np.ndarray]) -> None:
+    if not isinstance(lesions, Mapping):
+        raise TypeError(f"lesions are a {type(lesions).__name__}: give masks by name, such as {{'anterior': mask}}")
     shapes = {
         **dict.fromkeys(VIEWS, RAW_SHAPE),
         "side_by_side": (RAW_SHAPE[0], 2 * RAW_SHAPE[1]),

@@ -46,6 +46,9 @@ class JobSettings:
             replaced.
         keep_identity: write the patient's identity into the DICOM files.
         labelme: folder for further Labelme files named after the scans; None for none.
+
+    Raises:
+        SettingsError: outputs that are not in OUTPUTS.
     """
 
     out: Path
@@ -55,6 +58,10 @@ class JobSettings:
     keep_identity: bool = False
     labelme: Path | None = None
     skip_existing: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.outputs, str) or not set(OUTPUTS).issuperset(self.outputs):
+            raise SettingsError(f"outputs {self.outputs!r}: give some of {OUTPUTS}")
 
     @property
     def files_file(self) -> Path:

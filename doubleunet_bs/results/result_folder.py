@@ -93,7 +93,10 @@ def write_prediction(
     Raises:
         RunError: something is in the way or cannot be written.
         ScanError: "unreferable": the scan's header allows no DICOM result.
+        ValueError: the prediction is of another scan.
     """
+    if prediction.case != scan.case:
+        raise ValueError(f"the prediction is of {prediction.case}, the scan is {scan.case}: give them together")
     folder = case_folder(settings.out, prediction.case, settings.overwrite)
     outputs = outputs_of(scan, settings.outputs)
     present = [view for view in VIEWS if view not in scan.missing_views]

@@ -157,8 +157,12 @@ def test_wrong_masks_are_refused():
         bone_scan_index({}, {}, FEMALE)
     with pytest.raises(SettingsError, match="no estimator"):
         bone_scan_index(LESION_MASKS, REGION_MASKS, FEMALE, SPACING, estimator="best")
-    with pytest.raises(SettingsError, match="pixel spacing"):
-        bone_scan_index(LESION_MASKS, REGION_MASKS, FEMALE, (0.0, 2.0))
+    for spacing in ((0.0, 2.0), 2.0, (2.0, 2.0, 2.0), (2.0, float("nan"))):
+        with pytest.raises(SettingsError, match="pixel spacing"):
+            bone_scan_index(LESION_MASKS, REGION_MASKS, FEMALE, spacing)
+    for table in ("icrp110-female", choose_table(sex="F")):
+        with pytest.raises(SettingsError, match="weights are a (str|tuple): give the table"):
+            bone_scan_index(LESION_MASKS, REGION_MASKS, table)
 
 
 def test_names_of_regions():

@@ -147,6 +147,13 @@ def test_misspelt_arguments_are_refused(loss, typo):
         loss(**{typo: 0.9})
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_labels_with_channels_are_refused(channels):
+    """Where rows, columns and batch are equal, broadcasting would make one loss of them without a word."""
+    with pytest.raises(ValueError, match="not one-hot"):
+        DiceLoss()(np.zeros((1, 1, 1, channels), np.uint8), np.full((1, 1, 1, 3), 1 / 3, np.float32))
+
+
 def test_focal_tversky_with_gamma_1_and_equal_weights_is_dice():
     tversky = FocalTverskyLoss(alpha=0.5, beta=0.5, gamma=1.0, smooth=0.5)
     assert float(tversky(TRUTH, GUESS)) == pytest.approx(float(DiceLoss(smooth=1.0)(TRUTH, GUESS)), rel=1e-6)

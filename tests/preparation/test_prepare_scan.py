@@ -247,6 +247,21 @@ def test_masks_that_do_not_fit_are_refused(lesions):
         prepare_scan(SCAN, lesions)
 
 
+def test_what_is_no_scan_or_no_masks_by_name_is_refused():
+    """The first things that somebody tries in a notebook."""
+    mask = np.zeros((1024, 256), np.uint8)
+    for scan in ("scan.dcm", [SCAN], np.stack([SCAN.anterior, SCAN.posterior]), prepare_scan(SCAN)):
+        with pytest.raises(TypeError, match=f"a {type(scan).__name__} is no scan"):
+            prepare_scan(scan)
+    for lesions in (mask, [mask], PreparationSettings()):
+        with pytest.raises(TypeError, match="give masks by name"):
+            prepare_scan(SCAN, lesions)
+    # A forgotten comma makes a text of the tuple.
+    for missing in (("front",), "posterior"):
+        with pytest.raises(ScanError, match="missing views"):
+            prepare_scan(dataclasses.replace(SCAN, missing_views=missing))
+
+
 def test_a_lesion_in_a_view_that_is_not_there_is_refused():
     mask = np.zeros((1024, 256), np.uint8)
     mask[300, 100] = 2

@@ -26,6 +26,20 @@ def test_the_files_of_a_result_are_known(reader, scan):
     assert reader.is_done(scan)
 
 
+@pytest.mark.parametrize("outputs", ["dicom", ("pdf",)])
+def test_unknown_outputs_are_refused(tmp_path, outputs):
+    """A text would be taken for a list of its letters, and nothing but result.json written."""
+    with pytest.raises(SettingsError, match="give some of"):
+        JobSettings(tmp_path, outputs)
+
+
+def test_the_prediction_of_another_scan_is_refused(scan, tmp_path):
+    other = dataclasses.replace(scan, case="case-other")
+    with pytest.raises(ValueError, match=f"of {scan.case}, the scan is case-other"):
+        write_prediction(JobSettings(tmp_path), other, make_prediction(scan))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_second_segmentation_belongs_to_a_whole_result(phantoms, tmp_path):
     """The views are files of two series."""
     files = write_variant(phantoms / "phantom_0001.dcm", "two-files", tmp_path / "scan")
