@@ -116,8 +116,7 @@ class Experiment:
             improved for so many epochs (from the original Double U-Net code).
         early_stopping: stop after so many epochs without a better validation F1; 0: never, as in the paper.
         encoder_weights: "imagenet", "none" or a file.
-        head_bias: "prior": the heads start at the class frequencies of the training labels; "zeros": the
-            original start.
+        head_bias: "prior": the heads start at the class frequencies of the labels; "zeros": at zero (original).
         freeze_encoder: the VGG19 encoder stays as it is for so many epochs; 0: it trains from the start, as in the
             original.
         accumulate: micro-batches that a batch is taken in, to save memory. Losses and gradients are those of the
