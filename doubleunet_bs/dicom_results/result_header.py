@@ -180,7 +180,6 @@ def add_equipment(dataset: Dataset, header: ResultHeader, *models: ModelDescript
         item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, short_name(model)
         item.SoftwareVersions = [__version__, f"weights {model.weights_sha256[:12]}"]
         item.DeviceUID = device_uid(model.weights_sha256)
-        item.ContributionDateTime = header.date_time
         item.ContributionDescription = " ".join(
             filter(None, (f"{model.name}. {NOT_FOR_DIAGNOSIS}.", model.quality_warning))
         )

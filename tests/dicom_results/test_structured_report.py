@@ -11,8 +11,10 @@ import pydicom
 import pytest
 from dicom_variants import KINDS, write_variant
 from handmade_prediction import make_prediction, reported
+from highdicom.sr.utils import find_content_items
 from orthanc import require_program
 from PIL import Image, ImageDraw
+from pydicom.sr.codedict import codes
 
 from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.dicom_files.sources import Source
@@ -44,6 +46,7 @@ def make_report(files, identified: bool, region=None, **changes):
     scan = dataclasses.replace(read_scan(files, allow_missing_view=True), **changes)
     masks = {view: mask for view, mask in some_masks(scan.anterior.shape).items() if view not in scan.missing_views}
     prediction = make_prediction(scan, masks)
+    prediction.probabilities["posterior"][500, 100] = 1
     header = header_without_identity(scan, prediction)
     if identified:
         study = read_source_study([Source(str(path)) for path in files])
@@ -70,8 +73,9 @@ def test_figures_of_each_lesion(phantom, tmp_path):
         row, column = scan.pixel_spacing_mm
         assert figures(group) == {
             "Area": (pytest.approx(counts.size * row * column, abs=0.01), "mm2"),
-            "Probability": (90.0, "%"),
-            "Peak probability": (90.0, "%"),
+            # One of the ring's 372 pixels has 100 % from behind.
+            "Probability": (90.03 if one.lesion.view == "posterior" else 90.0, "%"),
+            "Peak probability": (100.0 if one.lesion.view == "posterior" else 90.0, "%"),
             "Total counts": (counts.sum(), "{counts}"),
             "Maximum counts": (counts.max(), "{counts}"),
         }
@@ -91,7 +95,11 @@ def test_figures_of_each_lesion(phantom, tmp_path):
     points = groups[0].roi.value
     assert [*points.min(axis=0), *points.max(axis=0)] == [120.125, 100.125, 139.875, 109.875]
     assert dataset.SOPClassUID == pydicom.uid.Comprehensive3DSRStorage
-    assert (dataset.PreliminaryFlag, dataset.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
+    flags = (dataset.CompletionFlag, dataset.PreliminaryFlag, dataset.VerificationFlag)
+    assert flags == ("COMPLETE", "PRELIMINARY", "UNVERIFIED")
+    for name, value in ((codes.DCM.AlgorithmName, "doubleunet_bs"), (codes.DCM.AlgorithmVersion, "0.1.0")):
+        items = find_content_items(dataset, name=name, recursive=True)
+        assert [item.value for item in items] == [value] * 5
     assert dataset.ContributingEquipmentSequence[-1].DeviceUID == device_uid("ab" * 32)
 
 
@@ -139,6 +147,7 @@ def test_the_index_is_a_report_of_its_own(phantom, tmp_path):
     assert dataset.SeriesInstanceUID != lesions.SeriesInstanceUID
     dataset.save_as(tmp_path / "bsi.dcm")
     (group,) = sr.srread(tmp_path / "bsi.dcm").content.get_image_measurement_groups()
+    assert [site.value.value for site in group.finding_sites] == ["113192009"]
     values = [
         (one.name.value, float(one.value), [s.value.value for s in one.finding_sites])
         for one in group.get_measurements()

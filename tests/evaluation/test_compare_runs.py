@@ -154,12 +154,10 @@ def test_two_runs(runs, tmp_path):
     assert lines == ["run", "first", "second", ""] and text.splitlines()[0].endswith("SD of F1  fold 1  fold 2")
     assert "Differ in: loss focal-tversky / dice, negatives otsu / none." in text
     assert "first -> second: 4 scans, 0 equal" in text and "rank-biserial +1.00" in text
-    assert "fold 3 of second" in text
-    cells = [line.split()[-2:] for line in text.splitlines()[1:8]]
-    figures = [[100 * folds[place].pooled.f1 for folds in found.scores] for place in range(2)]
-    for name in ("precision", "sensitivity", "f1_of_means", "f1_mean", "f1_sd"):
-        figures.append([100 * getattr(mean, name) for mean in found.means])
-    assert cells == [[f"{value:.2f}" for value in row] for row in figures]
+    assert "fold 3 of second" in text and "p = 0.125, rank" in text
+    for line, mean, folds in zip(text.splitlines()[1:3], found.means, found.scores, strict=True):
+        figures = [getattr(mean, name) for name in ("precision", "sensitivity", "f1_of_means", "f1_mean", "f1_sd")]
+        assert line.split()[1:] == [f"{100 * value:.2f}" for value in (*figures, *(fold.pooled.f1 for fold in folds))]
     assert "do not say whether their scans are phantoms" in text
     write_comparison(tmp_path / "out", found)
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -240,7 +238,8 @@ def test_three_runs_are_corrected_for_three_pairs(runs, tmp_path):
     same = found.comparisons[1]
     assert (same.ties, same.p, same.p_holm) == (4, None, None)
     assert found.comparisons[0].p_holm == pytest.approx(2 * 2 / 16)
-    assert "no scan differs, so there is no test" in format_comparison(found)
+    text = format_comparison(found)
+    assert "p = 0.125, corrected = 0.250, rank" in text and "no scan differs, so there is no test" in text
 
 
 def test_the_names_of_all_rows_fit_under_the_picture():

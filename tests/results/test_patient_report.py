@@ -217,11 +217,17 @@ def test_areas_of_both_views_share_a_number_and_a_row(scan):
     content.counts["posterior"][300, 100] = 60_000
     for lesion, number in zip(content.result["lesions"], (1, 2, 1, 3), strict=True):
         lesion["focus"] = number
+    content.result["lesions"][0] |= {"mean_probability": 0.81, "peak_probability": 0.97}
     text = report_page(content)
     assert "Counted once where both views show it: 3 foci." in text
     assert re.findall(r'<td><a href="#(lesion-\d)">(\d)</a></td>\n<td data-sort="100">', text)[0] == ("lesion-1", "1")
     labels = re.findall(r'<text x="[^>]*>(\d)</text>', text)
     assert labels == ["1", "2", "1", "3"]
+    own = scan.anterior[300:310, 100:110]
+    [figures] = re.findall(r"<td>1</td>\n<td>anterior</td>\n?<td>.*</td>\n((?:<td>.*</td>\n)+)", text)
+    assert re.findall("<td>(.*)</td>", figures) == [
+        *("0.81", "0.97", "100", f"{own.sum():,}", f"{own.max():,}", "304.5", "104.5")
+    ]
     # The outlines lie on the counts that the page shows, whatever air was left out.
     [(width, counts)] = re.findall(r'<canvas width="(\d+)".*?data-counts="([^"]+)"', text)[1:]
     brightest = np.frombuffer(zlib.decompress(base64.b64decode(counts)), "<u2").argmax()
