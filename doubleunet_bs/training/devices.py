@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled  # TensorFlow has no public one
@@ -157,12 +158,18 @@ def _cpu_precision() -> tuple[str, str]:
     return "float32", "chosen: this processor has no bfloat16 multiplication"
 
 
-def _gpu_precision(replicas: Replicas) -> tuple[str, str]:
+def gpu_models(replicas: Replicas) -> list[str]:
+    """What the chosen GPUs call themselves, such as "NVIDIA H200". Empty on the CPU."""
+    return [details.get("device_name", "unknown") for details in _gpu_details(replicas)]
+
+
+def _gpu_details(replicas: Replicas) -> list[dict[str, Any]]:
     cards = tf.config.list_physical_devices("GPU")
-    capabilities = [
-        tf.config.experimental.get_device_details(cards[number]).get("compute_capability", (0, 0))
-        for number in replicas.gpu_numbers
-    ]
+    return [tf.config.experimental.get_device_details(cards[number]) for number in replicas.gpu_numbers]
+
+
+def _gpu_precision(replicas: Replicas) -> tuple[str, str]:
+    capabilities = [details.get("compute_capability", (0, 0)) for details in _gpu_details(replicas)]
     lowest = min(capabilities, default=(0, 0))
     reason = f"chosen: compute capability {lowest[0]}.{lowest[1]}"
     if lowest >= (8, 0):

@@ -27,7 +27,7 @@ from doubleunet_bs.preparation.shards import Dataset, file_sha256
 from doubleunet_bs.runs.experiments import Experiment
 from doubleunet_bs.runs.history import Epoch
 from doubleunet_bs.runs.run_folder import ENVIRONMENT
-from doubleunet_bs.training.devices import Replicas, deterministic_kernels
+from doubleunet_bs.training.devices import Replicas, deterministic_kernels, gpu_models
 
 FORMAT = 1
 PACKAGES = ("doubleunet-bs", "tensorflow", "keras", "numpy", "pydicom", "opencv-python-headless", "scikit-learn")
@@ -266,6 +266,7 @@ def training_environment(task: TrainingTask, replicas: Replicas, fingerprint: di
     return {
         **describe_environment(),
         "devices": list(replicas.devices),
+        "gpus": gpu_models(replicas),
         "replicas": replicas.count,
         "precision": replicas.precision,
         "deterministic": fingerprint["deterministic"],

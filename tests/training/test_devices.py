@@ -19,6 +19,7 @@ from doubleunet_bs.training.devices import (
     Replicas,
     check_memory,
     choose_precision,
+    gpu_models,
     images_at_once,
     memory_advice,
     memory_limit,
@@ -92,6 +93,14 @@ def test_auto_on_a_gpu(monkeypatch, capability, precision):
     found = choose_precision(GPU, "auto")
     assert found.precision == precision and found.strategy is GPU.strategy
     assert choose_precision(TWO_GPUS, "auto").precision == "float32"
+
+
+def test_the_models_of_the_chosen_gpus(monkeypatch):
+    cards = {"first": {"device_name": "NVIDIA H200"}, "second": {}}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(cards))
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", cards.get)
+    assert gpu_models(GPU) == ["NVIDIA H200"] and gpu_models(TWO_GPUS) == ["NVIDIA H200", "unknown"]
+    assert gpu_models(CPU) == []
 
 
 def test_what_is_asked_for_is_taken_or_refused(monkeypatch):

@@ -80,7 +80,12 @@ def test_the_saved_model_is_the_best_epoch(trained):
 @pytest.mark.slow
 def test_environment_says_what_the_result_depends_on(trained):
     content = json.loads((trained[1] / "environment.json").read_text())
-    assert content["devices"] == ["CPU:0"] and content["replicas"] == 1 and content["precision"] == "float32"
+    assert (
+        content["devices"] == ["CPU:0"]
+        and content["gpus"] == []
+        and content["replicas"] == 1
+        and content["precision"] == "float32"
+    )
     assert content["packages"]["keras"] == keras.__version__
     assert content["data_fingerprint"] == SHARDS.fingerprint
     for name, number in content["scans"].items():
