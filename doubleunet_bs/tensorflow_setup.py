@@ -38,6 +38,12 @@ def bfloat16_instruction() -> str | None:
     return next((flag for flag in BFLOAT16_INSTRUCTIONS if flag in flags), None)
 
 
+def has_avx2_alone() -> bool:
+    """Whether oneDNN may use AVX2 here, but not AVX-512."""
+    flags = processor_flags()
+    return "avx2" in flags and "avx512f" not in flags
+
+
 def may_have_gpus(devices: Path = Path("/dev")) -> bool:
     """Whether TensorFlow may find a GPU: there is a device file of one, and the environment does not hide it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -59,13 +65,12 @@ def keep_freed_memory() -> None:
             mallopt(option, value)
 
 
-def import_tensorflow(threads: int | None = None):
-    """Import and return TensorFlow, which computes on `threads` threads (None: all cores).
+def import_tensorflow(threads: int | None = None, onednn: bool = True):
+    """Import and return TensorFlow, which computes on `threads` threads (None: all cores), with or without oneDNN.
 
     Native code writes some lines to standard error before logging is set up; they are held back while the import runs
-    and shown only if it fails. oneDNN kernels are switched on unless the user decided otherwise, so that every
-    processor runs the same kind; TensorFlow leaves them off without AVX-512. On an AVX2 processor one convolution with
-    its gradients, in three pairs of processes, was no faster with them.
+    and shown only if it fails. `onednn` has no effect where TensorFlow has been imported before, or where the user set
+    TF_ENABLE_ONEDNN_OPTS.
 
     Native messages below fatal stay hidden, since oneDNN reports each integer operation it leaves to others as an
     error; what fails reaches Python as an exception. `TF_CPP_MIN_LOG_LEVEL=0` shows everything.
@@ -75,7 +80,7 @@ def import_tensorflow(threads: int | None = None):
     work in this process. Both can be imported as ever once this returns.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn)))
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with _native_stderr_held() as show, _left_out("sklearn", "matplotlib"):
         import keras  # noqa: F401

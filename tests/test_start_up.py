@@ -88,6 +88,15 @@ def test_what_was_imported_before_stays():
     assert said.strip() == "True"
 
 
+@pytest.mark.parametrize(("asked", "chosen", "found"), [(True, None, "1"), (False, None, "0"), (False, "1", "1")])
+def test_onednn_is_what_was_asked_for_unless_the_user_chose(monkeypatch, asked, chosen, found):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    tensorflow_setup.import_tensorflow(onednn=asked)
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == found
+
+
 @pytest.mark.parametrize(("stop", "shown"), [(KeyboardInterrupt, ""), (ImportError, "native chatter")])
 def test_what_native_code_says_is_shown_where_the_import_fails_not_where_it_is_interrupted(
     stop, shown, capfd, monkeypatch

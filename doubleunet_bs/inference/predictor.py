@@ -15,7 +15,7 @@ from doubleunet_bs.inference.model_description import ModelDescription
 from doubleunet_bs.inference.model_folder import ModelFolder, find_model
 from doubleunet_bs.inference.saved_model_check import GRAPH, check_files, check_graph
 from doubleunet_bs.preparation.case import PreparedCase, prepare_scan
-from doubleunet_bs.tensorflow_setup import bfloat16_instruction, import_tensorflow
+from doubleunet_bs.tensorflow_setup import bfloat16_instruction, has_avx2_alone, import_tensorflow
 
 if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
     from doubleunet_bs.scans.bone_scan import BoneScan
@@ -223,7 +223,9 @@ def open_engine(model: ModelFolder, engine: str = "auto", precision: str = "auto
         from doubleunet_bs.inference.engine_openvino import OpenVinoEngine
 
         return OpenVinoEngine(exported, bfloat16)
-    import_tensorflow()
+    # For a single image in float32 oneDNN takes its slowest convolution with AVX2, since the weights are variables:
+    # twice the time of TensorFlow's own (TensorFlow 2.21, tensorflow/tensorflow pull request 62646).
+    import_tensorflow(onednn=bfloat16 or not has_avx2_alone())
     check_graph(exported / GRAPH)
     from doubleunet_bs.inference.engine_tensorflow import TensorFlowEngine
 

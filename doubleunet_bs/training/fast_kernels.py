@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from doubleunet_bs.tensorflow_setup import processor_flags
+from doubleunet_bs.tensorflow_setup import has_avx2_alone
 
 SWITCH = "DOUBLEUNET_BS_FAST_KERNELS"
 _DTYPES = ("float32", "bfloat16")
@@ -120,12 +120,6 @@ def _is_plain_3x3(layer: keras.layers.Layer) -> bool:
         return False
     form = layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.groups, layer.data_format
     return form == ((3, 3), (1, 1), (1, 1), "same", 1, "channels_last")
-
-
-def has_avx2_alone() -> bool:
-    """Whether oneDNN may use AVX2 here, but not AVX-512."""
-    flags = processor_flags()
-    return "avx2" in flags and "avx512f" not in flags
 
 
 def _normalise(layer, plainly, inputs, training=None, mask=None):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from synthetic_shards import SyntheticShards
 
+from doubleunet_bs import tensorflow_setup
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.inference import Predictor, engines
+from doubleunet_bs.inference import Predictor, engines, predictor
 from doubleunet_bs.inference.engines import choose_local, has_openvino
 from doubleunet_bs.inference.model_folder import find_model
 from doubleunet_bs.inference.predictor import open_engine
@@ -92,6 +93,25 @@ def test_openvino_reports_to_nobody(tmp_path):
     environment = {**os.environ, "HOME": str(tmp_path), "CI": ""}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "onednn"),
+    [
+        ("avx2", "auto", False),
+        ("avx2 avx512f", "auto", True),
+        ("avx2 avx512f avx512_bf16", "auto", True),
+        ("avx2 avx512f avx512_bf16", "float32", True),
+    ],
+)
+def test_tensorflow_predicts_without_onednn_on_processors_with_avx2_alone(
+    exported_network, monkeypatch, flags, precision, onednn
+):
+    monkeypatch.setattr(tensorflow_setup, "processor_flags", lambda: frozenset(flags.split()))
+    asked = []
+    monkeypatch.setattr(predictor, "import_tensorflow", lambda onednn: asked.append(onednn))
+    open_engine(find_model(exported_network), "tensorflow", precision)
+    assert asked == [onednn]
 
 
 @pytest.mark.slow

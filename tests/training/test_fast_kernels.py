@@ -220,12 +220,6 @@ def test_the_gradient_by_products_is_that_of_the_convolution(channels, filters):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("flags", "alone"), [("avx2", True), ("avx2 avx512f", False), ("", False)])
-def test_avx2_alone(monkeypatch, flags, alone):
-    monkeypatch.setattr(fast_kernels, "processor_flags", lambda: frozenset(flags.split()))
-    assert fast_kernels.has_avx2_alone() is alone
-
-
 def test_with_avx2_alone_convolutions_in_float32_become_products(monkeypatch):
     monkeypatch.setattr(fast_kernels, "has_avx2_alone", lambda: True)
     keras.utils.set_random_seed(3)
