@@ -232,6 +232,11 @@ def replaced_folder(path: Path, replace: bool = True) -> Iterator[Path]:
             if not replace and isinstance(cause, OSError) and path.exists():
                 raise exists_already(path) from None
             raise
+    except OSError as cause:
+        # Not the name of the temporary folder, which says nothing.
+        if cause.filename is None or Path(cause.filename).is_relative_to(aside):
+            _name(cause, path)
+        raise
     finally:
         # Stopped once more while it was put back, the old folder stays where it is.
         if path.exists() or not old.exists():

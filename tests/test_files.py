@@ -94,6 +94,9 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch
     with pytest.raises(OSError) as caught, new_folder(tmp_path / "shards"):
         write(None)
     assert caught.value.filename == str(tmp_path / "shards") and not os.listdir(tmp_path)
+    with pytest.raises(OSError) as caught, replaced_folder(tmp_path / "saved_model") as folder:
+        raise OSError(28, "No space left on device", str(folder / "variables"))
+    assert caught.value.filename == str(tmp_path / "saved_model") and not os.listdir(tmp_path)
     with monkeypatch.context() as broken, pytest.raises(OSError) as caught:
         broken.setattr(module.os, "fsync", write)
         create_file(tmp_path / "folds.json", "x")
