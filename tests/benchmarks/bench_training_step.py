@@ -37,7 +37,7 @@ BYTES_PER_PIXEL = {"float32": 12_000, "mixed_bfloat16": 7_000}
 Step = Callable[[np.ndarray, np.ndarray], float]
 
 
-def new_network(rows: int, columns: int, precision: str):
+def new_network(rows: int, columns: int, precision: str, synchronized: bool = False):
     """The real network, the same random weights each time."""
     import keras
 
@@ -46,13 +46,17 @@ def new_network(rows: int, columns: int, precision: str):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(precision)
     try:
-        return double_unet((rows, columns, 3), head_bias=[-0.1, -2.5, -5.0])
+        return double_unet((rows, columns, 3), head_bias=[-0.1, -2.5, -5.0], synchronized=synchronized)
     finally:
         keras.config.set_dtype_policy("float32")
 
 
-def own_trainer(rows: int, columns: int, precision: str, devices: str = "cpu") -> Step:
-    """This project's step, fed as in training: by an iterator of a distributed dataset of uint8 arrays."""
+def own_trainer(rows: int, columns: int, precision: str, replicas=None, change=lambda steps: None) -> Step:
+    """This project's step, fed as in training: by an iterator of a distributed dataset of uint8 arrays.
+
+    The devices are the CPU by default. `change` may alter the `Steps` before the first one is taken.
+    """
+    import keras
     import tensorflow as tf
 
     from doubleunet_bs.runs.experiments import paper_experiment
@@ -60,12 +64,15 @@ def own_trainer(rows: int, columns: int, precision: str, devices: str = "cpu") -
     from doubleunet_bs.training.fast_kernels import FusedAdam
     from doubleunet_bs.training.steps import Steps, make_loss
 
-    replicas = choose_precision(open_replicas(devices), precision)
+    replicas = choose_precision(replicas or open_replicas("cpu"), precision)
     with replicas.strategy.scope():
-        model = new_network(rows, columns, precision)
+        model = new_network(rows, columns, precision, synchronized=replicas.count > 1)
         optimizer = FusedAdam(1e-4)
+        if precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
     steps = Steps(model, optimizer, make_loss(paper_experiment("focal-tversky-otsu")), replicas)
+    change(steps)
     iterators = {}
 
     def step(grey: np.ndarray, labels: np.ndarray) -> float:
@@ -77,7 +84,9 @@ def own_trainer(rows: int, columns: int, precision: str, devices: str = "cpu") -
                 "weights": np.ones(count, np.float32),
                 "index": np.arange(count, dtype=np.int32),
             }
-            data = tf.data.Dataset.from_tensors(piece).repeat()
+            data = (
+                tf.data.Dataset.from_tensor_slices(piece).batch(count // replicas.count, drop_remainder=True).repeat()
+            )
             iterators[id(grey)] = iter(replicas.strategy.distribute_datasets_from_function(lambda context: data))
         return steps.train(iterators[id(grey)])[0]
 
@@ -90,10 +99,10 @@ def plain(rows: int, columns: int, precision: str) -> Step:
     return plain_trainer(new_network(rows, columns, precision))
 
 
-def torch_way(rows: int, columns: int, bfloat16: bool) -> Step:
+def torch_way(rows: int, columns: int, precision: str) -> Step:
     from plain_training import torch_trainer
 
-    return torch_trainer(new_network(rows, columns, "float32"), bfloat16)
+    return torch_trainer(new_network(rows, columns, "float32"), precision)
 
 
 BASE = "plain Keras, float32"
@@ -102,8 +111,8 @@ WAYS: dict[str, tuple[str, Callable[[int, int], Step]]] = {
     "plain Keras, bfloat16": ("mixed_bfloat16", lambda r, c: plain(r, c, "mixed_bfloat16")),
     "this project, float32": ("float32", lambda r, c: own_trainer(r, c, "float32")),
     "this project, bfloat16": ("mixed_bfloat16", lambda r, c: own_trainer(r, c, "mixed_bfloat16")),
-    "torch, float32": ("float32", lambda r, c: torch_way(r, c, False)),
-    "torch, bfloat16": ("mixed_bfloat16", lambda r, c: torch_way(r, c, True)),
+    "torch, float32": ("float32", lambda r, c: torch_way(r, c, "float32")),
+    "torch, bfloat16": ("mixed_bfloat16", lambda r, c: torch_way(r, c, "mixed_bfloat16")),
 }
 
 

@@ -34,18 +34,18 @@ def plain_trainer(model: keras.Model):
     return step
 
 
-def torch_trainer(model: keras.Model, bfloat16: bool, device: str = "cpu"):
-    """The same by the PyTorch twin with `torch.optim.Adam` (fused), autocast to bfloat16 if asked for."""
+def torch_trainer(model: keras.Model, precision: str, device: str = "cpu", compiled: bool = False):
+    """The same by the PyTorch twin with `torch.optim.Adam` (fused), autocast in a mixed precision, if `compiled` by
+    `torch.compile`. float16 has no scaling of the loss: good for its speed, not for training."""
     from torch_twin import torch, twin_of
 
     twin = twin_of(model).train().to(device)
     optimizer = torch.optim.Adam(twin.parameters(), lr=1e-4, eps=1e-7, fused=True)
+    autocast = getattr(torch, precision.removeprefix("mixed_"))
 
-    def step(grey: np.ndarray, labels: np.ndarray) -> float:
-        image = torch.from_numpy(grey).to(device)[:, None].float().div_(255.0).expand(-1, 3, -1, -1)
-        image = image.contiguous(memory_format=torch.channels_last)
-        target = torch.from_numpy(labels).to(device)
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+    def loss_of(grey, target):
+        image = (grey[:, None].float() / 255.0).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, autocast, enabled=precision != "float32"):
             outputs = twin(image)
         loss = 0.0
         for output in outputs:
@@ -53,6 +53,12 @@ def torch_trainer(model: keras.Model, bfloat16: bool, device: str = "cpu"):
                 y, p = (target == index).float(), output[:, index]
                 tp, fp, fn = (y * p).sum(), ((1 - y) * p).sum(), (y * (1 - p)).sum()
                 loss = loss + 0.5 * (1 - (tp + 1) / (tp + 0.3 * fp + 0.7 * fn + 1)) ** 0.75
+        return loss
+
+    forward = torch.compile(loss_of, dynamic=False) if compiled else loss_of
+
+    def step(grey: np.ndarray, labels: np.ndarray) -> float:
+        loss = forward(torch.from_numpy(grey).to(device), torch.from_numpy(labels).to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
