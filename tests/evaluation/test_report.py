@@ -123,14 +123,17 @@ def shown_head(*args):
     return html.unescape(render_page(PACKAGE, "head.html", **head(*args)))
 
 
-def test_a_changed_preparation_is_said(report):
-    """The head names it, whatever the training settings are."""
+def test_a_changed_preparation_and_phantoms_are_said(report):
+    """The head names them, whatever the training settings are."""
     _, summary = report
     says = "Settings changed against the paper's row of that name: "
     for changes in (summary.changed_settings, {"preparation.bin": 2, "preparation.background": "log"}):
         page = shown_head(dataclasses.replace(summary, changed_settings=changes), (320, 256), "1 of 10 folds")
         assert f"{says}{', '.join(changes)}." in page and "All settings are those" not in page
     assert "preparation.bin" in summary.changed_settings
+    patients = dataclasses.replace(summary, provenance=dataclasses.replace(summary.provenance, scans="patients"))
+    warned, quiet = (head(one, (160, 128), "")["warning"] for one in (summary, patients))
+    assert warned.startswith("Phantom scans: a software check") and quiet == ""
 
 
 def test_detected_patients_do_not_stand_alone(report):
