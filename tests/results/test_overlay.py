@@ -90,6 +90,8 @@ def test_regions_are_named_thin_lines_below_the_outlines(scan):
     assert changed.any() and {tuple(pixel) for pixel in second[changed].tolist()} <= colours
     assert changed.any(axis=1).mean() > 0.5 and changed.sum() < 3 * len(changed)
     assert not changed[(first == CONTOUR).all(axis=2)].any()
+    lines = (drawn[len(bare) - 92 : len(drawn) - 92] == 0).all(axis=2).any(axis=1)
+    assert (np.diff(lines.astype(int)) == 1).sum() >= 3, "the index, the model and the names are written"
     names = drawn[len(bare) - 92 :].reshape(-1, 3)
     assert colours <= {tuple(pixel) for pixel in np.unique(names, axis=0).tolist()}
 

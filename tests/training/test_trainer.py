@@ -185,7 +185,8 @@ def test_figures_rates_and_kept_weights_of_scripted_steps(tmp_path, monkeypatch,
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
     monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.build_network.CONV_LAYERS", ("conv",))
-    changes = {"epochs": 6, "early_stopping": 2, "freeze_encoder": 1, "plateau_patience": 1, "schedule": schedule}
+    changes = {"epochs": 6, "early_stopping": 2, "freeze_encoder": 1, "schedule": schedule}
+    changes |= {"plateau_patience": 1} if schedule == "plateau" else {}
     experiment = paper_experiment("dice", **{**SETTINGS, **changes})
     rename, killed = os.replace, []
 
