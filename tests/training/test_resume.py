@@ -35,7 +35,7 @@ def trainer_in(path, **changes):
         "epochs": 4,
         "learning_rate": 1e-2,
         "encoder_weights": "none",
-        "plateau_patience": 1,
+        **({} if changes.get("schedule") == "cosine" else {"plateau_patience": 1}),
         **changes,
     }
     run = create_run(path, paper_experiment("focal-tversky-otsu", **settings), SHARDS)
