@@ -127,6 +127,7 @@ def test_a_changed_preparation_and_phantoms_are_said(report):
     """The head names them, whatever the training settings are."""
     _, summary = report
     says = "Settings changed against the paper's row of that name: "
+    assert "bone scans. 4 scans that the network had not seen, " in head(summary, (320, 256), "")["introduction"]
     for changes in (summary.changed_settings, {"preparation.bin": 2, "preparation.background": "log"}):
         page = shown_head(dataclasses.replace(summary, changed_settings=changes), (320, 256), "1 of 10 folds")
         assert f"{says}{', '.join(changes)}." in page and "All settings are those" not in page

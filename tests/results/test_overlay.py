@@ -111,12 +111,16 @@ def test_outlines_lie_around_the_pixels_of_their_view(scan):
     masks = {view: np.zeros((1024, 256), np.uint8) for view in VIEWS}
     masks["anterior"][:2, :3] = masks["anterior"][700:720, 40:70] = 1
     masks["posterior"][-2:, -3:] = masks["posterior"][500:510, 90:95] = 1
-    picture = overlay_picture(scan, make_prediction(scan, masks), (), view_pictures(scan))
+    prediction = make_prediction(scan, masks)
+    picture = overlay_picture(scan, prediction, (), view_pictures(scan))
     top = len(picture) - 92 - 2 * 1024
     for place, view in enumerate(VIEWS):
         column = 30 + place * (2 * 256 + 24)
         shown = picture[top : top + 2 * 1024, column : column + 2 * 256]
         assert np.array_equal((shown == CONTOUR).all(axis=2), outline(masks[view], 2))
+        end = 2 * (prediction.prepared.placements[view].top + 640)
+        written = (shown[end : end + 50, -110:] == 90).all(axis=2)
+        assert written[0].any() and written[8:].sum() > 50, "a line, and that nothing is segmented below"
 
 
 def test_the_thumbnail_is_marked(scan):

@@ -218,11 +218,14 @@ def test_areas_of_both_views_share_a_number_and_a_row(scan):
     for lesion, number in zip(content.result["lesions"], (1, 2, 1, 3), strict=True):
         lesion["focus"] = number
     content.result["lesions"][0] |= {"mean_probability": 0.81, "peak_probability": 0.97}
+    content.result["lesions"][3]["mean_probability"] = 0.95
     text = report_page(content)
     assert "Counted once where both views show it: 3 foci." in text
     assert re.findall(r'<td><a href="#(lesion-\d)">(\d)</a></td>\n<td data-sort="100">', text)[0] == ("lesion-1", "1")
     labels = re.findall(r'<text x="[^>]*>(\d)</text>', text)
     assert labels == ["1", "2", "1", "3"]
+    rows = re.findall(r'<tr>\n<td><a href="#lesion-\d">(\d)</a></td>\n<td data-sort', text)
+    assert rows == ["3", "1", "2"], "the most probable first, and equal ones by number"
     own = scan.anterior[300:310, 100:110]
     [figures] = re.findall(r"<td>1</td>\n<td>anterior</td>\n?<td>.*</td>\n((?:<td>.*</td>\n)+)", text)
     assert re.findall("<td>(.*)</td>", figures) == [
