@@ -6,11 +6,14 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 BFLOAT16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 """Processor flags that mean multiplication in bfloat16."""
+
+_IMPORTING = threading.Lock()
 
 
 def processor_flags(cpuinfo: str | Path = "/proc/cpuinfo") -> frozenset[str]:
@@ -78,11 +81,14 @@ def import_tensorflow(threads: int | None = None, onednn: bool = True):
     Keras is told that scikit-learn and matplotlib are not installed, unless they have been imported already: it would
     import both for `keras.wrappers` and `keras.visualization`, which this package does not use and which then do not
     work in this process. Both can be imported as ever once this returns.
+
+    Threads may call this at once: the first imports and the others wait. What other threads write to standard error
+    meanwhile is lost, but with `TF_CPP_MIN_LOG_LEVEL=0`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn)))
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _native_stderr_held() as show, _left_out("sklearn", "matplotlib"):
+    with _IMPORTING, _native_stderr_held() as show, _left_out("sklearn", "matplotlib"):
         import keras  # noqa: F401
         import tensorflow
 
