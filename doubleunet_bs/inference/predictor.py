@@ -142,7 +142,8 @@ class Predictor:
             Masks and probabilities of both raw views. In a scan without findings the masks are all 0.
 
         Raises:
-            ScanError: the scan cannot be prepared.
+            ScanError: the scan cannot be prepared. TypeError: it is no scan, but a path for instance.
+            RunError, ServerError: see `segment`.
         """
         return self.segment([self.prepare(scan)])[0]
 
