@@ -5,6 +5,7 @@ it with the same files. It may be written into DICOM results only.
 """
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Sequence
 
@@ -88,10 +89,12 @@ class SourceStudy:
     Attributes:
         values: keyword of PATIENT_AND_STUDY -> text; absent in the header or not allowed by DICOM: "".
         frames: view -> `SourceFrame`; a missing view has none.
+        source_sha256: of the files, as `BoneScan.source_sha256`.
     """
 
     values: dict[str, str]
     frames: dict[str, SourceFrame]
+    source_sha256: str
 
     @property
     def two_series(self) -> bool:
@@ -121,7 +124,10 @@ def read_source_study(sources: Sequence[Source]) -> SourceStudy:
         frames = _frames(sources, files)
         dataset = files[0][0].dataset
         values = {keyword: _value(dataset, keyword) for keyword in PATIENT_AND_STUDY}
-    return SourceStudy(values, frames)
+        content = [source.read()[0] for source in sources]
+    if frames[min(frames)].sop_instance_uid != read_identifier(dataset, "SOPInstanceUID"):
+        content.reverse()  # The anterior view comes first.
+    return SourceStudy(values, frames, hashlib.sha256(b"".join(content)).hexdigest())
 
 
 def same_patient(first: Sequence[Source], second: Sequence[Source]) -> bool | None:

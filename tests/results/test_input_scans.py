@@ -11,7 +11,7 @@ from handmade_prediction import description, make_prediction
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results.source_study import read_source_study
-from doubleunet_bs.errors import RunError, SettingsError
+from doubleunet_bs.errors import RunError, ScanError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.results.input_scans import ScanReader, choose_shard, parse_shard
@@ -38,6 +38,23 @@ def test_the_prediction_of_another_scan_is_refused(scan, tmp_path):
     with pytest.raises(ValueError, match=f"of {scan.case}, the scan is case-other"):
         write_prediction(JobSettings(tmp_path), other, make_prediction(scan))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_study_of_another_scan_is_refused(phantoms, tmp_path):
+    """Its patient would get these lesions."""
+    scan = read_scan(phantoms / "phantom_0001.dcm")
+    study = read_source_study([Source(str(phantoms / "phantom_0002.dcm"))])
+    settings = JobSettings(tmp_path, ("dicom",), keep_identity=True)
+    with pytest.raises(ScanError, match="the study is of other files than the scan"):
+        write_prediction(settings, scan, make_prediction(scan), study)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_files_are_one_study_in_either_order(phantoms, tmp_path):
+    files = write_variant(phantoms / "phantom_0001.dcm", "two-files", tmp_path / "scan")
+    scan = read_scan(files)
+    for order in (files, files[::-1]):
+        assert read_source_study([Source(str(path)) for path in order]).source_sha256 == scan.source_sha256
 
 
 def test_a_second_segmentation_belongs_to_a_whole_result(phantoms, tmp_path):
