@@ -80,7 +80,10 @@ def phantoms(tmp_path_factory):
 def scan(phantoms):
     from doubleunet_bs.scans import read_scan
 
-    return read_scan(phantoms / "phantom_0001.dcm")
+    scan = read_scan(phantoms / "phantom_0001.dcm")
+    for view in (scan.anterior, scan.posterior):
+        view.setflags(write=False)  # All tests have the same one.
+    return scan
 
 
 @pytest.fixture(scope="session")

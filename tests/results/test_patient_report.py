@@ -213,8 +213,10 @@ def test_areas_of_both_views_share_a_number_and_a_row(scan):
     mask = np.zeros((1024, 256), np.uint8)
     mask[300:310, 100:110] = 1
     mask[500:510, 120:130] = 1
+    posterior = scan.posterior.copy()
+    posterior[300, 100] = 60_000
+    scan = dataclasses.replace(scan, posterior=posterior)
     content = report_scan(scan, make_prediction(scan, {"anterior": mask, "posterior": mask}))
-    content.counts["posterior"][300, 100] = 60_000
     for lesion, number in zip(content.result["lesions"], (1, 2, 1, 3), strict=True):
         lesion["focus"] = number
     content.result["lesions"][0] |= {"mean_probability": 0.81, "peak_probability": 0.97}
