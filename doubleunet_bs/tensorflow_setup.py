@@ -59,7 +59,7 @@ def may_have_gpus(devices: Path = Path("/dev")) -> bool:
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next training step, where it would give large blocks back to the system.
 
-    Fresh memory has to be mapped page by page. That took 4 to 18 % of a step's processor time on two CPU cores, and
+    Fresh memory has to be mapped page by page. That took 3 to 17 % of a step's processor time on two CPU cores, and
     keeping it 2 to 4 % more memory. Nothing happens without glibc.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):

@@ -30,8 +30,8 @@ EARLIER_RUN = "earlier run"
 """Where weights come from whose patients nobody could compare with those of a run."""
 
 PHYSICIANS_DICE = 0.704
-"""The best agreement between physicians of the paper's hospital who marked metastases on such scans, as Dice
-coefficient: no F1 on real scans can be expected to exceed it. Source: PHYSICIANS_SOURCE."""
+"""The best agreement between physicians of the paper's hospital, as Dice coefficient, in a study of object detection
+(PHYSICIANS_SOURCE). How far it bounds an F1 of outlined pixels is not known."""
 PHYSICIANS_SOURCE = "Liao et al. 2023, doi:10.3390/diagnostics13040685"
 
 

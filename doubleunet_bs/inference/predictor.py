@@ -226,7 +226,7 @@ def open_engine(model: ModelFolder, engine: str = "auto", precision: str = "auto
         return OpenVinoEngine(exported, bfloat16)
     # For a single image in float32 oneDNN takes its slowest convolution with AVX2, since the weights are variables:
     # twice the time of TensorFlow's own (TensorFlow 2.21, tensorflow/tensorflow pull request 62646).
-    import_tensorflow(onednn=bfloat16 or not has_avx2_alone())
+    import_tensorflow(onednn=not has_avx2_alone())
     check_graph(exported / GRAPH)
     from doubleunet_bs.inference.engine_tensorflow import TensorFlowEngine
 

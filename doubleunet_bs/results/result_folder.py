@@ -18,7 +18,7 @@ from doubleunet_bs.constants import CLASS_NAMES, NON_METASTATIC, VIEWS
 from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SECOND_SEGMENTATION, SEGMENTATION
 from doubleunet_bs.dicom_results.source_study import SourceStudy
 from doubleunet_bs.display import png_bytes, region_picture
-from doubleunet_bs.errors import RunError, ScanError, os_reason
+from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import json_text, replaced_folder, write_json
 from doubleunet_bs.findings.lesion_list import (
     BODY_DEFINITION,
@@ -92,13 +92,13 @@ def write_prediction(
 
     Raises:
         RunError: something is in the way or cannot be written.
-        ScanError: "unreferable": the scan's header allows no DICOM result, or the study is of another scan.
-        ValueError: the prediction is of another scan.
+        ScanError: "unreferable": the scan's header allows no DICOM result.
+        ValueError: the prediction or the study is of another scan.
     """
     if prediction.case != scan.case:
         raise ValueError(f"the prediction is of {prediction.case}, the scan is {scan.case}: give them together")
     if study is not None and study.source_sha256 != scan.source_sha256:
-        raise ScanError(f"{scan.case}: the study is of other files than the scan: read both of the same", "unreferable")
+        raise ValueError(f"{scan.case}: the study was read from other files: give read_source_study the scan's files")
     folder = case_folder(settings.out, prediction.case, settings.overwrite)
     outputs = outputs_of(scan, settings.outputs)
     present = [view for view in VIEWS if view not in scan.missing_views]

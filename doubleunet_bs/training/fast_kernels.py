@@ -180,8 +180,7 @@ def _convolution(images, kernel):
 def kernel_gradient(images: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     """The gradient of a 3 x 3 convolution (stride 1, "same") with respect to its kernel, as three matrix products.
 
-    With AVX2 alone oneDNN's own kernel for it ("jit:avx2") reaches 17 to 42 GFLOP/s where the convolution reaches 80 to
-    100 (two cores, oneDNN 3.7.3), matrix products 50 to 90.
+    With AVX2 alone oneDNN's own kernel for it ("jit:avx2") is slower than they are: assets/docs/benchmarks.md.
 
     Args:
         images: (n, rows, columns, channels) float32, the input of the convolution.

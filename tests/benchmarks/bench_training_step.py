@@ -84,9 +84,10 @@ def own_trainer(rows: int, columns: int, precision: str, replicas=None, change=l
                 "weights": np.ones(count, np.float32),
                 "index": np.arange(count, dtype=np.int32),
             }
-            data = (
-                tf.data.Dataset.from_tensor_slices(piece).batch(count // replicas.count, drop_remainder=True).repeat()
-            )
+            data = tf.data.Dataset.from_tensors(piece)
+            if replicas.count > 1:
+                data = data.unbatch().batch(count // replicas.count, drop_remainder=True)
+            data = data.repeat()
             iterators[id(grey)] = iter(replicas.strategy.distribute_datasets_from_function(lambda context: data))
         return steps.train(iterators[id(grey)])[0]
 

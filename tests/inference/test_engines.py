@@ -102,6 +102,7 @@ def test_openvino_reports_to_nobody(tmp_path):
         ("avx2 avx512f", "auto", True),
         ("avx2 avx512f avx512_bf16", "auto", True),
         ("avx2 avx512f avx512_bf16", "float32", True),
+        ("", "auto", True),  # nothing is known of the processor
     ],
 )
 def test_tensorflow_predicts_without_onednn_on_processors_with_avx2_alone(

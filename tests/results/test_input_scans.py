@@ -11,7 +11,7 @@ from handmade_prediction import description, make_prediction
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results.source_study import read_source_study
-from doubleunet_bs.errors import RunError, ScanError, SettingsError
+from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.findings.skeleton_result import find_index
 from doubleunet_bs.results.input_scans import ScanReader, choose_shard, parse_shard
@@ -45,7 +45,7 @@ def test_the_study_of_another_scan_is_refused(phantoms, tmp_path):
     scan = read_scan(phantoms / "phantom_0001.dcm")
     study = read_source_study([Source(str(phantoms / "phantom_0002.dcm"))])
     settings = JobSettings(tmp_path, ("dicom",), keep_identity=True)
-    with pytest.raises(ScanError, match="the study is of other files than the scan"):
+    with pytest.raises(ValueError, match=f"{scan.case}: the study was read from other files"):
         write_prediction(settings, scan, make_prediction(scan), study)
     assert not list(tmp_path.iterdir())
 
