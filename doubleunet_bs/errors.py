@@ -68,12 +68,16 @@ def counted(number: int, noun: str) -> str:
 
 
 def full_disk(error: BaseException, path: str | os.PathLike) -> OSError | None:
-    """The error of a disk or quota that is full, if another one says so in its text; else None.
+    """An `OSError` for `path` if the text of `error` names a full disk or quota, else None.
 
     TensorFlow has one class for a full memory and a full disk. HDF5 adds lines of addresses and raises RuntimeError.
     """
-    found = next((number for number in (errno.ENOSPC, errno.EDQUOT) if os.strerror(number) in str(error)), None)
-    return OSError(found, os.strerror(found), str(path)) if found else None
+    number = _full(error)
+    return OSError(number, os.strerror(number), str(path)) if number else None
+
+
+def _full(error: BaseException) -> int | None:
+    return next((number for number in (errno.ENOSPC, errno.EDQUOT) if os.strerror(number) in str(error)), None)
 
 
 def os_reason(error: BaseException) -> str:
@@ -89,7 +93,8 @@ def os_reason(error: BaseException) -> str:
         if isinstance(cause, FileExistsError):
             return "a file is in the way"
         if isinstance(cause, OSError) and cause.strerror:
-            return (full_disk(cause, "") or cause).strerror or cause.strerror
+            number = _full(cause)
+            return os.strerror(number) if number else cause.strerror
         cause = cause.__cause__ or cause.__context__
     # NumPy: "262144 requested and 36736 written". Only a full disk or quota takes a part.
     return os.strerror(errno.ENOSPC) if "requested and" in str(error) else str(error) or type(error).__name__

@@ -36,7 +36,9 @@ def replace_file(path: str | os.PathLike, write: Callable[[Path], object], mode:
         raise
     except RuntimeError as cause:
         # HDF5, when it closes a file.
-        raise full_disk(cause, path) or cause from None
+        if full := full_disk(cause, path):
+            raise full from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -168,7 +170,8 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
                 path.rmdir()
             os.rename(temporary, path)
     except OSError as cause:
-        if cause.filename is None:
+        # Not the name of the temporary folder, which says nothing.
+        if cause.filename is None or Path(cause.filename).is_relative_to(temporary):
             _name(cause, path)
         raise
     finally:

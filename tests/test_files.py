@@ -94,6 +94,12 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch
     with pytest.raises(OSError) as caught, new_folder(tmp_path / "shards"):
         write(None)
     assert caught.value.filename == str(tmp_path / "shards") and not os.listdir(tmp_path)
+    with pytest.raises(OSError) as caught, new_folder(tmp_path / "shards") as folder:
+        replace_file(folder / "grey.npy", write)
+    assert caught.value.filename == str(tmp_path / "shards") and not os.listdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as caught, new_folder(tmp_path / "shards"):
+        (tmp_path / "scans.csv").read_text()
+    assert caught.value.filename == str(tmp_path / "scans.csv") and not os.listdir(tmp_path)
     with pytest.raises(OSError) as caught, replaced_folder(tmp_path / "saved_model") as folder:
         raise OSError(28, "No space left on device", str(folder / "variables"))
     assert caught.value.filename == str(tmp_path / "saved_model") and not os.listdir(tmp_path)
@@ -133,8 +139,13 @@ def test_hdf5_that_cannot_close_its_file_is_an_error_of_the_disk(tmp_path):
 
     with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: .*best\.weights\.h5'$"):
         replace_file(tmp_path / "best.weights.h5", write)
-    with pytest.raises(RuntimeError, match="another"):
-        replace_file(tmp_path / "best.weights.h5", lambda _: (_ for _ in ()).throw(RuntimeError("another")))
+
+    def fail(_):
+        raise RuntimeError("another") from KeyError("its cause")
+
+    with pytest.raises(RuntimeError, match="another") as caught:
+        replace_file(tmp_path / "best.weights.h5", fail)
+    assert isinstance(caught.value.__cause__, KeyError)
     assert not os.listdir(tmp_path)
 
 

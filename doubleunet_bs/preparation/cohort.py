@@ -103,7 +103,6 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
     regions = None if job.regions is None else Path(job.regions).absolute()
     job = dataclasses.replace(job, scans=scans, labels=labels, out=out, regions=regions)
     _check_places(job)
-    folder = job.out
     try:
         with new_folder(job.out) as folder:
             if job.public is None:
@@ -122,9 +121,7 @@ def prepare_cohort(job: CohortJob) -> CohortResult:
         else:
             job.beside("rejected.json").unlink(missing_ok=True)
     except OSError as cause:
-        # The user knows nothing of the folder that would have been renamed.
-        name = str(cause.filename or job.out).replace(str(folder), str(job.out))
-        raise BoneScanError(f"{name}: {os_reason(cause)}") from None
+        raise BoneScanError(f"{cause.filename or job.out}: {os_reason(cause)}") from None
     return result
 
 

@@ -123,7 +123,9 @@ def write_saved_model(folder: Path, network: Network, description: ModelDescript
     try:
         archive.write_out(str(folder), options=tf.saved_model.SaveOptions(save_debug_info=False), verbose=False)
     except tf.errors.ResourceExhaustedError as error:
-        raise full_disk(error, folder) or error from None
+        if full := full_disk(error, folder):
+            raise full from None
+        raise
     check_graph(folder / GRAPH)  # A new network may need an operation that is not on the list yet.
     write_json(folder / DESCRIPTION, {**description.to_json(), FILES: hash_files(folder)})
 
