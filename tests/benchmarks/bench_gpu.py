@@ -16,7 +16,6 @@ the card.
 
 import argparse
 import collections
-import contextlib
 import dataclasses
 import glob
 import os
@@ -65,10 +64,11 @@ def time_batches(step, args: argparse.Namespace, memory) -> None:
             step(grey, labels)
             times.append(time.perf_counter() - start)
         rate = batch / statistics.median(times)
+        peak = f"{memory() / 1e9:.2f} GB" if memory else "unknown"
         print(
             f"batch {batch:3}: {rate:7.1f} images a second, step {1000 * statistics.median(times):.1f} ms "
             f"({1000 * min(times):.1f} - {1000 * max(times):.1f}, {len(times)} steps), "
-            f"{rate * teraflop:.0f} TFLOP/s, peak {memory() / 1e9 if memory else 0:.2f} GB, first step {first:.0f} s, "
+            f"{rate * teraflop:.0f} TFLOP/s, peak {peak}, first step {first:.0f} s, "
             f"{'mean probability' if args.predict else 'losses'} {', '.join(f'{loss:.5f}' for loss in losses)}",
             flush=True,
         )
@@ -183,12 +183,18 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time of the first batch goes")
     parser.add_argument("--rest", action="store_true", help="measure all that is missing, and nothing else")
     args = parser.parse_args()
+    if args.compile and not args.torch:
+        parser.error("--compile needs --torch")
     if args.rest:
         size = f"--rows {args.rows} --columns {args.columns} --seconds {args.seconds}"
         for options in REST:
             print(f"\n== {options}", flush=True)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run([sys.executable, __file__, *options.split(), *size.split()], timeout=LIMIT, check=False)
+            try:
+                subprocess.run([sys.executable, __file__, *options.split(), *size.split()], timeout=LIMIT, check=True)
+            except subprocess.TimeoutExpired:
+                print(f"stopped after {LIMIT} s", flush=True)
+            except subprocess.CalledProcessError as error:
+                print(f"exit code {error.returncode}", flush=True)
         return
     from doubleunet_bs.tensorflow_setup import import_tensorflow
 
