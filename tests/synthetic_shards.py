@@ -26,17 +26,20 @@ class SyntheticCase:
 
 
 class SyntheticShards:
-    """`scans` images of `size` x `columns` pixels: a bright body, in it a brighter square lesion of 8 x 8; every sixth
-    is normal.
+    """`scans` images of `size` x `columns` pixels, square without `columns`: a bright body, in it a brighter square
+    lesion of 8 x 8; every sixth is normal.
 
     A square as bright, but outside of the body, is no lesion: brightness alone does not tell.
     """
 
-    def __init__(self, scans: int = 24, size: int = 32, seed: int = 0, patient: str = "patient", columns: int = 32):
+    def __init__(
+        self, scans: int = 24, size: int = 32, seed: int = 0, patient: str = "patient", columns: int | None = None
+    ):
+        columns = size if columns is None else columns
         rng = np.random.default_rng(seed)
         self.image_shape = (size, columns)
         self.settings = PreparationSettings()
-        self.fingerprint = f"synthetic-{scans}-{size}-{seed}-{patient}"
+        self.fingerprint = f"synthetic-{scans}-{size}-{columns}-{seed}-{patient}"
         self.key_mark = None
         self.sources = ()
         self.path = Path(f"{patient}-shards")

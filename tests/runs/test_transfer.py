@@ -65,7 +65,7 @@ def test_the_same_shards_twice_are_refused(synthetic_shards):
 
 
 def test_other_sizes_and_settings_are_refused_by_name(synthetic_shards, prostate):
-    with pytest.raises(DatasetError, match="48 x 32 pixels, .* has 32 x 32"):
+    with pytest.raises(DatasetError, match="48 x 48 pixels, .* has 32 x 32"):
         check_cohorts(synthetic_shards, SyntheticShards(size=48, patient="other"))
     prostate.settings = PreparationSettings(background="log", brightness="per_view")
     with pytest.raises(DatasetError, match="background log there, otsu here; brightness per_view there, per_scan here"):
