@@ -59,10 +59,6 @@ def dice_chart(folds: Sequence[tuple[int, Sequence[ScanScore]]]) -> Figure:
     return figure
 
 
-_LEVEL_NAMES = 2
-"""So many names of runs, each as long as that of a row of the paper, fit side by side."""
-
-
 def paired_chart(names: Sequence[str], scans: Sequence[Sequence[float | None]]) -> Figure:
     """The Dice of the same scans in several runs in %, one line a scan, the medians as bars.
 
@@ -71,7 +67,8 @@ def paired_chart(names: Sequence[str], scans: Sequence[Sequence[float | None]]) 
         scans: for each scan its Dice in each run as a fraction, None where undefined.
     """
     figure, axes = _figure(height=3.4)
-    if many := len(names) > _LEVEL_NAMES:
+    # In one line, as many letters are as wide as the picture.
+    if many := len(names) > 2 or sum(map(len, names)) > 45:
         figure.set_size_inches(max(4.4, 0.65 * len(names)), 4.4)
     values = 100 * np.array([[np.nan if value is None else value for value in dice] for dice in scans], float)
     places = np.arange(len(names))
