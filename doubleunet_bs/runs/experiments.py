@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.constants import BENIGN
 from doubleunet_bs.errors import RunError, SettingsError
@@ -89,8 +91,7 @@ class Experiment:
             mask as class 1; "mining": with the false positives of a model trained on the positive scans as class 1.
         mining_start: from which weights the training with mined negatives starts. "initial": from those that the mining
             model started from, too, so that a row with mining differs from the others in its negatives alone (the
-            paper adds the mined scans to the training set and says no more); "mined": it goes on from the
-            mining model.
+            paper adds the mined scans to the training set and says no more); "mined": from the mining model.
         transfer: train on another cohort first and start every fold from those weights (section 2.6).
         pretrain_negatives: of that cohort. "otsu": its normal scans train with their Otsu mask (the paper pre-trains
             with 100 prostate scans, of which 50 are normal), in rows with mining as well; "none": they do not take
@@ -105,8 +106,7 @@ class Experiment:
             paper calls the data set 14 times as large); "one": in one, drawn for each scan and epoch.
         pretrain_augmentation: whether the pre-training shows variants as well (no, so that Table 3
             differs from its row in Table 2 in the breast scans alone).
-        loss_classes: the classes with a loss term of their own, each once, in ascending order however they are given
-            (air has none).
+        loss_classes: the classes with a loss term of their own, each once, in any order (air has none).
         smooth: pixels added to numerator and denominator of the losses.
         alpha, beta, gamma: of the Focal Tversky loss (stated); gamma is above 0, as is one of alpha and beta.
         batch_size, epochs, learning_rate: 4, 500 and 1e-4 (stated, section 3.1). The optimiser is Adam.
@@ -116,7 +116,7 @@ class Experiment:
             improved for so many epochs (from the original Double U-Net code).
         early_stopping: stop after so many epochs without a better validation F1; 0: never, as in the paper.
         encoder_weights: "imagenet", "none" or a file.
-        head_bias: "prior": the heads start at the class frequencies of the labels; "zeros": at zero (original).
+        head_bias: "prior": heads start at the class frequencies of the training labels; "zeros": at zero (original).
         freeze_encoder: the VGG19 encoder stays as it is for so many epochs; 0: it trains from the start, as in the
             original.
         accumulate: micro-batches that a batch is taken in, to save memory. Losses and gradients are those of the
@@ -164,7 +164,9 @@ class Experiment:
 
     def __post_init__(self):
         for name, kind in get_type_hints(type(self)).items():
-            if not _is_of_kind(value := getattr(self, name), kind):
+            if isinstance(value := getattr(self, name), np.generic):
+                object.__setattr__(self, name, value := value.item())
+            if not _is_of_kind(value, kind):
                 raise SettingsError(f"{_label(name)} {value!r:.60}: must be {_KINDS[kind]}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
@@ -240,13 +242,8 @@ class Experiment:
 
     def changed_settings(self) -> dict[str, Any]:
         """The settings that differ from the experiment of the same name; all of them when there is no such one."""
-        row = EXPERIMENTS.get(self.name)
-        own = dataclasses.asdict(self)
-        return (
-            own
-            if row is None
-            else {key: own[key] for key, value in dataclasses.asdict(row).items() if own[key] != value}
-        )
+        own, row = dataclasses.asdict(self), EXPERIMENTS.get(self.name)
+        return {key: value for key, value in own.items() if row is None or value != getattr(row, key)}
 
     def public(self) -> "Experiment":
         """The same without the folders of encoder weights and start, which tell where and who users are."""
@@ -275,10 +272,8 @@ _NAME = re.compile(r"[\w .,+()=-]{1,100}")
 
 def _is_of_kind(value: Any, kind: Any) -> bool:
     """Whether a value is of the kind of a setting. A bool is no number here, a whole number is a float."""
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind in (int, bool, str):
-        return type(value) is kind
+    if kind in (int, float, bool, str):
+        return type(value) is kind or (kind is float and type(value) is int)
     return isinstance(value, list | tuple) and all(type(part) is int for part in value)
 
 
@@ -307,8 +302,12 @@ _TABLE_NOTES = (
     """What each means: python -c "help('doubleunet_bs.runs.experiments.Experiment')\"""",
 )
 _KINDS: dict[Any, str] = {
-    int: "a whole number", float: "a number", bool: "yes or no", str: "a text", tuple[int, ...]: "class numbers: 1,2",
-}  # fmt: skip
+    int: "a whole number",
+    float: "a number",
+    bool: "yes or no",
+    str: 'a text, such as "none"',
+    tuple[int, ...]: "class numbers: 1,2",
+}
 _OF_PRETRAINING = ("pretrain_epochs", "pretrain_negatives", "pretrain_augmentation")
 
 
@@ -335,7 +334,8 @@ def _check_effect(experiment: Experiment) -> None:
         (experiment.negatives == "mining", "mining (negatives=mining)", ("mining_start",)),
         (experiment.loss == "focal-tversky", "Focal Tversky (loss=focal-tversky)", ("alpha", "beta", "gamma")),
         (experiment.schedule == "plateau", "plateaus (schedule=plateau)", ("plateau_factor", "plateau_patience")),
-        (experiment.brightness_levels > 1, "levels (brightness_levels=7)", ("brightness_reach",)),
+        (experiment.brightness_levels > 1, "more brightness levels (brightness_levels=7)", ("brightness_reach",)),
+        (experiment.variants > 1, "variants (brightness_levels=7)", ("variants_per_epoch", "pretrain_augmentation")),
     )
     for field, what in ((field, what) for is_there, what, fields in needed if not is_there for field in fields):
         value = getattr(experiment, field)

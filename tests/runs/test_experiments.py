@@ -181,8 +181,7 @@ def test_impossible_settings(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
     [
-        ("encoder_weights", None, "a text"),
-        ("epochs", np.int64(3), "a whole number"),
+        ("encoder_weights", None, 'a text, such as "none"'),
         ("epochs", 3.0, "a whole number"),
         ("epochs", True, "a whole number"),
         ("learning_rate", "1e-3", "a number"),
@@ -197,7 +196,9 @@ def test_values_of_another_kind(name, value, kind):
 
 
 def test_a_number_of_numpy_is_a_number():
-    swept = paper_experiment("dice", learning_rate=np.logspace(-4, -3, 2)[0])
+    swept = paper_experiment(
+        "dice-otsu", learning_rate=np.float32(0.001), epochs=np.int64(3), transfer=np.bool_(True), loss=np.str_("dice")
+    )
     assert Experiment.from_json(json.loads(json.dumps(swept.to_json())), "x") == swept
 
 
@@ -217,7 +218,6 @@ def test_loss_classes_have_no_order():
     [
         ("dice", "pretrain_epochs=50", "pre-training"),
         ("dice-otsu", "pretrain_negatives=none", "pre-training"),
-        ("dice-mining", "pretrain_augmentation=yes", "pre-training"),
         ("dice-otsu-transfer", "mining_start=mined", "mining"),
     ],
 )
@@ -241,6 +241,7 @@ def test_a_setting_of_a_stage_that_is_not_there_is_refused(name, assignment, mis
         ("plateau_factor=0.5", "schedule=cosine", "schedule=plateau"),
         ("plateau_patience=5", "schedule=cosine", "schedule=plateau"),
         ("brightness_reach=2.0", "brightness_levels=1", "brightness_levels=7"),
+        ("variants_per_epoch=one", "flip=none", "brightness_levels=7"),
     ],
 )
 def test_a_series_over_a_setting_without_effect_is_refused(setting, without, needed):
@@ -248,6 +249,13 @@ def test_a_series_over_a_setting_without_effect_is_refused(setting, without, nee
     with pytest.raises(SettingsError, match=rf"^{setting} has no effect without .* \({needed}\); leave it out$"):
         paper_experiment("dice", **parse_changes([setting, without]))
     assert paper_experiment("dice", **parse_changes([setting, needed])).changed_settings()
+
+
+def test_a_pre_training_with_variants_needs_both():
+    for name, flip, missing in (("dice-otsu", "merged", "pre-training"), ("dice-otsu-transfer", "none", "variants")):
+        with pytest.raises(SettingsError, match=f"^pretrain_augmentation=yes has no effect without {missing} "):
+            paper_experiment(name, pretrain_augmentation=True, flip=flip)
+    assert paper_experiment("dice-otsu-transfer", pretrain_augmentation=True, flip="merged").variants == 2
 
 
 def test_one_of_alpha_and_beta_may_be_zero():
