@@ -83,22 +83,30 @@ def import_tensorflow(threads: int | None = None, onednn: bool = True):
     work in this process. Both can be imported as ever once this returns.
 
     Threads may call this at once: the first imports and the others wait. What other threads write to standard error
-    meanwhile is lost, but with `TF_CPP_MIN_LOG_LEVEL=0`.
+    meanwhile is lost, except with `TF_CPP_MIN_LOG_LEVEL=0`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", str(int(onednn)))
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with _IMPORTING, _native_stderr_held() as show, _left_out("sklearn", "matplotlib"):
+    with _IMPORTING:
+        if not {"keras", "tensorflow"} <= sys.modules.keys():
+            _import_quietly()
+    import tensorflow
+
+    if threads:
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(threads)
+    return tensorflow
+
+
+def _import_quietly() -> None:
+    with _native_stderr_held() as show, _left_out("sklearn", "matplotlib"):
         import keras  # noqa: F401
         import tensorflow
 
         # Looking for GPUs is what fails noisily on a machine that has none; where there is one, the reason is wanted.
         if not tensorflow.config.list_physical_devices("GPU") and os.path.exists("/dev/nvidia0"):
             show()
-    if threads:
-        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
-        tensorflow.config.threading.set_inter_op_parallelism_threads(threads)
-    return tensorflow
 
 
 @contextlib.contextmanager

@@ -108,21 +108,30 @@ def test_what_native_code_says_is_shown_where_the_import_fails_not_where_it_is_i
     assert capfd.readouterr().err == shown
 
 
-def test_threads_that_import_at_once_leave_standard_error_as_it_was():
-    """Each would take the file of another for the terminal, and the last to leave would put it in its place."""
+def test_threads_that_import_at_once_leave_standard_error_as_it_was(tmp_path):
+    """Each would take the file of another for the terminal, and the last to leave would put it in its place.
+
+    Nothing is redirected once TensorFlow is there.
+    """
+    (tmp_path / "keras.py").touch()
+    (tmp_path / "tensorflow.py").write_text(
+        "import os, time, types\n"
+        "places = [os.fstat(2)]\n"
+        "look = lambda kind: places.append(os.fstat(2)) or time.sleep(0.05) or ['GPU']\n"
+        "config = types.SimpleNamespace(list_physical_devices=look)\n"
+    )
     said = run(
-        "import os, sys, time, types\n"
+        "import os, sys\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "from doubleunet_bs.tensorflow_setup import import_tensorflow\n"
         "os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'\n"
-        "config = types.SimpleNamespace(list_physical_devices=lambda kind: time.sleep(0.05) or ['GPU'])\n"
-        "sys.modules['keras'] = sys.modules['tensorflow'] = types.SimpleNamespace(config=config)\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "before = os.fstat(2)\n"
         "with ThreadPoolExecutor(4) as threads:\n"
-        "    list(threads.map(lambda _: import_tensorflow(), range(4)))\n"
-        "print(os.path.samestat(os.fstat(2), before))\n"
+        "    [places, *_] = [module.places for module in threads.map(lambda _: import_tensorflow(), range(4))]\n"
+        "print(os.path.samestat(os.fstat(2), before), [os.path.samestat(place, before) for place in places])\n"
     )
-    assert said.strip() == "True"
+    assert said.strip() == "True [False, False]"
 
 
 def imported_packages() -> set[str]:
