@@ -147,7 +147,7 @@ def inspection_text(figures: dict[str, Any]) -> str:
 def inspection_line(name: str, figures: dict[str, Any] | None = None, width: int = 0) -> str:
     """One line of the table of a folder: the result of `inspection`, or without it the heads of the columns.
 
-    The names are `width` characters wide, at least 32.
+    The names are `width` characters wide, at least 32. Of a longer one the end is shown.
     """
     cells: tuple[str, ...] = ("anterior", "posterior", "body rows", "pixel mm", "gains", "warnings")
     if figures is not None:
@@ -163,7 +163,12 @@ def inspection_line(name: str, figures: dict[str, Any] | None = None, width: int
         )
     widths = (11, 11, 9, 8, 12)
     columns = [f"{cell:>{size}}" for cell, size in zip(cells, widths, strict=False)]
-    return "  ".join((f"{name:<{max(width, 32)}}", *columns, cells[-1]))
+    return "  ".join((_in_width(name, max(width, 32)), *columns, cells[-1]))
+
+
+def _in_width(path: str, width: int) -> str:
+    shown = path if len(path) <= width else "..." + path[3 - width :]
+    return f"{shown:<{width}}"
 
 
 def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
@@ -230,8 +235,7 @@ def rejection_table(rejected: "Sequence[Rejection]") -> str:
     width = min(WIDEST_PATH, max((len(file.path) for file in shown), default=4))
     lines = [f"{'FILE':<{width}}  {'REASON':<20}  WHAT TO KNOW"]
     for file in shown:
-        path = file.path if len(file.path) <= width else "..." + file.path[3 - width :]
-        lines.append(f"{path:<{width}}  {file.reason:<20}  {file.message}")
+        lines.append(f"{_in_width(file.path, width)}  {file.reason:<20}  {file.message}")
     if len(rejected) > MOST_LINES:
         lines.append(f"... and {len(rejected) - MOST_LINES} more")
     return printable("\n".join(lines))

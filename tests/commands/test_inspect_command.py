@@ -149,6 +149,8 @@ def test_a_folder_has_one_line_a_scan(phantom, file, tmp_path, capsys):
     assert figures["files"] == ["a.dcm"] and figures["views"]["anterior"]["counts"] == int(phantom.anterior.sum())
     figures["views"]["anterior"]["gain"] = 0.000712  # As of 16-bit pictures.
     assert " 0.000712, " in inspection_line("deep", figures)
+    short, long = (inspection_line(name, figures, 60) for name in ("a.dcm", "x" * 70 + "/b.dcm"))
+    assert len(short) == len(long) and short[60:] == long[60:] and long[:60] == "..." + "x" * 51 + "/b.dcm"
     assert main(["inspect", str(folder), "--png", str(tmp_path / "look.png")]) == 2
     (folder / "a.dcm").unlink()
     assert main(["inspect", str(folder)]) == 1
