@@ -201,7 +201,9 @@ def _check(
     if estimator not in ESTIMATORS:
         raise SettingsError(f"no estimator {estimator!r}: choose one of {', '.join(ESTIMATORS)}")
     if not isinstance(table, WeightTable):
-        raise SettingsError(f"weights are a {type(table).__name__}: give the table of WEIGHT_TABLES or choose_table")
+        raise SettingsError(
+            f"table is a {type(table).__name__}: give WEIGHT_TABLES[NAME] or the first value of choose_table()"
+        )
     if pixel_spacing_mm is not None and not (
         np.shape(pixel_spacing_mm) == (2,) and all(0 < value < math.inf for value in pixel_spacing_mm)
     ):

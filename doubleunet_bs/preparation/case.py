@@ -96,6 +96,7 @@ def prepare_scan(
         ScanError: another matrix ("wrong-matrix"), both views missing, no body, too few counts.
         LabelError: a mask of another shape or name, with a class above 2, or with lesions in a view that is missing.
         TypeError: something other than a scan, such as its path, or than masks by name.
+        ValueError: `missing_views` of the scan has other names than those of views, or is a text.
 
     Example:
         >>> from doubleunet_bs.phantom import make_phantom
@@ -248,9 +249,9 @@ def _check_outlines(
 def _check_views(scan: "BoneScan") -> dict[str, np.ndarray]:
     """The views that are there, of the right shape and type."""
     if not all(hasattr(scan, name) for name in VIEWS):
-        raise TypeError(f"a {type(scan).__name__} is no scan: use read_scan, or make a BoneScan")
+        raise TypeError(f"scan is a {type(scan).__name__}: give a BoneScan, such as read_scan returns")
     if not set(VIEWS).issuperset(scan.missing_views):
-        raise ScanError(f"missing views {scan.missing_views!r}: name some of {VIEWS}", "missing-view")
+        raise ValueError(f"missing_views {scan.missing_views!r}: give a tuple of names, such as ('posterior',)")
     views = {name: getattr(scan, name) for name in VIEWS if name not in scan.missing_views}
     for name, counts in views.items():
         if counts.shape != RAW_SHAPE or counts.dtype != np.uint16:

@@ -61,7 +61,7 @@ class JobSettings:
 
     def __post_init__(self):
         if isinstance(self.outputs, str) or not set(OUTPUTS).issuperset(self.outputs):
-            raise SettingsError(f"outputs {self.outputs!r}: give some of {OUTPUTS}")
+            raise SettingsError(f"outputs {self.outputs!r}: give a tuple with names of {', '.join(OUTPUTS)}")
 
     @property
     def files_file(self) -> Path:

@@ -29,7 +29,7 @@ def test_the_files_of_a_result_are_known(reader, scan):
 @pytest.mark.parametrize("outputs", ["dicom", ("pdf",)])
 def test_unknown_outputs_are_refused(tmp_path, outputs):
     """A text would be taken for a list of its letters, and nothing but result.json written."""
-    with pytest.raises(SettingsError, match="give some of"):
+    with pytest.raises(SettingsError, match="give a tuple with names of masks, overlay, "):
         JobSettings(tmp_path, outputs)
 
 
