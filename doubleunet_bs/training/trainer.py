@@ -282,7 +282,7 @@ class Trainer:
         if self.state.history:
             write_history(self.path / HISTORY, self.state.history)
         batch = f"batch {self.state.batch} of epoch {self.state.epoch + 1}"
-        print("continued   after", batch if self.state.batch else f"epoch {self.state.epoch}", flush=True)
+        print("resumed     after", batch if self.state.batch else f"epoch {self.state.epoch}", flush=True)
 
     def _candidate(self, epoch: int) -> Path:
         return self.path / f".best-{epoch:05d}.weights.h5"

@@ -120,7 +120,7 @@ def test_resumed_run_is_bit_identical(tmp_path, uninterrupted, batches, schedule
     steps = count_steps(resumed)
     assert_same(result(resumed.train(resume=True)), uninterrupted[schedule])
     place = {1: "batch 1 of epoch 1", 2: "epoch 1", 5: "batch 1 of epoch 3"}[batches]
-    assert f"continued   after {place}\n" in capsys.readouterr().out
+    assert f"resumed     after {place}\n" in capsys.readouterr().out
     # From the start again would give the same result: it is what is left that is trained.
     assert len(steps) == all_steps(resumed) - batches
     assert not (trainer.path / STATE).exists()
