@@ -16,6 +16,7 @@ from orthanc import require_program
 from PIL import Image, ImageDraw
 from pydicom.sr.codedict import codes
 
+from doubleunet_bs import __version__
 from doubleunet_bs.bsi.regions import REGIONS
 from doubleunet_bs.dicom_files.sources import Source
 from doubleunet_bs.dicom_results.result_header import LONG_AGO, header_with_identity, header_without_identity
@@ -97,7 +98,7 @@ def test_figures_of_each_lesion(phantom, tmp_path):
     assert dataset.SOPClassUID == pydicom.uid.Comprehensive3DSRStorage
     flags = (dataset.CompletionFlag, dataset.PreliminaryFlag, dataset.VerificationFlag)
     assert flags == ("COMPLETE", "PRELIMINARY", "UNVERIFIED")
-    for name, value in ((codes.DCM.AlgorithmName, "doubleunet_bs"), (codes.DCM.AlgorithmVersion, "0.1.0")):
+    for name, value in ((codes.DCM.AlgorithmName, "doubleunet_bs"), (codes.DCM.AlgorithmVersion, __version__)):
         items = find_content_items(dataset, name=name, recursive=True)
         assert [item.value for item in items] == [value] * 5
     assert dataset.ContributingEquipmentSequence[-1].DeviceUID == device_uid("ab" * 32)
