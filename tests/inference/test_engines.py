@@ -106,12 +106,12 @@ def test_openvino_reports_to_nobody(tmp_path):
     ],
 )
 def test_tensorflow_predicts_without_onednn_on_processors_with_avx2_alone(
-    exported_network, monkeypatch, flags, precision, onednn
+    trained_run, monkeypatch, flags, precision, onednn
 ):
     monkeypatch.setattr(tensorflow_setup, "processor_flags", lambda: frozenset(flags.split()))
     asked = []
     monkeypatch.setattr(predictor, "import_tensorflow", lambda onednn: asked.append(onednn))
-    open_engine(find_model(exported_network), "tensorflow", precision)
+    open_engine(find_model(trained_run / "fold_01"), "tensorflow", precision)
     assert asked == [onednn]
 
 
