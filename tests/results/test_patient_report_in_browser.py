@@ -130,7 +130,7 @@ def test_window_and_level(show, whole_result):
     for grey, view in zip(greys(), counts, strict=True):
         expected = 255 - 255 * np.clip((view - upper) / upper, 0, 1)
         assert np.abs(grey - expected).max() <= 1
-    assert page.inner_text("#window") == f"black from {2 * upper:.0f} counts, white up to {upper:.0f}"
+    assert page.inner_text("#window") == f"black at {2 * upper:.0f} counts, white at {upper:.0f}"
     page.click("#usual")
     assert all(np.array_equal(one, other) for one, other in zip(greys(), at_start, strict=True))
 

@@ -27,7 +27,7 @@ function draw() {
     context.putImageData(image, 0, 0);
   }
   const black = shown.dataset.upper * factor;
-  shown.textContent = `black from ${black.toFixed(0)} counts, white up to ${(black * part).toFixed(0)}`;
+  shown.textContent = `black at ${black.toFixed(0)} counts, white at ${(black * part).toFixed(0)}`;
 }
 
 Promise.all(canvases.map(unpack)).then(() => {
