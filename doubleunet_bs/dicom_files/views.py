@@ -273,7 +273,7 @@ def side_correlation(anterior: np.ndarray, posterior: np.ndarray) -> float:
 
 def _cells(view: np.ndarray) -> np.ndarray:
     """Counts summed over small blocks, float64."""
-    # One axis after the other, the longer one first: NumPy takes thirty times as long for both at once.
+    # One axis after the other, the longer one first: NumPy takes twenty times as long for both at once.
     rows = view.reshape(view.shape[0] // _ROWS_PER_CELL, _ROWS_PER_CELL, -1).sum(axis=1, dtype=np.uint32)
     return sum(rows[:, start::_COLUMNS_PER_CELL] for start in range(_COLUMNS_PER_CELL)).astype(np.float64)
 

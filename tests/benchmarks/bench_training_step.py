@@ -11,7 +11,7 @@ and `train_on_batch`. PyTorch: an equal network, channels_last, fused Adam. A st
 
 `--apart` runs each way in a process of its own, three steps that do not count and five that do. Only so this project
 keeps freed memory for the next step, as it does in training, but with `--give-back`: the setting holds for a whole
-process.
+process. `--one NAME` is one such process: it prints the seconds and the processor seconds of a step.
 
 `--profile` prints where the time of this project's step goes, by kind of operation.
 
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME", help="; ".join(WAYS))
     parser.add_argument("--apart", action="store_true")
-    parser.add_argument("--give-back", action="store_true")
+    parser.add_argument("--give-back", action="store_true", help="do not keep freed memory")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="mixed_bfloat16")

@@ -22,6 +22,7 @@ from doubleunet_bs.dicom_files.views import (
     MIRRORED_WARNING,
     SAME_WARNING,
     STEPS,
+    _cells,
     check_views,
     clues_of_frames,
     distinguish,
@@ -315,6 +316,14 @@ def test_a_symmetric_body_is_not_reported():
     other[200:300, 120:136] = 50
     assert side_correlation(symmetric, other) == 0
     assert check_views(symmetric, other) == []
+
+
+def test_counts_are_summed_over_blocks_of_8_rows_and_2_columns():
+    """Of the largest counts as well, whose sums are beyond 16 bits."""
+    view = np.zeros((16, 4), np.uint16)
+    view[:8, :2] = 65_535
+    view[15, 2:] = 1, 2
+    assert _cells(view).tolist() == [[16 * 65_535, 0], [0, 3]]
 
 
 def test_identical_views_are_refused(tmp_path):
