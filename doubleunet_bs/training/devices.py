@@ -188,7 +188,8 @@ a GPU (H200, batch 4 and 8) was 11 to 15 % below `memory_needed`, with the kerne
 CPU_BYTES_PER_PIXEL = {"float32": 9_200, "mixed_bfloat16": 4_800, "mixed_float16": 7_200}
 """The same with the kernels of `training.fast_kernels`, which float16 does not have."""
 AVX2_BYTES_PER_PIXEL = 1_000
-"""Further ones of the kernel gradients with AVX2 alone, which hold shifted copies of a layer's maps. Calculated."""
+"""Further ones of the kernel gradients with AVX2 alone, which hold shifted copies of a layer's maps. Calculated. In all
+10,200 a pixel were measured on an EPYC 7003, at 320 x 256."""
 CONSTANT_BYTES = 1.5e9
 
 

@@ -172,7 +172,9 @@ def _convolution(images, kernel):
         of_images = tf.raw_ops.Conv2DBackpropInput(
             input_sizes=tf.shape(images), filter=kernel, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"
         )
-        return of_images, kernel_gradient(images, upstream)
+        # Otherwise the copies of all layers' maps would be made in the forward pass, and held until they are needed.
+        with tf.control_dependencies([upstream]):
+            return of_images, kernel_gradient(images, upstream)
 
     return tf.nn.conv2d(images, kernel, 1, "SAME"), gradients
 

@@ -41,16 +41,22 @@ Segment = Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
 """(rows, columns) uint8 grey image -> (rows, columns, 3) probabilities, or the metastatic probability and the mask."""
 
 
+def open_tensorflow() -> None:
+    """With oneDNN where `predict` uses it, which is TensorFlow's own default as well on most processors."""
+    from doubleunet_bs.tensorflow_setup import has_avx2_alone, import_tensorflow
+
+    import_tensorflow(onednn=not has_avx2_alone())
+
+
 def make_files(folder: Path, size: int) -> None:
     """A phantom as DICOM file, and the network in the formats that the ways read."""
+    open_tensorflow()
+    import keras
+
     from doubleunet_bs.network import double_unet
     from doubleunet_bs.phantom import make_phantom
     from doubleunet_bs.phantom.dicom import write_dicom
     from doubleunet_bs.preparation.settings import PreparationSettings
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-    import_tensorflow()
-    import keras
 
     write_dicom(make_phantom(0, 0, "breast", True), folder / "scan.dcm")
     settings = PreparationSettings(bin=BIN[size])
@@ -90,9 +96,7 @@ def export_foreign(folder: Path) -> None:
 
     By way of PyTorch: ONNX Runtime computes in its layout, and Keras' own exporter took more than 11 GB.
     """
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-    import_tensorflow()
+    open_tensorflow()
     import keras
 
     model = keras.models.load_model(folder / "model.keras")
@@ -123,9 +127,7 @@ def export_foreign(folder: Path) -> None:
 
 
 def keras_predict(folder: Path) -> Segment:
-    from doubleunet_bs.tensorflow_setup import import_tensorflow
-
-    import_tensorflow()
+    open_tensorflow()
     import keras
 
     model = keras.models.load_model(folder / "model.keras")

@@ -241,6 +241,27 @@ def test_with_avx2_alone_convolutions_in_float32_become_products(monkeypatch):
         np.testing.assert_allclose(other, one, rtol=1e-4)
 
 
+def test_products_copy_no_maps_before_the_gradient_is_there():
+    """The graph would make the copies in the forward pass of every layer, and hold them all."""
+
+    @tf.function(autograph=False)
+    def gradients(images, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            total = tf.reduce_sum(fast_kernels._convolution(images, kernel) ** 2)
+        return tape.gradient(total, kernel)
+
+    graph = gradients.get_concrete_function(tf.ones((2, 8, 8, 3)), tf.ones((3, 3, 3, 4))).graph
+    operations = graph.get_operations()
+    needed = {}
+    for operation in operations:  # In the order they were made: what an operation needs comes before it.
+        before = [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+        needed[operation.name] = {one.name for one in before}.union(*(needed[one.name] for one in before))
+    (convolution,) = (operation.name for operation in operations if operation.type == "Conv2D")
+    copies = [operation.name for operation in operations if operation.type in ("Pad", "ConcatV2")]
+    assert copies and all(convolution in needed[name] for name in copies)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not can_train_in("bfloat16"), reason="no convolution in bfloat16 works here")
 def test_as_near_to_float32_in_bfloat16_as_keras():
