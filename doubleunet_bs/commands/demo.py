@@ -32,7 +32,7 @@ EXPERIMENT = "focal-tversky-otsu"
 PATIENTS = 130
 POSITIVE_FRACTION = 0.9  # as in the paper: 90 of 100
 BIN = 4
-# Five to ten minutes on two cores: 12 epochs where the processor multiplies bfloat16, 6 elsewhere.
+# Eight to fourteen minutes on two cores: 12 epochs where the processor multiplies bfloat16, 6 elsewhere.
 EPOCHS_FAST, EPOCHS = 12, 6
 # Differences from the paper's row, chosen for some hundred training steps instead of many thousand.
 SETTINGS: dict[str, Any] = {
