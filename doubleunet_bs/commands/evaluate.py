@@ -2,7 +2,7 @@
 
 Computes precision, sensitivity and F1 of metastatic pixels and lesions on the test scans of each fold, and compares
 them with the best single intensity threshold on the same scans: the minimum a model has to beat.
-Predictions are kept, so a second call takes seconds. The first takes 0.6 to 2.5 seconds per scan on two CPU cores.
+Predictions are kept, so a second call takes seconds. The first takes 0.6 to 7 seconds per scan on two CPU cores.
 With several runs on the same folds, compares them scan by scan. With --ensemble, scores the average of all folds on
 scans outside of the cross-validation.
 

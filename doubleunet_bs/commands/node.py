@@ -4,12 +4,13 @@ CONFIG is a TOML file, for instance:
 
   spool = "/var/lib/doubleunet-bs"      # received files, results, queue: patient data, for the node's account only
   model = "/models/fold_01"             # a fold or an exported model; with `server`, its name there
-  # skeleton = "/models/skeleton"       # model of the skeleton: the Bone Scan Index, too (weights = its table)
+  # skeleton = "/models/skeleton"       # model of the skeleton: adds the Bone Scan Index
+  # weights = "icrp110-female"          # its weight table (default: icrp110 by the sex of the patient)
   # engine = "openvino"                 # as in `predict`
   # server = "grpc://gpu:8500"
-  # quiet_seconds = 120                 # a study is segmented when nothing of it has come for so long
+  # quiet_seconds = 120                 # seconds without a new file before a study is segmented
   # allow_missing_view = false
-  # keep_days = 7                       # then the files of a finished study are removed
+  # keep_days = 7                       # then files and results of a finished study are removed
   # min_free_mb = 1024                  # below this, scans are refused (status A700)
 
   [receive]
@@ -23,7 +24,7 @@ CONFIG is a TOML file, for instance:
   # [watch]                             # another source: copies of new files are taken
   # folder = "/data/export"
 
-  [[send]]                              # none: results stay in the spool
+  [[send]]                              # none: results stay in the spool for keep_days
   ae_title = "PACS"
   host = "10.0.0.2"
   port = 104

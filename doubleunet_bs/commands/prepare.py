@@ -5,9 +5,9 @@ rows below the knees and merges both views to 640 x 512, as in the paper. SHARDS
 
 Annotations of S.dcm are S_anterior.json and S_posterior.json (drawn on the raw views), or S.json (drawn on both raw
 views side by side, or on the prepared image). PNG masks of the same names are also accepted. patients.csv in the
-labels folder has the columns scan, patient, cancer, metastases: it says who is who and which scans are normal. A scan
-in two files has two names: either may stand in the table, and each file has its FILE.json. If scans in several folders
-have the same name, call them FOLDER/S in the table, with annotations in LABELS/FOLDER.
+labels folder has the columns scan, patient, cancer, metastases: it says whose the scans are and which are normal. A
+scan in two files has two names: either may stand in the table, and each file has its FILE.json. If scans in several
+folders have the same name, call them FOLDER/S in the table, with annotations in LABELS/FOLDER.
 
 All problems are listed at once. With any, `prepare` writes nothing until you fix the listed files or pass
 --skip-invalid. An interrupted run starts again from the beginning.
@@ -87,8 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--benign",
         choices=("non-metastatic", "own"),
         default="non-metastatic",
-        help="class of outlined lesions that are not metastatic: that of all such uptake, as in the paper, or one of "
-        'their own; with "own" the label benign is known, too (default %(default)s)',
+        help='class of outlined lesions that are not metastatic: "non-metastatic" (1), as in the paper, or "own", a '
+        "class of their own (3); then the label benign is known, too (default %(default)s)",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="shard folder to write")
@@ -133,7 +133,7 @@ def add_preparation_options(parser: argparse.ArgumentParser, backgrounds: tuple[
         type=int,
         choices=(1, 2, 4),
         default=1,
-        help="sum the counts of 2 x 2 or 4 x 4 pixels (default 1: of none, as in the paper)",
+        help="sum the counts of 2 x 2 or 4 x 4 pixels (default 1: no summing, as in the paper)",
     )
     return group
 

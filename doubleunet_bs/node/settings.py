@@ -92,7 +92,7 @@ class NodeSettings:
         skeleton: model of the skeleton for the Bone Scan Index, named like `model`; None for none.
         weights: name of its weight table; None chooses by the sex in the header.
         allow_missing_view: segment studies with one view.
-        quiet_seconds: a study is segmented when nothing of it has come for so long.
+        quiet_seconds: seconds without a new file before a study is segmented.
         keep_days: files of a study that is done are removed after so many days.
         min_free_mb: with less free space in the spool, scans are refused.
         receive: where scans come in; None without.
