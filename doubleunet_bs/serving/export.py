@@ -9,8 +9,9 @@ Endpoints, all for any number of scans (`inference.engines` has their types and 
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -106,22 +107,23 @@ def write_saved_model(folder: Path, network: Network, description: ModelDescript
     Raises:
         OSError: the disk or a quota is full.
     """
-    archive = keras.export.ExportArchive()
-    # No archive.track(network): the endpoint brings its variables along, and tracking them as well writes each of them
-    # twice (Keras 3.15: 234 MB instead of 117 MB).
-    segment = segmentation_function(network)
-    archive.add_endpoint(ENDPOINT, segment, input_signature=[image_signature(*description.image_shape)])
-    if has_raw_counts(description.image_shape, description.preparation):
-        raw = raw_counts_function(segment, description.preparation)
-        archive.add_endpoint(RAW_ENDPOINT, raw, input_signature=[counts_signature()])
     text = json.dumps(description.to_json())
-    archive.add_endpoint(
-        DESCRIPTION_ENDPOINT,
+    # Each is traced once. `keras.export.ExportArchive` traces each to list its variables, and TensorFlow again to save.
+    functions = {ENDPOINT: _traced(segmentation_function(network), image_signature(*description.image_shape))}
+    if has_raw_counts(description.image_shape, description.preparation):
+        raw = raw_counts_function(functions[ENDPOINT], description.preparation)
+        functions[RAW_ENDPOINT] = _traced(raw, counts_signature())
+    functions[DESCRIPTION_ENDPOINT] = _traced(
         lambda query: {DESCRIPTION_OUTPUT: tf.fill(tf.shape(query), tf.constant(text))},
-        input_signature=[tf.TensorSpec((None,), tf.uint8, name=DESCRIPTION_INPUT)],
+        tf.TensorSpec((None,), tf.uint8, name=DESCRIPTION_INPUT),
     )
+    saved = tf.Module()
+    for name, function in functions.items():
+        setattr(saved, name, function)
+    saved.weights = functions[ENDPOINT].variables
     try:
-        archive.write_out(str(folder), options=tf.saved_model.SaveOptions(save_debug_info=False), verbose=False)
+        options = tf.saved_model.SaveOptions(save_debug_info=False)
+        tf.saved_model.save(saved, str(folder), signatures=functions, options=options)
     except tf.errors.ResourceExhaustedError as error:
         if full := full_disk(error, folder):
             raise full from None
@@ -140,3 +142,8 @@ def _load_network(trained: TrainedFold) -> keras.Model:
             f"but the run prepares {prepared[0]} x {prepared[1]}"
         )
     return network
+
+
+def _traced(function: Callable[..., Any], signature: tf.TensorSpec) -> Any:
+    """The graph of an endpoint, a `ConcreteFunction`. Another endpoint can call it."""
+    return tf.function(function, input_signature=[signature], autograph=False).get_concrete_function()
