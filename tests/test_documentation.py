@@ -1,7 +1,7 @@
 """README and assets/docs: every command runs, every Python example runs, every file they name is there.
 
 The commands run as written, in one folder per page, from top to bottom. Training is shortened by options, and the
-network is replaced by one that compares grey levels with a threshold. Benchmarks only show that they know the options.
+network is replaced by one convolution, whatever its number of classes. Benchmarks only show that they know the options.
 What needs Docker, Slurm or Kubernetes is not run, but the files it names must exist.
 """
 
@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from intensity_run import intensity_model
+from intensity_run import intensity_model, make_run, region_model
 from PIL import Image
 from public_layouts import write_masks, write_paraguay, write_pictures, write_skeletons
-from small_network import small_network
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.phantom import make_cohort
@@ -32,8 +31,6 @@ DOCS = ROOT / "assets" / "docs"
 PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.glob("*.md") if page.name != "hospital.md")]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHORT = ["--epochs", "1", "--folds", "3", "--encoder-weights", "none"]
-POOR = ["--force"]
-"""The network of one convolution finds next to nothing."""
 NOT_RUN = ("docker", "kubectl", "sbatch", "mkdir")
 
 
@@ -47,7 +44,7 @@ def desk(tmp_path_factory):
     """The folders that the pages talk of: exports of two cohorts with their annotations, and one annotated scan."""
     folder = tmp_path_factory.mktemp("desk")
     for name, cancer, seed in (("", "breast", 1), ("prostate_", "prostate", 2), ("other_", "breast", 3)):
-        cohort = make_cohort(folder / "made", 8, cancer=cancer, positive_fraction=0.75, seed=seed)
+        cohort = make_cohort(folder / "made", 5, cancer=cancer, positive_fraction=0.8, seed=seed)
         shutil.move(cohort / "scans", folder / f"{name}export")
         shutil.move(cohort / "labels", folder / f"{name}labels")
         shutil.rmtree(cohort)
@@ -64,27 +61,27 @@ def desk(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained_desk(desk, tmp_path_factory, tensorflow):
-    """The same after `prepare` and `train`: where every page but the README begins."""
+    """The same after `prepare` and with trained runs: where every page but the README begins."""
+    from doubleunet_bs.runs.run_folder import open_run
+    from doubleunet_bs.serving.export import export_fold
+
     folder = tmp_path_factory.mktemp("trained_desk") / "desk"
     shutil.copytree(desk, folder)
-    with contextlib.chdir(folder), small_networks():
+    with contextlib.chdir(folder):
         for name in ("", "prostate_", "other_"):
             shards = {"": "shards", "prostate_": "prostate", "other_": "other_shards"}[name]
             prepare = f"prepare --scans {name}export --labels {name}labels --out {shards} --key shards.identities.json"
             assert main(shlex.split(prepare)) == 0
-        for fold, run_folder, experiment in (
-            ("1", "run", "focal-tversky-otsu"),
-            ("2", "run", "focal-tversky-otsu"),
-            ("1", "run_dice", "dice-otsu"),
-        ):
-            train = f"train --data shards --run {run_folder} --experiment {experiment} --fold {fold}"
-            assert main(shlex.split(train) + SHORT) == 0
+        make_run(Path("run"), Path("shards"), folds=(1, 2))
+        make_run(Path("run_dice"), Path("shards"), folds=(1,), experiment="dice-otsu")
+        for run_folder, fold in (("run", 1), ("run", 2), ("run_dice", 1)):
+            export_fold(open_run(run_folder), fold)
     return folder
 
 
 def short_network(shape, classes=3, *args, **kwargs):
-    """One convolution, whose scores are known; for more classes than three a few."""
-    return intensity_model(*shape[:2]) if classes <= 3 else small_network(shape, classes)
+    """One convolution."""
+    return region_model(*shape[:2], 1) if classes > 4 else intensity_model(*shape[:2], classes=classes)
 
 
 @contextlib.contextmanager
@@ -154,7 +151,7 @@ def run(line: str) -> None:
         assert words[0] == "doubleunet-bs", line
         with model_server(" ".join(words)) as answered:
             words = shlex.split(answered)
-            options = {"train": SHORT, "demo": [*SHORT, "--patients", "10"], "ensemble": POOR, "serve-package": POOR}
+            options = {"train": SHORT, "demo": [*SHORT, "--patients", "10"]}
             short = options.get(words[1], [])
             if words[1] == "train" and {"bs80k_shards", "bs80k_skeleton_shards", "bs80k_benign_shards"} & {*words}:
                 short = [*SHORT[:2], *SHORT[4:]]  # the published split is one fold
