@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from intensity_run import SETTINGS, make_run, make_shards
+from intensity_run import SETTINGS, intensity_model, make_run, make_shards
 from PIL import Image
 from public_layouts import write_masks, write_pictures
 
@@ -106,17 +106,20 @@ def test_settings_and_shards_of_before_stay_readable(tmp_path):
     assert "benign_pixels" not in record.to_json() and record.benign_pixels == 0
 
 
+def four_classes(shape, classes, *args, **kwargs):
+    assert classes == 4
+    return intensity_model(*shape[:2], classes=4)
+
+
 @pytest.fixture(scope="module")
 def public(tmp_path_factory):
     """Public masks, prepared with a benign class, and one epoch of training."""
-    from small_network import small_network
-
     root = tmp_path_factory.mktemp("public")
     pictures, masks = write_pictures(root / "pictures"), write_masks(root / "masks")
     arguments = ["--dataset", "bs80k-masks", "--scans", str(pictures), "--labels", str(masks), "--bin", "4"]
     assert main(["prepare", *arguments, "--benign", "own", "--out", str(root / "shards")]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.build_network.double_unet", small_network)
+        patch.setattr("doubleunet_bs.training.build_network.double_unet", four_classes)
         train = ["train", "--data", str(root / "shards"), "--run", str(root / "run"), "--fold", "1"]
         short = ["--epochs", "1", "--encoder-weights", "none", "--batch-size", "2"]
         assert main([*train, "--experiment", "focal-tversky-otsu", *short]) == 0

@@ -306,9 +306,13 @@ def test_from_folder_to_report_in_two_commands(bs80k_shards, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_skeletons_from_folder_to_report(skeletons, tmp_path, monkeypatch):
-    from small_network import small_network
+    from intensity_run import region_model
 
-    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", small_network)
+    def regions(shape, classes, *args, **kwargs):
+        assert classes == 13
+        return region_model(*shape[:2], 1)
+
+    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", regions)
     run = tmp_path / "run"
     train = ["train", "--data", str(skeletons[1]), "--run", str(run), "--experiment", "skeleton", "--fold", "1"]
     assert main([*train, "--epochs", "1", "--encoder-weights", "none"]) == 0
