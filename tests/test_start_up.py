@@ -76,16 +76,21 @@ def test_training_imports_no_scikit_learn_and_leaves_what_was_hidden_importable(
     assert said.splitlines() == ["[]", "sklearn matplotlib"]
 
 
-@pytest.mark.slow
-def test_what_was_imported_before_stays():
-    said = run(
-        "import matplotlib\n"
-        "from doubleunet_bs.tensorflow_setup import import_tensorflow\n"
-        "import_tensorflow()\n"
-        "import sys\n"
-        "print(sys.modules['matplotlib'] is matplotlib)\n"
+def test_what_was_imported_before_stays(tmp_path):
+    """Stand-ins of TensorFlow and Keras: what stays and what is hidden is up to `import_tensorflow`."""
+    (tmp_path / "keras.py").write_text("import sys\nseen = [sys.modules[name] for name in ('matplotlib', 'sklearn')]\n")
+    (tmp_path / "tensorflow.py").write_text(
+        "import types\nconfig = types.SimpleNamespace(list_physical_devices=lambda kind: ['GPU'])\n"
     )
-    assert said.strip() == "True"
+    said = run(
+        "import sys, matplotlib\n"
+        "from doubleunet_bs.tensorflow_setup import import_tensorflow\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import_tensorflow()\n"
+        "import keras\n"
+        "print(keras.seen == [matplotlib, None], sys.modules['matplotlib'] is matplotlib, 'sklearn' in sys.modules)\n"
+    )
+    assert said.strip() == "True True False"
 
 
 @pytest.mark.parametrize(("asked", "chosen", "found"), [(True, None, "1"), (False, None, "0"), (False, "1", "1")])
