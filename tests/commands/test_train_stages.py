@@ -137,8 +137,9 @@ def test_cohorts_with_different_keys_need_a_confirmation(tmp_path, cohorts, smal
         open_run(path)
 
 
-@pytest.mark.slow
-def test_one_image_at_a_time_is_warned_of(tmp_path, cohorts, small_network, capsys):
+def test_one_image_at_a_time_is_warned_of(tmp_path, cohorts, monkeypatch, capsys):
+    """Before the training, which is left out."""
+    monkeypatch.setattr("doubleunet_bs.training.run_training.train_fold", lambda run, *others: run.fold_path(1))
     common = ["--data", cohorts[0], "--experiment", "dice", "--folds", 3, "--epochs", 1, "--encoder-weights", "none"]
     said = []
     for options in (
@@ -147,7 +148,9 @@ def test_one_image_at_a_time_is_warned_of(tmp_path, cohorts, small_network, caps
         ["--batch-size", 4, "--accumulate", 2],
     ):
         assert run(*common, "--run", tmp_path / str(len(said)), "--fold", 1, *options) == 0
-        said.append("warning     one image at a time" in capsys.readouterr().out)
+        printed = capsys.readouterr().out
+        assert "devices     " in printed
+        said.append("warning     one image at a time" in printed)
     assert said == [True, True, False]
 
 
