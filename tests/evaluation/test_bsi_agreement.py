@@ -15,6 +15,7 @@ from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.dataset.joined_shards import SkeletonDataset
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.bsi_agreement import IndexAgreement, ScanIndex, evaluate_with_skeleton
+from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.tables import table_text
 from doubleunet_bs.inference import Predictor
 from doubleunet_bs.phantom import make_cohort
@@ -23,6 +24,7 @@ from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.scans import read_scan
 
 SKULL, STERNUM = 1, 5
+QUIET = EvaluationSettings(pictures=False, show_progress=False)
 
 
 def make_skeleton_run(path, shards, region=SKULL, folds=(1, 2, 3)):
@@ -55,7 +57,7 @@ def cohort(tmp_path_factory, tensorflow):
 
 def compare(cohort, tmp_path, skeleton="skeleton", **others):
     run = shutil.copytree(cohort / "lesions", tmp_path / "run")
-    others = {"report": False, "settings": None} | others
+    others = {"report": False, "settings": QUIET} | others
     return run, evaluate_with_skeleton(run, cohort / skeleton, **others)[1]
 
 
@@ -197,17 +199,20 @@ def test_scans_that_no_fold_tests_are_left_out_and_too_few_have_no_agreement(coh
 def test_lesions_with_a_benign_class_have_the_same_index(cohort, tmp_path):
     """`--benign own` changes labels alone; images that were prepared differently are refused."""
     own = {"classes": 4, "loss_classes": (1, 2, 3)}
-    for name, prepared, trained in (("benign", {"benign": "own"}, own), ("per_view", {"brightness": "per_view"}, {})):
+    for name, prepared, trained, folds in (
+        ("benign", {"benign": "own"}, own, (1, 2, 3)),
+        ("per_view", {"brightness": "per_view"}, {}, (1,)),
+    ):
         settings = PreparationSettings(bin=4, **prepared)
         assert prepare_cohort(CohortJob(cohort / "scans", cohort / "labels", tmp_path / name, settings)).written
-        make_run(tmp_path / f"{name}_run", tmp_path / name, folds=(1, 2, 3), experiment="dice", **trained)
-    _, found = evaluate_with_skeleton(tmp_path / "benign_run", cohort / "skeleton", report=False)
+        make_run(tmp_path / f"{name}_run", tmp_path / name, folds=folds, experiment="dice", **trained)
+    _, found = evaluate_with_skeleton(tmp_path / "benign_run", cohort / "skeleton", report=False, settings=QUIET)
     usual = compare(cohort, tmp_path)[1]
     # Cases are named by another key.
     values, expected = (sorted(dataclasses.astuple(scan)[1:] for scan in one.scans) for one in (found, usual))
     assert values == expected and len(values) == 4
     with pytest.raises(RunError, match=r"prepared with other settings than the run's scans \(brightness\)"):
-        evaluate_with_skeleton(tmp_path / "per_view_run", cohort / "skeleton", report=False)
+        evaluate_with_skeleton(tmp_path / "per_view_run", cohort / "skeleton", report=False, settings=QUIET)
 
 
 @pytest.mark.slow
