@@ -15,6 +15,7 @@ from doubleunet_bs.bsi.agreement import agreement
 from doubleunet_bs.dataset.joined_shards import SkeletonDataset
 from doubleunet_bs.errors import RunError, SettingsError
 from doubleunet_bs.evaluation.bsi_agreement import IndexAgreement, ScanIndex, evaluate_with_skeleton
+from doubleunet_bs.evaluation.evaluate import evaluate_run
 from doubleunet_bs.evaluation.scorer import EvaluationSettings
 from doubleunet_bs.evaluation.tables import table_text
 from doubleunet_bs.inference import Predictor
@@ -40,7 +41,7 @@ def make_skeleton_run(path, shards, region=SKULL, folds=(1, 2, 3)):
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory, tensorflow):
-    """Four phantoms with metastases and skeletons, a run of lesions and one of the skeleton."""
+    """Four phantoms with metastases and skeletons, a run of lesions, which keeps its predictions, and a skeleton's."""
     folder = make_cohort(tmp_path_factory.mktemp("agreement") / "phantoms", 4, positive_fraction=1, seed=5)
     job = CohortJob(
         folder / "scans",
@@ -52,6 +53,7 @@ def cohort(tmp_path_factory, tensorflow):
     assert prepare_cohort(job).written
     make_run(folder / "lesions", folder / "shards", folds=(1, 2, 3), experiment="dice")
     make_skeleton_run(folder / "skeleton", folder / "shards")
+    evaluate_run(folder / "lesions", settings=QUIET, report=False)
     return folder
 
 
