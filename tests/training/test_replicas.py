@@ -30,7 +30,7 @@ def save(found, weights):
 """
 
 # Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches divide evenly, unevenly and
-# not at all.
+# not at all; one compiled step takes them all. The Dice loss here, the other one below.
 GRADIENTS = (
     START
     + """
@@ -49,38 +49,47 @@ def network(synchronized):
     heads = {name: keras.layers.Conv2D(3, 1, activation="softmax", name=name)(x) for name in ("output1", "output2")}
     return keras.Model(image, heads)
 
-found = {}
-for name, sizes in (("dice", (3,)), ("focal-tversky", (1, 4))):
-    for size in sizes:
-        with replicas.strategy.scope():
-            model = network(synchronized=count > 1 and guard != "no synchronisation")
-            optimizer = keras.optimizers.SGD(0.5)
-            optimizer.build(model.trainable_variables)
-        steps = steps_module.Steps(model, optimizer, steps_module.make_loss(paper_experiment(name)), replicas)
-        batches = training_micro_batches(shards, EpochPlan(range(size), size, seed=0), range(1), count)
-        dataset = replicas.strategy.distribute_datasets_from_function(lambda context: batches)
-        loss, counts, _ = steps.train(iter(dataset))
-        found[f"{name} {size} loss"], found[f"{name} {size} counts"] = loss, counts
-        found |= {f"{name} {size} {weight.path}": keras.ops.convert_to_numpy(weight.value) for weight in model.weights}
+with replicas.strategy.scope():
+    model = network(synchronized=count > 1 and guard != "no synchronisation")
+    optimizer = keras.optimizers.SGD(0.5)
+    optimizer.build(model.trainable_variables)
+steps = steps_module.Steps(model, optimizer, steps_module.make_loss(paper_experiment("dice")), replicas)
+start, found = model.get_weights(), {}
+for size in (3, 1, 4):
+    model.set_weights(start)
+    batches = training_micro_batches(shards, EpochPlan(range(size), size, seed=0), range(1), count)
+    dataset = replicas.strategy.distribute_datasets_from_function(lambda context: batches)
+    found[f"{size} loss"], found[f"{size} counts"], _ = steps.train(iter(dataset))
+    found |= {f"{size} {weight.path}": keras.ops.convert_to_numpy(weight.value) for weight in model.weights}
 save(found, [])
 """
 )
 
 # Ten scans in batches of four: the last batch has two, with four replicas one image each, half weighted. Five to
-# validate: the last batch leaves all replicas but one empty. Every kind of layer, Adam.
+# validate: the last batch leaves all replicas but one empty. Adam. A network with what the replicas share, normalised
+# maps and a mean over each image, and with both outputs: compiling takes the time, once for each replica.
 EPOCHS = (
     START
     + """
 import dataclasses
 from pathlib import Path
 import doubleunet_bs.training.build_network as build_module
-from small_network import small_network
+from doubleunet_bs.network.layers import Normalisation, class_head, conv_block, multiply_by_classes, upsample_concat
 from doubleunet_bs.runs.history import read_history
 from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.training_state import TrainingTask
-build_module.double_unet = small_network
+
+def network(shape, classes=3, encoder_weights=None, head_bias=None, synchronized=False, bn_momentum=0.9):
+    image = keras.Input(shape)
+    skip = conv_block(image, 8, "encoder", Normalisation(bn_momentum, synchronized))
+    x = upsample_concat(keras.layers.MaxPooling2D(2)(skip), [skip], "decoder")
+    output1 = class_head(x, classes, "output1")
+    x = keras.layers.Concatenate()([x, multiply_by_classes(image, output1, "link")])
+    return keras.Model(image, {"output1": output1, "output2": class_head(x, classes, "output2")})
+
+build_module.double_unet = network
 experiment = paper_experiment(
-    "focal-tversky-otsu", epochs=6, learning_rate=1e-2, encoder_weights="none", bn_momentum=0.9)
+    "focal-tversky-otsu", epochs=6, learning_rate=3e-2, encoder_weights="none", bn_momentum=0.9)
 task = TrainingTask(Path(sys.argv[2]).with_suffix(""), "replicas", experiment, SyntheticShards(scans=20),
                     list(range(10)), [12, 13, 14, 15, 18])
 trainer = Trainer(task, dataclasses.replace(replicas, precision=sys.argv[3]), show_progress=False)
