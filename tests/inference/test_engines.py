@@ -35,21 +35,24 @@ def trained(tmp_path_factory, tensorflow):
 
     shards = SyntheticShards(scans=4)
     keras.utils.set_random_seed(1)
-    model = double_unet((32, 32, 3), head_bias=np.log([0.3, 0.65, 0.05]), bn_momentum=0.7)
-    image = network_input(shards._grey)
+    # Network 2's decoder alone is trained, which is enough for these images. It is compiled alone as well, which saves
+    # most of the time. With momentum 0 the moving averages are those of these images.
+    model = double_unet((32, 32, 3), head_bias=np.log([0.3, 0.65, 0.05]), bn_momentum=0.0)
+    concatenated = [model.get_layer(f"decoder2_level{level}_concat").input[1:] for level in (1, 2, 3, 4)]
+    before = [model.get_layer("decoder2_level1_up").input, *(skip for skips in concatenated for skip in skips)]
+    maps = keras.Model(model.input, before)(network_input(shards._grey), training=True)
+    decoder = keras.Model(before, model.get_layer("output2").output)
     labels = tensorflow.constant(shards._labels)
     loss, optimizer = DiceLoss(), keras.optimizers.Adam(3e-3)
+    variables = decoder.trainable_variables
+    assert all(one.path.startswith(("decoder2", "output2")) for one in variables)
 
-    # Network 2's decoder alone is trained, which is enough for these images and saves most of the time.
-    variables = [one for one in model.trainable_variables if one.path.startswith(("decoder2", "output2"))]
-
-    @tensorflow.function
     def step():
-        with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([one.value for one in variables])
-            value = loss(labels, model(image, training=True)["output2"])
+        with tensorflow.GradientTape() as tape:
+            value = loss(labels, decoder(maps, training=True))
         optimizer.apply(tape.gradient(value, [one.value for one in variables]), variables)
 
+    step = tensorflow.function(step, autograph=False)
     for _ in range(20):
         step()
     folder = tmp_path_factory.mktemp("trained")
@@ -67,6 +70,8 @@ def test_engines_agree_on_trained_weights(trained, record_property):
     for engine in ("tensorflow", "openvino"):
         for precision in ("float32", "auto"):
             one = open_engine(find_model(folder), engine, precision)
+            if one.name in masks:  # "auto" is float32 here.
+                continue
             probability, mask = one(grey)
             assert (probability.shape, probability.dtype) == (grey.shape, np.float32)
             assert (mask.shape, mask.dtype) == (grey.shape, np.uint8)
