@@ -122,6 +122,7 @@ def test_the_network_overfits_phantoms_and_their_mirror_images(tmp_path, trunks,
     task = TrainingTask(tmp_path / "run", name, experiment, trunks, cases, cases)
     trainer = Trainer(task, replicas, show_progress=False)
     trainer._build()
+    before = [keras.ops.convert_to_numpy(weight).copy() for weight in trainer.model.trainable_weights]
     micro_batches = training_micro_batches(trunks, trainer.plan, range(STEPS), 1, augmentation=trainer.augmentation)
     iterator = iter(trainer._distribute(micro_batches))
     masks_of = tf.function(functools.partial(segment, trainer.model), autograph=False)
@@ -138,6 +139,9 @@ def test_the_network_overfits_phantoms_and_their_mirror_images(tmp_path, trunks,
             reached.append((step, f1_of(first, labels), *scores))
             if min(scores) > 0.9 and reached[-1][1] > 0.75:
                 break
+    after = zip(trainer.model.trainable_weights, before, strict=True)
+    unchanged = [weight.path for weight, start in after if (keras.ops.convert_to_numpy(weight) == start).all()]
+    assert not unchanged, "both networks and the encoder must train"
     # Network 2 works with the class maps of network 1: without them it finds nothing.
     kernel, bias = trainer.model.get_layer("output1_logits").get_weights()
     silent = np.where(np.arange(len(bias)) == 0, 9.0 if len(bias) > 1 else -9.0, -9.0)
