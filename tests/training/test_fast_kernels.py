@@ -106,10 +106,10 @@ def test_the_switch_keeps_the_layers_of_keras(monkeypatch):
     assert pair()[2] == 0
 
 
-# In each precision that works, by how much each of two training steps lowers the loss; and the precision that "auto"
-# chooses, as JSON. At this learning rate the loss falls by 6 %, so that a wrong gradient shows.
+# For each named switch, as JSON: in each precision that works, by how much each of two training steps lowers the loss;
+# and the precision that "auto" chooses. At this learning rate the loss falls by 6 %, so that a wrong gradient shows.
 STEPS = """
-import json, sys
+import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
@@ -120,56 +120,67 @@ from doubleunet_bs.training.devices import choose_precision, open_replicas
 from doubleunet_bs.runs.experiments import paper_experiment
 from doubleunet_bs.training.steps import Steps, make_loss
 
-replicas, found = open_replicas("cpu"), {}
+replicas, all_found = open_replicas("cpu"), {}
 grey = np.random.default_rng(0).integers(0, 256, (4, 32, 32)).astype(np.uint8)
 batch = {"grey": grey, "labels": grey // 86, "weights": np.ones(4, np.float32), "index": np.arange(4, dtype=np.int32)}
 data = tf.data.Dataset.from_tensors(batch).repeat()
-for precision in ("float32", "mixed_bfloat16"):
-    try:
-        choose_precision(replicas, precision)
-    except SettingsError as error:
-        found[precision] = str(error)
-        continue
-    keras.utils.set_random_seed(1)
-    keras.config.set_dtype_policy(precision)
-    with replicas.strategy.scope():
-        model = small_network((32, 32, 3))
-        optimizer = keras.optimizers.SGD(2.0)
-        optimizer.build(model.trainable_variables)
-    steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas)
-    iterator = iter(replicas.strategy.distribute_datasets_from_function(lambda context: data))
-    losses = [float(steps.train(iterator)[0]) for _ in range(3)]
-    found[precision] = [before - after for before, after in zip(losses, losses[1:], strict=False)]
-    layers = [layer for layer in model.layers if "call" in vars(layer)]
-    found[precision + " kernels"] = sorted({type(layer).__name__ for layer in layers})
-found["auto"] = choose_precision(replicas, "auto").precision
-print(json.dumps(found))
+for switch in sys.argv[2:]:
+    os.environ["DOUBLEUNET_BS_FAST_KERNELS"] = switch
+    found = all_found[switch] = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        try:
+            choose_precision(replicas, precision)
+        except SettingsError as error:
+            found[precision] = str(error)
+            continue
+        keras.utils.set_random_seed(1)
+        keras.config.set_dtype_policy(precision)
+        with replicas.strategy.scope():
+            model = small_network((32, 32, 3))
+            optimizer = keras.optimizers.SGD(2.0)
+            optimizer.build(model.trainable_variables)
+        steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas)
+        iterator = iter(replicas.strategy.distribute_datasets_from_function(lambda context: data))
+        losses = [float(steps.train(iterator)[0]) for _ in range(3)]
+        found[precision] = [before - after for before, after in zip(losses, losses[1:], strict=False)]
+        layers = [layer for layer in model.layers if "call" in vars(layer)]
+        found[precision + " kernels"] = sorted({type(layer).__name__ for layer in layers})
+    found["auto"] = choose_precision(replicas, "auto").precision
+print(json.dumps(all_found))
 """
 
-MASKS = {
-    "as it is": {},
-    "switched off": {"DOUBLEUNET_BS_FAST_KERNELS": "off"},
-    "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
-    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
-}
+# Environment and switches of each process. A mask of AVX2 changes nothing where there is no more than that.
+PROCESSES = (
+    ({}, {"on": "as it is", "off": "switched off"}),
+    ({"TF_ENABLE_ONEDNN_OPTS": "0"}, {"on": "without oneDNN"}),
+    *([] if fast_kernels.has_avx2_alone() else [({"ONEDNN_MAX_CPU_ISA": "AVX2"}, {"on": "AVX2"})]),
+)
+MASKS = [mask for _, masks in PROCESSES for mask in masks.values()]
 
 
 @pytest.fixture(scope="module")
 def steps_by_mask():
     """What `STEPS` found under each of the masks."""
-    unset = {name: value for name, value in os.environ.items() if name not in set().union(*MASKS.values())}
-    command = [sys.executable, "-c", STEPS, str(Path(__file__).resolve().parents[1])]
-    processes = {
-        name: subprocess.Popen(
-            command, env={**unset, **mask}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for name, mask in MASKS.items()
+    unset = {
+        name: value for name, value in os.environ.items() if name not in set().union(*(one for one, _ in PROCESSES))
     }
+    command = [sys.executable, "-c", STEPS, str(Path(__file__).resolve().parents[1])]
+    processes = [
+        subprocess.Popen(
+            [*command, *masks],
+            env={**unset, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment, masks in PROCESSES
+    ]
     found = {}
-    for name, process in processes.items():
+    for process, (environment, masks) in zip(processes, PROCESSES, strict=True):
         output, errors = process.communicate()
-        assert process.returncode == 0, f"{name}: {errors[-2000:]}"
-        found[name] = json.loads(output.splitlines()[-1])
+        assert process.returncode == 0, f"{environment}: {errors[-2000:]}"
+        answers = json.loads(output.splitlines()[-1])
+        found |= {mask: answers[switch] for switch, mask in masks.items()}
     return found
 
 
