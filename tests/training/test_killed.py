@@ -1,7 +1,7 @@
 """Real processes, killed at random moments and resumed until they finish: the same bytes as an uninterrupted run.
 
 The processes are forked from one that has imported TensorFlow and not yet started it, so that a kill costs a second and
-not ten. DOUBLEUNET_BS_KILLS sets how many kills a run must survive (default 8).
+not ten. DOUBLEUNET_BS_KILLS sets how many kills a run must survive (default 5).
 """
 
 import json
@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).resolve().parents[1]
-KILLS = int(os.environ.get("DOUBLEUNET_BS_KILLS", "8"))
+KILLS = int(os.environ.get("DOUBLEUNET_BS_KILLS", "5"))
 
 # Trains in forked children. A child that is to be killed gets SIGKILL (or SIGTERM) at a random moment of its life; what
 # moment of the training that is, nobody knows beforehand. The last word is a child that is left alone.
