@@ -191,19 +191,18 @@ accumulate = int(sys.argv[1])
 from doubleunet_bs.tensorflow_setup import import_tensorflow
 tf = import_tensorflow()
 import keras, numpy as np
-from small_network import small_network
+from two_convolutions import two_convolutions
 from doubleunet_bs.runs.experiments import paper_experiment
-from doubleunet_bs.training.devices import images_at_once
 from doubleunet_bs.training.devices import open_replicas
 from doubleunet_bs.training.steps import Steps, make_loss
 replicas = open_replicas("cpu")
 with replicas.strategy.scope():
-    model = small_network((224, 224, 3))
+    model = two_convolutions((640, 512, 3))
     optimizer = keras.optimizers.SGD(1e-3)
     optimizer.build(model.trainable_variables)
 steps = Steps(model, optimizer, make_loss(paper_experiment("dice")), replicas, accumulate=accumulate)
 n = 8 // accumulate
-micro_batch = {"grey": np.zeros((n, 224, 224), np.uint8), "labels": np.ones((n, 224, 224), np.uint8),
+micro_batch = {"grey": np.zeros((n, 640, 512), np.uint8), "labels": np.ones((n, 640, 512), np.uint8),
          "weights": np.ones(n, np.float32), "index": np.arange(n, dtype=np.int32)}
 data = tf.data.Dataset.from_tensors(micro_batch).repeat()
 before = peak()
