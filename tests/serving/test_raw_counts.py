@@ -80,15 +80,14 @@ def both(request, tensorflow):
 
     chosen = request.param
     segment = segmentation_function(intensity_model(*chosen.image_shape))
-    raw = tensorflow.function(raw_counts_function(segment, chosen), [counts_signature()], autograph=False)
+    raw = raw_counts_function(segment, chosen)
 
     @tensorflow.function(input_signature=[counts_signature()], autograph=False)
-    def grey_of(counts):
-        return prepare_counts(counts, chosen).grey
+    def both_of(counts):  # In one graph, which prepares once.
+        return raw(counts) | {"grey": prepare_counts(counts, chosen).grey}
 
     def both(counts):
-        answer = {name: value.numpy() for name, value in raw(counts).items()}
-        return answer | {"grey": grey_of(counts).numpy()}
+        return {name: value.numpy() for name, value in both_of(counts).items()}
 
     both.settings = chosen
     both.plain = tensorflow.function(segment, [image_signature(*chosen.image_shape)], autograph=False)
