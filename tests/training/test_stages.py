@@ -28,10 +28,15 @@ from doubleunet_bs.training.trainer import Interrupted, Trainer
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
-    monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
+@pytest.fixture(autouse=True, scope="module")
+def network():
+    """Eager steps: compiling each of the many short trainings takes longer. `test_resume` compiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
+        tensorflow.config.run_functions_eagerly(True)
+        yield
+        tensorflow.config.run_functions_eagerly(False)
 
 
 def fold_stages(run, fold):
@@ -39,14 +44,11 @@ def fold_stages(run, fold):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, network):
     """A whole run of transfer and mining, two folds of it trained."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
-        path = tmp_path_factory.mktemp("trained") / "run"
-        patch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
-        train(path)
-        train(path, fold=3)
+    path = tmp_path_factory.mktemp("trained") / "run"
+    train(path)
+    train(path, fold=3)
     return path
 
 
