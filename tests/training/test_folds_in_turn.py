@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+import tensorflow as tf
 from staged_run import BREAST, PROSTATE, SETTINGS, assert_same, result, train
 from synthetic_shards import SyntheticShards
 from trainers import train_run
@@ -28,6 +29,10 @@ pytestmark = pytest.mark.slow
 def network(monkeypatch):
     monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
+    # Compiling each of the short trainings takes longer.
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 def test_a_patient_in_both_cohorts_leaves_nothing_behind(tmp_path):

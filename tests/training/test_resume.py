@@ -7,6 +7,7 @@ import signal
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from synthetic_shards import SyntheticShards
 from trainers import fold_trainer
 from two_convolutions import two_convolutions
@@ -23,13 +24,18 @@ pytestmark = pytest.mark.slow
 SHARDS = SyntheticShards(scans=18)
 
 
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
-    monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
+@pytest.fixture(autouse=True, scope="module")
+def network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
+        patch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
+        yield
+        tf.config.run_functions_eagerly(False)
 
 
 def trainer_in(path, **changes):
+    """Compiled steps with the cosine schedule, as in `test_killed`. Compiling all of them takes most of the time."""
+    tf.config.run_functions_eagerly(changes.get("schedule") != "cosine")
     settings = {
         "folds": 3,
         "epochs": 4,
@@ -91,15 +97,12 @@ def result(path):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, network):
     """Results of whole runs, by schedule."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
-        patch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
-        return {
-            schedule: result(trainer_in(tmp_path_factory.mktemp(schedule), schedule=schedule).train())
-            for schedule in ("plateau", "cosine")
-        }
+    return {
+        schedule: result(trainer_in(tmp_path_factory.mktemp(schedule), schedule=schedule).train())
+        for schedule in ("plateau", "cosine")
+    }
 
 
 def assert_same(found, expected):
