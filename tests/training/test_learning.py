@@ -18,6 +18,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras.src.applications import vgg19
 
 from doubleunet_bs.constants import METASTATIC
@@ -124,7 +125,7 @@ def test_the_network_overfits_phantoms_and_their_mirror_images(tmp_path, trunks,
     before = [keras.ops.convert_to_numpy(weight).copy() for weight in trainer.model.trainable_weights]
     micro_batches = training_micro_batches(trunks, trainer.plan, range(STEPS), 1, augmentation=trainer.augmentation)
     iterator = iter(trainer._distribute(micro_batches))
-    masks_of = functools.partial(segment, trainer.model)  # Eager: it is called a few times.
+    masks_of = tf.function(functools.partial(segment, trainer.model), autograph=False)
     # The phantoms as they are, then mirrored here.
     grey, labels = (np.stack([image(index) for index in cases]) for image in (trunks.grey, trunks.labels))
     grey, labels = (np.concatenate([images, images[:, :, ::-1]]) for images in (grey, labels))
