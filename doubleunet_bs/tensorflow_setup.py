@@ -105,7 +105,7 @@ def _import_quietly() -> None:
         import tensorflow
 
         # Looking for GPUs is what fails noisily on a machine that has none; where there is one, the reason is wanted.
-        if not tensorflow.config.list_physical_devices("GPU") and os.path.exists("/dev/nvidia0"):
+        if not tensorflow.config.list_physical_devices("GPU") and may_have_gpus():
             show()
 
 

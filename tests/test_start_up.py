@@ -113,6 +113,19 @@ def test_what_native_code_says_is_shown_where_the_import_fails_not_where_it_is_i
     assert capfd.readouterr().err == shown
 
 
+@pytest.mark.parametrize(
+    ("device", "visible", "shown"), [("nvidia3", "3", True), ("nvidia0", "", False), ("", "0", False)]
+)
+def test_why_a_gpu_is_not_used_is_shown(device, visible, shown, capfd, monkeypatch, tmp_path, tensorflow):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(tensorflow_setup.may_have_gpus, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: os.write(2, b"no driver") and [])
+    (tmp_path / (device or "null")).touch()
+    tensorflow_setup._import_quietly()
+    assert (capfd.readouterr().err == "no driver") == shown
+
+
 def test_threads_that_import_at_once_leave_standard_error_as_it_was(tmp_path):
     """Each would take the file of another for the terminal, and the last to leave would put it in its place.
 

@@ -6,7 +6,6 @@ of a lesion by a pixel here and there; `precision="float32"` turns it off.
 
 import importlib.util
 import math
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ import numpy as np
 from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.errors import RunError, SettingsError, missing_extra
 from doubleunet_bs.preparation.settings import PreparationSettings
+from doubleunet_bs.tensorflow_setup import may_have_gpus
 
 ENGINES = ("auto", "tensorflow", "openvino", "serving")
 PRECISIONS = ("auto", "float32")
@@ -129,10 +129,10 @@ def has_openvino() -> bool:
 
 
 def choose_local(engine: str) -> str:
-    """What "auto" means here: TensorFlow where there is an NVIDIA GPU, else OpenVINO where it is installed."""
+    """What "auto" means here: TensorFlow where there is a GPU, else OpenVINO where it is installed."""
     if engine != "auto":
         return engine
-    return "openvino" if has_openvino() and not os.path.exists("/dev/nvidia0") else "tensorflow"
+    return "openvino" if has_openvino() and not may_have_gpus() else "tensorflow"
 
 
 def check_images(grey: np.ndarray, image_shape: tuple[int, int]) -> None:

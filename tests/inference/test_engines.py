@@ -171,16 +171,20 @@ def test_any_number_of_images_from_any_thread(trained_run):
             one(images.transpose(0, 2, 1))
 
 
-def test_choice(monkeypatch):
+def test_choice(monkeypatch, tmp_path):
+    monkeypatch.setattr(tensorflow_setup.may_have_gpus, "__defaults__", (tmp_path,))
     monkeypatch.setattr(engines, "has_openvino", lambda: False)
     assert choose_local("auto") == "tensorflow"
     with pytest.raises(SettingsError, match="not installed: pip install"):
         engines.check_choice("openvino", "auto")
     monkeypatch.setattr(engines, "has_openvino", lambda: True)
-    monkeypatch.setattr(engines.os.path, "exists", lambda path: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert choose_local("auto") == "openvino"
-    monkeypatch.setattr(engines.os.path, "exists", lambda path: path == "/dev/nvidia0")
+    # The only GPU of a container may have another number.
+    (tmp_path / "nvidia3").touch()
     assert choose_local("auto") == "tensorflow"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert choose_local("auto") == "openvino"
     assert choose_local("openvino") == "openvino"
     with pytest.raises(SettingsError, match="precision 'half'"):
         engines.check_choice("auto", "half")
