@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pydicom.charset import python_encoding
-from pydicom.datadict import dictionary_description
+from pydicom.datadict import dictionary_description, dictionary_VR
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.constants import PHANTOM_MARK
@@ -69,6 +69,8 @@ def has_doubtful_text(dataset: Dataset, keyword: str) -> bool:
 def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
     """The numbers in an element, also of a text with decimal commas; empty when it is absent or empty.
 
+    In an integer string "813,086" and "813.086" are thousands.
+
     Raises:
         ScanError: `damaged-header` when any of its values is no finite number.
     """
@@ -78,7 +80,8 @@ def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
         except ScanError:
             # Not of the form its type demands.
             values = (_raw_text(dataset, tag),)
-        found = tuple(number for value in values for number in _numbers(value))
+        integer = isinstance(tag, str) and dictionary_VR(tag) == "IS"
+        found = tuple(number for value in values for number in _numbers(value, integer))
         if all(map(math.isfinite, found)):
             return found
     name = dictionary_description(tag) if isinstance(tag, str) else "private element"
@@ -87,16 +90,19 @@ def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
 
 # 1,813,086
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3}){2,}")
+_INTEGER_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}([.,][0-9]{3})+")
 
 
-def _numbers(value: object) -> list[float]:
+def _numbers(value: object, integer: bool) -> list[float]:
     """The numbers in one value; in a text several may be separated by backslashes or, with decimal points, commas."""
+    # pydicom reads the integer string "813.086" as a fraction.
+    value = getattr(value, "original_string", value) if integer else value
     if not isinstance(value, str):
         return [float(value)]  # type: ignore[arg-type]
     numbers: list[float] = []
     for text in value.strip("\0 ").split("\\"):
-        if _THOUSANDS.fullmatch(text.strip()):
-            text = text.replace(",", "")
+        if _THOUSANDS.fullmatch(text.strip()) or (integer and _INTEGER_THOUSANDS.fullmatch(text.strip())):
+            text = re.sub("[.,]", "", text)
         parts = text.split(",")
         numbers += [float(text.replace(",", "."))] if len(parts) == 2 and "." not in text else map(float, parts)
     return numbers

@@ -197,6 +197,14 @@ def test_thousands_in_the_accumulated_counts(tmp_path):
     assert unreadable == ("Counts Accumulated is unreadable: the sum of the pixels was not compared with it",)
 
 
+@pytest.mark.parametrize("text", [b"813,086 ", b"813.086 ", b"813,000 ", b"813.000 "])
+def test_one_group_of_thousands_in_the_accumulated_counts(tmp_path, text):
+    dataset = plain(FRAMES)
+    dataset.CountsAccumulated = 7_654_321
+    warnings = read(tmp_path, write(dataset).replace(b"7654321 ", text)).warnings
+    assert f"header says 813,{text[4:7].decode()}" in warnings[0]
+
+
 def test_zero_frames_are_one_where_the_pixels_are(tmp_path):
     dataset = image(FRAMES[:1])
     data = write(dataset).replace(b"\x28\x00\x08\x00IS\x02\x001 ", b"\x28\x00\x08\x00IS\x02\x000 ")
