@@ -78,11 +78,8 @@ def export_nnunet(
             (raw / LABELS / f"{case}.png").write_bytes(png_bytes(np.asarray(dataset.labels(indices[case]))))
         for fold, split in enumerate(splits, start=1):
             for case in split.test:
-                image, in_training = (raw / sub / _image(case) for sub in (TEST_IMAGES.format(fold), IMAGES))
-                if in_training.exists():
-                    os.link(in_training, image)
-                else:
-                    image.write_bytes(png_bytes(dataset.grey(indices[case])))
+                image = raw / TEST_IMAGES.format(fold) / _image(case)
+                image.write_bytes(png_bytes(dataset.grey(indices[case])))
         (raw / "dataset.json").write_text(
             json_text(_description(len(cases), dataset.settings.benign == "own")), encoding="utf-8"
         )

@@ -1,6 +1,8 @@
 """The data set of nnU-Net against the shards and folds it is made from."""
 
+import errno
 import json
+import os
 import shlex
 
 import numpy as np
@@ -26,8 +28,14 @@ def read(path):
         return np.asarray(picture)
 
 
+def _no_hard_links(*paths):
+    """As on file systems such as exFAT and some network shares."""
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
 @pytest.mark.parametrize("normals", [True, False])
-def test_images_labels_and_split_are_those_of_the_folds(dataset, normals, tmp_path):
+def test_images_labels_and_split_are_those_of_the_folds(dataset, normals, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", _no_hard_links)
     folds = make_folds(dataset.cases, 3)
     out = tmp_path / "out"
     assert export_nnunet(dataset, folds, out, normals=normals) == "Dataset501_BoneScan"
