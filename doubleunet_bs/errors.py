@@ -61,10 +61,10 @@ class ServerError(BoneScanError):
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 scan", "2 scans", "2 copies": the number, and the noun in the plural unless there is one."""
+    """ "1 scan", "2 scans", "2 copies", "2 days": the number, and the noun in the plural unless there is one."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+    return f"{number} {noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{number} {noun}s"
 
 
 def full_disk(error: BaseException, path: str | os.PathLike) -> OSError | None:

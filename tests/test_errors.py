@@ -44,7 +44,7 @@ def test_numpy_does_not_say_that_the_disk_is_full():
 
 def test_plurals():
     assert [counted(number, "copy") for number in (0, 1, 2)] == ["0 copies", "1 copy", "2 copies"]
-    assert counted(2, "recycle bin") == "2 recycle bins"
+    assert [counted(2, noun) for noun in ("recycle bin", "day", "array")] == ["2 recycle bins", "2 days", "2 arrays"]
 
 
 def test_one_line():

@@ -133,7 +133,7 @@ def score_fold(run: Run, dataset: ShardedDataset, folds: Folds, fold: int, setti
 def evaluate_predictions(
     path: str | os.PathLike,
     predictions: str | os.PathLike,
-    data: str | os.PathLike | None = None,
+    data: Paths | None = None,
     settings: EvaluationSettings | None = None,
 ) -> Summary:
     """Score PREDICTIONS/fold_01/CASE.png and so on: class masks of the test scans of each fold.
@@ -145,7 +145,7 @@ def evaluate_predictions(
         path: the run, trained or not: its folds and its shards.
         predictions: folder, whose name is that of the method in the tables. Its PNG files have the size of the prepared
             image and the values 0 air, 1 non-metastatic, 2 metastatic, 3 benign where the shards have it.
-        data: the shards, where they are no longer where they were during training.
+        data: the shards, one folder or several; None for where they were during training.
         settings: `overlap` counts.
 
     Raises:

@@ -21,7 +21,7 @@ from doubleunet_bs.display import save_png
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import new_folder, read_json, write_json
 from doubleunet_bs.network.metrics import metastatic_mask, network_input
-from doubleunet_bs.preparation.shards import Dataset, load_arrays
+from doubleunet_bs.preparation.shards import Dataset
 from doubleunet_bs.preparation.summaries import overlay
 from doubleunet_bs.training.training_state import DAMAGED_ARCHIVE
 
@@ -93,10 +93,11 @@ def load_mined(
     rows, columns = dataset.image_shape
     try:
         with np.load(path / LABELS, allow_pickle=False) as archive:
-            if content.get("image_shape") != [rows, columns] or set(archive.files) != set(names):
-                raise RunError(f"{path}: of other scans than this fold mines; remove the folder to mine again")
-        bits = ((rows * columns + 7) // 8,), np.dtype(np.uint8)
-        packed = load_arrays(path / LABELS, dict.fromkeys(names, bits))
+            packed = dict(archive)
+        if content.get("image_shape") != [rows, columns] or set(packed) != set(names):
+            raise RunError(f"{path}: of other scans than this fold mines; remove the folder to mine again")
+        if any(bits.shape != ((rows * columns + 7) // 8,) or bits.dtype != np.uint8 for bits in packed.values()):
+            raise ValueError("not the masks of this image")
     except DAMAGED_ARCHIVE as cause:
         raise RunError(f"{path / LABELS}: damaged ({type(cause).__name__}); remove {path} to mine again") from None
     return {

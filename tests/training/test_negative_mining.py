@@ -110,6 +110,9 @@ def test_nothing_else_passes_for_them(saved, synthetic_shards):
         (saved / "labels.npz").write_bytes(damaged)
         with pytest.raises(RunError, match="damaged .*remove"):
             load_mined(saved, synthetic_shards, NORMAL, "abc")
+    np.savez_compressed(saved / "labels.npz", **{synthetic_shards.cases[index].case: np.zeros(5) for index in NORMAL})
+    with pytest.raises(RunError, match="damaged .*remove"):
+        load_mined(saved, synthetic_shards, NORMAL, "abc")
     (saved / "mined.json").write_text("{}")
     with pytest.raises(RunError, match="format 1"):
         load_mined(saved, synthetic_shards, NORMAL, "abc")
