@@ -86,17 +86,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--figures", choices=("pdf", "svg", "png"), help="also write each figure of the report as a file, for a paper"
     )
     device = parser.add_argument_group("device")
-    device.add_argument(
-        "--batch-size", type=int, default=4, metavar="N", help="scans predicted at once (default %(default)s)"
-    )
+    device.add_argument("--batch-size", type=int, metavar="N", help="scans predicted at once (default 4)")
     device.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all cores)")
 
 
 _NEEDS = {"out": "several runs", "weights": "--skeleton", "trained_on": "--ensemble"}
+_OF_OUR_PREDICTIONS = ("no_normals", "recompute", "no_pictures", "batch_size", "threads")
 _CONFLICTS = {
-    "several runs": ("ensemble", "predictions", "skeleton", "figures"),
+    "several runs": ("ensemble", "predictions", "skeleton", "figures", "no_report"),
     "--ensemble": ("fold", "predictions", "skeleton"),
-    "--predictions": ("fold", "skeleton", "figures"),
+    "--predictions": ("fold", "skeleton", "figures", "no_report", *_OF_OUR_PREDICTIONS),
     "--skeleton": (),
     "one run": (),
 }
@@ -114,13 +113,13 @@ def run(args: argparse.Namespace) -> int:
             raise SettingsError(f"--{option.replace('_', '-')} needs {needed}: leave it out")
     for option in _CONFLICTS[mode]:
         if getattr(args, option):
-            raise SettingsError(f"--{option} does not go with {mode}: leave one out")
+            raise SettingsError(f"--{option.replace('_', '-')} does not go with {mode}: leave one out")
     if args.ensemble and not args.data:
         raise SettingsError("--ensemble needs the scans to test on: give --data OTHER_SHARDS")
     if args.figures and args.no_report:
         raise SettingsError("--figures are those of the report: leave out --no-report")
     settings = EvaluationSettings(
-        batch_size=args.batch_size,
+        batch_size=4 if args.batch_size is None else args.batch_size,
         overlap=args.overlap,
         normals=not args.no_normals,
         pictures=not args.no_pictures,

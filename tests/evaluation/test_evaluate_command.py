@@ -33,6 +33,9 @@ def test_script_exit_codes(trained_run, tmp_path, capsys):
     assert capsys.readouterr().err.count("error: ") == 3
 
 
+_OF_OUR_PREDICTIONS = ("--no-normals", "--recompute", "--no-pictures", "--no-report")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -44,11 +47,15 @@ def test_script_exit_codes(trained_run, tmp_path, capsys):
         ["run", "--out", "folder"],
         ["run", "--weights", "spiers1968"],
         ["run", "--predictions", "folder", "--figures", "pdf"],
+        *(["run", "--predictions", "folder", option] for option in _OF_OUR_PREDICTIONS),
+        *(["run", "--predictions", "folder", option, "2"] for option in ("--batch-size", "--threads")),
+        ["a", "b", "--no-report"],
     ],
 )
 def test_wrong_arguments(capsys, arguments):
     assert script(*arguments) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
 
 
 @pytest.mark.slow
