@@ -4,6 +4,7 @@ import functools
 import os
 import threading
 from collections.abc import Iterable
+from xml.etree import ElementTree
 
 import pydicom
 import requests
@@ -21,6 +22,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
 """Seconds before a destination is tried again, doubled each time."""
 _PLAIN: list[str | UID] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
 _TIMEOUT = 60
+_FAILURE_REASON = (
+    ".//{*}DicomAttribute[@keyword='FailedSOPSequence']//{*}DicomAttribute[@keyword='FailureReason']/{*}Value"
+)
 
 
 class UnavailableError(Exception):
@@ -141,7 +145,7 @@ class Sender(threading.Thread):
                 code = error.response.status_code if error.response is not None else 500
                 if code not in (400, 409, 413, 415):
                     raise UnavailableError(f"HTTP {code}") from None
-                self._note(delivery, 0xC000)
+                later = self._note(delivery, _why_not_stored(error.response)) or later
                 continue
             except requests.RequestException as error:
                 raise UnavailableError(type(error).__name__) from None
@@ -150,6 +154,20 @@ class Sender(threading.Thread):
             later = self._note(delivery, status) or later
         if later:
             raise UnavailableError(later)
+
+
+def _why_not_stored(response: requests.Response | None) -> int:
+    """A7xx, out of resources, where the body of a STOW-RS answer says so; else C000."""
+    assert response is not None
+    try:
+        if "xml" in response.headers.get("Content-Type", ""):
+            reason = ElementTree.fromstring(response.content).findtext(_FAILURE_REASON)
+        else:
+            reason = response.json()["00081198"]["Value"][0]["00081197"]["Value"][0]
+        status = int(reason)  # type: ignore[arg-type]
+    except (ValueError, LookupError, TypeError, ElementTree.ParseError):
+        return 0xC000
+    return status if status >> 8 == 0xA7 else 0xC000
 
 
 def _contexts(datasets: Iterable[Dataset]) -> list:

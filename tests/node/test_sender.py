@@ -1,6 +1,9 @@
 """What destinations get, what they refuse, and what happens while they are away."""
 
+import json
 import threading
+from contextlib import contextmanager, nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
 import pydicom
@@ -109,6 +112,61 @@ def test_stow_to_orthanc(settings, spool, result, events, tmp_path):
         assert server.get(f"/instances/{stored}/simplified-tags")["SOPInstanceUID"] == waiting[0].uid
     with pytest.raises(UnavailableError, match="ConnectionError"):
         one._send_web(waiting)
+
+
+_FAILED = """<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM">
+<DicomAttribute tag="00081198" vr="SQ" keyword="FailedSOPSequence"><Item number="1">
+<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value number="1">42752</Value></DicomAttribute>
+</Item></DicomAttribute></NativeDicomModel>"""
+
+
+def _failed(reason):
+    return json.dumps({"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "state"),
+    [
+        ("application/dicom+json", _failed(0xA700), "waiting"),
+        ("application/dicom+json; charset=utf-8", _failed(0xA701), "waiting"),
+        *(("application/dicom+json", _failed(reason), "refused") for reason in (0xA900, 0, 0xB000)),
+        ("application/dicom+xml", _FAILED, "waiting"),
+        ("application/dicom+json", "{}", "refused"),
+        ("application/dicom+json", "[7]", "refused"),
+        ("application/dicom+json", _failed("none"), "refused"),
+        ("application/dicom+xml", "<", "refused"),
+        ("text/html", "<p>Conflict", "refused"),
+    ],
+)
+def test_a_409_of_a_full_archive_is_tried_again(kind, body, state, settings, spool, result, events):
+    with _web_server(409, kind, body) as url:
+        one = sender(settings, spool, events, url=url)
+        later = pytest.raises(UnavailableError, match="status A70") if state == "waiting" else nullcontext()
+        with later:
+            one._send_web(spool.deliveries("pacs"))
+    assert spool.figures()["deliveries"] == {("pacs", state): 1}
+
+
+@contextmanager
+def _web_server(status, kind, body):
+    """The URL of a server that answers each POST with `body`."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_one_file_that_is_not_taken_now_does_not_hold_up_the_others(settings, spool, result, events):
