@@ -20,7 +20,7 @@ SHAPE = (32, 48)
 
 
 def make_shards(
-    path: Path, first: int = 0, phantom: bool | None = None, settings=SETTINGS, rounds: int = 1, key_mark=None
+    path: Path, first: int = 0, phantom: bool = False, settings=SETTINGS, rounds: int = 1, key_mark=None
 ) -> Path:
     """Six positive cases of 160 x 128 pixels and a negative one, or `rounds` times as many positive ones.
 
@@ -91,7 +91,9 @@ def write_fold(run, dataset, fold: int, model, f1: float | None = 0.6) -> Path:
     folds = run.folds(dataset)
     groups = {"training": folds.split(fold).train, "validation": folds.split(fold).validation}
     cohorts = {name: count_cohort(one for one in dataset.cases if one.case in own) for name, own in groups.items()}
-    write_json(folder / "environment.json", {"folds_sha256": folds.sha256(), "cohorts": cohorts})
+    write_json(
+        folder / "environment.json", {"folds_sha256": folds.sha256(), "precision": "float32", "cohorts": cohorts}
+    )
     return folder
 
 
@@ -157,7 +159,7 @@ def export_regions(folder: Path, settings=SETTINGS) -> Path:
     return folder
 
 
-def _record(index: int, group: str, metastatic_pixels: int, phantom: bool | None) -> CaseRecord:
+def _record(index: int, group: str, metastatic_pixels: int, phantom: bool) -> CaseRecord:
     views = ("anterior", "posterior")
     return CaseRecord(
         case=f"case-{index:012x}",
@@ -193,4 +195,6 @@ def description(shape=SHAPE, classes=3) -> ModelDescription:
         weights_sha256="0" * 64,
         best_epoch=7,
         validation_f1=0.5,
+        trained_on="patients",
+        **dict.fromkeys(("training", "validation", "cohort"), count_cohort([_record(0, "positive", 9, False)])),
     )

@@ -19,7 +19,7 @@ class SyntheticCase:
     source_sha256: str = ""
     gains: tuple[float, float] = (1.0, 1.0)
     brightness: float = 10.0
-    phantom: bool | None = None
+    phantom: bool = False
     cancer: str | None = None
     part: str | None = None
     warnings: tuple[str, ...] = ()

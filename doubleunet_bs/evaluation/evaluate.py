@@ -230,7 +230,7 @@ def check_lesions(run: Run) -> None:
 def open_unseen(run: Run, folds: Folds, fold: int) -> TrainedFold:
     """A trained fold to test on its test scans; RunError when it was trained on another split of the scans."""
     trained = open_fold(run, fold)
-    if trained.folds_sha256 not in (None, folds.sha256()):
+    if trained.folds_sha256 != folds.sha256():
         raise RunError(
             f"{run.path / 'folds.json'}: not the split that fold {fold} was trained with: restore the file or train "
             "the fold again"

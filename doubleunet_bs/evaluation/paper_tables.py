@@ -13,7 +13,6 @@ from doubleunet_bs.preparation.records import (
     MIXED,
     PATIENTS,
     PHANTOMS,
-    UNKNOWN,
     UNKNOWN_GROUP,
     CaseRecord,
     DataSource,
@@ -102,7 +101,6 @@ PUBLISHED_SCORES: dict[tuple[str, ...], PublishedScores] = {
 _NOTES = {
     PHANTOMS: "Phantom scans: a software check, not comparable with any figure of patients.",
     MIXED: "Some of the scans are phantoms: the figures say nothing about patients.",
-    UNKNOWN: "The shards do not say whether their scans are phantoms: prepare them again before you use the figures.",
     PATIENTS: "Scans of patients.",
 }
 
@@ -112,7 +110,7 @@ class Provenance:
     """What the scans of a run are, and what their figures can be compared with.
 
     Attributes:
-        scans: "phantoms", "patients", "mixed" or "unknown".
+        scans: "phantoms", "patients" or "mixed".
         changed_preparation: what differs from the paper's preparation.
         row: the paper's row, for an experiment of the paper with nothing changed; else None.
         other_cancers: recorded cancers that are not the paper's.
@@ -123,7 +121,7 @@ class Provenance:
         test_scans: how many scans of that test part `prepare` has kept.
     """
 
-    scans: str = UNKNOWN
+    scans: str = PATIENTS
     changed_preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     row: PaperRow | None = None
     other_cancers: tuple[str, ...] = ()
@@ -155,7 +153,7 @@ class Provenance:
                 f"paper's are of {CANCER} cancer."
             )
         elif self.row:
-            notes.append("The paper's row is left out: these are not (or not known to be) scans of patients.")
+            notes.append("The paper's row is left out: these are not scans of patients alone.")
         if self.trained_elsewhere == EARLIER_RUN:
             notes.append(
                 "The weights start from an earlier run. That none of its patients is among these was confirmed by the "

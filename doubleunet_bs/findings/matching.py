@@ -142,7 +142,7 @@ def tracking_uids(result: Mapping[str, Any], earlier: Mapping[str, Any] | None =
     """The identifiers by which structured reports follow an area from scan to scan.
 
     Args:
-        result, earlier: contents of `result.json`; an earlier one of an older version has no identifiers yet.
+        result, earlier: contents of `result.json`; that of `result` has no identifiers yet.
 
     Returns:
         Number of an area in `result` -> its UID: that of the area at its place in `earlier`, otherwise one derived from

@@ -141,7 +141,7 @@ def _why_not_comparable(result: Mapping[str, Any], previous: Mapping[str, Any]) 
         return "the previous lesions are by another model"
     if now["model"]["weights_sha256"] != before["model"]["weights_sha256"]:
         return "the previous regions are by another model of the skeleton"
-    if result.get("threshold") != previous.get("threshold"):
+    if result["threshold"] != previous["threshold"]:
         return "the previous lesions are by another threshold"
     if set(now["views"]) != set(before["views"]):
         return "a view is missing in one of the scans"

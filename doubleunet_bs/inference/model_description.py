@@ -18,7 +18,7 @@ from doubleunet_bs.constants import BENIGN_NAME, CANCERS, CLASS_NAMES
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import read_json
 from doubleunet_bs.inference.engines import describe_endpoints
-from doubleunet_bs.preparation.records import MIXED, NOT_STATED, PATIENTS, PHANTOMS, UNKNOWN
+from doubleunet_bs.preparation.records import MIXED, NOT_STATED, PATIENTS, PHANTOMS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.runs.experiments import BENIGN_CLASSES, CHOICES, EXPERIMENTS, SKELETON_CLASSES
 
@@ -78,11 +78,10 @@ class ModelDescription:
         best_epoch: the epoch of the weights; None for an ensemble.
         validation_f1: F1 of the metastatic class on the validation scans after that epoch, a fraction; None when
             undefined, and for an ensemble, which has no validation scans of its own.
+        trained_on: "phantoms", "patients" or "mixed".
         version: version of the package that wrote the description.
         members: the folds of an ensemble, at least two; empty for a single fold.
-        trained_on: "phantoms", "patients", "mixed" or "unknown".
-        training, validation: the scans of the fold, from `records.count_cohort`; None for an ensemble, and where the
-            run does not say. Older runs give {"scans"} alone.
+        training, validation: the scans of the fold, from `records.count_cohort`; None for an ensemble.
         cohort, pretraining: the same of all scans of the cross-validation, and of the other cohort of a transfer.
     """
 
@@ -94,9 +93,9 @@ class ModelDescription:
     weights_sha256: str
     best_epoch: int | None
     validation_f1: float | None
+    trained_on: str
     version: str = __version__
     members: tuple[Member, ...] = ()
-    trained_on: str = UNKNOWN
     training: dict[str, Any] | None = None
     validation: dict[str, Any] | None = None
     cohort: dict[str, Any] | None = None
@@ -139,6 +138,7 @@ class ModelDescription:
     def training_summary(self) -> str:
         """One line: how many scans of whom it was trained on, pre-training and start included."""
         counts = self.cohort if self.members else self.training
+        assert counts is not None
         text = describe_cohort(counts, self.trained_on)
         text = f"folds of {text}" if self.members else text
         if self.pretraining:
@@ -215,14 +215,13 @@ class ModelDescription:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object without paths, user names or patient data."""
-        members = {"members": [dataclasses.asdict(one) for one in self.members]} if self.members else {}
         return {
             "format": FORMAT,
             "version": self.version,
             "intended_use": INTENDED_USE,
             "experiment": self.experiment,
             "fold": self.fold,
-            **members,
+            "members": [dataclasses.asdict(one) for one in self.members],
             "best_epoch": self.best_epoch,
             "validation_f1": self.validation_f1,
             "weights_sha256": self.weights_sha256,
@@ -247,7 +246,7 @@ def percent(fraction: float | None) -> str:
     return "undefined" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def describe_cohort(counts: dict[str, Any] | None, trained_on: str) -> str:
+def describe_cohort(counts: dict[str, Any], trained_on: str) -> str:
     """One line on `count_cohort`'s result; every line about phantoms says so.
 
     Example:
@@ -258,10 +257,6 @@ def describe_cohort(counts: dict[str, Any] | None, trained_on: str) -> str:
         '72 scans of 70 phantoms (breast 70), 2 of the scans normal'
     """
     whom = {PHANTOMS: "phantoms", MIXED: "patients and phantoms"}.get(trained_on, "patients")
-    if not counts:
-        return f"scans of {whom}, their number is not recorded"
-    if "patients" not in counts:
-        return f"{counts['scans']} scans of {whom}"
     cancers = ", ".join(f"{name} {number}" for name, number in counts["cancers"].items())
     normal = f", {counts['normal_scans']} of the scans normal" if counts["normal_scans"] else ""
     return f"{counts['scans']} scans of {counts['patients']} {whom} ({cancers}){normal}"
@@ -318,11 +313,10 @@ def parse_description(content: Any, path: str) -> ModelDescription:
             f"{path}: format {str(content['format'])[:20]} of package version {str(content.get('version'))[:20]}; "
             f"version {__version__} reads format {FORMAT}: export the fold again with it"
         )
-    content = {**_MISSING_IN_OLDER, "members": [], "trained_on": UNKNOWN, **content}
     # An ensemble has no validation scans of its own.
-    undefined = ("fold", "best_epoch", "validation_f1") if content["members"] else ()
+    undefined = ("fold", "best_epoch", "validation_f1", "training", "validation") if content.get("members") else ()
     own = _checked(ModelDescription, content, path, **dict.fromkeys(undefined, lambda value: value is None))
-    members = [_checked(Member, {**_MISSING_IN_OLDER, **one}, path) for one in content["members"]]
+    members = [_checked(Member, one, path) for one in content["members"]]
     try:
         own["preparation"] = PreparationSettings.from_json(content["preparation"])
     except DatasetError as cause:
@@ -341,9 +335,6 @@ def _checked(kind: type, content: dict[str, Any], path: str, **other: Callable) 
     return {name: content[name] for name in names}
 
 
-_MISSING_IN_OLDER = dict.fromkeys(("training", "validation", "cohort", "pretraining"))
-
-
 def _is_experiment(value: Any) -> bool:
     """The name becomes part of a path on a model server."""
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not NAME.fullmatch(value["name"]):
@@ -352,12 +343,10 @@ def _is_experiment(value: Any) -> bool:
 
 
 def _is_cohort(value: Any) -> bool:
-    """From `count_cohort`, or {"scans"} alone, or None."""
-    if value is None:
-        return True
-    if not isinstance(value, dict) or set(value) not in ({"patients", "scans", "normal_scans", "cancers"}, {"scans"}):
+    """From `count_cohort`."""
+    if not isinstance(value, dict) or set(value) != {"patients", "scans", "normal_scans", "cancers"}:
         return False
-    cancers = value.get("cancers", {})
+    cancers = value["cancers"]
     if not isinstance(cancers, dict) or not set(cancers) <= {*CANCERS, NOT_STATED}:
         return False
     numbers = [*(value[name] for name in value if name != "cancers"), *cancers.values()]
@@ -383,9 +372,9 @@ _IS_POSSIBLE: dict[str, Callable[[Any], bool]] = {
     "members": lambda value: (
         isinstance(value, list) and len(value) != 1 and all(isinstance(one, dict) for one in value)
     ),
-    "trained_on": lambda value: value in (PHANTOMS, PATIENTS, MIXED, UNKNOWN),
+    "trained_on": lambda value: value in (PHANTOMS, PATIENTS, MIXED),
     "training": _is_cohort,
     "validation": _is_cohort,
     "cohort": _is_cohort,
-    "pretraining": _is_cohort,
+    "pretraining": lambda value: value is None or _is_cohort(value),
 }

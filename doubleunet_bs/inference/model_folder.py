@@ -16,7 +16,6 @@ from doubleunet_bs.inference.model_description import (
     describe_saved_model,
     parse_description,
 )
-from doubleunet_bs.preparation.records import UNKNOWN
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import file_sha256
 from doubleunet_bs.runs import run_folder
@@ -35,24 +34,23 @@ class TrainedFold:
         fold: its number, from 1.
         path: its folder.
         weights_sha256: SHA-256 of `best.weights.h5`, by which scores and exports know their model.
-        folds_sha256: hash of the split it was trained with, None when the folder does not say.
+        folds_sha256: hash of the split it was trained with.
         best_epoch: the epoch of the weights.
         validation_f1: pooled F1 of the metastatic class on the validation scans after that epoch, a fraction; None when
             undefined.
-        precision: of the training, "float32" or "mixed_bfloat16" for instance; None when the folder does not say.
-        cohorts: {"training", "validation"}: how many scans and patients, see `records.count_cohort`. Older runs give
-            {"scans"} alone, or nothing.
+        precision: of the training, "float32" or "mixed_bfloat16" for instance.
+        cohorts: {"training", "validation"}: how many scans and patients, see `records.count_cohort`.
     """
 
     run: Run
     fold: int
     path: Path
     weights_sha256: str
-    folds_sha256: str | None
+    folds_sha256: str
     best_epoch: int
     validation_f1: float | None
-    precision: str | None = None
-    cohorts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    precision: str
+    cohorts: dict[str, Any]
 
     @property
     def model_path(self) -> Path:
@@ -74,10 +72,10 @@ class TrainedFold:
             weights_sha256=self.weights_sha256,
             best_epoch=self.best_epoch,
             validation_f1=self.validation_f1,
-            trained_on=self.run.data.get("scans", UNKNOWN),
-            training=self.cohorts.get("training"),
-            validation=self.cohorts.get("validation"),
-            cohort=self.run.data.get("cohort"),
+            trained_on=self.run.data["scans"],
+            training=self.cohorts["training"],
+            validation=self.cohorts["validation"],
+            cohort=self.run.data["cohort"],
             pretraining=(self.run.pretrain_data or {}).get("cohort"),
         )
         # A run may come from elsewhere as well: what it says is checked like an export.
@@ -104,19 +102,19 @@ def open_fold(run: Run, fold: int) -> TrainedFold:
         raise RunError(f"{path / run_folder.HISTORY}: it has no epoch: train the fold again")
     best = max(epochs, key=lambda epoch: epoch.score)
     environment = path / "environment.json"
-    content = read_json(environment, RunError, "training environment") if environment.exists() else None
-    if not isinstance(content, dict):
-        content = {}
+    content = read_json(environment, RunError, "training environment")
+    if not isinstance(content, dict) or not content.keys() >= {"folds_sha256", "precision", "cohorts"}:
+        raise RunError(f"{environment}: not a training environment: train the fold again")
     return TrainedFold(
         run=run,
         fold=fold,
         path=path,
         weights_sha256=file_sha256(weights),
-        folds_sha256=content.get("folds_sha256"),
+        folds_sha256=content["folds_sha256"],
         best_epoch=best.epoch,
         validation_f1=best.val_f1,
-        precision=content.get("precision"),
-        cohorts=_cohorts(content),
+        precision=content["precision"],
+        cohorts=content["cohorts"],
     )
 
 
@@ -138,14 +136,6 @@ def open_members(run: Run, folds: Sequence[int] | None = None) -> list[TrainedFo
     if len({member.folds_sha256 for member in members}) > 1:
         raise RunError(f"{run.path}: its folds were trained on different splits of the scans: train them again")
     return members
-
-
-def _cohorts(environment: dict[str, Any]) -> dict[str, Any]:
-    """See `TrainedFold.cohorts`; what is in it is checked with the description."""
-    scans, cohorts = environment.get("scans"), environment.get("cohorts")
-    if isinstance(cohorts, dict):
-        return cohorts
-    return {name: {"scans": number} for name, number in scans.items()} if isinstance(scans, dict) else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,7 @@ def check_files(folder: Path) -> None:
     if others:
         raise RunError(f"{folder / others[0]}: a second graph: remove it, or export the model again")
     expected = read_json(folder / DESCRIPTION, RunError, "model description").get(FILES)
-    if expected is not None and expected != hash_files(folder):
+    if expected != hash_files(folder):
         raise RunError(f"{folder}: damaged, or changed since its export: copy or export the model again")
 
 

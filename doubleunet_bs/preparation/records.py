@@ -20,7 +20,7 @@ WITH_METASTASES = ("positive", UNOUTLINED)
 """Groups of patients with metastases."""
 PARTS = ("test", "validation", "train")
 """Of the published split of a public data set."""
-PHANTOMS, PATIENTS, MIXED, UNKNOWN = "phantoms", "patients", "mixed", "unknown"
+PHANTOMS, PATIENTS, MIXED = "phantoms", "patients", "mixed"
 NOT_STATED = "not stated"
 # Empty for a scan that was made in memory.
 _HASH = re.compile(r"([0-9a-f]{64})?\Z")
@@ -48,7 +48,7 @@ class CaseRecord:
         metastatic_pixels, benign_pixels: in the labels.
         warnings: one line each.
         source_sha256: of the source file(s). pixel_sha256: of the counts.
-        phantom: whether it is a synthetic scan of this package; None in shards that were written before this was noted.
+        phantom: whether it is a synthetic scan of this package.
         has_regions: whether its skeleton is annotated.
         part: "train", "validation" or "test" where a public data set has a published split, else None.
     """
@@ -72,15 +72,14 @@ class CaseRecord:
     warnings: tuple[str, ...]
     source_sha256: str
     pixel_sha256: str
-    phantom: bool | None = None
+    phantom: bool
     has_regions: bool = False
     part: str | None = None
     benign_pixels: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with an entry for each attribute, but for a part and benign pixels that there are none of."""
-        content = dataclasses.asdict(self)
-        return {name: value for name, value in content.items() if value or name not in ("part", "benign_pixels")}
+        """A JSON object with an entry for each attribute."""
+        return dataclasses.asdict(self)
 
 
 def make_record(
@@ -100,12 +99,10 @@ def make_record(
 
 def parse_record(content: Any) -> CaseRecord:
     """The inverse of `CaseRecord.to_json`; `DatasetError` names an entry that is missing, unknown or wrong."""
-    if isinstance(content, dict):
-        # Shards of this format version were first written without them: they still open, and do not know.
-        content = {"phantom": None, "has_regions": False, "part": None, "benign_pixels": 0, **content}
     if not isinstance(content, dict) or content.keys() != _NAMES:
         different = _NAMES ^ set(content) if isinstance(content, dict) else _NAMES
-        raise DatasetError(f"a case has missing or unknown entries: {', '.join(sorted(map(str, different)))[:200]}")
+        names = ", ".join(sorted(map(str, different)))[:200]
+        raise DatasetError(f"a case has missing or unknown entries ({names}): prepare the scans again")
     for name, is_right in _CHECKS.items():
         if not is_right(content[name]):
             raise DatasetError(f"a case has an impossible entry: {name}")
@@ -164,17 +161,14 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "missing_views": lambda value: _is_list(value, lambda name: name in VIEWS),
     "uptake_fraction": lambda value: _is_number(value) and 0 <= value <= 1,
     "warnings": lambda value: _is_list(value, lambda line: isinstance(line, str)),
-    "phantom": lambda value: value is None or type(value) is bool,
-    "has_regions": lambda value: type(value) is bool,
+    **dict.fromkeys(("phantom", "has_regions"), lambda value: type(value) is bool),
     "part": lambda value: value is None or value in PARTS,
 }
 
 
 def scans_are(records: Iterable[CaseRecord]) -> str:
-    """ "phantoms", "patients", "mixed", or "unknown" when the shards of one do not say, or there is none."""
+    """ "phantoms", "patients" or "mixed"."""
     marks = {record.phantom for record in records}
-    if None in marks or not marks:
-        return UNKNOWN
     if len(marks) > 1:
         return MIXED
     return PHANTOMS if marks == {True} else PATIENTS
@@ -234,9 +228,9 @@ class DataSource:
 
 
 def parse_sources(content: Any) -> tuple[DataSource, ...]:
-    """The inverse of a list of `DataSource.to_json`; a file from before there were sources has none."""
+    """The inverse of a list of `DataSource.to_json`; `DatasetError` when it is damaged."""
     try:
-        sources = tuple(DataSource(**{**entry, "remarks": tuple(entry["remarks"])}) for entry in content or ())
+        sources = tuple(DataSource(**{**entry, "remarks": tuple(entry["remarks"])}) for entry in content)
     except (TypeError, KeyError):
         raise DatasetError("`sources` is damaged") from None
     texts = [text for one in sources for text in (one.name, one.licence, one.citation, *one.remarks)]

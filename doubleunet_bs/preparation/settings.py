@@ -38,7 +38,7 @@ class PreparationSettings:
         bin: 1, 2 or 4; counts of blocks of bin x bin pixels are added up. 1 is the paper's matrix.
         classes: annotation label -> class 0, 1 or 2. Labels are compared without regard to case.
         otsu_histogram: the pixels in the histogram of Otsu's threshold. `"non-metastatic"`: all but the annotated
-            metastases, as the paper says; or `"all"`, as in shards that were written without this entry.
+            metastases, as the paper says; or `"all"`.
         source: `"counts"` of a gamma camera, or display grey of `"pictures"`.
         benign: what an outlined non-metastatic lesion is. `"non-metastatic"`: class 1, as all uptake that is not
             metastatic; or `"own"`: class 3, and class 1 is the uptake that nobody outlined.
@@ -94,8 +94,6 @@ class PreparationSettings:
     def from_json(cls, content: Any) -> "PreparationSettings":
         """The inverse of `to_json`; `DatasetError` for missing or additional entries, or wrong values."""
         names = {field.name for field in dataclasses.fields(cls)}
-        if isinstance(content, dict):
-            content = {"otsu_histogram": "all", "source": "counts", "benign": "non-metastatic", **content}
         if not isinstance(content, dict) or set(content) != names:
             raise DatasetError(f"preparation settings must be exactly {', '.join(sorted(names))}")
         try:

@@ -339,7 +339,7 @@ class ShardWriter:
             "settings": self.settings.to_json(),
             "image_shape": list(self.settings.image_shape),
             "key_mark": self.key_mark,
-            **({"sources": [source.to_json() for source in self.sources]} if self.sources else {}),
+            "sources": [source.to_json() for source in self.sources],
             "shards": self._shards,
             "cases": [case.to_json() for case in self.cases],
         }

@@ -322,14 +322,14 @@ class ScanReader:
             result = load_result(folder)
         except RunError:
             return "is damaged or of another version"
-        settings, index = self.settings, result.get("bone_scan_index")
+        settings, index = self.settings, result["bone_scan_index"]
         outputs, bones = outputs_of(scan, settings.outputs), self.skeleton
         present = [view for view in VIEWS if view not in scan.missing_views]
-        if result.get("pixel_sha256", scan.pixel_sha256) != scan.pixel_sha256:
+        if result["pixel_sha256"] != scan.pixel_sha256:
             return "of a scan with other counts"
         there_and_now = {
             "model": (result["model"]["weights_sha256"], self.model.weights_sha256),
-            "threshold": (result.get("threshold"), self.threshold),
+            "threshold": (result["threshold"], self.threshold),
             "model of the skeleton": (index and index["model"]["weights_sha256"], bones and bones.weights_sha256),
             "weight table": (index and index["table"], bones and choose_table(self.weights, scan.sex)[0].name),
         }
@@ -340,7 +340,7 @@ class ScanReader:
             if there != now:
                 before, wanted = ("none" if one is None else str(one)[:12] for one in (there, now))
                 return f"with another {what} ({before}, now {wanted})"
-        second = bool(result["dicom"].get("second_segmentation"))
+        second = bool(result["dicom"]["second_segmentation"])
         lesions = bool(result["lesions"])
         for name in file_names(outputs, present, settings.keep_identity, lesions, bones is not None, second):
             if not (folder / name).is_file() or not (folder / name).stat().st_size:

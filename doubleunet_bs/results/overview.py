@@ -78,7 +78,7 @@ def index_page(entries: list[dict[str, Any]]) -> str:
         days=[(day, list(group)) for day, group in itertools.groupby(entries, key=lambda entry: entry["day"])],
         number=len(entries),
         findings=sum(bool(entry["areas"]) for entry in entries),
-        phantoms=sum(entry["phantom"] is True for entry in entries),
+        phantoms=sum(entry["phantom"] for entry in entries),
         models=list(dict.fromkeys(entry["model"] for entry in entries)),
         quality_warnings=list(dict.fromkeys(filter(None, (entry["quality_warning"] for entry in entries)))),
         unreliable=sum(bool(entry["quality_warning"]) for entry in entries),
@@ -88,13 +88,12 @@ def index_page(entries: list[dict[str, Any]]) -> str:
 
 def _entry(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of a result."""
-    model, foci = result["model"], result.get("foci")
-    rule = "" if result.get("threshold") is None else f", {result['mask_rule']}"
-    quality = f", {model['quality']}" if model.get("quality") else ""
+    model, foci = result["model"], result["foci"]
+    rule = "" if result["threshold"] is None else f", {result['mask_rule']}"
     return {
         "case": result["case"],
         "folder": quote(folder.name),
-        "day": (result.get("created") or "")[:10],
+        "day": result["created"][:10],
         "phantom": result["phantom"],
         "areas": len(result["lesions"]),
         "foci": None if foci is None else len(foci),
@@ -110,14 +109,14 @@ def _entry(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         "warnings": result["warnings"],
         "report": REPORT if (folder / REPORT).is_file() else None,
         "thumbnail": THUMBNAIL if (folder / THUMBNAIL).is_file() else None,
-        "model": f"{model['name']}{quality}{rule}",
-        "quality_warning": model.get("quality_warning"),
+        "model": f"{model['name']}, {model['quality']}{rule}",
+        "quality_warning": model["quality_warning"],
     }
 
 
 def cohort_line(result: Mapping[str, Any]) -> dict[str, Any]:
     """The line of a result in the table: name of each of `COLUMNS` -> value. None is an empty cell."""
-    foci, index = result.get("foci"), result.get("bone_scan_index") or {}
+    foci, index = result["foci"], result["bone_scan_index"] or {}
     views: dict[str, Any] = {}
     regions: dict[str, Any] = {}
     for view in VIEWS:
@@ -129,18 +128,17 @@ def cohort_line(result: Mapping[str, Any]) -> dict[str, Any]:
             f"pixels_{view}": found["metastatic_pixels"] if present else None,
             f"area_mm2_{view}": sum(area["area_mm2"] for area in areas) if known else None,
             f"highest_probability_{view}": found["highest_probability"],
-            f"counts_{view}": found.get("counts") if present else None,
+            f"counts_{view}": found["counts"] if present else None,
             f"lesion_counts_{view}": sum(area["sum_counts"] for area in areas) if present else None,
         }
-        # Results of earlier versions have an index, but not the bones of their areas.
-        named = present and index and all("region" in area for area in areas)
+        named = present and index
         for region in (*(region.name for region in REGIONS), None):
             regions[_region_column(view, region)] = sum(area["region"] == region for area in areas) if named else None
     both = None if foci is None else sum(None not in (focus["anterior"], focus["posterior"]) for focus in foci)
     return {
         "case": result["case"],
-        "phantom": {True: "yes", False: "no", None: None}[result["phantom"]],
-        "created": result.get("created"),
+        "phantom": "yes" if result["phantom"] else "no",
+        "created": result["created"],
         "foci": None if foci is None else len(foci),
         "foci_in_both_views": both,
         **views,
@@ -148,11 +146,11 @@ def cohort_line(result: Mapping[str, Any]) -> dict[str, Any]:
         "fraction_of_body": result["lesion_area"]["fraction_of_body"],
         "bone_scan_index": index.get("value"),
         "bsi_table": index.get("table"),
-        "warnings": "; ".join(filter(None, (result["model"].get("quality_warning"), *result["warnings"]))),
+        "warnings": "; ".join(filter(None, (result["model"]["quality_warning"], *result["warnings"]))),
         "model": result["model"]["name"],
         "weights": result["model"]["weights_sha256"][:12],
-        "validation_f1": result["model"].get("validation_f1"),
-        "threshold": result.get("threshold"),
+        "validation_f1": result["model"]["validation_f1"],
+        "threshold": result["threshold"],
         "engine": result["engine"],
         "version": result["version"],
         **regions,

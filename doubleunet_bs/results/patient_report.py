@@ -6,7 +6,6 @@ window and level from the counts in the page, larger views, the order of the tab
 
 import base64
 import dataclasses
-import datetime
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +28,7 @@ from doubleunet_bs.display import (
 from doubleunet_bs.errors import counted
 from doubleunet_bs.findings.lesion_list import BODY_DEFINITION, LesionArea
 from doubleunet_bs.findings.matching import match_earlier
-from doubleunet_bs.inference.model_description import INTENDED_USE, percent
+from doubleunet_bs.inference.model_description import INTENDED_USE
 from doubleunet_bs.templates import render_page
 
 MATCHED, NEW, GONE = "matched", "new", "gone"
@@ -90,7 +89,7 @@ def report_page(scan: ReportScan, previous: ReportScan | None = None) -> str:
         region_names=[(name, hex_colour(colour)) for name, colour in region_names(masks)],
         finding=_finding(scan.result),
         changes={name: sum(row["change"] == name for row in rows) for name in (MATCHED, NEW, GONE)},
-        made=scan.result.get("created", datetime.date.today().isoformat())[:10],
+        made=scan.result["created"][:10],
         intended_use=INTENDED_USE,
         body_definition=BODY_DEFINITION,
         version=__version__,
@@ -130,11 +129,9 @@ def _content(scan: ReportScan, title: str, prefix: str, upper: float, marks: Map
         "rows": box[0].stop - box[0].start,
         "columns": box[1].stop - box[1].start,
         "upper": upper,
-        "quality": model.get("quality") or f"validation F1 {percent(model.get('validation_f1'))}",
-        "quality_warning": model.get("quality_warning"),
-        "training_summary": model.get("training_summary"),
-        "bone_scan_index": result.get("bone_scan_index"),
-        "benign": result.get("benign"),
+        "quality": model["quality"],
+        "quality_warning": model["quality_warning"],
+        "training_summary": model["training_summary"],
         "views": [_view(scan, view, box, upper, marks) for view in VIEWS],
     }
 
@@ -213,7 +210,7 @@ def _part_numbers(areas: Sequence[dict[str, Any]]) -> None:
 
 def _label(lesion: Mapping[str, Any]) -> str:
     """The number a reader sees: that of the focus, which areas of both views share. Without foci that of the area."""
-    return str(lesion.get("focus") or lesion["number"])
+    return str(lesion["focus"] or lesion["number"])
 
 
 def _foci(result: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -247,7 +244,7 @@ def _row(prefix: str, label: str, now: Mapping[str, Any], before: Mapping[str, A
         "label": label,
         "target": f"{prefix}-{first['number']}",
         # Areas of one focus lie in one region, or one of them in none.
-        "bone": next((area["region"] for area in (first, *others) if area.get("region")), None),
+        "bone": next((area["region"] for area in (first, *others) if area["region"]), None),
         "views": [{"now": now.get(view), "before": before.get(view)} for view in VIEWS],
         "change": change,
         "probability": max(area["mean_probability"] for area in (first, *others)),

@@ -164,8 +164,7 @@ def predict_scans(task: PredictionTask, dry_run: bool = False) -> int:
             names, prepared = (previous.case, previous.pixel_sha256), prepare_scan(previous, settings=model.preparation)
             previous = report_scan(previous, *networks.segment(previous, prepared)) if networks else None
         elif previous:
-            # In newer results the hash of the counts as well.
-            names = previous.result["case"], previous.result.get("pixel_sha256", "")
+            names = previous.result["case"], previous.result["pixel_sha256"]
         reader = ScanReader(settings, model, task.threshold, pseudonyms, names, bones, task.weights)
         bar = tqdm(found.scans, desc="predict", unit="scan", dynamic_ncols=True, file=sys.stderr, disable=None)
         try:

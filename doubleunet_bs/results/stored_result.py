@@ -31,8 +31,6 @@ _LESION = ("number", "row", "column", "pixels", "peak_probability", "mean_probab
 def load_result(folder: Path) -> dict[str, Any]:
     """The content of a result folder's `result.json`, of which everything that reports and tables show was checked.
 
-    Results of earlier versions lack "foci", "created", "threshold", "mask_rule" and "pixel_sha256".
-
     Raises:
         RunError: there is none, or it is of another format, damaged, or changed by hand.
     """
@@ -53,7 +51,7 @@ def _check(result: dict[str, Any]) -> None:
     model, area, lesions, views = result["model"], result["lesion_area"], result["lesions"], result["views"]
     _all(lambda value: isinstance(value, list), result["warnings"], lesions)
     _all(_is_text, result["engine"], result["version"], model["name"], *result["warnings"])
-    _all(_is_hash, model["weights_sha256"], result["source_sha256"], result.get("pixel_sha256", "0" * 64))
+    _all(_is_hash, model["weights_sha256"], result["source_sha256"], result["pixel_sha256"])
     _all(lambda value: value in VIEWS, *(lesion["view"] for lesion in lesions))
     _all(_is_figure, area["lesion_pixels"], *(lesion[name] for lesion in lesions for name in _LESION))
     _all(_or_none(_is_figure), *(area[name] for name in ("lesion_area_mm2", "body_pixels", "fraction_of_body")))
@@ -62,30 +60,31 @@ def _check(result: dict[str, Any]) -> None:
     _all(_is_figure, *(spacing or ()))
     # Areas are added up where the spacing is known.
     _all(_or_none(_is_figure) if spacing is None else _is_figure, *(lesion["area_mm2"] for lesion in lesions))
-    _all(_or_none(_is_figure), result.get("threshold"))
-    _all(_or_none(lambda value: type(value) is int), *(lesion.get("focus") for lesion in lesions))
-    _all(_or_none(lambda value: value in _REGION_NAMES), *(lesion.get("region") for lesion in lesions))
-    _all(_or_none(lambda value: UID.fullmatch(value) is not None), *(lesion.get("tracking_uid") for lesion in lesions))
-    _all(_or_none(_is_text), *(result.get(name) for name in ("mask_rule", "created", "focus_rule")))
-    _all(_or_none(_is_text), *(model.get(name) for name in ("quality", "quality_warning", "training_summary")))
-    _all(_or_none(_is_figure), model.get("validation_f1"))
+    _all(_or_none(_is_figure), result["threshold"])
+    _all(_or_none(lambda value: type(value) is int), *(lesion["focus"] for lesion in lesions))
+    _all(_or_none(lambda value: value in _REGION_NAMES), *(lesion["region"] for lesion in lesions))
+    _all(lambda value: UID.fullmatch(value) is not None, *(lesion["tracking_uid"] for lesion in lesions))
+    _all(_is_text, *(result[name] for name in ("mask_rule", "created", "focus_rule")))
+    _all(_is_text, model["quality"], model["training_summary"])
+    _all(_or_none(_is_text), model["quality_warning"])
+    _all(_or_none(_is_figure), model["validation_f1"])
     for body in (views[view]["body"] for view in VIEWS):
         _all(_is_figure, *(body[end] for end in ("first_row", "last_row", "first_column", "last_column") if body))
-    _all(lambda value: isinstance(value, bool | None), result["phantom"])
+    _all(lambda value: isinstance(value, bool), result["phantom"])
     _all(lambda value: isinstance(value, bool), *(views[view]["missing"] for view in VIEWS))
     _all(lambda value: type(value) is int, *(views[view]["window"]["top"] for view in VIEWS))
     _all(_is_figure, *(views[view]["metastatic_pixels"] for view in VIEWS))
     _all(_or_none(_is_figure), *(views[view]["highest_probability"] for view in VIEWS))
-    _all(_or_none(_is_figure), *(views[view].get("counts") for view in VIEWS))
+    _all(_or_none(_is_figure), *(views[view]["counts"] for view in VIEWS))
     _all(lambda value: isinstance(value, str) and CASE_NAME.fullmatch(value) is not None, result["case"])
     _all(lambda value: value in ("kept", "none"), result["dicom"]["patient_identity"])
-    if result.get("bone_scan_index") is not None:
+    if result["bone_scan_index"] is not None:
         _check_index(result["bone_scan_index"])
-    for view, benign in (result.get("benign") or {}).items():
+    for view, benign in (result["benign"] or {}).items():
         _all(lambda value: value in VIEWS, view)
         _all(_is_figure, benign["areas"], benign["pixels"])
     numbers = {lesion["number"]: lesion["view"] for lesion in lesions}
-    for focus in result.get("foci") or ():
+    for focus in result["foci"] or ():
         _all(_is_figure, focus["number"])
         for view in VIEWS:
             if focus[view] is not None and numbers[focus[view]] != view:
@@ -171,7 +170,7 @@ def read_result(folder: Path) -> ReportScan:
                 continue
             mask = _read_mask(folder / MASK.format(view))
             areas[view] = find_areas((mask == 1).astype(np.uint8))
-            if result.get("bone_scan_index") and (folder / REGION_MASK.format(view)).is_file():
+            if result["bone_scan_index"] and (folder / REGION_MASK.format(view)).is_file():
                 regions[view] = _read_mask(folder / REGION_MASK.format(view))
                 if regions[view].max() > len(REGIONS):
                     raise ValueError("not a mask of the skeleton")

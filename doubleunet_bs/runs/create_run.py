@@ -133,15 +133,13 @@ def create_run(
 def _describe_data(dataset: ShardedDataset) -> dict[str, Any]:
     parts = [{"path": str(part.path.resolve()), "fingerprint": part.fingerprint} for part in parts_of(dataset)]
     return {
-        # Of the first folder alone, as in runs from before there could be several.
-        "path": parts[0]["path"],
         "fingerprint": dataset.fingerprint,
-        **({"parts": parts} if len(parts) > 1 else {}),
+        "parts": parts,
         "image_shape": list(dataset.image_shape),
         "preparation": dataset.settings.to_json(),
         "scans": scans_are(dataset.cases),
         "cohort": count_cohort(dataset.cases),
-        **({"sources": [source.to_json() for source in dataset.sources]} if dataset.sources else {}),
+        "sources": [source.to_json() for source in dataset.sources],
     }
 
 

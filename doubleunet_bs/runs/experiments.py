@@ -252,9 +252,8 @@ class Experiment:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of plain JSON values. Without `start_from` where it is empty, as in runs from before there was one."""
-        content = {**dataclasses.asdict(self), "loss_classes": list(self.loss_classes)}
-        return content if self.start_from else {key: content[key] for key in content if key != "start_from"}
+        """A dict of plain JSON values."""
+        return {**dataclasses.asdict(self), "loss_classes": list(self.loss_classes)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str) -> "Experiment":

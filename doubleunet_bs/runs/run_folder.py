@@ -14,7 +14,7 @@ from typing import Any
 from doubleunet_bs.dataset.folds import Folds, load_folds
 from doubleunet_bs.errors import DatasetError, RunError
 from doubleunet_bs.files import check_links, read_json
-from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, UNKNOWN, DataSource, parse_sources
+from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, DataSource, parse_sources
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.experiments import Experiment, did_you_mean
@@ -34,7 +34,7 @@ SAVED_MODEL = "saved_model"
 HISTORY = "history.csv"
 PROGRESS = "progress.png"
 STATE = "state.npz"
-SCANS_ARE = (PHANTOMS, PATIENTS, MIXED, UNKNOWN)
+SCANS_ARE = (PHANTOMS, PATIENTS, MIXED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +44,10 @@ class Run:
     Attributes:
         path: the folder.
         experiment: its settings.
-        data: {"path", "fingerprint", "image_shape", "preparation", "scans", "cohort"} of the shards it trains on.
-            "scans" is "phantoms", "patients", "mixed" or "unknown". "cohort" is from `records.count_cohort`.
+        data: {"fingerprint", "parts", "image_shape", "preparation", "scans", "cohort", "sources"} of the shards it
+            trains on. "scans" is "phantoms", "patients" or "mixed". "cohort" is from `records.count_cohort`.
         pretrain_data: {"path", "fingerprint", "patients_compared", "cohort"} of the shards it pre-trains on.
             "patients_compared" is as in `preparation.shards.patients_comparable`. None without transfer.
-            Older runs lack some of these entries.
         disjoint_patients: the user confirmed that cohorts whose patients cannot be compared share none.
     """
 
@@ -61,12 +60,12 @@ class Run:
     @property
     def parts(self) -> list[dict[str, Any]]:
         """{"path", "fingerprint"} of each of the shard folders it trains on."""
-        return self.data.get("parts") or [{"path": self.data["path"], "fingerprint": self.data["fingerprint"]}]
+        return self.data["parts"]
 
     @property
     def sources(self) -> tuple[DataSource, ...]:
         """The public data sets it trains on."""
-        return parse_sources(self.data.get("sources"))
+        return parse_sources(self.data["sources"])
 
     def fold_path(self, fold: int) -> Path:
         """`RUN/fold_01` for fold 1."""
@@ -139,8 +138,8 @@ def open_run(path: str | os.PathLike) -> Run:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{source}: not a run description of format {FORMAT}")
     data = content.get("data")
-    parts = data.get("parts", [data]) if isinstance(data, dict) else None
-    if not isinstance(data, dict) or not isinstance(parts, list) or not _describes_shards(data, *parts):
+    parts = data.get("parts") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(parts, list) or not parts or not _describes_shards(*parts):
         raise RunError(f"{source}: the description of the data is incomplete")
     try:
         PreparationSettings.from_json(data.get("preparation"))
@@ -149,7 +148,7 @@ def open_run(path: str | os.PathLike) -> Run:
         raise RunError(f"{source}: {error}") from None
     shape = data.get("image_shape")
     sides = shape if isinstance(shape, list) and len(shape) == 2 else [0]
-    if not all(type(side) is int and 0 < side <= 4096 for side in sides) or data.get("scans", UNKNOWN) not in SCANS_ARE:
+    if not all(type(side) is int and 0 < side <= 4096 for side in sides) or data.get("scans") not in SCANS_ARE:
         raise RunError(f"{source}: the description of the data is damaged")
     experiment = Experiment.from_json(content.get("experiment") or {}, str(source))
     pretrain_data = content.get("pretrain_data")

@@ -108,8 +108,7 @@ class Pseudonyms:
                 for pseudonym, identifier in content[table].items():
                     if make(identifier) != pseudonym:
                         raise ValueError
-            # Files of this format were first written without paths.
-            for pseudonym, paths in content.get("files", {}).items():
+            for pseudonym, paths in content["files"].items():
                 if pseudonym not in pseudonyms.cases or not all(isinstance(path, str) for path in paths):
                     raise ValueError
                 pseudonyms.files[pseudonym] = tuple(paths)

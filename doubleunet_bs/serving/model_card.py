@@ -20,7 +20,7 @@ from doubleunet_bs.inference.model_description import (
     percent,
 )
 from doubleunet_bs.inference.saved_model_check import hash_files
-from doubleunet_bs.preparation.records import MIXED, PHANTOMS, UNKNOWN
+from doubleunet_bs.preparation.records import MIXED, PHANTOMS
 from doubleunet_bs.runs.run_folder import ABOUT_DATA, Run
 
 CARD, CARD_JSON = "model_card.md", "model_card.json"
@@ -117,15 +117,13 @@ def card_page(card: dict[str, Any]) -> str:
     ]
     if start := card["experiment"].get("start_from"):
         cohorts.append(f"- started from the weights of: {start}")
-    if trained_on == UNKNOWN:
-        cohorts.append("- the run does not say whether these are scans of patients or phantoms")
     files = [f"- `{name}`: `{value}`" for name, value in card["files_sha256"].items()]
     lines = [
         f"# Model card: {card['name']}",
         "",
         *([f"**{card['quality_warning']}**", ""] if card["quality_warning"] else []),
         *_section("Intended use", [card["purpose"], "", f"**{card['intended_use']}**", "", f"{card['method']}."]),
-        *_section("Training and validation", cohorts or ["The run does not say how many scans it was trained on."]),
+        *_section("Training and validation", cohorts),
         *_section("Licence and citation of the data", [card["data"]]),
         *_section("Figures by fold", _figures(card, on)),
         *_section("Limits", [f"- {limit}" for limit in card["limits"]]),

@@ -18,7 +18,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from doubleunet_bs.constants import RAW_SHAPE
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.files import create_file, new_folder, read_json, write_text
+from doubleunet_bs.files import create_file, new_folder, write_text
 from doubleunet_bs.findings.skeleton_result import check_same_preparation
 from doubleunet_bs.inference.engine_serving import LARGEST_BATCH, predict_request
 from doubleunet_bs.inference.engines import (
@@ -123,8 +123,8 @@ def package_model(
     """Add a version of a model to a repository.
 
     A version appears whole or not at all, since a running server looks for new ones at any time. A fold without an
-    export of its present weights, or with one by an older version, is exported first. Where the highest version holds
-    these weights already, nothing is added.
+    export of its present weights is exported first. Where the highest version holds these weights already, nothing is
+    added.
 
     Args:
         model: a fold in its run, or an exported model.
@@ -135,7 +135,7 @@ def package_model(
 
     Raises:
         SettingsError: an impossible name, or a repository path that is a file.
-        RunError: no model, one that needs `force`, that is damaged or foreign, or an older export away from its run.
+        RunError: no model, one that needs `force`, or that is damaged or foreign.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -149,13 +149,12 @@ def package_model(
     if not force:
         description.check_quality(model, "train it further")
     saved_model = found.saved_model
-    if saved_model and "endpoints" in read_json(saved_model / DESCRIPTION, RunError, "model description"):
+    if saved_model:
         check_files(saved_model)
         check_graph(saved_model / GRAPH)
-    elif found.trained:
-        saved_model = export_fold(found.trained.run, found.trained.fold)
     else:
-        raise RunError(f"{model}: exported by an older version of this package: package the fold in its run instead")
+        assert found.trained is not None
+        saved_model = export_fold(found.trained.run, found.trained.fold)
     name = name or description.served_name
     folder = out / name
     versions = _versions(folder)

@@ -251,7 +251,6 @@ def training_fingerprint(task: TrainingTask, replicas: Replicas) -> dict[str, An
         "encoder weights": file_sha256(Path(encoder)) if own_encoder else None,
         "precision": replicas.precision,
         # These decide the last digits, and the last digits decide the rest of a training.
-        "xla": False,  # of states that were saved when XLA could be switched on
         "replicas": replicas.count,
         "deterministic": deterministic_kernels(),
         **task.made_from,

@@ -69,6 +69,7 @@ def make_files(folder: Path, size: int) -> None:
 def save_network(folder: Path, model, settings, name: str = "dice", classes: int = 3) -> None:
     """The SavedModel of a network with random weights and (rows, columns) of the preparation `settings`."""
     from doubleunet_bs.inference.model_description import ModelDescription
+    from doubleunet_bs.preparation.records import count_cohort
     from doubleunet_bs.serving.export import write_saved_model
 
     description = ModelDescription(
@@ -80,6 +81,8 @@ def save_network(folder: Path, model, settings, name: str = "dice", classes: int
         weights_sha256="0" * 64,
         best_epoch=1,
         validation_f1=0.0,
+        trained_on="phantoms",
+        **dict.fromkeys(("training", "validation", "cohort"), count_cohort([])),
     )
     folder.mkdir()
     write_saved_model(folder, model, description)

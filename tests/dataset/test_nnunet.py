@@ -74,7 +74,7 @@ def test_nothing_is_overwritten(dataset, tmp_path):
 
 
 def test_the_command_takes_the_folds_of_a_run(dataset, trained_run, tmp_path, capsys):
-    shards = open_shards(json.loads((trained_run / "experiment.json").read_text())["data"]["path"])
+    shards = open_shards(json.loads((trained_run / "experiment.json").read_text())["data"]["parts"][0]["path"])
     line = f"export-nnunet {shards.path} --run {trained_run} --out {tmp_path / 'out'}"
     assert main(shlex.split(line)) == 0
     assert "nnUNetv2_train 501 2d 0" in capsys.readouterr().out

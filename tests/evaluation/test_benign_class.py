@@ -98,14 +98,6 @@ def test_losses_and_first_biases_of_four_classes_by_hand(shards, tensorflow):
     )
 
 
-def test_settings_and_shards_of_before_stay_readable(tmp_path):
-    content = PreparationSettings().to_json()
-    del content["benign"]
-    assert PreparationSettings.from_json(content) == PreparationSettings()
-    record = open_shards(make_shards(tmp_path / "shards")).cases[0]
-    assert "benign_pixels" not in record.to_json() and record.benign_pixels == 0
-
-
 def four_classes(shape, classes, *args, **kwargs):
     assert classes == 4
     return intensity_model(*shape[:2], classes=4)

@@ -158,13 +158,12 @@ def test_two_runs(runs, tmp_path):
     for line, mean, folds in zip(text.splitlines()[1:3], found.means, found.scores, strict=True):
         figures = [getattr(mean, name) for name in ("precision", "sensitivity", "f1_of_means", "f1_mean", "f1_sd")]
         assert line.split()[1:] == [f"{100 * value:.2f}" for value in (*figures, *(fold.pooled.f1 for fold in folds))]
-    assert "do not say whether their scans are phantoms" in text
     write_comparison(tmp_path / "out", found)
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert content["differences"]["loss"] == {"first": "focal-tversky", "second": "dice"}
     assert content["pairs"][0]["p"] == pair.p and content["runs"][1]["mean"]["sensitivity"] == 1.0
     rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
-    assert len(rows) == 4 and {row["scans_are"] for row in rows} == {"unknown"}
+    assert len(rows) == 4 and {row["scans_are"] for row in rows} == {"patients"}
     assert all(float(row["dice_second"]) > float(row["dice_first"]) for row in rows)
     assert "first" in (drawn := (tmp_path / "out" / "comparison.svg").read_text()) and "second" in drawn
     with Image.open(tmp_path / "out" / "comparison.png") as picture:
@@ -214,15 +213,15 @@ def test_shards_are_opened_once_and_the_files_of_the_runs_left_alone(runs, shard
 
 
 def test_runs_of_another_precision_are_distinguished(runs, tmp_path):
-    """Precision decides the figures as well; a run that does not say which it had is labelled without."""
+    """Precision decides the figures as well."""
     float32, mixed = (shutil.copytree(runs[0], tmp_path / name) for name in ("float32", "mixed"))
     for run, precision in ((float32, "float32"), (mixed, "mixed_bfloat16")):
         environment = run / "fold_01" / "environment.json"
         write_json(environment, {**read_json(environment), "precision": precision})
     found = compare_runs([float32, mixed, runs[0]], fold=1, settings=QUICK)
     assert found.experiments == ("focal-tversky-otsu (changed)",) * 3
-    assert found.differences == {"precision": ("float32", "mixed_bfloat16", None)}
-    assert "Differ in: precision float32 / mixed_bfloat16 / -." in format_comparison(found)
+    assert found.differences == {"precision": ("float32", "mixed_bfloat16", "float32")}
+    assert "Differ in: precision float32 / mixed_bfloat16 / float32." in format_comparison(found)
     same = compare_runs([runs[0], float32], fold=2, settings=QUICK)
     assert "The runs have the same settings." in format_comparison(same)
 

@@ -157,7 +157,7 @@ def test_scans_prepared_otherwise_are_refused(trained_run, tmp_path):
 def test_shards_that_moved(trained_run, others, shards, tmp_path):
     run = shutil.copytree(trained_run, tmp_path / "run")
     content = read_json(run / "experiment.json")
-    content["data"]["path"] = str(tmp_path / "gone")
+    content["data"]["parts"][0]["path"] = str(tmp_path / "gone")
     write_json(run / "experiment.json", content)
     with pytest.raises(DatasetError, match="gone"):
         evaluate_ensemble(run, others, QUICK)

@@ -95,7 +95,10 @@ def test_what_is_in_it(report):
         for one in scored.scans:
             assert one.case in page
     assert "encoder_weights" in page and "Not for diagnosis." in page
-    assert f"shards of these scans {open_run(path.parent).data['fingerprint'][:16]}…</p>" in page
+    assert (
+        f"shards of these scans {open_run(path.parent).data['fingerprint'][:16]}…; training precision float32</p>"
+        in page
+    )
     assert page.count("<figure>") == 4 and page.count('class="chart"') == 7  # four scans, five charts and two maps
 
 

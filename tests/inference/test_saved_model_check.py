@@ -12,7 +12,7 @@ from doubleunet_bs.errors import RunError
 from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.inference import Predictor, saved_model_check
 from doubleunet_bs.inference.keras_model import mean_of
-from doubleunet_bs.inference.saved_model_check import COMPUTING, check_files, check_graph
+from doubleunet_bs.inference.saved_model_check import COMPUTING, check_files, check_graph, hash_files
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.serving.export import write_saved_model
 
@@ -30,6 +30,16 @@ def no_hashes(model):
     del content["files_sha256"]
     write_json(path, content)
     return model
+
+
+def state_hashes(model):
+    path = model / "assets.extra" / "model.json"
+    write_json(path, {**read_json(path), "files_sha256": hash_files(model)})
+
+
+def test_an_export_without_hashes_is_refused(no_hashes):
+    with pytest.raises(RunError, match="damaged, or changed since its export: copy or export the model again"):
+        check_files(no_hashes)
 
 
 def test_exports_of_every_kind_pass(tmp_path, tensorflow):
@@ -129,6 +139,7 @@ def test_nothing_of_a_refused_model_runs(engine, no_hashes, tmp_path, tensorflow
     shutil.rmtree(no_hashes / "variables")
     shutil.copy(tmp_path / "evil" / "saved_model.pb", no_hashes)
     shutil.copytree(tmp_path / "evil" / "variables", no_hashes / "variables")
+    state_hashes(no_hashes)
     # OpenVINO has no such operation.
     said = {"tensorflow": "operation 'WriteFile' is not one", "openvino": "damaged, or not a SavedModel"}
     with pytest.raises(RunError, match=said[engine]):
@@ -217,14 +228,13 @@ def test_the_saver_is_for_the_saver_alone(alter, message, model):
         check_graph(model / "saved_model.pb")
 
 
-def test_changed_damaged_and_linked_files(model, no_hashes, monkeypatch):
-    check_saved_model(no_hashes)  # An older export.
+def test_changed_damaged_and_linked_files(model, monkeypatch):
     graph = model / "saved_model.pb"
     original = graph.read_bytes()
     for content in (b"", original[: len(original) // 2], b"\xff" * 100):
         graph.write_bytes(content)
         with pytest.raises(RunError, match="saved_model.pb: damaged, or not a SavedModel"):
-            check_saved_model(model)
+            check_graph(graph)
     graph.write_bytes(original)
     (model / "saved_model.cpb").touch()
     with pytest.raises(RunError, match="a second graph"):

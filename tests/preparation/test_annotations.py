@@ -341,9 +341,6 @@ def test_shards_without_regions_stay_as_they_were(cohort):
         "counts_sha256",
         "labels_sha256",
     }
-    # Written before skeletons were known.
-    del content["cases"][0]["has_regions"]
-    (cohort.out / "dataset.json").write_text(json.dumps(content))
     assert open_shards(cohort.out).cases[0].has_regions is False
     # A case that claims regions which no shard holds.
     content["cases"][0]["has_regions"] = True

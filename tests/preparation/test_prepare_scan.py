@@ -219,12 +219,6 @@ def test_settings_survive_json():
     assert PreparationSettings.from_json(made.to_json()) == made
 
 
-def test_earlier_shards_had_all_pixels_in_the_histogram():
-    content = PreparationSettings().to_json()
-    content.pop("otsu_histogram")
-    assert PreparationSettings.from_json(content).changes() == {"otsu_histogram": "all"}
-
-
 @pytest.mark.parametrize("view", [np.zeros((512, 1024), np.uint16), np.zeros((1024, 256), np.int32)])
 def test_another_matrix_is_refused(view):
     with pytest.raises(ScanError) as caught:

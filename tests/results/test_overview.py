@@ -188,14 +188,9 @@ def test_areas_are_counted_by_view_and_region(scan, result, tmp_path):
     regions["posterior"][250:] = region_number("pelvis")
     prediction = make_prediction(scan, masks)
     index = find_index(scan, prediction, make_prediction(scan, regions), "icrp110-female")
-    folder = write_prediction(JobSettings(tmp_path / "out", ()), scan, prediction, skeleton=index).folder
-    # Without a skeleton, and from a version that had an index but no bones of areas.
+    write_prediction(JobSettings(tmp_path / "out", ()), scan, prediction, skeleton=index)
     none = shutil.copytree(result.folder, tmp_path / "out" / "case-none")
     write_json(none / "result.json", {**result.result, "case": "case-none"})
-    old = read_json(folder / "result.json")
-    for lesion in old["lesions"]:
-        del lesion["region"]
-    write_json(shutil.copytree(folder, tmp_path / "out" / "case-old") / "result.json", {**old, "case": "case-old"})
     assert main(["collect", str(tmp_path / "out"), "--out", str(tmp_path / "table.csv")]) == 0
     lines = {line["case"]: line for line in read(tmp_path / "table.csv")}
     columns = [f"areas_{view}_{name.replace(' ', '_')}" for view in VIEWS for name in [*names(), "no region"]]
@@ -203,20 +198,11 @@ def test_areas_are_counted_by_view_and_region(scan, result, tmp_path):
     line = lines.pop(scan.case)
     figures = {column: line[column] for column in columns if line[column] != "0"}
     assert figures == {"areas_anterior_ribs": "1", "areas_anterior_no_region": "1", "areas_posterior_pelvis": "2"}
-    assert all(other[column] == "" for other in lines.values() for column in columns) and len(lines) == 2
+    assert all(other[column] == "" for other in lines.values() for column in columns) and len(lines) == 1
 
 
 def names():
     return [region.name for region in REGIONS]
-
-
-def test_results_of_earlier_versions_are_read(result, tmp_path):
-    folder = shutil.copytree(result.folder, tmp_path / "out" / "case-old")
-    new = {"foci", "focus_rule", "created", "threshold", "mask_rule", "pixel_sha256"}
-    write_json(folder / "result.json", {key: one for key, one in load_result(folder).items() if key not in new})
-    assert main(["collect", str(tmp_path / "out"), "--out", str(tmp_path / "table.csv")]) == 0
-    (line,) = read(tmp_path / "table.csv")
-    assert (line["foci"], line["areas_anterior"]) == ("", "2")
 
 
 def test_wrong_arguments(tmp_path, capsys):

@@ -147,7 +147,7 @@ def test_patients_that_cannot_be_compared_need_a_confirmation_once(folder, tmp_p
 def test_shards_that_are_gone_need_a_confirmation(folder, tmp_path):
     copy = shutil.copytree(folder / "run", tmp_path / "earlier")
     content = read_json(copy / "experiment.json")
-    content["data"]["path"] = str(tmp_path / "gone")
+    content["data"]["parts"][0]["path"] = str(tmp_path / "gone")
     write_json(copy / "experiment.json", content)
     new = open_shards(folder / "new")
     with pytest.raises(DatasetError, match="gone: the shards that trained .*earlier are not there"):

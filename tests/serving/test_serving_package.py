@@ -147,22 +147,6 @@ def test_an_interrupted_version_is_never_seen(trained_run, tmp_path, monkeypatch
     assert [one.name for one in (tmp_path / NAME).iterdir()] == ["1"]
 
 
-def test_an_older_export(trained_run, tmp_path, monkeypatch):
-    """A fold in its run is exported again; an export away from its run cannot be."""
-    run = shutil.copytree(trained_run, tmp_path / "run")
-    saved_model = run / "fold_01" / "saved_model"
-    path = saved_model / "assets.extra" / "model.json"
-    content = read_json(path)
-    write_json(path, {name: value for name, value in content.items() if name != "endpoints"})
-    alone = shutil.copytree(saved_model, tmp_path / "alone")
-    with pytest.raises(RunError, match="alone: exported by an older version .*: package the fold in its run instead"):
-        package_model(alone, tmp_path / "models")
-    assert not (tmp_path / "models").exists()
-    monkeypatch.setattr(package, "export_fold", lambda run, fold: trained_run / f"fold_{fold:02d}" / "saved_model")
-    packaged = package_model(run / "fold_01", tmp_path / "models")
-    assert read_json(packaged.path / "assets.extra" / "model.json")["endpoints"] == content["endpoints"]
-
-
 def add_an_operation(path):
     """One that writes a file, with hashes to match: only the check of the graph sees it."""
     graph = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
