@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -134,19 +133,6 @@ def _parse_whole(digits: str) -> int:
     return int(digits)
 
 
-def file_inside(folder: str | os.PathLike, name: str, error: type[BoneScanError] = BoneScanError) -> Path:
-    """The path of a file of a folder that may come from elsewhere. What is missing is left to whoever opens it.
-
-    Raises `error`: it is a link that leads out of the folder, or no regular file.
-    """
-    path = Path(folder) / name
-    if path.resolve().parent != Path(folder).resolve():
-        raise error(f"{path}: a link that leads out of the folder: put the file itself there")
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        raise error(f"{path}: not a regular file")
-    return path
-
-
 @contextmanager
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty folder beside `path` that is renamed to `path` when the block ends without an error.
@@ -176,15 +162,6 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_links(folder: Path) -> None:
-    """Refuse (`RunError`) a folder with a link that leads out of it: what is written there would change other files."""
-    inside = folder.resolve()
-    for place, folders, names in os.walk(folder):
-        for path in (Path(place, name) for name in (*folders, *names)):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise RunError(f"{path}: a symbolic link that leads out of {folder}: put a copy in its place")
 
 
 def nearest_existing(path: str | os.PathLike) -> Path:

@@ -21,7 +21,6 @@ from doubleunet_bs.evaluation.scores.fold_scores import SCORES, FoldScores, prec
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, StoredPredictions
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.write_summary import write_summary
-from doubleunet_bs.files import file_inside
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
@@ -201,7 +200,7 @@ class MaskFolder:
         Raises:
             RunError: missing, not a PNG of one channel, of another size, or with values that are no class.
         """
-        path = file_inside(self.folder, f"{case}.png", RunError)
+        path = self.folder / f"{case}.png"
         try:
             with Image.open(path, formats=["PNG"]) as picture:
                 if picture.size != shape[::-1]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from doubleunet_bs.constants import CASE_NAME
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import file_inside, read_json, replace_file, write_json
+from doubleunet_bs.files import read_json, replace_file, write_json
 from doubleunet_bs.preparation.shards import load_arrays
 
 PREDICTIONS = "predictions"
@@ -104,7 +104,7 @@ def read_prediction(
     Raises:
         RunError: the file is missing, damaged or not of this (rows, columns).
     """
-    path = file_inside(folder, f"{case}.npz", RunError)
+    path = folder / f"{case}.npz"
     types = {"mask": np.dtype(bool), "probability": np.dtype("<u2")} | ({"benign": np.dtype(bool)} if benign else {})
     try:
         kept = load_arrays(path, {name: (tuple(shape), dtype) for name, dtype in types.items()})

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from doubleunet_bs.errors import DatasetError, os_reason
-from doubleunet_bs.files import file_inside, write_json
+from doubleunet_bs.files import write_json
 from doubleunet_bs.preparation.brightness import to_grey
 from doubleunet_bs.preparation.records import CaseRecord, DataSource, parse_record, parse_sources
 from doubleunet_bs.preparation.settings import PreparationSettings
@@ -153,7 +153,7 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     path = Path(path)
     if not (path / DATASET).is_file():
         raise DatasetError(f"{path}: not a shard folder ({DATASET} is missing): make one with `doubleunet-bs prepare`")
-    fingerprint, content = _read(file_inside(path, DATASET, DatasetError))
+    fingerprint, content = _read(path / DATASET)
     settings, shards = _check_head(path / DATASET, content)
     try:
         sources = parse_sources(content.get("sources"))
@@ -170,7 +170,7 @@ def open_shards(path: str | os.PathLike, verify: bool = False) -> ShardedDataset
     arrays[REGIONS_KIND] = []
     for number, shard in enumerate(shards):
         for kind, dtype in _kinds(shard).items():
-            file = file_inside(path, shard_name(kind, number), DatasetError)
+            file = path / shard_name(kind, number)
             arrays[kind].append(_map(file, (shard["cases"], *settings.image_shape), dtype))
             if verify and file_sha256(file) != shard[f"{kind}_sha256"]:
                 raise DatasetError(f"{file}: its content has changed since it was written: prepare the scans again")

@@ -13,7 +13,7 @@ from typing import Any
 
 from doubleunet_bs.dataset.folds import Folds, load_folds
 from doubleunet_bs.errors import DatasetError, RunError
-from doubleunet_bs.files import check_links, read_json
+from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, DataSource, parse_sources
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
@@ -127,13 +127,12 @@ def open_run(path: str | os.PathLike) -> Run:
     """Open an existing run folder.
 
     Raises:
-        RunError: there is none, its `experiment.json` is damaged or of another format, or a link leads out.
+        RunError: there is none, its `experiment.json` is damaged or of another format.
     """
     path = Path(path)
     source = path / EXPERIMENT
     if not source.is_file():
         raise RunError(f"{path}: {_why_no_run(path)}")
-    check_links(path)
     content = read_json(source, RunError, "run description")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{source}: not a run description of format {FORMAT}")

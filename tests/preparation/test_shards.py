@@ -175,18 +175,13 @@ def test_missing_cut_and_foreign_files_are_errors(copy, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "counts-00000.npy", "labels-00001.npy"])
-def test_links_out_of_the_folder_and_what_is_no_file_are_errors(copy, good, name):
+def test_training_data_behind_a_link_opens(copy, good, name):
+    """The folder or large files of it may lie on another disk."""
     (copy / name).unlink()
     (copy / name).symlink_to(good / name)
-    with pytest.raises(DatasetError, match=f"{name}: a link that leads out of the folder"):
-        open_shards(copy)
-    (copy / name).unlink()
-    os.mkfifo(copy / name)
-    with pytest.raises(DatasetError, match=name):
-        open_shards(copy)
-    # The folder itself may be reached by a link.
-    (copy.parent / "link").symlink_to(good)
-    assert len(open_shards(copy.parent / "link")) == 3
+    (copy.parent / "link").symlink_to(copy)
+    for path in (copy, copy.parent / "link"):
+        assert len(open_shards(path, verify=True)) == 3
 
 
 def test_a_description_of_any_size_is_not_read(copy):
