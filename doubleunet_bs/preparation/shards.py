@@ -193,22 +193,18 @@ def file_sha256(path: Path) -> str:
 
 
 def load_arrays(path: Path, promised: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file by name, when each has the promised shape and type: checked before memory is taken.
+    """Arrays of an .npz file by name, when each has the promised shape and type.
 
     Raises ValueError: the file is missing, damaged, or holds anything else.
     """
-    arrays = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name, (shape, dtype) in promised.items():
-                with archive.open(f"{name}.npy") as member:
-                    version = np.lib.format.read_magic(member)
-                    if version != (1, 0) or np.lib.format.read_array_header_1_0(member) != (shape, False, dtype):
-                        raise ValueError(f"{name} is not an array of shape {shape} and type {dtype}")
-                    data = member.read(int(np.prod(shape)) * dtype.itemsize)
-                    arrays[name] = np.frombuffer(data, dtype).reshape(shape)
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in promised}
     except (*_HEADER_ERRORS, *_ARCHIVE_ERRORS) as cause:
         raise ValueError(f"{type(cause).__name__}: {cause}") from None
+    for name, (shape, dtype) in promised.items():
+        if arrays[name].shape != shape or arrays[name].dtype != dtype:
+            raise ValueError(f"{name} is not an array of shape {shape} and type {dtype}")
     return arrays
 
 

