@@ -55,7 +55,6 @@ SETTINGS: dict[str, tuple[type, str, str, str]] = {
         "initial weights of the VGG19 encoder; imagenet is a download of 80 MB",
         "imagenet",
     ),
-    "freeze_encoder": (int, "E", "keep the VGG19 encoder fixed for the first E epochs", "0"),
     "accumulate": (
         int,
         "N",

@@ -50,7 +50,6 @@ _NUMBERS: dict[str, _Rule] = {
     "plateau_factor": (lambda value: 0 < value <= 1, "above 0, at most 1"),
     "plateau_patience": (lambda value: value >= 1, "at least 1"),
     "early_stopping": (lambda value: value >= 0, "0 (never) or a number of epochs"),
-    "freeze_encoder": (lambda value: value >= 0, "0 or more epochs"),
     "accumulate": (lambda value: value >= 1, "at least 1, at most one an image"),
     "bn_momentum": (lambda value: 0 < value < 1, "between 0 and 1"),
     "folds": (lambda value: 3 <= value <= 99 or value == 1, "3 to 99, or 1 for a published split"),
@@ -117,8 +116,6 @@ class Experiment:
         early_stopping: stop after so many epochs without a better validation F1; 0: never, as in the paper.
         encoder_weights: "imagenet", "none" or a file.
         head_bias: "prior": heads start at the class frequencies of the training labels; "zeros": at zero (original).
-        freeze_encoder: the VGG19 encoder stays as it is for so many epochs; 0: it trains from the start, as in the
-            original.
         accumulate: micro-batches that a batch is taken in, to save memory. Losses and gradients are those of the
             whole batch; batch normalisation sees each micro-batch by itself.
         bn_momentum: of the moving averages of batch normalisation; 0.99 as in the original. Short runs need less.
@@ -155,7 +152,6 @@ class Experiment:
     early_stopping: int = 0
     encoder_weights: str = "imagenet"
     head_bias: str = "prior"
-    freeze_encoder: int = 0
     accumulate: int = 1
     bn_momentum: float = 0.99
     folds: int = 10

@@ -9,7 +9,7 @@ import numpy as np
 from doubleunet_bs.constants import BENIGN, NON_METASTATIC
 from doubleunet_bs.errors import RunError
 from doubleunet_bs.network import double_unet
-from doubleunet_bs.network.double_unet import CONV_LAYERS, prior_head_bias
+from doubleunet_bs.network.double_unet import prior_head_bias
 from doubleunet_bs.preparation.shards import Dataset
 from doubleunet_bs.runs.experiments import BENIGN_CLASSES, Experiment
 from doubleunet_bs.training.devices import Replicas
@@ -37,11 +37,7 @@ def build_network(task: TrainingTask, replicas: Replicas) -> tuple[keras.Model, 
             )
             if task.initial_weights is not None:
                 load_initial_weights(model, task.initial_weights)
-            optimizer = FusedAdam(
-                experiment.learning_rate,
-                late=encoder_variables(model) if experiment.freeze_encoder else (),
-                name="adam",
-            )
+            optimizer = FusedAdam(experiment.learning_rate, name="adam")
             if replicas.precision == "mixed_float16":
                 optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
             optimizer.build(model.trainable_variables)
@@ -73,11 +69,6 @@ def load_initial_weights(model: keras.Model, path: Path) -> None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as cause:
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:160]
         raise RunError(f"{path}: not weights of this network ({reason})") from None
-
-
-def encoder_variables(model: keras.Model) -> list[keras.Variable]:
-    """Kernels and biases of the VGG19 encoder."""
-    return [variable for name in CONV_LAYERS for variable in model.get_layer(name).trainable_variables]
 
 
 def plain_network(task: TrainingTask, weights: Path) -> keras.Model:

@@ -217,44 +217,20 @@ def _shifted(maps: tf.Tensor, steps: Sequence[int]) -> tf.Tensor:
 class FusedAdam(keras.optimizers.Adam):
     """`keras.optimizers.Adam` with TensorFlow's own kernel for its formula: equal to rounding, one pass over memory.
 
-    Its variables have the names and shapes of Keras' Adam, so that either continues the other's checkpoint; with `late`
-    there is one more, "late_steps". `amsgrad`, which the kernel lacks, is a ValueError.
-
-    Args:
-        late: variables that join after the others, all at once, with a step count of their own. Counted with the
-            others' steps, their still empty averages would pass for full, and the first steps be several times the
-            learning rate.
+    Its variables have the names and shapes of Keras' Adam, so that either continues the other's checkpoint. `amsgrad`,
+    which the kernel lacks, is a ValueError.
     """
 
-    def __init__(self, *args, late: Sequence[keras.Variable] = (), **kwargs):
+    def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.amsgrad:
             raise ValueError("FusedAdam has no amsgrad: use keras.optimizers.Adam")
-        self._late_ids = {id(variable) for variable in late}
-        self._late: set[int] = set()
-
-    def build(self, variables):
-        """Make the variables of the optimizer."""
-        if self.built:
-            return
-        super().build(variables)
-        self._late = {place for place, variable in enumerate(variables) if id(variable) in self._late_ids}
-        if self._late:
-            self._late_steps = self.add_variable((), dtype="int", aggregation="only_first_replica", name="late_steps")
-
-    def apply(self, grads, trainable_variables=None):
-        """Update some variables, or all of them."""
-        super().apply(grads, trainable_variables)
-        updated = self._trainable_variables if trainable_variables is None else trainable_variables
-        if self._late and any(self._get_variable_index(variable) in self._late for variable in updated):
-            self._late_steps.assign_add(1)
 
     def update_step(self, gradient, variable, learning_rate):
         """Update one variable and its two moments."""
         dtype = tf.as_dtype(variable.dtype)
         place = self._get_variable_index(variable)
-        steps = self._late_steps if place in self._late else self.iterations
-        step = tf.cast(steps.value + 1, dtype)
+        step = tf.cast(self.iterations.value + 1, dtype)
         beta_1, beta_2 = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),

@@ -229,8 +229,6 @@ def describe_run(run: Run, dataset: ShardedDataset, replicas: Replicas) -> str:
         share += f" in {experiment.accumulate} micro-batches"
     encoder = "random start" if experiment.encoder_weights == "none" else f"{experiment.encoder_weights} weights"
     encoder = f"from {experiment.start_from}, like all layers" if experiment.start_from else encoder
-    if experiment.freeze_encoder:
-        encoder += f", frozen for {counted(experiment.freeze_encoder, 'epoch')}"
     division = "the published split" if experiment.folds == 1 else f"{experiment.folds} folds"
     deterministic = ", deterministic kernels" if deterministic_kernels() else ""
     lines = [

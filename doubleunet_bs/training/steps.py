@@ -7,8 +7,6 @@ and the formula gives the loss and its slope in each sum. Every micro-batch cont
 times that slope. Added up, this is exactly the gradient of one device that sees the whole batch at once.
 """
 
-from collections.abc import Sequence
-
 import keras
 import tensorflow as tf
 
@@ -50,7 +48,6 @@ class Steps:
         accumulate: number of micro-batches of each replica, taken one after the other to save memory. The sums of
             the loss still run over the whole batch: with more than one micro-batch a first pass takes the sums, a
             second one the gradients. Batch normalisation sees each micro-batch by itself.
-        frozen: variables that `train(frozen=True)` leaves alone.
     """
 
     def __init__(
@@ -60,23 +57,17 @@ class Steps:
         loss: OverlapLoss,
         replicas: Replicas,
         accumulate: int = 1,
-        frozen: Sequence[keras.Variable] = (),
     ):
         self.model, self.optimizer, self.loss, self.replicas = model, optimizer, loss, replicas
         self.accumulate = accumulate
         # On several GPUs they have not been tried.
         if replicas.count == 1 or not replicas.gpu_numbers:
             use_fast_kernels(model, replicas.devices[0])
-        everything = model.trainable_variables
-        excluded = {id(variable) for variable in frozen}
-        self._train = {False: self._training_function(everything)}
-        if frozen:
-            rest = [variable for variable in everything if id(variable) not in excluded]
-            self._train[True] = self._training_function(rest)
+        self._train = tf.function(self._run_train, autograph=False)
         self._evaluate = tf.function(self._run_evaluate, autograph=False)
 
-    def train(self, iterator, frozen: bool = False) -> tuple[float, list[int], list[int]]:
-        """Take the next batch and update the weights with it, with `frozen` all but those given as frozen.
+    def train(self, iterator) -> tuple[float, list[int], list[int]]:
+        """Take the next batch and update the weights with it.
 
         The batch is taken inside the compiled step, so that a smaller last batch is not traced again.
 
@@ -84,7 +75,7 @@ class Steps:
             The loss before the update; [true positives, false positives, false negatives] of output 2 in metastatic
             pixels, or bone pixels of all regions; the dataset indices of the images.
         """
-        loss, counts, index = self._train[frozen](iterator)
+        loss, counts, index = self._train(iterator)
         return float(loss), _rounded(counts), [int(value) for part in index for value in part.numpy()]
 
     def evaluate(self, iterator) -> tuple[tf.Tensor, list[int]]:
@@ -96,23 +87,18 @@ class Steps:
         """The loss over all batches whose (outputs, terms, 3) sums were added up."""
         return float(self._loss(sums))
 
-    def _training_function(self, variables: list[keras.Variable]):
-        def replica(micro_batches):
-            return self._train_replica(micro_batches, variables)
-
-        def run(iterator):
-            micro_batches = [next(iterator) for _ in range(self.accumulate)]
-            losses, counts = self.replicas.strategy.run(replica, args=(micro_batches,))
-            indices = [part for micro_batch in micro_batches for part in self._local(micro_batch["index"])]
-            return self._local(losses)[0], self._sum(counts), indices
-
-        return tf.function(run, autograph=False)
+    def _run_train(self, iterator):
+        micro_batches = [next(iterator) for _ in range(self.accumulate)]
+        losses, counts = self.replicas.strategy.run(self._train_replica, args=(micro_batches,))
+        indices = [part for micro_batch in micro_batches for part in self._local(micro_batch["index"])]
+        return self._local(losses)[0], self._sum(counts), indices
 
     def _run_evaluate(self, iterator):
         sums, counts = self.replicas.strategy.run(self._evaluate_replica, args=(next(iterator),))
         return self._sum(sums), self._sum(counts)
 
-    def _train_replica(self, micro_batches, variables):
+    def _train_replica(self, micro_batches):
+        variables = self.model.trainable_variables
         total = self._sums_of_all(micro_batches) if len(micro_batches) > 1 else None
         gradients, all_counts, done = None, [], [] if total is None else [total]
         for micro_batch in micro_batches:

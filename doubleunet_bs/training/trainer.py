@@ -39,7 +39,7 @@ from doubleunet_bs.runs.run_folder import (
     remove_temporary,
 )
 from doubleunet_bs.stop_signals import Interrupted, StopSignals
-from doubleunet_bs.training.build_network import build_network, encoder_variables, plain_network
+from doubleunet_bs.training.build_network import build_network, plain_network
 from doubleunet_bs.training.devices import Replicas, check_batch_size, images_at_once
 from doubleunet_bs.training.progress import EXAMPLES, TensorBoardLog, draw_progress
 from doubleunet_bs.training.steps import Steps, make_loss
@@ -135,7 +135,6 @@ class Trainer:
             make_loss(experiment),
             self.replicas,
             experiment.accumulate,
-            encoder_variables(self.model) if experiment.freeze_encoder else (),
         )
 
     def _make_augmentation(self) -> Augmentation:
@@ -187,8 +186,7 @@ class Trainer:
             if self.experiment.schedule == "cosine":
                 done = (state.epoch * batches + state.batch) / (self.experiment.epochs * batches)
                 self.optimizer.learning_rate = cosine(self.experiment.learning_rate, done)
-            frozen = state.epoch < self.experiment.freeze_encoder
-            loss, counts, indices = self.steps.train(iterator, frozen)
+            loss, counts, indices = self.steps.train(iterator)
             if not np.isfinite(loss):
                 cases = ", ".join(self.dataset.cases[index].case for index in indices)
                 raise self._not_finite("loss", loss, f" with {cases}")

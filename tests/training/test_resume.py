@@ -168,14 +168,3 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_f1(tmp_path):
     rows = read_history(trainer.train() / "history.csv")
     best = max(rows, key=lambda row: (row.val_f1 or 0.0, -row.val_loss)).epoch
     assert len(rows) == best + 2 < 50
-
-
-def test_resuming_after_a_frozen_encoder_is_bit_identical(tmp_path, monkeypatch):
-    """Interrupted two batches after it has begun to train: its own count of steps is part of the state."""
-    monkeypatch.setattr("doubleunet_bs.training.build_network.CONV_LAYERS", ("conv",))
-    expected = result(trainer_in(tmp_path / "whole", freeze_encoder=2).train())
-    trainer = trainer_in(tmp_path / "run", freeze_encoder=2)
-    interrupt_after(trainer, 2 * all_steps(trainer) // trainer.experiment.epochs + 2)
-    with pytest.raises(Interrupted):
-        trainer.train()
-    assert_same(result(trainer_in(tmp_path / "run", freeze_encoder=2).train(resume=True)), expected)

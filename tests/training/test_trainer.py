@@ -158,16 +158,15 @@ def test_figures_rates_and_kept_weights_of_scripted_steps(tmp_path, monkeypatch,
     counts = [[1, 0, 3], [2, 1, 0]] * 5
     val_losses = [0.9, 0.9, 0.8, 0.8, 0.7]
     val_counts = [[1, 2, 0], [0, 0, 4], [1, 0, 0], [0, 0, 6], [1, 0, 1], [1, 0, 1], *[[0, 1, 2], [1, 0, 0]] * 2]
-    shown, validated, learning_rates, frozen_at = [], [], [], []
+    shown, validated, learning_rates = [], [], []
 
     class ScriptedSteps:
         def __init__(self, model, optimizer, *others):
             self.model, self.optimizer = model, optimizer
 
-        def train(self, iterator, frozen):
+        def train(self, iterator):
             shown.append(next(iterator)["index"].numpy().tolist())
             learning_rates.append(float(keras.ops.convert_to_numpy(self.optimizer.learning_rate)))
-            frozen_at.append(frozen)
             self.model.set_weights([np.full(weight.shape, len(shown)) for weight in self.model.weights])
             return losses[len(shown) - 1], counts[len(shown) - 1], shown[-1]
 
@@ -184,8 +183,7 @@ def test_figures_rates_and_kept_weights_of_scripted_steps(tmp_path, monkeypatch,
     monkeypatch.setattr(Trainer, "_log_examples", lambda self, epoch: None)
     monkeypatch.setattr("doubleunet_bs.training.trainer.draw_progress", lambda *arguments: None)
     monkeypatch.setattr("doubleunet_bs.training.build_network.double_unet", two_convolutions)
-    monkeypatch.setattr("doubleunet_bs.training.build_network.CONV_LAYERS", ("conv",))
-    changes = {"epochs": 6, "early_stopping": 2, "freeze_encoder": 1, "schedule": schedule}
+    changes = {"epochs": 6, "early_stopping": 2, "schedule": schedule}
     changes |= {"plateau_patience": 1} if schedule == "plateau" else {}
     experiment = paper_experiment("dice", **{**SETTINGS, **changes})
     rename, killed = os.replace, []
@@ -206,7 +204,6 @@ def test_figures_rates_and_kept_weights_of_scripted_steps(tmp_path, monkeypatch,
 
     assert [sorted(sum(shown[batch : batch + 2], [])) for batch in range(0, 10, 2)] == [[0, 1, 2, 3, 4, 6]] * 5
     assert validated == [[7, 8, 9, 10], [12]] * 5
-    assert frozen_at == [True] * 2 + [False] * 8
     assert learning_rates == pytest.approx(rates, rel=1e-5)
     rows = read_history(path / "history.csv")
     assert [row.epoch for row in rows] == [1, 2, 3, 4, 5], "two epochs after the best the training ends"
@@ -235,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path, m
         def __init__(self, *args):
             pass
 
-        def train(self, iterator, frozen):
+        def train(self, iterator):
             batches.append(next(iterator)["index"].numpy().tolist())
             return 1.0 if len(batches) < 2 else float("nan"), [0, 0, 0], batches[-1]
 

@@ -1,11 +1,10 @@
-"""A batch in micro-batches gives the gradient of the whole batch; a frozen encoder stays as it is and then trains."""
+"""A batch in micro-batches gives the gradient of the whole batch."""
 
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from forked import run_forked
 from small_network import small_network
 from synthetic_shards import SyntheticShards
@@ -13,10 +12,8 @@ from synthetic_shards import SyntheticShards
 from doubleunet_bs.dataset.pipeline import EpochPlan, evaluation_micro_batches, training_micro_batches
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.runs.experiments import paper_experiment
-from doubleunet_bs.runs.history import read_history
 from doubleunet_bs.training import build_network as build_module
 from doubleunet_bs.training.devices import check_batch_size, images_at_once, open_replicas
-from doubleunet_bs.training.fast_kernels import FusedAdam
 from doubleunet_bs.training.steps import Steps, make_loss
 from doubleunet_bs.training.trainer import Trainer
 from doubleunet_bs.training.training_state import TrainingTask
@@ -117,67 +114,6 @@ def test_micro_batches_without_an_image_are_refused():
         paper_experiment("dice", accumulate=5)
     with pytest.raises(SettingsError, match="--batch-size 4 is too small for 2 .* --accumulate 4: use 8 or more"):
         check_batch_size(4, 2, 4)
-
-
-@pytest.mark.slow
-def test_frozen_encoder_trains_from_its_epoch_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "double_unet", small_network)
-    monkeypatch.setattr(build_module, "CONV_LAYERS", ("encoder_conv1",))
-    experiment = paper_experiment("dice", epochs=2, freeze_encoder=1, learning_rate=1e-2, encoder_weights="none")
-    task = TrainingTask(tmp_path / "run", "t", experiment, SHARDS, [0, 1, 2, 3], [6, 7])
-    trainer = Trainer(task, open_replicas("cpu"), show_progress=False)
-    kernels = []
-    end_epoch = trainer._end_epoch
-
-    def noting(bar):
-        kernels.append([trainer.model.get_layer(f"{part}_conv1").kernel.numpy() for part in ("encoder", "decoder")])
-        end_epoch(bar)
-
-    monkeypatch.setattr(trainer, "_end_epoch", noting)
-    trainer.train()
-    keras.utils.set_random_seed(experiment.seed)
-    start = small_network((32, 32, 3))
-    assert np.array_equal(kernels[0][0], start.get_layer("encoder_conv1").kernel.numpy())
-    assert not np.array_equal(kernels[0][1], start.get_layer("decoder_conv1").kernel.numpy())
-    # The first step of Adam is the learning rate, for the encoder as for all others, whenever it comes.
-    np.testing.assert_allclose(np.abs(kernels[0][1] - start.get_layer("decoder_conv1").kernel).mean(), 1e-2, rtol=0.05)
-    np.testing.assert_allclose(np.abs(kernels[1][0] - kernels[0][0]).mean(), 1e-2, rtol=0.05)
-    assert len(read_history(tmp_path / "run" / "history.csv")) == 2
-
-
-@pytest.mark.parametrize("scaled", [False, True])
-def test_what_joins_adam_late_begins_as_the_others_did(scaled):
-    """As an optimizer of its own would, without an effect on the others, also with scaled float16 losses."""
-    rng = np.random.default_rng(0)
-    early, late, alone = (keras.Variable(np.zeros(50, np.float32), name=name) for name in ("early", "late", "alone"))
-    optimizer = FusedAdam(1e-2, late=[late], name="adam")
-    if scaled:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=8.0)
-    fresh = keras.optimizers.Adam(1e-2)
-    optimizer.build([early, late])
-    fresh.build([alone])
-    assert [variable.path for variable in optimizer.variables][-1].endswith("late_steps")
-    assert len({variable.path for variable in optimizer.variables}) == len(optimizer.variables)
-    both = tf.function(lambda one, other: optimizer.apply([one, other], [early, late]))
-    first = tf.function(lambda one: optimizer.apply([one], [early]))
-    for step in range(60):
-        gradients = [tf.constant(rng.normal(1, 3, 50).astype(np.float32)) * (8 if scaled else 1) for _ in range(2)]
-        if step < 50:
-            first(gradients[0])
-            continue
-        both(*gradients)
-        fresh.apply([gradients[1] / (8 if scaled else 1)], [alone])
-        np.testing.assert_allclose(late.numpy(), alone.numpy(), rtol=1e-4, atol=1e-7)
-    assert int(optimizer.iterations) == 60
-
-
-@pytest.mark.slow
-def test_encoder_variables_are_the_sixteen_convolutions_of_vgg19():
-    from doubleunet_bs.network import double_unet
-    from doubleunet_bs.training.build_network import encoder_variables
-
-    variables = encoder_variables(double_unet((32, 32, 3)))
-    assert len(variables) == 32 and sum(int(np.prod(v.shape)) for v in variables) == 20_024_384
 
 
 PEAK = """
