@@ -11,6 +11,7 @@ the data type that OPTIONS describe.
 
 import json
 import os
+import resource
 import sys
 from collections.abc import Callable
 
@@ -21,11 +22,7 @@ READY = b"ready\n"
 
 
 def limit_memory(size: int) -> None:
-    """Let an allocation beyond `size` bytes of address space fail, where the system can do that (not on Windows)."""
-    try:
-        import resource  # POSIX only
-    except ImportError:
-        return
+    """Let an allocation beyond `size` bytes of address space fail."""
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

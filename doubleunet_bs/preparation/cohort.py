@@ -275,7 +275,7 @@ def _outcomes(job: CohortJob, tasks: Sequence[Task], pseudonyms: Pseudonyms) -> 
         yield from map(work, tasks)
         return
     # forkserver: forking a process that has threads (TensorFlow, OpenCV) can hang.
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    context = multiprocessing.get_context("forkserver")
     pool = concurrent.futures.ProcessPoolExecutor(job.workers, context, _start_worker)
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()
     try:
