@@ -1,10 +1,12 @@
 """Files that appear whole or not at all."""
 
+import csv
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,13 @@ def json_text(content: Any) -> str:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A file name that is not UTF-8 becomes an escape, from which every reader of JSON gets the name back.
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def csv_text(lines: Iterable[Sequence[object]]) -> str:
+    """Lines of cells as CSV; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
 
 
 def write_json(path: str | os.PathLike, content: Any, mode: int | None = None) -> None:

@@ -30,8 +30,7 @@ from doubleunet_bs.evaluation.skeleton import predict_regions
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary
 from doubleunet_bs.evaluation.tables import Table
-from doubleunet_bs.evaluation.write_summary import csv_text
-from doubleunet_bs.files import write_json, write_text
+from doubleunet_bs.files import csv_text, write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS, CaseRecord
 from doubleunet_bs.preparation.shards import ShardedDataset
 from doubleunet_bs.runs.run_folder import Run, open_run

@@ -19,8 +19,7 @@ from doubleunet_bs.evaluation.scores.fold_scores import FoldScores, precision_en
 from doubleunet_bs.evaluation.scores.statistics import Comparison, compare_scans, holm_corrected
 from doubleunet_bs.evaluation.summary import Mean, mean_of_folds
 from doubleunet_bs.evaluation.tables import Table, percent, table_text
-from doubleunet_bs.evaluation.write_summary import csv_text
-from doubleunet_bs.files import write_json, write_text
+from doubleunet_bs.files import csv_text, write_json, write_text
 from doubleunet_bs.preparation.records import PHANTOMS
 from doubleunet_bs.runs.run_folder import FOLDS, Run, open_run
 

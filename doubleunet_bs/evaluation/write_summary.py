@@ -1,14 +1,12 @@
 """The files of a summary: `summary.json`, `summary.csv` and `table.tex`."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from doubleunet_bs.errors import counted
 from doubleunet_bs.evaluation.summary import Summary, folds_note, interval_note, undefined_note
 from doubleunet_bs.evaluation.tables import Cell, Row, percent, setting_text, summary_rows
-from doubleunet_bs.files import write_json, write_text
+from doubleunet_bs.files import csv_text, write_json, write_text
 
 SUMMARY, CSV, TEX = "summary.json", "summary.csv", "table.tex"
 COLUMNS = ("method", "row", "scans", "precision", "sensitivity", "f1", "f1_is", "scans_are")
@@ -53,13 +51,6 @@ def summary_csv(summary: Summary) -> str:
         if row.kind == "paper" and summary.provenance.paper:
             write(f"paper, Table {summary.provenance.paper.table} (other scans)", "mean", row.model, row)
     return csv_text(lines)
-
-
-def csv_text(lines: Iterable[Sequence[object]]) -> str:
-    """Lines of cells as CSV; None is an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
 
 
 def summary_tex(summary: Summary) -> str:

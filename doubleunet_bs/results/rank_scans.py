@@ -1,7 +1,5 @@
 """The work of `rank`: a table of scans, the least certain first, and outlines of the first ones to correct."""
 
-import csv
-import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from tqdm import tqdm
 from doubleunet_bs.constants import CLASS_NAMES, NON_METASTATIC, VIEWS
 from doubleunet_bs.display import png_bytes
 from doubleunet_bs.errors import DatasetError, ScanError, SettingsError, counted, printable
-from doubleunet_bs.files import new_folder, write_text
+from doubleunet_bs.files import csv_text, new_folder, write_text
 from doubleunet_bs.findings.lesion_list import find_areas
 from doubleunet_bs.inference.committee import Committee, Uncertainty
 from doubleunet_bs.preparation.case import prepare_scan
@@ -103,13 +101,11 @@ def _ranked(case: str, found: Uncertainty, files: ScanFiles | None = None) -> Ra
 
 def _table_text(ranked: list[Ranked]) -> str:
     """The table, one line a scan, the first to annotate first. It names files: for their owner only."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("rank", *ranked[0][0]))
+    lines: list[list[object]] = [["rank", *ranked[0][0]]]
     for rank, (line, _) in enumerate(ranked, start=1):
         values = (f"{value:.6g}" if isinstance(value, float) else value for value in line.values())
-        writer.writerow((rank, *(printable(value) if isinstance(value, str) else value for value in values)))
-    return text.getvalue()
+        lines.append([rank, *(printable(value) if isinstance(value, str) else value for value in values)])
+    return csv_text(lines)
 
 
 def _of_shards(shards: str, committee: Committee) -> Iterator[Ranked]:

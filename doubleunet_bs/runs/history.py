@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import io
 import os
 from collections.abc import Sequence
 from statistics import median
@@ -10,7 +9,7 @@ from statistics import median
 from tqdm import tqdm
 
 from doubleunet_bs.errors import RunError
-from doubleunet_bs.files import write_text
+from doubleunet_bs.files import csv_text, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +46,7 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Epoch))
 
 def write_history(path: str | os.PathLike, epochs: Sequence[Epoch]) -> None:
     """Write `history.csv`, one row an epoch. An undefined figure is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for epoch in epochs:
-        writer.writerow(["" if value is None else value for value in dataclasses.astuple(epoch)])
-    write_text(path, text.getvalue())
+    write_text(path, csv_text([COLUMNS, *map(dataclasses.astuple, epochs)]))
 
 
 def read_history(path: str | os.PathLike) -> list[Epoch]:

@@ -6,9 +6,9 @@ identifiers and the paths. The table of `save_file_table` has one line `case,pat
 
 import contextlib
 import csv
+import fcntl
 import hashlib
 import hmac
-import io
 import json
 import os
 import secrets
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from doubleunet_bs.constants import CASE_NAME
 from doubleunet_bs.errors import BoneScanError, os_reason, printable
-from doubleunet_bs.files import create_file, json_text, write_text
+from doubleunet_bs.files import create_file, csv_text, json_text, write_text
 
 FORMAT = "doubleunet-bs pseudonyms 1"
 _DIGITS = 12
@@ -97,7 +97,7 @@ class Pseudonyms:
             mode, text = path.stat().st_mode, path.read_bytes()
         except OSError as cause:
             raise BoneScanError(f"{path}: the pseudonym file cannot be read ({os_reason(cause)})") from None
-        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise BoneScanError(f"{path}: others may read this key: run chmod 600 on it, or make a new one")
         try:
             content = json.loads(text)
@@ -182,10 +182,8 @@ def save_file_table(path: str | os.PathLike, files: Mapping[str, Sequence[str]])
         create_file(path, "case,path\n", mode=0o600)
         with _locked(Path(path)):
             together = load_file_table(path) | dict(files)
-            text = io.StringIO()
             rows = ((case, printable(name)) for case, names in sorted(together.items()) for name in names)
-            csv.writer(text, lineterminator="\n").writerows([("case", "path"), *rows])
-            write_text(path, text.getvalue(), mode=0o600)
+            write_text(path, csv_text([("case", "path"), *rows]), mode=0o600)
     except OSError as cause:
         raise BoneScanError(f"{path}: the table of files cannot be written ({os_reason(cause)})") from None
 
@@ -210,9 +208,6 @@ def load_file_table(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold an existing file for this process alone."""
-    # POSIX only; reading scans must work elsewhere, too.
-    import fcntl
-
     while True:
         with open(path, "rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
