@@ -34,13 +34,7 @@ _CONTAINERS = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (0, b"BZh", "a bzip2 archive"),
     (0, b"\xfd7zXZ\0", "an xz archive"),
-    (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
-    (0, b"\x04\x22\x4d\x18", "an LZ4 archive"),
-    (0, b"\x1f\x9d", "a compress archive"),
-    (0, b"\x60\xea", "an ARJ archive"),
-    (2, b"-lh", "an LHA archive"),
     (32769, b"CD001", "a CD image"),
-    (32769, b"BEA01", "a DVD image"),
 )
 _FORMATS = (
     (0, b"\x89PNG", "a PNG picture"),

@@ -81,9 +81,6 @@ def test_what_a_copied_cd_and_a_windows_disk_hold_beside_scans(tmp_path):
         ("a.iso", bytes(32769) + b"CD001" + bytes(99), "archive", "is a CD image: unpack it first"),
         ("a.rar", b"Rar!\x1a\x07\x01\0", "archive", "is an RAR archive: unpack it first"),
         ("a", b"7z\xbc\xaf\x27\x1c", "archive", "is a 7-Zip archive: unpack it first"),
-        ("a.lz4", b"\x04\x22\x4d\x18", "archive", "is an LZ4 archive: unpack it first"),
-        ("a.Z", b"\x1f\x9d\x90", "archive", "is a compress archive: unpack it first"),
-        ("a.lzh", b"xx-lh5-", "archive", "is an LHA archive: unpack it first"),
         ("a.dmg", bytes(9999), "not-dicom", "is not a DICOM file"),
     ],
 )  # fmt: skip
