@@ -62,12 +62,7 @@ class Froc:
 
     def sensitivity_at(self, false_positives: float) -> float:
         """The sensitivity at so many false positives per scan, at least 0."""
-        x, y = (0.0, *self.false_positives), (0.0, *self.sensitivity)
-        place = int(np.searchsorted(x, false_positives, side="right"))
-        if place == len(x):
-            return y[-1]
-        share = (false_positives - x[place - 1]) / (x[place] - x[place - 1])
-        return y[place - 1] + share * (y[place] - y[place - 1])
+        return float(np.interp(false_positives, (0.0, *self.false_positives), (0.0, *self.sensitivity)))
 
     @property
     def area(self) -> float:
