@@ -17,7 +17,7 @@ from doubleunet_bs.files import read_json
 from doubleunet_bs.preparation.records import MIXED, PATIENTS, PHANTOMS, DataSource, parse_sources
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.runs.experiments import Experiment, did_you_mean
+from doubleunet_bs.runs.experiments import Experiment
 
 FORMAT = 1
 EXPERIMENT = "experiment.json"
@@ -132,7 +132,9 @@ def open_run(path: str | os.PathLike) -> Run:
     path = Path(path)
     source = path / EXPERIMENT
     if not source.is_file():
-        raise RunError(f"{path}: {_why_no_run(path)}")
+        raise RunError(
+            f"{path}: not a run folder, it has no {EXPERIMENT}: give the --run folder of a training, not a fold"
+        )
     content = read_json(source, RunError, "run description")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{source}: not a run description of format {FORMAT}")
@@ -167,20 +169,6 @@ def _describes_shards(*entries: Any) -> bool:
         isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("path", "fingerprint"))
         for entry in entries
     )
-
-
-def _why_no_run(path: Path) -> str:
-    """What a folder that is no run may be, and what to give instead."""
-    if fold_number(path) and (path.parent / EXPERIMENT).is_file():
-        return f"a fold, not a run: give the run {path.parent}"
-    if not path.exists() and (path.parent / EXPERIMENT).is_file():
-        return f"no such folder: give the run {path.parent}"
-    if not path.exists():
-        there = [other.name for other in path.absolute().parent.glob("*") if (other / EXPERIMENT).is_file()]
-        return f"no such folder: give the --run folder of a training{did_you_mean(path.name, there)}"
-    inside = sorted(other for other in path.glob("*") if (other / EXPERIMENT).is_file())
-    hint = f"; did you mean {inside[0]}?" if inside else ""
-    return f"not a run folder (it has no {EXPERIMENT}): give the --run folder of a training{hint}"
 
 
 TEMPORARY_FOLDERS = (".mined_negatives-*", f".{SAVED_MODEL}-*")

@@ -91,16 +91,10 @@ def test_a_folds_file_in_the_new_folder_counts(tmp_path, experiment, synthetic_s
 
 
 def test_what_is_no_run_folder_and_what_to_give(tmp_path, experiment, synthetic_shards):
-    with pytest.raises(RunError, match=r"not a run folder .*: give the --run folder of a training$"):
-        open_run(tmp_path)
-    run = create_run(tmp_path / "run_dice", experiment, synthetic_shards)
+    run = create_run(tmp_path / "run", experiment, synthetic_shards)
     run.fold_path(2).mkdir()
-    for path, remedy in (
-        (tmp_path / "run_dise", r"no such folder: .*; did you mean run_dice\?"),
-        (tmp_path, r"not a run folder .*; did you mean .*/run_dice\?"),
-        (run.fold_path(2), r"a fold, not a run: give the run .*/run_dice$"),
-    ):
-        with pytest.raises(RunError, match=remedy):
+    for path in (tmp_path, tmp_path / "gone", run.fold_path(2)):
+        with pytest.raises(RunError, match="not a run folder, it has no experiment.json: give the --run folder"):
             open_run(path)
 
 
