@@ -49,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
     # Before TensorFlow, which takes seconds to import.
     open_members(opened, args.folds)
     import_tensorflow()
-    from doubleunet_bs.inference.model_description import percent
+    from doubleunet_bs.inference.model_description import with_unit
     from doubleunet_bs.serving.export import export_ensemble
 
     description = export_ensemble(opened, args.out, args.folds, args.force)
     print(f"model   {description.name}")
     print(f"trained on {description.training_summary}")
     for member in description.members:
-        f1 = percent(member.validation_f1)
+        f1 = with_unit(member.validation_f1)
         print(f"  fold {member.fold:<4} epoch {member.best_epoch}, F1 on its own validation scans {f1}")
     if description.quality_warning:
         print(f"warning {description.quality_warning}")

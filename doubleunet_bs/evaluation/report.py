@@ -14,8 +14,9 @@ from doubleunet_bs.evaluation import charts, tables
 from doubleunet_bs.evaluation.scan_figures import chosen_scans, error_maps, scan_figure
 from doubleunet_bs.evaluation.stored_predictions import PREDICTIONS, read_prediction
 from doubleunet_bs.evaluation.summary import Summary, by_size, denominator, folds_in_mean
-from doubleunet_bs.evaluation.tables import Table, percent, setting_text, with_unit
+from doubleunet_bs.evaluation.tables import Table, percent, setting_text
 from doubleunet_bs.files import write_text
+from doubleunet_bs.inference.model_description import with_unit
 from doubleunet_bs.preparation.records import PATIENTS, PHANTOMS
 from doubleunet_bs.preparation.settings import PreparationSettings
 from doubleunet_bs.preparation.shards import ShardedDataset

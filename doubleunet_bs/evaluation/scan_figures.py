@@ -34,7 +34,8 @@ from doubleunet_bs.display import (
 )
 from doubleunet_bs.evaluation.scores.lesions import view_parts
 from doubleunet_bs.evaluation.scores.scan_scores import ScanScore
-from doubleunet_bs.evaluation.tables import percent, with_unit
+from doubleunet_bs.evaluation.tables import percent
+from doubleunet_bs.inference.model_description import with_unit
 from doubleunet_bs.pixel_counts import PixelCounts, count_pixels
 from doubleunet_bs.preparation.records import CaseRecord
 

@@ -24,7 +24,7 @@ from doubleunet_bs.evaluation.summary import (
     undefined_detection,
     undefined_note,
 )
-from doubleunet_bs.inference.model_description import USEFUL_F1
+from doubleunet_bs.inference.model_description import USEFUL_F1, with_unit
 
 OF_MEANS, OF_FOLDS, POOLED = "of the means", "mean over folds", "pooled over scans"
 _THRESHOLD_OF_FOLDS = (
@@ -175,11 +175,6 @@ def percent(value: Cell, digits: int = 2, undefined: str = "-") -> str:
     if isinstance(value, tuple):
         return f"{100 * value[0]:.1f} to {100 * value[1]:.1f}"
     return value if isinstance(value, str) else f"{100 * value:.{digits}f}"
-
-
-def with_unit(value: float | None) -> str:
-    """A fraction as "12.3 %", "undefined" where it is."""
-    return "undefined" if value is None else f"{percent(value, 1)} %"
 
 
 def pixel_table(summary: Summary) -> Table:

@@ -127,7 +127,7 @@ class ModelDescription:
     @property
     def quality(self) -> str:
         """One line: the validation F1 of each fold, and on what. "validation F1 51.0 % on phantoms (fold 1 of 3)"."""
-        figures = ", ".join(percent(one.validation_f1) for one in self.folds)
+        figures = ", ".join(with_unit(one.validation_f1) for one in self.folds)
         on = {PHANTOMS: " on phantoms", MIXED: " on patients and phantoms"}.get(self.trained_on, "")
         numbers = ", ".join(str(one.fold) for one in self.folds)
         total = self.experiment.get("folds")
@@ -164,7 +164,7 @@ class ModelDescription:
         poor = [one for one in self.folds if (one.validation_f1 or 0.0) < useful]
         if not poor:
             return None
-        figures = ", ".join(f"fold {one.fold}: F1 {percent(one.validation_f1)}" for one in poor)
+        figures = ", ".join(f"fold {one.fold}: F1 {with_unit(one.validation_f1)}" for one in poor)
         of = " of phantoms" if self.trained_on == PHANTOMS else ""
         some = any(one.validation_f1 for one in poor)
         amount = "no" if not some else "too little" if self.is_skeleton else "almost no"
@@ -241,8 +241,8 @@ class ModelDescription:
         }
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction as a percentage with one decimal; None is "undefined"."""
+def with_unit(fraction: float | None) -> str:
+    """A fraction as "12.3 %"; None is "undefined"."""
     return "undefined" if fraction is None else f"{100 * fraction:.1f} %"
 
 

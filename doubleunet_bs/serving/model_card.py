@@ -17,7 +17,7 @@ from doubleunet_bs.inference.model_description import (
     ModelDescription,
     describe_cohort,
     device_uid,
-    percent,
+    with_unit,
 )
 from doubleunet_bs.inference.saved_model_check import hash_files
 from doubleunet_bs.preparation.records import MIXED, PHANTOMS
@@ -153,10 +153,10 @@ def _figures(card: dict[str, Any], on: str) -> list[str]:
     for fold in card["figures_by_fold"]:
         test = fold["test"]
         figures = (
-            [f"{percent(test[name])}" for name in ("precision", "sensitivity", "f1")] if test else ["not evaluated"] * 3
+            [with_unit(test[name]) for name in ("precision", "sensitivity", "f1")] if test else ["not evaluated"] * 3
         )
         scans = f"{test['scans']}" if test else "-"
-        cells = [f"{fold['fold']}{kind}", str(fold["best_epoch"]), percent(fold["validation_f1"]), scans, *figures]
+        cells = [f"{fold['fold']}{kind}", str(fold["best_epoch"]), with_unit(fold["validation_f1"]), scans, *figures]
         rows.append(f"| {' | '.join(cells)} |")
     return [
         f"| fold{kind} | epoch | validation F1 | test scans | test precision | test sensitivity | test F1{on} |",
