@@ -110,7 +110,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def first_of(names: Sequence[str], most: int = 3) -> str:
-    """ "a, b, c and 12 more": the first names of a list."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(one_line, names[:most])) + more
+def first_of(names: Sequence[str]) -> str:
+    """ "a, b, c and 12 more": the first three names of a list."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(one_line, names[:3])) + more

@@ -45,8 +45,8 @@ SMOOTHING = 0.012
 """Standard deviation of the smoothing of an error map as a part of the image's rows: 8 of 640."""
 
 
-def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[tuple[str, int, ScanScore]]:
-    """The best, the median and the worst of (fold, score) by Dice, `each` of them at most; no scan is taken twice.
+def chosen_scans(scans: Sequence[tuple[int, ScanScore]]) -> list[tuple[str, int, ScanScore]]:
+    """The best, the median and the worst of (fold, score) by Dice, two of each at most; no scan is taken twice.
 
     Returns:
         (what it is, fold, score), the best and the worst one first among their like; none without a Dice coefficient.
@@ -55,14 +55,14 @@ def chosen_scans(scans: Sequence[tuple[int, ScanScore]], each: int = 2) -> list[
         (item for item in scans if item[1].dice is not None), key=lambda item: (-(item[1].dice or 0.0), item[1].case)
     )
     best = range(len(ranked))
-    worst, middle = best[::-1], max(0, (len(ranked) - each) // 2)
+    worst, middle = best[::-1], max(0, (len(ranked) - 2) // 2)
     places: dict[int, str] = {}
     for name, numbers in (
         ("best", best[:1]),
         ("worst", worst[:1]),
-        ("median", best[middle : middle + each]),
-        ("best", best[:each]),
-        ("worst", worst[:each]),
+        ("median", best[middle : middle + 2]),
+        ("best", best[:2]),
+        ("worst", worst[:2]),
     ):
         for number in numbers:
             places.setdefault(number, name)

@@ -29,15 +29,15 @@ def batch_norm_relu(x, name: str, norm: Normalisation):
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 
-def squeeze_excite(x, name: str, ratio: int = 8):
-    """Weigh the channels by a gate computed from their means (Hu et al. 2018).
+def squeeze_excite(x, name: str):
+    """Weigh the channels by a gate computed from their means (Hu et al. 2018), with a reduction by 8.
 
     Both dense layers are without bias and start He-normal, as in the original Double U-Net code.
     """
     channels = x.shape[-1]
     gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)
     gate = layers.Dense(
-        channels // ratio, activation="relu", use_bias=False, kernel_initializer="he_normal", name=f"{name}_reduce"
+        channels // 8, activation="relu", use_bias=False, kernel_initializer="he_normal", name=f"{name}_reduce"
     )(gate)
     gate = layers.Dense(
         channels, activation="sigmoid", use_bias=False, kernel_initializer="he_normal", name=f"{name}_expand"

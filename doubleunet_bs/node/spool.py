@@ -279,12 +279,12 @@ class Spool:
                 (RECEIVING, time.time() + seconds, 0 if count else 1, study.number, PREDICTING),
             )
 
-    def deliveries(self, destination: str, limit: int = 12) -> list[Delivery]:
-        """What waits for a destination, oldest study first."""
+    def deliveries(self, destination: str) -> list[Delivery]:
+        """The first twelve files that wait for a destination, oldest study first."""
         with self._reading() as database:
             rows = database.execute(
-                "SELECT uid, study, file FROM delivery WHERE destination = ? AND state = ? ORDER BY study LIMIT ?",
-                (destination, WAITING, limit),
+                "SELECT uid, study, file FROM delivery WHERE destination = ? AND state = ? ORDER BY study LIMIT 12",
+                (destination, WAITING),
             ).fetchall()
         return [Delivery(destination, uid, study, self.folder / file) for uid, study, file in rows]
 

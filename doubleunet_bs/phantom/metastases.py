@@ -165,9 +165,9 @@ def draw_extent(
     return foci
 
 
-def _ball(rng: np.random.Generator, bones: PosedSkeleton, centre, fwhm_mm, points: int = 900) -> Shape:
-    """A `blob`; the bone within half its width is involved, of whatever bones."""
-    xyz, weight = blob(rng, centre, fwhm_mm, points)
+def _ball(rng: np.random.Generator, bones: PosedSkeleton, centre, fwhm_mm) -> Shape:
+    """A `blob` of 900 points; the bone within half its width is involved, of whatever bones."""
+    xyz, weight = blob(rng, centre, fwhm_mm, 900)
     reach = np.broadcast_to(np.asarray(fwhm_mm, float), 3) / 20
     near = np.flatnonzero(np.abs(bones.xyz[:, 1] - centre[1]) <= reach[1])
     distance = (((bones.xyz[near] - np.asarray(centre, float)) / reach) ** 2).sum(axis=1)

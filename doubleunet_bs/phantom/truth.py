@@ -15,7 +15,7 @@ import numpy as np
 from doubleunet_bs.bsi.regions import NOT_BONE, REGIONS, WeightTable, region_number
 from doubleunet_bs.constants import VIEWS
 from doubleunet_bs.phantom.camera import COLUMNS, ROWS, Camera
-from doubleunet_bs.phantom.patient import PosedSkeleton, Skeleton, template_skeleton
+from doubleunet_bs.phantom.patient import PosedSkeleton, template_skeleton
 from doubleunet_bs.phantom.skeleton import KNEE
 
 _REGION_OF_BONE = {
@@ -60,12 +60,12 @@ _LEAST_PIXELS = 20
 
 
 @functools.lru_cache(maxsize=1)
-def region_of_points(skeleton: Skeleton | None = None) -> np.ndarray:
+def region_of_points() -> np.ndarray:
     """The region of each point of the template skeleton: uint8 (points,), 0 for forearms, hands, lower legs and feet.
 
     The knee is divided at the joint; the kneecap is no part of the femur.
     """
-    skeleton = skeleton or template_skeleton()
+    skeleton = template_skeleton()
     regions = np.zeros(len(skeleton.cloud), np.uint8)
     for bone, where in skeleton.bones.items():
         stem = bone.split("_")[0]

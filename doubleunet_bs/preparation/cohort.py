@@ -10,7 +10,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import hashlib
 import multiprocessing
 import os
 import shutil
@@ -237,9 +236,8 @@ def prepare_task(task: Task, job: CohortJob, pseudonyms: Pseudonyms) -> Prepared
         warnings.append(NO_PATIENT)
     if group == "positive" and not prepared.metastatic_pixels:
         warnings.append("no metastatic pixel is left in the prepared image")
-    pixel_sha256 = scan.pixel_sha256 or hashlib.sha256(scan.anterior.tobytes() + scan.posterior.tobytes()).hexdigest()
     cancer = task.declared.cancer if task.declared else None
-    record = make_record(prepared, patient, group, cancer, pixel_sha256, tuple(warnings))
+    record = make_record(prepared, patient, group, cancer, scan.pixel_sha256, tuple(warnings))
     return Prepared(
         record=dataclasses.replace(record, part=task.part),
         counts=prepared.counts,

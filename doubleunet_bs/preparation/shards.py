@@ -282,21 +282,15 @@ class ShardWriter:
         folder: an existing folder that is not yet a data set, such as the one of `files.new_folder`.
         settings: of the preparation.
         key_mark: `Pseudonyms.key_mark` of the key that made the pseudonyms; None where no key did.
-        sources: the public data sets that the scans are from.
 
     Attributes:
         cases: the records of all cases so far. Until `finish`, all but their places may be changed.
+        sources: the public data sets that the scans are from. They may be given until `finish`.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: PreparationSettings,
-        key_mark: str | None = None,
-        sources: Sequence[DataSource] = (),
-    ):
+    def __init__(self, folder: Path, settings: PreparationSettings, key_mark: str | None = None):
         self.folder = folder
-        self.sources = tuple(sources)
+        self.sources: tuple[DataSource, ...] = ()
         self.settings = settings
         self.key_mark = key_mark
         self.cases: list[CaseRecord] = []

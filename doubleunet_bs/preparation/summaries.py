@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
 
 COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30), BENIGN: (230, 159, 0)}
 """Of the classes in label pictures: black, blue, red, amber."""
+SCALE = 2
+"""How many pixels of a picture show one of a scan, in each direction."""
 
 
 def write_pictures(folder: Path, record: CaseRecord, grey: np.ndarray, labels: np.ndarray) -> None:
@@ -46,19 +48,19 @@ def write_pictures(folder: Path, record: CaseRecord, grey: np.ndarray, labels: n
     save_png(folder / f"{case}_overlay.png", overlay(grey, labels, record))
 
 
-def overlay(grey: np.ndarray, labels: np.ndarray, record: CaseRecord, scale: int = 2) -> np.ndarray:
+def overlay(grey: np.ndarray, labels: np.ndarray, record: CaseRecord) -> np.ndarray:
     """The image, dark uptake on white, with both classes outlined, below a strip with the names of what is shown.
 
     Returns:
-        uint8 array of shape (scale * rows + those of the strip, scale * columns, 3).
+        uint8 array of shape (2 * rows + those of the strip, 2 * columns, 3).
     """
-    picture = as_rgb(enlarged(clinical_display(grey), scale))
+    picture = as_rgb(enlarged(clinical_display(grey), SCALE))
     # Lesions are holes in the non-metastatic class; around them only their own line is drawn.
-    picture[outline(labels > AIR, scale)] = COLOURS[NON_METASTATIC]
-    picture[outline(labels == METASTATIC, scale)] = COLOURS[METASTATIC]
+    picture[outline(labels > AIR, SCALE)] = COLOURS[NON_METASTATIC]
+    picture[outline(labels == METASTATIC, SCALE)] = COLOURS[METASTATIC]
     legend = [("non-metastatic", COLOURS[NON_METASTATIC]), ("metastatic", COLOURS[METASTATIC])]
     if (labels == BENIGN).any():
-        picture[outline(labels == BENIGN, scale)] = COLOURS[BENIGN]
+        picture[outline(labels == BENIGN, SCALE)] = COLOURS[BENIGN]
         legend.append((BENIGN_NAME, COLOURS[BENIGN]))
     return with_names(picture, record.warnings, record.phantom, legend)
 
@@ -178,50 +180,50 @@ def _outside(view: dict[str, Any], rows: int, columns: int) -> str:
     return "" if within else " (pixels outside of the view are empty)"
 
 
-def inspection_picture(scan: "BoneScan", prepared: PreparedCase, scale: int = 2) -> Image.Image:
-    """Both raw views, dark uptake on white, with body bounding box and crop, `scale` times as large.
+def inspection_picture(scan: "BoneScan", prepared: PreparedCase) -> Image.Image:
+    """Both raw views, dark uptake on white, with body bounding box and crop, twice as large.
 
     What is not used is shaded: outside of the crop, and below its row 640.
     """
     rows, columns = prepared.raw_shape
-    margin, head = 8 * scale, 34 * scale
-    picture = Image.new("RGB", (scale * columns * 2 + 3 * margin, scale * rows + head + margin), "white")
+    margin, head = 8 * SCALE, 34 * SCALE
+    picture = Image.new("RGB", (SCALE * columns * 2 + 3 * margin, SCALE * rows + head + margin), "white")
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=9 * scale)
+    font = ImageFont.load_default(size=9 * SCALE)
     views = display_views({name: getattr(scan, name) for name in VIEWS})
     for index, name in enumerate(VIEWS):
-        left, top = margin + index * (scale * columns + margin), head
+        left, top = margin + index * (SCALE * columns + margin), head
         missing = name in scan.missing_views
-        shown = as_rgb(enlarged(views[name], scale))
+        shown = as_rgb(enlarged(views[name], SCALE))
         if not missing:
             place = prepared.placements[name]
             used = uncrop(np.ones((KEPT_ROWS, CROP_SHAPE[1]), bool), place, (rows, columns))
-            unused = ~enlarged(used, scale)
+            unused = ~enlarged(used, SCALE)
             shown[unused] = (0.6 * shown[unused] + 0.4 * np.array(UNUSED)).astype(np.uint8)
         picture.paste(Image.fromarray(shown), (left, top))
-        draw.rectangle((left - 1, top - 1, left + scale * columns, top + scale * rows), outline=(160, 160, 160))
-        draw.text((left, head - 13 * scale), f"{name}: missing" if missing else name, fill="black", font=font)
+        draw.rectangle((left - 1, top - 1, left + SCALE * columns, top + SCALE * rows), outline=(160, 160, 160))
+        draw.text((left, head - 13 * SCALE), f"{name}: missing" if missing else name, fill="black", font=font)
         if missing:
             continue
         for edge, side, anchor in zip((12, columns - 12), sides(name, prepared.warnings), ("la", "ra"), strict=True):
-            draw.text((left + scale * edge, top + 3 * scale), side, fill=(60, 60, 60), font=font, anchor=anchor)
+            draw.text((left + SCALE * edge, top + 3 * SCALE), side, fill=(60, 60, 60), font=font, anchor=anchor)
         body = prepared.bodies[name]
         box = (body.first_column, body.first_row, body.last_column + 1, body.last_row + 1)
         crop = (place.left, place.top, place.left + CROP_SHAPE[1], place.top + CROP_SHAPE[0])
-        for (x0, y0, x1, y1), colour, width in ((crop, CROP, scale), (box, BODY, max(1, scale // 2))):
+        for (x0, y0, x1, y1), colour, width in ((crop, CROP, SCALE), (box, BODY, max(1, SCALE // 2))):
             # The part of the crop that lies outside of the view is padding and cannot be drawn.
             x0, y0, x1, y1 = max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)
-            corners = (left + scale * x0, top + scale * y0, left + scale * x1 - 1, top + scale * y1 - 1)
+            corners = (left + SCALE * x0, top + SCALE * y0, left + SCALE * x1 - 1, top + SCALE * y1 - 1)
             draw.rectangle(corners, outline=colour, width=width)
-        knee = top + scale * (place.top + KEPT_ROWS)
-        draw.line((left, knee, left + scale * columns, knee), fill=KNEE, width=scale)
+        knee = top + SCALE * (place.top + KEPT_ROWS)
+        draw.line((left, knee, left + SCALE * columns, knee), fill=KNEE, width=SCALE)
     x, knee_text = margin, f"row {KEPT_ROWS} of the crop"
     for text, colour in (("body", BODY), ("crop", CROP), (knee_text, KNEE), ("not used", UNUSED)):
-        draw.rectangle((x, 6 * scale, x + 8 * scale, 12 * scale), fill=colour)
-        draw.text((x + 11 * scale, 3 * scale), text, fill="black", font=font)
-        x += 11 * scale + int(draw.textlength(text, font=font)) + 12 * scale
+        draw.rectangle((x, 6 * SCALE, x + 8 * SCALE, 12 * SCALE), fill=colour)
+        draw.text((x + 11 * SCALE, 3 * SCALE), text, fill="black", font=font)
+        x += 11 * SCALE + int(draw.textlength(text, font=font)) + 12 * SCALE
     if scan.phantom:
-        draw.text((x, 3 * scale), PHANTOM_NOTE, fill="black", font=font)
+        draw.text((x, 3 * SCALE), PHANTOM_NOTE, fill="black", font=font)
     return picture
 
 

@@ -77,7 +77,7 @@ def test_projection_attenuates_with_depth_and_keeps_counts():
 def test_scatter_is_a_broad_share():
     image = np.zeros((1024, 256), np.float32)
     image[512, 128] = 1000
-    spread = scatter(image, 0.09, 0.045)
+    spread = scatter(image)
     assert spread.sum() == pytest.approx(135, rel=0.05) and spread.max() < 1
 
 
