@@ -15,9 +15,11 @@ draws an outline as SVG, and for Labelme `exact_polygon` gives its points. Pillo
 outlines, matplotlib draws charts and nothing else.
 """
 
+import base64
 import io
 import os
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,6 +52,7 @@ SMALLEST_UPTAKE, MARGIN = 8.0, 8
 UPPER_PERCENTILE = 99.0
 """Of the pixels above zero: shown as black. An injection site or a full bladder is about 1 % of them, so it cannot turn
 the skeleton pale."""
+LABELME_VERSION = "5.5.0"
 
 
 def upper_level(*images: np.ndarray) -> float:
@@ -283,10 +286,17 @@ def save_png(path: str | os.PathLike, picture: np.ndarray | Image.Image) -> None
     replace_file(path, lambda temporary: temporary.write_bytes(png_bytes(picture)))
 
 
+def rim_polygon(contour: np.ndarray) -> list[list[float]]:
+    """A contour of `cv2.findContours` as [x, y] points, at least three. Points are centres of pixels on the rim."""
+    points = contour[:, 0, :].astype(float).tolist()
+    # One pixel or a straight line of pixels: the same points again make it the polygon that Labelme wants.
+    return (points * 3)[:3] if len(points) < 3 else points
+
+
 def exact_polygon(area: np.ndarray) -> list[list[float]] | None:
     """The outline of one connected area (bool array) as a polygon for Labelme.
 
-    Points are centres of pixels on the rim. Labelme and this package fill a polygon together with its edges (Pillow's
+    Points are those of `rim_polygon`. Labelme and this package fill a polygon together with its edges (Pillow's
     `ImageDraw.polygon`). The polygon is filled here in the same way and compared with the area.
 
     Returns:
@@ -296,13 +306,32 @@ def exact_polygon(area: np.ndarray) -> list[list[float]] | None:
     contours, _ = cv2.findContours(area.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     if len(contours) != 1:
         return None
-    points = contours[0][:, 0, :].astype(float).tolist()
-    if len(points) < 3:
-        # One pixel or a straight line of pixels: the same points again make it the polygon that Labelme wants.
-        points = (points * 3)[:3]
+    points = rim_polygon(contours[0])
     drawn = Image.new("1", (area.shape[1], area.shape[0]))
     ImageDraw.Draw(drawn).polygon([tuple(point) for point in points], outline=1, fill=1)
     return points if np.array_equal(np.asarray(drawn, bool), area.astype(bool)) else None
+
+
+def labelme_file(
+    shapes: list[dict[str, Any]], size: tuple[int, ...], image_path: str, embedded: bytes | None = None
+) -> dict[str, Any]:
+    """The content of a Labelme JSON file.
+
+    Args:
+        shapes: of one view.
+        size: (rows, columns) of the view.
+        image_path: name of the picture's file, beside the JSON file.
+        embedded: PNG bytes of the picture to put into the JSON file, which then needs no file beside it.
+    """
+    return {
+        "version": LABELME_VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None if embedded is None else base64.b64encode(embedded).decode("ascii"),
+        "imageHeight": size[0],
+        "imageWidth": size[1],
+    }
 
 
 def edge_path(area: np.ndarray) -> str:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from doubleunet_bs.bsi.regions import REGIONS, WEIGHT_TABLES
 from doubleunet_bs.constants import CANCERS, VIEWS
-from doubleunet_bs.display import region_picture, save_png
+from doubleunet_bs.display import labelme_file, region_picture, save_png
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.files import new_folder
 from doubleunet_bs.phantom.dicom import patient_id, write_dicom
@@ -20,7 +20,6 @@ from doubleunet_bs.phantom.metastases import LARGEST_INDEX
 from doubleunet_bs.phantom.scan import PhantomScan, check_whole, make_phantom, mask_polygons
 
 LABEL = "metastasis"
-LABELME_VERSION = "5.5.0"
 TRUTH = ("scan", *(f"bsi {name}" for name in WEIGHT_TABLES), *(f"fraction {region.name}" for region in REGIONS))
 """Columns of truth.csv."""
 
@@ -140,12 +139,4 @@ def to_labelme(scan: PhantomScan, view: str, image_path: str) -> dict:
     mask: np.ndarray = scan.lesions[view]
     common: dict = {"group_id": None, "description": "", "shape_type": "polygon", "flags": {}}
     shapes = [{"label": LABEL, "points": points, **common} for points in mask_polygons(mask)]
-    return {
-        "version": LABELME_VERSION,
-        "flags": {},
-        "shapes": shapes,
-        "imagePath": image_path,
-        "imageData": None,
-        "imageHeight": mask.shape[0],
-        "imageWidth": mask.shape[1],
-    }
+    return labelme_file(shapes, mask.shape, image_path)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from doubleunet_bs.bsi.regions import WeightTable, choose_table
 from doubleunet_bs.constants import CANCERS, METASTATIC, VIEWS
+from doubleunet_bs.display import rim_polygon
 from doubleunet_bs.errors import SettingsError
 from doubleunet_bs.phantom.artefacts import draw_artefacts
 from doubleunet_bs.phantom.benign import draw_benign
@@ -318,14 +319,7 @@ def mask_polygons(mask: np.ndarray) -> list[list[list[float]]]:
     Drawing each with Pillow (`ImageDraw.polygon`, outline and fill) gives the mask back, its holes filled.
     """
     contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    polygons = []
-    for contour in contours:
-        points = contour[:, 0, :].astype(float).tolist()
-        if len(points) < 3:
-            # A line of pixels: give it the third corner a polygon needs.
-            points = (points * 3)[:3]
-        polygons.append(points)
-    return sorted(polygons, key=lambda points: (min(p[1] for p in points), min(p[0] for p in points)))
+    return sorted(map(rim_polygon, contours), key=lambda points: (min(p[1] for p in points), min(p[0] for p in points)))
 
 
 def draw_polygons(polygons: list[list[list[float]]], shape: tuple[int, int]) -> np.ndarray:

@@ -15,12 +15,11 @@ import numpy as np
 
 from doubleunet_bs.constants import METASTATIC, VIEWS
 from doubleunet_bs.dicom_files.sources import Source
-from doubleunet_bs.display import exact_polygon, png_bytes
+from doubleunet_bs.display import exact_polygon, labelme_file, png_bytes
 from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import create_file, json_text
 from doubleunet_bs.findings.lesion_list import LesionArea
 
-VERSION = "5.5.0"
 LABEL = "metastasis"
 
 
@@ -61,28 +60,6 @@ def class_label(classes: Mapping[str, int], number: int = METASTATIC, usual: str
     """
     labels = [label for label, own in classes.items() if own == number]
     return usual if usual in labels or not labels else min(labels)
-
-
-def labelme_file(
-    shapes: list[dict[str, Any]], size: tuple[int, ...], image_path: str, embedded: bytes | None = None
-) -> dict[str, Any]:
-    """The content of a Labelme JSON file.
-
-    Args:
-        shapes: of one view, from `lesion_shapes`.
-        size: (rows, columns) of the view.
-        image_path: name of the picture's file, beside the JSON file.
-        embedded: PNG bytes of the picture to put into the JSON file, which then needs no file beside it.
-    """
-    return {
-        "version": VERSION,
-        "flags": {},
-        "shapes": shapes,
-        "imagePath": image_path,
-        "imageData": None if embedded is None else base64.b64encode(embedded).decode("ascii"),
-        "imageHeight": size[0],
-        "imageWidth": size[1],
-    }
 
 
 def annotation_paths(folder: Path, sources: Sequence[Source], views: Sequence[str] = VIEWS) -> dict[str, Path]:

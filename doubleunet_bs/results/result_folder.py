@@ -17,7 +17,7 @@ from doubleunet_bs.connected_components import CONNECTIVITY, find_components
 from doubleunet_bs.constants import CLASS_NAMES, NON_METASTATIC, VIEWS
 from doubleunet_bs.dicom_results import BSI, CAPTURE, LESIONS, SCAN_COPY, SECOND_SEGMENTATION, SEGMENTATION
 from doubleunet_bs.dicom_results.source_study import SourceStudy
-from doubleunet_bs.display import png_bytes, region_picture
+from doubleunet_bs.display import labelme_file, png_bytes, region_picture
 from doubleunet_bs.errors import RunError, os_reason
 from doubleunet_bs.files import json_text, replaced_folder, write_json
 from doubleunet_bs.findings.lesion_list import (
@@ -36,7 +36,6 @@ from doubleunet_bs.inference.model_description import INTENDED_USE, device_uid
 from doubleunet_bs.inference.predictor import Prediction
 from doubleunet_bs.results.labelme_output import (
     class_label,
-    labelme_file,
     lesion_shapes,
     removed_on_error,
     write_annotations,
