@@ -31,6 +31,7 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
 
     from doubleunet_bs.files import write_json
     from doubleunet_bs.network import double_unet
+    from doubleunet_bs.preparation.records import count_cohort
     from doubleunet_bs.preparation.shards import open_shards
     from doubleunet_bs.runs.create_run import create_run
     from doubleunet_bs.runs.experiments import paper_experiment
@@ -50,7 +51,9 @@ def make_run_folder(folder: Path, scans: int, folds: int, bin: int) -> Path:
         for name in ("model.keras", "best.weights.h5"):
             os.link(folder / name, fold / name)
         write_history(fold / "history.csv", [Epoch(1, 1.0, 0.5, 0.5, 0.5, 1.0, 0.5, 0.5, 0.5, 1e-4, 1.0)])
-        write_json(fold / "environment.json", {"folds_sha256": run.folds(dataset).sha256()})
+        about = {"folds_sha256": run.folds(dataset).sha256(), "precision": "float32"}
+        about["cohorts"] = dict.fromkeys(("training", "validation"), count_cohort(dataset.cases))
+        write_json(fold / "environment.json", about)
     return folder / "run"
 
 

@@ -8,7 +8,7 @@ from intensity_run import intensity_model, make_run, make_shards, write_fold
 
 from doubleunet_bs.__main__ import main
 from doubleunet_bs.errors import RunError, SettingsError
-from doubleunet_bs.files import write_json
+from doubleunet_bs.files import read_json, write_json
 from doubleunet_bs.inference import Predictor
 from doubleunet_bs.inference.model_description import describe_saved_model
 from doubleunet_bs.inference.model_folder import find_model
@@ -119,7 +119,8 @@ def test_what_is_refused(run, ensemble, tmp_path, capsys, monkeypatch):
     with pytest.raises(SettingsError, match="is not an exported model"):
         export_ensemble(opened, tmp_path / "mine")
     copy = shutil.copytree(run, tmp_path / "run")
-    write_json(copy / "fold_02" / "environment.json", {"folds_sha256": "0" * 64})
+    environment = copy / "fold_02" / "environment.json"
+    write_json(environment, read_json(environment) | {"folds_sha256": "0" * 64})
     with pytest.raises(RunError, match="different splits of the scans"):
         export_ensemble(open_run(copy), out)
     assert not out.exists()
