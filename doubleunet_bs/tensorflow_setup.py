@@ -48,12 +48,12 @@ def has_avx2_alone() -> bool:
 
 
 def may_have_gpus(devices: Path = Path("/dev")) -> bool:
-    """Whether TensorFlow may find a GPU: there is a device file of one, and the environment does not hide it."""
+    """Whether TensorFlow may find an NVIDIA GPU: it has a device file, and the environment does not hide it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
         return False
-    # NVIDIA, Windows' Linux, AMD.
-    return any(devices.glob("nvidia[0-9]*")) or any((devices / name).exists() for name in ("dxg", "kfd"))
+    # Linux, and Linux under Windows.
+    return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
 
 
 def keep_freed_memory() -> None:

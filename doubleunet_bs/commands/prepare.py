@@ -5,9 +5,9 @@ rows below the knees and merges both views to 640 x 512, as in the paper. SHARDS
 
 Annotations of S.dcm are S_anterior.json and S_posterior.json (drawn on the raw views), or S.json (drawn on both raw
 views side by side, or on the prepared image). PNG masks of the same names are also accepted. patients.csv in the
-labels folder has the columns scan, patient, cancer, metastases: it says whose the scans are and which are normal. A
-scan in two files has two names: either may stand in the table, and each file has its FILE.json. If scans in several
-folders have the same name, call them FOLDER/S in the table, with annotations in LABELS/FOLDER.
+labels folder has the columns scan, patient, cancer, metastases: it names the patient of each scan and says which
+scans are normal. A scan in two files has two names: either may stand in the table, and each file has its FILE.json. If
+scans in several folders have the same name, call them FOLDER/S in the table, with annotations in LABELS/FOLDER.
 
 All problems are listed at once. With any, `prepare` writes nothing until you fix the listed files or pass
 --skip-invalid. An interrupted run starts again from the beginning.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pydicom.charset import python_encoding
-from pydicom.datadict import dictionary_description, dictionary_VR
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 
 from doubleunet_bs.constants import PHANTOM_MARK
@@ -69,7 +69,7 @@ def has_doubtful_text(dataset: Dataset, keyword: str) -> bool:
 def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
     """The numbers in an element, also of a text with decimal commas; empty when it is absent or empty.
 
-    In an integer string "813,086" and "813.086" are thousands.
+    In Counts Accumulated "813,086" and "813.086" are thousands.
 
     Raises:
         ScanError: `damaged-header` when any of its values is no finite number.
@@ -80,7 +80,7 @@ def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
         except ScanError:
             # Not of the form its type demands.
             values = (_raw_text(dataset, tag),)
-        integer = isinstance(tag, str) and dictionary_VR(tag) == "IS"
+        integer = tag == "CountsAccumulated"
         found = tuple(number for value in values for number in _numbers(value, integer))
         if all(map(math.isfinite, found)):
             return found

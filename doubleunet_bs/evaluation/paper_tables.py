@@ -206,7 +206,7 @@ def provenance(
     known = PUBLISHED_SCORES.get(tuple(sorted({one.name for one in sources})))
     # Nothing but this data set, all of it, in its own split and its own pixels.
     same = all(one.whole for one in sources) and experiment.folds == 1 and settings.bin == 1
-    published = known if same and scans not in (PHANTOMS, MIXED) else None
+    published = known if same and scans == PATIENTS else None
     kept = sum(record.part == "test" and record.group != UNKNOWN_GROUP for record in records)
     cancers = tuple(sorted(other_cancers))
     return Provenance(scans, changed, row, cancers, sources=texts, published=published, test_scans=kept)

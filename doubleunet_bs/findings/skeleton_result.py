@@ -130,7 +130,7 @@ def describe_change(result: Mapping[str, Any], previous: Mapping[str, Any]) -> d
 
 
 def _why_not_comparable(result: Mapping[str, Any], previous: Mapping[str, Any]) -> str | None:
-    now, before = result["bone_scan_index"], previous.get("bone_scan_index")
+    now, before = result["bone_scan_index"], previous["bone_scan_index"]
     if before is None:
         return "the previous result has no index, segment that scan again with --skeleton"
     if now["table"] != before["table"]:

@@ -129,7 +129,7 @@ def has_openvino() -> bool:
 
 
 def choose_local(engine: str) -> str:
-    """What "auto" means here: TensorFlow where there is a GPU, else OpenVINO where it is installed."""
+    """What "auto" means here: TensorFlow where there is an NVIDIA GPU, else OpenVINO where it is installed."""
     if engine != "auto":
         return engine
     return "openvino" if has_openvino() and not may_have_gpus() else "tensorflow"

@@ -103,18 +103,24 @@ def open_fold(run: Run, fold: int) -> TrainedFold:
     best = max(epochs, key=lambda epoch: epoch.score)
     environment = path / "environment.json"
     content = read_json(environment, RunError, "training environment")
-    if not isinstance(content, dict) or not content.keys() >= {"folds_sha256", "precision", "cohorts"}:
+    known = content if isinstance(content, dict) else {}
+    cohorts = known.get("cohorts")
+    if (
+        not all(isinstance(known.get(name), str) for name in ("folds_sha256", "precision"))
+        or not isinstance(cohorts, dict)
+        or not cohorts.keys() >= {"training", "validation"}
+    ):
         raise RunError(f"{environment}: not a training environment: train the fold again")
     return TrainedFold(
         run=run,
         fold=fold,
         path=path,
         weights_sha256=file_sha256(weights),
-        folds_sha256=content["folds_sha256"],
+        folds_sha256=known["folds_sha256"],
         best_epoch=best.epoch,
         validation_f1=best.val_f1,
-        precision=content["precision"],
-        cohorts=content["cohorts"],
+        precision=known["precision"],
+        cohorts=cohorts,
     )
 
 

@@ -165,7 +165,7 @@ def _why_not_stored(response: requests.Response | None) -> int:
         else:
             reason = response.json()["00081198"]["Value"][0]["00081197"]["Value"][0]
         status = int(reason)  # type: ignore[arg-type]
-    except (ValueError, LookupError, TypeError, ElementTree.ParseError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, ElementTree.ParseError):
         return 0xC000
     return status if status >> 8 == 0xA7 else 0xC000
 

@@ -203,7 +203,8 @@ def load_arrays(path: Path, promised: Mapping[str, tuple[tuple[int, ...], np.dty
     except (*_HEADER_ERRORS, *_ARCHIVE_ERRORS) as cause:
         raise ValueError(f"{type(cause).__name__}: {cause}") from None
     for name, (shape, dtype) in promised.items():
-        if arrays[name].shape != shape or arrays[name].dtype != dtype:
+        array = arrays[name]  # Bytes, if the member is no array.
+        if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
             raise ValueError(f"{name} is not an array of shape {shape} and type {dtype}")
     return arrays
 

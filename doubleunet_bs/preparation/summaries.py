@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # pydicom stays out of what works on shards alone
 COLOURS = {AIR: (0, 0, 0), NON_METASTATIC: (70, 130, 180), METASTATIC: (220, 30, 30), BENIGN: (230, 159, 0)}
 """Of the classes in label pictures: black, blue, red, amber."""
 SCALE = 2
-"""How many pixels of a picture show one of a scan, in each direction."""
+"""Enlargement of the pictures: pixels for each pixel of the scan."""
 
 
 def write_pictures(folder: Path, record: CaseRecord, grey: np.ndarray, labels: np.ndarray) -> None:
@@ -210,7 +210,7 @@ def inspection_picture(scan: "BoneScan", prepared: PreparedCase) -> Image.Image:
         body = prepared.bodies[name]
         box = (body.first_column, body.first_row, body.last_column + 1, body.last_row + 1)
         crop = (place.left, place.top, place.left + CROP_SHAPE[1], place.top + CROP_SHAPE[0])
-        for (x0, y0, x1, y1), colour, width in ((crop, CROP, SCALE), (box, BODY, max(1, SCALE // 2))):
+        for (x0, y0, x1, y1), colour, width in ((crop, CROP, SCALE), (box, BODY, 1)):
             # The part of the crop that lies outside of the view is padding and cannot be drawn.
             x0, y0, x1, y1 = max(0, x0), max(0, y0), min(columns, x1), min(rows, y1)
             corners = (left + SCALE * x0, top + SCALE * y0, left + SCALE * x1 - 1, top + SCALE * y1 - 1)

@@ -78,6 +78,7 @@ def _check(result: dict[str, Any]) -> None:
     _all(_or_none(_is_figure), *(views[view]["counts"] for view in VIEWS))
     _all(lambda value: isinstance(value, str) and CASE_NAME.fullmatch(value) is not None, result["case"])
     _all(lambda value: value in ("kept", "none"), result["dicom"]["patient_identity"])
+    _all(_or_none(_is_text), result["dicom"]["second_segmentation"])
     if result["bone_scan_index"] is not None:
         _check_index(result["bone_scan_index"])
     for view, benign in (result["benign"] or {}).items():

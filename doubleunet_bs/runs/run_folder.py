@@ -149,14 +149,19 @@ def open_run(path: str | os.PathLike) -> Run:
         raise RunError(f"{source}: {error}") from None
     shape = data.get("image_shape")
     sides = shape if isinstance(shape, list) and len(shape) == 2 else [0]
-    if not all(type(side) is int and 0 < side <= 4096 for side in sides) or data.get("scans") not in SCANS_ARE:
+    if (
+        not all(type(side) is int and 0 < side <= 4096 for side in sides)
+        or data.get("scans") not in SCANS_ARE
+        or not isinstance(data.get("fingerprint"), str)
+        or not isinstance(data.get("cohort"), dict)
+    ):
         raise RunError(f"{source}: the description of the data is damaged")
     experiment = Experiment.from_json(content.get("experiment") or {}, str(source))
     pretrain_data = content.get("pretrain_data")
     if experiment.transfer and not (
         isinstance(pretrain_data, dict)
         and _describes_shards(pretrain_data)
-        and pretrain_data.get("patients_compared") in (True, False, None)
+        and pretrain_data.get("patients_compared", "") in (True, False, None)
     ):
         raise RunError(f"{source}: the description of the data for pre-training is incomplete")
     disjoint = content.get("disjoint_patients") is True

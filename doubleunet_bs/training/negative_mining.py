@@ -96,7 +96,8 @@ def load_mined(
             packed = dict(archive)
         if content.get("image_shape") != [rows, columns] or set(packed) != set(names):
             raise RunError(f"{path}: of other scans than this fold mines; remove the folder to mine again")
-        if any(bits.shape != ((rows * columns + 7) // 8,) or bits.dtype != np.uint8 for bits in packed.values()):
+        expected = ((rows * columns + 7) // 8,), np.uint8
+        if any(not isinstance(bits, np.ndarray) or (bits.shape, bits.dtype) != expected for bits in packed.values()):
             raise ValueError("not the masks of this image")
     except DAMAGED_ARCHIVE as cause:
         raise RunError(f"{path / LABELS}: damaged ({type(cause).__name__}); remove {path} to mine again") from None

@@ -29,7 +29,7 @@ def read(path):
 
 
 def _no_hard_links(*paths):
-    """As on file systems such as exFAT and some network shares."""
+    """Hard links fail on exFAT and some network shares: none may be needed."""
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
 

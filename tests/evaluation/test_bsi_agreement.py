@@ -41,7 +41,7 @@ def make_skeleton_run(path, shards, region=SKULL, folds=(1, 2, 3)):
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory, tensorflow):
-    """Four phantoms with metastases and skeletons, a run of lesions, which keeps its predictions, and a skeleton's."""
+    """Four phantoms with metastases and skeletons, a run of lesions with predictions, and one of the skeleton."""
     folder = make_cohort(tmp_path_factory.mktemp("agreement") / "phantoms", 4, positive_fraction=1, seed=5)
     job = CohortJob(
         folder / "scans",

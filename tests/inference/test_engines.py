@@ -180,6 +180,9 @@ def test_choice(monkeypatch, tmp_path):
     monkeypatch.setattr(engines, "has_openvino", lambda: True)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert choose_local("auto") == "openvino"
+    # An AMD GPU, which this TensorFlow cannot use.
+    (tmp_path / "kfd").touch()
+    assert choose_local("auto") == "openvino"
     # The only GPU of a container may have another number.
     (tmp_path / "nvidia3").touch()
     assert choose_local("auto") == "tensorflow"

@@ -24,7 +24,7 @@ def model(trained_run, tmp_path):
 
 @pytest.fixture
 def no_hashes(model):
-    """Someone who changes the graph can take the hashes out of the description, or state others."""
+    """An export whose description states no hashes."""
     path = model / "assets.extra" / "model.json"
     content = read_json(path)
     del content["files_sha256"]
@@ -119,7 +119,7 @@ def write_evil(tf, folder: Path, compute) -> None:
 
 
 @pytest.mark.parametrize("name", COMPUTATIONS)
-def test_operations_on_files_are_refused(name, no_hashes, tmp_path, tensorflow):
+def test_operations_on_files_are_refused(name, tmp_path, tensorflow):
     write_evil(tensorflow, tmp_path / "evil", COMPUTATIONS[name])
     with pytest.raises(RunError, match="is not one of this package's exports: do not use this model"):
         check_graph(tmp_path / "evil" / "saved_model.pb")
@@ -131,19 +131,19 @@ def test_a_harmless_graph_of_the_same_kind_passes(tmp_path, tensorflow):
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
-def test_nothing_of_a_refused_model_runs(engine, no_hashes, tmp_path, tensorflow, monkeypatch):
+def test_nothing_of_a_refused_model_runs(engine, model, tmp_path, tensorflow, monkeypatch):
     if engine == "openvino":
         pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install -e '.[openvino]'")
     monkeypatch.chdir(tmp_path)
     write_evil(tensorflow, tmp_path / "evil", write)
-    shutil.rmtree(no_hashes / "variables")
-    shutil.copy(tmp_path / "evil" / "saved_model.pb", no_hashes)
-    shutil.copytree(tmp_path / "evil" / "variables", no_hashes / "variables")
-    state_hashes(no_hashes)
+    shutil.rmtree(model / "variables")
+    shutil.copy(tmp_path / "evil" / "saved_model.pb", model)
+    shutil.copytree(tmp_path / "evil" / "variables", model / "variables")
+    state_hashes(model)
     # OpenVINO has no such operation.
     said = {"tensorflow": "operation 'WriteFile' is not one", "openvino": "damaged, or not a SavedModel"}
     with pytest.raises(RunError, match=said[engine]):
-        Predictor(no_hashes, engine=engine)
+        Predictor(model, engine=engine)
     assert not (tmp_path / "written").exists()
 
 

@@ -134,6 +134,8 @@ def _failed(reason):
         ("application/dicom+json", "{}", "refused"),
         ("application/dicom+json", "[7]", "refused"),
         ("application/dicom+json", _failed("none"), "refused"),
+        ("application/dicom+json", _failed("reason").replace('"reason"', "1e999"), "refused"),
+        ("application/dicom+json", "[" * 100_000, "refused"),
         ("application/dicom+xml", "<", "refused"),
         ("text/html", "<p>Conflict", "refused"),
     ],
@@ -165,8 +167,10 @@ def _web_server(status, kind, body):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def test_one_file_that_is_not_taken_now_does_not_hold_up_the_others(settings, spool, result, events):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -198,6 +199,10 @@ def test_arrays_of_another_shape_or_type_are_refused(tmp_path):
         with pytest.raises(ValueError):
             shards.load_arrays(path, wrong)
     whole = path.read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", b"no array")
+    with pytest.raises(ValueError):
+        shards.load_arrays(path, promised)
     for content in (b"", whole[:60], whole[:-30]):
         path.write_bytes(content)
         with pytest.raises(ValueError):

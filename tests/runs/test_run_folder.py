@@ -122,6 +122,8 @@ SETTINGS = "not the settings of an experiment"
         ("data", "parts", [{"path": 1, "fingerprint": "x"}], DATA),
         ("data", "parts", None, DATA),
         ("data", "scans", None, DATA),
+        ("data", "fingerprint", None, DATA),
+        ("data", "cohort", None, DATA),
         ("experiment", "name", "../../victim", SETTINGS),
         ("experiment", "name", "x" * 101, SETTINGS),
         ("experiment", "name", "a\nb", SETTINGS),
@@ -241,7 +243,7 @@ def test_a_row_with_normal_scans_needs_normal_scans(tmp_path, synthetic_shards, 
     assert not (tmp_path / "run").exists()
     run = create_run(tmp_path / "run", dataclasses.replace(row, negatives="none"), synthetic_shards)
     assert run.changed_settings()["negatives"] == "none" and not run.is_paper_row
-    # The same in a run folder that is there already, as an earlier version may have left it.
+    # The same where the run folder exists already.
     content = json.loads((run.path / "experiment.json").read_text())
     content["experiment"]["negatives"] = row.negatives
     (run.path / "experiment.json").write_text(json.dumps(content))

@@ -128,6 +128,17 @@ def test_folds_that_cannot_be_exported(trained_run):
         export_fold(open_run(trained_run), 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("cohorts", {}), ("cohorts", None), ("folds_sha256", []), ("precision", None)]
+)
+def test_a_damaged_environment_is_refused(trained_run, tmp_path, name, value):
+    run = shutil.copytree(trained_run, tmp_path / "run", ignore=shutil.ignore_patterns("saved_model"))
+    environment = run / "fold_01" / "environment.json"
+    write_json(environment, {**read_json(environment), name: value})
+    with pytest.raises(RunError, match="not a training environment: train the fold again"):
+        open_fold(open_run(run), 1)
+
+
 def test_path_of_encoder_weights_stays_at_home(trained_run, tmp_path):
     run = shutil.copytree(trained_run, tmp_path / "run", ignore=shutil.ignore_patterns("saved_model"))
     content = read_json(run / "experiment.json")

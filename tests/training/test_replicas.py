@@ -30,7 +30,7 @@ def save(found, weights):
 """
 
 # Plain gradient descent: unlike Adam it notices a gradient that is twice as large. Batches divide evenly, unevenly and
-# not at all; one compiled step takes them all. The Dice loss here, the other one below.
+# not at all; one compiled step takes them all. The Dice loss alone: how replicas add up does not depend on the loss.
 GRADIENTS = (
     START
     + """

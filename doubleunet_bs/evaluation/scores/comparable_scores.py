@@ -42,7 +42,7 @@ MEANING = (
     "lesion; area: mean sensitivity from 0 to 4 false positives per scan; auc: by the largest probability; null where "
     "undefined"
 )
-NO_PROBABILITIES = "no probabilities: masks of another program, or scores of an earlier version (evaluate again)"
+NO_PROBABILITIES = "no probabilities: masks of another program"
 
 
 @dataclasses.dataclass(frozen=True)
