@@ -131,7 +131,7 @@ def test_without_probabilities_only_the_dice_is_left():
     found = comparable_scores([scan(1, tp=1), scan(2, group="negative")])
     assert found.dice_pooled["both views"] == 1.0
     assert (found.froc, found.patient_auc, set(found.image_auc.values())) == (None, None, {None})
-    assert "evaluate again" in found.undefined["FROC and AUC"]
+    assert "masks of another program" in found.undefined["FROC and AUC"]
     assert comparable_scores([]).undefined == {}
 
 
