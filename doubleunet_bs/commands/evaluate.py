@@ -111,10 +111,9 @@ def run(args: argparse.Namespace) -> int:
     for option, needed in _NEEDS.items():
         if getattr(args, option) and needed != mode:
             raise SettingsError(f"--{option.replace('_', '-')} needs {needed}: leave it out")
-    one = "it" if mode == "several runs" else "one"
     for option in _CONFLICTS[mode]:
         if getattr(args, option):
-            raise SettingsError(f"--{option.replace('_', '-')} does not go with {mode}: leave {one} out")
+            raise SettingsError(f"--{option.replace('_', '-')} does not go with {mode}: leave it out")
     if args.ensemble and not args.data:
         raise SettingsError("--ensemble needs the scans to test on: give --data OTHER_SHARDS")
     if args.figures and args.no_report:

@@ -80,8 +80,8 @@ def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
         except ScanError:
             # Not of the form its type demands.
             values = (_raw_text(dataset, tag),)
-        integer = tag == "CountsAccumulated"
-        found = tuple(number for value in values for number in _numbers(value, integer))
+        counts = tag == "CountsAccumulated"
+        found = tuple(number for value in values for number in _numbers(value, counts))
         if all(map(math.isfinite, found)):
             return found
     name = dictionary_description(tag) if isinstance(tag, str) else "private element"
@@ -90,18 +90,18 @@ def read_numbers(dataset: Dataset, tag: str | int) -> tuple[float, ...]:
 
 # 1,813,086
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3}){2,}")
-_INTEGER_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}([.,][0-9]{3})+")
+_THOUSANDS_OF_COUNTS = re.compile(r"[1-9][0-9]{0,2}([.,][0-9]{3})+")
 
 
-def _numbers(value: object, integer: bool) -> list[float]:
+def _numbers(value: object, counts: bool) -> list[float]:
     """The numbers in one value; in a text several may be separated by backslashes or, with decimal points, commas."""
     # pydicom reads the integer string "813.086" as a fraction.
-    value = getattr(value, "original_string", value) if integer else value
+    value = getattr(value, "original_string", value) if counts else value
     if not isinstance(value, str):
         return [float(value)]  # type: ignore[arg-type]
     numbers: list[float] = []
     for text in value.strip("\0 ").split("\\"):
-        if _THOUSANDS.fullmatch(text.strip()) or (integer and _INTEGER_THOUSANDS.fullmatch(text.strip())):
+        if _THOUSANDS.fullmatch(text.strip()) or (counts and _THOUSANDS_OF_COUNTS.fullmatch(text.strip())):
             text = re.sub("[.,]", "", text)
         parts = text.split(",")
         numbers += [float(text.replace(",", "."))] if len(parts) == 2 and "." not in text else map(float, parts)

@@ -121,7 +121,7 @@ class Provenance:
         test_scans: how many scans of that test part `prepare` has kept.
     """
 
-    scans: str = PATIENTS
+    scans: str
     changed_preparation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     row: PaperRow | None = None
     other_cancers: tuple[str, ...] = ()

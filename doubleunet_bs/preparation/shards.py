@@ -239,7 +239,7 @@ def _check_head(path: Path, content: dict[str, Any]) -> tuple[PreparationSetting
     try:
         settings = PreparationSettings.from_json(content.get("settings"))
     except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
+        raise DatasetError(f"{path}: {error}: prepare the scans again") from None
     if content.get("image_shape") != list(settings.image_shape):
         raise DatasetError(f"{path}: image_shape is not {list(settings.image_shape)}, as its settings demand")
     if not isinstance(content.get("key_mark"), str | None):
