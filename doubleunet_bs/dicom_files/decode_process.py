@@ -1,19 +1,24 @@
 """The process that runs the decoders of compressed pixel data; started by `doubleunet_bs.dicom_files.decoders` only.
 
-One changed byte in a file can make these C libraries abort, loop or ask for gigabytes. Here they can only end this
-process. It imports nothing of this package, so that it needs no path to it.
+One changed byte in a file can make these C libraries abort, loop or ask for gigabytes. So each file is decoded in a
+child of this process, forked once pydicom is imported: an import takes forty times as long as a scan. A child can only
+end itself. Nothing of the package is imported, so that no path to it is needed.
 
-Usage: `python decode_process.py MEMORY UID PLUGIN OPTIONS < encapsulated frames > samples`. MEMORY is in bytes,
-OPTIONS are the keyword arguments of pydicom's `Decoder.as_array` as JSON. `READY` is written once the decoder is
-loaded: what goes wrong before is no fault of the data. Exit status 0 means that all samples follow: little endian, in
-the data type that OPTIONS describe.
+Standard input, for each file: a line of JSON and the encapsulated frames. The line has the keys `uid` (transfer
+syntax), `plugin`, `options` (keyword arguments of pydicom's `Decoder.as_array`), `memory` (bytes of address space),
+`seconds` and `size` (bytes of the frames). Standard output, for each: a line of JSON, [exit status of the child,
+negative for a signal; bytes that follow], and what the child wrote: `READY` once its decoder is loaded, since what goes
+wrong before is no fault of the data, then the samples. With status 0 they are complete: little endian, in the data type
+that the options describe.
 """
 
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
+from typing import BinaryIO
 
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
@@ -51,20 +56,43 @@ def load_pydicom(uid: str, plugin: str) -> Callable[[bytes, dict], bytes]:
     return decode
 
 
+def decode_in_child(request: dict, data: bytes, answers: BinaryIO) -> tuple[int, bytes]:
+    """The exit status of a child that decodes `data`, and what it wrote."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, request["seconds"])  # Its signal ends the child.
+            for inherited in (0, answers.fileno(), reading):
+                os.close(inherited)
+            plugin = request["plugin"]
+            decode = load_openjpeg() if plugin == "openjpeg" else load_pydicom(request["uid"], plugin)
+            limit_memory(request["memory"])
+            with os.fdopen(writing, "wb") as output:
+                output.write(READY)
+                output.flush()
+                output.write(decode(data, request["options"]))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as samples:
+        written = samples.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), written
+
+
 def main() -> None:
-    """Decode standard input to standard output."""
-    memory, uid, plugin, described = sys.argv[1:]
-    options = json.loads(described)
-    data = sys.stdin.buffer.read()
-    # The libraries print to standard output, which has to stay clean for the samples.
-    output = os.fdopen(os.dup(1), "wb")
+    """Answer requests until standard input ends."""
+    # A key that interrupts the command that reads must not take the decoder away in the middle of a scan.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The libraries print to standard output, which has to stay clean for the answers.
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    decode = load_openjpeg() if plugin == "openjpeg" else load_pydicom(uid, plugin)
-    limit_memory(int(memory))
-    with output:
-        output.write(READY)
-        output.flush()
-        output.write(decode(data, options))
+    while line := sys.stdin.buffer.readline():
+        request = json.loads(line)
+        status, written = decode_in_child(request, sys.stdin.buffer.read(request["size"]), answers)
+        answers.write(json.dumps([status, len(written)]).encode() + b"\n" + written)
+        answers.flush()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@
 | JPEG 2000, High-Throughput JPEG 2000 | OpenJPEG | pylibjpeg-openjpeg |
 """
 
+import atexit
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,6 +17,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -194,7 +197,7 @@ def decode(
 
 
 def _run(data: bytes, uid: str, options: dict) -> bytes:
-    """The samples of the decoding process; empty when the data make it fail, die or take too long.
+    """The samples of `decode_process`; empty when the data make its child fail, die or take too long.
 
     Raises:
         ScanError: before its decoder is loaded, the process ends with an error, `missing-decoder`, or is killed, too
@@ -202,27 +205,70 @@ def _run(data: bytes, uid: str, options: dict) -> bytes:
     """
     # pydicom refuses 12-bit JPEG Extended with GDCM, which reads it, and by the stream alone: name it a baseline JPEG.
     named = JPEGBaseline8Bit if uid == JPEGExtended12Bit else uid
+    request = {"uid": named, "plugin": DECODERS[uid].plugin, "options": options, "memory": DECODER_BYTES}
     try:
-        done = subprocess.run(
-            [*_COMMAND, str(DECODER_BYTES), named, DECODERS[uid].plugin, json.dumps(options)],
-            input=data,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=DECODER_SECONDS,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            check=False,
-        )
-        output, status = done.stdout, done.returncode
-    except subprocess.TimeoutExpired as late:
-        output, status = late.stdout or b"", None
+        status, output = _process.ask({**request, "seconds": DECODER_SECONDS, "size": len(data)}, data)
     except OSError as cause:
         raise ScanError(f"needs a decoding process, which does not start ({os_reason(cause)})", "decoder") from None
     if not output.startswith(READY):
-        if status is None or status < 0:
+        if status < 0:
             raise ScanError("needs a decoding process, which was killed or too slow: try again", "decoder")
         message = f"needs a decoder that cannot run: reinstall {DECODERS[uid].package} and pydicom"
         raise ScanError(message, "missing-decoder")
     return output[len(READY) :] if status == 0 else b""
+
+
+class _DecodeProcess:
+    """`decode_process`, started when the first file needs it. One for each process of this program."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started: subprocess.Popen | None = None
+
+    def ask(self, request: dict, data: bytes) -> tuple[int, bytes]:
+        """Exit status and output for one request; of the process itself when it ends. OSError: it does not start."""
+        with self._lock:
+            if self._started is None or self._started.poll() is not None:
+                self.end()
+                self._started = self._start()
+            process = self._started
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                process.stdin.write(json.dumps(request).encode() + b"\n" + data)
+                process.stdin.flush()
+                status, size = json.loads(process.stdout.readline())
+                return status, process.stdout.read(size)
+            except (BrokenPipeError, ValueError):  # It has ended.
+                return process.wait(), b""
+            except BaseException:  # Interrupted. The next question must not get this answer.
+                self.end()
+                raise
+
+    def _start(self) -> subprocess.Popen:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        return subprocess.Popen(_COMMAND, stdin=pipe, stdout=pipe, stderr=null, env=environment)
+
+    def end(self) -> None:
+        """End the process. The next request starts another."""
+        if self._started is not None:
+            self._started.kill()
+            with contextlib.suppress(BrokenPipeError), self._started:
+                pass
+            self._started = None
+
+
+_process = _DecodeProcess()
+atexit.register(lambda: _process.end())
+
+
+def _forget_process() -> None:
+    """After a fork: two processes that ask one would get each other's answers."""
+    global _process
+    _process = _DecodeProcess()
+
+
+os.register_at_fork(after_in_child=_forget_process)
 
 
 def split_frames(data: bytes, frames: int, uid: str) -> tuple[list[bytes], list[str]]:

@@ -1,8 +1,9 @@
 """Speed and memory of `prepare`, compared with plain pydicom and NumPy.
 
-    python tests/benchmarks/bench_prepare.py [--scans 200] [--repeats 7] [--workers 1 2] [--profile] [--keep DIR]
+    python tests/benchmarks/bench_prepare.py [--scans 200] [--repeats 7] [--workers 1 2] [--profile] [--compressed]
+        [--keep DIR]
 
-Makes a folder of scans (binomial thinnings of one phantom, uncompressed), then measures:
+Makes a folder of scans (binomial thinnings of one phantom; `--compressed`: JPEG-LS), then measures:
 
 1. The whole job in one process, in turn with the plain way: pydicom's `dcmread` and `pixel_array`, the steps of the
    paper in NumPy, one `np.save` at the end. The plain way checks and hashes nothing. A regression shows in the ratio.
@@ -28,6 +29,7 @@ import cv2
 import numpy as np
 import pydicom
 from measuring import print_environment, print_table, take_turns, timed
+from pydicom.uid import JPEGLSLossless
 
 from doubleunet_bs.phantom import make_phantom
 from doubleunet_bs.phantom.dicom import to_dicom
@@ -36,8 +38,8 @@ from doubleunet_bs.preparation.cohort import CohortJob, prepare_cohort
 from doubleunet_bs.scans import find_scans
 
 
-def make_scans(folder: Path, scans: int) -> None:
-    """Write `scans` DICOM files and a patients.csv that declares all of them normal."""
+def make_scans(folder: Path, scans: int, compressed: bool) -> None:
+    """Write `scans` DICOM files, in JPEG-LS if `compressed`, and a patients.csv that declares all of them normal."""
     (folder / "scans").mkdir(parents=True)
     (folder / "labels").mkdir()
     phantom = make_phantom(0, 0)
@@ -51,6 +53,8 @@ def make_scans(folder: Path, scans: int) -> None:
         dataset = to_dicom(dataclasses.replace(phantom, **views))
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.{number + 1}"
         dataset.CountsAccumulated = int(sum(counts.sum(dtype=np.int64) for counts in views.values()))
+        if compressed:
+            dataset.compress(JPEGLSLossless, generate_instance_uid=False)
         dataset.save_as(folder / "scans" / f"scan{number:05d}.dcm", enforce_file_format=True)
         lines.append(f"scan{number:05d},patient {number},breast,no")
     (folder / "labels" / "patients.csv").write_text("\n".join(lines) + "\n")
@@ -167,11 +171,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--profile", action="store_true", help="also the functions that take the most")
+    parser.add_argument("--compressed", action="store_true", help="scans in JPEG-LS")
     parser.add_argument("--keep", type=Path, help="work here and keep it, instead of in a temporary folder")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
-        make_scans(folder, args.scans)
+        make_scans(folder, args.scans, args.compressed)
         measure_whole(folder, args.scans, args.repeats)
         measure_steps(folder, args.profile)
         print(f"{'workers':>8}  {'scans/s':>8}  {'CPU s/scan':>10}  {'peak MB':>8}")

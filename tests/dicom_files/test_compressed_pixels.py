@@ -1,8 +1,6 @@
 """Compressed pixel data: lossless ones give the identical counts, lossy ones a warning, damaged ones an error."""
 
-import functools
 import io
-import json
 
 import numpy as np
 import pytest
@@ -23,11 +21,9 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSNearLossless, RLELossless
 
-from doubleunet_bs.dicom_files import decoders
 from doubleunet_bs.dicom_files.decoders import END_WARNING
 
 FRONT, BACK = FRAMES
-RUN_DECODER = decoders._run
 
 
 def compressed(frames: list[bytes], syntax: str, bits: int = 16):
@@ -160,19 +156,7 @@ def frames_of(syntax: str) -> list[bytes]:
     return [frame + bytes(len(frame) % 2) for frame in encoded]
 
 
-@functools.cache
-def decoded(data: bytes, uid: str, options: str) -> bytes:
-    return RUN_DECODER(data, uid, json.loads(options))
-
-
-@pytest.fixture
-def each_decoded_once(monkeypatch):
-    """The same frames for the same decoder start its process once."""
-    monkeypatch.setattr(decoders, "_run", lambda data, uid, options: decoded(data, uid, json.dumps(options)))
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("each_decoded_once")
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLosslessSV1])
 @pytest.mark.parametrize(
     ("shape", "warned"),

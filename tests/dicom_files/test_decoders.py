@@ -1,8 +1,13 @@
 """A codec may crash, hang or ask for memory on a damaged file: the reader refuses that file and reads the next."""
 
+import os
 import shutil
+import struct
+import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom.data
@@ -69,45 +74,63 @@ def test_after_a_crash_the_next_frame_is_decoded():
     assert np.array_equal(decode_one(FRAME)[0], FRONT)
 
 
-def replace_process(monkeypatch, code: str, seconds: float = 5) -> None:
-    """Let this code stand for the decoding process."""
+@pytest.fixture
+def fresh_process():
+    """Whatever the test changes about the process: it starts a new one, and leaves none."""
+    decoders._process.end()
+    yield
+    decoders._process.end()
+
+
+# The head of a JPEG 2000 stream of 1024 x 256 pixels with 16 bits.
+JPEG2000_FRAME = struct.pack(">4sxxxx6I8xHB", b"\xff\x4f\xff\x51", 256, 1024, 0, 0, 0, 0, 1, 15)
+
+
+def fake_openjpeg(folder: Path, monkeypatch, code: str, seconds: float = 5) -> None:
+    """Let this code stand for the library that decodes JPEG 2000."""
+    (folder / "openjpeg").mkdir()
+    (folder / "openjpeg" / "__init__.py").touch()
+    (folder / "openjpeg" / "utils.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setattr(decoders, "DECODER_SECONDS", seconds)
-    monkeypatch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
 
 
+@pytest.mark.usefixtures("fresh_process")
 @pytest.mark.parametrize(
-    "code",
+    "work",
     [
-        pytest.param("import time; time.sleep(60)", marks=pytest.mark.slow),
-        "import os; os.abort()",
-        "import sys; sys.stdin.buffer.read(); sys.exit(3)",
-        "import sys; sys.stdout.buffer.write(bytes(1024 * 256 * 2)); sys.stdout.flush(); sys.exit(3)",
-        "print('too little')",
-        "print('x' * 9_999_999)",
-    ],
-)
-def test_a_codec_that_hangs_aborts_or_writes_nonsense_is_a_damaged_file(monkeypatch, code):
-    replace_process(monkeypatch, f"print('ready', flush=True); {code}", seconds=3 if "sleep" in code else 5)
-    assert reason(FRAME) == "damaged-pixels"
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import no_such_module",
-        "import sys; sys.stdin.buffer.read(); sys.exit(3)",
         "import time; time.sleep(60)",
         "import os; os.abort()",
-        "import sys; sys.stdout.buffer.write(bytes(1024 * 256 * 2))",
-        "pass",
+        "raise SystemExit(0)",
+        "import os; os._exit(0)",
+        "return bytes(3)",
+        "return bytes(9_999_999)",
+        "print('x' * 9_999_999); return b''",
+        "return bytearray(1 << 40)",
     ],
 )
-def test_a_process_that_fails_before_its_decoder_is_loaded_is_no_damaged_file(monkeypatch, code):
-    replace_process(monkeypatch, code, seconds=0.5 if "sleep" in code else 5)
+def test_a_codec_that_hangs_aborts_or_returns_nonsense_is_a_damaged_file(tmp_path, monkeypatch, work):
+    code = f"def decode_pixel_data(frame, **options):\n    {work}\n"
+    fake_openjpeg(tmp_path, monkeypatch, code, seconds=0.5 if "sleep" in work else 5)
+    for _ in range(2):
+        assert reason(JPEG2000_FRAME, JPEG2000Lossless) == "damaged-pixels"
+    # What ended was a child: the process itself decodes the next file.
+    process = decoders._process._started
+    assert np.array_equal(decode_one(FRAME)[0], FRONT)
+    assert decoders._process._started is process
+
+
+@pytest.mark.usefixtures("fresh_process")
+@pytest.mark.parametrize("code", ["import no_such_module", "raise SystemExit(3)", "import time; time.sleep(60)",
+                                  "import os; os.abort()", "pass"])  # fmt: skip
+def test_a_library_that_fails_before_it_is_loaded_is_no_damaged_file(tmp_path, monkeypatch, code):
+    fake_openjpeg(tmp_path, monkeypatch, code, seconds=0.5 if "sleep" in code else 5)
     # What was killed or too slow may do better the next time.
-    assert reason(FRAME) == ("decoder" if "sleep" in code or "abort" in code else "missing-decoder")
+    expected = "decoder" if "sleep" in code or "abort" in code else "missing-decoder"
+    assert reason(JPEG2000_FRAME, JPEG2000Lossless) == expected
 
 
+@pytest.mark.usefixtures("fresh_process")
 @pytest.mark.parametrize("module", ["pydicom", "gdcm"])
 def test_a_library_that_does_not_load_is_no_damaged_file(monkeypatch, tmp_path, module):
     (tmp_path / f"{module}.py").write_text("raise ImportError('broken')")
@@ -117,6 +140,76 @@ def test_a_library_that_does_not_load_is_no_damaged_file(monkeypatch, tmp_path, 
     assert caught.value.reason == "missing-decoder"
 
 
+@pytest.mark.usefixtures("fresh_process")
+def test_a_process_that_is_killed_is_started_again(monkeypatch):
+    decode_one(FRAME)
+    process = decoders._process._started
+    process.kill()
+    process.wait()
+    assert np.array_equal(decode_one(FRAME)[0], FRONT)
+    # During its work.
+    code = "import os, sys; sys.stdin.buffer.readline(); os.kill(os.getpid(), 9)"
+    decoders._process.end()
+    with monkeypatch.context() as patch:
+        patch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
+        assert reason(FRAME) == "decoder"
+    assert np.array_equal(decode_one(FRAME)[0], FRONT)
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_an_interrupted_question_does_not_give_its_answer_to_the_next(monkeypatch):
+    decode_one(FRAME)
+    stdout = decoders._process._started.stdout
+    answer = stdout.readline
+
+    def interrupted():
+        answer()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decoders._process._started, "stdout", SimpleNamespace(readline=interrupted, close=stdout.close))
+    with pytest.raises(KeyboardInterrupt):
+        decode_one(FRAME)
+    other = FRONT[::-1].copy()
+    assert np.array_equal(decode_one(encode_jpeg_lossless(other))[0], other)
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_a_fork_has_a_process_of_its_own():
+    decode_one(FRAME)
+    before, child = decoders._process._started.pid, os.fork()
+    if child == 0:
+        try:
+            right = np.array_equal(decode_one(FRAME)[0], FRONT) and decoders._process._started.pid != before
+            decoders._process.end()
+            os._exit(0 if right else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert np.array_equal(decode_one(FRAME)[0], FRONT) and decoders._process._started.pid == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are listed on Linux")
+def test_it_ends_with_the_program_even_when_that_is_killed(tmp_path):
+    path = tmp_path / "frame"
+    path.write_bytes(FRAME)
+    code = (
+        "import sys, os; from pathlib import Path; from doubleunet_bs.dicom_files import decoders;"
+        "decoders.decode([Path(sys.argv[1]).read_bytes()], sys.argv[2], (1, 1024, 256), 16);"
+        "print(decoders._process._started.pid, flush=True); sys.argv[3] == 'kill' and os.kill(os.getpid(), 9)"
+    )
+    for end in ("kill", "return"):
+        command = [sys.executable, "-c", code, path, JPEGLosslessSV1, end]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        process = Path("/proc", done.stdout.strip())
+        deadline = time.monotonic() + 10
+        while process.exists() and "zombie" not in (process / "status").read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.usefixtures("fresh_process")
 def test_a_process_that_does_not_start_is_no_damaged_file(monkeypatch):
     monkeypatch.setattr(decoders, "_COMMAND", ("/no/such/program",))
     assert reason(FRAME) == "decoder"
@@ -132,6 +225,7 @@ def test_the_process_has_bounded_memory(monkeypatch):
     assert reason(frame, JPEGLosslessSV1, (2048, 2048)) == "damaged-pixels"
 
 
+@pytest.mark.usefixtures("fresh_process")
 def test_files_beside_the_script_or_in_the_working_folder_replace_no_module(monkeypatch, tmp_path):
     """Scans may lie beside anything, and modules of this package have short names."""
     *options, script = decoders._COMMAND
