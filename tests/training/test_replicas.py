@@ -65,9 +65,9 @@ save(found, [])
 """
 )
 
-# Ten scans in batches of four: the last batch has two, with four replicas one image each, half weighted. Five to
-# validate: the last batch leaves all replicas but one empty. Adam. A network with what the replicas share, normalised
-# maps and a mean over each image, and with both outputs: compiling takes the time, once for each replica.
+# Ten scans in batches of four: three replicas have two, one and one images, and both of the last batch with a third of
+# the weight. Five to validate: the last batch leaves two replicas empty. Adam. A network with what replicas
+# share, normalised maps and a mean over each image, and with both outputs.
 EPOCHS = (
     START
     + """
@@ -138,14 +138,13 @@ def test_without_its_guard_a_gradient_differs(gradients, guard):
     assert any("conv" in key for key in differing)
 
 
-def test_epochs_of_one_two_and_four_replicas_are_equal(tmp_path):
+def test_epochs_of_one_and_three_replicas_are_equal(tmp_path):
     """In float64: float32 sums in another order differ in the last digit, and Adam makes that grow."""
-    one, *others = run(EPOCHS, tmp_path, [(count, "float64") for count in (1, 2, 4)])
+    one, three = run(EPOCHS, tmp_path, [(count, "float64") for count in (1, 3)])
     history = one["history"]
     assert history.shape == (6, 10)
     assert history[-1, 1] < 0.8 * history[0, 1] and history[-1, 4] > 0.5, "it must have learnt something"
-    for other in others:
-        np.testing.assert_allclose(other["history"], history, rtol=1e-5)
-        for key, value in one.items():
-            # Biases in front of a batch normalisation have no gradient but rounding: they stay below 1e-9.
-            np.testing.assert_allclose(other[key], value, rtol=1e-5, atol=1e-9, err_msg=key)
+    np.testing.assert_allclose(three["history"], history, rtol=1e-5)
+    for key, value in one.items():
+        # Biases in front of a batch normalisation have no gradient but rounding: they stay below 1e-9.
+        np.testing.assert_allclose(three[key], value, rtol=1e-5, atol=1e-9, err_msg=key)
