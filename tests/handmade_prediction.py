@@ -47,10 +47,19 @@ def lesions_of(scan, prediction: Prediction) -> tuple[PredictedLesion, ...]:
 
 
 def reported(scan, prediction: Prediction, region=None) -> list:
-    """The lesions of both views as structured reports take them, all with the same bone."""
+    """The lesions of both views as structured reports take them, all with the same bone, anterior ones with a focus."""
     # highdicom takes a second to import; most users of this module do without.
     from doubleunet_bs.dicom_results.structured_report import ReportedLesion
 
     areas = {view: find_areas(prediction.masks[view]) for view in VIEWS}
     found = zip(find_lesions(scan, prediction, areas), (area for view in VIEWS for area in areas[view]), strict=True)
-    return [ReportedLesion(lesion, area, f"2.25.{1000 + lesion.number}", region) for lesion, area in found]
+    return [
+        ReportedLesion(
+            lesion,
+            area,
+            f"2.25.{1000 + lesion.number}",
+            region,
+            10 + lesion.number if lesion.view == "anterior" else None,
+        )
+        for lesion, area in found
+    ]

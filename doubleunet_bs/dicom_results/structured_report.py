@@ -52,12 +52,14 @@ class ReportedLesion:
         lesion, area: its figures and its pixels.
         tracking_uid: the same in the reports of all scans that show it.
         region: the bone it is in; None where no skeleton was predicted.
+        focus: its number in report and overlay; None where views were not matched: then that of the area stands.
     """
 
     lesion: PredictedLesion
     area: LesionArea
     tracking_uid: str
     region: Region | None = None
+    focus: int | None = None
 
 
 def lesion_report(
@@ -155,8 +157,9 @@ def _group(
     if lesion.area_mm2 is not None:
         values.insert(0, (codes.SCT.Area, round(lesion.area_mm2, 2), codes.UCUM.SquareMillimeter, None))
     site = _BONE if one.region is None else CodedConcept(one.region.snomed, "SCT", one.region.name.capitalize())
+    name = f"Area {lesion.number}" if one.focus is None else f"Focus {one.focus}, {lesion.view}"
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(one.tracking_uid, _marked(f"Area {lesion.number}", header)),
+        tracking_identifier=sr.TrackingIdentifier(one.tracking_uid, _marked(name, header)),
         referenced_region=sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, outline_points(one.area, frame), source),
         finding_type=_METASTATIC,
         finding_sites=[sr.FindingSite(site)],

@@ -207,7 +207,7 @@ def map_chart(name: str, mean: np.ndarray, share: np.ndarray, colour: Colour, wa
     shown = axes.imshow(100 * share, cmap=colours, norm=PowerNorm(0.5, 0, peak), interpolation="nearest")
     bar = figure.colorbar(shown, ax=axes, location="bottom", shrink=0.7, aspect=40, pad=0.02)
     bar.set_ticks([0, peak / 4, peak], labels=[f"{value:.1f}" for value in (0, peak / 4, peak)])
-    bar.set_label(f"{name.lower()}, % of the scans", fontsize=8)
+    bar.set_label(f"{name.lower()}, % of the scans (square-root scale)", fontsize=8)
     return figure
 
 

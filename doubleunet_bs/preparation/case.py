@@ -124,10 +124,11 @@ def prepare_scan(
     if overflow and settings.source == "pictures":
         # Display grey has no unit: the means of the blocks instead of their sums.
         crops = {name: cropped // settings.bin**2 for name, cropped in crops.items()}
-    elif overflow:
-        warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
     crops = {name: np.minimum(cropped, LARGEST_COUNT).astype(np.uint16, copy=False) for name, cropped in crops.items()}
     gains, brightness = _find_gains(crops, settings.brightness)
+    # As a rule such a pixel, at the injection site or in the bladder, is white with its true counts as well.
+    if overflow and min(gains) * LARGEST_COUNT < 255 and settings.source != "pictures":
+        warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
     if scan.pictures != (settings.source == "pictures"):
         kinds = ("display grey of pictures", "counts")
         here, there = kinds if scan.pictures else kinds[::-1]

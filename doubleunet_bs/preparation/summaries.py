@@ -253,7 +253,7 @@ def summary_text(result: "CohortResult", settings: PreparationSettings) -> str:
     patients = len({record.patient for record in records})
     gains = [gain for record in records for gain in record.gains]
     lines = [
-        f"cases            {len(records)} of {patients} patients ({groups}; {cancers})",
+        f"cases            {counted(len(records), 'scan')} of {counted(patients, 'patient')} ({groups}; {cancers})",
         f"rejected         {counted(result.rejected_scans, 'scan')}",
         f"image            {rows} x {columns}{binned}",
         f"gain             {_spread(gains, '.2f' if min(gains) >= 0.1 else '.2g')}",

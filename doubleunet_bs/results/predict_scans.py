@@ -194,13 +194,13 @@ def predict_scans(task: PredictionTask, dry_run: bool = False) -> int:
                 save_file_table(settings.files_file, files_of)
         seconds = time.perf_counter() - begun
         others = (("findings", "with findings"), ("before", "done before"), ("failed", "failed"))
-        said = ", ".join(f"{counts[name]} {what}" for name, what in others if counts[name])
-        done = f"{counts['done']} of {total} scans {'would be ' * dry_run}segmented{said and f', {said}'}"
-        log.line(f"end: {done}, {seconds:.2f} s")
+        said = "".join(f", {counts[name]} {what}" for name, what in others if counts[name])
+        done = f"{counts['done']} of {total} scans {'would be ' * dry_run}segmented"
+        log.line(f"end: {done}{said}, {seconds:.2f} s")
     if dry_run:
-        print(f"\ndry run: {done}; nothing was written")
+        print(f"\ndry run: {done}{said}; nothing was written")
     else:
-        print(f"\n{done} in {seconds:.0f} s")
+        print(f"\n{done} in {seconds:.0f} s{said}")
         if other := count_kinds((*found.passed_over, *copies)):
             print(f"passed over: {other}")
         print(_where(settings))

@@ -153,7 +153,7 @@ def write_prediction(
 
             found = zip(lesions, (area for view in VIEWS for area in areas[view]), result["lesions"], strict=True)
             reported = [
-                ReportedLesion(lesion, area, entry["tracking_uid"], (bones or {}).get(lesion.number))
+                ReportedLesion(lesion, area, entry["tracking_uid"], (bones or {}).get(lesion.number), entry["focus"])
                 for lesion, area, entry in found
             ]
             files |= dicom_results(scan, prediction, picture, reported, study, skeleton)

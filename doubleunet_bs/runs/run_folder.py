@@ -131,6 +131,8 @@ def open_run(path: str | os.PathLike) -> Run:
     """
     path = Path(path)
     source = path / EXPERIMENT
+    if not path.exists():
+        raise RunError(f"{path}: no such folder: give the --run folder of a training")
     if not source.is_file():
         raise RunError(
             f"{path}: not a run folder, it has no {EXPERIMENT}: give the --run folder of a training, not a fold"

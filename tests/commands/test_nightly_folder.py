@@ -36,7 +36,7 @@ def night(phantoms, tmp_path):
 def test_every_night(command, night, phantoms, tmp_path):
     arguments = (night, "--outputs", "none", "--skip-existing", "--log", tmp_path / "log.txt")
     code, out, err = command(*arguments)
-    assert (code, err) == (0, "") and "2 of 2 scans segmented, 2 with findings in " in out
+    assert (code, err) == (0, "") and "2 of 2 scans segmented in " in out and " s, 2 with findings\n" in out
     assert "passed over: 1 CT, 1 not DICOM" in out
     before = {path: path.stat().st_mtime_ns for path in command.out.glob("case-*/*")}
     dataset = pydicom.dcmread(phantoms / "phantom_0001.dcm")
@@ -46,7 +46,9 @@ def test_every_night(command, night, phantoms, tmp_path):
     dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.2"
     dataset.save_as(night / "new.dcm")
     code, out, err = command(*arguments)
-    assert (code, err) == (0, "") and "1 of 3 scans segmented, 1 with findings, 2 done before in " in out
+    assert (
+        (code, err) == (0, "") and "1 of 3 scans segmented in " in out and " s, 1 with findings, 2 done before\n" in out
+    )
     code, again, _ = command(*arguments[:-2], "--dry-run")
     assert code == 0 and again.endswith(
         "dry run: 0 of 3 scans would be segmented, 3 done before; nothing was written\n"
@@ -74,9 +76,12 @@ def test_a_copy_under_another_uid_is_no_failure(command, night, phantoms):
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "2.25.3"
     dataset.save_as(night / "sent_again.dcm")
     arguments = (night, "--outputs", "none", "--skip-existing")
-    for done in ("2 of 2 scans segmented", "0 of 2 scans segmented, 2 done before"):
+    for done in (
+        r"2 of 2 scans segmented in \d+ s, 2 with findings\n",
+        r"0 of 2 scans segmented in \d+ s, 2 done before\n",
+    ):
         code, out, err = command(*arguments)
-        assert code == 0 and done in out and "passed over: 1 CT, 1 copy, 1 not DICOM" in out
+        assert code == 0 and re.search(done, out) and "passed over: 1 CT, 1 copy, 1 not DICOM" in out
         (line,) = err.splitlines()
         assert line.startswith("warning: ") and "sent_again.dcm: has the same counts as " in line
         assert "phantom_0001.dcm" in line
@@ -104,7 +109,7 @@ def test_a_folder_in_which_nothing_was_written(command, tmp_path, phantoms):
     dataset.save_as(tmp_path / "blank.dcm")
     code, out, err = command(tmp_path / "blank.dcm")
     assert code == 1 and "blank" in err
-    assert re.search(r"0 of 1 scans segmented, 1 failed in [^\n]+\nnothing was written\n\Z", out)
+    assert re.search(r"0 of 1 scans segmented in \d+ s, 1 failed\nnothing was written\n\Z", out)
     assert not command.out.exists() and not command.out.with_name("out.files.csv").exists()
 
 
@@ -192,7 +197,7 @@ def test_a_folder_of_pictures(command, tmp_path, phantoms, capsys):
     code, out, err = command(*pictures, out=folder / "out")
     assert (code, err) == (0, "") and "2 of 2 scans segmented" in out and "passed over: 1 other file" in out
     code, out, err = command(*pictures, "--skip-existing", out=folder / "out")
-    assert (code, err) == (0, "") and "0 of 2 scans segmented, 2 done before" in out
+    assert (code, err) == (0, "") and "0 of 2 scans segmented in 0 s, 2 done before" in out
     # Beside DICOM scans a picture is a screen shot, and passed over.
     shutil.copy(sorted(phantoms.glob("*.dcm"))[1], folder / "scan.dcm")
     code, out, err = command(folder, "--outputs", "none")

@@ -25,7 +25,7 @@ def test_a_cohort_from_end_to_end(folder, tmp_path, capfd):
     out = tmp_path / "shards"
     assert prepare(folder, out, "--bin", "2", "--background", "log") == 0
     printed = capfd.readouterr()
-    assert "cases            3 of 3 patients (1 negative, 2 positive; 3 breast)" in printed.out
+    assert "cases            3 scans of 3 patients (1 negative, 2 positive; 3 breast)" in printed.out
     assert "rejected         0" in printed.out and "320 x 256" in printed.out and "by log" in printed.out
     # A progress bar is for terminals.
     assert printed.err == ""

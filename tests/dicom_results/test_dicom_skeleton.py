@@ -40,7 +40,7 @@ def test_regions_are_segments(written):
 
 
 @pytest.mark.slow
-def test_each_lesion_names_its_bone(written):
+def test_each_lesion_names_its_bone_and_its_number_in_the_report(written):
     lesions = written.result["lesions"]
     assert {lesion["region"] for lesion in lesions} == {"ribs", "pelvis"}
     clear = [lesion for lesion in lesions if lesion["last_row"] < BORDER or lesion["first_row"] >= BORDER]
@@ -48,6 +48,8 @@ def test_each_lesion_names_its_bone(written):
     report = highdicom.sr.srread(written.folder / "lesions.dcm")
     groups = report.content.get_planar_roi_measurement_groups()
     assert [group.finding_sites[0].value.meaning.lower() for group in groups] == [one["region"] for one in lesions]
+    numbers = [f"Focus {one['focus']}, {one['view']}" for one in lesions]
+    assert [group.tracking_identifier.removesuffix(", SYNTHETIC PHANTOM") for group in groups] == numbers
 
 
 def test_the_index_is_a_report_of_its_own(written):

@@ -82,7 +82,13 @@ def test_figures_of_each_lesion(phantom, tmp_path):
         }
         assert [site.value.value for site in group.finding_sites] == ["272673000"]
         assert group.tracking_uid == one.tracking_uid
-        assert group.tracking_identifier == f"Area {one.lesion.number}, SYNTHETIC PHANTOM"
+        assert (
+            group.tracking_identifier
+            == {
+                "anterior": f"Focus {one.focus}, anterior, SYNTHETIC PHANTOM",
+                "posterior": f"Area {one.lesion.number}, SYNTHETIC PHANTOM",
+            }[one.lesion.view]
+        )
         assert group.finding_type.value == "14799000"
         reference = group.roi.ContentSequence[0].ReferencedSOPSequence[0]
         source = header.frames[one.lesion.view]

@@ -209,7 +209,7 @@ def test_figures_for_a_paper(report, tmp_path):
     charts = {"loss", "f1", "dice", "lesion_sizes", "froc"}
     assert names == charts | {"best", "median", "worst", "false_positives", "false_negatives"} and len(files) == 11
     assert all("phantom" in content for content in files.values())
-    assert "% of the scans</text>" in files["false_positives.svg"]
+    assert "% of the scans (square-root scale)</text>" in files["false_positives.svg"]
 
 
 def test_outlines_have_a_halo(report):

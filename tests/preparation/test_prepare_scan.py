@@ -137,12 +137,17 @@ def test_binning_adds_counts_and_keeps_the_brightness_range(bin):
     assert coarse.map_back(coarse.labels)["anterior"].shape == (1024, 256)
 
 
-def test_binned_sums_over_16_bits_are_kept_at_the_top_and_reported():
+def test_binned_sums_over_16_bits_are_kept_at_the_top_and_reported_where_that_shows():
     hot = person(0)
     hot[400:404, 128:132] = 60_000
     case = prepare_scan(scan_of(hot, person(1)), settings=PreparationSettings(bin=2))
-    assert case.counts.max() == 65535
-    assert any("65535" in line for line in case.warnings)
+    top = case.counts == 65535
+    assert top.any() and (case.grey[top] == 255).all()
+    assert not any("65535" in line for line in case.warnings)
+    many = np.where(person(0) > 0, 6000, 0)
+    case = prepare_scan(scan_of(many.astype(np.uint16), person(1)), settings=PreparationSettings(bin=4))
+    assert case.counts.max() == 65535 and case.grey.max() < 255
+    assert "sums of counts over 65535 are kept as 65535" in case.warnings
 
 
 def test_a_hot_injection_site_that_takes_otsu_s_threshold_is_reported():

@@ -160,7 +160,7 @@ def test_scans_are_done_in_order_one_at_a_time(command, phantoms, trained_run, t
     code, out, err = command(*paths, "--outputs", "none")
     assert code == 1 and err == f"error: {paths[1]}: cannot be written\n"
     assert [line for line in out.splitlines() if line.endswith(".dcm")] == [str(paths[place]) for place in (0, 2, 3, 4)]
-    assert re.search(r"\n4 of 5 scans segmented, 4 with findings, 1 failed in \d+ s\n", out)
+    assert re.search(r"\n4 of 5 scans segmented in \d+ s, 4 with findings, 1 failed\n", out)
     assert out.endswith(f"file of each case, for you only: {command.out}.files.csv\n")
     assert alive == [[False] * place + [True] for place in range(5)]
 

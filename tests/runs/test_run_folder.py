@@ -93,7 +93,9 @@ def test_a_folds_file_in_the_new_folder_counts(tmp_path, experiment, synthetic_s
 def test_what_is_no_run_folder_and_what_to_give(tmp_path, experiment, synthetic_shards):
     run = create_run(tmp_path / "run", experiment, synthetic_shards)
     run.fold_path(2).mkdir()
-    for path in (tmp_path, tmp_path / "gone", run.fold_path(2)):
+    with pytest.raises(RunError, match="gone: no such folder: give the --run folder"):
+        open_run(tmp_path / "gone")
+    for path in (tmp_path, run.fold_path(2)):
         with pytest.raises(RunError, match="not a run folder, it has no experiment.json: give the --run folder"):
             open_run(path)
 
