@@ -1,8 +1,8 @@
 """The process that runs the decoders of compressed pixel data; started by `doubleunet_bs.dicom_files.decoders` only.
 
 One changed byte in a file can make these C libraries abort, loop or ask for gigabytes. So each file is decoded in a
-child of this process, forked once pydicom is imported: an import takes forty times as long as a scan. A child can only
-end itself. Nothing of the package is imported, so that no path to it is needed.
+child of this process, forked once pydicom is imported: the import takes twenty times as long as an uncompressed scan. A
+child can only end itself. Nothing of the package is imported, so that no path to it is needed.
 
 Standard input, for each file: a line of JSON and the encapsulated frames. The line has the keys `uid` (transfer
 syntax), `plugin`, `options` (keyword arguments of pydicom's `Decoder.as_array`), `memory` (bytes of address space),
@@ -20,9 +20,6 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
-from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder
-
 READY = b"ready\n"
 
 
@@ -35,6 +32,7 @@ def limit_memory(size: int) -> None:
 def load_openjpeg() -> Callable[[bytes, dict], bytes]:
     """The function that decodes JPEG 2000. pydicom's own way to OpenJPEG would need another package, pylibjpeg."""
     from openjpeg.utils import decode_pixel_data  # installed only where JPEG 2000 is read
+    from pydicom.encaps import generate_frames
 
     def decode(data: bytes, options: dict) -> bytes:
         frames = generate_frames(data, number_of_frames=options["number_of_frames"])
@@ -45,6 +43,8 @@ def load_openjpeg() -> Callable[[bytes, dict], bytes]:
 
 def load_pydicom(uid: str, plugin: str) -> Callable[[bytes, dict], bytes]:
     """The function that decodes with one of pydicom's plugins; ImportError when its library does not load."""
+    from pydicom.pixels import get_decoder
+
     decoder = get_decoder(uid)
     if plugin not in decoder.available_plugins:
         raise ImportError(f"{plugin} is not available")
@@ -83,14 +83,21 @@ def decode_in_child(request: dict, data: bytes, answers: BinaryIO) -> tuple[int,
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    # A key that interrupts the command that reads must not take the decoder away in the middle of a scan.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A program that is told to end may first read the scan that it has begun, and ends this process afterwards.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    import pydicom.encaps
+    import pydicom.pixels  # noqa: F401 - for the children
+
     # The libraries print to standard output, which has to stay clean for the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
-        status, written = decode_in_child(request, sys.stdin.buffer.read(request["size"]), answers)
+        data = sys.stdin.buffer.read(request["size"])
+        try:
+            status, written = decode_in_child(request, data, answers)
+        except (OSError, MemoryError):  # No memory or process for a child: as if it had been killed.
+            status, written = -signal.SIGKILL, b""
         answers.write(json.dumps([status, len(written)]).encode() + b"\n" + written)
         answers.flush()
 

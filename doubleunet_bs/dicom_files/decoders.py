@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -226,33 +227,51 @@ class _DecodeProcess:
         self._started: subprocess.Popen | None = None
 
     def ask(self, request: dict, data: bytes) -> tuple[int, bytes]:
-        """Exit status and output for one request; of the process itself when it ends. OSError: it does not start."""
+        """Exit status and output for one request. If the process ends: its own exit status and no output.
+
+        OSError: it does not start.
+        """
         with self._lock:
             if self._started is None or self._started.poll() is not None:
                 self.end()
                 self._started = self._start()
             process = self._started
             assert process.stdin is not None and process.stdout is not None
+            # The process limits the time of its child. This is for an import of pydicom that hangs.
+            watch = threading.Timer(request["seconds"] + DECODER_SECONDS, self._kill)
+            watch.start()
             try:
                 process.stdin.write(json.dumps(request).encode() + b"\n" + data)
                 process.stdin.flush()
                 status, size = json.loads(process.stdout.readline())
-                return status, process.stdout.read(size)
-            except (BrokenPipeError, ValueError):  # It has ended.
+                output = process.stdout.read(size)
+                if len(output) < size:
+                    raise EOFError
+                return status, output
+            except (BrokenPipeError, EOFError, ValueError):  # It has ended.
                 return process.wait(), b""
             except BaseException:  # Interrupted. The next question must not get this answer.
                 self.end()
                 raise
+            finally:
+                watch.cancel()
 
     def _start(self) -> subprocess.Popen:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         pipe, null = subprocess.PIPE, subprocess.DEVNULL
-        return subprocess.Popen(_COMMAND, stdin=pipe, stdout=pipe, stderr=null, env=environment)
+        # In a session of its own, no key that interrupts this program reaches it.
+        return subprocess.Popen(_COMMAND, stdin=pipe, stdout=pipe, stderr=null, env=environment, start_new_session=True)
+
+    def _kill(self) -> None:
+        """Kill the process, and the child that is decoding."""
+        if self._started is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._started.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """End the process. The next request starts another."""
         if self._started is not None:
-            self._started.kill()
+            self._kill()
             with contextlib.suppress(BrokenPipeError), self._started:
                 pass
             self._started = None

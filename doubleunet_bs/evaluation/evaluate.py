@@ -24,7 +24,7 @@ from doubleunet_bs.evaluation.write_summary import write_summary
 from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.records import scans_are
 from doubleunet_bs.preparation.shards import ShardedDataset
-from doubleunet_bs.runs.run_folder import Run, open_run, resume_command
+from doubleunet_bs.runs.run_folder import Run, no_trained_fold, open_run
 
 AGREEMENT_FILES = ("bsi_agreement.json", "bsi_agreement.csv", "bsi_agreement.png", "bsi_scans.csv")
 """Of the Bone Scan Index, in a run: written by `bsi_agreement.evaluate_with_skeleton`."""
@@ -68,7 +68,7 @@ def evaluate_run(
     check_lesions(run)
     trained = run.trained_folds()
     if not trained:
-        raise RunError(f"{run.path}: no fold is trained yet: continue with `{resume_command(run, None)}`")
+        raise no_trained_fold(run)
     dataset = open_run_data(run, data)
     folds = read_folds(run, dataset)
     if fold is not None:

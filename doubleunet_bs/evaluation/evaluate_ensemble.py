@@ -37,7 +37,7 @@ from doubleunet_bs.inference.model_folder import TrainedFold, open_fold
 from doubleunet_bs.preparation.records import UNOUTLINED
 from doubleunet_bs.preparation.shards import ShardedDataset, open_shards, patients_comparable
 from doubleunet_bs.runs.cohorts import recorded_shards
-from doubleunet_bs.runs.run_folder import Run, open_run, resume_command
+from doubleunet_bs.runs.run_folder import Run, no_trained_fold, open_run
 
 ENSEMBLE = "ensemble"
 
@@ -71,7 +71,7 @@ def evaluate_ensemble(
     check_lesions(run)
     trained = [open_fold(run, fold) for fold in run.trained_folds()]
     if not trained:
-        raise RunError(f"{run.path}: no fold is trained yet: continue with `{resume_command(run, None)}`")
+        raise no_trained_fold(run)
     others = open_all_shards(as_paths(data), verify=True, other_patients=True)
     seen = open_seen(run, trained_on)
     own = seen["training"]

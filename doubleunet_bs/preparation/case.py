@@ -127,7 +127,8 @@ def prepare_scan(
     crops = {name: np.minimum(cropped, LARGEST_COUNT).astype(np.uint16, copy=False) for name, cropped in crops.items()}
     gains, brightness = _find_gains(crops, settings.brightness)
     # As a rule such a pixel, at the injection site or in the bladder, is white with its true counts as well.
-    if overflow and min(gains) * LARGEST_COUNT < 255 and settings.source != "pictures":
+    shows = settings.background == "log" or min(gains) * LARGEST_COUNT < 2 * 255  # Augmentation halves a gain at most.
+    if overflow and shows and settings.source != "pictures":
         warnings.append(f"sums of counts over {LARGEST_COUNT} are kept as {LARGEST_COUNT}")
     if scan.pictures != (settings.source == "pictures"):
         kinds = ("display grey of pictures", "counts")

@@ -260,6 +260,16 @@ def earlier_devices(run: Run, fold: int | str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def no_trained_fold(run: Run) -> RunError:
+    """What to say of a run without a trained fold, with the command that trains one."""
+    fold: int | None = None
+    try:
+        to_resume(run, fold)
+    except RunError:  # Nothing was interrupted.
+        fold = 1
+    return RunError(f"{run.path}: no fold is trained yet: use `{resume_command(run, fold)}`")
+
+
 def resume_command(run: Run, fold: int | str | None) -> str:
     """The command that continues what was asked for, or starts what has not begun. None: all that is unfinished."""
     words = ["doubleunet-bs", "train", "--run", str(run.path)]

@@ -283,7 +283,11 @@ def test_no_run_another_format_and_nothing_trained(own_run, tmp_path):
         evaluate_run(tmp_path)
     for fold in (1, 2):
         shutil.rmtree(own_run / f"fold_0{fold}")
-    with pytest.raises(RunError, match="no fold is trained yet: continue with `doubleunet-bs train --run .* --resume`"):
+    with pytest.raises(RunError, match="no fold is trained yet: use `doubleunet-bs train --run [^ ]* --fold 1`"):
+        evaluate_run(own_run)
+    (own_run / "fold_02").mkdir()
+    (own_run / "fold_02" / "state.npz").touch()
+    with pytest.raises(RunError, match="no fold is trained yet: use `doubleunet-bs train --run [^ ]* --resume`"):
         evaluate_run(own_run)
     write_json(own_run / "experiment.json", {**read_json(own_run / "experiment.json"), "format": 99})
     with pytest.raises(RunError, match=r"experiment\.json: not a run description of format"):

@@ -65,9 +65,9 @@ save(found, [])
 """
 )
 
-# Ten scans in batches of four: three replicas have two, one and one images, and both of the last batch with a third of
-# the weight. Five to validate: the last batch leaves two replicas empty. Adam. A network with what replicas
-# share, normalised maps and a mean over each image, and with both outputs.
+# Ten scans in batches of four: three replicas have two, one and one images. The two images of the last batch are
+# repeated until each replica has two, with a third of the weight. Five to validate: the last batch leaves two replicas
+# empty. Adam. A network with what replicas share, normalised maps and a mean over each image, and with both outputs.
 EPOCHS = (
     START
     + """
