@@ -104,7 +104,8 @@ while True:
         # Start-up takes most of a life: moments before any epoch and moments between two writes must both be hit.
         moment = rng.uniform(0.25, 0.95) * life
         number = signal.SIGKILL if rng.random() < 0.75 else signal.SIGTERM
-        while time.monotonic() - begin < moment:
+        # One kill waits for a saved epoch: by chance alone all may come before the first or after the last.
+        while time.monotonic() - begin < moment or killed == 1 and not saved_epochs():
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 break
