@@ -38,7 +38,7 @@ from doubleunet_bs.files import write_json, write_text
 from doubleunet_bs.inference.model_folder import open_fold
 from doubleunet_bs.pixel_counts import PixelCounts
 from doubleunet_bs.preparation.records import PHANTOMS, scans_are
-from doubleunet_bs.runs.run_folder import Run, open_run
+from doubleunet_bs.runs.run_folder import Run, no_trained_fold, open_run
 from doubleunet_bs.templates import render_page
 
 if TYPE_CHECKING:
@@ -161,9 +161,10 @@ def evaluate_skeleton(
     settings = settings or EvaluationSettings()
     run = open_run(path)
     trained = run.trained_folds()
-    if fold is not None and fold not in trained or not trained:
-        missing = "no fold is" if fold is None else f"fold {fold} is not"
-        raise RunError(f"{run.path}: {missing} trained yet: train it first")
+    if not trained:
+        raise no_trained_fold(run)
+    if fold is not None and fold not in trained:
+        raise RunError(f"{run.path}: fold {fold} is not trained yet: train it first")
     dataset = open_run_data(run, data)
     if not isinstance(dataset, SkeletonDataset):
         raise RunError(f"{run.path}: not a run of the skeleton experiment: score it with evaluate_run")

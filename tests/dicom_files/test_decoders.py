@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -155,6 +156,16 @@ def test_a_process_that_is_killed_is_started_again(monkeypatch):
             patch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
             assert reason(FRAME) == "decoder"
     assert np.array_equal(decode_one(FRAME)[0], FRONT)
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_signals_that_stop_the_program_leave_its_decoder():
+    """A stop lets the scan end that is being read: Ctrl-C reaches a session, a service manager sends SIGTERM to all."""
+    decode_one(FRAME)
+    process = decoders._process._started
+    assert os.getsid(process.pid) != os.getsid(0)
+    process.send_signal(signal.SIGTERM)
+    assert np.array_equal(decode_one(FRAME)[0], FRONT) and decoders._process._started is process
 
 
 @pytest.mark.usefixtures("fresh_process")
